@@ -1,0 +1,80 @@
+"""Makes pairs.csv from questions/*.toml, the same file each time: `python data/make_pairs.py`.
+
+Duplicates are two phrasings of one intent: the closest few and some at random. The others are near misses, from two
+intents of one family, and easy ones, from two families that are neighbours in their file. Families go two by two, so
+that a couple of them is a connected component, which splits keep whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+import tomllib
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+HERE = Path(__file__).parent
+DUPLICATES_PER_INTENT = 4
+CLOSEST = 2
+RATIO = 0.37
+NEAR_MISSES = 0.6
+
+Intents = dict[str, list[str]]
+
+
+def couples() -> Iterator[tuple[str, list[Intents]]]:
+    """A name, and the intents of two neighbouring families of one file (of the last alone, where they are odd)."""
+    for file in sorted((HERE / "questions").glob("*.toml")):
+        families = tomllib.loads(file.read_text(encoding="utf-8"))["family"]
+        for i in range(0, len(families), 2):
+            yield f"{file.stem}/{i}", [family["intents"] for family in families[i : i + 2]]
+
+
+def overlap(pair: tuple[str, str]) -> float:
+    """Jaccard overlap of the words of two questions."""
+    one, two = (set(re.findall(r"\w+", text.lower())) for text in pair)
+    return len(one & two) / len(one | two)
+
+
+def duplicates_of(texts: list[str], draw: random.Random) -> list[tuple[str, str]]:
+    """CLOSEST pairs of phrasings that share the most words, and others at random, to make DUPLICATES_PER_INTENT."""
+    ranked = sorted(combinations(texts, 2), key=overlap, reverse=True)
+    return ranked[:CLOSEST] + draw.sample(ranked[CLOSEST:], DUPLICATES_PER_INTENT - CLOSEST)
+
+
+def pairs_of(couple: list[Intents], seed: str) -> list[tuple[str, str, int]]:
+    """The pairs of one or two families, with RATIO duplicates among all and NEAR_MISSES among the others."""
+    draw = random.Random(seed)
+    same = [pair for family in couple for texts in family.values() for pair in duplicates_of(texts, draw)]
+    near = [
+        (a, b)
+        for family in couple
+        for one, two in combinations(family.values(), 2)
+        for a in one
+        for b in two
+    ]
+    easy = [
+        (a, b) for one, two in combinations(couple, 2) for x in one.values() for y in two.values() for a in x for b in y
+    ]
+    others = round(len(same) * (1 - RATIO) / RATIO)
+    misses = round(others * NEAR_MISSES) if easy else others
+    rows = [(*pair, 1) for pair in same]
+    rows += [(*pair, 0) for pair in draw.sample(near, misses) + draw.sample(easy, others - misses)]
+    return [(b, a, label) if draw.random() < 0.5 else (a, b, label) for a, b, label in rows]
+
+
+def main() -> None:
+    """Writes pairs.csv."""
+    rows = [row for name, couple in couples() for row in pairs_of(couple, name)]
+    random.Random(0).shuffle(rows)
+    with (HERE / "pairs.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["question1", "question2", "is_duplicate"])
+        writer.writerows(rows)
+    print(f"{len(rows):,} pairs, {sum(row[2] for row in rows) / len(rows):.1%} duplicates")
+
+
+if __name__ == "__main__":
+    main()

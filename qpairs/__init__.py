@@ -1,0 +1,63 @@
+"""qpairs: tells whether two questions ask the same thing, and finds the duplicates in a pile of them.
+
+>>> import qpairs
+>>> model = qpairs.train(data="sample", encoder="static")
+>>> qpairs.evaluate(model, "more_pairs.csv").f1
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qpairs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from qpairs.config import Config
+    from qpairs.evaluation import Report, calibrate, evaluate, predict
+    from qpairs.faults import UserError
+    from qpairs.pairs import Pairs, load_pairs, pairs_from_texts
+    from qpairs.splits import split_pairs
+    from qpairs.training import train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Checkpoint": "checkpoint",
+    "Config": "config",
+    "Pairs": "pairs",
+    "Report": "evaluation",
+    "UserError": "faults",
+    "calibrate": "evaluation",
+    "evaluate": "evaluation",
+    "load_checkpoint": "checkpoint",
+    "load_pairs": "pairs",
+    "pairs_from_texts": "pairs",
+    "predict": "evaluation",
+    "save_checkpoint": "checkpoint",
+    "split_pairs": "splits",
+    "train": "training",
+}
+
+__all__ = [
+    "Checkpoint",
+    "Config",
+    "Pairs",
+    "Report",
+    "UserError",
+    "calibrate",
+    "evaluate",
+    "load_checkpoint",
+    "load_pairs",
+    "pairs_from_texts",
+    "predict",
+    "save_checkpoint",
+    "split_pairs",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for, when it is asked for: `import qpairs` itself loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qpairs' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"qpairs.{_HOMES[name]}"), name)

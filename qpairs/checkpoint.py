@@ -1,0 +1,174 @@
+"""A checkpoint: a folder that `SentenceTransformer(path)` loads, plus `qpairs.json`.
+
+`qpairs.json` holds what turns a similarity into a verdict (threshold, calibration), and what must be known to trust
+it: the config, the split's fingerprint, the scores, the training history and the versions of the libraries.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from qpairs.config import Config, config_from, to_dict
+from qpairs.encoders import load_encoder
+from qpairs.faults import UserError
+from qpairs.metrics import Calibration
+
+FILE = "qpairs.json"
+FORMAT = 1
+LIBRARIES = ("qpairs", "torch", "transformers", "sentence-transformers", "datasets", "numpy")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The similarities that a threshold was chosen on: 101 quantiles from the smallest to the largest, of n pairs."""
+
+    quantiles: Sequence[float]
+    n: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained encoder and the verdict that goes with it.
+
+    Attributes:
+        encoder: texts to unit vectors.
+        threshold: similarity from which on two questions are called duplicates, chosen on validation.
+        calibration: similarity to probability of being duplicates, fitted on validation.
+        reference: the similarities of the validation pairs.
+        tfidf_threshold: of the TF-IDF baseline, chosen on the same pairs.
+        config: what the run was told.
+        split: fingerprint and sizes of the parts, dropped pairs, leaks.
+        scores: part -> report, as in `evaluation.Report.to_dict`.
+        history: what training reported: step, loss, f1, average_precision.
+        versions: of the libraries, python and the machine, and the time of writing.
+    """
+
+    encoder: SentenceTransformer
+    threshold: float
+    calibration: Calibration
+    reference: Reference
+    tfidf_threshold: float
+    config: Config
+    split: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    versions: Mapping[str, str] = field(default_factory=lambda: versions())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a checkpoint, and when it was made (UTC)."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {**libraries, "python": platform.python_version(), "machine": platform.machine(), "written": now}
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Writes a checkpoint beside its place and renames it there: the folder is whole, or it is not there.
+
+    Args:
+        checkpoint: what to write.
+        path: the folder.
+        overwrite: whether a folder that is there already may be replaced.
+
+    Raises:
+        UserError: the folder is in use, or cannot be written.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    fresh, old = (path.parent / f".{path.name}.{kind}-{os.getpid()}" for kind in ("new", "old"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        checkpoint.encoder.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
+        (fresh / FILE).write_text(json.dumps(_to_json(checkpoint), indent=1) + "\n", encoding="utf-8")
+        _sync(fresh)
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the checkpoint ({error.strerror})") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            old.rename(path)
+    return path
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Raises UserError where a checkpoint cannot be written to `path`, before any work is done."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; name a folder with --output")
+    if path.is_dir() and any(path.iterdir()):
+        if not overwrite:
+            raise UserError(f"{path}: the folder is in use; name another with --output, or pass --overwrite")
+        if not (path / FILE).exists():
+            raise UserError(f"{path}: not a qpairs checkpoint, so it is not overwritten; name another with --output")
+    standing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
+    if not os.access(standing, os.W_OK):
+        raise UserError(f"{path}: no permission to write in {standing}")
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+
+def _to_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "threshold": checkpoint.threshold,
+        "calibration": asdict(checkpoint.calibration),
+        "reference": {"quantiles": list(checkpoint.reference.quantiles), "n": checkpoint.reference.n},
+        "tfidf_threshold": checkpoint.tfidf_threshold,
+        "config": to_dict(checkpoint.config),
+        "split": dict(checkpoint.split),
+        "scores": dict(checkpoint.scores),
+        "history": list(checkpoint.history),
+        "versions": dict(checkpoint.versions),
+    }
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint that `save_checkpoint` wrote.
+
+    Raises:
+        UserError: no such folder, or no qpairs checkpoint in it.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such checkpoint folder")
+    try:
+        data = json.loads((path / FILE).read_text(encoding="utf-8"))
+        if data["format"] > FORMAT:
+            raise UserError(f"{path}: written by a newer qpairs ({data['versions']['qpairs']}); upgrade qpairs")
+        return Checkpoint(
+            load_encoder(path),
+            float(data["threshold"]),
+            Calibration(**data["calibration"]),
+            Reference(**data["reference"]),
+            float(data["tfidf_threshold"]),
+            config_from(data["config"], where=f"{path}/{FILE}"),
+            data["split"],
+            data["scores"],
+            data["history"],
+            data["versions"],
+        )
+    except FileNotFoundError:
+        raise UserError(f"{path}: not a qpairs checkpoint (no {FILE} in it)") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}/{FILE}: damaged ({type(error).__name__}: {error})") from None

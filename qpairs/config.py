@@ -1,0 +1,150 @@
+"""What a training run is told: one frozen dataclass, the same names in TOML, in the options and in the checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qpairs.faults import UserError, nearest
+
+PRECISIONS = ("auto", "fp32", "bf16")
+REPORTERS = ("none", "tensorboard", "wandb", "trackio")
+
+
+def _option(default: Any, about: str) -> Any:
+    return field(default=default, metadata={"help": about})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every choice of a training run.
+
+    Raises:
+        UserError: a value of the wrong type or out of its range.
+    """
+
+    data: tuple[str, ...] = _option(
+        ("sample",), "Training pairs: sample, quora, qqp, a Hub id[:config], a dataset folder, .csv .tsv .jsonl .parquet."
+    )
+    validation: tuple[str, ...] = _option((), "Pairs that every choice is made on; without it, a part of the data.")
+    test: tuple[str, ...] = _option((), "Pairs for the verdict; without it and --validation, a part of the data.")
+    columns: tuple[str, ...] = _option((), "The columns to read, when they have unusual names: TEXT1,TEXT2[,LABEL].")
+    skip_bad_rows: bool = _option(False, "Leave broken rows out and count them, instead of stopping at the first.")
+    validation_fraction: float = _option(0.1, "Share of the data for validation, where no part is named.")
+    test_fraction: float = _option(0.1, "Share of the data for the test, where no part is named.")
+    encoder: str = _option("minilm", "minilm, lstm, cnn, static, tiny, a Hub id, or a folder.")
+    vectors: str = _option("", "Word vectors that lstm, cnn and static start from: glove, or a GloVe text file.")
+    max_length: int = _option(64, "Tokens of a question that are read; the rest is cut off.")
+    loss: str = _option(
+        "info_nce + online_contrastive",
+        "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
+    )
+    epochs: float = _option(1.0, "Passes over the training pairs.")
+    batch_size: int = _option(64, "Pairs in a batch.")
+    learning_rate: float | None = _option(None, "Highest learning rate of AdamW; without it, the encoder's own.")
+    weight_decay: float = _option(0.01, "Weight decay of AdamW (not on biases and norms).")
+    warmup: float = _option(0.1, "Share of the steps in which the learning rate rises, before it falls to 0.")
+    clip: float = _option(1.0, "Largest norm of the gradient.")
+    precision: str = _option("auto", "fp32, bf16, or auto: bf16 where the hardware is fast at it.")
+    evaluations: int = _option(2, "Times per epoch that validation is looked at and a state to resume from is kept.")
+    patience: int = _option(4, "Evaluations without a better average precision before training stops; 0: never.")
+    seed: int = _option(0, "The one seed of every random choice.")
+    output: str = _option("", "Folder of the checkpoint; without it, runs/DATA-ENCODER.")
+    report_to: str = _option("none", "none, tensorboard, wandb or trackio.")
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            object.__setattr__(self, spec.name, _typed(spec.name, getattr(self, spec.name)))
+        ranges = {
+            "epochs": self.epochs > 0,
+            "batch_size": self.batch_size >= 2,
+            "max_length": 4 <= self.max_length <= 512,
+            "learning_rate": self.learning_rate is None or self.learning_rate > 0,
+            "weight_decay": self.weight_decay >= 0,
+            "warmup": 0 <= self.warmup < 1,
+            "clip": self.clip > 0,
+            "evaluations": self.evaluations >= 1,
+            "patience": self.patience >= 0,
+            "seed": 0 <= self.seed < 2**32,
+            "validation_fraction": 0 < self.validation_fraction < 1,
+            "test_fraction": 0 < self.test_fraction < 1 and self.validation_fraction + self.test_fraction < 1,
+            "columns": len(self.columns) in (0, 2, 3),
+            "data": len(self.data) > 0,
+        }
+        for name, fits in ranges.items():
+            if not fits:
+                raise UserError(f"{name}: {getattr(self, name)!r} is out of range ({HELP[name]})")
+        for name, options in (("precision", PRECISIONS), ("report_to", REPORTERS)):
+            if getattr(self, name) not in options:
+                raise UserError(f"{name}: unknown {getattr(self, name)!r}; {nearest(getattr(self, name), options)}")
+
+
+HELP: dict[str, str] = {spec.name: spec.metadata["help"] for spec in dataclasses.fields(Config)}
+_TYPES: dict[str, Any] = typing.get_type_hints(Config)
+
+
+def _typed(name: str, value: Any) -> Any:
+    """The value as the field's type, without guessing: lists become tuples, whole numbers become floats."""
+    kind = _TYPES[name]
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+    if typing.get_origin(kind) is tuple:
+        value = (value,) if isinstance(value, str) else value
+        if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+            return tuple(value)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    expected = "a list of texts" if typing.get_origin(kind) is tuple else f"of type {kind.__name__}"
+    raise UserError(f"{name}: expected a value {expected}, not {value!r} ({HELP[name]})")
+
+
+def config_from(values: Mapping[str, Any], where: str = "config") -> Config:
+    """A config from names and values; what is left out keeps its default.
+
+    Args:
+        values: field names to values.
+        where: what an error message names as the origin of a key.
+
+    Raises:
+        UserError: an unknown name (with the nearest known one), or a value that does not fit.
+    """
+    for name in values:
+        if name not in HELP:
+            raise UserError(f"{where}: unknown key {name!r}; {nearest(name, HELP)}")
+    return Config(**values)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The keys and values of a TOML config file.
+
+    Raises:
+        UserError: no such file, or no valid TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the config file ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a TOML file: {error}") from None
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain values that JSON and TOML hold; fields without a value are left out."""
+    values = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(config).items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def to_toml(config: Config) -> str:
+    """The config as a TOML text that `read_toml` reads back."""
+    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in to_dict(config).items())

@@ -1,0 +1,372 @@
+"""A checkpoint and labelled pairs give a `Report`; a checkpoint and any pairs give verdicts.
+
+The threshold is the checkpoint's own, chosen on validation: nothing here is chosen on the pairs that are reported,
+but by `calibrate`, which is asked to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+
+from qpairs import metrics
+from qpairs.checkpoint import Checkpoint, Reference, load_checkpoint
+from qpairs.encoders import embed, token_ids
+from qpairs.faults import UserError
+from qpairs.pairs import Pairs, load_pairs
+from qpairs.splits import duplicate_components, question_components
+
+log = logging.getLogger(__name__)
+
+RETRIEVAL_LIMIT = 50_000  # questions; the retrieval scores compare all with all
+SHIFTED = 0.15  # Kolmogorov-Smirnov distance from which on the old threshold should not be trusted
+LENGTHS = ((0, 8, "up to 8 words"), (8, 15, "9 to 15 words"), (15, 10**9, "over 15 words"))
+OVERLAPS = ((-1.0, 0.2, "word overlap up to 20 %"), (0.2, 0.5, "20 to 50 %"), (0.5, 1.0, "over 50 %"))
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The verdict on the pairs of one kind."""
+
+    kind: str
+    name: str
+    n: int
+    duplicates: float
+    f1: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far the similarities lie from those that the threshold was chosen on.
+
+    Attributes:
+        statistic: Kolmogorov-Smirnov distance, 0 to 1.
+        p_value: of so large a distance by chance.
+        differs: whether it is so large that the threshold should be fitted anew.
+    """
+
+    statistic: float
+    p_value: float
+    differs: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """How well a checkpoint tells duplicates on a set of labelled pairs.
+
+    Attributes:
+        n, n_questions: pairs, and distinct questions.
+        duplicates: share of duplicates.
+        threshold: the frozen threshold that was applied.
+        f1, precision, recall, accuracy: of the verdict at the threshold.
+        average_precision, roc_auc: of the order of the similarities.
+        f1_interval, precision_interval, recall_interval, accuracy_interval, average_precision_interval: 95 % by
+            bootstrap over the components of the question graph.
+        calibration_error: expected, over 15 bins of equal mass; brier: mean squared error of the probability.
+        collapsed: the similarities do not vary; nothing else in the report means anything then.
+        shift: distance to the pairs that the threshold was chosen on.
+        baselines: what trivial answers get on the same pairs: name -> f1 and average_precision.
+        slices: the verdict by length and by word overlap.
+        retrieval: over the question table: mrr_at_10, recall_at_1, 5 and 10, mining_average_precision.
+        scores, labels: (n,) similarity and label of each pair; not in the JSON form.
+    """
+
+    n: int
+    n_questions: int
+    duplicates: float
+    threshold: float
+    f1: float
+    precision: float
+    recall: float
+    accuracy: float
+    average_precision: float
+    roc_auc: float
+    f1_interval: Interval
+    precision_interval: Interval
+    recall_interval: Interval
+    accuracy_interval: Interval
+    average_precision_interval: Interval
+    calibration_error: float
+    brier: float
+    collapsed: bool
+    shift: Shift
+    baselines: Mapping[str, Mapping[str, float]]
+    slices: Sequence[Slice]
+    retrieval: Mapping[str, float]
+    scores: NDArray[np.float32] = field(repr=False, compare=False)
+    labels: NDArray[np.int8] = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values for JSON, without the arrays."""
+        values = dataclasses.asdict(dataclasses.replace(self, scores=np.zeros(0), labels=np.zeros(0)))
+        return {name: value for name, value in values.items() if name not in ("scores", "labels")}
+
+
+def as_checkpoint(model: Checkpoint | str | Path) -> Checkpoint:
+    """A checkpoint, or the one in a folder."""
+    return model if isinstance(model, Checkpoint) else load_checkpoint(model)
+
+
+def as_pairs(data: Pairs | str | Path | Sequence[str | Path]) -> Pairs:
+    """Pairs, or those of a source."""
+    return data if isinstance(data, Pairs) else load_pairs(data)
+
+
+def need_both_labels(pairs: Pairs, where: str) -> None:
+    """Raises UserError where all pairs have one label."""
+    if len(pairs) and len(set(pairs.labels.tolist())) < 2:
+        kind = "duplicates (1)" if pairs.labels[0] == 1 else "non-duplicates (0)"
+        raise UserError(f"{where}: all {len(pairs)} pairs are {kind}; pairs of both labels are needed")
+
+
+def score_pairs(encoder: SentenceTransformer, pairs: Pairs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Similarities (n_pairs,) of the pairs, and embeddings (n_questions, d) of the question table, each encoded once."""
+    embeddings = embed(encoder, token_ids(encoder, pairs.questions))
+    scores = np.einsum("nd,nd->n", embeddings[pairs.left], embeddings[pairs.right])
+    return np.clip(scores, -1, 1).astype(np.float32), embeddings
+
+
+def tfidf_scores(pairs: Pairs) -> NDArray[np.float32]:
+    """(n_pairs,) TF-IDF cosine over character n-grams of 2 to 4 inside words; the trivial answer to beat."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        matrix = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True).fit_transform(pairs.questions)
+    except ValueError:  # no text has a single n-gram
+        return np.zeros(len(pairs), dtype=np.float32)
+    cosine = matrix[pairs.left].multiply(matrix[pairs.right]).sum(axis=1)
+    return np.asarray(cosine, dtype=np.float32).ravel()
+
+
+def evaluate(
+    model: Checkpoint | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0
+) -> Report:
+    """Judges a checkpoint, at its own threshold, on labelled pairs.
+
+    Args:
+        model: a checkpoint, or its folder.
+        data: labelled pairs, or their source.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: the data cannot be used, or has pairs of one label only.
+    """
+    checkpoint, pairs = as_checkpoint(model), as_pairs(data)
+    need_both_labels(pairs, "evaluate")
+    scores, embeddings = score_pairs(checkpoint.encoder, pairs)
+    return report(checkpoint, pairs, scores, embeddings, seed=seed)
+
+
+def report(
+    checkpoint: Checkpoint,
+    pairs: Pairs,
+    scores: NDArray[np.float32],
+    embeddings: NDArray[np.float32],
+    *,
+    seed: int = 0,
+) -> Report:
+    """The report on pairs that are scored already.
+
+    Args:
+        checkpoint: whose threshold and calibration are applied.
+        pairs: labelled pairs.
+        scores: (n_pairs,) their similarities.
+        embeddings: (n_questions, d) of their question table.
+        seed: of the bootstrap.
+    """
+    threshold, labels = checkpoint.threshold, pairs.labels
+    if not np.isfinite(scores).all():
+        raise UserError("evaluate: the encoder gives similarities that are not numbers; the checkpoint is damaged")
+    groups = question_components(pairs)[pairs.left]
+    confusion = metrics.confusion(scores, labels, threshold)
+    interval = metrics.bootstrap_interval(scores, labels, groups, threshold, seed=seed)
+    probability = checkpoint.calibration.probability(scores)
+    distance = metrics.distribution_shift(scores, checkpoint.reference.quantiles, checkpoint.reference.n)
+    return Report(
+        n=len(pairs),
+        n_questions=len(pairs.questions),
+        duplicates=pairs.duplicate_ratio,
+        threshold=threshold,
+        f1=confusion.f1,
+        precision=confusion.precision,
+        recall=confusion.recall,
+        accuracy=confusion.accuracy,
+        average_precision=metrics.average_precision(scores, labels),
+        roc_auc=metrics.roc_auc(scores, labels),
+        f1_interval=interval["f1"],
+        precision_interval=interval["precision"],
+        recall_interval=interval["recall"],
+        accuracy_interval=interval["accuracy"],
+        average_precision_interval=metrics.average_precision_interval(scores, labels, groups, seed=seed),
+        calibration_error=metrics.expected_calibration_error(probability, labels),
+        brier=metrics.brier(probability, labels),
+        collapsed=metrics.is_collapsed(scores),
+        shift=Shift(
+            distance.statistic, distance.p_value, distance.p_value < 0.001 and distance.statistic > SHIFTED
+        ),
+        baselines=baselines(pairs, checkpoint.tfidf_threshold),
+        slices=slices(pairs, scores, threshold),
+        retrieval=retrieval(pairs, embeddings),
+        scores=scores,
+        labels=labels,
+    )
+
+
+def baselines(pairs: Pairs, tfidf_threshold: float) -> dict[str, dict[str, float]]:
+    """F1 and average precision of answering "duplicate" always, and of TF-IDF at a threshold chosen on validation."""
+    scores = tfidf_scores(pairs)
+    return {
+        "all duplicate": {
+            "f1": metrics.all_duplicate_f1(pairs.labels),
+            "average_precision": pairs.duplicate_ratio,
+        },
+        "TF-IDF": {
+            "f1": metrics.confusion(scores, pairs.labels, tfidf_threshold).f1,
+            "average_precision": metrics.average_precision(scores, pairs.labels),
+        },
+    }
+
+
+def slices(pairs: Pairs, scores: NDArray[np.float32], threshold: float) -> list[Slice]:
+    """The verdict by words of the longer question, and by word overlap (Jaccard); kinds that do not occur are left out."""
+    words = [set(q.lower().split()) for q in pairs.questions]
+    lengths = np.array([len(q.split()) for q in pairs.questions])
+    longer = np.maximum(lengths[pairs.left], lengths[pairs.right])
+    overlap = np.array(
+        [len(words[a] & words[b]) / max(1, len(words[a] | words[b])) for a, b in zip(pairs.left, pairs.right, strict=True)]
+    )
+    result = []
+    for kind, values, bounds in (("length", longer, LENGTHS), ("overlap", overlap, OVERLAPS)):
+        for low, high, name in bounds:
+            rows = (values > low) & (values <= high)
+            if rows.any():
+                c = metrics.confusion(scores[rows], pairs.labels[rows], threshold)
+                ratio = float(np.mean(pairs.labels[rows] == 1))
+                result.append(Slice(kind, name, int(rows.sum()), ratio, c.f1, c.precision, c.recall))
+    return result
+
+
+def retrieval(pairs: Pairs, embeddings: NDArray[np.float32]) -> dict[str, float]:
+    """Search for the duplicates of each question among all others, and mining of all; empty for too many questions."""
+    component = duplicate_components(pairs)
+    if len(pairs.questions) > RETRIEVAL_LIMIT:
+        log.info("retrieval scores are left out: %d questions, more than %d", len(pairs.questions), RETRIEVAL_LIMIT)
+        return {}
+    found = metrics.retrieval_scores(embeddings, component)
+    return {**found, "mining_average_precision": metrics.mining_average_precision(embeddings, component)}
+
+
+def cross_fitted_f1(scores: NDArray[np.float32], labels: NDArray[np.int8], groups: NDArray[np.int64]) -> float:
+    """F1 on pairs that the threshold is chosen on, without that advantage: each half is judged at the other's threshold.
+
+    Args:
+        scores: (n,) similarities.
+        labels: (n,) labels.
+        groups: (n,) component of each pair; halves share none.
+    """
+    half = np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % 2 == 0
+    verdict = np.zeros(len(scores), dtype=np.float32)
+    for here in (half, ~half):
+        if len(set(labels[~here].tolist())) < 2:
+            return metrics.confusion(scores, labels, metrics.best_threshold(scores, labels)).f1
+        verdict[here] = scores[here] >= metrics.best_threshold(scores[~here], labels[~here])
+    return metrics.confusion(verdict, labels, 0.5).f1
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a checkpoint says of pairs: (n,) similarity, probability of being duplicates, and the answer."""
+
+    similarity: NDArray[np.float32]
+    probability: NDArray[np.float64]
+    duplicate: NDArray[np.bool_]
+
+
+def predict(model: Checkpoint | str | Path, pairs: Pairs) -> Verdicts:
+    """The verdict on each pair at the checkpoint's threshold; labels are not read."""
+    checkpoint = as_checkpoint(model)
+    scores, _ = score_pairs(checkpoint.encoder, pairs)
+    return Verdicts(scores, checkpoint.calibration.probability(scores), scores >= checkpoint.threshold)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What fitting a threshold to a user's own pairs gave.
+
+    Attributes:
+        checkpoint: with the new threshold and calibration.
+        n: pairs it was fitted on.
+        f1_before, f1_after: on these pairs, at the old threshold, and at the new one by cross-fitting.
+        interval: 95 % of f1_after.
+        more_pairs: how many more labelled pairs would halve the interval.
+    """
+
+    checkpoint: Checkpoint
+    n: int
+    f1_before: float
+    f1_after: float
+    interval: Interval
+    more_pairs: int
+
+
+def calibrate(
+    model: Checkpoint | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0
+) -> Fit:
+    """Fits threshold and probability to labelled pairs of the user's own, without training.
+
+    Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`).
+
+    Args:
+        model: a checkpoint, or its folder.
+        data: a few dozen labelled pairs or more, or their source.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: the data cannot be used, or has pairs of one label only.
+    """
+    old, pairs = as_checkpoint(model), as_pairs(data)
+    need_both_labels(pairs, "calibrate")
+    scores, _ = score_pairs(old.encoder, pairs)
+    labels, groups = pairs.labels, question_components(pairs)[pairs.left]
+    new = dataclasses.replace(
+        old,
+        threshold=metrics.fit_threshold(scores, labels, old.threshold),
+        calibration=metrics.fit_calibration(scores, labels, old.calibration),
+        reference=Reference(metrics.quantiles(scores), len(scores)),
+        tfidf_threshold=metrics.best_threshold(tfidf_scores(pairs), labels),
+    )
+    interval = metrics.bootstrap_interval(scores, labels, groups, new.threshold, seed=seed)["f1"]
+    return Fit(
+        checkpoint=dataclasses.replace(new, scores={**old.scores, "calibrated_on": {"n": len(pairs), "f1_interval": interval}}),
+        n=len(pairs),
+        f1_before=metrics.confusion(scores, labels, old.threshold).f1,
+        f1_after=_leave_group_out_f1(scores, labels, groups, old.threshold),
+        interval=interval,
+        more_pairs=metrics.pairs_to_halve(len(pairs)),
+    )
+
+
+def _leave_group_out_f1(
+    scores: NDArray[np.float32], labels: NDArray[np.int8], groups: NDArray[np.int64], prior: float, folds: int = 10
+) -> float:
+    """F1 with each fold of components judged at a threshold that was fitted on the others."""
+    fold = np.unique(groups, return_inverse=True)[1] % folds
+    verdict = np.zeros(len(scores), dtype=np.float32)
+    for k in np.unique(fold):
+        rest = fold != k
+        both = len(set(labels[rest].tolist())) == 2
+        threshold = metrics.fit_threshold(scores[rest], labels[rest], prior) if both else prior
+        verdict[~rest] = scores[~rest] >= threshold
+    return metrics.confusion(verdict, labels, 0.5).f1

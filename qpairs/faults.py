@@ -1,0 +1,25 @@
+"""Errors that a user can cause: one clear line each, and exit code 2 from the commands."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """What is wrong, where, and how to mend it, in one line.
+
+    The library raises it before anything is written; the commands print its text and exit with code 2.
+    """
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A hint for a misspelt name: the closest option if there is one, and all that there are.
+
+    Args:
+        name: what the user wrote.
+        options: the names that exist.
+    """
+    options = list(options)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"there are: {', '.join(options)}"

@@ -1,0 +1,493 @@
+"""From a config to a checkpoint: the data, the encoder, the objective and the Hugging Face Trainer, wired together."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalPrediction
+
+from qpairs import metrics
+from qpairs.batches import Batches, in_order, pair_sampler
+from qpairs.checkpoint import Checkpoint, Reference, check_output, save_checkpoint
+from qpairs.config import Config, config_from, read_toml, to_dict, to_toml
+from qpairs.encoders import build_encoder, features, token_ids
+from qpairs.evaluation import cross_fitted_f1, need_both_labels, report, score_pairs, tfidf_scores
+from qpairs.faults import UserError
+from qpairs.losses import Objective, objective
+from qpairs.pairs import Pairs, load_pairs
+from qpairs.relations import Knowledge
+from qpairs.splits import fingerprint, leak, question_components, split_pairs
+
+log = logging.getLogger(__name__)
+
+LEARNING_RATES = {"lstm": 2e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
+FINE_TUNING_RATE = 1e-4  # for encoders that come trained
+VALIDATION_LIMIT = 4096  # pairs of validation that are looked at during training; the threshold is chosen on all
+COMPLETE = "complete"  # marks a state folder whose every file is written
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The pairs of a run, and what is known of how they were cut.
+
+    Attributes:
+        train, validation: the parts that every run has.
+        test: pairs for the verdict, or None where the user named a validation part and no test.
+        split: fingerprint, sizes, dropped and skipped pairs, leaks; as saved in the checkpoint.
+    """
+
+    train: Pairs
+    validation: Pairs
+    test: Pairs | None
+    split: dict[str, Any]
+
+
+def load_parts(config: Config) -> Parts:
+    """Loads the pairs and cuts the parts that the config does not name.
+
+    With neither validation nor test named, both are cut from the data; with a test alone, validation is; with a
+    validation part alone there is no test.
+
+    Raises:
+        UserError: a source cannot be used, or a part has pairs of one label only.
+    """
+
+    def load(sources: tuple[str, ...]) -> Pairs:
+        return load_pairs(sources, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
+
+    data, dropped = load(config.data), 0
+    validation = load(config.validation) if config.validation else None
+    test = load(config.test) if config.test else None
+    skipped = {name: dict(part.skipped) for name, part in (("data", data), ("validation", validation), ("test", test)) if part}
+    need_both_labels(data, "data")
+    train = data
+    if validation is None:
+        cut = split_pairs(
+            data,
+            validation_fraction=config.validation_fraction,
+            test_fraction=0.0 if test is not None else config.test_fraction,
+            seed=config.seed,
+        )
+        train, validation, dropped = cut.train, cut.validation, cut.dropped
+        test = test if test is not None else cut.test
+    parts = {"train": train, "validation": validation} | ({"test": test} if test is not None else {})
+    for name, part in parts.items():
+        need_both_labels(part, name)
+    split = {
+        "fingerprint": fingerprint(list(parts.values())),
+        "sizes": {name: len(part) for name, part in parts.items()},
+        "questions": {name: len(part.questions) for name, part in parts.items()},
+        "duplicates": {name: part.duplicate_ratio for name, part in parts.items()},
+        "dropped": dropped,
+        "skipped": {name: counts for name, counts in skipped.items() if counts},
+        "leaks": {name: dataclasses.asdict(leak(train, part)) for name, part in parts.items() if name != "train"},
+    }
+    return Parts(train, validation, test, split)
+
+
+class PairModel(nn.Module):
+    """An encoder and an objective as one module that the Trainer can call."""
+
+    def __init__(self, encoder: SentenceTransformer, objective: Objective) -> None:
+        super().__init__()
+        self.encoder, self.objective = encoder, objective
+
+    def forward(
+        self,
+        features: list[dict[str, Tensor]],
+        left: Tensor,
+        right: Tensor,
+        labels: Tensor,
+        positive: Tensor,
+        labelled: Tensor,
+        strangers: Tensor,
+    ) -> dict[str, Tensor]:
+        """The loss of a batch of n questions, and the similarity of its pairs.
+
+        Args:
+            features: inputs of the encoder in chunks, together n questions.
+            left, right: (pairs,) places of the pairs' questions among the n.
+            labels: (pairs,) read by the Trainer alone.
+            positive, labelled, strangers: (n, n) masks as in `relations.Knowledge`.
+
+        Raises:
+            Diverged: the loss is not a finite number.
+        """
+        embeddings = torch.cat([self.encoder(chunk)["sentence_embedding"] for chunk in features])  # (n, d)
+        loss = self.objective(embeddings, embeddings, Knowledge(positive, labelled, strangers))
+        if not torch.isfinite(loss):
+            raise Diverged
+        scores = (embeddings[left] * embeddings[right]).sum(1)
+        return {"loss": loss, "scores": scores.detach().float()}
+
+
+class Diverged(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; numbers that are not known yet are None.
+
+    Attributes:
+        step, steps: optimiser steps done, and in all.
+        epoch: passes over the training pairs.
+        rate: training pairs per second since the start or the resumption.
+        loss: mean since the last report.
+        f1, average_precision: on validation, F1 at its best threshold.
+        collapsed: the validation similarities do not vary.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    rate: float
+    loss: float | None = None
+    f1: float | None = None
+    average_precision: float | None = None
+    collapsed: bool = False
+
+
+class _Observer(TrainerCallback):  # type: ignore[misc]  # the Trainer's own seam: it calls every event on every callback
+    """Tells `on_progress` how far the run is, keeps the history, and marks states that are whole."""
+
+    def __init__(self, config: Config, steps_per_epoch: int, on_progress: Callable[[Progress], None] | None) -> None:
+        self.config, self.steps_per_epoch, self.on_progress = config, steps_per_epoch, on_progress
+        self.last = Progress(0, 0, 0.0, 0.0)
+        self.start: tuple[float, int] | None = None
+
+    def _tell(self, step: int, steps: int, **changes: Any) -> None:
+        start_time, start_step = self.start or (time.monotonic(), step)
+        rate = (step - start_step) * self.config.batch_size / max(1e-9, time.monotonic() - start_time)
+        self.last = dataclasses.replace(
+            self.last, step=step, steps=steps, epoch=step / self.steps_per_epoch, rate=rate, **changes
+        )
+        if self.on_progress:
+            self.on_progress(self.last)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.start = (time.monotonic(), state.global_step)
+        self._tell(state.global_step, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == state.max_steps:
+            control.should_evaluate = control.should_save = True
+        self._tell(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **kwargs: Any) -> None:
+        if "loss" in logs:
+            self._tell(state.global_step, state.max_steps, loss=logs["loss"])
+        if "eval_f1" in logs:
+            collapsed = bool(logs["eval_collapsed"])
+            if collapsed:
+                log.warning(
+                    "step %d: the model has collapsed: it maps all questions to nearly one point, and similarities no "
+                    "longer vary; lower the learning rate, or choose another loss",
+                    state.global_step,
+                )
+            scores = {"f1": logs["eval_f1"], "average_precision": logs["eval_average_precision"], "collapsed": collapsed}
+            self._tell(state.global_step, state.max_steps, **scores)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        here = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        _mark(here)
+        for other in states(Path(args.output_dir)):
+            if other != here and str(other) != str(state.best_model_checkpoint):
+                (other / COMPLETE).unlink()
+                shutil.rmtree(other)
+
+
+def _mark(state: Path) -> None:
+    (state / COMPLETE).touch()
+
+
+def states(folder: Path) -> list[Path]:
+    """The whole states of an interrupted run, the oldest first: those that were written to the end."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def fast_bf16() -> bool:
+    """Whether this machine multiplies matrices faster in bfloat16 than in float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def default_output(config: Config) -> Path:
+    """The first free folder runs/DATA-ENCODER, runs/DATA-ENCODER-2, ..."""
+    name = "-".join(Path(part).stem for part in (config.data[0], config.encoder))
+    places = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+    return next(place for place in places if not place.exists() and not partial_of(place).exists())
+
+
+def partial_of(output: Path) -> Path:
+    """Where the states of an unfinished run lie, beside its output."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def train(
+    config: Config | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> Checkpoint:
+    """Trains an encoder on question pairs, chooses the threshold on validation, judges it on the test part, and saves.
+
+    The states of the run are kept in OUTPUT.partial until the checkpoint is whole in OUTPUT; a run that was killed
+    goes on from the last of them and ends, on a CPU, with the same weights as an unbroken one.
+
+    Args:
+        config: what to do; without it, the defaults.
+        resume: go on with the interrupted run of `output`.
+        overwrite: replace the checkpoint, and the unfinished run, of `output`.
+        on_progress: called at every step.
+        options: fields of `Config`, over those of `config`.
+
+    Returns:
+        The checkpoint, as saved in the output folder.
+
+    Raises:
+        UserError: something that the user can mend; or the loss became NaN, and the last good state was saved.
+    """
+    config = config_from({**to_dict(config or Config()), **options}, where="train")
+    if resume and not config.output:
+        raise UserError("resume: name the interrupted run's folder with --output")
+    output = Path(config.output) if config.output else default_output(config)
+    config = dataclasses.replace(config, output=str(output))
+    goal = objective(config.loss)
+    _check_reporter(config.report_to)
+    check_output(output, overwrite=overwrite)
+    partial = partial_of(output)
+    if resume:
+        _check_resumable(config, partial)
+    elif partial.exists() and not overwrite:
+        raise UserError(f"{partial}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite")
+    parts = load_parts(config)
+    fresh_encoder = build_encoder(
+        config.encoder,
+        vectors=config.vectors,
+        texts=parts.train.questions,
+        max_length=config.max_length,
+        seed=config.seed,
+    )
+    with _only_one(partial):
+        if not resume:
+            _clear(partial)
+            (partial / "config.toml").write_text(to_toml(config), encoding="utf-8")
+            (partial / "split.json").write_text(json.dumps(parts.split), encoding="utf-8")
+        elif json.loads((partial / "split.json").read_text("utf-8"))["fingerprint"] != parts.split["fingerprint"]:
+            raise UserError(f"{partial}: the data has changed since the run was interrupted; start anew with --overwrite")
+        encoder, history, diverged = _fit(config, parts, fresh_encoder, goal, partial, on_progress)
+        checkpoint = judge(encoder, config, parts, history)
+        save_checkpoint(checkpoint, output, overwrite=overwrite)
+    shutil.rmtree(partial, ignore_errors=True)
+    if diverged:
+        raise UserError(f"{diverged}; the last good state is saved in {output}; lower --learning-rate")
+    return checkpoint
+
+
+def _check_reporter(name: str) -> None:
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise UserError(f"report_to: {name} is not installed; pip install {name}")
+
+
+def _check_resumable(config: Config, partial: Path) -> None:
+    if not (partial / "split.json").exists():
+        raise UserError(f"{partial}: no interrupted run to resume")
+    stored = to_dict(config_from(read_toml(partial / "config.toml"), where=str(partial / "config.toml")))
+    changed = [name for name, value in to_dict(config).items() if stored.get(name) != value]
+    if changed:
+        raise UserError(
+            f"{partial}: the interrupted run has another {changed[0]} ({stored.get(changed[0])!r}); "
+            "resume with the same options, or start anew with --overwrite"
+        )
+
+
+class _only_one:  # noqa: N801  # reads as a statement: with _only_one(folder)
+    """Holds the folder of an unfinished run, made if need be, against other processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = FileLock(self.folder / ".lock")
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{self.folder}: another process is training here") from None
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be written ({error.strerror})") from None
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
+def _clear(partial: Path) -> None:
+    for entry in partial.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != ".lock":
+            entry.unlink()
+
+
+def _fit(
+    config: Config,
+    parts: Parts,
+    encoder: SentenceTransformer,
+    goal: Objective,
+    partial: Path,
+    on_progress: Callable[[Progress], None] | None,
+) -> tuple[SentenceTransformer, list[dict[str, Any]], str]:
+    """Trains; returns the encoder at its best state, the history, and what went wrong where the loss diverged."""
+    looked_at = parts.validation
+    if len(looked_at) > VALIDATION_LIMIT:
+        rows = np.random.default_rng(config.seed).choice(len(looked_at), VALIDATION_LIMIT, replace=False)
+        looked_at = looked_at.subset(np.sort(rows))
+    chunk = 32 if not torch.cuda.is_available() else 2**20
+    batches = [
+        _batches(encoder, part, config, chunk, shuffle) for part, shuffle in ((parts.train, True), (looked_at, False))
+    ]
+    training, validation = batches
+    steps_per_epoch = len(training)
+    training.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
+    every = max(1, round(steps_per_epoch / config.evaluations))
+    observer = _Observer(config, steps_per_epoch, on_progress)
+    callbacks: list[TrainerCallback] = [observer]
+    if config.patience:
+        callbacks.append(EarlyStoppingCallback(config.patience))
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and fast_bf16())
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(partial / "tensorboard"))
+    trainer = Trainer(
+        model=PairModel(encoder, goal),
+        args=TrainingArguments(
+            output_dir=str(partial),
+            per_device_train_batch_size=1,
+            per_device_eval_batch_size=1,
+            train_sampling_strategy="sequential",
+            max_steps=training.steps,
+            learning_rate=config.learning_rate or LEARNING_RATES.get(config.encoder, FINE_TUNING_RATE),
+            lr_scheduler_type="linear",
+            warmup_steps=math.ceil(config.warmup * training.steps),
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.clip,
+            optim="adamw_torch_fused",
+            bf16=bf16,
+            eval_strategy="steps",
+            eval_steps=every,
+            save_strategy="steps",
+            save_steps=every,
+            logging_steps=max(1, every // 20),
+            logging_nan_inf_filter=False,
+            load_best_model_at_end=True,
+            metric_for_best_model="average_precision",
+            greater_is_better=True,
+            restore_callback_states_from_checkpoint=True,
+            label_names=["labels"],
+            remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            disable_tqdm=True,
+            report_to=config.report_to,
+            seed=config.seed,
+        ),
+        data_collator=_only_item,
+        train_dataset=training,
+        eval_dataset=validation,
+        compute_metrics=_validation_scores,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    diverged = ""
+    whole = states(partial)
+    try:
+        trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+    except Diverged:
+        diverged = f"the loss became NaN at step {trainer.state.global_step + 1}"
+        whole = states(partial)
+        if not whole:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(f"{diverged}, before the first evaluation; nothing was saved; lower --learning-rate") from None
+        trainer.model.load_state_dict(load_file(whole[-1] / "model.safetensors"))
+    return encoder.to("cpu").float(), _history(trainer.state.log_history, steps_per_epoch), diverged
+
+
+def _batches(encoder: SentenceTransformer, pairs: Pairs, config: Config, chunk: int, shuffle: bool) -> Batches:
+    ids = token_ids(encoder, pairs.questions)
+    tokens = np.fromiter(map(len, ids), np.int64, len(ids))
+    longer = np.maximum(tokens[pairs.left], tokens[pairs.right])
+    sampler = pair_sampler(longer, config.batch_size, config.seed) if shuffle else in_order(longer, config.batch_size)
+    return Batches(pairs, ids, lambda chunk: features(encoder, chunk), sampler, chunk=chunk)
+
+
+def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
+    (item,) = items
+    return item
+
+
+def _validation_scores(prediction: EvalPrediction) -> dict[str, float]:
+    scores, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    threshold = metrics.best_threshold(scores, labels)
+    return {
+        "f1": metrics.confusion(scores, labels, threshold).f1,
+        "average_precision": metrics.average_precision(scores, labels),
+        "collapsed": float(metrics.is_collapsed(scores)),
+    }
+
+
+def _history(logs: list[dict[str, float]], steps_per_epoch: int) -> list[dict[str, Any]]:
+    kept = ("loss", "eval_loss", "eval_f1", "eval_average_precision")
+    rows = [
+        {"step": row["step"], "epoch": row["step"] / steps_per_epoch, **{k: row[k] for k in kept if k in row}} for row in logs
+    ]
+    return [row for row in rows if len(row) > 2]
+
+
+def judge(encoder: SentenceTransformer, config: Config, parts: Parts, history: list[dict[str, Any]]) -> Checkpoint:
+    """Chooses threshold and calibration on the validation part and reports on it, and on the test part if there is one.
+
+    Args:
+        encoder: a trained encoder.
+        config: what the run was told.
+        parts: its data.
+        history: what training reported.
+    """
+    pairs = parts.validation
+    scores, embeddings = score_pairs(encoder, pairs)
+    checkpoint = Checkpoint(
+        encoder=encoder,
+        threshold=metrics.best_threshold(scores, pairs.labels),
+        calibration=metrics.fit_calibration(scores, pairs.labels),
+        reference=Reference(metrics.quantiles(scores), len(scores)),
+        tfidf_threshold=metrics.best_threshold(tfidf_scores(pairs), pairs.labels),
+        config=config,
+        split=parts.split,
+        history=history,
+    )
+    groups = question_components(pairs)[pairs.left]
+    on_validation = report(checkpoint, pairs, scores, embeddings, seed=config.seed).to_dict()
+    found = {"validation": {**on_validation, "f1_cross_fitted": cross_fitted_f1(scores, pairs.labels, groups)}}
+    if parts.test is not None:
+        found["test"] = report(checkpoint, parts.test, *score_pairs(encoder, parts.test), seed=config.seed).to_dict()
+    return dataclasses.replace(checkpoint, scores=found)
