@@ -48,13 +48,7 @@ def pairs_of(couple: list[Intents], seed: str) -> list[tuple[str, str, int]]:
     """The pairs of one or two families, with RATIO duplicates among all and NEAR_MISSES among the others."""
     draw = random.Random(seed)
     same = [pair for family in couple for texts in family.values() for pair in duplicates_of(texts, draw)]
-    near = [
-        (a, b)
-        for family in couple
-        for one, two in combinations(family.values(), 2)
-        for a in one
-        for b in two
-    ]
+    near = [(a, b) for family in couple for one, two in combinations(family.values(), 2) for a in one for b in two]
     easy = [
         (a, b) for one, two in combinations(couple, 2) for x in one.values() for y in two.values() for a in x for b in y
     ]

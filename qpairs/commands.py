@@ -1,4 +1,4 @@
-"""The command line: options in, library calls, tables out. Imports stay inside the commands, so that --help is quick."""
+"""The command line: options in, library calls, tables out. Imports stay inside the commands: --help is quick."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the libraries' own bars and notes off the terminal; qpairs' own warnings come through rich."""
     import logging
     import warnings
@@ -78,8 +78,8 @@ def _quiet() -> Iterator[None]:
     import transformers
     from rich.logging import RichHandler
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
     handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
     logging.getLogger("qpairs").addHandler(handler)
@@ -101,13 +101,19 @@ def _train_signature() -> tuple[inspect.Signature, dict[str, Any]]:
     for name, kind in typing.get_type_hints(Config).items():
         default = inspect.signature(Config).parameters[name].default
         shown = "the encoder's own" if default is None else default
-        about = HELP[name] + (f" [default: {', '.join(shown) if isinstance(shown, tuple) else shown}]" if shown not in ((), "") else "")
+        about = HELP[name] + (
+            f" [default: {', '.join(shown) if isinstance(shown, tuple) else shown}]" if shown not in ((), "") else ""
+        )
         flags = [f"--{name.replace('_', '-')}"] + ([f"--no-{name.replace('_', '-')}"] if kind is bool else [])
-        base = list[str] if typing.get_origin(kind) is tuple and name != "columns" else str if name == "columns" else kind
+        base = (
+            list[str] if typing.get_origin(kind) is tuple and name != "columns" else str if name == "columns" else kind
+        )
         base = float if kind == (float | None) else base
         option = typer.Option("/".join(flags) if kind is bool else flags[0], help=about, show_default=False)
         parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[base | None, option])
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[base | None, option]
+            )
         )
     return inspect.Signature(parameters), {p.name: p.annotation for p in parameters}
 
@@ -138,7 +144,7 @@ def train(
     from qpairs.config import config_from
 
     settings = config_from(values, where=str(config or "options"))
-    with _quiet(), _progress_bar() as on_progress:
+    with quiet(), _progress_bar() as on_progress:
         from qpairs.training import train as run
 
         checkpoint = run(settings, resume=resume, overwrite=overwrite, on_progress=on_progress)
@@ -149,9 +155,15 @@ def train(
     _print_report(checkpoint.scores[part], f"{part} pairs", note=encoder_note(checkpoint.config.encoder))
     if part == "validation":
         fair = checkpoint.scores["validation"]["f1_cross_fitted"]
-        out.print(f"The threshold was chosen on these very pairs; cross-fitted, F1 is {fair:.3f}. Name unseen pairs with --test.")
+        out.print(
+            f"The threshold was chosen on these very pairs; cross-fitted, F1 is {fair:.3f}. "
+            "Name unseen pairs with --test."
+        )
     folder = checkpoint.config.output
-    out.print(f"\nSaved in [bold]{folder}[/]. Try: qpairs predict {folder} \"How do I reset my password?\" \"I forgot my password\"")
+    out.print(f"\nSaved in [bold]{folder}[/]. Try it:", highlight=False)
+    out.print(
+        f'qpairs predict {folder} "How do I reset my password?" "I forgot my password"', highlight=False, soft_wrap=True
+    )
 
 
 @contextlib.contextmanager
@@ -208,7 +220,9 @@ def _print_split(split: Mapping[str, Any]) -> None:
 
 def _print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
     if scores["collapsed"]:
-        out.print("[bold red]The model has collapsed:[/] its similarities do not vary, and the figures below mean nothing.")
+        out.print(
+            "[bold red]The model has collapsed:[/] its similarities do not vary, and the figures below mean nothing."
+        )
     table = Table(title=f"\nVerdict on {scores['n']:,} {title}", title_justify="left", box=None, pad_edge=False)
     for column in ("", "F1", "95 % interval", "precision", "recall", "average precision"):
         table.add_column(column, justify="right" if column else "left")
@@ -226,13 +240,14 @@ def _print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None
     out.print(table)
     out.print(
         f"accuracy {scores['accuracy']:.3f}, ROC AUC {scores['roc_auc']:.3f}, "
-        f"error of the probability {scores['calibration_error']:.3f}", highlight=False,
+        f"error of the probability {scores['calibration_error']:.3f}",
+        highlight=False,
     )
     if scores["retrieval"]:
         found = scores["retrieval"]
         out.print(
             f"as search: MRR@10 {found['mrr_at_10']:.3f}, recall@1 {found['recall_at_1']:.3f}, "
-            f"recall@10 {found['recall_at_10']:.3f}, average precision of mining {found['mining_average_precision']:.3f}",
+            f"recall@10 {found['recall_at_10']:.3f}, AP of mining {found['mining_average_precision']:.3f}",
             highlight=False,
         )
     if scores["shift"]["differs"]:
@@ -254,7 +269,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Judge a checkpoint, at its own threshold, on labelled pairs."""
-    with _quiet():
+    with quiet():
         from qpairs.checkpoint import load_checkpoint
         from qpairs.encoders import encoder_note
         from qpairs.evaluation import evaluate as run
@@ -307,11 +322,13 @@ def _write(path: Path, text: str) -> None:
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
     questions: Annotated[list[str], typer.Argument(help="Two questions, or one file of pairs.")],
-    output: Annotated[Path | None, typer.Option(help="Where the scored pairs go: .csv, .tsv, .jsonl or .parquet.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the scored pairs go: .csv, .tsv, .jsonl or .parquet.")
+    ] = None,
     columns: ColumnsOption = "",
 ) -> None:
     """Say of two questions, or of each pair in a file, whether they ask the same thing."""
-    with _quiet():
+    with quiet():
         from qpairs.checkpoint import load_checkpoint
         from qpairs.evaluation import predict as run
         from qpairs.pairs import pairs_from_texts
@@ -324,7 +341,8 @@ def predict(
             answer = "[bold green]duplicates[/]" if verdict.duplicate[0] else "[bold]not duplicates[/]"
             out.print(
                 f"{answer}  similarity {verdict.similarity[0]:.3f} (threshold {model.threshold:.3f}), "
-                f"probability {verdict.probability[0]:.2f}", highlight=False,
+                f"probability {verdict.probability[0]:.2f}",
+                highlight=False,
             )
             return
         if len(questions) != 1:
@@ -366,7 +384,9 @@ def _predict_file(checkpoint: Path, source: str, output: Path | None, columns: t
     finally:
         fresh.unlink(missing_ok=True)
     found = int(verdict.duplicate.sum())
-    out.print(f"{len(pairs):,} pairs, {found:,} called duplicates ({_percent(found / len(pairs))}), written to {output}")
+    out.print(
+        f"{len(pairs):,} pairs, {found:,} called duplicates ({_percent(found / len(pairs))}), written to {output}"
+    )
 
 
 @app.command()
@@ -379,7 +399,7 @@ def calibrate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Fit threshold and probability to a few dozen labelled pairs of your own, without training."""
-    with _quiet():
+    with quiet():
         from qpairs.checkpoint import check_output, load_checkpoint, save_checkpoint
         from qpairs.evaluation import calibrate as run
 
@@ -390,25 +410,33 @@ def calibrate(
         save_checkpoint(fit.checkpoint, output, overwrite=overwrite)
     _print_skipped(pairs)
     low, high = fit.interval
-    out.print(f"threshold {model.threshold:.3f} -> [bold]{fit.checkpoint.threshold:.3f}[/], from {fit.n:,} pairs", highlight=False)
+    out.print(
+        f"threshold {model.threshold:.3f} -> [bold]{fit.checkpoint.threshold:.3f}[/], from {fit.n:,} pairs",
+        highlight=False,
+    )
     out.print(
         f"F1 on them: {fit.f1_before:.3f} before, {fit.f1_after:.3f} after (cross-fitted); 95 % interval {low:.3f} to "
-        f"{high:.3f}, {high - low:.3f} wide; about {fit.more_pairs:,} more pairs would halve it", highlight=False,
+        f"{high:.3f}, {high - low:.3f} wide; about {fit.more_pairs:,} more pairs would halve it",
+        highlight=False,
     )
     out.print(f"Saved in [bold]{output}[/].")
 
 
 @app.command()
 def data(
-    source: Annotated[list[str], typer.Argument(help="Pairs: a named source, Hub id, folder or file; several are joined.")],
+    source: Annotated[
+        list[str], typer.Argument(help="Pairs: a named source, Hub id, folder or file; several are joined.")
+    ],
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
     examples: Annotated[int, typer.Option(min=0, help="Examples of each kind.")] = 3,
-    contradictions_file: Annotated[Path | None, typer.Option("--contradictions", help="Write the contradicting pairs to this CSV.")] = None,
+    contradictions_file: Annotated[
+        Path | None, typer.Option("--contradictions", help="Write the contradicting pairs to this CSV.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the examples.")] = 0,
 ) -> None:
     """Show what a source of pairs holds: sizes, ratio, lengths, components, contradictions, the split, examples."""
-    with _quiet():
+    with quiet():
         import numpy as np
 
         from qpairs.splits import contradictions, question_components, split_pairs
@@ -423,8 +451,8 @@ def data(
         "pairs": f"{len(pairs):,}",
         "duplicates": _percent(pairs.duplicate_ratio),
         "distinct questions": f"{len(pairs.questions):,}",
-        "words per question": f"{words.mean():.1f} on average, {int(np.median(words))} in the middle, {words.max()} at most",
-        "components": f"{np.count_nonzero(sizes):,} of {sizes[sizes > 0].mean():.1f} questions on average, {sizes.max():,} at most",
+        "words per question": f"{words.mean():.1f} on average, at most {words.max()}",
+        "components": f"{len(sizes):,}, of {sizes.mean():.1f} questions on average, at most {sizes.max():,}",
         "contradictions": f"{len(faults):,} pairs labelled 0 whose questions other labels join",
     }
     for name, value in rows.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import tomllib
 import types
 import typing
@@ -15,6 +16,7 @@ from typing import Any
 from qpairs.faults import UserError, nearest
 
 PRECISIONS = ("auto", "fp32", "bf16")
+KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 REPORTERS = ("none", "tensorboard", "wandb", "trackio")
 
 
@@ -31,7 +33,8 @@ class Config:
     """
 
     data: tuple[str, ...] = _option(
-        ("sample",), "Training pairs: sample, quora, qqp, a Hub id[:config], a dataset folder, .csv .tsv .jsonl .parquet."
+        ("sample",),
+        "Training pairs: sample, quora, qqp, a Hub id[:config], a dataset folder, .csv .tsv .jsonl .parquet.",
     )
     validation: tuple[str, ...] = _option((), "Pairs that every choice is made on; without it, a part of the data.")
     test: tuple[str, ...] = _option((), "Pairs for the verdict; without it and --validation, a part of the data.")
@@ -43,9 +46,10 @@ class Config:
     vectors: str = _option("", "Word vectors that lstm, cnn and static start from: glove, or a GloVe text file.")
     max_length: int = _option(64, "Tokens of a question that are read; the rest is cut off.")
     loss: str = _option(
-        "info_nce + online_contrastive",
+        "info_nce + 2*online_contrastive",
         "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
     )
+    dropout: float = _option(0.0, "Dropout inside the encoder while it is trained; of use when epochs are many.")
     epochs: float = _option(1.0, "Passes over the training pairs.")
     batch_size: int = _option(64, "Pairs in a batch.")
     learning_rate: float | None = _option(None, "Highest learning rate of AdamW; without it, the encoder's own.")
@@ -63,6 +67,7 @@ class Config:
         for spec in dataclasses.fields(self):
             object.__setattr__(self, spec.name, _typed(spec.name, getattr(self, spec.name)))
         ranges = {
+            "dropout": 0 <= self.dropout < 1,
             "epochs": self.epochs > 0,
             "batch_size": self.batch_size >= 2,
             "max_length": 4 <= self.max_length <= 512,
@@ -98,15 +103,18 @@ def _typed(name: str, value: Any) -> Any:
             return None
         (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
     if typing.get_origin(kind) is tuple:
+        if name == "columns" and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
         value = (value,) if isinstance(value, str) else value
         if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
             return tuple(value)
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        if abs(value) <= sys.float_info.max:
+            return float(value)
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    expected = "a list of texts" if typing.get_origin(kind) is tuple else f"of type {kind.__name__}"
-    raise UserError(f"{name}: expected a value {expected}, not {value!r} ({HELP[name]})")
+    expected = KINDS.get(kind, "a list of texts")
+    raise UserError(f"{name}: expected {expected}, not {value!r} ({HELP[name]})")
 
 
 def config_from(values: Mapping[str, Any], where: str = "config") -> Config:
@@ -147,4 +155,5 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def to_toml(config: Config) -> str:
     """The config as a TOML text that `read_toml` reads back."""
-    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in to_dict(config).items())
+    text = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in to_dict(config).items())
+    return text.replace("\x7f", "\\u007f")  # the one character that JSON leaves bare and TOML forbids

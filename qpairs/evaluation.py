@@ -110,7 +110,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values for JSON, without the arrays."""
-        values = dataclasses.asdict(dataclasses.replace(self, scores=np.zeros(0), labels=np.zeros(0)))
+        values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in ("scores", "labels")}
 
 
@@ -132,7 +132,7 @@ def need_both_labels(pairs: Pairs, where: str) -> None:
 
 
 def score_pairs(encoder: SentenceTransformer, pairs: Pairs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Similarities (n_pairs,) of the pairs, and embeddings (n_questions, d) of the question table, each encoded once."""
+    """Similarities (n_pairs,) of the pairs, and embeddings (n_questions, d) of their questions, each encoded once."""
     embeddings = embed(encoder, token_ids(encoder, pairs.questions))
     scores = np.einsum("nd,nd->n", embeddings[pairs.left], embeddings[pairs.right])
     return np.clip(scores, -1, 1).astype(np.float32), embeddings
@@ -143,7 +143,9 @@ def tfidf_scores(pairs: Pairs) -> NDArray[np.float32]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     try:
-        matrix = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True).fit_transform(pairs.questions)
+        matrix = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True).fit_transform(
+            pairs.questions
+        )
     except ValueError:  # no text has a single n-gram
         return np.zeros(len(pairs), dtype=np.float32)
     cosine = matrix[pairs.left].multiply(matrix[pairs.right]).sum(axis=1)
@@ -213,9 +215,7 @@ def report(
         calibration_error=metrics.expected_calibration_error(probability, labels),
         brier=metrics.brier(probability, labels),
         collapsed=metrics.is_collapsed(scores),
-        shift=Shift(
-            distance.statistic, distance.p_value, distance.p_value < 0.001 and distance.statistic > SHIFTED
-        ),
+        shift=Shift(distance.statistic, distance.p_value, distance.p_value < 0.001 and distance.statistic > SHIFTED),
         baselines=baselines(pairs, checkpoint.tfidf_threshold),
         slices=slices(pairs, scores, threshold),
         retrieval=retrieval(pairs, embeddings),
@@ -240,12 +240,15 @@ def baselines(pairs: Pairs, tfidf_threshold: float) -> dict[str, dict[str, float
 
 
 def slices(pairs: Pairs, scores: NDArray[np.float32], threshold: float) -> list[Slice]:
-    """The verdict by words of the longer question, and by word overlap (Jaccard); kinds that do not occur are left out."""
+    """The verdict by words of the longer question, and by word overlap (Jaccard); empty kinds are left out."""
     words = [set(q.lower().split()) for q in pairs.questions]
     lengths = np.array([len(q.split()) for q in pairs.questions])
     longer = np.maximum(lengths[pairs.left], lengths[pairs.right])
     overlap = np.array(
-        [len(words[a] & words[b]) / max(1, len(words[a] | words[b])) for a, b in zip(pairs.left, pairs.right, strict=True)]
+        [
+            len(words[a] & words[b]) / max(1, len(words[a] | words[b]))
+            for a, b in zip(pairs.left, pairs.right, strict=True)
+        ]
     )
     result = []
     for kind, values, bounds in (("length", longer, LENGTHS), ("overlap", overlap, OVERLAPS)):
@@ -269,7 +272,7 @@ def retrieval(pairs: Pairs, embeddings: NDArray[np.float32]) -> dict[str, float]
 
 
 def cross_fitted_f1(scores: NDArray[np.float32], labels: NDArray[np.int8], groups: NDArray[np.int64]) -> float:
-    """F1 on pairs that the threshold is chosen on, without that advantage: each half is judged at the other's threshold.
+    """F1 on pairs that the threshold is chosen on, without that advantage: each half at the threshold of the other.
 
     Args:
         scores: (n,) similarities.
@@ -321,9 +324,7 @@ class Fit:
     more_pairs: int
 
 
-def calibrate(
-    model: Checkpoint | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0
-) -> Fit:
+def calibrate(model: Checkpoint | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Fit:
     """Fits threshold and probability to labelled pairs of the user's own, without training.
 
     Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`).
@@ -349,7 +350,9 @@ def calibrate(
     )
     interval = metrics.bootstrap_interval(scores, labels, groups, new.threshold, seed=seed)["f1"]
     return Fit(
-        checkpoint=dataclasses.replace(new, scores={**old.scores, "calibrated_on": {"n": len(pairs), "f1_interval": interval}}),
+        checkpoint=dataclasses.replace(
+            new, scores={**old.scores, "calibrated_on": {"n": len(pairs), "f1_interval": interval}}
+        ),
         n=len(pairs),
         f1_before=metrics.confusion(scores, labels, old.threshold).f1,
         f1_after=_leave_group_out_f1(scores, labels, groups, old.threshold),

@@ -267,7 +267,7 @@ def read_table(source: str | Path, *, skip_bad_rows: bool = False) -> tuple[data
             columns, malformed = _parse_jsonl(path)
             table = datasets.Dataset.from_dict(columns, on_mixed_types="use_json")
         else:
-            table = _load(kind, data_files=str(path), split="train")
+            table = _load(kind, split="train", data_files=str(path))
     if malformed and not skip_bad_rows:
         raise UserError(f"{source}, {malformed[0]}; mend it, or pass --skip-bad-rows")
     if not len(table):
@@ -326,7 +326,7 @@ def _parse_csv(path: Path) -> tuple[dict[str, list[str]], list[str]]:
         raise UserError(f"{path}: the file is empty")
     twice = [name for name, count in Counter(header).items() if name and count > 1]
     if twice:
-        raise UserError(f"{path}: the column {twice[0]!r} is there twice")
+        raise UserError(f"{path}: the column {reprlib.repr(twice[0])} is there twice")
     columns = zip(*rows, strict=True) if rows else ([] for _ in header)
     return {name: list(column) for name, column in zip(header, columns, strict=True)}, malformed
 
@@ -401,19 +401,25 @@ def _read_dataset(name: str, source: str) -> list[datasets.Dataset]:
     return [part for part in splits if not _hidden_labels(part)] or splits
 
 
-def _load(path: str, config: str | None = None, **options: Any) -> Any:
+def _load(path: str, config: str | None = None, split: str | None = None, **options: Any) -> Any:
     """Local files through `datasets`, in memory and past its cache, which knows a file by its time of change alone."""
     import datasets
 
     with tempfile.TemporaryDirectory() as cache:
-        return datasets.load_dataset(path, config, cache_dir=cache, keep_in_memory=True, **options)
+        builder = datasets.load_dataset_builder(path, config, cache_dir=cache, **options)
+        if hasattr(builder.config, "keep_default_na"):
+            builder.config.keep_default_na = False  # in a CSV file the question "NA" is a text
+        builder.download_and_prepare()
+        if not any(part.num_examples for part in builder.info.splits.values()):
+            return datasets.Dataset.from_dict({})
+        return builder.as_dataset(split, in_memory=True)
 
 
 def _read_folder(folder: str, config: str | None, split: str | None) -> Any:
     import datasets
 
     if not any(os.path.exists(os.path.join(folder, mark)) for mark in ("state.json", "dataset_dict.json")):
-        return _load(folder, config, split=split)
+        return _load(folder, config, split)
     data = datasets.load_from_disk(folder, keep_in_memory=True)
     splits = data if isinstance(data, dict) else {}
     if config or (split and split not in splits):
@@ -428,7 +434,7 @@ def _fetch(identity: str, config: str | None, split: str | None, source: str) ->
     """
     import datasets
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     offline = datasets.config.HF_HUB_OFFLINE
     try:
@@ -438,7 +444,9 @@ def _fetch(identity: str, config: str | None, split: str | None, source: str) ->
             f"{source}: no folder of that name here, and no dataset on the Hugging Face Hub (or a private one); "
             "check the name, or log in with `hf auth login`"
         ) from None
-    except Exception:
+    except HfHubHTTPError:
+        raise
+    except Exception:  # of whatever HTTP library is underneath: there was no answer
         datasets.config.HF_HUB_OFFLINE = True
     try:
         return datasets.load_dataset(identity, config, split=split)

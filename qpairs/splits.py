@@ -7,9 +7,9 @@ node here, because a model that has seen the one has seen the other.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,14 +37,19 @@ def canonical_ids(questions: Sequence[str]) -> NDArray[np.int64]:
 
 def components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
     """(n,) connected component of each of n nodes under the edges (left[i], right[i])."""
-    graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(n, n))
+    graph = coo_array((np.ones(len(left)), (left, right)), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def question_components(pairs: Pairs) -> NDArray[np.int64]:
     """(n_questions,) component of each question over pairs of either label, canonically equal texts being one."""
+    return _joined(pairs, np.ones(len(pairs), dtype=bool))
+
+
+def _joined(pairs: Pairs, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(n_questions,) component of each question over the pairs at `rows`, canonically equal texts being one."""
     nodes = canonical_ids(pairs.questions)
-    return components(int(nodes.max(initial=-1)) + 1, nodes[pairs.left], nodes[pairs.right])[nodes]
+    return components(int(nodes.max(initial=-1)) + 1, nodes[pairs.left[rows]], nodes[pairs.right[rows]])[nodes]
 
 
 def duplicate_components(pairs: Pairs) -> NDArray[np.int64]:
@@ -59,7 +64,7 @@ class Split:
 
     Attributes:
         train, validation, test: the parts.
-        fingerprint: 16 hex digits over texts and labels of each part; the order of rows does not change it.
+        fingerprint: 16 hex digits over texts and labels of each part; the order of rows and sides does not change it.
         dropped: pairs left out because they cross parts, or to keep the ratio where some crossed.
         largest: share of the pairs in the largest component of the question graph.
     """
@@ -72,119 +77,126 @@ class Split:
     largest: float
 
 
-def split_pairs(
-    pairs: Pairs, *, validation_fraction: float = 0.1, test_fraction: float = 0.1, seed: int = 0
-) -> Split:
+def split_pairs(pairs: Pairs, *, validation_fraction: float = 0.1, test_fraction: float = 0.1, seed: int = 0) -> Split:
     """Cuts pairs into train, validation and test that share no question and no component, at one ratio of duplicates.
 
     Components go, the largest first and equals in an order drawn from `seed`, to the part that is farthest behind in
-    pairs of the component's labels. The order of rows does not matter. A component with more than a fifth of all
-    pairs cannot be placed whole: it falls apart into its duplicate components, neighbours are kept together, and the
-    pairs that cross parts are dropped, with as many of the other label as keep the ratio.
+    pairs of the component's labels and has room. The order of rows and of the two sides does not matter. A component
+    with more than a fifth of all pairs is not placed whole: it falls apart into its duplicate components, each part
+    is grown from neighbours, and the pairs that cross parts are dropped, with as many duplicates as keep the ratio.
 
     Args:
         pairs: labelled pairs.
         validation_fraction: share of the pairs for validation.
         test_fraction: share of the pairs for the test; 0 for none.
-        seed: of the order among components of equal size.
+        seed: of the order among components of equal size, and of where a large one is cut.
 
     Raises:
-        UserError: too few components to fill every part with both labels.
+        UserError: fractions that leave nothing for training, or too few components to fill every part with both labels.
     """
     fractions = np.array([1 - validation_fraction - test_fraction, validation_fraction, test_fraction])
+    if not (fractions[0] > 0 and fractions[1] >= 0 and fractions[2] >= 0):
+        raise UserError(f"validation and test cannot be {validation_fraction} and {test_fraction} of the pairs")
+    if not 0 < pairs.duplicate_ratio < 1:
+        raise UserError(f"the {len(pairs)} pairs to split are not of both labels; bring duplicates and non-duplicates")
     component = question_components(pairs)
-    of_pair = component[pairs.left]
-    sizes = np.bincount(of_pair, minlength=int(component.max(initial=-1)) + 1)
-    largest = float(sizes.max(initial=0) / max(len(pairs), 1))
-    giant = int(sizes.argmax()) if largest > GIANT else None
-    part = _place(pairs, component, fractions, seed, skip=giant)
-    if giant is not None:
-        _place_giant(pairs, np.flatnonzero(component == giant), fractions, seed, part)
-    sides = part[pairs.left], part[pairs.right]
-    crossing = sides[0] != sides[1]
-    keep = ~crossing & ~_surplus(pairs, np.where(crossing, -1, sides[0]), seed)
-    parts = [pairs.subset(keep & (sides[0] == k)) for k in range(3)]
+    sizes = np.bincount(component[pairs.left], minlength=int(component.max(initial=-1)) + 1)
+    giants = np.flatnonzero(sizes > GIANT * len(pairs))
+    part = _place(pairs, component, fractions, seed, giants)
+    for giant in giants:
+        _cut(pairs, np.flatnonzero(component == giant), fractions, seed, part)
+    part_of_pair = np.where(part[pairs.left] == part[pairs.right], part[pairs.left], -1)
+    part_of_pair[_surplus(pairs, part_of_pair, seed)] = -1
+    parts = [pairs.subset(part_of_pair == k) for k in range(3)]
     for name, fraction, piece in zip(PARTS, fractions, parts, strict=True):
-        if fraction > 0 and len(set(piece.labels)) < 2:
+        if fraction > 0 and len(set(piece.labels.tolist())) < 2:
             raise UserError(
                 f"too few separate groups of questions to split {len(pairs)} pairs: {name} would have "
                 f"{len(piece)} pairs, not of both labels; name a part with --validation and --test, or bring more pairs"
             )
-    return Split(*parts, fingerprint(parts), len(pairs) - sum(map(len, parts)), largest)
+    dropped = int((part_of_pair == -1).sum())
+    train, validation, test = parts
+    return Split(train, validation, test, fingerprint(parts), dropped, float(sizes.max() / len(pairs)))
 
 
-def _order(texts: Sequence[str], seed: int) -> list[bytes]:
+def _order(texts: Iterable[str], seed: int) -> list[bytes]:
     return [hashlib.blake2b(f"{seed}\n{text}".encode(), digest_size=8).digest() for text in texts]
 
 
 def _place(
-    pairs: Pairs, component: NDArray[np.int64], fractions: NDArray[np.float64], seed: int, skip: int | None
+    pairs: Pairs, component: NDArray[np.int64], fractions: NDArray[np.float64], seed: int, giants: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """(n_questions,) the part of each question, 0 to 2; component `skip` stays in the training part."""
+    """(n_questions,) the part of each question, 0 to 2; the giant components stay in the training part."""
     n = int(component.max(initial=-1)) + 1
     of_pair, ones = component[pairs.left], pairs.labels == 1
     counts = np.stack([np.bincount(of_pair[~ones], minlength=n), np.bincount(of_pair[ones], minlength=n)], 1)  # (n, 2)
-    if skip is not None:
-        counts[skip] = 0
-    keys = _order([canonical(q) for q in pairs.questions], seed)
+    counts[giants] = 0
     key = [b""] * n
-    for c, k in zip(component, keys, strict=True):
+    for c, k in zip(component.tolist(), _order(map(canonical, pairs.questions), seed), strict=True):
         key[c] = min(key[c] or k, k)
-    wanted = fractions[:, None] * counts.sum(0)[None]  # (3, 2) pairs of either label that each part should get
-    placed = np.zeros_like(wanted)
+    wanted = np.maximum(fractions[:, None] * counts.sum(0), 1e-9).tolist()  # (3, 2) pairs of either label for each part
+    room = [list(row) for row in wanted]  # (3, 2) of these, what is still to come
     part = np.zeros(n, dtype=np.int64)
-    for c in sorted(range(n), key=lambda c: (-int(counts[c].sum()), key[c])):
-        if c != skip and counts[c].sum():
-            behind = (wanted - placed) / np.maximum(wanted, 1e-9)  # (3, 2)
-            need = np.where(fractions > 0, behind @ counts[c], -np.inf)
-            part[c] = int(need.argmax())
-            placed[part[c]] += counts[c]
+    open_parts = np.flatnonzero(fractions > 0).tolist()
+    sizes = counts.tolist()
+    for c in sorted(np.flatnonzero(counts.sum(1)).tolist(), key=lambda c: (-sum(sizes[c]), key[c])):
+        zeros, duplicates = sizes[c]
+        fitting = [k for k in open_parts if sum(room[k]) >= zeros + duplicates]
+        best = max(
+            fitting or [max(open_parts, key=lambda k: sum(room[k]))],
+            key=lambda k: zeros * room[k][0] / wanted[k][0] + duplicates * room[k][1] / wanted[k][1],
+        )
+        part[c] = best
+        room[best][0] -= zeros
+        room[best][1] -= duplicates
     return part[component]
 
 
-def _place_giant(
+def _cut(
     pairs: Pairs, questions: NDArray[np.int64], fractions: NDArray[np.float64], seed: int, part: NDArray[np.int64]
 ) -> None:
-    """Cuts one component, in place: its duplicate components in breadth-first order, so that few pairs cross."""
-    nodes = canonical_ids(pairs.questions)
-    ones = pairs.labels == 1
-    cluster = components(int(nodes.max()) + 1, nodes[pairs.left[ones]], nodes[pairs.right[ones]])[nodes]
-    member = np.zeros(len(pairs.questions), dtype=bool)
-    member[questions] = True
-    keys = dict(zip(questions.tolist(), _order([canonical(pairs.questions[q]) for q in questions], seed), strict=True))
-    first: dict[int, bytes] = {}
-    size: dict[int, int] = {}
-    for q in questions.tolist():
-        c = int(cluster[q])
-        first[c], size[c] = min(first.get(c, keys[q]), keys[q]), size.get(c, 0) + 1
-    neighbours: dict[int, set[int]] = {c: set() for c in first}
-    for a, b in zip(cluster[pairs.left[member[pairs.left]]], cluster[pairs.right[member[pairs.left]]], strict=True):
-        neighbours[int(a)].add(int(b))
-        neighbours[int(b)].add(int(a))
-    queue, order = deque([min(first, key=first.__getitem__)]), dict[int, None]()
-    while queue:
-        c = queue.popleft()
-        if c not in order:
-            order[c] = None
-            queue.extend(sorted(neighbours[c] - order.keys(), key=first.__getitem__))
-    filled = np.cumsum([size[c] for c in order]) / len(questions)
-    where = {c: int(f > fractions[2]) + int(f > fractions[2] + fractions[1]) for c, f in zip(order, filled, strict=True)}
-    part[questions] = [2 - where[int(cluster[q])] for q in questions]
+    """Cuts one component, in place: test, then validation, then train grow by the duplicate component that adds least.
+
+    What a duplicate component adds is the pairs that leave the grown region less those that no longer do.
+    """
+    clusters, cluster = np.unique(_joined(pairs, pairs.labels == 1)[questions], return_inverse=True)
+    keys = [b""] * len(clusters)
+    for c, k in zip(cluster.tolist(), _order([canonical(pairs.questions[q]) for q in questions], seed), strict=True):
+        keys[c] = min(keys[c] or k, k)
+    of_question = np.full(len(pairs.questions), -1)
+    of_question[questions] = cluster
+    ends = of_question[pairs.left], of_question[pairs.right]
+    neighbours: list[list[int]] = [[] for _ in clusters]
+    within = np.bincount(ends[0][(ends[0] == ends[1]) & (ends[0] >= 0)], minlength=len(clusters)).tolist()
+    for a, b in zip(*(end[ends[0] != ends[1]].tolist() for end in ends), strict=True):
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    added = [len(around) for around in neighbours]
+    heap, gained = [(0, min(keys), keys.index(min(keys)))], dict[int, int]()
+    while heap:
+        c = heapq.heappop(heap)[-1]
+        if c not in gained:
+            gained[c] = within[c] + (len(neighbours[c]) - added[c]) // 2
+            for other in neighbours[c]:
+                added[other] -= 2
+                heapq.heappush(heap, (added[other], keys[other], other))
+    filled = np.cumsum(list(gained.values())) / sum(gained.values())
+    of_cluster = np.empty(len(clusters), dtype=np.int64)
+    of_cluster[list(gained)] = 2 - (filled > fractions[2]) - (filled > fractions[2] + fractions[1])
+    part[questions] = of_cluster[cluster]
 
 
-def _surplus(pairs: Pairs, part: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """(n_pairs,) pairs to leave out of validation and test so that the ratio is again that of the whole."""
-    surplus = np.zeros(len(pairs), dtype=bool)
+def _surplus(pairs: Pairs, part: NDArray[np.int64], seed: int) -> list[int]:
+    """The rows to leave out so that each part has the ratio of the whole again, where pairs (part -1) were dropped."""
     if not (part == -1).any():
-        return surplus
-    ratio = pairs.duplicate_ratio
-    keys = _order(["\n".join(sorted(map(canonical, pairs.texts(i)))) for i in range(len(pairs))], seed)
-    for k in (1, 2):
-        rows = {label: np.flatnonzero((part == k) & (pairs.labels == label)) for label in (0, 1)}
-        most = {1: round(len(rows[0]) * ratio / (1 - ratio)), 0: round(len(rows[1]) * (1 - ratio) / ratio)}
+        return []
+    keys = _order(("\n".join(sorted(pairs.texts(i))) for i in range(len(pairs))), seed)
+    whole, surplus = np.bincount(pairs.labels == 1, minlength=2), list[int]()
+    for k in range(3):
+        rows = [np.flatnonzero((part == k) & ((pairs.labels == 1) == label)) for label in (0, 1)]
         for label in (0, 1):
-            ordered = sorted(rows[label].tolist(), key=lambda i: keys[i])
-            surplus[ordered[most[label] :]] = True
+            most = round(len(rows[1 - label]) * whole[label] / max(1, whole[1 - label]))
+            surplus += sorted(rows[label].tolist(), key=keys.__getitem__)[most:]
     return surplus
 
 
@@ -192,9 +204,9 @@ def fingerprint(parts: Sequence[Pairs]) -> str:
     """16 hex digits over canonical texts and labels of the parts, the same in any order of rows and sides."""
     digest = hashlib.sha256()
     for part in parts:
-        rows = sorted(
-            "\t".join([*sorted(map(canonical, part.texts(i))), str(part.labels[i])]) for i in range(len(part))
-        )
+        texts = [canonical(q) for q in part.questions]
+        ends = zip(part.left.tolist(), part.right.tolist(), part.labels.tolist(), strict=True)
+        rows = sorted("\t".join([*sorted((texts[a], texts[b])), str(label)]) for a, b, label in ends)
         digest.update("\n".join([*rows, "end of part\n"]).encode())
     return digest.hexdigest()[:16]
 
@@ -218,11 +230,9 @@ def leak(train: Pairs, part: Pairs) -> Leak:
 
 
 def contradictions(pairs: Pairs) -> NDArray[np.int64]:
-    """Rows of the pairs labelled 0 whose questions the pairs labelled 1 join (a=b, b=c, a≠c; or a=b and a≠b)."""
-    nodes = canonical_ids(pairs.questions)
-    same = pairs.labels == 1
-    cluster = components(int(nodes.max(initial=-1)) + 1, nodes[pairs.left[same]], nodes[pairs.right[same]])[nodes]
-    labelled = np.zeros(int(cluster.max(initial=-1)) + 1, dtype=bool)
-    labelled[cluster[pairs.left[same]]] = True
-    joined = (cluster[pairs.left] == cluster[pairs.right]) & labelled[cluster[pairs.left]]
-    return np.flatnonzero((pairs.labels == 0) & joined)
+    """Rows of the pairs labelled 0 whose questions are joined by pairs labelled 1, or are canonically equal.
+
+    a = b, b = c, a ≠ c is one, a = b, a ≠ b another.
+    """
+    cluster = _joined(pairs, pairs.labels == 1)
+    return np.flatnonzero((pairs.labels == 0) & (cluster[pairs.left] == cluster[pairs.right]))

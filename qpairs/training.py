@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import logging
@@ -10,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
@@ -38,8 +40,8 @@ from qpairs.splits import fingerprint, leak, question_components, split_pairs
 
 log = logging.getLogger(__name__)
 
-LEARNING_RATES = {"lstm": 2e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
-FINE_TUNING_RATE = 1e-4  # for encoders that come trained
+LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
+FINE_TUNING_RATE = 8e-5  # for encoders that come trained
 VALIDATION_LIMIT = 4096  # pairs of validation that are looked at during training; the threshold is chosen on all
 COMPLETE = "complete"  # marks a state folder whose every file is written
 
@@ -76,7 +78,9 @@ def load_parts(config: Config) -> Parts:
     data, dropped = load(config.data), 0
     validation = load(config.validation) if config.validation else None
     test = load(config.test) if config.test else None
-    skipped = {name: dict(part.skipped) for name, part in (("data", data), ("validation", validation), ("test", test)) if part}
+    skipped = {
+        name: dict(part.skipped) for name, part in (("data", data), ("validation", validation), ("test", test)) if part
+    }
     need_both_labels(data, "data")
     train = data
     if validation is None:
@@ -124,9 +128,12 @@ class PairModel(nn.Module):
 
         Args:
             features: inputs of the encoder in chunks, together n questions.
-            left, right: (pairs,) places of the pairs' questions among the n.
+            left: (pairs,) place of each pair's first question among the n.
+            right: (pairs,) place of its second one.
             labels: (pairs,) read by the Trainer alone.
-            positive, labelled, strangers: (n, n) masks as in `relations.Knowledge`.
+            positive: (n, n) mask as in `relations.Knowledge`.
+            labelled: (n, n) mask, likewise.
+            strangers: (n, n) mask, likewise.
 
         Raises:
             Diverged: the loss is not a finite number.
@@ -166,7 +173,7 @@ class Progress:
     collapsed: bool = False
 
 
-class _Observer(TrainerCallback):  # type: ignore[misc]  # the Trainer's own seam: it calls every event on every callback
+class _Observer(TrainerCallback):  # the Trainer's own seam: it calls every event on every callback
     """Tells `on_progress` how far the run is, keeps the history, and marks states that are whole."""
 
     def __init__(self, config: Config, steps_per_epoch: int, on_progress: Callable[[Progress], None] | None) -> None:
@@ -192,7 +199,8 @@ class _Observer(TrainerCallback):  # type: ignore[misc]  # the Trainer's own sea
             control.should_evaluate = control.should_save = True
         self._tell(state.global_step, state.max_steps)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
         if "loss" in logs:
             self._tell(state.global_step, state.max_steps, loss=logs["loss"])
         if "eval_f1" in logs:
@@ -203,7 +211,11 @@ class _Observer(TrainerCallback):  # type: ignore[misc]  # the Trainer's own sea
                     "longer vary; lower the learning rate, or choose another loss",
                     state.global_step,
                 )
-            scores = {"f1": logs["eval_f1"], "average_precision": logs["eval_average_precision"], "collapsed": collapsed}
+            scores = {
+                "f1": logs["eval_f1"],
+                "average_precision": logs["eval_average_precision"],
+                "collapsed": collapsed,
+            }
             self._tell(state.global_step, state.max_steps, **scores)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -225,12 +237,14 @@ def states(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
 
 
-def fast_bf16() -> bool:
-    """Whether this machine multiplies matrices faster in bfloat16 than in float32."""
+def fast_bf16(encoder: SentenceTransformer) -> bool:
+    """Whether this machine trains an encoder faster in bfloat16 than in float32; on a CPU, transformers alone do."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    features = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if not isinstance(encoder[0], Transformer):
+        return False
+    abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 
 def default_output(config: Config) -> Path:
@@ -283,7 +297,9 @@ def train(
     if resume:
         _check_resumable(config, partial)
     elif partial.exists() and not overwrite:
-        raise UserError(f"{partial}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite")
+        raise UserError(
+            f"{partial}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite"
+        )
     parts = load_parts(config)
     fresh_encoder = build_encoder(
         config.encoder,
@@ -298,7 +314,9 @@ def train(
             (partial / "config.toml").write_text(to_toml(config), encoding="utf-8")
             (partial / "split.json").write_text(json.dumps(parts.split), encoding="utf-8")
         elif json.loads((partial / "split.json").read_text("utf-8"))["fingerprint"] != parts.split["fingerprint"]:
-            raise UserError(f"{partial}: the data has changed since the run was interrupted; start anew with --overwrite")
+            raise UserError(
+                f"{partial}: the data has changed since the run was interrupted; start anew with --overwrite"
+            )
         encoder, history, diverged = _fit(config, parts, fresh_encoder, goal, partial, on_progress)
         checkpoint = judge(encoder, config, parts, history)
         save_checkpoint(checkpoint, output, overwrite=overwrite)
@@ -325,7 +343,7 @@ def _check_resumable(config: Config, partial: Path) -> None:
         )
 
 
-class _only_one:  # noqa: N801  # reads as a statement: with _only_one(folder)
+class _only_one:
     """Holds the folder of an unfinished run, made if need be, against other processes."""
 
     def __init__(self, folder: Path) -> None:
@@ -367,10 +385,8 @@ def _fit(
         rows = np.random.default_rng(config.seed).choice(len(looked_at), VALIDATION_LIMIT, replace=False)
         looked_at = looked_at.subset(np.sort(rows))
     chunk = 32 if not torch.cuda.is_available() else 2**20
-    batches = [
-        _batches(encoder, part, config, chunk, shuffle) for part, shuffle in ((parts.train, True), (looked_at, False))
-    ]
-    training, validation = batches
+    training = _batches(encoder, parts.train, config, chunk, shuffle=True)
+    validation = _batches(encoder, looked_at, config, chunk, shuffle=False)
     steps_per_epoch = len(training)
     training.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     every = max(1, round(steps_per_epoch / config.evaluations))
@@ -378,10 +394,14 @@ def _fit(
     callbacks: list[TrainerCallback] = [observer]
     if config.patience:
         callbacks.append(EarlyStoppingCallback(config.patience))
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and fast_bf16())
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and fast_bf16(encoder))
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(partial / "tensorboard"))
+    for module in encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = config.dropout
+    model = PairModel(encoder, goal)
     trainer = Trainer(
-        model=PairModel(encoder, goal),
+        model=model,
         args=TrainingArguments(
             output_dir=str(partial),
             per_device_train_batch_size=1,
@@ -428,8 +448,10 @@ def _fit(
         whole = states(partial)
         if not whole:
             shutil.rmtree(partial, ignore_errors=True)
-            raise UserError(f"{diverged}, before the first evaluation; nothing was saved; lower --learning-rate") from None
-        trainer.model.load_state_dict(load_file(whole[-1] / "model.safetensors"))
+            raise UserError(
+                f"{diverged}, before the first evaluation; nothing was saved; lower --learning-rate"
+            ) from None
+        model.load_state_dict(load_file(whole[-1] / "model.safetensors"))
     return encoder.to("cpu").float(), _history(trainer.state.log_history, steps_per_epoch), diverged
 
 
@@ -438,7 +460,7 @@ def _batches(encoder: SentenceTransformer, pairs: Pairs, config: Config, chunk: 
     tokens = np.fromiter(map(len, ids), np.int64, len(ids))
     longer = np.maximum(tokens[pairs.left], tokens[pairs.right])
     sampler = pair_sampler(longer, config.batch_size, config.seed) if shuffle else in_order(longer, config.batch_size)
-    return Batches(pairs, ids, lambda chunk: features(encoder, chunk), sampler, chunk=chunk)
+    return Batches(pairs, ids, functools.partial(features, encoder), sampler, chunk=chunk)
 
 
 def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -459,7 +481,8 @@ def _validation_scores(prediction: EvalPrediction) -> dict[str, float]:
 def _history(logs: list[dict[str, float]], steps_per_epoch: int) -> list[dict[str, Any]]:
     kept = ("loss", "eval_loss", "eval_f1", "eval_average_precision")
     rows = [
-        {"step": row["step"], "epoch": row["step"] / steps_per_epoch, **{k: row[k] for k in kept if k in row}} for row in logs
+        {"step": row["step"], "epoch": row["step"] / steps_per_epoch, **{k: row[k] for k in kept if k in row}}
+        for row in logs
     ]
     return [row for row in rows if len(row) > 2]
 

@@ -10,7 +10,7 @@ from pytorch_metric_learning.losses import ContrastiveLoss, NTXentLoss, SupConLo
 from pytorch_metric_learning.reducers import DoNothingReducer
 from sentence_transformers.sentence_transformer import losses as peer
 from sentence_transformers.sentence_transformer.losses.contrastive import SiameseDistanceMetric
-from torch.autograd import grad, gradcheck
+from torch.autograd import grad, gradcheck, set_detect_anomaly
 from torch.nn import functional
 
 from qpairs.faults import UserError
@@ -22,7 +22,7 @@ from qpairs.relations import SIMILARITIES, Knowledge, Relation, cosine, euclidea
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(2, 9)
 every_loss = pytest.mark.parametrize("name", LOSSES)
-property_test = settings(deadline=None, max_examples=30)
+property_test = settings(deadline=None, max_examples=20)
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -54,8 +54,9 @@ def similarity(name, cosines):
 
 def value_and_gradient(name, sim, relation):
     sim = sim.detach().requires_grad_()
-    loss = LOSSES[name].function(sim, relation)
-    return loss.detach(), grad(loss, sim)[0]
+    with set_detect_anomaly(True):  # no NaN on the way either
+        loss = LOSSES[name].function(sim, relation)
+        return loss.detach(), grad(loss, sim)[0]
 
 
 # Every row of the table
@@ -210,8 +211,11 @@ def masked_pairs(relation):
 
 
 def agree(loss, expected, leaves):
+    """In value, and in gradient along the sphere: some of the oracles normalise, and so take no steps off it."""
     close(loss, expected)
-    close(grad(loss, leaves, retain_graph=True), grad(expected, leaves, retain_graph=True))
+    ours, theirs = (grad(value, leaves, retain_graph=True) for value in (loss, expected))
+    for x, g, h in zip(leaves, ours, theirs, strict=True):
+        close(*(gradient - (gradient * x).sum(1, keepdim=True) * x for gradient in (g, h)))
 
 
 @property_test
@@ -233,6 +237,7 @@ def test_contrastive_agrees_with_naive_loops_and_pytorch_metric_learning(seed, n
 
     distances = LpDistance(normalize_embeddings=False, p=2, power=1)  # theirs has neither the squares nor the halves
     theirs = ContrastiveLoss(pos_margin=0, neg_margin=margin, distance=distances, reducer=DoNothingReducer())
+    assume(relation.positive.sum() > 1)  # theirs is zero where there is but one pair of each kind
     kinds = theirs(rows, indices_tuple=masked_pairs(relation), ref_emb=columns).values()
     agree(loss, torch.cat([kind["losses"] for kind in kinds]).square().mean() / 2, (rows, columns))
 
@@ -286,7 +291,7 @@ def test_info_nce_agrees_with_ntxent_where_anchors_have_several_duplicates(seed,
     relation = classes(labels)
     assume(relation.positive.any() and relation.negative.any())
     loss = info_nce(cosine(rows, rows), relation, temperature=temperature)
-    agree(loss, NTXentLoss(temperature=temperature)(rows, labels), rows)
+    agree(loss, NTXentLoss(temperature=temperature)(rows, labels), [rows])
 
 
 @property_test
@@ -295,7 +300,7 @@ def test_info_nce_agrees_with_supcon_where_each_anchor_has_one_duplicate(seed, n
     (rows,) = points(seed, 2 * n)
     labels = torch.arange(n).repeat(2)
     loss = info_nce(cosine(rows, rows), classes(labels), temperature=temperature)
-    agree(loss, SupConLoss(temperature=temperature)(rows, labels), rows)
+    agree(loss, SupConLoss(temperature=temperature)(rows, labels), [rows])
 
 
 @property_test

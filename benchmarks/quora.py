@@ -1,0 +1,216 @@
+"""Trains and judges the encoders on Quora pairs, beside sentence-transformers' own recipe.
+
+    python benchmarks/quora.py --data FOLDER --json OUT [--encoders minilm,lstm] [--peer] [--recipe] [--seeds 3]
+
+FOLDER holds train.parquet and dev.parquet (question1, question2, is_duplicate), for --recipe also
+train_extra_duplicates.parquet, and test.parquet if there is one. Every threshold is chosen on dev; the F1 given for dev
+is cross-fitted: each half is judged at the threshold of the other, and halves share no component.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import qpairs
+from qpairs.commands import quiet
+from qpairs.config import Config, config_from, read_toml
+from qpairs.encoders import build_encoder, encoder_note
+from qpairs.training import Parts, fast_bf16, judge, load_parts
+
+HERE = Path(__file__).parent
+SETTINGS: dict[str, dict[str, Any]] = {
+    "minilm": {},
+    "lstm": {"vectors": "glove", "epochs": 3.0},
+    "cnn": {"vectors": "glove", "epochs": 3.0},
+    "static": {"vectors": "glove", "epochs": 5.0},
+    "tiny": {"epochs": 3.0},
+}
+console = Console(width=140)
+
+
+def row_of(name: str, seed: int, seconds: float, pairs: float, checkpoint: qpairs.Checkpoint) -> dict[str, Any]:
+    """A line of the results."""
+    dev, test = checkpoint.scores["validation"], checkpoint.scores.get("test")
+    return {
+        "name": name,
+        "seed": seed,
+        "seconds": seconds,
+        "pairs_per_second": pairs / seconds if pairs else None,
+        "threshold": checkpoint.threshold,
+        "dev_f1": dev["f1_cross_fitted"],
+        "dev_f1_interval": dev["f1_interval"],
+        "dev_average_precision": dev["average_precision"],
+        "test_f1": test and test["f1"],
+        "test_f1_interval": test and test["f1_interval"],
+        "test_average_precision": test and test["average_precision"],
+        "loss": checkpoint.config.loss,
+        "epochs": checkpoint.config.epochs,
+        "note": encoder_note(checkpoint.config.encoder),
+    }
+
+
+def run_qpairs(name: str, config: Config, folder: Path) -> dict[str, Any]:
+    """Trains with qpairs; the time is that of the whole command: loading, training, judging, saving."""
+    start = time.monotonic()
+    output = folder / f"{name}-{config.seed}"
+    last: list[float] = []
+
+    def show(now: Any) -> None:
+        if now.step % max(1, now.steps // 10) == 0 or now.f1 not in (None, *last):
+            last.append(now.f1)
+            console.log(
+                f"{name}: step {now.step} of {now.steps}, {now.rate:.0f} pairs/s, loss {now.loss}, "
+                f"F1 {now.f1}, AP {now.average_precision}"
+            )
+
+    checkpoint = qpairs.train(dataclasses.replace(config, output=str(output)), overwrite=True, on_progress=show)
+    seconds = time.monotonic() - start
+    return row_of(name, config.seed, seconds, checkpoint.split["sizes"]["train"] * config.epochs, checkpoint)
+
+
+def run_untrained(name: str, config: Config, parts: Parts) -> dict[str, Any]:
+    """Judges an encoder as it comes."""
+    start = time.monotonic()
+    encoder = build_encoder(config.encoder, vectors=config.vectors, texts=parts.train.questions, seed=config.seed)
+    checkpoint = judge(encoder, dataclasses.replace(config, epochs=0.001, loss="logistic"), parts, [])
+    return {**row_of(name, config.seed, time.monotonic() - start, 0, checkpoint), "loss": "", "epochs": 0}
+
+
+def run_peer(config: Config, parts: Parts, pairs: int | None) -> dict[str, Any]:
+    """Sentence-transformers' recipe for Quora: one epoch of OnlineContrastiveLoss, margin 0.5, batches of 64."""
+    import datasets
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.losses import OnlineContrastiveLoss
+
+    train = parts.train
+    rows = range(min(pairs or len(train), len(train)))
+    texts = [train.texts(i) for i in rows]
+    dataset = datasets.Dataset.from_dict(
+        {
+            "sentence1": [t[0] for t in texts],
+            "sentence2": [t[1] for t in texts],
+            "label": train.labels[: len(rows)].astype(int),
+        }
+    )
+    start = time.monotonic()
+    encoder = build_encoder("minilm", max_length=config.max_length)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SentenceTransformerTrainer(
+            model=encoder,
+            args=SentenceTransformerTrainingArguments(
+                output_dir=folder,
+                num_train_epochs=1,
+                per_device_train_batch_size=64,
+                warmup_steps=0.1,
+                bf16=fast_bf16(encoder),
+                seed=config.seed,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            train_dataset=dataset,
+            loss=OnlineContrastiveLoss(encoder, margin=0.5),
+        )
+        trainer.train()
+    trained = time.monotonic() - start
+    checkpoint = judge(encoder, dataclasses.replace(config, loss="online_contrastive"), parts, [])
+    name = "sentence-transformers" + (f", {len(rows):,} pairs" if len(rows) < len(train) else "")
+    return row_of(name, config.seed, time.monotonic() - start, 0, checkpoint) | {
+        "pairs_per_second": len(rows) / trained
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Prints the results, mean and spread over seeds."""
+    table = Table(title="Quora pairs, threshold chosen on dev", box=None, pad_edge=False)
+    for column in ("encoder", "seeds", "minutes", "pairs/s", "dev F1", "dev AP", "test F1", "test 95 %", "test AP"):
+        table.add_column(column, justify="left" if column == "encoder" else "right")
+    for name in dict.fromkeys(row["name"] for row in rows):
+        same = [row for row in rows if row["name"] == name]
+
+        def mean(key: str, form: str = ".3f", same: list[dict[str, Any]] = same) -> str:
+            values = [row[key] for row in same if row[key] is not None]
+            spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+            return f"{statistics.mean(values):{form}}{spread}" if values else ""
+
+        interval = same[0]["test_f1_interval"]
+        table.add_row(
+            name,
+            str(len(same)),
+            f"{statistics.mean(row['seconds'] for row in same) / 60:.1f}",
+            mean("pairs_per_second", ".0f"),
+            mean("dev_f1"),
+            mean("dev_average_precision"),
+            mean("test_f1"),
+            f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "",
+            mean("test_average_precision"),
+        )
+    console.print(table)
+
+
+def main(
+    data: Annotated[
+        Path, typer.Option(help="Folder with train.parquet, dev.parquet and, if there is one, test.parquet.")
+    ],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where the results go.")] = None,
+    encoders: Annotated[str, typer.Option(help="Which encoders, with commas; none for none.")] = ",".join(SETTINGS),
+    peer: Annotated[bool, typer.Option("--peer", help="Run sentence-transformers' recipe too.")] = False,
+    peer_pairs: Annotated[int | None, typer.Option(help="Train the peer on so many pairs only, for its speed.")] = None,
+    recipe: Annotated[bool, typer.Option("--recipe", help="Train benchmarks/quora.toml too.")] = False,
+    untrained: Annotated[bool, typer.Option(help="Judge MiniLM and GloVe as they come, too.")] = True,
+    seeds: Annotated[int, typer.Option(help="Seeds per encoder.")] = 1,
+    output: Annotated[Path, typer.Option(help="Where the checkpoints go.")] = Path("runs/quora"),
+) -> None:
+    """Trains, judges, prints a table and writes JSON."""
+    test = (str(data / "test.parquet"),) if (data / "test.parquet").exists() else ()
+    common = {"data": (str(data / "train.parquet"),), "validation": (str(data / "dev.parquet"),), "test": test}
+    rows: list[dict[str, Any]] = []
+    machine = {
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+        ).stdout.strip(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+    }
+
+    def keep(row: dict[str, Any]) -> None:
+        rows.append(row)
+        console.log({k: row[k] for k in ("name", "seed", "seconds", "dev_f1", "dev_average_precision", "test_f1")})
+        if json_file:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n")
+
+    with quiet():
+        parts = load_parts(Config(**common))
+        if untrained:
+            keep(run_untrained("minilm, untrained", Config(**common), parts))
+            keep(run_untrained("static + glove, untrained", Config(**common, encoder="static", vectors="glove"), parts))
+        for seed in range(seeds):
+            for name in [e for e in encoders.split(",") if e != "none"]:
+                settings = {**common, "encoder": name, "seed": seed, **SETTINGS.get(name, {})}
+                keep(run_qpairs(name, config_from(settings), output))
+            if peer:
+                keep(run_peer(Config(**common, seed=seed), parts, peer_pairs))
+            if recipe:
+                extra = str(data / "train_extra_duplicates.parquet")
+                settings = {**common, **read_toml(HERE / "quora.toml"), "data": (*common["data"], extra), "seed": seed}
+                keep(run_qpairs("best recipe", config_from(settings), output))
+    show(rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)
