@@ -19,6 +19,7 @@ from qpairs.relations import LabelGraph, label_graph, look_up
 from qpairs.splits import canonical_ids, components, duplicate_components
 
 Sampler = Callable[[int], list[NDArray[np.int64]]]  # epoch -> its batches of pair rows, as many in every epoch
+Noise = Callable[[NDArray[np.int32], np.random.Generator], NDArray[np.int32]]  # token ids of a question -> others
 WINDOW = 50  # batches; within a window of shuffled pairs, those of similar length go together
 
 
@@ -74,6 +75,8 @@ class Batches:
         sampler: Sampler,
         steps: int | None = None,
         chunk: int = 32,
+        noise: Noise | None = None,
+        seed: int = 0,
     ) -> None:
         """Binds a pair table to its tokens.
 
@@ -85,8 +88,11 @@ class Batches:
             steps: length of the dataset; without it, one epoch.
             chunk: questions that are padded together. Questions of a batch are sorted by length and cut into chunks,
                 each padded to its own longest.
+            noise: what is done to the token ids of each question before it is encoded.
+            seed: of the noise.
         """
         self.pairs, self.ids, self.features, self.sampler, self.chunk = pairs, ids, features, sampler, chunk
+        self.noise, self.seed = noise, seed
         self.graph = graph_of(pairs)
         self.lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         self.epoch, self.plan = 0, sampler(0)
@@ -103,13 +109,14 @@ class Batches:
         epoch, place = divmod(step, len(self.plan))
         if epoch != self.epoch:
             self.epoch, self.plan = epoch, self.sampler(epoch)
-        return self.collate(self.plan[place])
+        return self.collate(self.plan[place], np.random.default_rng([self.seed, step]))
 
-    def collate(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+    def collate(self, rows: NDArray[np.int64], random: np.random.Generator) -> dict[str, Any]:
         """A batch of pairs: its n distinct questions by length, the pairs' places among them, and their relation.
 
         Args:
             rows: (k,) rows of the pair table.
+            random: where the noise comes from.
 
         Returns:
             features: a list of encoder inputs, together n questions; left, right, labels: (k,) each; positive,
@@ -122,7 +129,7 @@ class Batches:
         chunks = np.array_split(questions, max(1, round(len(questions) / self.chunk)))
         known = look_up(self.graph, *[torch.from_numpy(questions)] * 2)
         return {
-            "features": [self.features([self.ids[q] for q in chunk]) for chunk in chunks],
+            "features": [self.features([self._tokens(q, random) for q in chunk]) for chunk in chunks],
             "left": places[: len(rows)],
             "right": places[len(rows) :],
             "labels": torch.from_numpy(self.pairs.labels[rows].astype(np.int64)),
@@ -130,3 +137,7 @@ class Batches:
             "labelled": known.labelled,
             "strangers": known.strangers,
         }
+
+    def _tokens(self, question: int, random: np.random.Generator) -> NDArray[np.int32]:
+        ids = self.ids[question]
+        return self.noise(ids, random) if self.noise else ids

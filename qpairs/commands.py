@@ -143,11 +143,11 @@ def train(
     values = {**(read_toml(config) if config else {}), **given}
     from qpairs.config import config_from
 
-    settings = config_from(values, where=str(config or "options"))
+    config_from(values, where=str(config or "options"))
     with quiet(), _progress_bar() as on_progress:
         from qpairs.training import train as run
 
-        checkpoint = run(settings, resume=resume, overwrite=overwrite, on_progress=on_progress)
+        checkpoint = run(resume=resume, overwrite=overwrite, on_progress=on_progress, **values)
     _print_split(checkpoint.split)
     from qpairs.encoders import encoder_note
 

@@ -50,6 +50,7 @@ class Config:
         "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
     )
     dropout: float = _option(0.0, "Dropout inside the encoder while it is trained; of use when epochs are many.")
+    word_dropout: float = _option(0.0, "Share of the tokens that are hidden from the encoder while it is trained.")
     epochs: float = _option(1.0, "Passes over the training pairs.")
     batch_size: int = _option(64, "Pairs in a batch.")
     learning_rate: float | None = _option(None, "Highest learning rate of AdamW; without it, the encoder's own.")
@@ -68,6 +69,7 @@ class Config:
             object.__setattr__(self, spec.name, _typed(spec.name, getattr(self, spec.name)))
         ranges = {
             "dropout": 0 <= self.dropout < 1,
+            "word_dropout": 0 <= self.word_dropout < 1,
             "epochs": self.epochs > 0,
             "batch_size": self.batch_size >= 2,
             "max_length": 4 <= self.max_length <= 512,

@@ -12,7 +12,7 @@ import importlib.util
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,25 @@ def features(encoder: SentenceTransformer, ids: Sequence[Ids]) -> dict[str, torc
     if isinstance(module, WordEmbeddings):
         batch["sentence_lengths"] = torch.from_numpy(lengths)
     return batch
+
+
+def word_dropout(encoder: SentenceTransformer, share: float) -> Callable[[Ids, np.random.Generator], Ids]:
+    """Noise for training: each token but the special ones becomes the unknown token with probability `share`.
+
+    Iyyer et al. 2015, section 3.2 (there the words are left out).
+    """
+    tokenizer = _tokenizer(encoder)
+    fast = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "tokenizer", tokenizer)
+    if isinstance(fast, Tokenizer):
+        special, unknown = [], fast.token_to_id(_UNKNOWN) or 0
+    else:
+        special, unknown = fast.all_special_ids, fast.unk_token_id
+
+    def noise(ids: Ids, random: np.random.Generator) -> Ids:
+        hidden = (random.random(len(ids)) < share) & ~np.isin(ids, special)
+        return np.where(hidden, unknown, ids).astype(np.int32)
+
+    return noise
 
 
 def embed(encoder: SentenceTransformer, ids: Sequence[Ids], *, batch_tokens: int = 8192) -> Floats:

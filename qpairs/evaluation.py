@@ -283,8 +283,8 @@ def cross_fitted_f1(scores: NDArray[np.float32], labels: NDArray[np.int8], group
     verdict = np.zeros(len(scores), dtype=np.float32)
     for here in (half, ~half):
         if len(set(labels[~here].tolist())) < 2:
-            return metrics.confusion(scores, labels, metrics.best_threshold(scores, labels)).f1
-        verdict[here] = scores[here] >= metrics.best_threshold(scores[~here], labels[~here])
+            return metrics.confusion(scores, labels, metrics.fit_threshold(scores, labels)).f1
+        verdict[here] = scores[here] >= metrics.fit_threshold(scores[~here], labels[~here])
     return metrics.confusion(verdict, labels, 0.5).f1
 
 

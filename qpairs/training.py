@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -11,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
 
 from qpairs import metrics
 from qpairs.batches import Batches, in_order, pair_sampler
 from qpairs.checkpoint import Checkpoint, Reference, check_output, save_checkpoint
 from qpairs.config import Config, config_from, read_toml, to_dict, to_toml
-from qpairs.encoders import build_encoder, features, token_ids
+from qpairs.encoders import build_encoder, features, token_ids, word_dropout
 from qpairs.evaluation import cross_fitted_f1, need_both_labels, report, score_pairs, tfidf_scores
 from qpairs.faults import UserError
 from qpairs.losses import Objective, objective
@@ -274,7 +276,7 @@ def train(
 
     Args:
         config: what to do; without it, the defaults.
-        resume: go on with the interrupted run of `output`.
+        resume: go on with the interrupted run of `output`; its config is kept, and need not be given again.
         overwrite: replace the checkpoint, and the unfinished run, of `output`.
         on_progress: called at every step.
         options: fields of `Config`, over those of `config`.
@@ -285,18 +287,19 @@ def train(
     Raises:
         UserError: something that the user can mend; or the loss became NaN, and the last good state was saved.
     """
-    config = config_from({**to_dict(config or Config()), **options}, where="train")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("train: several processes are not supported yet; start one, for instance with qpairs train")
+    asked = {**(to_dict(config) if config else {}), **options}
+    config = config_from(asked, where="train")
     if resume and not config.output:
         raise UserError("resume: name the interrupted run's folder with --output")
     output = Path(config.output) if config.output else default_output(config)
-    config = dataclasses.replace(config, output=str(output))
+    partial = partial_of(output)
+    config = _stored_config(partial, asked) if resume else dataclasses.replace(config, output=str(output))
     goal = objective(config.loss)
     _check_reporter(config.report_to)
     check_output(output, overwrite=overwrite)
-    partial = partial_of(output)
-    if resume:
-        _check_resumable(config, partial)
-    elif partial.exists() and not overwrite:
+    if partial.exists() and not (resume or overwrite):
         raise UserError(
             f"{partial}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite"
         )
@@ -317,7 +320,11 @@ def train(
             raise UserError(
                 f"{partial}: the data has changed since the run was interrupted; start anew with --overwrite"
             )
-        encoder, history, diverged = _fit(config, parts, fresh_encoder, goal, partial, on_progress)
+        try:
+            encoder, history, diverged = _fit(config, parts, fresh_encoder, goal, partial, on_progress)
+        except KeyboardInterrupt:
+            log.warning("interrupted; go on with: qpairs train --resume --output %s", output)
+            raise
         checkpoint = judge(encoder, config, parts, history)
         save_checkpoint(checkpoint, output, overwrite=overwrite)
     shutil.rmtree(partial, ignore_errors=True)
@@ -331,36 +338,36 @@ def _check_reporter(name: str) -> None:
         raise UserError(f"report_to: {name} is not installed; pip install {name}")
 
 
-def _check_resumable(config: Config, partial: Path) -> None:
+def _stored_config(partial: Path, asked: Mapping[str, Any]) -> Config:
+    """The config of an interrupted run, which what is asked for now must not contradict."""
     if not (partial / "split.json").exists():
         raise UserError(f"{partial}: no interrupted run to resume")
-    stored = to_dict(config_from(read_toml(partial / "config.toml"), where=str(partial / "config.toml")))
-    changed = [name for name, value in to_dict(config).items() if stored.get(name) != value]
+    stored = config_from(read_toml(partial / "config.toml"), where=str(partial / "config.toml"))
+    wanted, kept = to_dict(config_from(asked)), to_dict(stored)
+    changed = [name for name in asked if wanted.get(name) != kept.get(name)]
     if changed:
         raise UserError(
-            f"{partial}: the interrupted run has another {changed[0]} ({stored.get(changed[0])!r}); "
-            "resume with the same options, or start anew with --overwrite"
+            f"{partial}: the interrupted run has another {changed[0]} ({kept.get(changed[0])!r}); "
+            "resume without that option, or start anew with --overwrite"
         )
+    return stored
 
 
-class _only_one:
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
     """Holds the folder of an unfinished run, made if need be, against other processes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = FileLock(self.folder / ".lock")
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"{self.folder}: another process is training here") from None
-        except OSError as error:
-            raise UserError(f"{self.folder}: cannot be written ({error.strerror})") from None
-
-    def __exit__(self, *error: object) -> None:
-        self.lock.release()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder}: another process is training here") from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _clear(partial: Path) -> None:
@@ -392,10 +399,14 @@ def _fit(
     every = max(1, round(steps_per_epoch / config.evaluations))
     observer = _Observer(config, steps_per_epoch, on_progress)
     callbacks: list[TrainerCallback] = [observer]
+    if config.report_to == "tensorboard":
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(Path(config.output).parent / "tensorboard" / partial.stem)
+        callbacks.append(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
     if config.patience:
         callbacks.append(EarlyStoppingCallback(config.patience))
     bf16 = config.precision == "bf16" or (config.precision == "auto" and fast_bf16(encoder))
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(partial / "tensorboard"))
     for module in encoder.modules():
         if isinstance(module, nn.Dropout):
             module.p = config.dropout
@@ -429,7 +440,7 @@ def _fit(
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
             disable_tqdm=True,
-            report_to=config.report_to,
+            report_to="none" if config.report_to == "tensorboard" else config.report_to,
             seed=config.seed,
         ),
         data_collator=_only_item,
@@ -460,7 +471,9 @@ def _batches(encoder: SentenceTransformer, pairs: Pairs, config: Config, chunk: 
     tokens = np.fromiter(map(len, ids), np.int64, len(ids))
     longer = np.maximum(tokens[pairs.left], tokens[pairs.right])
     sampler = pair_sampler(longer, config.batch_size, config.seed) if shuffle else in_order(longer, config.batch_size)
-    return Batches(pairs, ids, functools.partial(features, encoder), sampler, chunk=chunk)
+    noise = word_dropout(encoder, config.word_dropout) if shuffle and config.word_dropout else None
+    feed = functools.partial(features, encoder)
+    return Batches(pairs, ids, feed, sampler, chunk=chunk, noise=noise, seed=config.seed)
 
 
 def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -500,7 +513,7 @@ def judge(encoder: SentenceTransformer, config: Config, parts: Parts, history: l
     scores, embeddings = score_pairs(encoder, pairs)
     checkpoint = Checkpoint(
         encoder=encoder,
-        threshold=metrics.best_threshold(scores, pairs.labels),
+        threshold=metrics.fit_threshold(scores, pairs.labels),
         calibration=metrics.fit_calibration(scores, pairs.labels),
         reference=Reference(metrics.quantiles(scores), len(scores)),
         tfidf_threshold=metrics.best_threshold(tfidf_scores(pairs), pairs.labels),

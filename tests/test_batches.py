@@ -221,3 +221,18 @@ def test_questions_are_padded_in_chunks_of_about_equal_size(chunk, expected):
     sizes = [len(features["input_ids"]) for features in item["features"]]
     assert len(sizes) == expected
     assert max(sizes) - min(sizes) <= 1
+
+
+# Noise
+
+
+def test_noise_is_drawn_from_seed_and_step_and_leaves_the_pair_table_alone():
+    def noise(ids, random):
+        return np.where(random.random(len(ids)) < 0.5, -1, ids).astype(np.int32)
+
+    noisy, again, other = batches(noise=noise, seed=1), batches(noise=noise, seed=1), batches(noise=noise, seed=2)
+    before = [ids.copy() for ids in noisy.ids]
+    assert same(noisy[3], again[3])
+    assert not same(noisy[3], other[3])
+    assert not same(noisy[3], batches()[3])
+    assert all(np.array_equal(a, b) for a, b in zip(before, noisy.ids, strict=True))

@@ -17,7 +17,16 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Transformer, WordEmbeddings
 
 from qpairs import encoders
-from qpairs.encoders import ENCODERS, build_encoder, embed, encoder_note, features, load_encoder, token_ids
+from qpairs.encoders import (
+    ENCODERS,
+    build_encoder,
+    embed,
+    encoder_note,
+    features,
+    load_encoder,
+    token_ids,
+    word_dropout,
+)
 from qpairs.faults import UserError
 
 TEXTS = [
@@ -382,3 +391,18 @@ def test_glove_rows_are_the_published_vectors(monkeypatch):
 def test_notes():
     assert "103,663 Quora triplets" in encoder_note("minilm") == encoder_note("sentence-transformers/all-MiniLM-L6-v2")
     assert encoder_note("lstm") == ""
+
+
+# Noise
+
+
+def test_word_dropout_hides_its_share_of_the_words_and_no_special_token(encoder):
+    ids = token_ids(encoder, ["How do I reset the password of my account? " * 3])[0]
+    noise, random = word_dropout(encoder, 0.3), np.random.default_rng(0)
+    draws = np.stack([noise(ids, random) for _ in range(400)])  # (draws, tokens)
+    changed = (draws != ids).mean(0)
+    always_known = changed == 0
+    assert always_known.sum() <= 2, "only the tokens that frame a text, such as [CLS] and [SEP], are never hidden"
+    np.testing.assert_allclose(changed[~always_known], 0.3, atol=0.1)
+    assert len(np.unique(draws[draws != ids])) == 1
+    assert np.array_equal(word_dropout(encoder, 0.0)(ids, random), ids)

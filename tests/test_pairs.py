@@ -141,6 +141,8 @@ def test_glue_tsv_has_no_quoting(tmp_path):
     path = tmp_path / "train.tsv"
     path.write_text("\n".join(lines) + "\n")
     assert contents(load_pairs(path)) == rows
+    path.write_text("\n".join([lines[0], '1\t"a\tb\t0', "2\tc\td\t1", '3\te"\tf\t1']))
+    assert contents(load_pairs(path)) == [('"a', "b", 0), ("c", "d", 1), ('e"', "f", 1)]
     path.write_text("\n".join([*lines, "4\tonly one question"]) + "\n")
     assert "row 5: 2 fields where the header has 4" in refusal(path)
     assert load_pairs(path, skip_bad_rows=True).skipped == {"malformed": 1}
@@ -480,12 +482,14 @@ def test_nothing_is_printed_and_no_cache_is_needed(tmp_path, repository, monkeyp
     assert not datasets.are_progress_bars_disabled()
 
 
+HUB_IDS = ("nobody/nothing", "quora")
 ASK = """
+import sys
 import time
 import datasets
 from qpairs.pairs import load_pairs
 start = time.monotonic()
-for name in ("nobody/nothing", "quora"):
+for name in sys.argv[1:]:
     try:
         load_pairs(name)
     except ValueError as error:
@@ -494,11 +498,11 @@ print(time.monotonic() - start)
 """
 
 
-def ask_in_a_new_process(**environment):
-    """What is said of two Hub ids on stdout and on stderr, and the seconds that it took."""
+def ask_in_a_new_process(*sources, **environment):
+    """What is said of sources that cannot be loaded, what else stands on stderr, and the seconds that it took."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", **environment}
     done = subprocess.run(
-        [sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", ASK, *sources], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     *lines, seconds = done.stdout.splitlines()
     return lines, done.stderr, float(seconds)
@@ -506,9 +510,11 @@ def ask_in_a_new_process(**environment):
 
 @pytest.mark.parametrize("environment", [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}])
 def test_without_network_a_hub_id_is_one_line(tmp_path, environment):
-    lines, errors, seconds = ask_in_a_new_process(HF_HOME=str(tmp_path), **environment)
-    assert [line.split(":")[0] for line in lines] == ["nobody/nothing", "quora"]
-    assert all("Hub cannot be reached" in line for line in lines)
+    broken = tmp_path / "x.parquet"
+    broken.write_bytes(b"not parquet at all")
+    lines, errors, seconds = ask_in_a_new_process(*HUB_IDS, str(broken), HF_HOME=str(tmp_path), **environment)
+    assert [line.split(":")[0] for line in lines] == [*HUB_IDS, str(broken)]
+    assert all("Hub cannot be reached" in line for line in lines[:2])
     assert errors == ""
     assert seconds < 10
 
@@ -536,9 +542,9 @@ def test_a_hub_that_refuses(tmp_path, header, value, words):
     with HTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{server.server_port}"
-        lines, errors, seconds = ask_in_a_new_process(HF_HOME=str(tmp_path), HF_ENDPOINT=endpoint)
+        lines, errors, seconds = ask_in_a_new_process(*HUB_IDS, HF_HOME=str(tmp_path), HF_ENDPOINT=endpoint)
         server.shutdown()
-    assert [line.split(":")[0] for line in lines] == ["nobody/nothing", "quora"]
+    assert [line.split(":")[0] for line in lines] == list(HUB_IDS)
     assert all(words in line for line in lines)
     assert errors == ""
     assert seconds < 10

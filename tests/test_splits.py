@@ -187,14 +187,15 @@ def test_sizes_and_ratio_are_those_wanted():
         assert part.duplicate_ratio == pytest.approx(pairs.duplicate_ratio, abs=0.002)
 
 
-def test_a_component_larger_than_a_part_goes_to_train():
-    clique = [(f"hub {i}", f"hub {j}", (i + j) % 2) for i, j in itertools.combinations(range(15), 2)]
-    pairs = table(small_groups(300, 3) + clique)
-    assert 0.1 < len(clique) / len(pairs) < 0.2
+def test_components_larger_than_a_part_go_to_train():
+    cliques = [(f"{c} {i}", f"{c} {j}", (i + j) % 2) for c in "xy" for i, j in itertools.combinations(range(18), 2)]
+    pairs = table(small_groups(300, 3) + cliques)
+    assert 0.1 < len(cliques) / 2 / len(pairs) < 0.2
     split = split_pairs(pairs)
-    assert {f"hub {i}" for i in range(15)} <= set(split.train.questions)
-    assert split.largest == pytest.approx(len(clique) / len(pairs))
-    assert len(split.test) / len(pairs) == pytest.approx(0.1, abs=0.01)
+    assert {f"{c} {i}" for c in "xy" for i in range(18)} <= set(split.train.questions)
+    assert split.largest == pytest.approx(len(cliques) / 2 / len(pairs))
+    for part in (split.validation, split.test):
+        assert len(part) / len(pairs) == pytest.approx(0.1, abs=0.01)
 
 
 @pytest.mark.parametrize("seed", range(3))

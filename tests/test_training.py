@@ -18,7 +18,14 @@ from qpairs.config import Config
 from qpairs.training import COMPLETE, PairModel, load_parts, partial_of, states
 
 CLI = Path(__file__).parent.parent / "cli.py"
-FAST = {"encoder": "tiny", "epochs": 2.0, "batch_size": 16, "evaluations": 4, "patience": 0, "max_length": 24}
+FAST = {
+    "encoder": "tiny",
+    "dropout": 0.1,
+    "batch_size": 16,
+    "evaluations": 4,
+    "patience": 0,
+    "max_length": 24,
+}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -39,7 +46,7 @@ def trained(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_learns_its_training_pairs(pairs_csv: Path, tmp_path: Path) -> None:
     parts = load_parts(Config(data=(str(pairs_csv),)))
-    model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), **{**FAST, "epochs": 12.0})
+    model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), encoder="static", epochs=30, patience=0)
     report = qpairs.evaluate(model, parts.train)
     assert report.average_precision > parts.train.duplicate_ratio + 0.3
 
@@ -72,7 +79,7 @@ def test_the_checkpoint_tells_what_made_it(trained: Path, pairs_csv: Path) -> No
     assert {"f1", "f1_interval", "threshold"} <= data["scores"]["test"].keys()
     assert data["scores"]["test"]["threshold"] == data["threshold"]
     evaluated = [row for row in data["history"] if "eval_f1" in row]
-    assert len(evaluated) >= 8
+    assert len(evaluated) >= 4
     assert data["versions"]["torch"] == torch.__version__
 
 
@@ -95,8 +102,10 @@ import qpairs
 from qpairs import training
 at, options = {at!r}, {options!r}
 save = training._mark
+saved = []
 def killed_while_saving(state):
-    if at == "saving" and state.name.endswith("-" + options["kill_step"]):
+    saved.append(state)
+    if at == "saving" and len(saved) == int(options["kill_step"]):
         os.kill(os.getpid(), signal.SIGKILL)
     save(state)
 training._mark = killed_while_saving
@@ -112,7 +121,7 @@ qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, 
 """
 
 
-@pytest.mark.parametrize(("at", "step"), [("step", 3), ("step", 29), ("saving", 16), ("saving", 8), ("final", 0)])
+@pytest.mark.parametrize(("at", "step"), [("step", 3), ("step", 20), ("saving", 1), ("saving", 3), ("final", 0)])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     at: str, step: int, trained: Path, pairs_csv: Path, tmp_path: Path
 ) -> None:
@@ -125,7 +134,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert not output.exists()
     with pytest.raises(qpairs.UserError, match="--resume"):
         qpairs.train(data=str(pairs_csv), output=str(output), seed=3, **FAST)
-    qpairs.train(data=str(pairs_csv), output=str(output), seed=3, resume=True, **FAST)
+    qpairs.train(output=str(output), resume=True)
     assert same_weights(trained, output)
     scores = [json.loads((f / "qpairs.json").read_text())["scores"] for f in (trained, output)]
     assert scores[0] == scores[1]
@@ -177,7 +186,7 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(
 
     def poisoned(self: PairModel, **inputs: object) -> dict[str, torch.Tensor]:
         calls.append(self.training)
-        if sum(calls) == 20:
+        if sum(calls) == 20:  # steps of training
             with torch.no_grad():
                 next(self.encoder.parameters()).fill_(torch.nan)
         return forward(self, **inputs)
