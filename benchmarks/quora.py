@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas
 import torch
 import typer
 from rich.console import Console
@@ -41,14 +42,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 console = Console(width=140)
 
 
-def row_of(name: str, seed: int, seconds: float, pairs: float, checkpoint: qpairs.Checkpoint) -> dict[str, Any]:
-    """A line of the results."""
+def row_of(name: str, seed: int, seconds: float, rate: float | None, checkpoint: qpairs.Checkpoint) -> dict[str, Any]:
+    """A line of the results; `rate` is in training pairs per second."""
     dev, test = checkpoint.scores["validation"], checkpoint.scores.get("test")
     return {
         "name": name,
         "seed": seed,
         "seconds": seconds,
-        "pairs_per_second": pairs / seconds if pairs else None,
+        "pairs_per_second": rate,
         "threshold": checkpoint.threshold,
         "dev_f1": dev["f1_cross_fitted"],
         "dev_f1_interval": dev["f1_interval"],
@@ -65,20 +66,17 @@ def row_of(name: str, seed: int, seconds: float, pairs: float, checkpoint: qpair
 def run_qpairs(name: str, config: Config, folder: Path) -> dict[str, Any]:
     """Trains with qpairs; the time is that of the whole command: loading, training, judging, saving."""
     start = time.monotonic()
-    output = folder / f"{name}-{config.seed}"
-    last: list[float] = []
+    rates: list[float] = []
 
-    def show(now: Any) -> None:
-        if now.step % max(1, now.steps // 10) == 0 or now.f1 not in (None, *last):
-            last.append(now.f1)
-            console.log(
-                f"{name}: step {now.step} of {now.steps}, {now.rate:.0f} pairs/s, loss {now.loss}, "
-                f"F1 {now.f1}, AP {now.average_precision}"
-            )
+    def on_progress(now: Any) -> None:
+        rates.append(now.rate)
+        if now.step % max(1, now.steps // 10) == 0:
+            figures = f"loss {now.loss}, F1 {now.f1}, AP {now.average_precision}"
+            console.log(f"{name}: step {now.step} of {now.steps}, {now.rate:.0f} pairs/s, {figures}")
 
-    checkpoint = qpairs.train(dataclasses.replace(config, output=str(output)), overwrite=True, on_progress=show)
-    seconds = time.monotonic() - start
-    return row_of(name, config.seed, seconds, checkpoint.split["sizes"]["train"] * config.epochs, checkpoint)
+    output = folder / f"{name.replace(' ', '-')}-{config.seed}"
+    checkpoint = qpairs.train(dataclasses.replace(config, output=str(output)), overwrite=True, on_progress=on_progress)
+    return row_of(name, config.seed, time.monotonic() - start, rates[-1], checkpoint)
 
 
 def run_untrained(name: str, config: Config, parts: Parts) -> dict[str, Any]:
@@ -86,25 +84,18 @@ def run_untrained(name: str, config: Config, parts: Parts) -> dict[str, Any]:
     start = time.monotonic()
     encoder = build_encoder(config.encoder, vectors=config.vectors, texts=parts.train.questions, seed=config.seed)
     checkpoint = judge(encoder, dataclasses.replace(config, epochs=0.001, loss="logistic"), parts, [])
-    return {**row_of(name, config.seed, time.monotonic() - start, 0, checkpoint), "loss": "", "epochs": 0}
+    return {**row_of(name, config.seed, time.monotonic() - start, None, checkpoint), "loss": "", "epochs": 0}
 
 
-def run_peer(config: Config, parts: Parts, pairs: int | None) -> dict[str, Any]:
+def run_peer(config: Config, parts: Parts) -> dict[str, Any]:
     """Sentence-transformers' recipe for Quora: one epoch of OnlineContrastiveLoss, margin 0.5, batches of 64."""
     import datasets
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.losses import OnlineContrastiveLoss
 
     train = parts.train
-    rows = range(min(pairs or len(train), len(train)))
-    texts = [train.texts(i) for i in rows]
-    dataset = datasets.Dataset.from_dict(
-        {
-            "sentence1": [t[0] for t in texts],
-            "sentence2": [t[1] for t in texts],
-            "label": train.labels[: len(rows)].astype(int),
-        }
-    )
+    first, second = zip(*map(train.texts, range(len(train))), strict=True)
+    columns = {"sentence1": list(first), "sentence2": list(second), "label": train.labels.astype(int)}
     start = time.monotonic()
     encoder = build_encoder("minilm", max_length=config.max_length)
     with tempfile.TemporaryDirectory() as folder:
@@ -121,16 +112,13 @@ def run_peer(config: Config, parts: Parts, pairs: int | None) -> dict[str, Any]:
                 report_to="none",
                 disable_tqdm=True,
             ),
-            train_dataset=dataset,
+            train_dataset=datasets.Dataset.from_dict(columns),
             loss=OnlineContrastiveLoss(encoder, margin=0.5),
         )
         trainer.train()
-    trained = time.monotonic() - start
+    rate = len(train) / (time.monotonic() - start)
     checkpoint = judge(encoder, dataclasses.replace(config, loss="online_contrastive"), parts, [])
-    name = "sentence-transformers" + (f", {len(rows):,} pairs" if len(rows) < len(train) else "")
-    return row_of(name, config.seed, time.monotonic() - start, 0, checkpoint) | {
-        "pairs_per_second": len(rows) / trained
-    }
+    return row_of("sentence-transformers", config.seed, time.monotonic() - start, rate, checkpoint)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -168,7 +156,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Where the results go.")] = None,
     encoders: Annotated[str, typer.Option(help="Which encoders, with commas; none for none.")] = ",".join(SETTINGS),
     peer: Annotated[bool, typer.Option("--peer", help="Run sentence-transformers' recipe too.")] = False,
-    peer_pairs: Annotated[int | None, typer.Option(help="Train the peer on so many pairs only, for its speed.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Train on so many of the pairs only, for a quick look.")] = None,
     recipe: Annotated[bool, typer.Option("--recipe", help="Train benchmarks/quora.toml too.")] = False,
     untrained: Annotated[bool, typer.Option(help="Judge MiniLM and GloVe as they come, too.")] = True,
     seeds: Annotated[int, typer.Option(help="Seeds per encoder.")] = 1,
@@ -176,7 +164,12 @@ def main(
 ) -> None:
     """Trains, judges, prints a table and writes JSON."""
     test = (str(data / "test.parquet"),) if (data / "test.parquet").exists() else ()
-    common = {"data": (str(data / "train.parquet"),), "validation": (str(data / "dev.parquet"),), "test": test}
+    train = data / "train.parquet"
+    if pairs:
+        output.mkdir(parents=True, exist_ok=True)
+        pandas.read_parquet(train).head(pairs).to_parquet(output / f"first-{pairs}.parquet")
+        train = output / f"first-{pairs}.parquet"
+    common = {"data": (str(train),), "validation": (str(data / "dev.parquet"),), "test": test}
     rows: list[dict[str, Any]] = []
     machine = {
         "date": time.strftime("%Y-%m-%d"),
@@ -204,7 +197,7 @@ def main(
                 settings = {**common, "encoder": name, "seed": seed, **SETTINGS.get(name, {})}
                 keep(run_qpairs(name, config_from(settings), output))
             if peer:
-                keep(run_peer(Config(**common, seed=seed), parts, peer_pairs))
+                keep(run_peer(Config(**common, seed=seed), parts))
             if recipe:
                 extra = str(data / "train_extra_duplicates.parquet")
                 settings = {**common, **read_toml(HERE / "quora.toml"), "data": (*common["data"], extra), "seed": seed}

@@ -453,7 +453,7 @@ def data(
         "distinct questions": f"{len(pairs.questions):,}",
         "words per question": f"{words.mean():.1f} on average, at most {words.max()}",
         "components": f"{len(sizes):,}, of {sizes.mean():.1f} questions on average, at most {sizes.max():,}",
-        "contradictions": f"{len(faults):,} pairs labelled 0 whose questions other labels join",
+        "contradictions": f"{len(faults):,} pairs labelled 0 whose questions other labels join, or whose texts are alike",
     }
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", value)

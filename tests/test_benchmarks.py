@@ -40,11 +40,11 @@ def test_quora_trains_and_judges_on_dev_and_test(folder: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_quora_runs_the_peer_and_the_recipe(folder: Path, tmp_path: Path) -> None:
-    rows = run(folder, tmp_path, "--encoders", "none", "--peer", "--peer-pairs", "128", "--recipe")
+    rows = run(folder, tmp_path, "--encoders", "none", "--peer", "--pairs", "128", "--recipe")
     names = [row["name"] for row in rows]
     assert names == [
         "minilm, untrained",
         "static + glove, untrained",
-        "sentence-transformers, 128 pairs",
+        "sentence-transformers",
         "best recipe",
     ]
