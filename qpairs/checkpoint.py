@@ -85,11 +85,14 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool
         UserError: the folder is in use, or cannot be written.
     """
     path = Path(path)
+    fresh, old = (path.with_name(f".{path.name}.{kind}") for kind in ("new", "old"))
+    if old.exists() and not path.exists():  # a process died between the two renames
+        old.rename(path)
     check_output(path, overwrite=overwrite)
-    fresh, old = (path.parent / f".{path.name}.{kind}-{os.getpid()}" for kind in ("new", "old"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
         checkpoint.encoder.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
         (fresh / FILE).write_text(json.dumps(_to_json(checkpoint), indent=1) + "\n", encoding="utf-8")
         _sync(fresh)
@@ -97,13 +100,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool
             path.rename(old)
         fresh.rename(path)
     except OSError as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
         raise UserError(f"{path}: cannot write the checkpoint ({error.strerror})") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        elif old.exists():
-            old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
     return path
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import inspect
+import io
 import json
 import os
 import sys
@@ -18,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qpairs import __version__
-from qpairs.config import HELP, Config, read_toml
+from qpairs.config import HELP, Config, config_from, read_toml
 from qpairs.faults import UserError, nearest
 
 if TYPE_CHECKING:
@@ -95,35 +97,27 @@ def _split_columns(columns: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in columns.split(",")) if columns else ()
 
 
-def _train_signature() -> tuple[inspect.Signature, dict[str, Any]]:
-    """One option for each field of Config, unset by default, so that a TOML file is overridden by what is given."""
-    parameters = []
-    for name, kind in typing.get_type_hints(Config).items():
-        default = inspect.signature(Config).parameters[name].default
-        shown = "the encoder's own" if default is None else default
-        about = HELP[name] + (
-            f" [default: {', '.join(shown) if isinstance(shown, tuple) else shown}]" if shown not in ((), "") else ""
-        )
-        flags = [f"--{name.replace('_', '-')}"] + ([f"--no-{name.replace('_', '-')}"] if kind is bool else [])
-        base = (
-            list[str] if typing.get_origin(kind) is tuple and name != "columns" else str if name == "columns" else kind
-        )
-        base = float if kind == (float | None) else base
-        option = typer.Option("/".join(flags) if kind is bool else flags[0], help=about, show_default=False)
-        parameters.append(
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[base | None, option]
-            )
-        )
-    return inspect.Signature(parameters), {p.name: p.annotation for p in parameters}
+def _config_option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    """The option of a field of Config, unset by default, so that a TOML file is overridden by what is given alone."""
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        flag += f"/--no-{name.replace('_', '-')}"
+    elif typing.get_origin(kind) is tuple:
+        kind = str if name == "columns" else list[str]
+    shown = ", ".join(default) if isinstance(default, tuple) else default
+    about = HELP[name] + (f" [default: {shown}]" if shown not in ("", None) else "")
+    annotation = Annotated[kind | None, typer.Option(flag, help=about, show_default=False)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _with_config_options(function: Callable[..., None]) -> Callable[..., None]:
     """Puts an option for each field of Config in the place of **options."""
-    signature, hints = _train_signature()
-    own = {n: p for n, p in inspect.signature(function, eval_str=True).parameters.items() if p.kind != p.VAR_KEYWORD}
-    function.__signature__ = inspect.Signature([*signature.parameters.values(), *own.values()])  # type: ignore[attr-defined]
-    function.__annotations__ = {**hints, **{n: p.annotation for n, p in own.items()}, "return": None}
+    defaults = {spec.name: spec.default for spec in dataclasses.fields(Config)}
+    options = [_config_option(name, kind, defaults[name]) for name, kind in typing.get_type_hints(Config).items()]
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    signature = inspect.Signature([*options, *(p for p in own if p.kind != p.VAR_KEYWORD)])
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    function.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()} | {"return": None}
     return function
 
 
@@ -138,11 +132,7 @@ def train(
 ) -> None:
     """Train a detector on question pairs, choose its threshold on validation, and judge it on unseen questions."""
     given = {name: value for name, value in options.items() if value not in (None, [])}
-    if "columns" in given:
-        given["columns"] = _split_columns(given["columns"])
     values = {**(read_toml(config) if config else {}), **given}
-    from qpairs.config import config_from
-
     config_from(values, where=str(config or "options"))
     with quiet(), _progress_bar() as on_progress:
         from qpairs.training import train as run
@@ -453,7 +443,7 @@ def data(
         "distinct questions": f"{len(pairs.questions):,}",
         "words per question": f"{words.mean():.1f} on average, at most {words.max()}",
         "components": f"{len(sizes):,}, of {sizes.mean():.1f} questions on average, at most {sizes.max():,}",
-        "contradictions": f"{len(faults):,} pairs labelled 0 whose questions other labels join, or whose texts are alike",
+        "contradictions": f"{len(faults):,} pairs labelled 0 that other labels, or their very words, make one question",
     }
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", value)
@@ -472,12 +462,10 @@ def data(
         if len(chosen):
             out.print(f"\n[bold]{title}[/]")
         for row in chosen:
-            a, b = pairs.texts(int(row))
-            out.print(f"  {a}\n  [dim]{b}[/]\n", highlight=False, markup=True)
+            one, other = map(_plain, pairs.texts(int(row)))
+            out.print(f"  {one}\n  [dim]{other}[/]\n", highlight=False, soft_wrap=True)
     if contradictions_file:
         lines = [("question1", "question2", "is_duplicate"), *((*pairs.texts(int(i)), 0) for i in faults)]
-        import io
-
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(lines)
         _write(contradictions_file, text.getvalue())

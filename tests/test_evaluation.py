@@ -128,6 +128,17 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(
     assert qpairs.load_checkpoint(path).threshold == 0.5
 
 
+def test_a_replacement_that_was_killed_between_its_renames_is_recovered(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = qpairs.save_checkpoint(checkpoint, tmp_path / "x")
+    path.rename(tmp_path / ".x.old")
+    (tmp_path / ".x.new").mkdir()
+    with pytest.raises(qpairs.UserError, match="in use"):
+        qpairs.save_checkpoint(checkpoint, path)
+    assert qpairs.load_checkpoint(path).threshold == checkpoint.threshold
+    qpairs.save_checkpoint(checkpoint, path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
 @pytest.mark.parametrize("damage", ["{", "{}", '{"format": 99, "versions": {"qpairs": "9"}}'])
 def test_a_damaged_checkpoint_is_one_line(checkpoint: Checkpoint, tmp_path: Path, damage: str) -> None:
     path = qpairs.save_checkpoint(checkpoint, tmp_path / "x")
