@@ -396,7 +396,7 @@ def _fit(
     validation = _batches(encoder, looked_at, config, chunk, shuffle=False)
     steps_per_epoch = len(training)
     training.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
-    every = max(1, round(steps_per_epoch / config.evaluations))
+    every = math.ceil(steps_per_epoch / config.evaluations)
     observer = _Observer(config, steps_per_epoch, on_progress)
     callbacks: list[TrainerCallback] = [observer]
     if config.report_to == "tensorboard":
