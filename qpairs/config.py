@@ -46,10 +46,10 @@ class Config:
     vectors: str = _option("", "Word vectors that lstm, cnn and static start from: glove, or a GloVe text file.")
     max_length: int = _option(64, "Tokens of a question that are read; the rest is cut off.")
     loss: str = _option(
-        "info_nce + 2*online_contrastive",
+        "2*online_contrastive + logistic",
         "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
     )
-    dropout: float = _option(0.0, "Dropout inside the encoder while it is trained; of use when epochs are many.")
+    dropout: float = _option(0.1, "Dropout inside the encoder while it is trained.")
     word_dropout: float = _option(0.0, "Share of the tokens that are hidden from the encoder while it is trained.")
     epochs: float = _option(1.0, "Passes over the training pairs.")
     batch_size: int = _option(64, "Pairs in a batch.")

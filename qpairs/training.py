@@ -43,7 +43,7 @@ from qpairs.splits import fingerprint, leak, question_components, split_pairs
 log = logging.getLogger(__name__)
 
 LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
-FINE_TUNING_RATE = 8e-5  # for encoders that come trained
+FINE_TUNING_RATE = 5e-5  # for encoders that come trained
 VALIDATION_LIMIT = 4096  # pairs of validation that are looked at during training; the threshold is chosen on all
 COMPLETE = "complete"  # marks a state folder whose every file is written
 
