@@ -66,17 +66,17 @@ def row_of(name: str, seed: int, seconds: float, rate: float | None, checkpoint:
 def run_qpairs(name: str, config: Config, folder: Path) -> dict[str, Any]:
     """Trains with qpairs; the time is that of the whole command: loading, training, judging, saving."""
     start = time.monotonic()
-    rates: list[float] = []
+    rates: dict[int, float] = {}
 
     def on_progress(now: Any) -> None:
-        rates.append(now.rate)
+        rates.setdefault(now.step, now.rate)  # the first report of a step comes before its evaluation
         if now.step % max(1, now.steps // 10) == 0:
             figures = f"loss {now.loss}, F1 {now.f1}, AP {now.average_precision}"
             console.log(f"{name}: step {now.step} of {now.steps}, {now.rate:.0f} pairs/s, {figures}")
 
     output = folder / f"{name.replace(' ', '-')}-{config.seed}"
     checkpoint = qpairs.train(dataclasses.replace(config, output=str(output)), overwrite=True, on_progress=on_progress)
-    return row_of(name, config.seed, time.monotonic() - start, rates[-1], checkpoint)
+    return row_of(name, config.seed, time.monotonic() - start, rates[max(rates)], checkpoint)
 
 
 def run_untrained(name: str, config: Config, parts: Parts) -> dict[str, Any]:
@@ -201,6 +201,7 @@ def main(
         for seed in range(seeds):
             for name in [e for e in encoders.split(",") if e != "none"]:
                 settings = {**common, "encoder": name, "seed": seed, **SETTINGS.get(name, {})}
+                settings |= {"evaluations": 1} if pairs else {}
                 keep(run_qpairs(name, config_from(settings), output))
             if peer:
                 keep(run_peer(Config(**common, seed=seed), parts))

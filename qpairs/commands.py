@@ -76,13 +76,11 @@ def quiet() -> Iterator[None]:
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    import datasets
     import transformers
     from rich.logging import RichHandler
 
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    datasets.disable_progress_bars()
     handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
     logging.getLogger("qpairs").addHandler(handler)
     try:
@@ -214,7 +212,7 @@ def _print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None
             "[bold red]The model has collapsed:[/] its similarities do not vary, and the figures below mean nothing."
         )
     table = Table(title=f"\nVerdict on {scores['n']:,} {title}", title_justify="left", box=None, pad_edge=False)
-    for column in ("", "F1", "95 % interval", "precision", "recall", "average precision"):
+    for column in ("", "F1", "95 % interval", "precision", "recall", "AP"):
         table.add_column(column, justify="right" if column else "left")
     low, high = scores["f1_interval"]
     table.add_row(
@@ -229,8 +227,8 @@ def _print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None
         table.add_row(name, f"{values['f1']:.3f}", "", "", "", f"{values['average_precision']:.3f}", style="dim")
     out.print(table)
     out.print(
-        f"accuracy {scores['accuracy']:.3f}, ROC AUC {scores['roc_auc']:.3f}, "
-        f"error of the probability {scores['calibration_error']:.3f}",
+        f"AP is average precision; accuracy {scores['accuracy']:.3f}, ROC AUC {scores['roc_auc']:.3f}, "
+        f"error of probability {scores['calibration_error']:.3f}",
         highlight=False,
     )
     if scores["retrieval"]:

@@ -10,6 +10,7 @@ import qpairs
 from qpairs import metrics
 from qpairs.checkpoint import FILE, Checkpoint
 from qpairs.evaluation import SHIFTED, cross_fitted_f1, score_pairs, tfidf_scores
+from qpairs.training import load_parts
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def test_slices_partition_the_pairs(checkpoint: Checkpoint, pairs: qpairs.Pairs)
         assert sum(s.n for s in report.slices if s.kind == kind) == len(pairs)
 
 
-def test_a_foreign_score_distribution_is_noticed(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
-    assert not qpairs.evaluate(checkpoint, pairs.subset(np.arange(300))).shift.statistic > 0.5
+def test_a_foreign_score_distribution_is_noticed(checkpoint: Checkpoint) -> None:
+    assert not qpairs.evaluate(checkpoint, load_parts(checkpoint.config).validation).shift.differs
     far = [f"zebra quantum {i} xylophone" for i in range(200)]
     foreign = qpairs.pairs_from_texts(far, far[::-1], [i % 2 for i in range(200)])
     shift = qpairs.evaluate(checkpoint, foreign).shift

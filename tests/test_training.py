@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -45,10 +46,10 @@ def trained(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_learns_its_training_pairs(pairs_csv: Path, tmp_path: Path) -> None:
-    parts = load_parts(Config(data=(str(pairs_csv),)))
-    model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), encoder="static", epochs=30, patience=0)
-    report = qpairs.evaluate(model, parts.train)
-    assert report.average_precision > parts.train.duplicate_ratio + 0.3
+    options = {"encoder": "static", "epochs": 20.0, "batch_size": 16, "patience": 0}
+    model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), **options)
+    losses = [row["loss"] for row in model.history if "loss" in row]
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
@@ -184,6 +185,7 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(
 ) -> None:
     forward, calls = PairModel.forward, []
 
+    @functools.wraps(forward)
     def poisoned(self: PairModel, **inputs: object) -> dict[str, torch.Tensor]:
         calls.append(self.training)
         if sum(calls) == 20:  # steps of training
