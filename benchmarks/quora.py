@@ -83,7 +83,7 @@ def run_untrained(name: str, config: Config, parts: Parts) -> dict[str, Any]:
     """Judges an encoder as it comes."""
     start = time.monotonic()
     encoder = build_encoder(config.encoder, vectors=config.vectors, texts=parts.train.questions, seed=config.seed)
-    checkpoint = judge(encoder, dataclasses.replace(config, epochs=0.001, loss="logistic"), parts, [])
+    checkpoint = judge(encoder, config, parts, [])
     return {**row_of(name, config.seed, time.monotonic() - start, None, checkpoint), "loss": "", "epochs": 0}
 
 

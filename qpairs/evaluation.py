@@ -271,21 +271,29 @@ def retrieval(pairs: Pairs, embeddings: NDArray[np.float32]) -> dict[str, float]
     return {**found, "mining_average_precision": metrics.mining_average_precision(embeddings, component)}
 
 
-def cross_fitted_f1(scores: NDArray[np.float32], labels: NDArray[np.int8], groups: NDArray[np.int64]) -> float:
-    """F1 on pairs that the threshold is chosen on, without that advantage: each half at the threshold of the other.
+def cross_fitted(
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int8],
+    groups: NDArray[np.int64],
+    prior: float | None = None,
+    folds: int = 2,
+) -> NDArray[np.bool_]:
+    """Verdicts (n,) on pairs that a threshold is chosen on, without that advantage: each fold at the others' threshold.
 
     Args:
         scores: (n,) similarities.
         labels: (n,) labels.
-        groups: (n,) component of each pair; halves share none.
+        groups: (n,) component of each pair; folds share none.
+        prior: the old threshold that `metrics.fit_threshold` shrinks towards.
+        folds: into how many parts the components are dealt, at random with a fixed seed.
     """
-    half = np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % 2 == 0
-    verdict = np.zeros(len(scores), dtype=np.float32)
-    for here in (half, ~half):
-        if len(set(labels[~here].tolist())) < 2:
-            return metrics.confusion(scores, labels, metrics.fit_threshold(scores, labels)).f1
-        verdict[here] = scores[here] >= metrics.fit_threshold(scores[~here], labels[~here])
-    return metrics.confusion(verdict, labels, 0.5).f1
+    fold = np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % folds
+    verdict = np.zeros(len(scores), dtype=np.bool_)
+    for k in np.unique(fold):
+        here = fold == k
+        rest = ~here if len(set(labels[~here].tolist())) == 2 else np.ones_like(here)
+        verdict[here] = scores[here] >= metrics.fit_threshold(scores[rest], labels[rest], prior)
+    return verdict
 
 
 @dataclass(frozen=True)
@@ -348,28 +356,15 @@ def calibrate(model: Checkpoint | str | Path, data: Pairs | str | Path | Sequenc
         reference=Reference(metrics.quantiles(scores), len(scores)),
         tfidf_threshold=metrics.best_threshold(tfidf_scores(pairs), labels),
     )
-    interval = metrics.bootstrap_interval(scores, labels, groups, new.threshold, seed=seed)["f1"]
+    verdict = cross_fitted(scores, labels, groups, old.threshold, folds=10)
+    interval = metrics.bootstrap_interval(verdict, labels, groups, 0.5, seed=seed)["f1"]
     return Fit(
         checkpoint=dataclasses.replace(
             new, scores={**old.scores, "calibrated_on": {"n": len(pairs), "f1_interval": interval}}
         ),
         n=len(pairs),
         f1_before=metrics.confusion(scores, labels, old.threshold).f1,
-        f1_after=_leave_group_out_f1(scores, labels, groups, old.threshold),
+        f1_after=metrics.confusion(verdict, labels, 0.5).f1,
         interval=interval,
         more_pairs=metrics.pairs_to_halve(len(pairs)),
     )
-
-
-def _leave_group_out_f1(
-    scores: NDArray[np.float32], labels: NDArray[np.int8], groups: NDArray[np.int64], prior: float, folds: int = 10
-) -> float:
-    """F1 with each fold of components judged at a threshold that was fitted on the others."""
-    fold = np.unique(groups, return_inverse=True)[1] % folds
-    verdict = np.zeros(len(scores), dtype=np.float32)
-    for k in np.unique(fold):
-        rest = fold != k
-        both = len(set(labels[rest].tolist())) == 2
-        threshold = metrics.fit_threshold(scores[rest], labels[rest], prior) if both else prior
-        verdict[~rest] = scores[~rest] >= threshold
-    return metrics.confusion(verdict, labels, 0.5).f1

@@ -33,7 +33,7 @@ from qpairs.batches import Batches, in_order, pair_sampler
 from qpairs.checkpoint import Checkpoint, Reference, check_output, save_checkpoint
 from qpairs.config import Config, config_from, read_toml, to_dict, to_toml
 from qpairs.encoders import build_encoder, features, token_ids, word_dropout
-from qpairs.evaluation import cross_fitted_f1, need_both_labels, report, score_pairs, tfidf_scores
+from qpairs.evaluation import cross_fitted, need_both_labels, report, score_pairs, tfidf_scores
 from qpairs.faults import UserError
 from qpairs.losses import Objective, objective
 from qpairs.pairs import Pairs, load_pairs
@@ -523,7 +523,8 @@ def judge(encoder: SentenceTransformer, config: Config, parts: Parts, history: l
     )
     groups = question_components(pairs)[pairs.left]
     on_validation = report(checkpoint, pairs, scores, embeddings, seed=config.seed).to_dict()
-    found = {"validation": {**on_validation, "f1_cross_fitted": cross_fitted_f1(scores, pairs.labels, groups)}}
+    fair = metrics.confusion(cross_fitted(scores, pairs.labels, groups), pairs.labels, 0.5).f1
+    found = {"validation": {**on_validation, "f1_cross_fitted": fair}}
     if parts.test is not None:
         found["test"] = report(checkpoint, parts.test, *score_pairs(encoder, parts.test), seed=config.seed).to_dict()
     return dataclasses.replace(checkpoint, scores=found)
