@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qpairs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from qpairs.comparison import Comparison, compare
     from qpairs.config import Config
     from qpairs.evaluation import Report, calibrate, evaluate, predict
     from qpairs.faults import UserError
@@ -23,11 +24,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Checkpoint": "checkpoint",
+    "Comparison": "comparison",
     "Config": "config",
     "Pairs": "pairs",
     "Report": "evaluation",
     "UserError": "faults",
     "calibrate": "evaluation",
+    "compare": "comparison",
     "evaluate": "evaluation",
     "load_checkpoint": "checkpoint",
     "load_pairs": "pairs",
@@ -40,11 +43,13 @@ _HOMES = {
 
 __all__ = [
     "Checkpoint",
+    "Comparison",
     "Config",
     "Pairs",
     "Report",
     "UserError",
     "calibrate",
+    "compare",
     "evaluate",
     "load_checkpoint",
     "load_pairs",

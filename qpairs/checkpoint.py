@@ -17,14 +17,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from qpairs.config import Config, config_from, to_dict
 from qpairs.encoders import load_encoder
 from qpairs.faults import UserError
 from qpairs.metrics import Calibration
+from qpairs.relations import PairHead, Score
 
 FILE = "qpairs.json"
+HEAD = "head.safetensors"
 FORMAT = 1
 LIBRARIES = ("qpairs", "torch", "transformers", "sentence-transformers", "datasets", "numpy")
 
@@ -52,6 +56,7 @@ class Checkpoint:
         scores: part -> report, as in `evaluation.Report.to_dict`.
         history: what training reported: step, loss, f1, average_precision.
         versions: of the libraries, python and the machine, and the time of writing.
+        head: the classifier whose probability is the score of a pair; None where that is the cosine.
     """
 
     encoder: SentenceTransformer
@@ -64,6 +69,12 @@ class Checkpoint:
     scores: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
+    head: PairHead | None = None
+
+    @property
+    def score(self) -> Score:
+        """What the verdict on a pair reads."""
+        return Score(self.head, self.config.symmetric)
 
 
 def versions() -> dict[str, str]:
@@ -94,6 +105,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
         checkpoint.encoder.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
+        if checkpoint.head is not None:
+            save_file(checkpoint.head.state_dict(), fresh / HEAD)
         (fresh / FILE).write_text(json.dumps(_to_json(checkpoint), indent=1) + "\n", encoding="utf-8")
         _sync(fresh)
         if path.exists():
@@ -169,8 +182,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             data["scores"],
             data["history"],
             data["versions"],
+            _load_head(path / HEAD),
         )
     except FileNotFoundError:
         raise UserError(f"{path}: not a qpairs checkpoint (no {FILE} in it)") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{path}/{FILE}: damaged ({type(error).__name__}: {error})") from None
+
+
+def _load_head(file: Path) -> PairHead | None:
+    if not file.exists():
+        return None
+    weights = load_file(file)
+    head = PairHead(weights["weight"].shape[1])
+    head.load_state_dict(weights)
+    return head

@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,9 @@ from qpairs.config import HELP, Config, config_from, read_toml
 from qpairs.faults import UserError, nearest
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from qpairs.comparison import Comparison, Row, State
     from qpairs.pairs import Pairs
 
 app = typer.Typer(
@@ -39,6 +43,7 @@ err = Console(stderr=True)
 DataOption = Annotated[list[str], typer.Option(help="Pairs: a named source, Hub id, folder or file; may be repeated.")]
 ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"])]
 SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"])]
+TomlOption = Annotated[Path | None, typer.Option(help="A TOML file with the same names; options go over it.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
 
 
@@ -108,30 +113,38 @@ def _config_option(name: str, kind: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _with_config_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Puts an option for each field of Config in the place of **options."""
-    defaults = {spec.name: spec.default for spec in dataclasses.fields(Config)}
-    options = [_config_option(name, kind, defaults[name]) for name, kind in typing.get_type_hints(Config).items()]
-    own = inspect.signature(function, eval_str=True).parameters.values()
-    signature = inspect.Signature([*options, *(p for p in own if p.kind != p.VAR_KEYWORD)])
-    function.__signature__ = signature  # type: ignore[attr-defined]
-    function.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()} | {"return": None}
-    return function
+def _with_config_options(*without: str, **shown: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Puts an option for each field of Config in the place of **options.
+
+    Args:
+        without: fields that get none.
+        shown: what the help calls the default of a field, where it is not that of Config.
+    """
+    defaults = {spec.name: spec.default for spec in dataclasses.fields(Config)} | shown
+    kinds = {name: kind for name, kind in typing.get_type_hints(Config).items() if name not in without}
+
+    def decorated(function: Callable[..., None]) -> Callable[..., None]:
+        options = [_config_option(name, kind, defaults[name]) for name, kind in kinds.items()]
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        signature = inspect.Signature([*options, *(p for p in own if p.kind != p.VAR_KEYWORD)])
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        function.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()} | {"return": None}
+        return function
+
+    return decorated
 
 
 @app.command()
-@_with_config_options
+@_with_config_options()
 def train(
     *,
-    config: Annotated[Path | None, typer.Option(help="A TOML file with the same names; options go over it.")] = None,
+    config: TomlOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run of --output.")] = False,
     overwrite: OverwriteOption = False,
     **options: Any,
 ) -> None:
     """Train a detector on question pairs, choose its threshold on validation, and judge it on unseen questions."""
-    given = {name: value for name, value in options.items() if value not in (None, [])}
-    values = {**(read_toml(config) if config else {}), **given}
-    config_from(values, where=str(config or "options"))
+    values = _given(config, options)
     with quiet(), _progress_bar() as on_progress:
         from qpairs.training import train as run
 
@@ -154,11 +167,18 @@ def train(
     )
 
 
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[Callable[[Any], None]]:
+def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of Config that a TOML file and the options give; these go over that."""
+    given = {name: value for name, value in options.items() if value not in (None, [])}
+    values = {**(read_toml(config) if config else {}), **given}
+    config_from(values, where=str(config or "options"))
+    return values
+
+
+def _bar() -> Progress:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    bar = Progress(
+    return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -169,7 +189,11 @@ def _progress_bar() -> Iterator[Callable[[Any], None]]:
         console=err,
         transient=True,
     )
-    with bar:
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[Any], None]]:
+    with _bar() as bar:
         task = bar.add_task("loading", total=None, state="")
         evaluated: list[float] = []
 
@@ -245,6 +269,165 @@ def _print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None
         )
     if note:
         out.print(f"[dim]Note: {note}.[/]")
+
+
+@app.command()
+@_with_config_options("encoder", "loss", "miner", "output", budget_minutes=5.0, epochs="no limit", patience=0)
+def compare(
+    *,
+    losses: Annotated[str, typer.Option(help="Losses as for train, with commas between them; all: every one.")] = "all",
+    encoders: Annotated[str, typer.Option(help="Encoders likewise. [default: minilm]")] = "",
+    miners: Annotated[
+        str,
+        typer.Option(
+            help="Miners likewise, and two samplers that choose what a loss sees: offline (triplets, with negatives "
+            "mined before each epoch) and groups. [default: everything]"
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each kind, from --seed on; the split is --seed's.")] = 3,
+    output: Annotated[Path, typer.Option(help="Folder of the results; going on there is automatic.")] = Path(
+        "runs/compare"
+    ),
+    config: TomlOption = None,
+    keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep what each run trained.")] = False,
+    overwrite: OverwriteOption = False,
+    **options: Any,
+) -> None:
+    """Train losses, miners and encoders on the same pairs for the same time, and say which is best, and how surely."""
+    values = _given(config, options) | {"losses": losses, "encoders": encoders, "miners": miners, "output": str(output)}
+    with quiet(), _cells_bar() as on_progress:
+        from qpairs.comparison import compare as run
+
+        found = run(
+            seeds=seeds, keep_checkpoints=keep_checkpoints, overwrite=overwrite, on_progress=on_progress, **values
+        )
+    _print_comparison(found)
+    out.print(f"\nAll cells, this table and a chart are in [bold]{output}[/].", highlight=False)
+
+
+@contextlib.contextmanager
+def _cells_bar() -> Iterator[Callable[[State], None]]:
+    with _bar() as bar:
+        task = bar.add_task("loading", total=None, state="")
+
+        def on_progress(now: State) -> None:
+            cell = _plain(f"{now.cell.encoder}, {now.cell.loss}, {now.cell.miner}, seed {now.cell.seed}")
+            state = f"step {now.training.step:,}" if now.training else "loading"
+            bar.update(task, description=cell, total=now.cells, completed=now.finished, state=state)
+            if now.record:
+                result = now.record.result
+                verdict = (
+                    f"F1 {result.f1:.3f}  AP {result.average_precision:.3f}"
+                    if result
+                    else f"[red]failed:[/] {_plain(now.record.error)}"
+                )
+                err.print(f"cell {now.finished} of {now.cells}  {cell}  {verdict}", highlight=False, soft_wrap=True)
+
+        yield on_progress
+
+
+def _print_comparison(found: Comparison) -> None:
+    kinds = [name for name in ("encoder", "loss", "miner") if len({getattr(row, name) for row in found.rows}) > 1]
+    table = Table(title=f"\n{_plain(found.title)}", title_justify="left", box=None, pad_edge=False)
+    for name in kinds or ["loss"]:
+        table.add_column(name, overflow="fold")
+    for name in ("F1", "AP", "mining AP", "s", "steps", "GiB", "F1 less the best's, 95 %", ""):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for row in found.rows:
+        figures = _figures(row) if row.results else ["failed"]
+        table.add_row(*(_plain(getattr(row, name)) for name in kinds or ["loss"]), *figures)
+    Console(width=max(out.width, 130)).print(table)
+    same = [f"{name} {getattr(found.rows[0], name)}" for name in ("encoder", "miner") if name not in kinds]
+    out.print(
+        f"[dim]{_plain('; '.join([*same, 'mean ± standard deviation over seeds']))}; AP is average precision; unclear: "
+        "the interval (paired bootstrap over components) has zero in it.[/]",
+        highlight=False,
+    )
+    for note in found.notes:
+        out.print(f"[dim]Note: {_plain(note)}.[/]", highlight=False)
+    for record in found.records:
+        if record.error:
+            cell = ", ".join(map(str, dataclasses.astuple(record.cell)[:3]))
+            out.print(f"[red]failed:[/] {_plain(f'{cell}, seed {record.cell.seed}: {record.error}')}", highlight=False)
+
+
+def _figures(row: Row) -> list[str]:
+    def spread(measure: str) -> str:
+        sd = row.sd(measure)
+        return f"{row.mean(measure):.3f}" + (f" ± {sd:.3f}" if sd == sd else "")
+
+    difference = row.difference
+    return [
+        f"[bold]{spread('f1')}[/]",
+        spread("average_precision"),
+        f"{row.mean('mining_average_precision'):.3f}",
+        f"{row.mean('seconds'):,.0f}",
+        f"{row.mean('steps'):,.0f}",
+        f"{row.mean('peak_bytes') / 2**30:.1f}",
+        f"{difference.value:.3f} ({difference.low:.3f} to {difference.high:.3f})" if difference else "",
+        ("worse" if difference.distinguishable else "unclear") if difference else "best",
+    ]
+
+
+@app.command()
+def losses(
+    name: Annotated[str, typer.Argument(help="A loss or a miner to describe; without it, all are listed.")] = "",
+) -> None:
+    """List the losses and the miners, with formula, paper and defaults, or describe one."""
+    from qpairs.losses import LOSSES
+    from qpairs.miners import MINERS
+
+    tables: dict[str, Mapping[str, Any]] = {"loss": LOSSES, "miner": MINERS}
+    if name:
+        found = [(kind, rows[name]) for kind, rows in tables.items() if name in rows]
+        if not found:
+            raise UserError(f"losses: no loss or miner {name!r}; {nearest(name, {**LOSSES, **MINERS})}")
+        for kind, entry in found:
+            _print_entry(f"{name}, a {kind}", entry)
+        return
+    for kind, rows in tables.items():
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), width=min(out.width, 100))
+        table.add_column(f"{kind}, defaults", min_width=max(map(len, rows)), max_width=30)
+        table.add_column("in words, paper")
+        if kind == "loss":
+            table.add_column("similarity, negatives", no_wrap=True)
+        for row, entry in rows.items():
+            defaults = ", ".join(f"{key}={value:g}" for key, value in entry.parameters.items())
+            reads = (f"{entry.similarity.replace('_', ' ')}\n[dim]{_negatives(entry)}[/]",) if kind == "loss" else ()
+            words = f"{_plain(entry.formula)}\n[dim]{_plain(entry.paper)}[/]"
+            table.add_row(f"[bold]{row}[/]\n[dim]{defaults}[/]", words, *reads)
+        out.print(table, "")
+    out.print("qpairs losses NAME describes one of them.", highlight=False)
+
+
+def _negatives(entry: Any) -> str:
+    """What a loss counts as non-duplicates."""
+    if entry.positives_only:
+        return "none"
+    if entry.prototypes:
+        return "prototypes"
+    return "labelled, in-batch" if entry.in_batch else "labelled"
+
+
+def _print_entry(title: str, entry: Any) -> None:
+    """The docstring of a row's function: its paragraphs, then the parameters as a table."""
+    from qpairs.prototypes import Prototypes
+
+    paragraphs, meanings = _docstring(entry.function)
+    meanings = {**_docstring(Prototypes.__init__)[1], **meanings}
+    out.print(f"[bold]{title}[/]  [dim]{_plain(entry.paper)}[/]\n", highlight=False)
+    for paragraph in paragraphs:
+        out.print(f"{_plain(paragraph)}\n", highlight=False, width=min(out.width, 100))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for key, default in entry.parameters.items():
+        table.add_row(f"[bold]{key}={default:g}[/]", _plain(meanings.get(key, "")))
+    out.print(table, width=min(out.width, 100))
+
+
+def _docstring(function: Callable[..., Any]) -> tuple[list[str], dict[str, str]]:
+    """The paragraphs of a docstring, and what it says of each argument."""
+    text, _, arguments = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")
+    return text.strip().split("\n\n"), dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE))
 
 
 @app.command()

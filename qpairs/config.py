@@ -15,9 +15,13 @@ from typing import Any
 
 from qpairs.faults import UserError, nearest
 
-PRECISIONS = ("auto", "fp32", "bf16")
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
-REPORTERS = ("none", "tensorboard", "wandb", "trackio")
+CHOICES = {
+    "precision": ("auto", "fp32", "bf16"),
+    "report_to": ("none", "tensorboard", "wandb", "trackio"),
+    "sampler": ("pairs", "triplets", "groups"),
+    "score": ("cosine", "head"),
+}
 
 
 def _option(default: Any, about: str) -> Any:
@@ -42,16 +46,30 @@ class Config:
     skip_bad_rows: bool = _option(False, "Leave broken rows out and count them, instead of stopping at the first.")
     validation_fraction: float = _option(0.1, "Share of the data for validation, where no part is named.")
     test_fraction: float = _option(0.1, "Share of the data for the test, where no part is named.")
-    encoder: str = _option("minilm", "minilm, lstm, cnn, static, tiny, a Hub id, or a folder.")
+    encoder: str = _option("minilm", "minilm, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
     vectors: str = _option("", "Word vectors that lstm, cnn and static start from: glove, or a GloVe text file.")
+    share_vectors: bool = _option(False, "Let two towers of words share their word vectors.")
+    symmetric: bool = _option(True, "Two towers: score both directions and take the mean; or first against second.")
     max_length: int = _option(64, "Tokens of a question that are read; the rest is cut off.")
     loss: str = _option(
         "2*online_contrastive + logistic",
         "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
     )
+    score: str = _option("cosine", "What the verdict reads: cosine, or head, the classifier that pair_softmax trains.")
+    miner: str = _option("everything", "Which pairs of a batch the loss sees: a miner, with parameters if need be.")
+    sampler: str = _option(
+        "pairs",
+        "What meets in a batch: pairs; triplets (with negatives mined before each epoch); groups of duplicates.",
+    )
+    group_size: int = _option(4, "groups: questions of one component in a batch, at most.")
+    mined: int = _option(1, "triplets: negatives mined for each duplicate pair.")
+    relative_margin: float = _option(0.05, "triplets: distance of mined negatives from the positive, a share of it.")
     dropout: float = _option(0.1, "Dropout inside the encoder while it is trained.")
     word_dropout: float = _option(0.0, "Share of the tokens that are hidden from the encoder while it is trained.")
     epochs: float = _option(1.0, "Passes over the training pairs.")
+    budget_minutes: float = _option(
+        0.0, "Stop training after so long, the learning rate falling by the clock; 0: no limit."
+    )
     batch_size: int = _option(64, "Pairs in a batch.")
     learning_rate: float | None = _option(None, "Highest learning rate of AdamW; without it, the encoder's own.")
     weight_decay: float = _option(0.01, "Weight decay of AdamW (not on biases and norms).")
@@ -71,6 +89,10 @@ class Config:
             "dropout": 0 <= self.dropout < 1,
             "word_dropout": 0 <= self.word_dropout < 1,
             "epochs": self.epochs > 0,
+            "budget_minutes": self.budget_minutes >= 0,
+            "group_size": self.group_size >= 2,
+            "mined": self.mined >= 1,
+            "relative_margin": -1 <= self.relative_margin < 1,
             "batch_size": self.batch_size >= 2,
             "max_length": 4 <= self.max_length <= 512,
             "learning_rate": self.learning_rate is None or self.learning_rate > 0,
@@ -88,7 +110,7 @@ class Config:
         for name, fits in ranges.items():
             if not fits:
                 raise UserError(f"{name}: {getattr(self, name)!r} is out of range ({HELP[name]})")
-        for name, options in (("precision", PRECISIONS), ("report_to", REPORTERS)):
+        for name, options in CHOICES.items():
             if getattr(self, name) not in options:
                 raise UserError(f"{name}: unknown {getattr(self, name)!r}; {nearest(getattr(self, name), options)}")
 

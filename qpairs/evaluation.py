@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from qpairs import metrics
 from qpairs.checkpoint import Checkpoint, Reference, load_checkpoint
-from qpairs.encoders import embed, token_ids
+from qpairs.encoders import embed, token_ids, towers
 from qpairs.faults import UserError
 from qpairs.pairs import Pairs, load_pairs
+from qpairs.relations import Score
 from qpairs.splits import duplicate_components, question_components
 
 log = logging.getLogger(__name__)
 
+SCORED = 65_536  # pairs at a time
 RETRIEVAL_LIMIT = 50_000  # questions; the retrieval scores compare all with all
 SHIFTED = 0.15  # Kolmogorov-Smirnov distance from which on the old threshold should not be trusted
 LENGTHS = ((0, 8, "up to 8 words"), (8, 15, "9 to 15 words"), (15, 10**9, "over 15 words"))
@@ -131,11 +134,29 @@ def need_both_labels(pairs: Pairs, where: str) -> None:
         raise UserError(f"{where}: all {len(pairs)} pairs are {kind}; pairs of both labels are needed")
 
 
-def score_pairs(encoder: SentenceTransformer, pairs: Pairs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Similarities (n_pairs,) of the pairs, and embeddings (n_questions, d) of their questions, each encoded once."""
-    embeddings = embed(encoder, token_ids(encoder, pairs.questions))
-    scores = np.einsum("nd,nd->n", embeddings[pairs.left], embeddings[pairs.right])
-    return np.clip(scores, -1, 1).astype(np.float32), embeddings
+Tables = tuple[NDArray[np.float32], NDArray[np.float32]]  # (n_questions, d) as first questions, and as second ones
+
+
+def score_pairs(
+    encoder: SentenceTransformer, pairs: Pairs, score: Score | None = None
+) -> tuple[NDArray[np.float32], Tables]:
+    """Scores (n_pairs,) of the pairs, and the embeddings of their questions, each encoded once by each tower.
+
+    Args:
+        encoder: one tower or two.
+        pairs: labelled or not.
+        score: what is read of the embeddings; without it, the cosine.
+    """
+    query, document = towers(encoder)
+    rows = embed(query, token_ids(query, pairs.questions))
+    columns = rows if document is query else embed(document, token_ids(document, pairs.questions))
+    first = torch.from_numpy(rows)
+    second = first if columns is rows else torch.from_numpy(columns)
+    ends = zip(*(torch.split(torch.from_numpy(side), SCORED) for side in (pairs.left, pairs.right)), strict=True)
+    with torch.inference_mode():
+        found = [(score or Score())(first, second, left, right) for left, right in ends]
+    scores = torch.cat([torch.empty(0), *found]).clamp(-1, 1).numpy()
+    return scores, (rows, columns)
 
 
 def tfidf_scores(pairs: Pairs) -> NDArray[np.float32]:
@@ -167,15 +188,14 @@ def evaluate(
     """
     checkpoint, pairs = as_checkpoint(model), as_pairs(data)
     need_both_labels(pairs, "evaluate")
-    scores, embeddings = score_pairs(checkpoint.encoder, pairs)
-    return report(checkpoint, pairs, scores, embeddings, seed=seed)
+    return report(checkpoint, pairs, *score_pairs(checkpoint.encoder, pairs, checkpoint.score), seed=seed)
 
 
 def report(
     checkpoint: Checkpoint,
     pairs: Pairs,
     scores: NDArray[np.float32],
-    embeddings: NDArray[np.float32],
+    tables: Tables,
     *,
     seed: int = 0,
 ) -> Report:
@@ -185,7 +205,7 @@ def report(
         checkpoint: whose threshold and calibration are applied.
         pairs: labelled pairs.
         scores: (n_pairs,) their similarities.
-        embeddings: (n_questions, d) of their question table.
+        tables: embeddings of their questions, from `score_pairs`.
         seed: of the bootstrap.
     """
     threshold, labels = checkpoint.threshold, pairs.labels
@@ -218,7 +238,7 @@ def report(
         shift=Shift(distance.statistic, distance.p_value, distance.p_value < 0.001 and distance.statistic > SHIFTED),
         baselines=baselines(pairs, checkpoint.tfidf_threshold),
         slices=slices(pairs, scores, threshold),
-        retrieval=retrieval(pairs, embeddings),
+        retrieval=retrieval(pairs, tables, checkpoint.config.symmetric),
         scores=scores,
         labels=labels,
     )
@@ -261,14 +281,27 @@ def slices(pairs: Pairs, scores: NDArray[np.float32], threshold: float) -> list[
     return result
 
 
-def retrieval(pairs: Pairs, embeddings: NDArray[np.float32]) -> dict[str, float]:
-    """Search for the duplicates of each question among all others, and mining of all; empty for too many questions."""
-    component = duplicate_components(pairs)
-    if len(pairs.questions) > RETRIEVAL_LIMIT:
-        log.info("retrieval scores are left out: %d questions, more than %d", len(pairs.questions), RETRIEVAL_LIMIT)
+def retrieval(pairs: Pairs, tables: Tables, symmetric: bool = True) -> dict[str, float]:
+    """Search for the duplicates of each question among all others, and mining of all, by cosine.
+
+    Empty for too many questions, and where the sides are of different kinds.
+
+    Args:
+        pairs: labelled pairs.
+        tables: embeddings of their questions, from `score_pairs`.
+        symmetric: whether any question may be a query, and be found.
+    """
+    if len(pairs.questions) > RETRIEVAL_LIMIT or not symmetric:
+        log.info("retrieval scores are left out: %d questions, symmetric: %s", len(pairs.questions), symmetric)
         return {}
-    found = metrics.retrieval_scores(embeddings, component)
-    return {**found, "mining_average_precision": metrics.mining_average_precision(embeddings, component)}
+    rows, columns = tables
+    if columns is not rows:  # the inner product of these is the mean of both directions
+        rows, columns = (np.concatenate(both, axis=1) / np.float32(np.sqrt(2)) for both in (tables, tables[::-1]))
+    component = duplicate_components(pairs)
+    return {
+        **metrics.retrieval_scores(rows, component, others=columns),
+        "mining_average_precision": metrics.mining_average_precision(rows, component, others=columns),
+    }
 
 
 def cross_fitted(
@@ -308,7 +341,7 @@ class Verdicts:
 def predict(model: Checkpoint | str | Path, pairs: Pairs) -> Verdicts:
     """The verdict on each pair at the checkpoint's threshold; labels are not read."""
     checkpoint = as_checkpoint(model)
-    scores, _ = score_pairs(checkpoint.encoder, pairs)
+    scores, _ = score_pairs(checkpoint.encoder, pairs, checkpoint.score)
     return Verdicts(scores, checkpoint.calibration.probability(scores), scores >= checkpoint.threshold)
 
 
@@ -347,7 +380,7 @@ def calibrate(model: Checkpoint | str | Path, data: Pairs | str | Path | Sequenc
     """
     old, pairs = as_checkpoint(model), as_pairs(data)
     need_both_labels(pairs, "calibrate")
-    scores, _ = score_pairs(old.encoder, pairs)
+    scores, _ = score_pairs(old.encoder, pairs, old.score)
     labels, groups = pairs.labels, question_components(pairs)[pairs.left]
     new = dataclasses.replace(
         old,

@@ -378,6 +378,18 @@ def _percentiles(values: Floats, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _resampled(counts: Ints, samples: int, seed: int) -> Ints:
+    """Sums (samples, k) of the counts (groups, k) of as many groups as there are, drawn with replacement.
+
+    Groups of equal counts are alike, so a resample is one multinomial draw over the kinds of group.
+    """
+    kinds, members = np.unique(counts, axis=0, return_counts=True)  # (kinds, k), (kinds,)
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // (8 * len(kinds)))
+    sizes = [min(rows, samples - start) for start in range(0, samples, rows)]
+    return np.concatenate([rng.multinomial(len(counts), members / len(counts), size) @ kinds for size in sizes])
+
+
 def bootstrap_interval(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -391,8 +403,7 @@ def bootstrap_interval(
     """Percentile intervals of f1, precision, recall and accuracy at a fixed threshold.
 
     Whole groups are drawn with replacement, as many as there are (cluster bootstrap; Field and Welsh, 2007), since
-    pairs that share questions are not independent. Groups of equal counts are alike, so a resample is one
-    multinomial draw over the kinds of group. Undefined ratios count as 0, as in `Confusion`.
+    pairs that share questions are not independent. Undefined ratios count as 0, as in `Confusion`.
 
     Args:
         scores: (n,) similarities.
@@ -408,12 +419,7 @@ def bootstrap_interval(
     answer = values >= threshold
     masks = (answer & duplicate, answer & ~duplicate, ~answer & duplicate, ~answer & ~duplicate)
     counts = np.stack([np.bincount(index[mask], minlength=number) for mask in masks], axis=1)  # (groups, 4)
-    kinds, members = np.unique(counts, axis=0, return_counts=True)  # (kinds, 4), (kinds,)
-    rng = np.random.default_rng(seed)
-    rows = max(1, _BLOCK // (8 * len(kinds)))
-    sizes = [min(rows, samples - start) for start in range(0, samples, rows)]
-    drawn = np.concatenate([rng.multinomial(number, members / number, size) @ kinds for size in sizes])  # (samples, 4)
-    tp, fp, fn, tn = drawn.T
+    tp, fp, fn, tn = _resampled(counts, samples, seed).T
     resampled = {
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
         "precision": _ratio(tp, tp + fp),
@@ -421,6 +427,60 @@ def bootstrap_interval(
         "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
     }
     return {name: _percentiles(ratio, level) for name, ratio in resampled.items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_difference(
+    answers: ArrayLike,
+    others: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike,
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """By how much the F1 of answers exceeds that of others on the same pairs, each a mean over runs.
+
+    Both are resampled together, in whole groups as in `bootstrap_interval` (paired bootstrap; Efron and Tibshirani,
+    1993, chapter 8): what makes a pair hard for both cancels out. The interval speaks of the choice of pairs; how far
+    runs of other seeds differ is not in it.
+
+    Args:
+        answers: (runs, n) 0 or 1, what each run says of the pairs.
+        others: (other runs, n) 0 or 1.
+        labels: (n,) 0 or 1.
+        groups: (n,) integers, the component of each pair.
+        samples: number of resamples.
+        level: coverage of the interval.
+        seed: of the draws.
+    """
+    duplicate, sides = _binary(labels), [np.asarray(side, dtype=bool) for side in (answers, others)]
+    index, number = _grouped(groups, len(duplicate), samples, level)
+    for side in sides:
+        if side.ndim != 2 or side.shape[1] != len(duplicate) or not len(side):
+            raise ValueError(f"answers must be of shape (runs, {len(duplicate)}), not {side.shape}")
+    runs = np.concatenate(sides)  # (r, n)
+    masks = np.concatenate([runs & duplicate, runs, duplicate[None]])  # (2r + 1, n)
+    counts = np.stack([np.bincount(index[mask], minlength=number) for mask in masks], axis=1)  # (groups, 2r + 1)
+    drawn = np.concatenate([counts.sum(axis=0, keepdims=True), _resampled(counts, samples, seed)])
+    tp, answered, relevant = np.split(drawn, [len(runs), 2 * len(runs)], axis=1)
+    f1 = _ratio(2 * tp, answered + relevant)  # (1 + samples, r), the first of the pairs as they are
+    differences = f1[:, : len(sides[0])].mean(axis=1) - f1[:, len(sides[0]) :].mean(axis=1)
+    return Difference(float(differences[0]), *_percentiles(differences[1:], level))
 
 
 def average_precision_interval(
@@ -536,16 +596,21 @@ def _kolmogorov(x: float) -> float:
 # ---------------------------------------------------------------------- retrieval
 
 
-def _table(embeddings: ArrayLike, component: ArrayLike) -> tuple[NDArray[np.float32], Ints, Ints]:
-    """Embeddings ordered by component, so that each is a run of rows; its start and size for every row.
+Tables = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def _tables(embeddings: ArrayLike, component: ArrayLike, others: ArrayLike | None) -> tuple[Tables, Ints, Ints]:
+    """Both sides' embeddings ordered by component, so that each is a run of rows; its start and size for every row.
 
     Returns:
-        embeddings (n, d); start (n,), size (n,) of the run, size 1 for questions without component.
+        embeddings (n, d) of the questions as queries, and as what is found; start (n,), size (n,) of the run, size 1
+        for questions without component.
     """
     table, group = np.asarray(embeddings, dtype=np.float32), np.asarray(component)
-    if table.ndim != 2 or group.shape != table.shape[:1]:
+    found = table if others is None else np.asarray(others, dtype=np.float32)
+    if table.ndim != 2 or group.shape != table.shape[:1] or found.shape != table.shape:
         raise ValueError(f"embeddings (n, d) and component (n,) do not fit: {table.shape} and {group.shape}")
-    if not np.isfinite(table).all():
+    if not (np.isfinite(table).all() and np.isfinite(found).all()):
         raise ValueError("embeddings contain NaN or infinity")
     alone = group < 0
     group = np.where(alone, group.max(initial=-1) + 1 + np.cumsum(alone), group)
@@ -553,7 +618,7 @@ def _table(embeddings: ArrayLike, component: ArrayLike) -> tuple[NDArray[np.floa
     _, start, index, size = np.unique(group[order], return_index=True, return_inverse=True, return_counts=True)
     if not (size > 1).any():
         raise ValueError("no question of the table has a duplicate: nothing can be retrieved")
-    return table[order], start[index].astype(np.int64), size[index].astype(np.int64)
+    return (table[order], found[order]), start[index].astype(np.int64), size[index].astype(np.int64)
 
 
 def _cosines(rows: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -570,7 +635,9 @@ def _greatest(similarity: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     return np.sort(kept, axis=1)[:, ::-1]
 
 
-def retrieval_scores(embeddings: ArrayLike, component: ArrayLike, *, chunk: int = 1024) -> dict[str, float]:
+def retrieval_scores(
+    embeddings: ArrayLike, component: ArrayLike, *, others: ArrayLike | None = None, chunk: int = 1024
+) -> dict[str, float]:
     """Search in the question table: each question that has a duplicate against all other questions.
 
     Recall at k is |duplicates among the first k| / |duplicates|, the standard definition: it cannot reach 1 for a
@@ -581,25 +648,26 @@ def retrieval_scores(embeddings: ArrayLike, component: ArrayLike, *, chunk: int 
     Args:
         embeddings: (n, d) unit vectors.
         component: (n,) duplicate component of each question; negative, or a component of one, means no duplicates.
+        others: (n, d) embeddings of the same questions as what is searched, where a second tower makes them.
         chunk: queries at a time at most; fewer where the table is long, so that memory stays flat.
 
     Returns:
         mrr_at_10, recall_at_1, recall_at_5, recall_at_10.
     """
-    table, start, size = _table(embeddings, component)
+    tables, start, size = _tables(embeddings, component, others)
     queries = np.flatnonzero(size > 1)
-    step = max(1, min(chunk, _BLOCK // len(table)))
+    step = max(1, min(chunk, _BLOCK // len(size)))
     ranks = np.concatenate(
-        [_ranks(table, start, size, queries[begin : begin + step]) for begin in range(0, len(queries), step)]
+        [_ranks(tables, start, size, queries[begin : begin + step]) for begin in range(0, len(queries), step)]
     )  # (queries, 10)
     duplicates = size[queries] - 1
     recall = {f"recall_at_{k}": float(((ranks <= k).sum(axis=1) / duplicates).mean()) for k in (1, 5, 10)}
     return {"mrr_at_10": float(np.where(ranks[:, 0] <= 10, 1 / ranks[:, 0], 0.0).mean()), **recall}
 
 
-def _ranks(table: NDArray[np.float32], start: Ints, size: Ints, query: Ints) -> Floats:
+def _ranks(tables: Tables, start: Ints, size: Ints, query: Ints) -> Floats:
     """Pessimistic ranks of the 10 best duplicates of each query, (q, 10): exact up to 10, beyond it merely greater."""
-    similarity = _cosines(table[query], table)  # (q, n)
+    similarity = _cosines(tables[0][query], tables[1])  # (q, n)
     run = start[query, None] + np.arange(size[query].max())  # (q, largest component)
     outside = (run >= (start + size)[query, None]) | (run == query[:, None])
     run = np.where(outside, query[:, None], run)
@@ -614,7 +682,12 @@ def _ranks(table: NDArray[np.float32], start: Ints, size: Ints, query: Ints) -> 
 
 
 def mining_average_precision(
-    embeddings: ArrayLike, component: ArrayLike, *, max_pairs: int | None = None, chunk: int = 1024
+    embeddings: ArrayLike,
+    component: ArrayLike,
+    *,
+    others: ArrayLike | None = None,
+    max_pairs: int | None = None,
+    chunk: int = 1024,
 ) -> float:
     """Average precision of finding the duplicates of a question table: all pairs of it, ranked by cosine.
 
@@ -624,15 +697,16 @@ def mining_average_precision(
     Args:
         embeddings: (n, d) unit vectors.
         component: (n,) duplicate component of each question; negative means no duplicates.
+        others: (n, d) embeddings as the second of a pair, such that their product with the first ones is symmetric.
         max_pairs: pairs kept.
         chunk: rows at a time at most; fewer where the table is long, so that memory stays flat.
     """
-    table, start, size = _table(embeddings, component)
-    kept = 10 * len(table) if max_pairs is None else max_pairs
+    tables, start, size = _tables(embeddings, component, others)
+    kept = 10 * len(size) if max_pairs is None else max_pairs
     if kept < 1:
         raise ValueError(f"max_pairs must be at least 1, not {kept}")
     values, relevant, floor = np.empty(0, dtype=np.float32), np.empty(0, dtype=bool), np.float32(-np.inf)
-    for similarity, same in _pair_blocks(table, start, size, chunk):
+    for similarity, same in _pair_blocks(tables, start, size, chunk):
         above = similarity > floor
         values, relevant = np.append(values, similarity[above]), np.append(relevant, same[above])
         if len(values) > kept:
@@ -646,14 +720,12 @@ def mining_average_precision(
     return _average_precision(tp, answered, total)
 
 
-def _pair_blocks(
-    table: NDArray[np.float32], start: Ints, size: Ints, chunk: int
-) -> Iterator[tuple[NDArray[np.float32], Bools]]:
+def _pair_blocks(tables: Tables, start: Ints, size: Ints, chunk: int) -> Iterator[tuple[NDArray[np.float32], Bools]]:
     """Cosine, and whether it is a duplicate, of every pair of rows once; in blocks of bounded length."""
-    n = len(table)
+    n = len(size)
     step = max(1, min(chunk, _BLOCK // n))
     for begin in range(0, n, step):
         rows = np.arange(begin, min(begin + step, n))
         later = np.arange(begin, n) > rows[:, None]  # (rows, n - begin)
         same = np.arange(begin, n) < (start + size)[rows, None]  # rows of a component are neighbours
-        yield _cosines(table[rows], table[begin:])[later], same[later]
+        yield _cosines(tables[0][rows], tables[1][begin:])[later], same[later]

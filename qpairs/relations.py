@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,18 @@ class Relation:
     Attributes:
         positive: (n, m) bool, known duplicates.
         negative: (n, m) bool, known non-duplicates, and assumed ones where the objective assumes them.
+        rows: (n,) int64, the row of `sim` that each row of the masks speaks of, where a miner has picked them; None
+            where row i speaks of row i.
     """
 
     positive: Tensor
     negative: Tensor
+    rows: Tensor | None = None
+
+
+def rows_of(sim: Tensor, relation: Relation) -> Tensor:
+    """The rows of `sim` (n, m) that the rows of a relation speak of."""
+    return sim if relation.rows is None else sim[relation.rows]
 
 
 @dataclass(frozen=True)
@@ -110,19 +118,96 @@ def _labelled(graph: LabelGraph, rows: Tensor, columns: Tensor) -> Tensor:
     return labelled[inverse]
 
 
+def dot(rows: Tensor, columns: Tensor) -> Tensor:
+    """Inner product (..., n, m) of embeddings rows (..., n, d) and columns (..., m, d)."""
+    return rows @ columns.mT
+
+
 def cosine(rows: Tensor, columns: Tensor) -> Tensor:
-    """Cosine similarity (n, m) of unit embeddings rows (n, d) and columns (m, d)."""
-    return rows @ columns.T
+    """Cosine similarity (..., n, m) of unit embeddings rows (..., n, d) and columns (..., m, d)."""
+    return rows @ columns.mT
+
+
+def squared_euclidean(rows: Tensor, columns: Tensor) -> Tensor:
+    """Minus the squared Euclidean distance (..., n, m) of embeddings rows (..., n, d) and columns (..., m, d)."""
+    lengths = rows.square().sum(-1)[..., :, None] + columns.square().sum(-1)[..., None, :]  # (..., n, m)
+    return 2 * rows @ columns.mT - lengths
 
 
 def euclidean(rows: Tensor, columns: Tensor) -> Tensor:
-    """Minus the Euclidean distance (n, m) of embeddings rows (n, d) and columns (m, d).
+    """Minus the Euclidean distance (..., n, m) of embeddings rows (..., n, d) and columns (..., m, d).
 
     The gradient at distance zero, where there is none, is zero. Rounding hides distances below about 5e-4.
     """
-    squared = rows.square().sum(1)[:, None] + columns.square().sum(1)[None] - 2 * rows @ columns.T  # (n, m)
+    squared = -squared_euclidean(rows, columns)  # (..., n, m)
     apart = squared > 1e-12
     return -torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
 
 
-SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine, "euclidean": euclidean}
+SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": cosine,
+    "dot": dot,
+    "euclidean": euclidean,
+    "squared_euclidean": squared_euclidean,
+}
+
+
+class PairHead(nn.Module):
+    """A learned similarity: the logit of a linear classifier on (u, v, |u - v|, u * v).
+
+    Reimers & Gurevych 2019, section 3 (without u * v); Conneau et al. 2017, section 3.1. It starts as a logistic
+    verdict on the cosine, so that it is of use before it has learned.
+    """
+
+    def __init__(self, dimension: int, scale: float = 20.0, threshold: float = 0.75) -> None:
+        """Starts as scale (cosine - threshold) of unit embeddings of `dimension`."""
+        super().__init__()
+        weight = torch.zeros(4, dimension)  # of u, v, |u - v| and u * v
+        weight[3] = scale
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.tensor(-scale * threshold))
+
+    def forward(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Logits (..., n, m) of embeddings rows (..., n, d) and columns (..., m, d); needs n x m x d memory."""
+        first, second, apart, product = self.weight.unbind()
+        gaps = (rows[..., :, None, :] - columns[..., None, :, :]).abs() @ apart  # (..., n, m)
+        ends = (rows @ first)[..., :, None] + (columns @ second)[..., None, :]  # (..., n, m)
+        return dot(rows * product, columns) + gaps + ends + self.bias
+
+    def probability(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Probabilities (k,) that the questions of embeddings rows (k, d) and columns (k, d) are duplicates."""
+        logits: Tensor = self(rows[:, None], columns[:, None])[:, 0, 0]
+        return torch.sigmoid(logits.double()).float()
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a verdict on a pair reads: the cosine, or the probability of a head.
+
+    Attributes:
+        head: the classifier; None: the cosine.
+        symmetric: whether the score is the mean of both directions, where they differ: two towers, or a head.
+    """
+
+    head: PairHead | None = None
+    symmetric: bool = True
+
+    def __call__(self, rows: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Scores (k,) of pairs.
+
+        Args:
+            rows: (n, d) unit embeddings of questions as first ones.
+            columns: (m, d) unit embeddings of questions as second ones; `rows` itself where there is one tower.
+            left: (k,) row of each pair's first question.
+            right: (k,) column of its second one.
+        """
+        score = self._one_way(rows[left], columns[right])
+        if self.symmetric and (self.head is not None or columns is not rows):
+            score = (score + self._one_way(rows[right], columns[left])) / 2
+        return score
+
+    def _one_way(self, first: Tensor, second: Tensor) -> Tensor:
+        """Scores (k,) of embeddings first (k, d) against second (k, d)."""
+        if self.head is not None:
+            return self.head.probability(first, second)
+        return (first * second).sum(1)

@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
@@ -29,15 +32,17 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
 
 from qpairs import metrics
-from qpairs.batches import Batches, in_order, pair_sampler
+from qpairs.batches import Batches, Feed, graph_of, group_sampler, in_order, pair_sampler, triplet_sampler
 from qpairs.checkpoint import Checkpoint, Reference, check_output, save_checkpoint
 from qpairs.config import Config, config_from, read_toml, to_dict, to_toml
-from qpairs.encoders import build_encoder, features, token_ids, word_dropout
+from qpairs.encoders import build_encoder, embed, features, token_ids, tower_names, towers, word_dropout
 from qpairs.evaluation import cross_fitted, need_both_labels, report, score_pairs, tfidf_scores
 from qpairs.faults import UserError
-from qpairs.losses import Objective, objective
+from qpairs.miners import miner
+from qpairs.mining import nearest_negatives
+from qpairs.objectives import Objective, objective
 from qpairs.pairs import Pairs, load_pairs
-from qpairs.relations import Knowledge
+from qpairs.relations import Knowledge, PairHead, Score
 from qpairs.splits import fingerprint, leak, question_components, split_pairs
 
 log = logging.getLogger(__name__)
@@ -45,6 +50,7 @@ log = logging.getLogger(__name__)
 LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
 FINE_TUNING_RATE = 5e-5  # for encoders that come trained
 VALIDATION_LIMIT = 4096  # pairs of validation that are looked at during training; the threshold is chosen on all
+HEAD_RATE = 1e-2  # of a head on pairs
 COMPLETE = "complete"  # marks a state folder whose every file is written
 
 
@@ -110,11 +116,16 @@ def load_parts(config: Config) -> Parts:
 
 
 class PairModel(nn.Module):
-    """An encoder and an objective as one module that the Trainer can call."""
+    """An encoder, an objective and what it learns besides, as one module that the Trainer can call."""
 
-    def __init__(self, encoder: SentenceTransformer, objective: Objective) -> None:
+    def __init__(
+        self, encoder: SentenceTransformer, objective: Objective, learned: nn.ModuleDict, score: Score
+    ) -> None:
         super().__init__()
-        self.encoder, self.objective = encoder, objective
+        self.encoder, self.objective, self.learned, self.score = encoder, objective, learned, score
+        self.towers = towers(encoder)  # a tuple, so that the parameters are registered once, under the encoder
+        self.register_state_dict_post_hook(_leave_twins_out)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_put_twins_in)  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -122,30 +133,57 @@ class PairModel(nn.Module):
         left: Tensor,
         right: Tensor,
         labels: Tensor,
+        component: Tensor,
         positive: Tensor,
         labelled: Tensor,
         strangers: Tensor,
+        column_features: list[dict[str, Tensor]] | None = None,
+        column_component: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The loss of a batch of n questions, and the similarity of its pairs.
+        """The loss of a batch of n questions, and the score of its pairs.
 
         Args:
-            features: inputs of the encoder in chunks, together n questions.
-            left: (pairs,) place of each pair's first question among the n.
-            right: (pairs,) place of its second one.
+            features: inputs of the first tower in chunks, together n questions.
+            left: (pairs,) row of each pair's first question.
+            right: (pairs,) column of its second one.
             labels: (pairs,) read by the Trainer alone.
-            positive: (n, n) mask as in `relations.Knowledge`.
-            labelled: (n, n) mask, likewise.
-            strangers: (n, n) mask, likewise.
+            component: (n,) duplicate component of each row, for prototypes.
+            positive: (n, m) mask as in `relations.Knowledge`.
+            labelled: (n, m) mask, likewise.
+            strangers: (n, m) mask, likewise.
+            column_features: inputs of the second tower in chunks, together m questions; without it, columns are rows.
+            column_component: (m,) duplicate component of each of them.
 
         Raises:
             Diverged: the loss is not a finite number.
         """
-        embeddings = torch.cat([self.encoder(chunk)["sentence_embedding"] for chunk in features])  # (n, d)
-        loss = self.objective(embeddings, embeddings, Knowledge(positive, labelled, strangers))
+        rows = torch.cat([self.towers[0](chunk)["sentence_embedding"] for chunk in features])  # (n, d)
+        columns, members = rows, (rows, component)
+        if column_features is not None and column_component is not None:
+            columns = torch.cat([self.towers[1](chunk)["sentence_embedding"] for chunk in column_features])  # (m, d)
+            members = torch.cat([rows, columns]), torch.cat([component, column_component])
+        loss = self.objective(rows, columns, Knowledge(positive, labelled, strangers), members, self.learned)
         if not torch.isfinite(loss):
             raise Diverged
-        scores = (embeddings[left] * embeddings[right]).sum(1)
-        return {"loss": loss, "scores": scores.detach().float()}
+        with torch.no_grad():
+            return {"loss": loss, "scores": self.score(rows.float(), columns.float(), left, right)}
+
+
+def _twins(module: nn.Module) -> dict[str, str]:
+    """Further names of parameters that have several, such as shared word vectors, and their first ones."""
+    first: dict[nn.Parameter, str] = {}
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: first[p] for name, p in named if first.setdefault(p, name) != name}
+
+
+def _leave_twins_out(module: nn.Module, state: dict[str, Tensor], prefix: str, *metadata: Any) -> None:
+    for name in _twins(module):  # safetensors takes no tensor twice
+        del state[prefix + name]
+
+
+def _put_twins_in(module: nn.Module, state: dict[str, Tensor], prefix: str, *details: Any) -> None:
+    for name, first in _twins(module).items():
+        state.setdefault(prefix + name, state[prefix + first])
 
 
 class Diverged(ArithmeticError):
@@ -197,8 +235,11 @@ class _Observer(TrainerCallback):  # the Trainer's own seam: it calls every even
         self._tell(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == state.max_steps:
+        start, budget = self.start or (time.monotonic(), 0), self.config.budget_minutes * 60
+        late = budget > 0 and time.monotonic() - start[0] > budget
+        if late or state.global_step == state.max_steps:
             control.should_evaluate = control.should_save = True
+            control.should_training_stop = control.should_training_stop or late
         self._tell(state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -267,6 +308,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    parts: Parts | None = None,
     **options: Any,
 ) -> Checkpoint:
     """Trains an encoder on question pairs, chooses the threshold on validation, judges it on the test part, and saves.
@@ -279,6 +321,7 @@ def train(
         resume: go on with the interrupted run of `output`; its config is kept, and need not be given again.
         overwrite: replace the checkpoint, and the unfinished run, of `output`.
         on_progress: called at every step.
+        parts: the data, where it is loaded already; without it, that of the config.
         options: fields of `Config`, over those of `config`.
 
     Returns:
@@ -296,20 +339,21 @@ def train(
     output = Path(config.output) if config.output else default_output(config)
     partial = partial_of(output)
     config = _stored_config(partial, asked) if resume else dataclasses.replace(config, output=str(output))
-    goal = objective(config.loss)
+    goal = _goal(config)
     _check_reporter(config.report_to)
     check_output(output, overwrite=overwrite)
     if partial.exists() and not (resume or overwrite):
         raise UserError(
             f"{partial}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite"
         )
-    parts = load_parts(config)
+    parts = parts or load_parts(config)
     fresh_encoder = build_encoder(
         config.encoder,
         vectors=config.vectors,
         texts=parts.train.questions,
         max_length=config.max_length,
         seed=config.seed,
+        share_vectors=config.share_vectors,
     )
     with _only_one(partial):
         if not resume:
@@ -321,16 +365,32 @@ def train(
                 f"{partial}: the data has changed since the run was interrupted; start anew with --overwrite"
             )
         try:
-            encoder, history, diverged = _fit(config, parts, fresh_encoder, goal, partial, on_progress)
+            encoder, head, history, diverged = _fit(config, parts, fresh_encoder, goal, partial, on_progress)
         except KeyboardInterrupt:
             log.warning("interrupted; go on with: qpairs train --resume --output %s", output)
             raise
-        checkpoint = judge(encoder, config, parts, history)
+        checkpoint = judge(encoder, config, parts, history, head)
         save_checkpoint(checkpoint, output, overwrite=overwrite)
     shutil.rmtree(partial, ignore_errors=True)
     if diverged:
         raise UserError(f"{diverged}; the last good state is saved in {output}; lower --learning-rate")
     return checkpoint
+
+
+def _goal(config: Config) -> Objective:
+    """The objective of a config.
+
+    Raises:
+        UserError: no such loss or miner, or options that do not go together.
+    """
+    goal = objective(config.loss)
+    if config.miner != "everything":
+        goal = dataclasses.replace(goal, miner=miner(config.miner))
+    if config.score == "head" and not goal.has_head:
+        raise UserError(f"score: head needs the loss pair_softmax, which {config.loss!r} does not have")
+    if not config.symmetric and config.sampler == "groups":
+        raise UserError("sampler: groups meet regardless of side; use pairs or triplets with --no-symmetric")
+    return goal
 
 
 def _check_reporter(name: str) -> None:
@@ -385,15 +445,18 @@ def _fit(
     goal: Objective,
     partial: Path,
     on_progress: Callable[[Progress], None] | None,
-) -> tuple[SentenceTransformer, list[dict[str, Any]], str]:
-    """Trains; returns the encoder at its best state, the history, and what went wrong where the loss diverged."""
+) -> tuple[SentenceTransformer, PairHead | None, list[dict[str, Any]], str]:
+    """Trains; returns encoder and head at their best state, the history, and what went wrong if the loss diverged."""
     looked_at = parts.validation
     if len(looked_at) > VALIDATION_LIMIT:
         rows = np.random.default_rng(config.seed).choice(len(looked_at), VALIDATION_LIMIT, replace=False)
         looked_at = looked_at.subset(np.sort(rows))
-    chunk = 32 if not torch.cuda.is_available() else 2**20
-    training = _batches(encoder, parts.train, config, chunk, shuffle=True)
-    validation = _batches(encoder, looked_at, config, chunk, shuffle=False)
+    training = _training_batches(encoder, parts.train, config, partial)
+    validation = _in_order(encoder, looked_at, config)
+    n_components = int(training.graph.guard.max()) + 1
+    learned = goal.learned(n_components, encoder.get_embedding_dimension() or 0)
+    head = next((module for module in learned.values() if isinstance(module, PairHead)), None)
+    model = PairModel(encoder, goal, learned, Score(head if config.score == "head" else None, config.symmetric))
     steps_per_epoch = len(training)
     training.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     every = math.ceil(steps_per_epoch / config.evaluations)
@@ -410,7 +473,7 @@ def _fit(
     for module in encoder.modules():
         if isinstance(module, nn.Dropout):
             module.p = config.dropout
-    model = PairModel(encoder, goal)
+    optimizer = _optimizer(model, config)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -419,12 +482,7 @@ def _fit(
             per_device_eval_batch_size=1,
             train_sampling_strategy="sequential",
             max_steps=training.steps,
-            learning_rate=config.learning_rate or LEARNING_RATES.get(config.encoder, FINE_TUNING_RATE),
-            lr_scheduler_type="linear",
-            warmup_steps=math.ceil(config.warmup * training.steps),
-            weight_decay=config.weight_decay,
             max_grad_norm=config.clip,
-            optim="adamw_torch_fused",
             bf16=bf16,
             eval_strategy="steps",
             eval_steps=every,
@@ -448,6 +506,7 @@ def _fit(
         eval_dataset=validation,
         compute_metrics=_validation_scores,
         callbacks=callbacks,
+        optimizers=(optimizer, _schedule(optimizer, config, training.steps)),
     )
     trainer.remove_callback(PrinterCallback)
     diverged = ""
@@ -463,17 +522,105 @@ def _fit(
                 f"{diverged}, before the first evaluation; nothing was saved; lower --learning-rate"
             ) from None
         model.load_state_dict(load_file(whole[-1] / "model.safetensors"))
-    return encoder.to("cpu").float(), _history(trainer.state.log_history, steps_per_epoch), diverged
+    history = _history(trainer.state.log_history, steps_per_epoch)
+    return encoder.to("cpu").float(), model.score.head and model.score.head.to("cpu"), history, diverged
 
 
-def _batches(encoder: SentenceTransformer, pairs: Pairs, config: Config, chunk: int, shuffle: bool) -> Batches:
-    ids = token_ids(encoder, pairs.questions)
-    tokens = np.fromiter(map(len, ids), np.int64, len(ids))
-    longer = np.maximum(tokens[pairs.left], tokens[pairs.right])
-    sampler = pair_sampler(longer, config.batch_size, config.seed) if shuffle else in_order(longer, config.batch_size)
-    noise = word_dropout(encoder, config.word_dropout) if shuffle and config.word_dropout else None
-    feed = functools.partial(features, encoder)
-    return Batches(pairs, ids, feed, sampler, chunk=chunk, noise=noise, seed=config.seed)
+def _optimizer(model: PairModel, config: Config) -> torch.optim.Optimizer:
+    """AdamW; each tower and the head have a rate of their own, and the matrices of the towers alone decay."""
+    seen: set[nn.Parameter] = set()
+    groups: list[dict[str, Any]] = []
+
+    def add(parameters: Iterable[nn.Parameter], rate: float, decay: float) -> None:
+        fresh = [p for p in parameters if p.requires_grad and p not in seen]
+        seen.update(fresh)
+        if fresh:
+            groups.append({"params": fresh, "lr": rate, "weight_decay": decay})
+
+    for name, tower in zip(tower_names(config.encoder), model.towers, strict=False):
+        rate = config.learning_rate or LEARNING_RATES.get(name, FINE_TUNING_RATE)
+        add((p for p in tower.parameters() if p.ndim > 1), rate, config.weight_decay)
+        add(tower.parameters(), rate, 0.0)
+    add(model.learned.parameters(), HEAD_RATE, 0.0)
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: Config, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """A linear rise, then a linear fall to 0: over the steps, or over the budget if that ends earlier."""
+    warmup, budget, start = max(config.warmup, 1 / steps), config.budget_minutes * 60, time.monotonic()
+
+    def factor(step: int) -> float:
+        done = max(step / steps, (time.monotonic() - start) / budget if budget else 0.0)
+        return max(0.0, min(done / warmup, (1 - done) / max(1e-9, 1 - warmup)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _feeds(encoder: SentenceTransformer, pairs: Pairs, hidden: float = 0.0) -> list[Feed]:
+    """What each tower reads of the questions; `hidden` is the share of tokens that are hidden from it."""
+    return [
+        Feed(
+            token_ids(tower, pairs.questions),
+            functools.partial(features, tower),
+            word_dropout(tower, hidden) if hidden else None,
+        )
+        for tower in dict.fromkeys(towers(encoder))
+    ]
+
+
+def _longer(feeds: list[Feed], pairs: Pairs) -> NDArray[np.int64]:
+    """(n_pairs,) tokens of the longer question of each pair."""
+    tokens = np.fromiter(map(len, feeds[0].ids), np.int64, len(feeds[0].ids))
+    return np.maximum(tokens[pairs.left], tokens[pairs.right])
+
+
+def _in_order(encoder: SentenceTransformer, pairs: Pairs, config: Config) -> Batches:
+    """All pairs once, for evaluation."""
+    feeds = _feeds(encoder, pairs)
+    sampler = in_order(_longer(feeds, pairs), config.batch_size)
+    return Batches(pairs, feeds, sampler, sided=not config.symmetric, chunk=_chunk())
+
+
+def _training_batches(encoder: SentenceTransformer, pairs: Pairs, config: Config, partial: Path) -> Batches:
+    """The training pairs as the config's sampler has them meet."""
+    feeds = _feeds(encoder, pairs, config.word_dropout)
+    sampler = pair_sampler(_longer(feeds, pairs), config.batch_size, config.seed)
+    if config.sampler == "groups":
+        questions = 2 * config.batch_size  # as many as in a batch of pairs
+        sampler = group_sampler(graph_of(pairs), questions, min(config.group_size, questions), config.seed)
+    elif config.sampler == "triplets":
+        sampler = triplet_sampler(sampler, functools.partial(_mine, encoder, feeds, pairs, config, partial))
+    return Batches(pairs, feeds, sampler, sided=not config.symmetric, chunk=_chunk(), seed=config.seed)
+
+
+def _chunk() -> int:
+    """Questions that are padded together: a GPU wants one large call, a CPU little padding."""
+    return 2**20 if torch.cuda.is_available() else 32
+
+
+def _mine(
+    encoder: SentenceTransformer, feeds: list[Feed], pairs: Pairs, config: Config, partial: Path, epoch: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The mined negatives of an epoch, kept in a file, so that a run that is resumed inside the epoch has the same."""
+    kept = partial / f"mined-{epoch}.safetensors"
+    if not kept.exists():
+        each = zip(dict.fromkeys(towers(encoder)), feeds, strict=True)
+        embeddings = [embed(tower, feed.ids) for tower, feed in each]
+        negatives = nearest_negatives(
+            pairs,
+            graph_of(pairs).guard.numpy(),
+            embeddings[0],
+            embeddings[-1],
+            count=config.mined,
+            relative_margin=config.relative_margin,
+            candidates=None if config.symmetric else np.unique(pairs.right),
+        )
+        fresh = kept.with_suffix(".new")
+        save_arrays(dict(zip(("rows", "negatives"), negatives, strict=True)), fresh)
+        fresh.replace(kept)
+        log.info("epoch %d: %d negatives mined for %d pairs", epoch, len(negatives[0]), len(pairs))
+    mined = load_arrays(kept)
+    return mined["rows"], mined["negatives"]
 
 
 def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -500,7 +647,13 @@ def _history(logs: list[dict[str, float]], steps_per_epoch: int) -> list[dict[st
     return [row for row in rows if len(row) > 2]
 
 
-def judge(encoder: SentenceTransformer, config: Config, parts: Parts, history: list[dict[str, Any]]) -> Checkpoint:
+def judge(
+    encoder: SentenceTransformer,
+    config: Config,
+    parts: Parts,
+    history: list[dict[str, Any]],
+    head: PairHead | None = None,
+) -> Checkpoint:
     """Chooses threshold and calibration on the validation part and reports on it, and on the test part if there is one.
 
     Args:
@@ -508,11 +661,13 @@ def judge(encoder: SentenceTransformer, config: Config, parts: Parts, history: l
         config: what the run was told.
         parts: its data.
         history: what training reported.
+        head: the classifier that the verdict reads; None: the cosine.
     """
-    pairs = parts.validation
-    scores, embeddings = score_pairs(encoder, pairs)
+    pairs, score = parts.validation, Score(head, config.symmetric)
+    scores, tables = score_pairs(encoder, pairs, score)
     checkpoint = Checkpoint(
         encoder=encoder,
+        head=head,
         threshold=metrics.fit_threshold(scores, pairs.labels),
         calibration=metrics.fit_calibration(scores, pairs.labels),
         reference=Reference(metrics.quantiles(scores), len(scores)),
@@ -522,9 +677,11 @@ def judge(encoder: SentenceTransformer, config: Config, parts: Parts, history: l
         history=history,
     )
     groups = question_components(pairs)[pairs.left]
-    on_validation = report(checkpoint, pairs, scores, embeddings, seed=config.seed).to_dict()
+    on_validation = report(checkpoint, pairs, scores, tables, seed=config.seed).to_dict()
     fair = metrics.confusion(cross_fitted(scores, pairs.labels, groups), pairs.labels, 0.5).f1
     found = {"validation": {**on_validation, "f1_cross_fitted": fair}}
     if parts.test is not None:
-        found["test"] = report(checkpoint, parts.test, *score_pairs(encoder, parts.test), seed=config.seed).to_dict()
+        found["test"] = report(
+            checkpoint, parts.test, *score_pairs(encoder, parts.test, score), seed=config.seed
+        ).to_dict()
     return dataclasses.replace(checkpoint, scores=found)

@@ -2,10 +2,10 @@ import dataclasses
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qpairs.config import HELP, PRECISIONS, REPORTERS, Config, config_from, read_toml, to_dict, to_toml
+from qpairs.config import CHOICES, HELP, Config, config_from, read_toml, to_dict, to_toml
 from qpairs.faults import UserError, nearest
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -22,12 +22,12 @@ CONFIGS = st.builds(
     epochs=st.floats(1e-9, 1e30),
     batch_size=st.integers(2, 10**6),
     learning_rate=st.none() | st.floats(1e-12, 10),
-    precision=st.sampled_from(PRECISIONS),
-    report_to=st.sampled_from(REPORTERS),
+    **{name: st.sampled_from(options) for name, options in CHOICES.items()},
     seed=st.integers(0, 2**32 - 1),
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(CONFIGS)
 def test_toml_and_dict_give_the_same_config_back(tmp_path_factory, config):
     path = tmp_path_factory.getbasetemp() / "run.toml"

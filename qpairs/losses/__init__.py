@@ -6,22 +6,21 @@ themselves.
 
 from __future__ import annotations
 
-import ast
 import inspect
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from qpairs.faults import UserError, nearest
-from qpairs.losses.in_batch import info_nce
-from qpairs.losses.pairwise import contrastive, logistic, online_contrastive
-from qpairs.relations import SIMILARITIES, Knowledge
+from qpairs.losses.in_batch import circle, info_nce, multi_similarity, n_pair, supervised_contrastive
+from qpairs.losses.pairwise import contrastive, cosent, logistic, online_contrastive, pair_softmax
+from qpairs.losses.prototypes import arcface, center, cosface, softmax, sphereface
+from qpairs.losses.triplets import quadruplet, ranking, triplet
+from qpairs.relations import Relation, rows_of
 
-__all__ = ["LOSSES", "Entry", "Objective", "Term", "objective"]
+__all__ = ["LOSSES", "Entry", "pair_weights"]
 
 
 @dataclass(frozen=True)
@@ -30,30 +29,50 @@ class Entry:
 
     Attributes:
         function: (sim, Relation, **parameters) -> scalar.
-        similarity: the similarity that the loss is defined on, a key of `relations.SIMILARITIES`.
+        similarity: the similarity that the loss is defined on: a key of `relations.SIMILARITIES`, or `head`, the logit
+            of a learned `relations.PairHead`.
         paper: where it was published.
         formula: what it computes, in words.
         in_batch: whether unlabelled pairs of different components count as negatives.
         needs_both: whether it sets duplicates against non-duplicates, and is zero where either are missing; if not,
-            each pair counts by itself, and it is zero where there are no pairs at all.
+            what the two kinds cost adds up, and it is zero where there are no pairs at all.
+        by_pair: whether it does not matter in which row or column a pair stands, so that the labelled pairs alone, as
+            a column (pairs, 1), give the same as the whole matrix.
+        positives_only: whether it reads the duplicates alone, so that the others do not matter.
+        monotone: whether it never rises when a duplicate comes closer or another question goes farther.
+        prototypes: whether the columns are learned prototypes, one for each duplicate component.
+        prototype_parameters: those of its `prototypes.Prototypes` and their defaults.
     """
 
     function: Callable[..., Tensor]
-    similarity: Literal["cosine", "euclidean"]
+    similarity: Literal["cosine", "dot", "euclidean", "squared_euclidean", "head"]
     paper: str
     formula: str
     in_batch: bool = False
     needs_both: bool = False
+    by_pair: bool = False
+    positives_only: bool = False
+    monotone: bool = True
+    prototypes: bool = False
+    prototype_parameters: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, float]:
-        """The loss's own parameters and their defaults."""
-        return {name: p.default for name, p in list(inspect.signature(self.function).parameters.items())[2:]}
+        """The parameters of the loss, then those of its prototypes, and their defaults."""
+        own = {name: p.default for name, p in list(inspect.signature(self.function).parameters.items())[2:]}
+        return {**own, **self.prototype_parameters}
 
+
+_SAMPLED: dict[str, float] = {"alpha": 0.5, "sampled": 4096}
 
 LOSSES: dict[str, Entry] = {
+    # over pairs
     "contrastive": Entry(
-        contrastive, "euclidean", "Hadsell, Chopra, LeCun 2006", "d²/2 of duplicates, max(0, margin - d)²/2 of others"
+        contrastive,
+        "euclidean",
+        "Hadsell, Chopra, LeCun 2006",
+        "d²/2 of duplicates, max(0, margin - d)²/2 of others",
+        by_pair=True,
     ),
     "online_contrastive": Entry(
         online_contrastive,
@@ -61,10 +80,72 @@ LOSSES: dict[str, Entry] = {
         "sentence-transformers 2019",
         "d² and max(0, margin - d)² of the hard pairs alone",
         needs_both=True,
+        by_pair=True,
     ),
     "logistic": Entry(
-        logistic, "cosine", "Zhai et al. 2023", "cross-entropy of the verdict sigmoid(scale (sim - threshold))"
+        logistic,
+        "cosine",
+        "Zhai et al. 2023",
+        "cross-entropy of the verdict sigmoid(scale (sim - threshold))",
+        by_pair=True,
     ),
+    "pair_softmax": Entry(
+        pair_softmax,
+        "head",
+        "Reimers & Gurevych 2019",
+        "cross-entropy of a classification head on u, v, |u - v|, u * v",
+        by_pair=True,
+    ),
+    "ranking": Entry(
+        ranking,
+        "cosine",
+        "Liu et al. 2017",
+        "max(0, s_n - s_p + margin) of every duplicate p and every other pair n of the batch",
+        needs_both=True,
+        by_pair=True,
+    ),
+    "cosent": Entry(
+        cosent,
+        "cosine",
+        "Su 2022",
+        "log(1 + sum of exp(scale (s_n - s_p))) over every duplicate p and every other pair n of the batch",
+        needs_both=True,
+        by_pair=True,
+    ),
+    # over triplets
+    "triplet": Entry(
+        triplet,
+        "squared_euclidean",
+        "Schroff et al. 2015",
+        "max(0, d²_ap - d²_an + margin) of every triplet",
+        in_batch=True,
+        needs_both=True,
+    ),
+    "triplet_euclidean": Entry(
+        triplet,
+        "euclidean",
+        "Schroff et al. 2015",
+        "max(0, d_ap - d_an + margin) of every triplet",
+        in_batch=True,
+        needs_both=True,
+    ),
+    "triplet_cosine": Entry(
+        triplet,
+        "cosine",
+        "Schroff et al. 2015",
+        "max(0, s_an - s_ap + margin) of every triplet",
+        in_batch=True,
+        needs_both=True,
+    ),
+    "quadruplet": Entry(
+        quadruplet,
+        "squared_euclidean",
+        "Chen et al. 2017",
+        "triplet, and max(0, d²_ij - d²_kl + margin2) against the pairs of other anchors",
+        in_batch=True,
+        needs_both=True,
+    ),
+    # over whole batches
     "info_nce": Entry(
         info_nce,
         "cosine",
@@ -73,107 +154,103 @@ LOSSES: dict[str, Entry] = {
         in_batch=True,
         needs_both=True,
     ),
+    "n_pair": Entry(
+        n_pair,
+        "dot",
+        "Sohn 2016",
+        "log(1 + sum of exp(scale (s_n - s_p))) over the negatives of each duplicate's anchor",
+        in_batch=True,
+        needs_both=True,
+    ),
+    "supervised_contrastive": Entry(
+        supervised_contrastive,
+        "cosine",
+        "Khosla et al. 2020",
+        "cross-entropy of picking all duplicates out among the batch, in equal shares",
+        in_batch=True,
+        needs_both=True,
+        monotone=False,  # the duplicates of an anchor compete: one far closer than the rest raises it
+    ),
+    "multi_similarity": Entry(
+        multi_similarity,
+        "cosine",
+        "Wang et al. 2019",
+        "soft maxima of base - s over each anchor's duplicates, and of s - base over its negatives",
+        in_batch=True,
+    ),
+    "circle": Entry(
+        circle,
+        "cosine",
+        "Sun et al. 2020",
+        "soft maximum of s_n² + (1 - s_p)² over each anchor's negatives n and duplicates p",
+        in_batch=True,
+        needs_both=True,
+        monotone=False,  # a negative between -margin and 0 costs more as it goes farther; the slope is right
+    ),
+    # over prototypes
+    "softmax": Entry(
+        softmax,
+        "dot",
+        "Wen et al. 2016",
+        "cross-entropy of picking the own prototype out",
+        needs_both=True,
+        prototypes=True,
+        prototype_parameters=_SAMPLED,
+    ),
+    "center": Entry(
+        center,
+        "squared_euclidean",
+        "Wen et al. 2016",
+        "d²/2 to the own prototype; beside another loss",
+        by_pair=True,
+        positives_only=True,
+        prototypes=True,
+        prototype_parameters={"alpha": 0.5, "by_gradient": 0},
+    ),
+    "sphereface": Entry(
+        sphereface,
+        "cosine",
+        "Liu et al. 2017",
+        "cross-entropy of picking the own prototype out, its angle multiplied by the margin",
+        needs_both=True,
+        prototypes=True,
+        prototype_parameters=_SAMPLED,
+    ),
+    "cosface": Entry(
+        cosface,
+        "cosine",
+        "Wang et al. 2018",
+        "cross-entropy of picking the own prototype out, its cosine lowered by the margin",
+        needs_both=True,
+        prototypes=True,
+        prototype_parameters=_SAMPLED,
+    ),
+    "arcface": Entry(
+        arcface,
+        "cosine",
+        "Deng et al. 2019",
+        "cross-entropy of picking the own prototype out, its angle widened by the margin",
+        needs_both=True,
+        prototypes=True,
+        prototype_parameters=_SAMPLED,
+    ),
 }
-POSITIVE = ("scale", "temperature")  # parameters that must be greater than 0
 
 
-@dataclass(frozen=True)
-class Term:
-    """One weighted loss of an objective."""
+def pair_weights(loss: str | Callable[..., Tensor], sim: Tensor, relation: Relation, **parameters: float) -> Tensor:
+    """The weight (n, m) that a loss gives each pair, |dL/dS|: general pair weighting, Wang et al. 2019, section 3.
 
-    name: str
-    weight: float = 1.0
-    parameters: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def entry(self) -> Entry:
-        """The loss's row in the table."""
-        return LOSSES[self.name]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A weighted sum of losses, each on the similarity and with the negatives that it is defined on."""
-
-    terms: tuple[Term, ...]
-
-    def __call__(self, rows: Tensor, columns: Tensor, known: Knowledge) -> Tensor:
-        """The loss, a scalar in float32.
-
-        Args:
-            rows: (n, d) unit embeddings.
-            columns: (m, d) unit embeddings.
-            known: what the labels say of rows x columns.
-        """
-        with torch.autocast(rows.device.type, enabled=False):
-            rows, columns = rows.float(), columns.float()
-            names = sorted({term.entry.similarity for term in self.terms})
-            sims = {name: SIMILARITIES[name](rows, columns) for name in names}  # each (n, m)
-            losses = [
-                t.weight * t.entry.function(sims[t.entry.similarity], known.relation(t.entry.in_batch), **t.parameters)
-                for t in self.terms
-            ]
-            return torch.stack(losses).sum()
-
-
-def objective(expression: str) -> Objective:
-    """The objective that an expression such as `info_nce(temperature=0.05) + 0.5*contrastive` names.
-
-    A sum of losses; weights before or behind a `*`, also of a sum in parentheses; parameters by name.
+    Args:
+        loss: a name of `LOSSES`, or a loss function.
+        sim: (n, m) similarity.
+        relation: masks (r, m).
+        parameters: those of the loss.
 
     Raises:
-        UserError: an unknown loss or parameter (with the nearest known one), a weight that is not above 0, a
-            parameter that is not a number, or no such expression.
+        KeyError: no loss of that name.
     """
-    try:
-        return Objective(tuple(_terms(ast.parse(expression.strip(), mode="eval").body)))
-    except (SyntaxError, RecursionError, MemoryError):
-        example = "info_nce(temperature=0.05) + 0.5*contrastive"
-        raise UserError(f"loss: cannot read {expression[:80]!r}; write it like {example!r}") from None
-
-
-def _terms(node: ast.expr) -> list[Term]:
-    match node:
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _terms(left) + _terms(right)
-        case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            factor, terms = (left, right) if _number(left) is not None else (right, left)
-            if (weight := _number(factor)) is None:
-                raise SyntaxError
-            if weight <= 0:
-                raise UserError(f"loss: the weight {weight:g} is not above 0")
-            return [Term(t.name, weight * t.weight, t.parameters) for t in _terms(terms)]
-        case ast.Name(id=name):
-            return [Term(_known(name))]
-        case ast.Call(func=ast.Name(id=name), args=[], keywords=keywords):
-            parameters = [_parameter(_known(name), keyword) for keyword in keywords]
-            if len(dict(parameters)) == len(parameters):
-                return [Term(name, 1.0, dict(parameters))]
-    raise SyntaxError
-
-
-def _known(name: str) -> str:
-    if name not in LOSSES:
-        raise UserError(f"loss: unknown loss {name!r}; {nearest(name, LOSSES)}")
-    return name
-
-
-def _number(node: ast.expr) -> float | None:
-    try:
-        value = float(ast.unparse(node))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _parameter(loss: str, keyword: ast.keyword) -> tuple[str, float]:
-    known, name, value = LOSSES[loss].parameters, keyword.arg, _number(keyword.value)
-    if name is None:
-        raise SyntaxError
-    if name not in known:
-        raise UserError(f"loss: {loss} has no parameter {name!r}; {nearest(name, known)}")
-    if value is None:
-        raise UserError(f"loss: {loss}({name}=...) takes a number, not {ast.unparse(keyword.value)[:80]!r}")
-    if value <= 0 and name in POSITIVE:
-        raise UserError(f"loss: {loss}({name}={value:g}) must be above 0")
-    return name, value
+    function = LOSSES[loss].function if isinstance(loss, str) else loss
+    with torch.enable_grad():
+        leaf = sim.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(function(rows_of(leaf, relation), relation, **parameters), leaf)
+    return slope.abs()

@@ -1,16 +1,50 @@
-"""Losses over labelled pairs: every pair of the relation counts by itself, or against the hardest of the other kind."""
+"""Losses over labelled pairs: every pair counts by itself, or against those of the other kind anywhere in the batch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from qpairs.relations import Relation
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values (n, m) where mask (n, m) holds; zero, with a gradient of zero, where it holds nowhere."""
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+    """Mean of the values where a mask of their shape holds; zero, with a gradient of zero, where it holds nowhere."""
+    return torch.where(mask, values, 0.0).sum() / mask.count_nonzero().clamp(min=1)
+
+
+def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
+    """Log of the summed exponentials (n,) of the values (n, m) that a mask (n, m) holds; next to -inf where none."""
+    return torch.where(mask, values, torch.finfo(values.dtype).min / 2).logsumexp(1)
+
+
+def marked_columns(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The columns that each row of a mask (n, m) marks, side by side: far fewer to work on where marks are rare.
+
+    Returns:
+        Columns (n, k) int64, k being the most that a row marks, and which of them are there (n, k) bool.
+    """
+    row, column = mask.nonzero(as_tuple=True)
+    counts = row.bincount(minlength=len(mask))  # (n,)
+    there = torch.arange(max(counts.tolist(), default=0), device=mask.device) < counts[:, None]  # (n, k)
+    return torch.zeros_like(there, dtype=torch.int64).masked_scatter(there, column), there
+
+
+def cross_entropy(own: Tensor, logits: Tensor, relation: Relation) -> Tensor:
+    """Softmax cross-entropy of picking a duplicate out among the negatives of its row.
+
+    -log(exp(own) / (exp(own) + sum over negatives k of exp(logits_ik))), mean over the positive pairs; the row's other
+    positives are not in the denominator.
+
+    Args:
+        own: (p,) logit of each positive pair, in the order of `logits[relation.positive]`.
+        logits: (n, m) logits, of which those of the negatives are read.
+        relation: masks (n, m).
+    """
+    others = masked_logsumexp(logits, relation.negative)  # (n,)
+    row = relation.positive.nonzero()[:, 0]  # (p,)
+    return functional.softplus(others[row] - own).sum() / max(1, len(row))
 
 
 def contrastive(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
@@ -24,9 +58,8 @@ def contrastive(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
         relation: masks (n, m).
         margin: distance beyond which a non-duplicate costs nothing; unit vectors are at most 2 apart.
     """
-    distance = -sim
-    cost = torch.where(relation.positive, distance.square(), (margin - distance).clamp(min=0).square()) / 2  # (n, m)
-    return masked_mean(cost, relation.positive | relation.negative)
+    off = torch.where(relation.positive, sim, (margin + sim).clamp(min=0))  # (n, m) way to 0, or to the margin
+    return masked_mean(off.square(), relation.positive | relation.negative) / 2
 
 
 def online_contrastive(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
@@ -42,13 +75,13 @@ def online_contrastive(sim: Tensor, relation: Relation, margin: float = 0.5) -> 
         margin: cosine distance beyond which a non-duplicate costs nothing.
     """
     distance = 1 - sim
-    nearest_negative = distance.detach().masked_fill(~relation.negative, torch.inf).amin()
-    farthest_positive = distance.detach().masked_fill(~relation.positive, -torch.inf).amax()
+    nearest_negative = functional.pad(distance.detach()[relation.negative], (0, 1), value=torch.inf).amin()
+    farthest_positive = functional.pad(distance.detach()[relation.positive], (0, 1), value=-torch.inf).amax()
     hard_positive = relation.positive & (distance > nearest_negative)  # (n, m)
     hard_negative = relation.negative & (distance < farthest_positive)  # (n, m)
-    cost = torch.where(hard_positive, distance.square(), (margin - distance).clamp(min=0).square())  # (n, m)
-    total = torch.where(hard_positive | hard_negative, cost, 0.0).sum()
-    return total / (relation.positive | relation.negative).sum().clamp(min=1)
+    off = torch.where(hard_positive, distance, (margin - distance).clamp(min=0))  # (n, m) way to 0, or to the margin
+    total = torch.where(hard_positive | hard_negative, off, 0.0).square().sum()
+    return total / (relation.positive | relation.negative).count_nonzero().clamp(min=1)
 
 
 def logistic(sim: Tensor, relation: Relation, scale: float = 20.0, threshold: float = 0.75) -> Tensor:
@@ -63,6 +96,35 @@ def logistic(sim: Tensor, relation: Relation, scale: float = 20.0, threshold: fl
         scale: inverse temperature of the verdict.
         threshold: similarity at which the verdict is undecided.
     """
-    logit = scale * (sim - threshold)  # (n, m)
-    cost = torch.nn.functional.softplus(torch.where(relation.positive, -logit, logit))  # (n, m)
+    return pair_softmax(scale * (sim - threshold), relation)
+
+
+def pair_softmax(sim: Tensor, relation: Relation) -> Tensor:
+    """Softmax loss over pairs: cross-entropy of a classification head on u, v, |u - v| and u * v.
+
+    softplus(-z sim) with z = 1 for duplicates and -1 for the others, mean over the pairs of the relation: that of a
+    softmax over two classes whose logits differ by sim. Reimers & Gurevych 2019, section 3 (the head: Conneau et al.
+    2017).
+
+    Args:
+        sim: (n, m) logit of the head, the log odds of a duplicate.
+        relation: masks (n, m).
+    """
+    cost = functional.softplus(torch.where(relation.positive, -sim, sim))  # (n, m)
     return masked_mean(cost, relation.positive | relation.negative)
+
+
+def cosent(sim: Tensor, relation: Relation, scale: float = 20.0) -> Tensor:
+    """CoSENT: every duplicate of the batch should be more similar than every other pair of it.
+
+    log(1 + sum over positive pairs p and negative pairs n of exp(scale (s_n - s_p))), one value for the whole batch;
+    the double sum is the product of two. Su 2022 (CoSENT), with labels 0 and 1.
+
+    Args:
+        sim: (n, m) cosine similarity.
+        relation: masks (n, m).
+        scale: inverse temperature.
+    """
+    nearest = (scale * sim[relation.negative]).logsumexp(0)
+    farthest = (-scale * sim[relation.positive]).logsumexp(0)
+    return functional.softplus(nearest + farthest)
