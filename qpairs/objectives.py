@@ -17,7 +17,7 @@ from qpairs.miners import Miner
 from qpairs.prototypes import Prototypes
 from qpairs.relations import SIMILARITIES, Knowledge, PairHead, Relation, rows_of
 
-POSITIVE = ("scale", "temperature", "alpha")  # parameters that must be greater than 0
+POSITIVE = ("scale", "temperature", "alpha", "beta")  # parameters that must be greater than 0
 
 
 @dataclass(frozen=True)

@@ -120,18 +120,20 @@ def _labelled(graph: LabelGraph, rows: Tensor, columns: Tensor) -> Tensor:
 
 def dot(rows: Tensor, columns: Tensor) -> Tensor:
     """Inner product (..., n, m) of embeddings rows (..., n, d) and columns (..., m, d)."""
+    if rows.shape[-2] == columns.shape[-2] == 1:  # pairs: many products of one row and one column each
+        return (rows * columns).sum(-1, keepdim=True)
     return rows @ columns.mT
 
 
 def cosine(rows: Tensor, columns: Tensor) -> Tensor:
     """Cosine similarity (..., n, m) of unit embeddings rows (..., n, d) and columns (..., m, d)."""
-    return rows @ columns.mT
+    return dot(rows, columns)
 
 
 def squared_euclidean(rows: Tensor, columns: Tensor) -> Tensor:
     """Minus the squared Euclidean distance (..., n, m) of embeddings rows (..., n, d) and columns (..., m, d)."""
     lengths = rows.square().sum(-1)[..., :, None] + columns.square().sum(-1)[..., None, :]  # (..., n, m)
-    return 2 * rows @ columns.mT - lengths
+    return 2 * dot(rows, columns) - lengths
 
 
 def euclidean(rows: Tensor, columns: Tensor) -> Tensor:
@@ -139,9 +141,9 @@ def euclidean(rows: Tensor, columns: Tensor) -> Tensor:
 
     The gradient at distance zero, where there is none, is zero. Rounding hides distances below about 5e-4.
     """
-    squared = -squared_euclidean(rows, columns)  # (..., n, m)
-    apart = squared > 1e-12
-    return -torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+    if rows.shape[-2] == columns.shape[-2] == 1:  # pairs
+        return -torch.linalg.vector_norm(rows - columns, dim=-1, keepdim=True)
+    return -torch.cdist(rows, columns, compute_mode="use_mm_for_euclid_dist")
 
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

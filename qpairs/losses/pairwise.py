@@ -58,8 +58,14 @@ def contrastive(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
         relation: masks (n, m).
         margin: distance beyond which a non-duplicate costs nothing; unit vectors are at most 2 apart.
     """
-    off = torch.where(relation.positive, sim, (margin + sim).clamp(min=0))  # (n, m) way to 0, or to the margin
-    return masked_mean(off.square(), relation.positive | relation.negative) / 2
+    with torch.no_grad():
+        short = (margin + sim).relu_().mul_(relation.negative)  # (n, m) way that a non-duplicate still has to go
+        half_square = short.square().sum() / 2
+    slope = torch.dot(short.flatten(), sim.flatten())
+    push = slope + (half_square - slope).detach()  # the value of half_square, and its gradient, `short`, at no cost
+    pull = sim[relation.positive].square().sum() / 2
+    count = relation.positive.count_nonzero() + relation.negative.count_nonzero()
+    return (pull + push) / count.clamp(min=1)
 
 
 def online_contrastive(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
