@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas
-import torch
 import typer
+from machine import circumstances
 from rich.console import Console
 from rich.table import Table
 
@@ -52,7 +50,7 @@ def row_of(name: str, seed: int, seconds: float, rate: float | None, checkpoint:
         "pairs_per_second": rate,
         "threshold": checkpoint.threshold,
         "dev_f1": dev["f1_cross_fitted"],
-        "dev_f1_interval": dev["f1_interval"],
+        "dev_f1_interval": dev["f1_cross_fitted_interval"],
         "dev_average_precision": dev["average_precision"],
         "test_f1": test and test["f1"],
         "test_f1_interval": test and test["f1_interval"],
@@ -177,21 +175,14 @@ def main(
         "test": test,
     }
     rows: list[dict[str, Any]] = []
-    machine = {
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
-        ).stdout.strip(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-    }
+    measured_on = circumstances()
 
     def keep(row: dict[str, Any]) -> None:
         rows.append(row)
         console.log({k: row[k] for k in ("name", "seed", "seconds", "dev_f1", "dev_average_precision", "test_f1")})
         if json_file:
             json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n")
+            json_file.write_text(json.dumps({**measured_on, "rows": rows}, indent=1) + "\n")
 
     with quiet():
         parts = load_parts(Config(**common))

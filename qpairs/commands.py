@@ -336,7 +336,7 @@ def _print_comparison(found: Comparison) -> None:
     for row in found.rows:
         figures = _figures(row) if row.results else ["failed"]
         table.add_row(*(_plain(getattr(row, name)) for name in kinds or ["loss"]), *figures)
-    Console(width=max(out.width, 130)).print(table)
+    Console(width=max(out.width, 160)).print(table)
     same = [f"{name} {getattr(found.rows[0], name)}" for name in ("encoder", "miner") if name not in kinds]
     out.print(
         f"[dim]{_plain('; '.join([*same, 'mean ± standard deviation over seeds']))}; AP is average precision; unclear: "

@@ -18,6 +18,7 @@ import re
 import resource
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,14 +35,14 @@ from safetensors.numpy import load_file, save_file
 
 from qpairs import metrics, plots
 from qpairs.config import Config, config_from, to_dict
-from qpairs.encoders import _TAKE_VECTORS, build_encoder, encoder_note, tower_names
+from qpairs.encoders import TAKE_VECTORS, build_encoder, encoder_note, tower_names
 from qpairs.evaluation import cross_fitted, score_pairs
 from qpairs.faults import UserError
 from qpairs.losses import LOSSES
 from qpairs.objectives import objective
 from qpairs.pairs import Pairs
 from qpairs.splits import question_components
-from qpairs.training import Parts, Progress, _goal, _only_one, load_parts, partial_of, train
+from qpairs.training import Parts, Progress, goal_of, load_parts, only_one, partial_of, train
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ PARTNER = "softmax + 0.003*{}"  # for a loss that draws together alone; lambda a
 NO_LIMIT = 1e3  # epochs: the budget ends a cell first
 TRIED = 1000  # questions whose vocabulary an encoder is tried with
 TOLD = 0.2  # seconds between two reports of a cell's progress
+PATIENCE = 10  # seconds that a process has to end by itself
 MANIFEST = "compare.json"
 CELLS = "cells"
 SCORES = ("f1", "average_precision", "mining_average_precision")
@@ -82,7 +84,7 @@ class Cell:
 
         Word vectors and the score of a head are left to the encoders and losses that have them.
         """
-        takes_vectors = any(name in _TAKE_VECTORS for name in tower_names(self.encoder))
+        takes_vectors = any(name in TAKE_VECTORS for name in tower_names(self.encoder))
         return dataclasses.replace(
             base,
             encoder=self.encoder,
@@ -267,7 +269,7 @@ def compare(
 
     Args:
         losses: expressions as in `Config.loss`, a list or one text with commas between them; `all` is every loss there
-            is, center loss beside softmax.
+            is. Center loss, which cannot be trained alone, stands beside softmax.
         encoders: names as in `Config.encoder`; without them, that of the options.
         miners: expressions as in `Config.miner`; also `offline` (negatives mined before each epoch, the sampler
             `triplets`) and `groups` (the sampler of that name); without them, that of the options.
@@ -299,7 +301,7 @@ def compare(
     )
     cells, folder = [Cell(*choice) for choice in itertools.product(*axes)], Path(output)
     for cell in cells:
-        _goal(cell.config(base, folder))
+        goal_of(cell.config(base, folder))
     parts = load_parts(base)
     for cell in {cell.encoder: cell for cell in cells}.values():
         _try_encoder(cell.config(base, folder), parts.train.questions[:TRIED])
@@ -327,9 +329,10 @@ def _items(what: str, listed: str | Sequence[str]) -> list[str]:
 
 
 def _losses(expressions: list[str]) -> list[str]:
-    """The expressions, with `all` spelt out."""
-    every = [PARTNER.format(name) if entry.positives_only else name for name, entry in LOSSES.items()]
-    return list(dict.fromkeys(each for loss in expressions for each in (every if loss == "all" else [loss])))
+    """The expressions, with `all` spelt out, and beside softmax those that cannot be trained alone."""
+    named = [name for loss in expressions for name in (LOSSES if loss == "all" else [loss])]
+    alone = {name for name, entry in LOSSES.items() if entry.positives_only}
+    return list(dict.fromkeys(PARTNER.format(name) if name in alone else name for name in named))
 
 
 def _try_encoder(config: Config, texts: Sequence[str]) -> None:
@@ -371,7 +374,7 @@ def _own(folder: Path, manifest: dict[str, Any], *, overwrite: bool) -> Iterator
     file = folder / MANIFEST
     if folder.exists() and not (folder.is_dir() and (file.exists() or not any(folder.glob("[!.]*")))):
         raise UserError(f"{folder}: is in use, and holds no comparison; name another folder with --output")
-    with _only_one(folder):
+    with only_one(folder):
         kept = json.loads(file.read_text("utf-8")) if file.exists() else manifest
         differ = [name for name in {**kept, **manifest} if kept.get(name) != manifest.get(name)]
         if differ and not overwrite:
@@ -483,13 +486,17 @@ def _in_a_process(config: Config, parts: Parts, log_file: Path, tell: Callable[[
                 'compare: no process can be started; in a script, call it under `if __name__ == "__main__":`'
             ) from None
         return _death(process.exitcode or 0)
+    except BaseException:
+        process.terminate()
+        raise
     else:
         outcome: Outcome = message
         return outcome
     finally:
+        pipe.close()
+        process.join(PATIENCE)
         process.kill()
         process.join()
-        pipe.close()
 
 
 def _death(code: int) -> str:
@@ -501,6 +508,7 @@ def _death(code: int) -> str:
 
 def _work(pipe: Connection, log_file: Path) -> None:
     """The process of a cell: reads config and parts, sends progress, and in the end the result or an error."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with log_file.open("wb") as file:
         for stream in (1, 2):

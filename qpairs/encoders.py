@@ -55,7 +55,7 @@ ENCODERS = {
     "tiny": "a transformer of 4 layers of 256 and its WordPiece vocabulary, from nothing",
 }
 
-_TAKE_VECTORS = ("lstm", "cnn", "static")
+TAKE_VECTORS = ("lstm", "cnn", "static")
 _TOWERS = ("query", "document")  # the routes that encode_query and encode_document ask a Router for
 _MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -104,7 +104,7 @@ def build_encoder(
         UserError: an unknown name, or a model, package or file that is missing or broken.
     """
     sides = tower_names(name)
-    if vectors and not any(side in _TAKE_VECTORS for side in sides):
+    if vectors and not any(side in TAKE_VECTORS for side in sides):
         raise UserError(f"encoder {name!r} takes no word vectors (got {vectors!r}): use them with lstm, cnn or static")
     if share_vectors and not (len(sides) == 2 and all(side in ("lstm", "cnn") for side in sides)):
         raise UserError(f"encoder {name!r} cannot share word vectors: join two of lstm and cnn, like lstm+cnn")

@@ -142,7 +142,8 @@ def euclidean(rows: Tensor, columns: Tensor) -> Tensor:
     The gradient at distance zero, where there is none, is zero. Rounding hides distances below about 5e-4.
     """
     if rows.shape[-2] == columns.shape[-2] == 1:  # pairs
-        return -torch.linalg.vector_norm(rows - columns, dim=-1, keepdim=True)
+        distance: Tensor = torch.linalg.vector_norm(rows - columns, dim=-1, keepdim=True)  # (..., 1, 1)
+        return -distance
     return -torch.cdist(rows, columns, compute_mode="use_mm_for_euclid_dist")
 
 

@@ -339,7 +339,7 @@ def train(
     output = Path(config.output) if config.output else default_output(config)
     partial = partial_of(output)
     config = _stored_config(partial, asked) if resume else dataclasses.replace(config, output=str(output))
-    goal = _goal(config)
+    goal = goal_of(config)
     _check_reporter(config.report_to)
     check_output(output, overwrite=overwrite)
     if partial.exists() and not (resume or overwrite):
@@ -355,7 +355,7 @@ def train(
         seed=config.seed,
         share_vectors=config.share_vectors,
     )
-    with _only_one(partial):
+    with only_one(partial):
         if not resume:
             _clear(partial)
             (partial / "config.toml").write_text(to_toml(config), encoding="utf-8")
@@ -377,7 +377,7 @@ def train(
     return checkpoint
 
 
-def _goal(config: Config) -> Objective:
+def goal_of(config: Config) -> Objective:
     """The objective of a config.
 
     Raises:
@@ -414,7 +414,7 @@ def _stored_config(partial: Path, asked: Mapping[str, Any]) -> Config:
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path) -> Iterator[None]:
     """Holds the folder of an unfinished run, made if need be, against other processes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -678,8 +678,12 @@ def judge(
     )
     groups = question_components(pairs)[pairs.left]
     on_validation = report(checkpoint, pairs, scores, tables, seed=config.seed).to_dict()
-    fair = metrics.confusion(cross_fitted(scores, pairs.labels, groups), pairs.labels, 0.5).f1
-    found = {"validation": {**on_validation, "f1_cross_fitted": fair}}
+    fair = cross_fitted(scores, pairs.labels, groups)
+    on_validation |= {
+        "f1_cross_fitted": metrics.confusion(fair, pairs.labels, 0.5).f1,
+        "f1_cross_fitted_interval": metrics.bootstrap_interval(fair, pairs.labels, groups, 0.5, seed=config.seed)["f1"],
+    }
+    found = {"validation": on_validation}
     if parts.test is not None:
         found["test"] = report(
             checkpoint, parts.test, *score_pairs(encoder, parts.test, score), seed=config.seed

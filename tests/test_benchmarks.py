@@ -1,12 +1,17 @@
 """The benchmarks run as the README says, on a small folder of the same shape."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pandas
 import pytest
+import torch
+
+from qpairs.losses import LOSSES
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -22,25 +27,27 @@ def folder(sample_rows: list, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(folder: Path, tmp_path: Path, *options: str) -> list[dict]:
-    command = [sys.executable, str(BENCHMARKS / "quora.py"), "--data", str(folder), "--json", "out.json", *options]
+def run(benchmark: str, tmp_path: Path, *options: str) -> tuple[list[dict], str]:
+    command = [sys.executable, str(BENCHMARKS / benchmark), "--json", "out.json", *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "out.json").read_text())
     assert {"date", "commit", "machine"} <= written.keys()
     assert all(row["name"] in done.stdout for row in written["rows"])
-    return written["rows"]
+    return written["rows"], done.stdout
 
 
 def test_quora_trains_and_judges_on_dev_and_test(folder: Path, tmp_path: Path) -> None:
-    rows = run(folder, tmp_path, "--encoders", "static", "--no-untrained", "--seeds", "2")
+    rows, _ = run("quora.py", tmp_path, "--data", str(folder), "--encoders", "static", "--no-untrained", "--seeds", "2")
     assert [(row["name"], row["seed"]) for row in rows] == [("static", 0), ("static", 1)]
     assert all(0 < row["test_f1"] < 1 and 0 < row["dev_f1"] < 1 for row in rows)
 
 
 @pytest.mark.slow
 def test_quora_runs_the_peer_and_the_recipe(folder: Path, tmp_path: Path) -> None:
-    rows = run(folder, tmp_path, "--encoders", "none", "--peer", "--pairs", "128", "--recipe")
+    rows, _ = run(
+        "quora.py", tmp_path, "--data", str(folder), "--encoders", "none", "--peer", "--pairs", "128", "--recipe"
+    )
     names = [row["name"] for row in rows]
     assert names == [
         "minilm, untrained",
@@ -48,3 +55,60 @@ def test_quora_runs_the_peer_and_the_recipe(folder: Path, tmp_path: Path) -> Non
         "sentence-transformers",
         "best recipe",
     ]
+
+
+@pytest.fixture(scope="module")
+def losses() -> ModuleType:
+    """The benchmark of the losses as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        spec = importlib.util.spec_from_file_location("benchmarks_losses", BENCHMARKS / "losses.py")
+        module = importlib.util.module_from_spec(spec)
+        patch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        yield module
+
+
+def gradient(losses: ModuleType, case: object, side: str, n: int, members: int) -> torch.Tensor:
+    """Along the sphere, where it does not matter whether a loss normalises, and of length 1."""
+    embeddings, classes = losses.questions(n, members)
+    losses.step(losses.loss_of(case, side, n, classes), embeddings)
+    x, g = embeddings.detach(), embeddings.grad
+    along = g - (g * x).sum(1, keepdim=True) * x
+    return along / along.norm()
+
+
+def test_losses_are_measured_on_the_same_work_as_those_of_the_peers(losses: ModuleType) -> None:
+    own_start = {"pair_softmax", *(name for name, entry in LOSSES.items() if entry.prototypes)}
+    for case, peers in losses.PEERS.items():
+        if case.loss in own_start:  # what they learn starts elsewhere than with the peers
+            continue
+        for members in (2, 4) if case.over == "labels" else (2,):
+            expected = gradient(losses, case, "qpairs", 32, members)
+            for side in peers:
+                squared = (str(case), side) != ("contrastive over labels", "PML")  # theirs alone has d, not d²
+                cosine = (gradient(losses, case, side, 32, members) * expected).sum()
+                assert cosine > (0.999 if squared else 0.9), (case, side)
+
+
+def test_losses_are_timed_beside_their_peers_if_memory_suffices(tmp_path: Path) -> None:
+    options = ("--n", "16,256", "--members", "2,4", "--repeats", "1", "--losses", "cosent,quadruplet,info_nce")
+    rows, told = run("losses.py", tmp_path, *options, "--limit", "0.1")
+    measured = [("cosent", 2), ("quadruplet", 2), ("quadruplet", 4), ("info_nce", 2), ("info_nce", 4), ("info_nce", 2)]
+    assert [(row["n"], row["loss"], row["members"]) for row in rows] == [
+        (n, *each) for n in (16, 256) for each in measured
+    ]
+    peers = {"cosent over pairs": {"ST"}, "info_nce over pairs": {"ST"}, "info_nce over labels": {"PML"}}
+    for row in rows:
+        assert row["mib"].keys() == {"qpairs"} | peers.get(row["name"], set())
+        assert row["ms"].keys() == {side for side, peak in row["mib"].items() if peak is not None}
+        assert all(0 < taken < 1000 for taken in row["ms"].values())
+        assert all(peak is None or 0 < peak < 100 for peak in row["mib"].values())
+        assert (row["ratio"] is None) == (row["ms"].keys() == {"qpairs"})
+    large = [f"info_nce over labels at n = 256, members = {members}" for members in (2, 4)]
+    assert [row["name"] for row in rows if None in row["mib"].values()] == ["info_nce over labels"] * 2
+    told = " ".join(told.split())
+    assert "qpairs above 2 GiB: none" in told
+    assert (
+        f"not run, needs more than 0.1 GiB: {'; '.join(f'pytorch-metric-learning, {place}' for place in large)}" in told
+    )

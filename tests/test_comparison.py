@@ -87,6 +87,8 @@ def test_all_is_every_loss_and_each_can_be_trained() -> None:
     assert "softmax + 0.003*center" in losses
     assert "center" not in losses
     assert {term.name for loss in losses for term in objective(loss).terms} == set(LOSSES)
+    assert comparison._losses(["cosent", "all", "center"])[0] == "cosent"
+    assert set(comparison._losses(["cosent", "all", "center"])) == set(losses)
 
 
 def test_commas_inside_parentheses_belong_to_parameters() -> None:
@@ -316,10 +318,11 @@ def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_ce
     process = start()
     waits_for(lambda: any(cells.glob("*.log")), process)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "the same command goes on" in " ".join(stderr.split())
     assert "Traceback" not in stderr
+    assert "leaked" not in stderr
 
     process = start()
     waits_for(lambda: len(list(cells.glob("*.log"))) == 2 and any(cells.glob("*.json")), process)
@@ -343,7 +346,7 @@ def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_ce
     assert metrics.confusion(arrays["verdict"], arrays["label"], 0.5).f1 == record["result"]["f1"]
     assert record["result"]["f1"] == record["result"]["report"]["f1"]
     assert arrays["component"].shape == arrays["label"].shape == (record["result"]["report"]["n"],)
-    assert record["result"]["seconds"] == pytest.approx(1.2, abs=1.0)
+    assert 0.5 < record["result"]["seconds"] < 30
     assert 2**27 < record["result"]["peak_bytes"] < 2**32
     code, _, err = call(*arguments, "--batch-size", "32")
     assert code == 2
