@@ -327,17 +327,18 @@ def _cells_bar() -> Iterator[Callable[[State], None]]:
 
 
 def _print_comparison(found: Comparison) -> None:
-    kinds = [name for name in ("encoder", "loss", "miner") if len({getattr(row, name) for row in found.rows}) > 1]
+    differ = {name: len({getattr(row, name) for row in found.rows}) > 1 for name in ("encoder", "miner")}
+    kinds = [name for name in ("encoder", "loss", "miner") if differ.get(name, True)]
     table = Table(title=f"\n{_plain(found.title)}", title_justify="left", box=None, pad_edge=False)
-    for name in kinds or ["loss"]:
+    for name in kinds:
         table.add_column(name, overflow="fold")
     for name in ("F1", "AP", "mining AP", "s", "steps", "GiB", "F1 less the best's, 95 %", ""):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for row in found.rows:
         figures = _figures(row) if row.results else ["failed"]
-        table.add_row(*(_plain(getattr(row, name)) for name in kinds or ["loss"]), *figures)
+        table.add_row(*(_plain(getattr(row, name)) for name in kinds), *figures)
     Console(width=max(out.width, 160)).print(table)
-    same = [f"{name} {getattr(found.rows[0], name)}" for name in ("encoder", "miner") if name not in kinds]
+    same = [f"{name} {getattr(found.rows[0], name)}" for name in differ if name not in kinds]
     out.print(
         f"[dim]{_plain('; '.join([*same, 'mean ± standard deviation over seeds']))}; AP is average precision; unclear: "
         "the interval (paired bootstrap over components) has zero in it.[/]",

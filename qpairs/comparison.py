@@ -615,6 +615,9 @@ def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
         for loss in losses:
             if objective(loss).has_head:
                 yield f"{loss} is judged by its cosine; --score head judges it by its classifier"
+    for row in rows:
+        if any(result.report["collapsed"] for result in row.results):
+            yield f"{row.encoder}, {row.loss}, {row.miner} has collapsed: its similarities do not vary"
     if part == "validation":
         yield "F1 is cross-fitted on the pairs that also chose each run's best state: name unseen ones with --test"
     yield from dict.fromkeys(note for row in rows if (note := encoder_note(row.encoder)))

@@ -325,7 +325,7 @@ def cross_fitted(
     for k in np.unique(fold):
         here = fold == k
         rest = ~here if len(set(labels[~here].tolist())) == 2 else np.ones_like(here)
-        verdict[here] = scores[here] >= metrics.fit_threshold(scores[rest], labels[rest], prior)
+        verdict[here] = scores[here].astype(np.float64) >= metrics.fit_threshold(scores[rest], labels[rest], prior)
     return verdict
 
 
@@ -342,7 +342,9 @@ def predict(model: Checkpoint | str | Path, pairs: Pairs) -> Verdicts:
     """The verdict on each pair at the checkpoint's threshold; labels are not read."""
     checkpoint = as_checkpoint(model)
     scores, _ = score_pairs(checkpoint.encoder, pairs, checkpoint.score)
-    return Verdicts(scores, checkpoint.calibration.probability(scores), scores >= checkpoint.threshold)
+    return Verdicts(
+        scores, checkpoint.calibration.probability(scores), scores.astype(np.float64) >= checkpoint.threshold
+    )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from qpairs.miners import Miner
 from qpairs.prototypes import Prototypes
 from qpairs.relations import SIMILARITIES, Knowledge, PairHead, Relation, rows_of
 
+DENSE = 16  # a matrix of similarities costs about as much as a sixteenth of its pairs one by one
 POSITIVE = ("scale", "temperature", "alpha", "beta")  # parameters that must be greater than 0
 
 
@@ -46,7 +47,7 @@ class Term:
             dimension,
             alpha=given["alpha"],
             sampled=int(given.get("sampled", 0)),
-            by_rule=not given.get("by_gradient", 1),
+            by_gradient=bool(given.get("by_gradient", 1)),
             step=1 / (self.weight * given.get("scale", 1.0)),
         )
 
@@ -141,7 +142,7 @@ def _question_view(term: Term, batch: _Batch, miner: Miner | None, head: nn.Modu
     relation = batch.known.relation(entry.in_batch)
     if miner:
         relation = miner(batch.sim("cosine" if entry.similarity == "head" else entry.similarity), relation)
-    if entry.by_pair:
+    if entry.by_pair and (head is not None or _is_sparse(relation)):
         return _pairs_alone(batch, relation, head or SIMILARITIES[entry.similarity])
     return rows_of(batch.sim(entry.similarity), relation), relation
 
@@ -160,6 +161,12 @@ def _prototype_view(
     sim = SIMILARITIES[term.entry.similarity](embeddings, columns)  # (k, c)
     relation = miner(sim, relation) if miner else relation
     return rows_of(sim, relation), relation
+
+
+def _is_sparse(relation: Relation) -> bool:
+    """Whether so few pairs are known that they cost less one by one than the whole matrix does."""
+    known = relation.positive.count_nonzero() + relation.negative.count_nonzero()
+    return bool(known * DENSE < relation.positive.numel())
 
 
 def _pairs_alone(

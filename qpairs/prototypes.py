@@ -31,7 +31,7 @@ class Prototypes(nn.Module):
         *,
         alpha: float = 0.5,
         sampled: int = 4096,
-        by_rule: bool = False,
+        by_gradient: bool = True,
         step: float = 1.0,
     ) -> None:
         """Prototypes of which none is met yet.
@@ -41,11 +41,11 @@ class Prototypes(nn.Module):
             dimension: of the embeddings.
             alpha: share of the way to its members in the batch that a prototype goes in a step.
             sampled: how many prototypes of components outside the batch are drawn as further negatives.
-            by_rule: move by the rule of Wen et al. 2016, not by the loss's gradient.
+            by_gradient: move by the gradient of the loss, not by the rule of Wen et al. 2016.
             step: 1 / (weight x scale) of the loss, so that alpha means the same for all; by gradient alone.
         """
         super().__init__()
-        self.alpha, self.sampled, self.by_rule, self.step = alpha, sampled, by_rule, step
+        self.alpha, self.sampled, self.by_gradient, self.step = alpha, sampled, by_gradient, step
         self.register_buffer("weight", torch.zeros(n_components, dimension))
         self.register_buffer("met", torch.zeros(n_components, dtype=torch.bool))
 
@@ -75,12 +75,12 @@ class Prototypes(nn.Module):
         columns = torch.cat([current, self.weight[ids[len(own) :]]])  # (k, d)
         positive = place[:, None] == torch.arange(len(ids), device=ids.device)  # (n, k)
         if self.training:
-            if self.by_rule:
-                current = current.lerp(mean, self.alpha * count / (1 + count))
-            else:
+            if self.by_gradient:
                 rate = self.alpha * self.step * len(members) / positive.sum(0).clamp(min=1)  # (k,)
                 columns.requires_grad_()
                 columns.register_post_accumulate_grad_hook(partial(self._descend, ids, rate))  # type: ignore[no-untyped-call]
+            else:
+                current = current.lerp(mean, self.alpha * count / (1 + count))
             self.weight[own], self.met[own] = current, True
         return columns, Relation(positive, ~positive)
 

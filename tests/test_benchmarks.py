@@ -86,18 +86,16 @@ def test_losses_are_measured_on_the_same_work_as_those_of_the_peers(losses: Modu
         for members in (2, 4) if case.over == "labels" else (2,):
             expected = gradient(losses, case, "qpairs", 32, members)
             for side in peers:
-                squared = (str(case), side) != ("contrastive over labels", "PML")  # theirs alone has d, not d²
                 cosine = (gradient(losses, case, side, 32, members) * expected).sum()
-                assert cosine > (0.999 if squared else 0.9), (case, side)
+                assert cosine > (0.95 if side == "PML" else 0.999), (case, side)
 
 
 def test_losses_are_timed_beside_their_peers_if_memory_suffices(tmp_path: Path) -> None:
     options = ("--n", "16,256", "--members", "2,4", "--repeats", "1", "--losses", "cosent,quadruplet,info_nce")
     rows, told = run("losses.py", tmp_path, *options, "--limit", "0.1")
     measured = [("cosent", 2), ("quadruplet", 2), ("quadruplet", 4), ("info_nce", 2), ("info_nce", 4), ("info_nce", 2)]
-    assert [(row["n"], row["loss"], row["members"]) for row in rows] == [
-        (n, *each) for n in (16, 256) for each in measured
-    ]
+    expected = [(n, *each) for n in (16, 256) for each in measured]
+    assert [(row["n"], row["loss"], row["members"]) for row in rows] == expected
     peers = {"cosent over pairs": {"ST"}, "info_nce over pairs": {"ST"}, "info_nce over labels": {"PML"}}
     for row in rows:
         assert row["mib"].keys() == {"qpairs"} | peers.get(row["name"], set())
@@ -105,10 +103,6 @@ def test_losses_are_timed_beside_their_peers_if_memory_suffices(tmp_path: Path) 
         assert all(0 < taken < 1000 for taken in row["ms"].values())
         assert all(peak is None or 0 < peak < 100 for peak in row["mib"].values())
         assert (row["ratio"] is None) == (row["ms"].keys() == {"qpairs"})
-    large = [f"info_nce over labels at n = 256, members = {members}" for members in (2, 4)]
-    assert [row["name"] for row in rows if None in row["mib"].values()] == ["info_nce over labels"] * 2
-    told = " ".join(told.split())
+    told, large = " ".join(told.split()), "info_nce over labels at n = 256, members ="
     assert "qpairs above 2 GiB: none" in told
-    assert (
-        f"not run, needs more than 0.1 GiB: {'; '.join(f'pytorch-metric-learning, {place}' for place in large)}" in told
-    )
+    assert "than 0.1 GiB: " + "; ".join(f"pytorch-metric-learning, {large} {group}" for group in (2, 4)) in told

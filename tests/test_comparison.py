@@ -67,6 +67,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         verdict = (pairs.labels == 1) ^ (np.random.default_rng(config.seed).random(len(pairs)) < wrong)
         f1 = metrics.confusion(verdict, pairs.labels, 0.5).f1
         report = {"average_precision": f1 / 2, "average_precision_interval": (0.1, 0.6), "retrieval": {}}
+        report["collapsed"] = config.loss == BAD
         return Result(f1, (f1 - 0.1, f1 + 0.1), 0.5, 1.0, 7, 0.5, 2**30, report), {"verdict": verdict}
 
     monkeypatch.setattr(comparison, "_in_a_process", made_up)
@@ -168,6 +169,7 @@ def test_rows_are_set_against_the_best(trained: list[Config], pairs_csv: Path, t
     assert worse.difference.value == pytest.approx(worse.mean("f1") - best.mean("f1"))
     assert [record.error for record in failed.records] == ["it fell", "it fell"]
     assert failed.difference is None
+    assert found.notes == (f"static, {BAD}, everything has collapsed: its similarities do not vary",)
 
 
 def test_every_cell_has_the_same_split_and_its_own_seed(
