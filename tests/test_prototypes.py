@@ -419,4 +419,8 @@ def test_a_linear_encoder_learns_to_find_duplicates_of_components_that_it_never_
 
 
 def test_center_makes_components_tighter_than_softmax_alone():
-    assert judged(trained({"softmax": 1.0, "center": 1.0}))[1] < 0.9 * judged(trained({"softmax": 1.0}))[1]
+    alone, light, heavy = (
+        judged(trained({"softmax": 1.0} | center))[1] for center in ({}, {"center": 1.0}, {"center": 3.0})
+    )
+    assert heavy < light < alone
+    assert heavy < 0.85 * alone

@@ -42,8 +42,11 @@ def cross_entropy(own: Tensor, logits: Tensor, relation: Relation) -> Tensor:
         logits: (n, m) logits, of which those of the negatives are read.
         relation: masks (n, m).
     """
+    row, column = relation.positive.nonzero(as_tuple=True)  # (p,) each
+    one_each = len(row) > 0 and torch.equal(row, torch.arange(len(logits), device=row.device))
+    if one_each and (relation.positive ^ relation.negative).all():  # a classifier
+        return functional.cross_entropy(logits.index_put((row, column), own), column)
     others = masked_logsumexp(logits, relation.negative)  # (n,)
-    row = relation.positive.nonzero()[:, 0]  # (p,)
     return functional.softplus(others[row] - own).sum() / max(1, len(row))
 
 
