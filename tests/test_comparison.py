@@ -314,7 +314,12 @@ def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_ce
     def start() -> subprocess.Popen[str]:
         command = [sys.executable, CLI, *map(str, arguments)]
         return subprocess.Popen(
-            command, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            command,
+            text=True,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in background
         )
 
     process = start()
