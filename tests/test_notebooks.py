@@ -1,0 +1,79 @@
+"""The notebooks run, in small form, and what is committed of them is whole and can be shown to anybody."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from ipykernel.kernelspec import write_kernel_spec
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/\w[\w.-]*/\w|\b[A-Z]:\\")
+LIMIT = 1_500_000  # bytes
+
+notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def complaints(notebook: nbformat.NotebookNode) -> list[str]:
+    """Errors, and what went to standard error: warnings and logs."""
+    bad = (o for o in outputs(notebook) if o.output_type == "error" or o.get("name") == "stderr")
+    return [str(output) for output in bad]
+
+
+def texts(notebook: nbformat.NotebookNode) -> list[str]:
+    """All that can be read in a notebook, pictures aside."""
+    shown = outputs(notebook)
+    data = [text for output in shown for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+    return [cell.source for cell in notebook.cells] + data + [output.get("text", "") for output in shown]
+
+
+def test_there_is_a_gallery_of_losses() -> None:
+    assert FOLDER / "loss_gallery.ipynb" in NOTEBOOKS
+
+
+@notebooks
+def test_the_small_form_runs_without_a_complaint(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_kernel_spec(tmp_path / "kernels" / "python3")  # this interpreter, whatever else is registered
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.setenv("QPAIRS_SMALL", "1")
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert complaints(notebook) == []
+
+
+@notebooks
+def test_the_committed_form_was_run_from_top_to_bottom(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert any("image/png" in output.get("data", {}) for output in outputs(notebook))
+    assert complaints(notebook) == []
+
+
+@notebooks
+def test_the_committed_form_is_small_and_names_no_place(path: Path) -> None:
+    assert path.stat().st_size < LIMIT
+    assert [text for text in texts(nbformat.read(path, as_version=4)) if ABSOLUTE_PATH.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("at /home/me/x.py:3", True),
+        ("'/tmp/run'", True),
+        (r"C:\runs", True),
+        ("<td>a</td><td>b</td>", False),
+        ("https://host/a/b", False),
+        ("and/or, runs/a/b", False),
+    ],
+)
+def test_what_an_absolute_path_is(text: str, found: bool) -> None:
+    assert bool(ABSOLUTE_PATH.search(text)) == found
