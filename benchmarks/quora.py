@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import qpairs
-from qpairs.commands import quiet
+from qpairs.commands.terminal import quiet
 from qpairs.config import Config, config_from, read_toml
 from qpairs.encoders import build_encoder, encoder_note
 from qpairs.training import Parts, fast_bf16, judge, load_parts

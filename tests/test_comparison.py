@@ -374,7 +374,7 @@ def test_a_script_without_a_guard_is_told_so(pairs_csv: Path, tmp_path: Path) ->
 
 
 def test_losses_lists_every_row(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "out", Console(width=100))
+    monkeypatch.setattr("qpairs.commands.comparison.out", Console(width=100))
     _, shown, _ = call("losses")
     first = {line.split()[0] for line in shown.splitlines() if line.strip()}
     assert first >= {*LOSSES, *MINERS}

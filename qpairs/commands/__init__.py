@@ -1,0 +1,48 @@
+"""The command line: options in, library calls, tables out. Imports stay inside the commands: --help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from qpairs import __version__
+from qpairs.commands.comparison import compare, losses
+from qpairs.commands.data import data
+from qpairs.commands.judgement import calibrate, evaluate, predict
+from qpairs.commands.terminal import err, out, plain
+from qpairs.commands.training import train
+from qpairs.faults import UserError
+
+app = typer.Typer(
+    help="Tells whether two questions ask the same thing, and finds the duplicates in a pile of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (train, evaluate, predict, calibrate, data, compare, losses):
+    app.command()(command)
+
+
+def main() -> None:
+    """Runs the command line; a user's error is one line on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        err.print(f"[bold red]error:[/] {plain(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        out.print(f"qpairs {__version__}", highlight=False)
+        raise typer.Exit

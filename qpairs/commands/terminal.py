@@ -1,0 +1,161 @@
+"""What the commands share: the console, options, progress, and tables."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from qpairs.config import HELP
+from qpairs.faults import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from qpairs.pairs import Pairs
+
+out = Console()
+err = Console(stderr=True)
+
+DataOption = Annotated[list[str], typer.Option(help="Pairs: a named source, Hub id, folder or file; may be repeated.")]
+ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"])]
+SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"])]
+TomlOption = Annotated[Path | None, typer.Option(help="A TOML file with the same names; options go over it.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
+
+WRITERS: dict[str, Callable[[Any, str], Any]] = {
+    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".tsv": lambda table, path: table.to_csv(path, index=False, sep="\t"),
+    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
+    ".parquet": lambda table, path: table.to_parquet(path),
+}
+
+
+def plain(text: str) -> str:
+    """One line of text, with what rich would read as markup escaped."""
+    from rich.markup import escape
+
+    return escape(" ".join(text.split()))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the libraries' own bars and notes off the terminal; qpairs' own warnings come through rich."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import transformers
+    from rich.logging import RichHandler
+
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
+    logging.getLogger("qpairs").addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("qpairs").removeHandler(handler)
+
+
+def progress() -> Progress:
+    """A bar on stderr, with time elapsed and left; its tasks have the field `state`."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+    )
+
+
+def percent(value: float) -> str:
+    """A share as `12.3 %`."""
+    return f"{100 * value:.1f} %"
+
+
+def split_columns(columns: str) -> tuple[str, ...]:
+    """The names in `--columns`."""
+    return tuple(name.strip() for name in columns.split(",")) if columns else ()
+
+
+def load(data: list[str], columns: str, skip_bad_rows: bool, labelled: bool = True) -> Pairs:
+    """Pairs, as the options of a command name them."""
+    from qpairs.pairs import load_pairs
+
+    return load_pairs(data, columns=split_columns(columns), skip_bad_rows=skip_bad_rows, labelled=labelled)
+
+
+def print_skipped(pairs: Pairs) -> None:
+    """Says which rows were left out."""
+    if pairs.skipped:
+        out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in pairs.skipped.items()))
+
+
+def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
+    """Prints a verdict beside trivial answers; `scores` is `Report.to_dict()`."""
+    if scores["collapsed"]:
+        out.print(
+            "[bold red]The model has collapsed:[/] its similarities do not vary, and the figures below mean nothing."
+        )
+    table = Table(title=f"\nVerdict on {scores['n']:,} {title}", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "F1", "95 % interval", "precision", "recall", "AP"):
+        table.add_column(column, justify="right" if column else "left")
+    low, high = scores["f1_interval"]
+    table.add_row(
+        f"qpairs at threshold {scores['threshold']:.3f}",
+        f"[bold]{scores['f1']:.3f}[/]",
+        f"{low:.3f} to {high:.3f}",
+        f"{scores['precision']:.3f}",
+        f"{scores['recall']:.3f}",
+        f"{scores['average_precision']:.3f}",
+    )
+    for name, values in scores["baselines"].items():
+        table.add_row(name, f"{values['f1']:.3f}", "", "", "", f"{values['average_precision']:.3f}", style="dim")
+    out.print(table)
+    out.print(
+        f"AP is average precision; accuracy {scores['accuracy']:.3f}, ROC AUC {scores['roc_auc']:.3f}, "
+        f"error of probability {scores['calibration_error']:.3f}",
+        highlight=False,
+    )
+    if scores["retrieval"]:
+        found = scores["retrieval"]
+        out.print(
+            f"as search: MRR@10 {found['mrr_at_10']:.3f}, recall@1 {found['recall_at_1']:.3f}, "
+            f"recall@10 {found['recall_at_10']:.3f}, AP of mining {found['mining_average_precision']:.3f}",
+            highlight=False,
+        )
+    if scores["shift"]["differs"]:
+        out.print(
+            f"[yellow]The similarities here differ from those the threshold was chosen on (distance "
+            f"{scores['shift']['statistic']:.2f}): fit it to a few dozen labelled pairs with qpairs calibrate.[/]"
+        )
+    if note:
+        out.print(f"[dim]Note: {note}.[/]")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside the place and renames."""
+    fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(text, encoding="utf-8", newline="")
+        fresh.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        fresh.unlink(missing_ok=True)
