@@ -164,8 +164,8 @@ def pair_labels(case: Case, n: int) -> Tensor:
 
 def known_of_pairs(labels: Tensor) -> Knowledge:
     """What the labels (k,) of pairs say of their first questions x their second ones."""
-    duplicates = torch.diag(labels == 1)
-    return Knowledge(duplicates, torch.diag(labels == 0), ~duplicates)
+    duplicates, places = torch.diag(labels == 1), torch.arange(len(labels))
+    return Knowledge(duplicates, torch.diag(labels == 0), ~duplicates, places[:, None].expand(-1, 2))
 
 
 def known_of_classes(classes: Tensor) -> Knowledge:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+BLOCK_PARAMETERS = 10.6e6  # weights of MiniLM-L6 that multiply every token: its 6 layers, without the embeddings
+
 
 def circumstances() -> dict[str, str]:
     """Date, commit (`-dirty` where files differ from it), machine and version of torch."""
@@ -19,3 +21,23 @@ def circumstances() -> dict[str, str]:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }
+
+
+def matmul_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Floating-point operations per second that products of MiniLM's own shapes reach: (tokens, 384) @ (384, 1536).
+
+    Args:
+        dtype: of the factors.
+        seconds: how long to try; the fastest product counts.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokens = 65_536 if device == "cuda" else 1024
+    a, b = (torch.randn(shape, device=device).to(dtype) for shape in ((tokens, 384), (384, 1536)))
+    fastest, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * a.shape[0] * a.shape[1] * b.shape[1] / fastest

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qpairs.evaluation import Report, calibrate, evaluate, predict
     from qpairs.faults import UserError
     from qpairs.pairs import Pairs, load_pairs, pairs_from_texts
+    from qpairs.runtime import Encoder, Model, load
     from qpairs.splits import split_pairs
     from qpairs.training import train
 
@@ -26,12 +27,15 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "Comparison": "comparison",
     "Config": "config",
+    "Encoder": "runtime",
+    "Model": "runtime",
     "Pairs": "pairs",
     "Report": "evaluation",
     "UserError": "faults",
     "calibrate": "evaluation",
     "compare": "comparison",
     "evaluate": "evaluation",
+    "load": "runtime",
     "load_checkpoint": "checkpoint",
     "load_pairs": "pairs",
     "pairs_from_texts": "pairs",
@@ -45,12 +49,15 @@ __all__ = [
     "Checkpoint",
     "Comparison",
     "Config",
+    "Encoder",
+    "Model",
     "Pairs",
     "Report",
     "UserError",
     "calibrate",
     "compare",
     "evaluate",
+    "load",
     "load_checkpoint",
     "load_pairs",
     "pairs_from_texts",

@@ -183,6 +183,7 @@ class Batches:
         steps: int | None = None,
         chunk: int = 32,
         seed: int = 0,
+        processes: int = 1,
     ) -> None:
         """Binds a pair table to its tokens.
 
@@ -195,39 +196,43 @@ class Batches:
             chunk: questions that are padded together. Questions of a batch are sorted by length and cut into chunks,
                 each padded to its own longest.
             seed: of the noise.
+            processes: among which the questions of each step are shared out: item i is then the share of process
+                i mod processes in step i // processes, with the encoder inputs of every processes-th question.
         """
         self.pairs, self.feeds, self.sampler, self.sided = pairs, feeds, sampler, sided
-        self.chunk, self.seed = chunk, seed
+        self.chunk, self.seed, self.processes = chunk, seed, processes
         self.graph = graph_of(pairs)
         self.lengths = [np.fromiter(map(len, feed.ids), np.int64, len(feed.ids)) for feed in feeds]
         self.epoch, self.plan = 0, sampler(0)
         self.steps = steps or len(self.plan)
 
     def __len__(self) -> int:
-        """Number of steps."""
-        return self.steps
+        """Number of steps, times that of the processes."""
+        return self.steps * self.processes
 
-    def __getitem__(self, step: int) -> dict[str, Any]:
-        """The inputs of `training.PairModel.forward` at a step."""
-        if not 0 <= step < self.steps:
-            raise IndexError(step)
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """The inputs of `training.PairModel.forward` at a step, for one process."""
+        if not 0 <= item < len(self):
+            raise IndexError(item)
+        step, process = divmod(item, self.processes)
         epoch, place = divmod(step, len(self.plan))
         if epoch != self.epoch:
             self.epoch, self.plan = epoch, self.sampler(epoch)
-        return self.collate(self.plan[place], np.random.default_rng([self.seed, step]))
+        return self.collate(self.plan[place], np.random.default_rng([self.seed, step]), process)
 
-    def collate(self, draw: Draw, random: np.random.Generator) -> dict[str, Any]:
+    def collate(self, draw: Draw, random: np.random.Generator, process: int = 0) -> dict[str, Any]:
         """A batch: its distinct questions by length, the pairs' places among them, and their relation.
 
         Args:
             draw: what meets.
             random: where the noise comes from.
+            process: whose share of the questions is to be encoded.
 
         Returns:
-            features: a list of encoder inputs, together the n row questions; component: (n,) their guard;
-            column_features and column_component: likewise of the m column questions, where other questions or another
-            tower make the columns; left, right, labels: (k,) of the pairs, left among the rows and right among the
-            columns; positive, labelled, strangers: (n, m) masks as in `relations.Knowledge`.
+            features: a list of encoder inputs, together the process's share of the n row questions; component: (n,)
+            their guard; column_features and column_component: likewise of the m column questions, where other questions
+            or another tower make the columns; left, right, labels: (k,) of the pairs, left among the rows and right
+            among the columns; positive, labelled, strangers (n, m) and places as in `relations.Knowledge`.
         """
         k, (anchors, negatives) = len(draw.pairs), draw.negatives.T
         lefts = np.concatenate([self.pairs.left[draw.pairs], anchors])
@@ -242,7 +247,7 @@ class Batches:
         if not self.sided:
             known.labelled[right[k:], left[k:]] = True
         item = {
-            "features": self._features(self.feeds[0], rows, random),
+            "features": self._features(self.feeds[0], rows[process :: self.processes], random),
             "left": torch.from_numpy(left[:k]),
             "right": torch.from_numpy(right[:k]),
             "labels": torch.from_numpy(self.pairs.labels[draw.pairs].astype(np.int64)),
@@ -250,9 +255,10 @@ class Batches:
             "positive": known.positive,
             "labelled": known.labelled,
             "strangers": known.strangers,
+            "places": (known.positive | known.labelled).nonzero(),
         }
         if self.sided or len(self.feeds) > 1:
-            item["column_features"] = self._features(self.feeds[-1], columns, random)
+            item["column_features"] = self._features(self.feeds[-1], columns[process :: self.processes], random)
             item["column_component"] = self.graph.guard[torch.from_numpy(columns)]
         return item
 

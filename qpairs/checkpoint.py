@@ -24,7 +24,7 @@ from sentence_transformers import SentenceTransformer
 from qpairs.config import Config, config_from, to_dict
 from qpairs.encoders import load_encoder
 from qpairs.faults import UserError
-from qpairs.metrics import Calibration
+from qpairs.metrics import Calibration, OperatingPoint
 from qpairs.relations import PairHead, Score
 
 FILE = "qpairs.json"
@@ -57,6 +57,7 @@ class Checkpoint:
         history: what training reported: step, loss, f1, average_precision.
         versions: of the libraries, python and the machine, and the time of writing.
         head: the classifier whose probability is the score of a pair; None where that is the cosine.
+        operating_points: thresholds for a precision, from validation; none in checkpoints of older versions.
     """
 
     encoder: SentenceTransformer
@@ -70,6 +71,7 @@ class Checkpoint:
     history: Sequence[Mapping[str, Any]] = ()
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
     head: PairHead | None = None
+    operating_points: Sequence[OperatingPoint] = ()
 
     @property
     def score(self) -> Score:
@@ -148,6 +150,7 @@ def _to_json(checkpoint: Checkpoint) -> dict[str, Any]:
         "format": FORMAT,
         "threshold": checkpoint.threshold,
         "calibration": asdict(checkpoint.calibration),
+        "operating_points": [asdict(point) for point in checkpoint.operating_points],
         "reference": {"quantiles": list(checkpoint.reference.quantiles), "n": checkpoint.reference.n},
         "tfidf_threshold": checkpoint.tfidf_threshold,
         "config": to_dict(checkpoint.config),
@@ -183,6 +186,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             data["history"],
             data["versions"],
             _load_head(path / HEAD),
+            [OperatingPoint(**point) for point in data.get("operating_points", ())],
         )
     except FileNotFoundError:
         raise UserError(f"{path}: not a qpairs checkpoint (no {FILE} in it)") from None

@@ -38,11 +38,12 @@ from qpairs.config import Config, config_from, to_dict
 from qpairs.encoders import TAKE_VECTORS, build_encoder, encoder_note, tower_names
 from qpairs.evaluation import cross_fitted, score_pairs
 from qpairs.faults import UserError
+from qpairs.folders import beside, only_one
 from qpairs.losses import LOSSES
 from qpairs.objectives import objective
 from qpairs.pairs import Pairs
 from qpairs.splits import question_components
-from qpairs.training import Parts, Progress, goal_of, load_parts, only_one, partial_of, train
+from qpairs.training import Parts, Progress, goal_of, load_parts, partial_of, train
 
 log = logging.getLogger(__name__)
 
@@ -387,17 +388,9 @@ def _own(folder: Path, manifest: dict[str, Any], *, overwrite: bool) -> Iterator
             for name in (RESULTS, SUMMARY, CHART):
                 (folder / name).unlink(missing_ok=True)
         (folder / CELLS).mkdir(exist_ok=True)
-        with _beside(file) as fresh:
+        with beside(file) as fresh:
             fresh.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         yield
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A file to write, which takes its place when it is whole."""
-    fresh = path.with_name(f".new-{path.name}")
-    yield fresh
-    fresh.replace(path)
 
 
 # One cell after the other
@@ -442,9 +435,9 @@ def _save(folder: Path, cell: Cell, outcome: Outcome) -> Record:
         record = Record(cell, None, outcome)
     else:
         record = Record(cell, outcome[0])
-        with _beside(_file(folder, cell, "safetensors")) as fresh:
+        with beside(_file(folder, cell, "safetensors")) as fresh:
             save_file(outcome[1], fresh)
-    with _beside(_file(folder, cell, "json")) as fresh:
+    with beside(_file(folder, cell, "json")) as fresh:
         fresh.write_text(json.dumps(dataclasses.asdict(record), indent=1) + "\n", encoding="utf-8")
     return record
 
@@ -649,7 +642,7 @@ def _write(comparison: Comparison, folder: Path) -> None:
     """The tables, and the chart where matplotlib is installed."""
     cells = pandas.DataFrame([_cell_line(record) for record in comparison.records])
     for name, table in ((RESULTS, cells), (SUMMARY, comparison.to_frame())):
-        with _beside(folder / name) as fresh:
+        with beside(folder / name) as fresh:
             table.to_csv(fresh, index=False)
     panels: dict[str, dict[str, list[plots.Dot]]] = {}
     several_miners = len({row.miner for row in comparison.rows}) > 1
@@ -662,7 +655,7 @@ def _write(comparison: Comparison, folder: Path) -> None:
     if not panels:
         return
     try:
-        with _beside(folder / CHART) as fresh:
+        with beside(folder / CHART) as fresh:
             plots.dots(panels, ("F1", "average precision"), fresh, title=comparison.title, legend=LEGEND)
     except UserError as error:
         log.warning("%s is left out: %s", CHART, error)

@@ -70,7 +70,10 @@ class Config:
     budget_minutes: float = _option(
         0.0, "Stop training after so long, the learning rate falling by the clock; 0: no limit."
     )
-    batch_size: int = _option(64, "Pairs in a batch.")
+    batch_size: int = _option(64, "Pairs in a batch, of all processes together.")
+    gradient_cache: int = _option(
+        0, "Questions whose activations are held at a time, so that memory does not limit the batch; 0: the whole batch."
+    )
     learning_rate: float | None = _option(None, "Highest learning rate of AdamW; without it, the encoder's own.")
     weight_decay: float = _option(0.01, "Weight decay of AdamW (not on biases and norms).")
     warmup: float = _option(0.1, "Share of the steps in which the learning rate rises, before it falls to 0.")
@@ -94,6 +97,7 @@ class Config:
             "mined": self.mined >= 1,
             "relative_margin": -1 <= self.relative_margin < 1,
             "batch_size": self.batch_size >= 2,
+            "gradient_cache": self.gradient_cache >= 0,
             "max_length": 4 <= self.max_length <= 512,
             "learning_rate": self.learning_rate is None or self.learning_rate > 0,
             "weight_decay": self.weight_decay >= 0,

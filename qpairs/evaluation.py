@@ -388,6 +388,7 @@ def calibrate(model: Checkpoint | str | Path, data: Pairs | str | Path | Sequenc
         old,
         threshold=metrics.fit_threshold(scores, labels, old.threshold),
         calibration=metrics.fit_calibration(scores, labels, old.calibration),
+        operating_points=metrics.operating_points(scores, labels),
         reference=Reference(metrics.quantiles(scores), len(scores)),
         tfidf_threshold=metrics.best_threshold(tfidf_scores(pairs), labels),
     )

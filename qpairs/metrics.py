@@ -8,7 +8,7 @@ Every function raises ValueError, with one line that says what is wrong, on inpu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ Bools = NDArray[np.bool_]
 _BLOCK = 2**24  # similarities held at once
 _QUANTILES = 101
 _PROBIT_TO_LOGIT = 1.702  # the logistic function at 1.702 z is within 0.01 of the normal distribution function at z
+PRECISIONS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99)  # of the operating points
 MANY_PAIRS = 1_000  # from which on the best threshold of a sample needs no smoothing
 
 
@@ -136,11 +137,51 @@ def best_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
     """
     values, duplicate = _checked(scores, labels)
     distinct, tp, answered = _cuts(values, duplicate)
-    cut = int(np.argmax(2 * tp / (answered + tp[-1])))  # the first of equals has the fewest answers: most precise
+    return _below(distinct, int(np.argmax(2 * tp / (answered + tp[-1]))))  # the first of equals is the most precise
+
+
+def _below(distinct: Floats, cut: int) -> float:
+    """The threshold midway between a score and the next lower one; the score itself where there is none between."""
     upper = float(distinct[cut])
     lower = float(distinct[cut + 1]) if cut + 1 < len(distinct) else upper
     middle = upper / 2 + lower / 2
     return middle if lower < middle <= upper else upper
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The least strict threshold of a precision: no lower one reached it on validation.
+
+    Attributes:
+        precision: what was asked for; that of the threshold is no less.
+        threshold: duplicate if and only if score >= threshold.
+        recall: share of the duplicates at or above it.
+    """
+
+    precision: float
+    threshold: float
+    recall: float
+
+
+def operating_points(
+    scores: ArrayLike, labels: ArrayLike, precisions: Sequence[float] = PRECISIONS, least: int = 20
+) -> list[OperatingPoint]:
+    """The lowest threshold of each precision that can be reached; parts scores as `best_threshold` does.
+
+    Args:
+        scores: (n,) similarities.
+        labels: (n,) labels.
+        precisions: what to reach, rising.
+        least: pairs that must lie at or above a threshold for its precision to count.
+    """
+    distinct, tp, answered = _cuts(*_checked(scores, labels))
+    reached = np.where(answered >= least, tp / answered, 0.0)
+    cuts = {p: np.flatnonzero(reached >= p) for p in precisions}
+    return [
+        OperatingPoint(p, _below(distinct, int(cut[-1])), float(tp[cut[-1]] / tp[-1]))
+        for p, cut in cuts.items()
+        if len(cut)
+    ]
 
 
 def precision_recall_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats, Floats]:

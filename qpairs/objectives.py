@@ -13,6 +13,7 @@ from torch.nn import functional
 from qpairs import expressions
 from qpairs.faults import UserError
 from qpairs.losses import LOSSES, Entry
+from qpairs.losses.pairwise import marked_columns
 from qpairs.miners import Miner
 from qpairs.prototypes import Prototypes
 from qpairs.relations import SIMILARITIES, Knowledge, PairHead, Relation, rows_of
@@ -142,8 +143,11 @@ def _question_view(term: Term, batch: _Batch, miner: Miner | None, head: nn.Modu
     relation = batch.known.relation(entry.in_batch)
     if miner:
         relation = miner(batch.sim("cosine" if entry.similarity == "head" else entry.similarity), relation)
-    if entry.by_pair and (head is not None or _is_sparse(relation)):
-        return _pairs_alone(batch, relation, head or SIMILARITIES[entry.similarity])
+    places = None if miner or entry.in_batch else batch.known.places
+    if entry.by_pair and (head is not None or _is_sparse(relation, places)):
+        return _pairs_alone(batch, relation, places, head or SIMILARITIES[entry.similarity])
+    if entry.by_row and miner and _is_sparse(relation):
+        return _marked_alone(batch, relation, SIMILARITIES[entry.similarity])
     return rows_of(batch.sim(entry.similarity), relation), relation
 
 
@@ -163,21 +167,39 @@ def _prototype_view(
     return rows_of(sim, relation), relation
 
 
-def _is_sparse(relation: Relation) -> bool:
+def _is_sparse(relation: Relation, places: Tensor | None = None) -> bool:
     """Whether so few pairs are known that they cost less one by one than the whole matrix does."""
-    known = relation.positive.count_nonzero() + relation.negative.count_nonzero()
-    return bool(known * DENSE < relation.positive.numel())
+    if places is None:
+        known = int(relation.positive.count_nonzero() + relation.negative.count_nonzero())
+    else:
+        known = len(places)
+    return known * DENSE < relation.positive.numel()
 
 
 def _pairs_alone(
-    batch: _Batch, relation: Relation, similarity: Callable[[Tensor, Tensor], Tensor]
+    batch: _Batch, relation: Relation, places: Tensor | None, similarity: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Relation]:
     """The pairs of a relation as a column: their similarity (pairs, 1), and the relation of the same shape."""
-    i, j = (relation.positive | relation.negative).nonzero(as_tuple=True)
+    if places is None:
+        places = (relation.positive | relation.negative).nonzero()  # (pairs, 2)
+    i, j = places.unbind(1)
     positive = relation.positive[i, j][:, None]
     row = i if relation.rows is None else relation.rows[i]
-    sim = similarity(batch.rows[row][:, None], batch.columns[j][:, None])[:, :, 0]  # from (pairs, 1, d) each
+    first, second = batch.rows.index_select(0, row), batch.columns.index_select(0, j)  # (pairs, d) each
+    sim = similarity(first[:, None], second[:, None])[:, :, 0]  # (pairs, 1)
     return sim, Relation(positive, ~positive)
+
+
+def _marked_alone(
+    batch: _Batch, relation: Relation, similarity: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Relation]:
+    """The columns that each row of a relation marks, side by side: similarities (r, k), and their relation."""
+    columns, there = marked_columns(relation.positive | relation.negative)  # (r, k)
+    rows = batch.rows if relation.rows is None else batch.rows.index_select(0, relation.rows)  # (r, d)
+    others = functional.embedding(columns, batch.columns)  # (r, k, d)
+    sim = similarity(rows[:, None], others)[:, 0]  # (r, k)
+    positive, negative = (mask.gather(1, columns) & there for mask in (relation.positive, relation.negative))
+    return sim, Relation(positive, negative)
 
 
 def objective(expression: str) -> Objective:

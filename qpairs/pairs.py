@@ -18,7 +18,7 @@ import reprlib
 import tempfile
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,7 +209,7 @@ def _usable_pairs(
     given = table[names.label][:] if names.label else [1] * len(table)
     for number, (value, *texts) in enumerate(zip(given, *(table[c][:] for c in text_columns), strict=True), start=1):
         label = LABELS.get(str(value).strip().lower(), UNLABELLED)
-        fault = next(filter(None, map(_text_fault, texts, text_columns)), None)
+        fault = next(filter(None, map(text_fault, texts, text_columns)), None)
         if label == UNLABELLED and not fault:
             fault = "label", f"label {reprlib.repr(value)} in column {names.label!r} is neither 0 nor 1"
         if fault and not skip:
@@ -223,7 +223,8 @@ def _usable_pairs(
     return pairs_from_texts(first, second, labels if labelled else [UNLABELLED] * len(labels), +skipped)
 
 
-def _text_fault(text: Any, column: str) -> tuple[str, str] | None:
+def text_fault(text: Any, column: str) -> tuple[str, str] | None:
+    """What keeps a value from being a question: the kind of fault, and a sentence; None where nothing does."""
     if text is None or (isinstance(text, str) and not text.strip()):
         return "empty question", f"column {column!r} has no question"
     if not isinstance(text, str):
@@ -332,29 +333,49 @@ def _parse_csv(path: Path) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def _csv_rows(text: str, delimiter: str, quoting: Any) -> tuple[list[str], list[list[str]], list[str]]:
-    """The header, the rows with as many fields, and what is wrong with each other one; blank lines are no rows."""
+    """The header, the rows with as many fields, and what is wrong with each other one."""
     header, rows, malformed = list[str](), list[list[str]](), list[str]()
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    limit = csv.field_size_limit(len(text))
+    for number, row in csv_rows(io.StringIO(text, newline=""), delimiter, quoting, longest=len(text)):
+        if isinstance(row, str):
+            malformed.append(f"row {number}: {row}")
+        elif number:
+            rows.append(row)
+        else:
+            header = row
+    return header, rows, malformed
+
+
+def csv_rows(lines: Iterable[str], delimiter: str, quoting: Any, longest: int) -> Iterator[tuple[int, list[str] | str]]:
+    """The header, numbered 0, and each row from 1 on, or what is wrong with it; blank lines are no rows.
+
+    Args:
+        lines: of the file, with their ends.
+        delimiter: between fields.
+        quoting: as in the module csv.
+        longest: characters that a field may have before a quote counts as one that is never closed.
+    """
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+    limit = csv.field_size_limit(longest)
+    width = number = 0
     try:
         while True:
             try:
                 row = next(reader)
             except csv.Error as error:
-                fault = OPEN_QUOTE if "end of data" in str(error) else f"broken quotes ({error})"
-                malformed.append(f"row {len(rows) + len(malformed) + 1}: {fault}")
+                unclosed = any(sign in str(error) for sign in ("end of data", "field larger"))
+                number += 1
+                yield number, OPEN_QUOTE if unclosed else f"broken quotes ({error})"
                 continue
             if not row or (len(row) == 1 and not row[0].strip()):
                 continue
-            if not header:
-                header = [name.strip() for name in row]
-            elif len(row) == len(header):
-                rows.append(row)
+            if not width:
+                width = len(row)
+                yield 0, [name.strip() for name in row]
             else:
-                number = len(rows) + len(malformed) + 1
-                malformed.append(f"row {number}: {len(row)} fields where the header has {len(header)}")
+                number += 1
+                yield number, row if len(row) == width else f"{len(row)} fields where the header has {width}"
     except StopIteration:
-        return header, rows, malformed
+        return
     finally:
         csv.field_size_limit(limit)
 
@@ -362,20 +383,26 @@ def _csv_rows(text: str, delimiter: str, quoting: Any) -> tuple[list[str], list[
 def _parse_jsonl(path: Path) -> tuple[dict[str, list[Any]], list[str]]:
     """The columns of a JSONL file, with None where a line lacks a key, and what is wrong with each malformed line."""
     rows, malformed = list[dict[str, Any]](), list[str]()
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, row in json_rows(_text(path).split("\n")):
+        if isinstance(row, str):
+            malformed.append(f"line {number}: {row}")
+        else:
+            rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}, malformed
+
+
+def json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """The object of each line, or what is wrong with it, numbered from 1; blank lines have none."""
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 row = json.loads(line)
                 json.dumps(row if "\\u" in line else "", ensure_ascii=False).encode()
             except (ValueError, RecursionError) as error:
-                malformed.append(f"line {number}: not valid JSON ({error})")
+                yield number, f"not valid JSON ({error})"
                 continue
-            if isinstance(row, dict):
-                rows.append(row)
-            else:
-                malformed.append(f"line {number}: not a JSON object")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}, malformed
+            yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
 _DATASET_NAME = re.compile(r"(?P<id>[^:\[\]]+)(:(?P<config>[^:\[\]]+))?(\[(?P<split>.+)\])?")

@@ -73,11 +73,14 @@ class Knowledge:
         positive: (n, m) bool, different questions of one duplicate component.
         labelled: (n, m) bool, pairs labelled 0 of different components.
         strangers: (n, m) bool, questions of different components, labelled or not: safe to assume negative.
+        places: (k, 2) int64, row and column of each pair in `positive` or `labelled`; without it, a loss over labelled
+            pairs searches the masks for them.
     """
 
     positive: Tensor
     labelled: Tensor
     strangers: Tensor
+    places: Tensor | None = None
 
     def relation(self, in_batch: bool) -> Relation:
         """The masks for an objective that does, or does not, assume unlabelled pairs of strangers to be negatives."""
@@ -175,6 +178,8 @@ class PairHead(nn.Module):
         first, second, apart, product = self.weight.unbind()
         gaps = (rows[..., :, None, :] - columns[..., None, :, :]).abs() @ apart  # (..., n, m)
         ends = (rows @ first)[..., :, None] + (columns @ second)[..., None, :]  # (..., n, m)
+        if rows.shape[-2] == columns.shape[-2] == 1:  # pairs
+            return (rows * columns) @ product[:, None] + gaps + ends + self.bias
         return dot(rows * product, columns) + gaps + ends + self.bias
 
     def probability(self, rows: Tensor, columns: Tensor) -> Tensor:

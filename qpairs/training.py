@@ -9,17 +9,15 @@ import importlib.util
 import json
 import logging
 import math
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -27,21 +25,24 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
 
 from qpairs import metrics
 from qpairs.batches import Batches, Feed, graph_of, group_sampler, in_order, pair_sampler, triplet_sampler
-from qpairs.checkpoint import Checkpoint, Reference, check_output, save_checkpoint
+from qpairs.checkpoint import Checkpoint, Reference, check_output, load_checkpoint, save_checkpoint
 from qpairs.config import Config, config_from, read_toml, to_dict, to_toml
 from qpairs.encoders import build_encoder, embed, features, token_ids, tower_names, towers, word_dropout
 from qpairs.evaluation import cross_fitted, need_both_labels, report, score_pairs, tfidf_scores
 from qpairs.faults import UserError
+from qpairs.folders import only_one
 from qpairs.miners import miner
 from qpairs.mining import nearest_negatives
 from qpairs.objectives import Objective, objective
 from qpairs.pairs import Pairs, load_pairs
+from qpairs.processes import agree, first_alone, gather, meet, rank, start, world
 from qpairs.relations import Knowledge, PairHead, Score
 from qpairs.splits import fingerprint, leak, question_components, split_pairs
 
@@ -119,9 +120,15 @@ class PairModel(nn.Module):
     """An encoder, an objective and what it learns besides, as one module that the Trainer can call."""
 
     def __init__(
-        self, encoder: SentenceTransformer, objective: Objective, learned: nn.ModuleDict, score: Score
+        self,
+        encoder: SentenceTransformer,
+        objective: Objective,
+        learned: nn.ModuleDict,
+        score: Score,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.encoder, self.objective, self.learned, self.score = encoder, objective, learned, score
         self.towers = towers(encoder)  # a tuple, so that the parameters are registered once, under the encoder
         self.register_state_dict_post_hook(_leave_twins_out)  # type: ignore[no-untyped-call]
@@ -137,13 +144,14 @@ class PairModel(nn.Module):
         positive: Tensor,
         labelled: Tensor,
         strangers: Tensor,
+        places: Tensor,
         column_features: list[dict[str, Tensor]] | None = None,
         column_component: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The loss of a batch of n questions, and the score of its pairs.
 
         Args:
-            features: inputs of the first tower in chunks, together n questions.
+            features: inputs of the first tower in chunks, together this process's share of n questions.
             left: (pairs,) row of each pair's first question.
             right: (pairs,) column of its second one.
             labels: (pairs,) read by the Trainer alone.
@@ -151,22 +159,41 @@ class PairModel(nn.Module):
             positive: (n, m) mask as in `relations.Knowledge`.
             labelled: (n, m) mask, likewise.
             strangers: (n, m) mask, likewise.
-            column_features: inputs of the second tower in chunks, together m questions; without it, columns are rows.
+            places: (k, 2) int64, likewise.
+            column_features: inputs of the second tower in chunks, together its share of m questions; without it,
+                columns are rows.
             column_component: (m,) duplicate component of each of them.
 
         Raises:
             Diverged: the loss is not a finite number.
         """
-        rows = torch.cat([self.towers[0](chunk)["sentence_embedding"] for chunk in features])  # (n, d)
+        n, m = positive.shape
+        rows = gather(self._embed(self.towers[0], features), n)  # (n, d)
         columns, members = rows, (rows, component)
         if column_features is not None and column_component is not None:
-            columns = torch.cat([self.towers[1](chunk)["sentence_embedding"] for chunk in column_features])  # (m, d)
+            columns = gather(self._embed(self.towers[1], column_features), m)  # (m, d)
             members = torch.cat([rows, columns]), torch.cat([component, column_component])
-        loss = self.objective(rows, columns, Knowledge(positive, labelled, strangers), members, self.learned)
+        known = Knowledge(positive, labelled, strangers, places)
+        loss = self.objective(rows, columns, known, members, self.learned)
         if not torch.isfinite(loss):
             raise Diverged
         with torch.no_grad():
             return {"loss": loss, "scores": self.score(rows.float(), columns.float(), left, right)}
+
+    def _embed(self, tower: nn.Module, chunks: list[dict[str, Tensor]]) -> Tensor:
+        """Embeddings (k, d) of the questions of some chunks.
+
+        With `recompute`, the activations of a chunk are thrown away after the forward pass and made again when its
+        gradient comes: gradient caching (Gao et al. 2021, section 3), with the same dropout.
+        """
+        if self.recompute and self.training:
+            return torch.cat([checkpoint(_embeddings, tower, chunk, use_reentrant=False) for chunk in chunks])
+        return torch.cat([_embeddings(tower, chunk) for chunk in chunks])
+
+
+def _embeddings(tower: nn.Module, chunk: dict[str, Tensor]) -> Tensor:
+    embeddings: Tensor = tower(chunk)["sentence_embedding"]  # (k, d)
+    return embeddings
 
 
 def _twins(module: nn.Module) -> dict[str, str]:
@@ -262,6 +289,8 @@ class _Observer(TrainerCallback):  # the Trainer's own seam: it calls every even
             self._tell(state.global_step, state.max_steps, **scores)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if rank() > 0:
+            return
         here = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         _mark(here)
         for other in states(Path(args.output_dir)):
@@ -330,13 +359,12 @@ def train(
     Raises:
         UserError: something that the user can mend; or the loss became NaN, and the last good state was saved.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("train: several processes are not supported yet; start one, for instance with qpairs train")
+    start()
     asked = {**(to_dict(config) if config else {}), **options}
     config = config_from(asked, where="train")
     if resume and not config.output:
         raise UserError("resume: name the interrupted run's folder with --output")
-    output = Path(config.output) if config.output else default_output(config)
+    output = Path(config.output) if config.output else agree(default_output(config))
     partial = partial_of(output)
     config = _stored_config(partial, asked) if resume else dataclasses.replace(config, output=str(output))
     goal = goal_of(config)
@@ -355,12 +383,14 @@ def train(
         seed=config.seed,
         share_vectors=config.share_vectors,
     )
-    with only_one(partial):
-        if not resume:
+    meet()  # no process writes before all have looked at the folders
+    with only_one(partial) if rank() == 0 else contextlib.nullcontext():
+        if rank() == 0 and not resume:
             _clear(partial)
             (partial / "config.toml").write_text(to_toml(config), encoding="utf-8")
             (partial / "split.json").write_text(json.dumps(parts.split), encoding="utf-8")
-        elif json.loads((partial / "split.json").read_text("utf-8"))["fingerprint"] != parts.split["fingerprint"]:
+        meet()
+        if json.loads((partial / "split.json").read_text("utf-8"))["fingerprint"] != parts.split["fingerprint"]:
             raise UserError(
                 f"{partial}: the data has changed since the run was interrupted; start anew with --overwrite"
             )
@@ -369,12 +399,14 @@ def train(
         except KeyboardInterrupt:
             log.warning("interrupted; go on with: qpairs train --resume --output %s", output)
             raise
-        checkpoint = judge(encoder, config, parts, history, head)
-        save_checkpoint(checkpoint, output, overwrite=overwrite)
-    shutil.rmtree(partial, ignore_errors=True)
+        if rank() == 0:
+            judged = judge(encoder, config, parts, history, head)
+            save_checkpoint(judged, output, overwrite=overwrite)
+            shutil.rmtree(partial, ignore_errors=True)
+        meet()
     if diverged:
         raise UserError(f"{diverged}; the last good state is saved in {output}; lower --learning-rate")
-    return checkpoint
+    return judged if rank() == 0 else load_checkpoint(output)
 
 
 def goal_of(config: Config) -> Objective:
@@ -388,6 +420,8 @@ def goal_of(config: Config) -> Objective:
         goal = dataclasses.replace(goal, miner=miner(config.miner))
     if config.score == "head" and not goal.has_head:
         raise UserError(f"score: head needs the loss pair_softmax, which {config.loss!r} does not have")
+    if config.budget_minutes and world() > 1:
+        raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
     if not config.symmetric and config.sampler == "groups":
         raise UserError("sampler: groups meet regardless of side; use pairs or triplets with --no-symmetric")
     return goal
@@ -411,23 +445,6 @@ def _stored_config(partial: Path, asked: Mapping[str, Any]) -> Config:
             "resume without that option, or start anew with --overwrite"
         )
     return stored
-
-
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Holds the folder of an unfinished run, made if need be, against other processes."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{folder}: another process is training here") from None
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _clear(partial: Path) -> None:
@@ -456,11 +473,12 @@ def _fit(
     n_components = int(training.graph.guard.max()) + 1
     learned = goal.learned(n_components, encoder.get_embedding_dimension() or 0)
     head = next((module for module in learned.values() if isinstance(module, PairHead)), None)
-    model = PairModel(encoder, goal, learned, Score(head if config.score == "head" else None, config.symmetric))
-    steps_per_epoch = len(training)
+    score = Score(head if config.score == "head" else None, config.symmetric)
+    model = PairModel(encoder, goal, learned, score, recompute=config.gradient_cache > 0)
+    steps_per_epoch = training.steps
     training.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     every = math.ceil(steps_per_epoch / config.evaluations)
-    observer = _Observer(config, steps_per_epoch, on_progress)
+    observer = _Observer(config, steps_per_epoch, on_progress if rank() == 0 else None)
     callbacks: list[TrainerCallback] = [observer]
     if config.report_to == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
@@ -495,6 +513,8 @@ def _fit(
             greater_is_better=True,
             restore_callback_states_from_checkpoint=True,
             label_names=["labels"],
+            use_cpu=world() > 1 and not torch.cuda.is_available(),
+            ddp_find_unused_parameters=False,
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
             disable_tqdm=True,
@@ -578,7 +598,7 @@ def _in_order(encoder: SentenceTransformer, pairs: Pairs, config: Config) -> Bat
     """All pairs once, for evaluation."""
     feeds = _feeds(encoder, pairs)
     sampler = in_order(_longer(feeds, pairs), config.batch_size)
-    return Batches(pairs, feeds, sampler, sided=not config.symmetric, chunk=_chunk())
+    return Batches(pairs, feeds, sampler, sided=not config.symmetric, chunk=_chunk(config), processes=world())
 
 
 def _training_batches(encoder: SentenceTransformer, pairs: Pairs, config: Config, partial: Path) -> Batches:
@@ -590,12 +610,13 @@ def _training_batches(encoder: SentenceTransformer, pairs: Pairs, config: Config
         sampler = group_sampler(graph_of(pairs), questions, min(config.group_size, questions), config.seed)
     elif config.sampler == "triplets":
         sampler = triplet_sampler(sampler, functools.partial(_mine, encoder, feeds, pairs, config, partial))
-    return Batches(pairs, feeds, sampler, sided=not config.symmetric, chunk=_chunk(), seed=config.seed)
+    sided, chunk = not config.symmetric, _chunk(config)
+    return Batches(pairs, feeds, sampler, sided=sided, chunk=chunk, seed=config.seed, processes=world())
 
 
-def _chunk() -> int:
+def _chunk(config: Config) -> int:
     """Questions that are padded together: a GPU wants one large call, a CPU little padding."""
-    return 2**20 if torch.cuda.is_available() else 32
+    return config.gradient_cache or (2**20 if torch.cuda.is_available() else 32)
 
 
 def _mine(
@@ -603,22 +624,23 @@ def _mine(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The mined negatives of an epoch, kept in a file, so that a run that is resumed inside the epoch has the same."""
     kept = partial / f"mined-{epoch}.safetensors"
-    if not kept.exists():
-        each = zip(dict.fromkeys(towers(encoder)), feeds, strict=True)
-        embeddings = [embed(tower, feed.ids) for tower, feed in each]
-        negatives = nearest_negatives(
-            pairs,
-            graph_of(pairs).guard.numpy(),
-            embeddings[0],
-            embeddings[-1],
-            count=config.mined,
-            relative_margin=config.relative_margin,
-            candidates=None if config.symmetric else np.unique(pairs.right),
-        )
-        fresh = kept.with_suffix(".new")
-        save_arrays(dict(zip(("rows", "negatives"), negatives, strict=True)), fresh)
-        fresh.replace(kept)
-        log.info("epoch %d: %d negatives mined for %d pairs", epoch, len(negatives[0]), len(pairs))
+    with first_alone():
+        if not kept.exists():
+            each = zip(dict.fromkeys(towers(encoder)), feeds, strict=True)
+            embeddings = [embed(tower, feed.ids) for tower, feed in each]
+            negatives = nearest_negatives(
+                pairs,
+                graph_of(pairs).guard.numpy(),
+                embeddings[0],
+                embeddings[-1],
+                count=config.mined,
+                relative_margin=config.relative_margin,
+                candidates=None if config.symmetric else np.unique(pairs.right),
+            )
+            fresh = kept.with_suffix(".new")
+            save_arrays(dict(zip(("rows", "negatives"), negatives, strict=True)), fresh)
+            fresh.replace(kept)
+            log.info("epoch %d: %d negatives mined for %d pairs", epoch, len(negatives[0]), len(pairs))
     mined = load_arrays(kept)
     return mined["rows"], mined["negatives"]
 
@@ -670,6 +692,7 @@ def judge(
         head=head,
         threshold=metrics.fit_threshold(scores, pairs.labels),
         calibration=metrics.fit_calibration(scores, pairs.labels),
+        operating_points=metrics.operating_points(scores, pairs.labels),
         reference=Reference(metrics.quantiles(scores), len(scores)),
         tfidf_threshold=metrics.best_threshold(tfidf_scores(pairs), pairs.labels),
         config=config,

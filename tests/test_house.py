@@ -11,9 +11,9 @@ import qpairs
 
 PACKAGE = Path(qpairs.__file__).parent
 ORDER = [
-    "faults", "plots", "expressions", "config", "pairs", "splits", "encoders", "relations", "prototypes", "miners",
-    "losses", "objectives", "batches", "mining", "metrics", "checkpoint", "evaluation", "training", "comparison",
-    "commands",
+    "faults", "folders", "plots", "expressions", "config", "pairs", "questions", "splits", "encoders", "relations", "processes", "prototypes", "miners",
+    "losses", "objectives", "batches", "mining", "metrics", "checkpoint", "evaluation", "publishing", "training", "comparison",
+    "runtime", "engines", "shards", "commands",
 ]  # fmt: skip
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from draws import close, points, random_relation
@@ -47,22 +49,27 @@ def test_an_objective_is_computed_in_float32_also_under_autocast(name):
     assert loss == expected
 
 
-PAIRED = [n for n, e in LOSSES.items() if e.by_pair and not e.prototypes and e.similarity in SIMILARITIES]
+ALONE = [n for n, e in LOSSES.items() if (e.by_pair or e.by_row) and not e.prototypes and e.similarity in SIMILARITIES]
 
 
-@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("mined", [None, "semi_hard(margin=0.5)", "batch_hard", "multi_similarity"])
 @pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
-def test_the_labelled_pairs_alone_give_what_the_whole_matrix_gives(name, mined, dense, monkeypatch):
+@pytest.mark.parametrize("listed", [False, True], ids=["searched", "listed"])
+def test_the_known_pairs_alone_give_what_the_whole_matrix_gives(name, mined, dense, listed, monkeypatch):
     monkeypatch.setattr(objectives, "DENSE", 10**9 if dense else 0)
     rows, columns = points(0, 8, 8)
     known, entry = knowledge(1, 8), LOSSES[name]
+    if listed:
+        known = dataclasses.replace(known, places=(known.positive | known.labelled).nonzero())
     chosen = miner(mined) if mined else None
     sim = SIMILARITIES[entry.similarity](rows, columns)
     relation = known.relation(entry.in_batch)
     relation = chosen(sim, relation) if chosen else relation
-    expected = entry.function(rows_of(sim, relation), relation) if len(relation.positive) else torch.tensor(0.0)
-    close(Objective((Term(name),), chosen)(rows, columns, known), expected)
+    expected = entry.function(rows_of(sim, relation), relation) if len(relation.positive) else 0 * rows.sum()
+    loss = Objective((Term(name),), chosen)(rows, columns, known)
+    close(loss, expected)
+    close(torch.autograd.grad(loss, rows, allow_unused=True), torch.autograd.grad(expected, rows, allow_unused=True))
 
 
 @every_loss

@@ -284,3 +284,39 @@ def test_config_of_the_checkpoint_can_train_again(trained: Path) -> None:
     config = qpairs.load_checkpoint(trained).config
     assert dataclasses.asdict(config)["encoder"] == "tiny"
     assert os.path.samefile(config.output, trained)
+
+
+def step(encoder: str, gradient_cache: int, pairs_csv: Path, folder: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """The gradients of a first step with dropout, and the bytes that the forward pass keeps for the backward one."""
+    from qpairs import training
+    from qpairs.encoders import build_encoder
+    from qpairs.objectives import objective
+    from qpairs.relations import Score
+
+    config = Config(data=(str(pairs_csv),), encoder=encoder, loss="info_nce", gradient_cache=gradient_cache)
+    pairs = load_parts(config).train
+    model = PairModel(
+        build_encoder(encoder, texts=pairs.questions),
+        objective(config.loss),
+        torch.nn.ModuleDict(),
+        Score(),
+        recompute=gradient_cache > 0,
+    ).train()
+    item = training._training_batches(model.encoder, pairs, config, folder)[0]
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
+        torch.manual_seed(0)
+        loss = model(**item)["loss"]
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters()}, sum(kept)
+
+
+@pytest.mark.parametrize("encoder", ["tiny", "lstm"])
+def test_a_gradient_cache_gives_the_same_gradient_and_keeps_no_activations(
+    encoder: str, pairs_csv: Path, tmp_path: Path
+) -> None:
+    usual, kept = step(encoder, 0, pairs_csv, tmp_path)
+    cached, kept_with_cache = step(encoder, 32, pairs_csv, tmp_path)
+    for name, gradient in usual.items():
+        torch.testing.assert_close(cached[name], gradient)
+    assert kept_with_cache < kept / 5

@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from qpairs.config import HELP
-from qpairs.faults import UserError
+from qpairs.folders import beside
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from qpairs.pairs import Pairs
 
-out = Console()
-err = Console(stderr=True)
+SILENT = os.environ.get("RANK", "0") != "0"  # of several processes that train together, the first one alone speaks
+out = Console(quiet=SILENT)
+err = Console(stderr=True, quiet=SILENT)
 
 DataOption = Annotated[list[str], typer.Option(help="Pairs: a named source, Hub id, folder or file; may be repeated.")]
 ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"])]
@@ -149,13 +150,6 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes beside the place and renames."""
-    fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file that is whole or not there."""
+    with beside(path) as fresh:
         fresh.write_text(text, encoding="utf-8", newline="")
-        fresh.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        fresh.unlink(missing_ok=True)

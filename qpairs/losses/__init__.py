@@ -38,6 +38,8 @@ class Entry:
             what the two kinds cost adds up, and it is zero where there are no pairs at all.
         by_pair: whether it does not matter in which row or column a pair stands, so that the labelled pairs alone, as
             a column (pairs, 1), give the same as the whole matrix.
+        by_row: whether it does not matter in which column of its row a pair stands, so that the columns that a row marks,
+            side by side (n, k), give the same as all of them.
         positives_only: whether it reads the duplicates alone, so that the others do not matter.
         monotone: whether it never rises when a duplicate comes closer or another question goes farther.
         prototypes: whether the columns are learned prototypes, one for each duplicate component.
@@ -51,6 +53,7 @@ class Entry:
     in_batch: bool = False
     needs_both: bool = False
     by_pair: bool = False
+    by_row: bool = False
     positives_only: bool = False
     monotone: bool = True
     prototypes: bool = False
@@ -120,6 +123,7 @@ LOSSES: dict[str, Entry] = {
         "max(0, d²_ap - d²_an + margin) of every triplet",
         in_batch=True,
         needs_both=True,
+        by_row=True,
     ),
     "triplet_euclidean": Entry(
         triplet,
@@ -128,6 +132,7 @@ LOSSES: dict[str, Entry] = {
         "max(0, d_ap - d_an + margin) of every triplet",
         in_batch=True,
         needs_both=True,
+        by_row=True,
     ),
     "triplet_cosine": Entry(
         triplet,
@@ -136,6 +141,7 @@ LOSSES: dict[str, Entry] = {
         "max(0, s_an - s_ap + margin) of every triplet",
         in_batch=True,
         needs_both=True,
+        by_row=True,
     ),
     "quadruplet": Entry(
         quadruplet,
@@ -144,6 +150,7 @@ LOSSES: dict[str, Entry] = {
         "triplet, and max(0, d²_ij - d²_kl + margin2) against the pairs of other anchors",
         in_batch=True,
         needs_both=True,
+        by_row=True,
     ),
     # over whole batches
     "info_nce": Entry(
@@ -161,6 +168,7 @@ LOSSES: dict[str, Entry] = {
         "log(1 + sum of exp(scale (s_n - s_p))) over the negatives of each duplicate's anchor",
         in_batch=True,
         needs_both=True,
+        by_row=True,
     ),
     "supervised_contrastive": Entry(
         supervised_contrastive,
@@ -169,6 +177,7 @@ LOSSES: dict[str, Entry] = {
         "cross-entropy of picking all duplicates out among the batch, in equal shares",
         in_batch=True,
         needs_both=True,
+        by_row=True,
         monotone=False,  # the duplicates of an anchor compete: one far closer than the rest raises it
     ),
     "multi_similarity": Entry(
@@ -177,6 +186,7 @@ LOSSES: dict[str, Entry] = {
         "Wang et al. 2019",
         "soft maxima of base - s over each anchor's duplicates, and of s - base over its negatives",
         in_batch=True,
+        by_row=True,
     ),
     "circle": Entry(
         circle,
@@ -185,6 +195,7 @@ LOSSES: dict[str, Entry] = {
         "soft maximum of s_n² + (1 - s_p)² over each anchor's negatives n and duplicates p",
         in_batch=True,
         needs_both=True,
+        by_row=True,
         monotone=False,  # a negative between -margin and 0 costs more as it goes farther; the slope is right
     ),
     # over prototypes

@@ -1,0 +1,222 @@
+"""Training speed beside sentence-transformers: same pairs, encoder, loss, batch and precision, taking turns in one run.
+
+    python benchmarks/train.py --data F.parquet --json OUT [--pairs 3200] [--rounds 2] [--profile]
+
+Pairs of F that share no question with those trained on are held out; F1 on them is cross-fitted, by the same code for
+both. The floor is what the matrix products alone would take: 6 operations (2 forward, 4 backward) for each weight and
+token of each pair, without padding, at the rate that such products reach on this machine. The `ratio` of the JSON is
+that of qpairs as it comes to sentence-transformers in the same precision.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import datasets
+import numpy as np
+import torch
+import typer
+from machine import BLOCK_PARAMETERS, circumstances, matmul_rate
+from rich.console import Console
+from rich.table import Table
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer.losses import OnlineContrastiveLoss
+from sentence_transformers.sentence_transformer.modules import Transformer
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+import qpairs
+from qpairs.commands.terminal import quiet
+from qpairs.config import Config
+from qpairs.encoders import build_encoder, token_ids
+from qpairs.training import FINE_TUNING_RATE, Parts, fast_bf16, judge, load_parts
+
+NAMES = {"qpairs": "qpairs", "ST": "sentence-transformers"}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+console = Console(width=120)
+
+
+@contextmanager
+def counted_tokens() -> Iterator[list[int]]:
+    """How many tokens, padding included, transformers are given in each call of training."""
+    seen: list[int] = []
+
+    def look(module: nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, Transformer) and module.training:
+            seen.append(given[0]["input_ids"].numel())
+
+    handle = register_module_forward_pre_hook(look)
+    yield seen
+    handle.remove()
+
+
+def run_qpairs(config: Config, parts: Parts) -> tuple[float, qpairs.Checkpoint]:
+    """Seconds from the pairs to the last step, tokenising and loading the encoder included; and what was trained."""
+    ends: list[float] = []
+
+    def on_progress(now: Any) -> None:
+        if now.step == now.steps and not ends:
+            ends.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        config = dataclasses.replace(config, output=f"{folder}/checkpoint")
+        checkpoint = qpairs.train(config, parts=parts, on_progress=on_progress)
+    return ends[0] - start, checkpoint
+
+
+def run_peer(config: Config, parts: Parts) -> tuple[float, qpairs.Checkpoint]:
+    """The same by the trainer of sentence-transformers, as its documentation has it."""
+    train = parts.train
+    first, second = zip(*map(train.texts, range(len(train))), strict=True)
+    columns = {"sentence1": list(first), "sentence2": list(second), "label": train.labels.astype(int)}
+    start = time.perf_counter()
+    encoder = build_encoder(config.encoder, max_length=config.max_length)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SentenceTransformerTrainer(
+            model=encoder,
+            args=SentenceTransformerTrainingArguments(
+                output_dir=folder,
+                num_train_epochs=config.epochs,
+                per_device_train_batch_size=config.batch_size,
+                learning_rate=FINE_TUNING_RATE,
+                warmup_steps=config.warmup,
+                bf16=config.precision == "bf16",
+                seed=config.seed,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            train_dataset=datasets.Dataset.from_dict(columns),
+            loss=OnlineContrastiveLoss(encoder, margin=0.5),
+        )
+        trainer.train()
+    seconds = time.perf_counter() - start
+    return seconds, judge(encoder.to("cpu").float(), config, parts, [])
+
+
+def measure(side: str, config: Config, parts: Parts) -> dict[str, Any]:
+    """One training."""
+    with counted_tokens() as tokens:
+        seconds, checkpoint = (run_qpairs if side == "qpairs" else run_peer)(config, parts)
+    scores = checkpoint.scores["validation"]
+    return {
+        "side": side,
+        "precision": config.precision,
+        "seed": config.seed,
+        "seconds": seconds,
+        "pairs_per_second": config.epochs * len(parts.train) / seconds,
+        "tokens_per_pair": sum(tokens) / (config.epochs * len(parts.train)),
+        "f1": scores["f1_cross_fitted"],
+        "average_precision": scores["average_precision"],
+    }
+
+
+def print_profile(side: str, config: Config, parts: Parts) -> None:
+    """Which operations take the time of one side."""
+    with torch.profiler.profile() as profile:
+        measure(side, config, parts)
+    table = Table(title=f"{NAMES[side]}, {config.precision}: where the time goes", box=None, pad_edge=False)
+    for column in ("operation", "share", "calls"):
+        table.add_column(column, justify="left" if column == "operation" else "right")
+    rows = sorted(profile.key_averages(), key=lambda row: -row.self_cpu_time_total)
+    total = sum(row.self_cpu_time_total for row in rows)
+    for row in rows[:12]:
+        table.add_row(row.key[:60], f"{100 * row.self_cpu_time_total / total:.1f} %", f"{row.count:,}")
+    console.print(table)
+
+
+def summary(rows: list[dict[str, Any]], tokens: float) -> list[dict[str, Any]]:
+    """Medians over the rounds of each side, and their distance to the floor; `tokens` of a pair, without padding."""
+    found = []
+    for side, precision in dict.fromkeys((row["side"], row["precision"]) for row in rows):
+        same = [row for row in rows if (row["side"], row["precision"]) == (side, precision)]
+        middle = {
+            key: statistics.median(row[key] for row in same)
+            for key in ("pairs_per_second", "tokens_per_pair", "f1", "average_precision")
+        }
+        floor = matmul_rate(DTYPES[precision]) / (6 * BLOCK_PARAMETERS * tokens)  # pairs per second
+        found.append({"side": side, "precision": precision, **middle, "floor": floor})
+    return found
+
+
+def show(found: list[dict[str, Any]], title: str) -> None:
+    """Prints the medians, as ratios to sentence-transformers in fp32, its default."""
+    default = next(row for row in found if (row["side"], row["precision"]) == ("ST", "fp32"))
+    table = Table(title=title, box=None, pad_edge=False)
+    columns = ("", "pairs/s", "ratio", "tokens a pair", "time over the floor", "F1", "AP")
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left")
+    for row in found:
+        table.add_row(
+            f"{NAMES[row['side']]}, {row['precision']}",
+            f"{row['pairs_per_second']:,.1f}",
+            f"{row['pairs_per_second'] / default['pairs_per_second']:.2f}",
+            f"{row['tokens_per_pair']:.1f}",
+            f"{row['floor'] / row['pairs_per_second']:.2f}",
+            f"{row['f1']:.3f}",
+            f"{row['average_precision']:.3f}",
+        )
+    console.print(table)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Labelled pairs.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where the results go.")] = None,
+    pairs: Annotated[int, typer.Option(help="Pairs to train on.")] = 3200,
+    held_out: Annotated[int, typer.Option(help="Pairs to judge on.")] = 3000,
+    rounds: Annotated[int, typer.Option(help="Trainings of each kind, with seeds from 0 on.")] = 2,
+    encoder: Annotated[str, typer.Option(help="An encoder that is a transformer.")] = "minilm",
+    batch_size: Annotated[int, typer.Option(help="Pairs in a batch.")] = 64,
+    profile: Annotated[bool, typer.Option("--profile", help="Show which operations take the time, too.")] = False,
+) -> None:
+    """Measures, prints a table and writes JSON."""
+    measured_on = circumstances()
+    with quiet():
+        config = Config(data=(str(data),), encoder=encoder, loss="online_contrastive(margin=0.5)", evaluations=1)
+        config = dataclasses.replace(config, batch_size=batch_size, patience=0, dropout=0.1)
+        parts = load_parts(config)
+        draw = np.random.default_rng(0)
+        train, validation = (
+            part.subset(np.sort(draw.choice(len(part), min(count, len(part)), replace=False)))
+            for part, count in ((parts.train, pairs), (parts.validation, held_out))
+        )
+        parts = Parts(train, validation, None, parts.split)
+        fast = fast_bf16(build_encoder(encoder))
+        kinds = [(side, p) for p in (("bf16", "fp32") if fast else ("fp32",)) for side in NAMES]
+        if not fast:
+            console.print("bf16 is left out: it is slower than fp32 on this machine.")
+        rows = []
+        for seed in range(rounds):
+            for side, precision in kinds:
+                rows.append(measure(side, dataclasses.replace(config, precision=precision, seed=seed), parts))
+                console.log({name: rows[-1][name] for name in ("side", "precision", "pairs_per_second", "f1")})
+        lengths = list(map(len, token_ids(build_encoder(encoder, max_length=config.max_length), train.questions)))
+        tokens = np.mean([lengths[i] + lengths[j] for i, j in zip(train.left, train.right, strict=True)])
+        found = summary(rows, float(tokens))
+    show(found, f"Training {encoder} on {len(train):,} pairs in batches of {batch_size}, medians of {rounds}")
+    rates = {(row["side"], row["precision"]): row["pairs_per_second"] for row in found}
+    best = kinds[0][1]
+    results = {
+        "ratio": rates["qpairs", best] / rates["ST", best],
+        "ratio_to_default": rates["qpairs", best] / rates["ST", "fp32"],
+        "f1_difference": found[0]["f1"] - found[1]["f1"],
+    }
+    if json_file:
+        json_file.write_text(json.dumps({**results, **measured_on, "summary": found, "rows": rows}, indent=1) + "\n")
+    if profile:
+        with quiet():
+            for side in NAMES:
+                print_profile(side, dataclasses.replace(config, precision=best), parts)
+
+
+if __name__ == "__main__":
+    typer.run(main)

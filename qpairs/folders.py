@@ -1,0 +1,68 @@
+"""Folders that several processes may meet in, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qpairs.faults import UserError
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Holds a folder, made if need be, against other processes.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout  # slow to import, and the command line imports this module
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder}: another process is at work here") from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({reason(error)})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A file to write, in a hidden place beside `path`, which takes that place when it is whole and on the disk.
+
+    Raises:
+        UserError: the disk is full, or refuses for another reason; `path` is then as it was.
+    """
+    fresh = path.with_name(f".new-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield fresh
+        with fresh.open("rb") as written:
+            os.fsync(written.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def reason(error: OSError) -> str:
+    """What the system says, in its own words, whichever library passes it on."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def sha256(file: Path) -> str:
+    """The checksum of a file in hex; of a file that is not there, none."""
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""

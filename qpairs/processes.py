@@ -1,0 +1,83 @@
+"""Several processes that train one model: torchrun or accelerate starts them, and each encodes its share of a batch.
+
+The shares are gathered before the loss, which every process computes on the whole batch: any loss and any miner sees
+what a single process would see, and the gradient is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+from torch.nn import functional
+
+T = TypeVar("T")
+
+
+def start() -> None:
+    """Joins the processes that the launcher's environment names, if it names several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState  # type: ignore[import-untyped]
+
+        PartialState(cpu=not torch.cuda.is_available())
+
+
+def world() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """The place of this process among them; the first one, 0, is the one that writes and tells."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def meet() -> None:
+    """Waits until every process is here."""
+    if world() > 1:
+        distributed.barrier()
+
+
+def agree(value: T) -> T:
+    """The value of the first process, in every process."""
+    values = [value]
+    if world() > 1:
+        distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[None]:
+    """Lets the first process through its block before the others enter theirs."""
+    if rank() > 0:
+        meet()
+    yield
+    if rank() == 0:
+        meet()
+
+
+def gather(share: Tensor, n: int) -> Tensor:
+    """The embeddings (n, d) of a batch whose row i was encoded by process i mod world.
+
+    A gradient reaches the own share alone, times the number of processes: averaged over them, as
+    DistributedDataParallel does it, the gradients of the encoder are those of a single process with the whole batch.
+
+    Args:
+        share: (ceil((n - rank) / world), d), this process's rows, in order.
+        n: rows of the batch.
+    """
+    processes = world()
+    if processes == 1:
+        return share
+    size = -(-n // processes)
+    own = functional.pad(share, (0, 0, 0, size - len(share)))  # (size, d)
+    shares = [torch.empty_like(own) for _ in range(processes)]
+    distributed.all_gather(shares, own.detach().contiguous())
+    if own.requires_grad:
+        own.register_hook(lambda gradient: gradient * processes)  # type: ignore[no-untyped-call]
+    shares[rank()] = own
+    return torch.stack(shares, 1).flatten(0, 1)[:n]  # row j of process r is row r + j * processes
