@@ -175,7 +175,7 @@ class PairModel(nn.Module):
             members = torch.cat([rows, columns]), torch.cat([component, column_component])
         known = Knowledge(positive, labelled, strangers, places)
         loss = self.objective(rows, columns, known, members, self.learned)
-        if not torch.isfinite(loss):
+        if loss.device.type == "cpu" and not torch.isfinite(loss):  # a GPU would wait here: see _Observer.on_log
             raise Diverged
         with torch.no_grad():
             return {"loss": loss, "scores": self.score(rows.float(), columns.float(), left, right)}
@@ -272,6 +272,8 @@ class _Observer(TrainerCallback):  # the Trainer's own seam: it calls every even
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         logs = kwargs["logs"]
         if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise Diverged
             self._tell(state.global_step, state.max_steps, loss=logs["loss"])
         if "eval_f1" in logs:
             collapsed = bool(logs["eval_collapsed"])
@@ -517,6 +519,7 @@ def _fit(
             ddp_find_unused_parameters=False,
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
+            dataloader_num_workers=_workers(config),
             disable_tqdm=True,
             report_to="none" if config.report_to == "tensorboard" else config.report_to,
             seed=config.seed,
@@ -619,6 +622,11 @@ def _chunk(config: Config) -> int:
     return config.gradient_cache or (2**20 if torch.cuda.is_available() else 32)
 
 
+def _workers(config: Config) -> int:
+    """Processes that make batches ahead of a GPU; mined negatives need the model of this one."""
+    return 4 if torch.cuda.is_available() and config.sampler != "triplets" else 0
+
+
 def _mine(
     encoder: SentenceTransformer, feeds: list[Feed], pairs: Pairs, config: Config, partial: Path, epoch: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -652,6 +660,8 @@ def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _validation_scores(prediction: EvalPrediction) -> dict[str, float]:
     scores, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    if not np.isfinite(scores).all():
+        raise Diverged
     threshold = metrics.best_threshold(scores, labels)
     return {
         "f1": metrics.confusion(scores, labels, threshold).f1,
