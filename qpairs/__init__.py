@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from qpairs.evaluation import Report, calibrate, evaluate, predict
     from qpairs.faults import UserError
     from qpairs.pairs import Pairs, load_pairs, pairs_from_texts
+    from qpairs.robustness import probe
     from qpairs.runtime import Encoder, Model, load
+    from qpairs.shards import Embeddings, embed, open_shards
     from qpairs.splits import split_pairs
     from qpairs.training import train
 
@@ -27,6 +29,7 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "Comparison": "comparison",
     "Config": "config",
+    "Embeddings": "shards",
     "Encoder": "runtime",
     "Model": "runtime",
     "Pairs": "pairs",
@@ -34,12 +37,15 @@ _HOMES = {
     "UserError": "faults",
     "calibrate": "evaluation",
     "compare": "comparison",
+    "embed": "shards",
     "evaluate": "evaluation",
     "load": "runtime",
     "load_checkpoint": "checkpoint",
     "load_pairs": "pairs",
+    "open_shards": "shards",
     "pairs_from_texts": "pairs",
     "predict": "evaluation",
+    "probe": "robustness",
     "save_checkpoint": "checkpoint",
     "split_pairs": "splits",
     "train": "training",
@@ -49,6 +55,7 @@ __all__ = [
     "Checkpoint",
     "Comparison",
     "Config",
+    "Embeddings",
     "Encoder",
     "Model",
     "Pairs",
@@ -56,12 +63,15 @@ __all__ = [
     "UserError",
     "calibrate",
     "compare",
+    "embed",
     "evaluate",
     "load",
     "load_checkpoint",
     "load_pairs",
+    "open_shards",
     "pairs_from_texts",
     "predict",
+    "probe",
     "save_checkpoint",
     "split_pairs",
     "train",

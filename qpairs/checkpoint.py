@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from sentence_transformers import SentenceTransformer
 from qpairs.config import Config, config_from, to_dict
 from qpairs.encoders import load_encoder
 from qpairs.faults import UserError
+from qpairs.folders import folder_beside
 from qpairs.metrics import Calibration, OperatingPoint
 from qpairs.relations import PairHead, Score
 
@@ -98,29 +98,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool
         UserError: the folder is in use, or cannot be written.
     """
     path = Path(path)
-    fresh, old = (path.with_name(f".{path.name}.{kind}") for kind in ("new", "old"))
-    if old.exists() and not path.exists():  # a process died between the two renames
-        old.rename(path)
-    check_output(path, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    with folder_beside(path) as fresh:
+        check_output(path, overwrite=overwrite)
         checkpoint.encoder.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
         if checkpoint.head is not None:
             save_file(checkpoint.head.state_dict(), fresh / HEAD)
         (fresh / FILE).write_text(json.dumps(_to_json(checkpoint), indent=1) + "\n", encoding="utf-8")
-        _sync(fresh)
-        if path.exists():
-            path.rename(old)
-        fresh.rename(path)
-    except OSError as error:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        raise UserError(f"{path}: cannot write the checkpoint ({error.strerror})") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     return path
 
 
@@ -136,13 +119,6 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     standing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
     if not os.access(standing, os.W_OK):
         raise UserError(f"{path}: no permission to write in {standing}")
-
-
-def _sync(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
 
 
 def _to_json(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -172,6 +148,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"{path}: no such checkpoint folder")
     try:
         data = json.loads((path / FILE).read_text(encoding="utf-8"))
+        if "kind" in data:
+            raise UserError(f"{path}: an export ({data['kind']}); name the checkpoint that it was made from")
         if data["format"] > FORMAT:
             raise UserError(f"{path}: written by a newer qpairs ({data['versions']['qpairs']}); upgrade qpairs")
         return Checkpoint(

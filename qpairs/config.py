@@ -46,6 +46,10 @@ class Config:
     skip_bad_rows: bool = _option(False, "Leave broken rows out and count them, instead of stopping at the first.")
     validation_fraction: float = _option(0.1, "Share of the data for validation, where no part is named.")
     test_fraction: float = _option(0.1, "Share of the data for the test, where no part is named.")
+    drop_suspects: str = _option("", "A file of pairs that training leaves out, such as qpairs audit writes.")
+    augment: float = _option(
+        0.0, "Pairs to generate besides, a share of the training pairs: questions beside what rules change them to."
+    )
     encoder: str = _option("minilm", "minilm, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
     vectors: str = _option("", "Word vectors that lstm, cnn and static start from: glove, or a GloVe text file.")
     share_vectors: bool = _option(False, "Let two towers of words share their word vectors.")
@@ -89,6 +93,7 @@ class Config:
         for spec in dataclasses.fields(self):
             object.__setattr__(self, spec.name, _typed(spec.name, getattr(self, spec.name)))
         ranges = {
+            "augment": 0 <= self.augment <= 1,
             "dropout": 0 <= self.dropout < 1,
             "word_dropout": 0 <= self.word_dropout < 1,
             "epochs": self.epochs > 0,

@@ -293,14 +293,17 @@ def word_dropout(encoder: SentenceTransformer, share: float) -> Callable[[Ids, n
     return noise
 
 
-def embed(encoder: SentenceTransformer, ids: Sequence[Ids], *, batch_tokens: int = 8192) -> Floats:
+def embed(encoder: SentenceTransformer, ids: Sequence[Ids], *, batch_tokens: int | None = None) -> Floats:
     """Embeddings (n, dimension) in the order of `ids`, computed in batches of one length and bounded size.
 
     Args:
         encoder: in training or evaluation mode, which it keeps.
         ids: from `token_ids`.
-        batch_tokens: tokens of a batch, padding included; a single longer text is a batch of its own.
+        batch_tokens: tokens of a batch, padding included; a single longer text is a batch of its own. Without it, few
+            for a transformer on a CPU, so that what a layer hands to the next stays in the cache.
     """
+    if batch_tokens is None:
+        batch_tokens = 512 if isinstance(encoder[0], Transformer) and encoder.device.type == "cpu" else 8192
     lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
     order = np.argsort(-lengths, kind="stable")
     embeddings = np.zeros((len(ids), encoder.get_embedding_dimension() or 0), dtype=np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -55,7 +56,7 @@ def on_ray(address: str | None = None) -> Engine:
     machines must see the input, the checkpoint and the output folder under the same paths.
 
     Args:
-        address: of the cluster, such as `auto` or `ray://host:10001`; None: one on this machine, for this call.
+        address: of the cluster, `auto` or HOST:PORT; None: one on this machine, for this call.
 
     Raises:
         UserError: Ray is not installed, or no cluster answers; from the engine, also what a worker reports.
@@ -63,7 +64,6 @@ def on_ray(address: str | None = None) -> Engine:
     try:
         import pyarrow
         import ray.data
-        from ray.exceptions import RayError
     except ImportError:
         raise UserError("the engine ray is not installed; pip install 'qpairs[ray]'") from None
 
@@ -74,7 +74,13 @@ def on_ray(address: str | None = None) -> Engine:
 
         class Worker:  # Ray makes one in each process
             def __call__(self, batch: Any) -> Any:
-                return pyarrow.Table.from_pylist([asdict(make(Job(**row))) for row in batch.to_pylist()])
+                (row,) = batch.to_pylist()
+                part, fault = Part(row["file"], 0, 0, ""), ""
+                try:
+                    part = make(Job(**row))
+                except UserError as error:  # raised here, it would come back in Ray's wrapping
+                    fault = str(error)
+                return pyarrow.Table.from_pylist([{**asdict(part), "fault": fault}])
 
         with _cluster(address) as resources:
             context = ray.data.DataContext.get_current().copy()
@@ -90,11 +96,10 @@ def on_ray(address: str | None = None) -> Engine:
                     batch_format="pyarrow",
                     **needs,
                 )
-            try:
-                for row in made.iter_rows():
-                    yield Part(**row)
-            except RayError as error:
-                raise _cause(error) from error
+            for row in made.iter_rows():
+                if fault := row.pop("fault"):
+                    raise UserError(fault)
+                yield Part(**row)
 
     return run
 
@@ -114,10 +119,12 @@ def _cluster(address: str | None) -> Iterator[Mapping[str, float]]:
     joined = not ray.is_initialized()
     if joined:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        options = {} if address else {"include_dashboard": False}
         try:
-            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+            host, _, port = (address or "").rpartition(":")
+            if host:
+                socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself asks for minutes
+            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        except (OSError, RuntimeError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"no Ray cluster answers at {address or 'this machine'}: {reason}") from error
     try:
@@ -125,13 +132,3 @@ def _cluster(address: str | None) -> Iterator[Mapping[str, float]]:
     finally:
         if joined:
             ray.shutdown()
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What went wrong in a worker, without Ray's wrapping; a user's error is one here too."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, UserError):
-            return UserError(str(getattr(inner, "cause", inner)))
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error

@@ -150,13 +150,18 @@ def score_pairs(
     query, document = towers(encoder)
     rows = embed(query, token_ids(query, pairs.questions))
     columns = rows if document is query else embed(document, token_ids(document, pairs.questions))
+    return score_tables((rows, columns), pairs, score or Score()), (rows, columns)
+
+
+def score_tables(tables: Tables, pairs: Pairs, score: Score) -> NDArray[np.float32]:
+    """Scores (n_pairs,) of the pairs, of which the questions are embedded already; one tower gives one table twice."""
+    rows, columns = tables
     first = torch.from_numpy(rows)
     second = first if columns is rows else torch.from_numpy(columns)
     ends = zip(*(torch.split(torch.from_numpy(side), SCORED) for side in (pairs.left, pairs.right)), strict=True)
     with torch.inference_mode():
-        found = [(score or Score())(first, second, left, right) for left, right in ends]
-    scores = torch.cat([torch.empty(0), *found]).clamp(-1, 1).numpy()
-    return scores, (rows, columns)
+        found = [score(first, second, left, right) for left, right in ends]
+    return torch.cat([torch.empty(0), *found]).clamp(-1, 1).numpy()
 
 
 def tfidf_scores(pairs: Pairs) -> NDArray[np.float32]:

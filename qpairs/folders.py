@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,40 @@ def beside(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({reason(error)})") from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A folder to fill, hidden beside `path`, which takes that place when it is whole and on the disk.
+
+    What is at `path` is then gone; until then, or where the filling fails, it is as it was. What a process left that
+    died in the middle is put in order first.
+
+    Raises:
+        UserError: the disk is full, or refuses for another reason.
+    """
+    fresh, old = (path.with_name(f".{path.name}.{kind}") for kind in ("new", "old"))
+    try:
+        if old.exists() and not path.exists():  # a process died between the two renames
+            old.rename(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        yield fresh
+        for file in filter(Path.is_file, fresh.rglob("*")):
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def reason(error: OSError) -> str:

@@ -33,6 +33,7 @@ Floats = NDArray[np.float32]
 
 FILE = "index.json"
 FORMAT = 1
+PARTS = ("vectors-*.faiss", "questions-*.arrow", "deleted-*.npy", ".new-*")  # the last is left by a killed process
 NEAREST = 10  # of which recall says how many are found
 GOAL = 0.98  # recall that the effort of a search is raised to, a little above what is promised
 SAMPLE = 256  # questions that recall is measured on
@@ -40,7 +41,7 @@ SMALL = 20_000  # vectors, up to which all are compared in a few milliseconds
 TRAINED_ON = 64  # vectors for each list of an inverted file
 MILVUS = "milvus:"
 BLOCK = 1000  # rows that Milvus is sent at a time
-LONGEST_TEXT, LONGEST_ID = 65_535, 512  # bytes, in Milvus
+LONGEST_TEXT, LONGEST_ID, MOST_LISTS = 65_535, 512, 65_536  # in Milvus; the first two in bytes
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,15 @@ class Kind:
 
 
 KINDS = {
-    "exact": Kind("compares all vectors", "Flat", "FLAT"),
+    "exact": Kind("compares all", "Flat", "FLAT"),
     "ivf": Kind(
-        "compares the vectors, in half precision, of the nearest lists",
+        "compares those in the nearest lists, in half precision",
         "IVF{lists},SQfp16",
         "IVF_FLAT",
         (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024),
     ),
     "hnsw": Kind(
-        "walks along a graph of neighbours; vectors in half precision",
+        "follows a graph of neighbours, in half precision",
         "HNSW32,SQfp16",
         "HNSW",
         (16, 32, 64, 128, 256, 512, 1024),
@@ -135,12 +136,26 @@ class VectorIndex(Protocol):
         """The nearest k questions, nearest first, for each of the vectors (q, dimension)."""
 
 
+@dataclass(frozen=True)
+class Index:
+    """A folder, what the index in it is, and its questions."""
+
+    folder: Path
+    manifest: Manifest
+    questions: VectorIndex
+
+
 # Building, changing, opening
 
 
 def kind_for(count: int) -> str:
     """The kind of index for so many vectors."""
     return "exact" if count <= SMALL else "ivf"
+
+
+def lists_for(count: int) -> int:
+    """Into how many lists so many vectors are divided, so that finding a list and reading it take like long."""
+    return max(1, min(round(4 * math.sqrt(count)), count // 8))
 
 
 def build_index(
@@ -174,9 +189,10 @@ def build_index(
     kind = kind_for(embeddings.count) if kind == "auto" else kind
     with only_one(output):
         old = _read_manifest(output) if (output / FILE).exists() else None
-        others = [entry.name for entry in output.iterdir() if entry.name != ".lock"]
-        if (old and not overwrite) or (not old and others):
-            raise UserError(f"{output}: the folder is in use; name another" + (", or pass --overwrite" if old else ""))
+        if old and not overwrite:
+            raise UserError(f"{output}: there is an index already; name another folder, or pass --overwrite")
+        if not old and any(not any(map(entry.match, (".lock", *PARTS))) for entry in output.iterdir()):
+            raise UserError(f"{output}: is in use, and holds no index; name another folder with --output")
         generation, deletion = (old.generation + 1, old.deletion + 1) if old else (1, 1)
         index: VectorIndex
         if address:
@@ -218,16 +234,15 @@ def add_to_index(
     """Adds questions to an index; how hard a search tries stays as it is.
 
     Raises:
-        UserError: no index, another process at work there, vectors of another model, or ids that are there already.
+        UserError: no index, another process at work there, vectors of another model, or ids that are there already
+            (in Milvus, what was sent before these stays).
     """
     folder = Path(folder)
     with _changing(folder) as old:
         _require_same(old, embeddings, str(folder))
         index = _open(folder, old, growing=True)
         _fill(index, embeddings, on_progress)
-        new = dataclasses.replace(
-            old, count=len(index), generation=old.generation + 1, deletion=old.deletion + 1
-        )
+        new = dataclasses.replace(old, count=len(index), generation=old.generation + 1, deletion=old.deletion + 1)
         _write(folder, new, index, grown=True)
     return new
 
@@ -247,32 +262,32 @@ def delete_from_index(folder: str | Path, ids: Sequence[str]) -> tuple[Manifest,
     return new, found
 
 
-def open_index(folder: str | Path) -> tuple[Manifest, VectorIndex]:
+def open_index(folder: str | Path) -> Index:
     """The index in a folder, for searching.
 
     Raises:
         UserError: no index in it, or Milvus cannot be reached.
     """
     manifest = _read_manifest(Path(folder))
-    return manifest, _open(Path(folder), manifest)
+    return Index(Path(folder), manifest, _open(Path(folder), manifest))
 
 
 def require_model(manifest: Manifest, fingerprint: str, where: str) -> None:
     """Raises UserError where an index was made by another model than the one with this fingerprint."""
     if fingerprint != manifest.fingerprint:
         raise UserError(
-            f"{where}: made by the model {manifest.fingerprint} ({manifest.model}), whose vectors cannot be compared with "
-            f"those of {fingerprint}; use that model, or embed and index anew"
+            f"{where}: made by the model {manifest.fingerprint} ({manifest.model}), whose vectors cannot be compared "
+            f"with those of {fingerprint}; use that model, or embed and index anew"
         )
 
 
 def _require_same(manifest: Manifest, embeddings: Embeddings, where: str) -> None:
     require_model(manifest, embeddings.fingerprint, where)
-    ours, theirs = (manifest.dimension, manifest.side), (embeddings.dimension, embeddings.plan.side)
-    if ours != theirs:
+    wanted, given = (manifest.dimension, manifest.side), (embeddings.dimension, embeddings.plan.side)
+    if wanted != given:
         raise UserError(
-            f"{embeddings.folder}: {theirs[0]} numbers a vector, of the {theirs[1]} tower; the index has {ours[0]}, of the "
-            f"{ours[1]} one; embed with --dim {ours[0]} --side {ours[1]}"
+            f"{embeddings.folder}: embedded with --dim {given[0]} --side {given[1]}, "
+            f"and the index with --dim {wanted[0]} --side {wanted[1]}"
         )
 
 
@@ -297,7 +312,7 @@ def _read_manifest(folder: Path) -> Manifest:
             raise UserError(f"{folder}: written by a newer qpairs; upgrade qpairs")
         return Manifest(**data)
     except OSError:
-        raise UserError(f"{folder}: no index in it (no {FILE}); make one with qpairs index") from None
+        raise UserError(f"{folder}: no index in it (no {FILE}); qpairs index EMBEDDINGS --output makes one") from None
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):
             raise
@@ -311,8 +326,8 @@ def _write(folder: Path, manifest: Manifest, index: VectorIndex, *, grown: bool)
         content = {"format": FORMAT, **dataclasses.asdict(manifest)}
         fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     current = FaissIndex.files(folder, manifest)
-    for pattern in ("vectors-*.faiss", "questions-*.arrow", "deleted-*.npy"):
-        for file in set(folder.glob(pattern)) - set(current):
+    for file in (file for pattern in PARTS for file in folder.glob(pattern)):
+        if file not in current:
             file.unlink(missing_ok=True)
 
 
@@ -367,8 +382,8 @@ class FaissIndex:
     @classmethod
     def create(cls, kind: str, embeddings: Embeddings) -> FaissIndex:
         """An empty index for these vectors."""
-        faiss = _faiss()
-        lists = max(1, round(4 * math.sqrt(embeddings.count)))
+        faiss = faiss_module()
+        lists = lists_for(embeddings.count)
         name = KINDS[kind].faiss.format(lists=lists)
         vectors = faiss.index_factory(_padded(embeddings.dimension), name, faiss.METRIC_INNER_PRODUCT)
         if not vectors.is_trained:
@@ -392,14 +407,17 @@ class FaissIndex:
     @classmethod
     def read(cls, folder: Path, manifest: Manifest, *, growing: bool) -> FaissIndex:
         """The index in a folder; its vectors stay there, mapped into memory, unless others are to be added."""
-        faiss = _faiss()
+        faiss = faiss_module()
         vectors, questions, deleted = cls.files(folder, manifest)
         try:
             index = faiss.read_index(str(vectors), 0 if growing else faiss.IO_FLAG_MMAP_IFC)
             with pa.memory_map(str(questions)) as source:
                 table = pa.ipc.open_file(source).read_all()
-            return cls(index, table, np.load(deleted))
-        except (OSError, RuntimeError, ValueError) as error:
+            marks = np.load(deleted)
+            if not index.ntotal == len(table) == len(marks):
+                raise ValueError(f"{index.ntotal} vectors, {len(table)} questions, {len(marks)} marks")
+            return cls(index, table, marks)
+        except (OSError, RuntimeError, ValueError, EOFError) as error:
             why = " ".join(str(error).split())[-200:]
             raise UserError(f"{folder}: the index is damaged ({why}); index anew") from None
 
@@ -414,7 +432,7 @@ class FaissIndex:
             self._require_distinct_ids()
             with beside(vectors) as fresh:
                 try:
-                    _faiss().write_index(self._vectors, str(fresh))
+                    faiss_module().write_index(self._vectors, str(fresh))
                 except RuntimeError as error:  # which is how FAISS reports what the system says
                     raise OSError(" ".join(str(error).split())[-200:]) from error
             with beside(questions) as fresh, pa.ipc.new_file(str(fresh), self._questions.schema) as writer:
@@ -451,7 +469,7 @@ class FaissIndex:
 
     def search(self, vectors: Floats, k: int, effort: int) -> list[list[Hit]]:
         """The nearest k questions, nearest first, for each of the vectors (q, dimension)."""
-        faiss = _faiss()
+        faiss = faiss_module()
         options: dict[str, Any] = {}
         if self._deleted.any():
             options["sel"] = faiss.IDSelectorBitmap(np.packbits(~self._deleted, bitorder="little"))
@@ -471,7 +489,8 @@ class FaissIndex:
         ]
 
 
-def _faiss() -> Any:
+def faiss_module() -> Any:
+    """FAISS, where it is installed."""
     try:
         import faiss
     except ImportError:
@@ -528,7 +547,7 @@ class MilvusIndex:
             schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=LONGEST_ID)
             schema.add_field("text", DataType.VARCHAR, max_length=LONGEST_TEXT)
             schema.add_field("vector", DataType.FLOAT_VECTOR, dim=embeddings.dimension)
-            lists = min(65_536, max(1, round(4 * math.sqrt(embeddings.count))))
+            lists = min(MOST_LISTS, lists_for(embeddings.count))
             build = {"exact": {}, "ivf": {"nlist": lists}, "hnsw": {"M": 32, "efConstruction": 80}}[kind]
             params = client.prepare_index_params()
             params.add_index("vector", index_type=KINDS[kind].milvus, metric_type="IP", params=build)

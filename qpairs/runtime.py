@@ -1,6 +1,7 @@
 """A folder -> a `Model`: texts to unit vectors, and what their similarity means.
 
-A checkpoint is run by torch, which is imported when one is loaded. Several threads may share a model.
+A checkpoint is run by torch, an ONNX export by ONNX Runtime, one of word vectors by numpy and scipy; each is imported
+when such a folder is loaded. Several threads may share a model.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
+import string
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from tokenizers import Tokenizer
 
 from qpairs.faults import UserError
 from qpairs.metrics import Calibration, OperatingPoint
@@ -26,9 +30,17 @@ if TYPE_CHECKING:
 
 Side = Literal["left", "right"]
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 FILE = "qpairs.json"
-WINDOW = 4096  # texts that are tokenised ahead of the model, and sorted by length
+FORMAT = 1  # of exports
+GRAPH, VECTORS = "model.onnx", "vectors.safetensors"
+TOKENIZER, WORDS = "tokenizer.json", "whitespacetokenizer_config.json"
+HEAD = "head.safetensors"  # of a checkpoint: no vector depends on it
+
+WINDOW = 2048  # texts that are tokenised ahead of the model, and sorted by length
+BATCH_TOKENS = 128  # of a graph, each batch being one core's: what a layer hands to the next stays in its cache
+KNOWN_WORDS = 2**20  # whose tokens are remembered
 
 
 class Encoder(Protocol):
@@ -106,35 +118,39 @@ class Model:
 
 
 def load(path: str | Path) -> Model:
-    """The model in a folder that `qpairs train` or `qpairs calibrate` wrote.
+    """The model in a folder that `qpairs train`, `calibrate` or `export` wrote.
 
     Raises:
-        UserError: no such folder, or no model in it.
+        UserError: no such folder, no model in it, or what runs it is not installed.
     """
     path = Path(path)
-    encoder, data = _checkpoint(path)
-    return Model(
-        encoder=encoder,
-        path=path,
-        fingerprint=fingerprint(path),
-        threshold=float(data["threshold"]),
-        calibration=Calibration(**data["calibration"]),
-        operating_points=[OperatingPoint(**point) for point in data.get("operating_points", ())],
-        symmetric=data["config"].get("symmetric", True),
-        score=data["config"].get("score", "cosine"),
-    )
+    try:
+        data = json.loads((path / FILE).read_text(encoding="utf-8"))
+        return Model(
+            encoder=open_export(path, data) if "kind" in data else _checkpoint(path),
+            path=path,
+            fingerprint=fingerprint(path),
+            threshold=float(data["threshold"]),
+            calibration=Calibration(**data["calibration"]),
+            operating_points=[OperatingPoint(**point) for point in data.get("operating_points", ())],
+            symmetric=data["config"].get("symmetric", True),
+            score=data["config"].get("score", "cosine"),
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no checkpoint and no export here (no {FILE})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}/{FILE}: damaged ({type(error).__name__}: {error})") from None
 
 
 def fingerprint(path: Path) -> str:
-    """16 hex digits over the weights and the tokenizer in a folder, in the order of their names."""
+    """16 hex digits over the weights and the tokenizers in a folder, in the order of their names."""
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()
-        if file.suffix in (".safetensors", ".onnx") and name != "head.safetensors":
-            digest.update(f"{name}\n".encode())
+        if file.suffix in (".safetensors", ".onnx") and name != HEAD:
             with file.open("rb") as weights:
-                digest.update(hashlib.file_digest(weights, "sha256").digest())
-        elif file.name in ("tokenizer.json", "whitespacetokenizer_config.json"):
+                digest.update(f"{name}\n{hashlib.file_digest(weights, 'sha256').hexdigest()}".encode())
+        elif file.name in (TOKENIZER, WORDS):
             rules = json.loads(file.read_text(encoding="utf-8"))
             rules.pop("padding", None)  # which the last call to the tokenizer leaves behind
             digest.update(f"{name}\n{json.dumps(rules, sort_keys=True)}".encode())
@@ -156,55 +172,50 @@ class Tower:
 
 @dataclass(frozen=True)
 class Towers:
-    """An `Encoder` of one tower, which is then both, or two."""
+    """An `Encoder` of one tower, which is then both, or of two."""
 
     left: Tower
     right: Tower
     dimension: int
 
     def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
-        """Unit vectors (n, dimension) of texts, in their order; each window is tokenised while the last is embedded."""
+        """Unit vectors (n, dimension) of texts, in their order; a window is tokenised while the last is embedded."""
         tower: Tower = getattr(self, side)
-        if len(texts) <= WINDOW:
-            return tower.embed(tower.tokenise(texts))
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         start = 0
-        for block in _ahead(tower.tokenise, texts):
-            embedded = tower.embed(block)
+        for tokens in _ahead(tower.tokenise, texts):
+            embedded = tower.embed(tokens)
             vectors[start : start + len(embedded)] = embedded
             start += len(embedded)
         return vectors
 
 
-def _ahead(tokenise: Callable[[Sequence[str]], Any], texts: Iterable[str]) -> Iterator[Any]:
+def _ahead(tokenise: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:
     """The tokens of window after window, the next one always under way in a thread."""
-    rest = iter(texts)
-
-    def window() -> Any:
-        found = list(itertools.islice(rest, WINDOW))
-        return tokenise(found) if found else None
-
+    windows = [texts[start : start + WINDOW] for start in range(0, len(texts), WINDOW)]
+    if len(windows) < 2:
+        yield from map(tokenise, windows)
+        return
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(window)
-        while (tokens := coming.result()) is not None:
-            coming = thread.submit(window)
+        coming = thread.submit(tokenise, windows[0])
+        for window in windows[1:]:
+            tokens, coming = coming.result(), thread.submit(tokenise, window)
             yield tokens
+        yield coming.result()
 
 
 # Checkpoints, by torch
 
 
-def _checkpoint(path: Path) -> tuple[Towers, dict[str, Any]]:
+def _checkpoint(path: Path) -> Towers:
     from qpairs.checkpoint import load_checkpoint
     from qpairs.encoders import towers
 
-    checkpoint = load_checkpoint(path)
-    encoder = checkpoint.encoder.eval()
+    encoder = load_checkpoint(path).encoder.eval()
     left, right = towers(encoder)
     first = _torch_tower(left)
     second = first if right is left else _torch_tower(right)
-    data = json.loads((path / FILE).read_text(encoding="utf-8"))
-    return Towers(first, second, encoder.get_embedding_dimension() or 0), data
+    return Towers(first, second, encoder.get_embedding_dimension() or 0)
 
 
 def _torch_tower(tower: SentenceTransformer) -> Tower:
@@ -225,3 +236,193 @@ def _torch_tower(tower: SentenceTransformer) -> Tower:
             return embed(tower, ids)
 
     return Tower(tokenise, run)
+
+
+# Exports, without torch
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a side of an export reads texts.
+
+    Attributes:
+        prompt: what is put before every text.
+        special_tokens: whether the tokenizer adds its own.
+        longest: tokens that are kept; None: all that the tokenizer gives.
+        by_word: whether a blank always parts tokens, so that words can be tokenised one by one.
+        pad: the id that fills up a batch.
+        pad_left: whether it comes before the text.
+    """
+
+    prompt: str = ""
+    special_tokens: bool = True
+    longest: int | None = None
+    by_word: bool = False
+    pad: int = 0
+    pad_left: bool = False
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids of n texts.
+
+    Attributes:
+        ids: (tokens,) of one text after the other.
+        bounds: (n + 1,) where each text starts, and where the last one ends.
+    """
+
+    ids: Ints
+    bounds: Ints
+
+
+def open_export(path: Path, data: Mapping[str, Any]) -> Towers:
+    """The encoder of an export; each of two towers has a folder of its own."""
+    if data["format"] > FORMAT:
+        raise UserError(f"{path}: written by a newer qpairs ({data['versions']['qpairs']}); upgrade qpairs")
+    make = {"onnx": _onnx_tower, "onnx-int8": _onnx_tower, "static": _static_tower}[data["kind"]]
+    readings = {path / name: Reading(**reading) for name, reading in data["towers"].items()}
+    try:
+        made = [make(folder, reading) for folder, reading in readings.items()]
+    except UserError:
+        raise
+    except Exception as error:  # whatever tokenizers, safetensors and ONNX Runtime raise
+        raise UserError(
+            f"{path}: cannot be loaded: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+        ) from error
+    return Towers(made[0], made[-1], data["dimension"])
+
+
+def _onnx_tower(folder: Path, reading: Reading) -> Tower:
+    """A graph from token ids and mask (n, width) to vectors; each core runs batches of its own."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(f"{folder}: an ONNX export needs ONNX Runtime: pip install 'qpairs[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
+    pool = ThreadPoolExecutor(_cores())
+
+    dimension = session.get_outputs()[0].shape[1]
+
+    def embed(tokens: Tokens) -> Floats:
+        lengths = np.diff(tokens.bounds)
+        vectors = np.empty((len(lengths), dimension), dtype=np.float32)
+
+        def run(rows: Ints) -> None:
+            vectors[rows] = session.run(None, _padded(tokens, rows, reading))[0]
+
+        list(pool.map(run, _by_length(lengths, BATCH_TOKENS)))
+        return vectors
+
+    return Tower(tokeniser(folder, reading), embed)
+
+
+def _cores() -> int:
+    """The cores that this process may use, or as many as OMP_NUM_THREADS says."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    affinity = getattr(os, "sched_getaffinity", None)  # on Linux alone
+    return int(asked) if asked.isdigit() else len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _by_length(lengths: Ints, batch_tokens: int) -> Iterator[Ints]:
+    """Rows of texts of about one length, the longest first, such that a batch has so many tokens with its padding."""
+    order = np.argsort(-lengths, kind="stable")
+    while len(order):
+        size = max(1, batch_tokens // max(1, int(lengths[order[0]])))
+        yield order[:size]
+        order = order[size:]
+
+
+def _padded(tokens: Tokens, rows: Ints, reading: Reading) -> dict[str, Ints]:
+    """Token ids and their mask, (rows, width) each."""
+    lengths = tokens.bounds[rows + 1] - tokens.bounds[rows]
+    places = np.arange(max(1, lengths.max()))
+    inside = places < lengths[:, None]
+    mask = inside[:, ::-1] if reading.pad_left else inside
+    ids = np.full(mask.shape, reading.pad, dtype=np.int64)
+    ids[mask] = tokens.ids[(tokens.bounds[rows, None] + places)[inside]]
+    return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+
+
+def _static_tower(folder: Path, reading: Reading) -> Tower:
+    """The normalised mean of the vectors of the tokens; of no token at all, zeros."""
+    from safetensors.numpy import load_file
+    from scipy.sparse import csr_array
+
+    table = load_file(folder / VECTORS)["vectors"]  # (vocabulary, dimension)
+
+    def embed(tokens: Tokens) -> Floats:
+        ones = np.ones(len(tokens.ids), dtype=np.float32)
+        bags = csr_array((ones, tokens.ids, tokens.bounds), shape=(len(tokens.bounds) - 1, len(table)))
+        sums = bags @ table  # (n, dimension)
+        unit: Floats = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        return unit
+
+    return Tower(tokeniser(folder, reading), embed)
+
+
+# Tokens without transformers
+
+
+def tokeniser(folder: Path, reading: Reading) -> Callable[[Sequence[str]], Tokens]:
+    """Texts to the ids that the checkpoint's own tokenizer gives, from the file that is in the folder."""
+    if (folder / WORDS).exists():
+        rows_of = _looked_up(json.loads((folder / WORDS).read_text(encoding="utf-8")))
+    else:
+        rows_of = _encoded(Tokenizer.from_file(str(folder / TOKENIZER)), special_tokens=reading.special_tokens)
+        rows_of = _remembered(rows_of) if reading.by_word else rows_of
+
+    def tokenise(texts: Sequence[str]) -> Tokens:
+        rows = [row[: reading.longest] for row in rows_of([reading.prompt + text for text in texts])]
+        bounds = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=bounds[1:])
+        return Tokens(np.fromiter(itertools.chain.from_iterable(rows), np.int64, bounds[-1]), bounds)
+
+    return tokenise
+
+
+Rows = Callable[[Sequence[str]], list[list[int]]]
+
+
+def _encoded(tokenizer: Tokenizer, *, special_tokens: bool) -> Rows:
+    def rows(texts: Sequence[str]) -> list[list[int]]:
+        return [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=special_tokens)]
+
+    return rows
+
+
+def _remembered(rows_of: Rows) -> Rows:
+    """The same ids several times as fast: a word that was met before is not tokenised again."""
+    known: dict[str, list[int]] = {}
+    lock = threading.Lock()
+
+    def rows(texts: Sequence[str]) -> list[list[int]]:
+        words = [text.split(" ") for text in texts]
+        with lock:
+            if len(known) > KNOWN_WORDS:
+                known.clear()
+            new = [word for word in dict.fromkeys(itertools.chain.from_iterable(words)) if word not in known]
+            known.update(zip(new, rows_of(new), strict=True))
+            return [list(itertools.chain.from_iterable(map(known.__getitem__, parts))) for parts in words]
+
+    return rows
+
+
+def _looked_up(rules: Mapping[str, Any]) -> Rows:
+    """The ids of sentence-transformers' WhitespaceTokenizer, which skips stop words and unknown ones.
+
+    A word is looked up as it is, without the marks around it, and then in lower case.
+    """
+    vocabulary = {word: row for row, word in enumerate(rules["vocab"])}
+    ids: dict[str, int | None] = {**vocabulary, **dict.fromkeys(rules["stop_words"])}
+
+    def row(text: str) -> Iterator[int]:
+        for word in (text.lower() if rules["do_lower_case"] else text).split():
+            bare = word.strip(string.punctuation)
+            form = next((form for form in (word, bare, bare.lower()) if form in ids), None)
+            if form is not None and (found := ids[form]) is not None:
+                yield found
+
+    return lambda texts: [list(row(text)) for text in texts]

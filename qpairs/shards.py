@@ -30,7 +30,7 @@ from pyarrow import parquet
 from qpairs import __version__
 from qpairs.engines import Engine, Job, Part, in_order
 from qpairs.faults import UserError, nearest
-from qpairs.folders import beside, only_one, sha256
+from qpairs.folders import beside, only_one, reason, sha256
 from qpairs.questions import Questions, open_questions
 from qpairs.runtime import Model, Side, load
 
@@ -276,7 +276,7 @@ def embed(
             writer = Writer(model, output, plan, meter.tick)
             meter.begin("encoding", survey.distinct, sum(part.encoded for part in made.values()))
             anywhere = dataclasses.replace(questions, path=questions.path.absolute())
-            for jobs in (_repeat_jobs, _shard_jobs):
+            for jobs in (_repeat_jobs, _shard_jobs) if len(survey.repeated) else (_shard_jobs,):
                 listed = functools.partial(jobs, anywhere, output.absolute(), plan, survey.repeated, frozenset(made))
                 for part in engine(listed, writer):
                     _record(output, part)
@@ -315,7 +315,7 @@ def _known(output: Path) -> tuple[dict[str, Any], list[Part]]:
 def _begin(output: Path, plan: Plan, meter: _Meter, *, overwrite: bool) -> dict[str, Part]:
     """Makes a folder ready for a run, and tells which of its files are whole already."""
     kept, parts = _known(output)
-    differ = [name for name, value in asdict(plan).items() if kept and kept[name] != value]
+    differ = [name for name, value in asdict(plan).items() if kept and kept.get(name) != value]
     if differ and not overwrite:
         raise UserError(
             f"{output}: holds embeddings with another {', '.join(differ)}; name another folder with --output, or start "
@@ -348,8 +348,11 @@ def _begin(output: Path, plan: Plan, meter: _Meter, *, overwrite: bool) -> dict[
 
 
 def _record(output: Path, part: Part) -> None:
-    with (output / MADE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(part)) + "\n")
+    try:
+        with (output / MADE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(part)) + "\n")
+    except OSError as error:
+        raise UserError(f"{output / MADE}: cannot be written ({reason(error)})") from error
 
 
 def _finish(output: Path, model: Model, plan: Plan, survey: Survey, made: Mapping[str, Part]) -> None:
@@ -449,8 +452,6 @@ def _repeat_jobs(
     questions: Questions, output: Path, plan: Plan, repeated: Digests, done: frozenset[str]
 ) -> Iterator[Job]:
     """The files of repeats: the texts that several shards hold, in the order in which they come first."""
-    if not len(repeated):
-        return
     met = np.zeros(len(repeated), dtype=np.bool_)
 
     def first_met() -> Iterator[str]:
@@ -551,8 +552,9 @@ def _writer(model: Path, output: Path, plan: Plan) -> Writer:
 
 
 def _write_repeats(file: Path, digests: Digests, vectors: Floats) -> None:
+    raw = [None, pyarrow.py_buffer(digests.tobytes())]
     columns = {
-        "digest": pyarrow.array(digests.tolist(), pyarrow.binary(16)),
+        "digest": pyarrow.FixedSizeBinaryArray.from_buffers(pyarrow.binary(16), len(digests), raw),
         "vector": pyarrow.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1]),
     }
     table = pyarrow.table(columns)

@@ -41,7 +41,8 @@ from qpairs.folders import only_one
 from qpairs.miners import miner
 from qpairs.mining import nearest_negatives
 from qpairs.objectives import Objective, objective
-from qpairs.pairs import Pairs, load_pairs
+from qpairs.pairs import Pairs, join, load_pairs
+from qpairs.perturbations import generated
 from qpairs.processes import agree, first_alone, gather, meet, rank, start, world
 from qpairs.relations import Knowledge, PairHead, Score
 from qpairs.splits import fingerprint, leak, question_components, split_pairs
@@ -101,10 +102,15 @@ def load_parts(config: Config) -> Parts:
         )
         train, validation, dropped = cut.train, cut.validation, cut.dropped
         test = test if test is not None else cut.test
+    if config.drop_suspects:
+        before, train = len(train), _without(train, load_pairs(config.drop_suspects, labelled=False))
+        skipped["train"] = {"suspected label": before - len(train)}
+        if not len(train):
+            raise UserError(f"{config.drop_suspects}: names every training pair, so that none is left")
     parts = {"train": train, "validation": validation} | ({"test": test} if test is not None else {})
     for name, part in parts.items():
         need_both_labels(part, name)
-    split = {
+    split: dict[str, Any] = {
         "fingerprint": fingerprint(list(parts.values())),
         "sizes": {name: len(part) for name, part in parts.items()},
         "questions": {name: len(part.questions) for name, part in parts.items()},
@@ -113,7 +119,17 @@ def load_parts(config: Config) -> Parts:
         "skipped": {name: counts for name, counts in skipped.items() if counts},
         "leaks": {name: dataclasses.asdict(leak(train, part)) for name, part in parts.items() if name != "train"},
     }
+    if config.augment:
+        taken = [text for part in parts.values() for text in part.questions]
+        more, split["generated"] = generated(train, config.augment, config.seed, taken)
+        train = join([train, more])
     return Parts(train, validation, test, split)
+
+
+def _without(train: Pairs, suspects: Pairs) -> Pairs:
+    """The training pairs but those that stand among the suspects, in either order."""
+    named = {frozenset(suspects.texts(row)) for row in range(len(suspects))}
+    return train.subset(np.array([frozenset(train.texts(row)) not in named for row in range(len(train))], dtype=bool))
 
 
 class PairModel(nn.Module):
@@ -426,6 +442,8 @@ def goal_of(config: Config) -> Objective:
         raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
     if not config.symmetric and config.sampler == "groups":
         raise UserError("sampler: groups meet regardless of side; use pairs or triplets with --no-symmetric")
+    if not config.symmetric and config.augment:
+        raise UserError("augment: puts a question beside its changed self, which --no-symmetric does not allow")
     return goal
 
 

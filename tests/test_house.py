@@ -11,9 +11,10 @@ import qpairs
 
 PACKAGE = Path(qpairs.__file__).parent
 ORDER = [
-    "faults", "folders", "plots", "expressions", "config", "pairs", "questions", "splits", "encoders", "relations", "processes", "prototypes", "miners",
-    "losses", "objectives", "batches", "mining", "metrics", "checkpoint", "evaluation", "publishing", "training", "comparison",
-    "runtime", "engines", "shards", "commands",
+    "faults", "folders", "plots", "expressions", "config", "pairs", "questions", "splits", "perturbations",
+    "encoders", "relations", "processes", "prototypes", "miners", "losses", "objectives", "batches", "mining",
+    "metrics", "checkpoint", "evaluation", "robustness", "errors", "publishing", "training", "audit",
+    "comparison", "runtime", "engines", "shards", "index", "retrieval", "commands",
 ]  # fmt: skip
 
 

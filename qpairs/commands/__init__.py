@@ -11,7 +11,10 @@ import typer
 from qpairs import __version__
 from qpairs.commands.comparison import compare, losses
 from qpairs.commands.data import data
+from qpairs.commands.embed import embed, push
+from qpairs.commands.errors import audit, errors, explain
 from qpairs.commands.judgement import calibrate, evaluate, predict
+from qpairs.commands.search import dedupe, index, search
 from qpairs.commands.terminal import err, out, plain
 from qpairs.commands.training import train
 from qpairs.faults import UserError
@@ -23,7 +26,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, evaluate, predict, calibrate, data, compare, losses):
+for command in (
+    train,
+    evaluate,
+    predict,
+    calibrate,
+    errors,
+    explain,
+    audit,
+    data,
+    compare,
+    losses,
+    embed,
+    index,
+    search,
+    dedupe,
+    push,
+):
     app.command()(command)
 
 

@@ -20,8 +20,10 @@ from qpairs.commands.terminal import (
     load,
     out,
     percent,
+    plain,
     print_report,
     print_skipped,
+    print_verdict,
     quiet,
     split_columns,
     write_text,
@@ -35,22 +37,32 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    perturb: Annotated[
+        str, typer.Option(help="Change questions by rule, and count wrong verdicts: kinds with commas, or all.")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap, and of the changes.")] = 0,
 ) -> None:
     """Judge a checkpoint, at its own threshold, on labelled pairs."""
     with quiet():
         from qpairs.checkpoint import load_checkpoint
-        from qpairs.encoders import encoder_note
+        from qpairs.encoders import encoder_note, tower_names
         from qpairs.evaluation import evaluate as run
+        from qpairs.perturbations import kinds_of
+        from qpairs.robustness import probe
 
+        kinds = kinds_of(perturb) if perturb else []
         model = load_checkpoint(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
         result = run(model, pairs, seed=seed).to_dict()
+        if kinds:
+            result["perturbations"] = [found.to_dict() for found in probe(model, pairs, kinds, seed=seed)]
     if json_file:
         write_text(json_file, json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1) + "\n")
     print_skipped(pairs)
     print_report(result, "pairs", note=encoder_note(model.config.encoder))
     _print_slices(result["slices"])
+    if kinds:
+        _print_behaviour(result["perturbations"], kinds, reads_order="static" not in tower_names(model.config.encoder))
 
 
 def _print_slices(slices: list[Mapping[str, Any]]) -> None:
@@ -61,6 +73,34 @@ def _print_slices(slices: list[Mapping[str, Any]]) -> None:
         values = (f"{s[name]:.3f}" for name in ("f1", "precision", "recall"))
         table.add_row(s["name"], f"{s['n']:,}", percent(s["duplicates"]), *values)
     out.print(table)
+
+
+def _print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], reads_order: bool) -> None:
+    wanted = {
+        (True, "itself"): "duplicate of itself",
+        (True, "pairs"): "pair keeps its verdict",
+        (False, "itself"): "no duplicate of itself",
+        (False, "pairs"): "pair no longer duplicate",
+    }
+    table = Table(title="\nWhen a question is changed", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "expected", "cases", "failures", "rate", "95 % interval"):
+        table.add_column(column, justify="left" if column in ("", "expected") else "right")
+    for b in behaviours:
+        low, high = b["interval"]
+        figures = f"{b['n']:,}", f"{b['failures']:,}", percent(b["rate"]), f"{100 * low:.1f} to {100 * high:.1f}"
+        table.add_row(b["kind"], wanted[b["same"], b["against"]], *figures)
+    out.print(table)
+    missing = set(kinds) - {b["kind"] for b in behaviours}
+    if missing:
+        out.print(f"No question here is one that they fit: {', '.join(sorted(missing))}.")
+    if "word-order" in kinds and not reads_order:
+        out.print("[dim]Note: a static encoder reads no order of words; judge word-order with lstm or minilm.[/]")
+    for b in behaviours:
+        if b["examples"] and b["against"] == "itself":
+            worst = b["examples"][0]
+            out.print(f"\n{b['kind']}, similarity {worst['similarity']:.3f}:", style="dim", highlight=False)
+            for text in (worst["question"], worst["changed"]):
+                out.print(f"  {plain(text)}", highlight=False)
 
 
 def predict(
@@ -82,12 +122,7 @@ def predict(
                 raise UserError("predict: a question is empty")
             model = load_checkpoint(checkpoint)
             verdict = run(model, pairs_from_texts([questions[0]], [questions[1]], [-1]))
-            answer = "[bold green]duplicates[/]" if verdict.duplicate[0] else "[bold]not duplicates[/]"
-            out.print(
-                f"{answer}  similarity {verdict.similarity[0]:.3f} (threshold {model.threshold:.3f}), "
-                f"probability {verdict.probability[0]:.2f}",
-                highlight=False,
-            )
+            print_verdict(float(verdict.similarity[0]), model.threshold, float(verdict.probability[0]))
             return
         if len(questions) != 1:
             raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")

@@ -107,6 +107,15 @@ def print_skipped(pairs: Pairs) -> None:
         out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in pairs.skipped.items()))
 
 
+def print_verdict(similarity: float, threshold: float, probability: float) -> None:
+    """Says in one line whether two questions are duplicates."""
+    answer = "[bold green]duplicates[/]" if similarity >= threshold else "[bold]not duplicates[/]"
+    out.print(
+        f"{answer}  similarity {similarity:.3f} (threshold {threshold:.3f}), probability {probability:.2f}",
+        highlight=False,
+    )
+
+
 def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
     """Prints a verdict beside trivial answers; `scores` is `Report.to_dict()`."""
     if scores["collapsed"]:
@@ -153,3 +162,9 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file that is whole or not there."""
     with beside(path) as fresh:
         fresh.write_text(text, encoding="utf-8", newline="")
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Writes a data frame, in the format that the name ends in, into a file that is whole or not there."""
+    with beside(path) as fresh:
+        WRITERS[path.suffix](table, str(fresh))

@@ -122,5 +122,8 @@ def _print_split(split: Mapping[str, Any]) -> None:
     out.print(table)
     if split["dropped"]:
         out.print(f"{split['dropped']:,} pairs that cross parts are left out.")
+    if split.get("generated"):
+        counts = ", ".join(f"{n:,} {kind}" for kind, n in split["generated"].items())
+        out.print(f"generated from training questions: {counts}", highlight=False)
     for source, counts in split["skipped"].items():
         out.print(f"{source}: rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))

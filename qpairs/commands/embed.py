@@ -1,0 +1,118 @@
+"""`qpairs embed` and `push`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qpairs.commands.terminal import OverwriteOption, SkipOption, out, progress, quiet
+from qpairs.faults import UserError, nearest
+
+ENGINES = ("plain", "ray")
+
+
+def embed(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
+    questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
+    output: Annotated[Path, typer.Option(help="Folder of the embeddings: manifest.json and shards/*.parquet.")],
+    text_column: Annotated[
+        str, typer.Option(help="Column of the questions; without it the only one, or question, text, sentence, q.")
+    ] = "",
+    id_column: Annotated[str, typer.Option(help="Column of their ids; without it, the number of the row.")] = "",
+    dtype: Annotated[str, typer.Option(help="float32, float16 or int8 (with a scale for each vector).")] = "float32",
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            help="Keep only the first numbers of each vector; an encoder that was not trained for it (Matryoshka) loses "
+            "accuracy by it.",
+            show_default=False,
+        ),
+    ] = None,
+    side: Annotated[str, typer.Option(help="Two towers: left or right, the one that encodes.")] = "left",
+    shard_size: Annotated[int, typer.Option(help="Questions in a shard.")] = 50_000,
+    skip_bad_rows: SkipOption = False,
+    overwrite: OverwriteOption = False,
+    engine: Annotated[str, typer.Option(help="plain: this process; ray: the workers of a Ray cluster.")] = "plain",
+    ray_address: Annotated[
+        str, typer.Option(help="Address of the Ray cluster, such as auto; without it, one on this machine.")
+    ] = "",
+) -> None:
+    """Embed a file of questions into Parquet shards; after an interruption, the same command goes on."""
+    if engine not in ENGINES:
+        raise UserError(f"engine: unknown {engine!r}; {nearest(engine, ENGINES)}")
+    if ray_address and engine != "ray":
+        raise UserError("--ray-address goes with --engine ray")
+    with quiet(), _progress_bar() as on_progress:
+        from qpairs.engines import in_order, on_ray
+        from qpairs.shards import embed as run
+
+        result = run(
+            checkpoint,
+            questions,
+            output,
+            text_column=text_column,
+            id_column=id_column,
+            dtype=dtype,  # type: ignore[arg-type]  # checked there
+            dimension=dim,
+            side=side,  # type: ignore[arg-type]  # likewise
+            shard_size=shard_size,
+            skip_bad_rows=skip_bad_rows,
+            overwrite=overwrite,
+            engine=on_ray(ray_address or None) if engine == "ray" else in_order,
+            on_progress=on_progress,
+        )
+    if result.skipped:
+        out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in result.skipped.items()))
+    size = sum((result.folder / shard.file).stat().st_size for shard in result.shards)
+    out.print(
+        f"{result.count:,} questions, {result.distinct:,} distinct: {result.dimension} x {result.plan.dtype}, "
+        f"{size / 1e6:,.1f} MB in {len(result.shards):,} shards",
+        highlight=False,
+    )
+    out.print(f"Saved in [bold]{output}[/]. Read it with any Parquet reader, or:", highlight=False)
+    out.print(f"qpairs index {output} --output {output.with_name('idx')}", highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[Any], None]]:
+    with progress() as bar:
+        task = bar.add_task("loading", total=None, state="")
+        stage = ""
+
+        def on_progress(now: Any) -> None:
+            nonlocal stage
+            if now.stage != stage:
+                stage = now.stage
+                bar.reset(task, description=stage)
+            unit = {"checking": "files", "reading": "questions", "encoding": "texts"}[stage]
+            state = f"{now.done:,} {unit}, {now.rate:,.0f}/s"
+            bar.update(task, total=now.total or None, completed=now.done, state=state)
+
+        yield on_progress
+
+
+def push(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    name: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub; made if need be.")],
+    private: Annotated[bool, typer.Option("--private", help="Let nobody else see it.")] = False,
+    dry_run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write what would be uploaded to this folder, and stop.")
+    ] = None,
+) -> None:
+    """Put a checkpoint on the Hugging Face Hub, with a card that tells data, threshold, F1 and limits."""
+    with quiet():
+        from qpairs.publishing import CARD, stage
+        from qpairs.publishing import push as run
+
+        if dry_run:
+            folder = stage(checkpoint, name, dry_run)
+        else:
+            address = run(checkpoint, name, private=private)
+    if dry_run:
+        out.print(f"Written to [bold]{folder}[/], nothing was uploaded; look at {folder / CARD}.", highlight=False)
+    else:
+        out.print(f"[bold]{address}[/]\nChoose a license there: the card sets none.", highlight=False)

@@ -1,0 +1,262 @@
+"""`qpairs errors`, `audit` and `explain`."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from qpairs.commands.terminal import (
+    ColumnsOption,
+    DataOption,
+    SkipOption,
+    TomlOption,
+    load,
+    out,
+    percent,
+    plain,
+    print_skipped,
+    print_verdict,
+    progress,
+    quiet,
+    write_text,
+)
+from qpairs.commands.training import given_options, with_config_options
+from qpairs.faults import UserError
+
+if TYPE_CHECKING:
+    from qpairs.checkpoint import Checkpoint
+    from qpairs.errors import Analysis, ErrorSlice, Mistake, Word
+    from qpairs.pairs import Pairs
+    from qpairs.training import Progress
+
+SHOWN = 12  # slices in the table
+ILLUSTRATED = 3  # slices with examples
+BAR = 12  # characters of the longest bar
+
+
+def errors(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    data: DataOption,
+    output: Annotated[Path, typer.Option(help="Folder for mistakes.csv and slices.csv.")] = Path("errors"),
+    examples: Annotated[int, typer.Option(min=0, help="Examples of each of the worst slices.")] = 2,
+    columns: ColumnsOption = "",
+    skip_bad_rows: SkipOption = False,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the test against chance.")] = 0,
+) -> None:
+    """Show what a checkpoint gets wrong: every mistake, and the kinds of pair among which mistakes are frequent."""
+    _check_file(output / "mistakes.csv")
+    with quiet():
+        from qpairs.checkpoint import load_checkpoint
+        from qpairs.errors import ErrorSlice, Mistake, analyse
+
+        model = load_checkpoint(checkpoint)
+        pairs = load(data, columns, skip_bad_rows)
+        trained_on = _training_pairs(model)
+        found = analyse(model, pairs, trained_on=trained_on, seed=seed)
+    _write_table(output / "mistakes.csv", Mistake, found.mistakes())
+    _write_table(output / "slices.csv", ErrorSlice, found.slices)
+    print_skipped(pairs)
+    if trained_on is None:
+        out.print("[dim]The training pairs are not to be read here: known words are those of the data itself.[/]")
+    _print_analysis(found, examples)
+    out.print(f"\nEvery mistake and every slice are in [bold]{plain(str(output))}[/].", highlight=False)
+
+
+def _check_file(path: Path) -> None:
+    """Raises UserError where a file cannot be written, before any work is done."""
+    standing = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not (standing.is_dir() and os.access(standing, os.W_OK)):
+        raise UserError(f"{path}: cannot be written; name another place with --output")
+
+
+def _training_pairs(model: Checkpoint) -> Pairs | None:
+    """The pairs that a checkpoint was trained on; None where their sources are gone, or have changed."""
+    from qpairs.training import load_parts
+
+    with contextlib.suppress(UserError):
+        parts = load_parts(model.config)
+        if parts.split["fingerprint"] == model.split.get("fingerprint"):
+            return parts.train
+    return None
+
+
+def _write_table(path: Path, kind: type[Any], rows: Sequence[Any]) -> None:
+    """Writes dataclasses of one kind as a CSV; several texts in a field get semicolons between them."""
+    text = io.StringIO()
+    names = [spec.name for spec in dataclasses.fields(kind)]
+    values = ([getattr(row, name) for name in names] for row in rows)
+    lines = (["; ".join(map(str, v)) if isinstance(v, tuple) else v for v in line] for line in values)
+    csv.writer(text, lineterminator="\n").writerows([names, *lines])
+    write_text(path, text.getvalue())
+
+
+def _print_analysis(found: Analysis, examples: int) -> None:
+    n, mistakes = len(found.pairs), int(found.wrong.sum())
+    missed = int((found.wrong & (found.pairs.labels == 1)).sum())
+    out.print(
+        f"{mistakes:,} of {n:,} verdicts are wrong ({percent(mistakes / n)}): {mistakes - missed:,} are called "
+        f"duplicates that are none, {missed:,} duplicates are missed.",
+        highlight=False,
+    )
+    worse = [part for part in found.slices if part.worse]
+    if worse:
+        _print_slices(f"Mistakes are frequent in {len(worse)} of {len(found.slices)} slices", worse[:SHOWN])
+    elif found.slices:
+        _print_slices(f"In none of {len(found.slices)} slices more mistakes than by chance", found.slices[:3])
+    for number, part in enumerate(worse[:ILLUSTRATED] if examples else []):
+        out.print(f"\n[bold]{plain(part.name)}[/]  [dim]{plain(part.rule)}[/]", highlight=False)
+        for mistake in found.mistakes(number)[:examples]:
+            _print_mistake(mistake)
+
+
+def _print_slices(title: str, slices: Sequence[ErrorSlice]) -> None:
+    table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "pairs", "wrong", "lift", "p", "F1", "95 % interval"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
+    for part in slices:
+        low, high = part.f1_interval
+        table.add_row(
+            plain(part.name),
+            f"{part.n:,}",
+            percent(part.error_rate),
+            f"{part.lift:.2f}",
+            f"{part.p_corrected:.4f}",
+            f"{part.f1:.3f}",
+            f"{low:.3f} to {high:.3f}",
+        )
+    out.print(table)
+    out.print("[dim]lift: wrong here over wrong elsewhere; p: of its being chance, corrected for so many slices[/]")
+
+
+def _print_mistake(mistake: Mistake) -> None:
+    what = "[red]missed[/]" if mistake.label else "[yellow]not duplicates[/]"
+    out.print(f"  {what}, similarity {mistake.similarity:.3f} ({mistake.distance:+.3f})", highlight=False)
+    for text, own in ((mistake.question1, mistake.only1), (mistake.question2, mistake.only2)):
+        marked = (f"[bold]{plain(w)}[/]" if w.lower().strip("?!.,;:\"'()") in own else plain(w) for w in text.split())
+        out.print(f"    {' '.join(marked)}", highlight=False, soft_wrap=True)
+
+
+@with_config_options("validation", "test", "test_fraction", "drop_suspects", "output", "report_to")
+def audit(
+    *,
+    folds: Annotated[int, typer.Option(min=2, help="Parts that share no question; each is judged by the others.")] = 5,
+    output: Annotated[Path, typer.Option(help="Where the suspects go, for another look: a CSV.")] = Path(
+        "suspects.csv"
+    ),
+    examples: Annotated[int, typer.Option(min=0, help="Suspects to show.")] = 5,
+    config: TomlOption = None,
+    **options: Any,
+) -> None:
+    """Rank the labels that are probably wrong: disputed by cross-validated models, or contradicted by other labels."""
+    values = given_options(config, options)
+    _check_file(output)
+    with quiet(), _folds_bar(folds) as on_progress:
+        from qpairs.audit import Suspect
+        from qpairs.audit import audit as run
+
+        found = run(folds=folds, on_progress=on_progress, **values)
+    suspects = found.suspects
+    _write_table(output, Suspect, suspects)
+    print_skipped(found.pairs)
+    out.print(
+        f"[bold]{len(suspects):,}[/] of {len(found.pairs):,} labels are suspect: models dispute "
+        f"{int(found.disputed.sum()):,}, other labels contradict {int(found.contradicted.sum()):,}, both "
+        f"{int((found.disputed & found.contradicted).sum()):,}.",
+        highlight=False,
+    )
+    out.print(
+        f"[dim]The models reach an average precision of {found.average_precision:.3f} on questions they have not seen: "
+        "the weaker they are, the less their word counts.[/]",
+        highlight=False,
+    )
+    for suspect in suspects[:examples]:
+        label = "duplicates" if suspect.is_duplicate else "not duplicates"
+        out.print(
+            f"\n  labelled [bold]{label}[/], probability {suspect.probability:.3f}; {suspect.reason}", highlight=False
+        )
+        for text in (suspect.question1, suspect.question2):
+            out.print(f"    {plain(text)}", highlight=False, soft_wrap=True)
+    if suspects:
+        out.print(
+            f"\nRanked in [bold]{plain(str(output))}[/]. Strike out what is right, and train without the rest:\n"
+            f"qpairs train --drop-suspects {plain(str(output))}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@contextlib.contextmanager
+def _folds_bar(folds: int) -> Iterator[Callable[[int, Progress], None]]:
+    with progress() as bar:
+        task = bar.add_task("loading", total=None, state="")
+
+        def on_progress(fold: int, now: Progress) -> None:
+            done, total = fold * now.steps + now.step, folds * now.steps
+            state = f"{now.rate:,.0f} pairs/s"
+            bar.update(task, description=f"fold {fold + 1} of {folds}", completed=done, total=total, state=state)
+
+        yield on_progress
+
+
+def explain(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    question1: Annotated[str, typer.Argument(help="The first question.")],
+    question2: Annotated[str, typer.Argument(help="The second question.")],
+    neighbours: Annotated[int, typer.Option(min=0, help="Nearest training pairs of each label; 0: none.")] = 3,
+) -> None:
+    """Show which words pull two questions together or apart, and the nearest training pairs."""
+    with quiet():
+        from qpairs.checkpoint import load_checkpoint
+        from qpairs.errors import explain as run
+
+        model = load_checkpoint(checkpoint)
+        trained_on = _training_pairs(model) if neighbours else None
+        found = run(model, question1, question2, trained_on=trained_on, count=neighbours)
+    print_verdict(found.similarity, found.threshold, found.probability)
+    _print_words(found.words)
+    for label, title in ((1, "duplicates"), (0, "not duplicates")):
+        near = [pair for pair in found.neighbours if pair.label == label]
+        if near:
+            out.print(f"\nNearest training pairs labelled [bold]{title}[/]")
+        for pair in near:
+            out.print(f"  {pair.similarity:.3f}  {plain(pair.question1)}", highlight=False, soft_wrap=True)
+            out.print(f"         [dim]{plain(pair.question2)}[/]", highlight=False, soft_wrap=True)
+    if neighbours and trained_on is None:
+        out.print("\n[dim]No neighbours: the training pairs are not to be read here, or have changed.[/]")
+
+
+def _print_words(words: tuple[Sequence[Word], Sequence[Word]]) -> None:
+    """The words of both questions side by side, each with a bar."""
+    most = max(abs(word.effect) for side in words for word in side) or 1.0
+    table = Table(
+        title="\nWhat each word adds to the similarity: [green]together[/] or [red]apart[/]",
+        title_justify="left",
+        title_style="",
+        box=None,
+        pad_edge=False,
+        show_header=False,
+    )
+    for _ in words:
+        table.add_column(overflow="fold")
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(width=BAR, no_wrap=True)
+    for row in itertools.zip_longest(*words):
+        table.add_row(*itertools.chain.from_iterable(_bar(word, most) for word in row))
+    out.print(table)
+
+
+def _bar(word: Word | None, most: float) -> tuple[str, str, str]:
+    if word is None:
+        return "", "", ""
+    colour = "green" if word.effect > 0 else "red"
+    return plain(word.text), f"{word.effect:+.3f}", f"[{colour}]{'█' * round(BAR * abs(word.effect) / most)}[/]"
