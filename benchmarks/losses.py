@@ -180,8 +180,8 @@ def ours(case: Case, n: int, classes: Tensor) -> Loss:
     goal = dataclasses.replace(objective(case.loss), miner=miner(case.miner) if case.miner != "everything" else None)
     learned = goal.learned(int(classes.max()) + 1, DIMENSION)
     if case.over == "pairs":
-        labels = pair_labels(case, n)
-        return lambda embeddings: goal(*embeddings.chunk(2), known_of_pairs(labels), learned=learned)
+        known = known_of_pairs(pair_labels(case, n))  # in training it comes with the batch, as the labels do
+        return lambda embeddings: goal(*embeddings.chunk(2), known, learned=learned)
     if LOSSES[case.loss].prototypes:
         nothing = known_of_classes(classes[:0])
         return lambda embeddings: goal(embeddings, embeddings, nothing, (embeddings, classes), learned)
