@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from qpairs.comparison import Comparison, compare
     from qpairs.config import Config
     from qpairs.evaluation import Report, calibrate, evaluate, predict
+    from qpairs.export import Parity, export_checkpoint
     from qpairs.faults import UserError
+    from qpairs.index import build_index, open_index
     from qpairs.pairs import Pairs, load_pairs, pairs_from_texts
+    from qpairs.retrieval import dedupe, search
     from qpairs.robustness import probe
     from qpairs.runtime import Encoder, Model, load
     from qpairs.shards import Embeddings, embed, open_shards
@@ -33,20 +36,26 @@ _HOMES = {
     "Encoder": "runtime",
     "Model": "runtime",
     "Pairs": "pairs",
+    "Parity": "export",
     "Report": "evaluation",
     "UserError": "faults",
+    "build_index": "index",
     "calibrate": "evaluation",
     "compare": "comparison",
+    "dedupe": "retrieval",
     "embed": "shards",
     "evaluate": "evaluation",
+    "export_checkpoint": "export",
     "load": "runtime",
     "load_checkpoint": "checkpoint",
     "load_pairs": "pairs",
+    "open_index": "index",
     "open_shards": "shards",
     "pairs_from_texts": "pairs",
     "predict": "evaluation",
     "probe": "robustness",
     "save_checkpoint": "checkpoint",
+    "search": "retrieval",
     "split_pairs": "splits",
     "train": "training",
 }
@@ -59,20 +68,26 @@ __all__ = [
     "Encoder",
     "Model",
     "Pairs",
+    "Parity",
     "Report",
     "UserError",
+    "build_index",
     "calibrate",
     "compare",
+    "dedupe",
     "embed",
     "evaluate",
+    "export_checkpoint",
     "load",
     "load_checkpoint",
     "load_pairs",
+    "open_index",
     "open_shards",
     "pairs_from_texts",
     "predict",
     "probe",
     "save_checkpoint",
+    "search",
     "split_pairs",
     "train",
 ]

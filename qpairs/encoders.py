@@ -449,7 +449,7 @@ def _fast(tokenizer: Tokenizer, **options: Any) -> PreTrainedTokenizerFast:
 
 def _word_modules(name: str, words: list[str], table: Floats, max_length: int) -> list[nn.Module]:
     """The modules of `lstm`, `cnn` or `static` over a table (words, dimension)."""
-    tokenizer = _word_tokenizer(words)
+    tokenizer = word_tokenizer(words)
     weights = torch.from_numpy(table)
     if name == "static":
         tokenizer.enable_truncation(max_length)
@@ -462,7 +462,7 @@ def _word_modules(name: str, words: list[str], table: Floats, max_length: int) -
     return [embeddings, cnn, Pooling(cnn.get_embedding_dimension(), "max")]
 
 
-def _word_tokenizer(words: Sequence[str] = ()) -> Tokenizer:
+def word_tokenizer(words: Sequence[str] = ()) -> Tokenizer:
     """Lower-case words and marks, cut as for GloVe; [SEP] ends every text.
 
     So no text is empty: max pooling over no word at all would be NaN.
@@ -500,7 +500,7 @@ def _word_table(vectors: str, texts: Sequence[str], rng: np.random.Generator) ->
 
 def _count_words(texts: Sequence[str]) -> Counter[str]:
     """How often each word occurs."""
-    tokenizer = _word_tokenizer()
+    tokenizer = word_tokenizer()
     normalise, split = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
     return Counter(word for text in texts for word, _ in split(normalise(text)))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -36,7 +35,7 @@ EXACT = 2_500_000_000  # comparisons, up to which all are made
 SIDE = 2048  # rows and columns of a block
 TRAINED_ON = 32  # questions for each cell
 ROUNDS = 5  # of k-means
-MARGIN = 0.05  # where the sample has no pairs
+MARGIN = 0.05  # where no pair of the sample is divided by cells
 MOST_CELLS = 64  # that are near to a question, on average
 ROUNDING = 1e-6
 SAMPLE = 1024  # questions in each of the two samples
@@ -197,8 +196,7 @@ def _likely_blocks(sides: _Sides, recall: float, seed: int) -> tuple[list[Block]
     kmeans.train(sides.targets[np.sort(rng.choice(m, min(m, TRAINED_ON * cells), replace=False))])
     centres = kmeans.centroids  # (cells, d)
     tuning, test = np.array_split(rng.choice(n, min(n, 2 * SAMPLE), replace=False), 2)
-    needed = np.sort(_margins(sides, centres, tuning, rng))
-    margin = float(needed[math.ceil(recall * len(needed)) - 1]) if len(needed) else MARGIN
+    margin = _quantile(_margins(sides, centres, tuning, rng), recall)
     similarity = sides.vectors[tuning] @ centres.T  # (sample, cells)
     gaps = np.sort(similarity.max(axis=1, keepdims=True) - similarity, axis=None)
     margin = min(margin + ROUNDING, float(gaps[min(MOST_CELLS, cells) * len(tuning) - 1]))
@@ -222,6 +220,20 @@ def _margins(sides: _Sides, centres: Floats, sample: Ints, rng: np.random.Genera
     faiss = faiss_module()
     there = margin(rows, columns)
     return np.minimum(there, margin(columns, rows)) if sides.within else there
+
+
+def _quantile(margins: Floats, recall: float) -> float:
+    """The margin that a share of all pairs stays within, by an exponential fitted to the greatest margins (p,).
+
+    With few pairs, the greatest is too small a margin for those that are not in the sample (Pickands, 1975).
+    """
+    ordered = np.append(np.zeros(1, np.float32), np.sort(margins))
+    tail = min(math.ceil(max(0.1, 1 - recall) * len(margins)), int((margins > ROUNDING).sum()))
+    if not tail:
+        return MARGIN
+    start = float(ordered[-tail - 1])
+    scale = float(ordered[-tail:].mean()) - start
+    return start + scale * math.log(max(1.0, tail / len(margins) / (1 - recall)))
 
 
 def _near(vectors: Floats, centres: Floats, margin: float) -> tuple[Any, Ints]:
@@ -439,11 +451,18 @@ def require_one_tower(model: Model) -> None:
         )
 
 
-def stored(embeddings: Embeddings, model: Model) -> Callable[[Sequence[str]], Floats]:
-    """Looks the vectors of texts up in embeddings that `qpairs embed` made with a model.
+def stored(
+    embeddings: Embeddings, model: Model, encode: Callable[[Sequence[str]], Floats] | None = None
+) -> Callable[[Sequence[str]], Floats]:
+    """Texts to vectors that `qpairs embed` made already; what it did not is encoded.
+
+    Args:
+        embeddings: where the vectors are.
+        model: that made them.
+        encode: encodes the other texts; without it, the model does.
 
     Raises:
-        UserError: another model made them; later, a text has no vector.
+        UserError: another model made them.
     """
     if embeddings.fingerprint != model.fingerprint:
         raise UserError(
@@ -451,18 +470,17 @@ def stored(embeddings: Embeddings, model: Model) -> Callable[[Sequence[str]], Fl
             f"not by {model.path}; run qpairs embed anew"
         )
 
-    def encode(texts: Sequence[str]) -> Floats:
+    def look_up(texts: Sequence[str]) -> Floats:
         row = {text: i for i, text in enumerate(texts)}
-        vectors = np.full((len(texts), embeddings.dimension), np.nan, dtype=np.float32)
+        vectors = np.empty((len(texts), embeddings.dimension), dtype=np.float32)
+        missing = np.ones(len(texts), dtype=np.bool_)
         for _, found, block in embeddings.batches():
             rows = np.array([row.get(text, -1) for text in found])
             vectors[rows[rows >= 0]] = block[rows >= 0]
-        missing = np.flatnonzero(np.isnan(vectors[:, 0]))
-        if len(missing):
-            raise UserError(
-                f"{embeddings.folder}: no vectors for {len(missing):,} of the questions, such as "
-                f"{reprlib.repr(texts[missing[0]])}; run qpairs embed on them"
-            )
+            missing[rows[rows >= 0]] = False
+        if missing.any():
+            rest = (encode or model.encode)([text for text, lacks in zip(texts, missing, strict=True) if lacks])
+            vectors[missing] = shorten(rest, embeddings.dimension)
         return vectors
 
-    return encode
+    return look_up

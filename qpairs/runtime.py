@@ -26,6 +26,7 @@ from qpairs.faults import UserError
 from qpairs.metrics import Calibration, OperatingPoint
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
     from sentence_transformers import SentenceTransformer
 
 Side = Literal["left", "right"]
@@ -126,6 +127,7 @@ def load(path: str | Path) -> Model:
     path = Path(path)
     try:
         data = json.loads((path / FILE).read_text(encoding="utf-8"))
+        settings = data.get("config", data)  # a checkpoint's are those of its training
         return Model(
             encoder=open_export(path, data) if "kind" in data else _checkpoint(path),
             path=path,
@@ -133,8 +135,8 @@ def load(path: str | Path) -> Model:
             threshold=float(data["threshold"]),
             calibration=Calibration(**data["calibration"]),
             operating_points=[OperatingPoint(**point) for point in data.get("operating_points", ())],
-            symmetric=data["config"].get("symmetric", True),
-            score=data["config"].get("score", "cosine"),
+            symmetric=settings.get("symmetric", True),
+            score=settings.get("score", "cosine"),
         )
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no checkpoint and no export here (no {FILE})") from None
@@ -349,14 +351,11 @@ def _padded(tokens: Tokens, rows: Ints, reading: Reading) -> dict[str, Ints]:
 def _static_tower(folder: Path, reading: Reading) -> Tower:
     """The normalised mean of the vectors of the tokens; of no token at all, zeros."""
     from safetensors.numpy import load_file
-    from scipy.sparse import csr_array
 
     table = load_file(folder / VECTORS)["vectors"]  # (vocabulary, dimension)
 
     def embed(tokens: Tokens) -> Floats:
-        ones = np.ones(len(tokens.ids), dtype=np.float32)
-        bags = csr_array((ones, tokens.ids, tokens.bounds), shape=(len(tokens.bounds) - 1, len(table)))
-        sums = bags @ table  # (n, dimension)
+        sums = bags(tokens, len(table)) @ table  # (n, dimension)
         unit: Floats = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
         return unit
 
@@ -375,12 +374,24 @@ def tokeniser(folder: Path, reading: Reading) -> Callable[[Sequence[str]], Token
         rows_of = _remembered(rows_of) if reading.by_word else rows_of
 
     def tokenise(texts: Sequence[str]) -> Tokens:
-        rows = [row[: reading.longest] for row in rows_of([reading.prompt + text for text in texts])]
-        bounds = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=bounds[1:])
-        return Tokens(np.fromiter(itertools.chain.from_iterable(rows), np.int64, bounds[-1]), bounds)
+        return joined([row[: reading.longest] for row in rows_of([reading.prompt + text for text in texts])])
 
     return tokenise
+
+
+def joined(rows: Sequence[Sequence[int]]) -> Tokens:
+    """The token ids of texts, in the form that is quick to cut batches from."""
+    bounds = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=bounds[1:])
+    return Tokens(np.fromiter(itertools.chain.from_iterable(rows), np.int64, bounds[-1]), bounds)
+
+
+def bags(tokens: Tokens, vocabulary: int) -> csr_array:
+    """How often each token occurs in each text, (n, vocabulary)."""
+    from scipy.sparse import csr_array
+
+    ones = np.ones(len(tokens.ids), dtype=np.float32)
+    return csr_array((ones, tokens.ids, tokens.bounds), shape=(len(tokens.bounds) - 1, vocabulary))
 
 
 Rows = Callable[[Sequence[str]], list[list[int]]]

@@ -106,3 +106,17 @@ def test_losses_are_timed_beside_their_peers_if_memory_suffices(tmp_path: Path) 
     told, large = " ".join(told.split()), "info_nce over labels at n = 256, members ="
     assert "qpairs above 2 GiB: none" in told
     assert "than 0.1 GiB: " + "; ".join(f"pytorch-metric-learning, {large} {group}" for group in (2, 4)) in told
+
+
+@pytest.mark.slow
+def test_planted_duplicates_are_found_beside_the_peers(folder: Path, tmp_path: Path) -> None:
+    options = ("--data", str(folder / "train.parquet"), "--sizes", "1000,4000", "--limit", "0.5")
+    rows, told = run("dedupe.py", tmp_path, *options)
+    measured = [row for row in rows if not row["extrapolated"]]
+    assert {row["name"] for row in measured} == {"qpairs", "sentence-transformers", "semhash"}
+    ours = {row["size"]: row for row in measured if row["name"] == "qpairs"}
+    for row in (row for row in measured if row["size"] in ours):
+        assert row["recall"] <= ours[row["size"]]["recall"]
+        assert row["pairs"] == pytest.approx(ours[row["size"]]["pairs"], rel=0.01)
+    assert all(row["seconds"] > 0 for row in rows)
+    assert "recall@10" in told

@@ -14,7 +14,7 @@ ORDER = [
     "faults", "folders", "plots", "expressions", "config", "pairs", "questions", "splits", "perturbations",
     "encoders", "relations", "processes", "prototypes", "miners", "losses", "objectives", "batches", "mining",
     "metrics", "checkpoint", "evaluation", "robustness", "errors", "publishing", "training", "audit",
-    "comparison", "runtime", "engines", "shards", "index", "retrieval", "commands",
+    "comparison", "runtime", "export", "engines", "shards", "index", "retrieval", "commands",
 ]  # fmt: skip
 
 
@@ -49,6 +49,7 @@ def test_imports_run_downwards_only(name: str) -> None:
         ("relations", ["transformers", "sentence_transformers", "datasets"]),
         ("losses", ["transformers", "sentence_transformers", "datasets"]),
         ("splits", ["torch", "datasets", "transformers"]),
+        ("retrieval", ["torch", "transformers", "sentence_transformers", "datasets"]),
         ("commands", ["torch", "numpy", "datasets", "transformers"]),
     ],
 )

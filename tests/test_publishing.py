@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 import typer
 import yaml
+from huggingface_hub import constants
 from sentence_transformers import SentenceTransformer
-from test_commands import Result, refused, run  # noqa: F401
+from test_commands import refused, run  # noqa: F401
 
 import qpairs
 from qpairs import publishing
@@ -33,7 +35,7 @@ class Hub(BaseHTTPRequestHandler):
         hub.asked.append((self.command, self.path.partition("?")[0]))
         address = f"http://localhost:{hub.server_port}"
         status, answer = 200, self.reply(hub, address, content)
-        if hub.refuses and "repos/create" in self.path:
+        if hub.refuses and ("repos/create" in self.path or "preupload" in self.path):
             status, answer = 403, {"error": "You don't have the rights"}
         body = json.dumps(answer).encode()
         self.send_response(status)
@@ -109,21 +111,25 @@ def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "run"
 
 
-def push(hub: Any, *options: object, token: str = "hf_x", **environment: str) -> Result:
-    """`qpairs push` in a process of its own, because the Hub's address is read once."""
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    own = {"HF_ENDPOINT": f"http://localhost:{hub.server_port}", "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
-    command = [sys.executable, "-c", "from qpairs.commands import main; main()", "push", *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, env=outside | own | environment)
-    return Result(done.returncode, done.stdout, done.stderr)
+@pytest.fixture
+def push(run, hub: Any, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+    """`qpairs push` in this process, to the stand-in."""
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://localhost:{hub.server_port}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    return partial(run, "push")
 
 
 def test_the_hub_gets_the_checkpoint_and_its_card_and_nothing_else(hub: Any, checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "scored.csv").write_text("mine")
     hub.there = ["head.safetensors", "LICENSE"]
-    result = push(hub, checkpoint, "acme/dups")
-    assert result.code == 0, result.err
-    assert f"http://localhost:{hub.server_port}/acme/dups" in result.out
+    address = f"http://localhost:{hub.server_port}"
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    command = [sys.executable, "-c", "from qpairs.commands import main; main()", "push", checkpoint, "acme/dups"]
+    environment = outside | {"HF_ENDPOINT": address, "HF_TOKEN": "hf_x", "HF_HUB_DISABLE_XET": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert f"{address}/acme/dups" in result.stdout
     assert hub.made["name"] == "dups"
     assert hub.there == ["LICENSE"]  # weights of another model would be loaded with these
     for name, content in hub.files.items():
@@ -220,19 +226,22 @@ def test_the_card_of_a_threshold_that_was_fitted_elsewhere_and_of_a_run_without_
     assert "103,663 Quora triplets" in card
 
 
-def test_a_private_model_is_made_private_or_refused(hub: Any, checkpoint: Path) -> None:
-    refused(push(hub, checkpoint, "acme/dups", "--private"), "acme/dups", "public")
+def test_a_private_model_is_made_private_or_refused(push, hub: Any, checkpoint: Path) -> None:
+    refused(push(checkpoint, "acme/dups", "--private"), "acme/dups", "public")
     assert hub.made["visibility"] == "private"
     assert hub.files == {}
 
 
-def test_a_hub_that_refuses_is_one_line(hub: Any, checkpoint: Path) -> None:
+def test_a_hub_that_refuses_is_one_line(push, hub: Any, checkpoint: Path) -> None:
     hub.refuses = True
-    refused(push(hub, checkpoint, "acme/dups"), "403", "You don't have the rights", "hf auth whoami")
+    refused(push(checkpoint, "acme/dups"), "403", "You don't have the rights", "hf auth whoami")
 
 
-def test_no_network_is_one_line(hub: Any, checkpoint: Path) -> None:
-    refused(push(hub, checkpoint, "acme/dups", HF_ENDPOINT="http://localhost:9"), "cannot be reached")
+def test_no_network_is_one_line(push, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://localhost:9")
+    refused(push(checkpoint, "acme/dups"), "cannot be reached")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refused(push(checkpoint, "acme/dups"), "cannot be reached", "OfflineModeIsEnabled")
 
 
 def test_no_token_and_bad_names_are_one_line(

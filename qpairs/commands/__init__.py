@@ -13,6 +13,7 @@ from qpairs.commands.comparison import compare, losses
 from qpairs.commands.data import data
 from qpairs.commands.embed import embed, push
 from qpairs.commands.errors import audit, errors, explain
+from qpairs.commands.export import export
 from qpairs.commands.judgement import calibrate, evaluate, predict
 from qpairs.commands.search import dedupe, index, search
 from qpairs.commands.terminal import err, out, plain
@@ -37,6 +38,7 @@ for command in (
     data,
     compare,
     losses,
+    export,
     embed,
     index,
     search,

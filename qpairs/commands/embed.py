@@ -27,8 +27,8 @@ def embed(
     dim: Annotated[
         int | None,
         typer.Option(
-            help="Keep only the first numbers of each vector; an encoder that was not trained for it (Matryoshka) loses "
-            "accuracy by it.",
+            help="Keep only the first numbers of each vector; an encoder that was not trained for that (Matryoshka) "
+            "loses accuracy.",
             show_default=False,
         ),
     ] = None,

@@ -230,7 +230,7 @@ def dedupe(
     ],
     text_column: TextColumnOption = "",
     embeddings: Annotated[
-        Path | None, typer.Option(help="Vectors of the questions, from qpairs embed.", show_default=False)
+        Path | None, typer.Option(help="Vectors from qpairs embed; only what they lack is encoded.", show_default=False)
     ] = None,
     threshold: ThresholdOption = None,
     precision: PrecisionOption = None,
@@ -269,9 +269,10 @@ def dedupe(
         with only_one(output):
             if not overwrite and any(entry.name != ".lock" for entry in output.iterdir()):
                 raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
+            encode = _encoder(model, bar, task)
             found = run(
                 corpus.texts,
-                stored(open_shards(embeddings), model) if embeddings else _encoder(model, bar, task),
+                stored(open_shards(embeddings), model, encode) if embeddings else encode,
                 limit,
                 against=other.texts if other else (),
                 linkage="star" if linkage == "star" else "single",

@@ -1,0 +1,91 @@
+"""`qpairs export`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from qpairs.commands.terminal import ColumnsOption, OverwriteOption, SkipOption, load, out, progress, quiet
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    output: Annotated[Path, typer.Option(help="Folder of the export.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="onnx: the encoder as it is; onnx-int8: its matrix products in 8 bits; static: a student of it, the "
+            "mean of word vectors, which first learns from the training pairs."
+        ),
+    ] = "onnx-int8",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            "--validation",
+            help="Labelled pairs to compare on; without it, those that the checkpoint was validated on.",
+        ),
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="F1 that may be lost; beyond it, nothing is written. [default: 0.003; static: 0.1, being far from the "
+            "checkpoint by nature]",
+            show_default=False,
+        ),
+    ] = None,
+    columns: ColumnsOption = "",
+    skip_bad_rows: SkipOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a checkpoint in a form that runs without torch, several times as fast, and compare it with the original."""
+    with quiet(), _progress_bar() as on_progress:
+        from qpairs.export import export_checkpoint as run
+
+        parity = run(
+            checkpoint,
+            output,
+            format=format,
+            data=load(data, columns, skip_bad_rows) if data else (),
+            max_loss=max_loss,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    table = Table(title=f"On {parity.n:,} pairs", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "F1, cross-fitted", "threshold", "MB"):
+        table.add_column(column, justify="right" if column else "left")
+    table.add_row("checkpoint", f"{parity.f1_before:.3f}", f"{parity.threshold_before:.3f}", _megabytes(checkpoint))
+    table.add_row(format, f"[bold]{parity.f1_after:.3f}[/]", f"{parity.threshold_after:.3f}", _megabytes(output))
+    out.print(table)
+    out.print(
+        f"cosine of a question's vector to the checkpoint's: {parity.cosine_mean:.4f} on average, at least "
+        f"{parity.cosine_min:.4f}",
+        highlight=False,
+    )
+    out.print(f"Saved in [bold]{output}[/]. From Python: qpairs.load({str(output)!r}).encode([...])", highlight=False)
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:,.1f}"
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    with progress() as bar:
+        task = bar.add_task("loading", total=None, state="")
+        last = ""
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            nonlocal last
+            if stage != last:
+                last = stage
+                bar.reset(task, description=stage)
+            state = f"{done:,} of {total:,}" if total else ""
+            bar.update(task, total=total or None, completed=done, state=state)
+
+        yield on_progress
