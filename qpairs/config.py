@@ -76,7 +76,7 @@ class Config:
     )
     batch_size: int = _option(64, "Pairs in a batch, of all processes together.")
     gradient_cache: int = _option(
-        0, "Questions whose activations are held at a time, so that memory does not limit the batch; 0: the whole batch."
+        0, "Questions whose activations are held at a time, so that memory limits no batch; 0: the whole batch."
     )
     learning_rate: float | None = _option(None, "Highest learning rate of AdamW; without it, the encoder's own.")
     weight_decay: float = _option(0.01, "Weight decay of AdamW (not on biases and norms).")

@@ -38,8 +38,8 @@ class Entry:
             what the two kinds cost adds up, and it is zero where there are no pairs at all.
         by_pair: whether it does not matter in which row or column a pair stands, so that the labelled pairs alone, as
             a column (pairs, 1), give the same as the whole matrix.
-        by_row: whether it does not matter in which column of its row a pair stands, so that the columns that a row marks,
-            side by side (n, k), give the same as all of them.
+        by_row: whether it does not matter in which column of its row a pair stands, so that the columns that a row
+            marks, side by side (n, k), give the same as all of them.
         positives_only: whether it reads the duplicates alone, so that the others do not matter.
         monotone: whether it never rises when a duplicate comes closer or another question goes farther.
         prototypes: whether the columns are learned prototypes, one for each duplicate component.
