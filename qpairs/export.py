@@ -130,14 +130,13 @@ def export_checkpoint(
     path, output = Path(path), Path(output)
     checkpoint = _exportable(path, output, format, overwrite)
     sides = towers(checkpoint.encoder.eval())
-    parts = None
-    if not data or (format == "static" and not all(map(_is_table, sides))):
-        parts = _parts(checkpoint)
+    needs_student = format == "static" and not all(map(_is_table, sides))
+    parts = _parts(checkpoint) if needs_student or not data else None
     pairs = parts.validation if parts and not data else as_pairs(data)
     need_both_labels(pairs, "export")
     on_progress("comparing", 0, 0)
     before, tables = score_pairs(checkpoint.encoder, pairs, checkpoint.score)
-    if format == "static" and parts:
+    if needs_student and parts:
         sides = _students(sides, checkpoint.config, parts, on_progress)
     on_progress("writing", 0, 0)
     with folder_beside(output) as fresh:

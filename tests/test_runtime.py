@@ -80,11 +80,10 @@ def test_a_fault_while_tokenising_ahead_is_not_lost(folder: Path, monkeypatch: p
         qpairs.load(folder).encode(["a", "b", "c", None, "e", "f"])
 
 
-def test_the_verdict_is_the_checkpoints(checkpoint: Checkpoint, trained: Path) -> None:
-    model = qpairs.load(trained)
+def test_the_verdict_is_the_checkpoints(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    model = qpairs.load(save_checkpoint(dataclasses.replace(checkpoint, operating_points=POINTS), tmp_path / "x"))
     assert (model.threshold, model.calibration) == (checkpoint.threshold, checkpoint.calibration)
-    assert model.operating_points == checkpoint.operating_points
-    assert model.operating_points
+    assert model.operating_points == POINTS
     assert model.symmetric
     assert model.probability([0.1, 0.9]).tolist() == checkpoint.calibration.probability([0.1, 0.9]).tolist()
 
@@ -99,7 +98,7 @@ def test_the_fingerprint_is_of_the_vectors_alone(checkpoint: Checkpoint, trained
     weights[-1] ^= 1
     (other / "model.safetensors").write_bytes(weights)
     words = shutil.copytree(trained, tmp_path / "words")
-    (words / "tokenizer.json").write_text((words / "tokenizer.json").read_text().replace('"password"', '"passwort"'))
+    (words / "tokenizer.json").write_text((words / "tokenizer.json").read_text().replace('"the"', '"teh"'))
     assert len({first, qpairs.load(other).fingerprint, qpairs.load(words).fingerprint}) == 3
 
 

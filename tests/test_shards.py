@@ -381,7 +381,8 @@ def test_folders_without_embeddings_are_one_line(manifest: str | None, words: st
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     script = "import resource, sys; from test_shards import *\n"
-    script += "embed(a_model(Stub()), sys.argv[1], sys.argv[2], text_column='q', shard_size=10_000)\n"
+    script += "class Forgetful(Stub): encoded = property(lambda self: [], lambda self, texts: None)\n"
+    script += "embed(a_model(Forgetful()), sys.argv[1], sys.argv[2], text_column='q', shard_size=10_000)\n"
     script += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     peaks = []
     for n in (50_000, 800_000):
