@@ -13,7 +13,6 @@ import dataclasses
 import json
 import math
 import multiprocessing
-import re
 import resource
 import statistics
 import time
@@ -24,7 +23,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from machine import circumstances
+from machine import circumstances, status
 from pytorch_metric_learning import losses as pml
 from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
 from pytorch_metric_learning.miners import BatchHardMiner, TripletMarginMiner
@@ -228,12 +227,6 @@ def step(loss: Loss, embeddings: Tensor) -> None:
 
 
 # Measures
-
-
-def status(field: str) -> int:
-    """A field of this process's memory in bytes."""
-    (kilobytes,) = re.findall(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return 1024 * int(kilobytes)
 
 
 def peak_memory(case: Case, side: str, n: int, members: int, limit: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -21,6 +22,12 @@ def circumstances() -> dict[str, str]:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }
+
+
+def status(field: str) -> int:
+    """A field of this process's memory in bytes (Linux alone)."""
+    (kilobytes,) = re.findall(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(kilobytes)
 
 
 def matmul_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:

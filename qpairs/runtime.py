@@ -40,7 +40,7 @@ TOKENIZER, WORDS = "tokenizer.json", "whitespacetokenizer_config.json"
 HEAD = "head.safetensors"  # of a checkpoint: no vector depends on it
 
 WINDOW = 2048  # texts that are tokenised ahead of the model, and sorted by length
-BATCH_TOKENS = 128  # of a graph, each batch being one core's: what a layer hands to the next stays in its cache
+BATCH_TOKENS = 256  # of a graph, each batch being one core's: what a layer hands to the next stays in its cache
 KNOWN_WORDS = 2**20  # whose tokens are remembered
 
 
