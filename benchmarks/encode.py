@@ -5,7 +5,7 @@
 A checkpoint is exported in every format; without one, MiniLM as it comes, with the first `--pairs` pairs of F as its
 data. F1 is cross-fitted on held-out pairs of these, or on those of `--dev`, by the same code for all. A contender too
 slow for all questions in its share of `--seconds` encodes as many of them as it can, drawn at random. The `ratio` of
-the JSON is that of the fastest form of qpairs that loses at most 0.3 points of F1, to sentence-transformers in fp32, its
+the JSON is that of the fastest form of qpairs losing at most 0.3 points of F1, to sentence-transformers in fp32, the
 default. The floor is what the matrix products alone would take, without padding, at the rate that they reach on this
 machine: 2 operations for each weight of a block and each token, 4 for each number of a layer and each pair of tokens.
 """

@@ -147,7 +147,7 @@ def test_encoding_is_timed_and_judged_beside_the_peers(folder: Path, transformer
 
 @pytest.mark.slow
 def test_encoding_is_several_times_as_fast_as_sentence_transformers(sample_rows: list, tmp_path: Path) -> None:
-    """Half of what is aimed at: 4.5 times, no slower than a run made by hand, and 60,000 questions/s of word vectors."""
+    """Half of what is aimed at: 4.5 times, no slower than by hand, and 60,000 questions/s by word vectors."""
     table = pandas.DataFrame(sample_rows, columns=["question1", "question2", "is_duplicate"])
     table.to_parquet(tmp_path / "pairs.parquet")
     rows, _ = run("encode.py", tmp_path, "--data", str(tmp_path / "pairs.parquet"), "--seconds", "60")
