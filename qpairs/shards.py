@@ -438,9 +438,7 @@ def _digests(texts: Iterable[str]) -> Digests:
 
 
 def _find(digests: Digests, table: Digests) -> NDArray[np.int64]:
-    """(n,) where each digest is in a sorted table; -1 where it is not."""
-    if not len(table):
-        return np.full(len(digests), -1)
+    """(n,) where each digest is in a sorted table, which is not empty; -1 where it is not."""
     at = np.searchsorted(table, digests).clip(max=len(table) - 1)
     return np.where(table[at] == digests, at, -1)
 
@@ -479,7 +477,8 @@ def _shard_jobs(
     for number, (ids, texts) in enumerate(_portions(questions, plan)):
         file = f"{SHARDS}/{number:06}.parquet"
         if file not in done:
-            yield Job(file, texts, ids, place[_find(_digests(texts), table)].tolist())
+            places = place[_find(_digests(texts), table)].tolist() if len(table) else None
+            yield Job(file, texts, ids, places)
 
 
 def _repeats(output: Path, number: int) -> tuple[Digests, Floats]:

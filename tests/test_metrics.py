@@ -13,6 +13,7 @@ from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
 from qpairs.metrics import (
+    PRECISIONS,
     Calibration,
     Confusion,
     Difference,
@@ -29,6 +30,7 @@ from qpairs.metrics import (
     fit_threshold,
     is_collapsed,
     mining_average_precision,
+    operating_points,
     paired_difference,
     pairs_to_halve,
     precision_recall_curve,
@@ -93,6 +95,33 @@ def test_best_threshold_beats_every_cut_and_is_the_most_precise_of_the_best(data
 def test_best_threshold_lies_midway_or_on_the_least_score() -> None:
     assert best_threshold([0.2, 0.4, 0.8, 0.9], [0, 0, 1, 1]) == pytest.approx(0.6)
     assert best_threshold([0.2, 0.4, 0.8, 0.9], [1, 0, 1, 1]) == 0.2
+
+
+@REPEATABLE
+@given(judged(), st.integers(1, 8))
+def test_an_operating_point_is_the_lowest_threshold_of_its_precision(data: tuple[Floats, Ints], least: int) -> None:
+    scores, labels = data
+    precisions = (0.3, 0.5, 0.75, 1.0)
+    found = {point.precision: point for point in operating_points(scores, labels, precisions, least)}
+    for precision in precisions:
+        reached = [
+            cut
+            for cut in np.unique(scores)
+            if (scores >= cut).sum() >= least and labels[scores >= cut].mean() >= precision
+        ]
+        assert (precision in found) == bool(reached)
+        if reached:
+            point = found[precision]
+            assert ((scores >= point.threshold) == (scores >= min(reached))).all()
+            assert point.recall == pytest.approx(confusion(scores, labels, point.threshold).recall)
+
+
+def test_operating_points_need_twenty_pairs_and_part_the_scores_midway() -> None:
+    scores, labels = np.linspace(0, 1, 41), np.arange(41) >= 21  # 20 duplicates, all above the others
+    assert [point.precision for point in operating_points(scores, labels)] == list(PRECISIONS)
+    strict = operating_points(scores, labels)[-1]
+    assert (strict.threshold, strict.recall) == (pytest.approx((scores[20] + scores[21]) / 2), 1.0)
+    assert operating_points(scores[2:], labels[2:], least=40) == []
 
 
 @pytest.mark.parametrize("upper", [1.0, 0.7, 5e-324, -0.3, 1.7e308])
