@@ -299,7 +299,7 @@ def _check(plan: Plan, model: Model, output: Path) -> None:
 
 
 def _known(output: Path) -> tuple[dict[str, Any], list[Part]]:
-    """The plan of the run that a folder is of, finished or not, and the files that it made; an empty plan for none."""
+    """The plan of the run that a folder is of, finished or not, and the files that it made; without any, no plan."""
     if (output / MANIFEST).exists():
         kept = open_shards(output)
         return asdict(kept.plan), list(kept.shards)
@@ -309,7 +309,7 @@ def _known(output: Path) -> tuple[dict[str, Any], list[Part]]:
     for line in (output / MADE).read_text("utf-8").splitlines():
         if line.endswith("}"):  # a line that a kill cut off has no end
             parts.append(Part(**json.loads(line)))
-    return json.loads((output / PLAN).read_text("utf-8")), parts
+    return (json.loads((output / PLAN).read_text("utf-8")), parts) if parts else ({}, [])
 
 
 def _begin(output: Path, plan: Plan, meter: _Meter, *, overwrite: bool) -> dict[str, Part]:

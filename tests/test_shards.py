@@ -19,7 +19,6 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_commands import run  # noqa: F401
 
 import qpairs
 from qpairs import shards
@@ -290,7 +289,7 @@ def test_another_input_model_or_option_is_refused_by_name(finished: bool, source
     folder, model = tmp_path / "emb", a_model(Stub(1e-3))
 
     def stop(now: shards.Progress) -> None:
-        if now.stage == "encoding" and not finished:
+        if now.stage == "encoding" and now.done > OPTIONS["shard_size"] and not finished:
             raise KeyboardInterrupt
 
     try:
@@ -311,6 +310,15 @@ def test_another_input_model_or_option_is_refused_by_name(finished: bool, source
             embed(what, file, folder, **{**OPTIONS, **options})
     found = embed(model, other, folder, overwrite=True, **OPTIONS)
     np.testing.assert_array_equal(found.matrix(), Stub().encode([*TEXTS[:-1], "another"]))
+
+
+def test_a_file_that_was_refused_goes_through_once_it_is_mended(source: Path, tmp_path: Path) -> None:
+    whole = source.read_text()
+    source.write_text(whole + '201,"never closed')
+    with pytest.raises(UserError, match="quote is opened and never closed"):
+        embed(a_model(Stub()), source, tmp_path / "emb", **OPTIONS)
+    source.write_text(whole)
+    assert embed(a_model(Stub()), source, tmp_path / "emb", **OPTIONS).count == len(TEXTS)
 
 
 def test_a_copy_of_the_input_elsewhere_is_the_same_input(source: Path, tmp_path: Path) -> None:
@@ -403,7 +411,7 @@ def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return output
 
 
-def test_the_command_embeds_a_file_with_a_checkpoint(run, checkpoint: Path, source: Path) -> None:  # noqa: F811
+def test_the_command_embeds_a_file_with_a_checkpoint(run, checkpoint: Path, source: Path) -> None:
     command = ("embed", checkpoint, source, "--text-column", "q", "--output", "emb")
     result = run(*command, "--dtype", "float16", "--dim", "16", "--shard-size", "64")
     assert result.code == 0, result.err
@@ -418,7 +426,7 @@ def test_the_command_embeds_a_file_with_a_checkpoint(run, checkpoint: Path, sour
     assert "another dimension, dtype, shard_size" in result.err
 
 
-def test_the_command_refuses_what_it_does_not_know(run, checkpoint: Path, source: Path) -> None:  # noqa: F811
+def test_the_command_refuses_what_it_does_not_know(run, checkpoint: Path, source: Path) -> None:
     command = ("embed", checkpoint, source, "--output", "emb")
     for options, words in (
         (["--engine", "spark"], "engine: unknown 'spark'; there are: plain, ray"),

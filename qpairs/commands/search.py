@@ -43,11 +43,21 @@ TextColumnOption = Annotated[
 ]
 ThresholdOption = Annotated[
     float | None,
-    typer.Option(help="Similarity from which on it is a duplicate.  [default: the checkpoint's]", show_default=False),
+    typer.Option(
+        min=-1,
+        max=1,
+        help="Similarity from which on it is a duplicate.  [default: the checkpoint's]",
+        show_default=False,
+    ),
 ]
 PrecisionOption = Annotated[
     float | None,
-    typer.Option(help="Take the lowest threshold that reached this precision on validation.", show_default=False),
+    typer.Option(
+        min=0,
+        max=1,
+        help="Take the lowest threshold that reached this precision on validation.",
+        show_default=False,
+    ),
 ]
 
 
