@@ -3,9 +3,10 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -42,6 +43,44 @@ def write_csv(path: Path, rows: list[tuple[str, str, int]]) -> Path:
 def pairs_csv(sample_rows: list[tuple[str, str, int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV of 600 labelled pairs in a dozen components."""
     return write_csv(tmp_path_factory.mktemp("pairs") / "pairs.csv", sample_rows)
+
+
+class Result(NamedTuple):
+    """What a command left: its exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Result]:
+    """Runs the command line in this process, in an empty folder."""
+    from qpairs import commands
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["qpairs", *map(str, arguments)])
+        code = 0
+        try:
+            commands.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+def refused(result: Result, *words: str) -> None:
+    """Exit code 2, one line on stderr that has the words, and no traceback."""
+    assert result.code == 2, result
+    assert "Traceback" not in result.err
+    lines = [line for line in result.err.splitlines() if line.strip()]
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("error:")
+    for word in words:
+        assert word in lines[0]
 
 
 @pytest.fixture(scope="session")
