@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def audit(
     need_both_labels(pairs, "audit")
     fold = component_folds(pairs, folds, config.seed)
     probability = np.empty(len(pairs))
-    with tempfile.TemporaryDirectory(prefix="qpairs-audit-") as scratch:
+    with _scratch() as scratch:
         for k in range(folds):
             cut = split_pairs(
                 pairs.subset(fold != k),
@@ -128,7 +129,7 @@ def audit(
                 seed=config.seed,
             )
             model = train(
-                dataclasses.replace(config, output=str(Path(scratch, str(k)))),
+                dataclasses.replace(config, output=str(scratch / str(k))),
                 parts=Parts(cut.train, cut.validation, None, {"fingerprint": cut.fingerprint}),
                 on_progress=functools.partial(on_progress, k) if on_progress else None,
             )
@@ -137,6 +138,24 @@ def audit(
     contradicted = np.zeros(len(pairs), dtype=np.bool_)
     contradicted[contradictions(pairs)] = True
     return Audit(pairs, probability, disputed(pairs.labels, probability), contradicted)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for the models, which is gone afterwards: what training says of it is kept back."""
+    trainer = logging.getLogger("qpairs.training")
+    with tempfile.TemporaryDirectory(prefix="qpairs-audit-") as folder:
+
+        def of_use(record: logging.LogRecord) -> bool:
+            return folder not in record.getMessage()
+
+        trainer.addFilter(of_use)
+        try:
+            yield Path(folder)
+        except UserError as error:
+            raise UserError("audit: " + "; ".join(p for p in str(error).split("; ") if folder not in p)) from None
+        finally:
+            trainer.removeFilter(of_use)
 
 
 def component_folds(pairs: Pairs, folds: int, seed: int = 0) -> NDArray[np.int64]:

@@ -343,6 +343,7 @@ def analyse(
     data: Pairs | str | Path | Sequence[str | Path],
     *,
     trained_on: Pairs | None = None,
+    verdicts: Verdicts | None = None,
     seed: int = 0,
 ) -> Analysis:
     """Finds the mistakes of a checkpoint on labelled pairs, and the slices in which they are frequent.
@@ -351,13 +352,14 @@ def analyse(
         model: a checkpoint, or its folder.
         data: labelled pairs, or their source.
         trained_on: the training pairs, whose words are the known ones; without it, those of the data.
+        verdicts: what the checkpoint says of the pairs, where that is known already.
         seed: of the bootstrap and of the test.
 
     Raises:
         UserError: the data cannot be used.
     """
     checkpoint, pairs = as_checkpoint(model), as_pairs(data)
-    verdicts = predict(checkpoint, pairs)
+    verdicts = verdicts or predict(checkpoint, pairs)
     known = known_words((trained_on or pairs).questions)
     straight = [_straight(text) for text in pairs.questions]
     ends = zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)

@@ -289,7 +289,7 @@ def slices(pairs: Pairs, scores: NDArray[np.float32], threshold: float) -> list[
 def retrieval(pairs: Pairs, tables: Tables, symmetric: bool = True) -> dict[str, float]:
     """Search for the duplicates of each question among all others, and mining of all, by cosine.
 
-    Empty for too many questions, and where the sides are of different kinds.
+    Empty for too many questions, where the sides are of different kinds, and where no question has a duplicate.
 
     Args:
         pairs: labelled pairs.
@@ -299,10 +299,12 @@ def retrieval(pairs: Pairs, tables: Tables, symmetric: bool = True) -> dict[str,
     if len(pairs.questions) > RETRIEVAL_LIMIT or not symmetric:
         log.info("retrieval scores are left out: %d questions, symmetric: %s", len(pairs.questions), symmetric)
         return {}
+    component = duplicate_components(pairs)
+    if len(np.unique(component)) == len(component):
+        return {}
     rows, columns = tables
     if columns is not rows:  # the inner product of these is the mean of both directions
         rows, columns = (np.concatenate(both, axis=1) / np.float32(np.sqrt(2)) for both in (tables, tables[::-1]))
-    component = duplicate_components(pairs)
     return {
         **metrics.retrieval_scores(rows, component, others=columns),
         "mining_average_precision": metrics.mining_average_precision(rows, component, others=columns),
@@ -346,7 +348,11 @@ class Verdicts:
 def predict(model: Checkpoint | str | Path, pairs: Pairs) -> Verdicts:
     """The verdict on each pair at the checkpoint's threshold; labels are not read."""
     checkpoint = as_checkpoint(model)
-    scores, _ = score_pairs(checkpoint.encoder, pairs, checkpoint.score)
+    return verdicts(checkpoint, score_pairs(checkpoint.encoder, pairs, checkpoint.score)[0])
+
+
+def verdicts(checkpoint: Checkpoint, scores: NDArray[np.float32]) -> Verdicts:
+    """The verdicts on pairs that are scored already; scores (n,)."""
     return Verdicts(
         scores, checkpoint.calibration.probability(scores), scores.astype(np.float64) >= checkpoint.threshold
     )

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qpairs.faults import UserError
@@ -52,7 +52,8 @@ def beside(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({reason(error)})") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be in no folder at all
+            fresh.unlink()
 
 
 @contextmanager

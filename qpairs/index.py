@@ -137,6 +137,12 @@ class VectorIndex(Protocol):
     def delete(self, ids: Sequence[str]) -> int:
         """Takes out those of the questions that are there, and says how many they are."""
 
+    def known(self, ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are there."""
+
+    def texts(self) -> Iterator[str]:
+        """The questions, in any order."""
+
     def search(self, vectors: Floats, k: int, effort: int) -> list[list[Hit]]:
         """The nearest k questions, nearest first, for each of the vectors (q, dimension)."""
 
@@ -265,6 +271,32 @@ def delete_from_index(folder: str | Path, ids: Sequence[str]) -> tuple[Manifest,
         new = dataclasses.replace(old, count=len(index), deletion=old.deletion + 1)
         _write(folder, new, index, grown=False)
     return new, found
+
+
+@contextmanager
+def hold_index(folder: str | Path) -> Iterator[Index]:
+    """The index in a folder, for searching, adding and deleting, held against other processes that would change it.
+
+    What is added and deleted is in memory alone until `save_index`.
+
+    Raises:
+        UserError: no index in it, another process at work there, or Milvus cannot be reached.
+    """
+    folder = Path(folder)
+    with _changing(folder) as manifest:
+        yield Index(folder, manifest, _open(folder, manifest, growing=True))
+
+
+def save_index(index: Index) -> Index:
+    """Writes an index that is held; the one returned is what is in the folder now.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    old = index.manifest
+    new = dataclasses.replace(old, count=len(index.questions), generation=old.generation + 1, deletion=old.deletion + 1)
+    _write(index.folder, new, index.questions, grown=True)
+    return dataclasses.replace(index, manifest=new)
 
 
 def open_index(folder: str | Path) -> Index:
@@ -468,10 +500,25 @@ class FaissIndex:
 
     def delete(self, ids: Sequence[str]) -> int:
         """Marks questions as deleted, and says how many they are."""
-        named = pc.is_in(self._questions["id"], pa.array(ids, QUESTIONS.field("id").type)).to_numpy()
-        fresh = named & ~self._deleted
+        fresh = self._rows(ids)
         self._deleted = self._deleted | fresh
         return int(fresh.sum())
+
+    def known(self, ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are there."""
+        found: list[str] = self._questions["id"].filter(pa.array(self._rows(ids))).to_pylist()
+        return found
+
+    def _rows(self, ids: Sequence[str]) -> NDArray[np.bool_]:
+        """(rows,) which of them have one of the ids, and are not deleted."""
+        named = pc.is_in(self._questions["id"], pa.array(ids, QUESTIONS.field("id").type)).to_numpy()
+        rows: NDArray[np.bool_] = named & ~self._deleted
+        return rows
+
+    def texts(self) -> Iterator[str]:
+        """The questions that are not deleted, in the order in which they were added."""
+        rows = zip(self._questions["text"], self._deleted, strict=True)
+        yield from (text.as_py() for text, deleted in rows if not deleted)
 
     def search(self, vectors: Floats, k: int, effort: int) -> list[list[Hit]]:
         """The nearest k questions, nearest first, for each of the vectors (q, dimension)."""
@@ -486,6 +533,8 @@ class FaissIndex:
         else:
             options = faiss.SearchParameters(sel=selector)
         similarity, rows = self._vectors.search(_pad(vectors), k, params=options)  # (q, k) each
+        if self._questions["id"].num_chunks > 1:
+            self._questions = self._questions.combine_chunks()  # rows of one chunk are found 50 times as fast
         found = self._questions.take(rows[rows >= 0])
         named = zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True)
         return [
@@ -573,7 +622,7 @@ class MilvusIndex:
         """
         for start in range(0, len(ids), BLOCK):
             part = slice(start, start + BLOCK)
-            twice = [name for name, count in Counter(ids[part]).items() if count > 1] or self._known(ids[part])
+            twice = [name for name, count in Counter(ids[part]).items() if count > 1] or self.known(ids[part])
             if twice:
                 raise UserError(f"id {twice[0]!r} is in the index already; delete it first, or embed with --id-column")
             rows = [
@@ -585,7 +634,8 @@ class MilvusIndex:
         with _refusing(self._address):
             self._client.flush(self._collection)
 
-    def _known(self, ids: Sequence[str]) -> list[str]:
+    def known(self, ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are there."""
         with _refusing(self._address):
             found = self._client.query(self._collection, ids=list(ids), output_fields=["id"])
         return [str(row["id"]) for row in found]
@@ -594,12 +644,20 @@ class MilvusIndex:
         """Deletes questions, and says how many they are."""
         found = 0
         for start in range(0, len(ids), BLOCK):
-            known = self._known(ids[start : start + BLOCK])
+            known = self.known(ids[start : start + BLOCK])
             found += len(known)
             if known:
                 with _refusing(self._address):
                     self._client.delete(self._collection, ids=known)
         return found
+
+    def texts(self) -> Iterator[str]:
+        """The questions, in any order."""
+        with _refusing(self._address):
+            rows = self._client.query_iterator(self._collection, batch_size=BLOCK, output_fields=["text"])
+            while batch := rows.next():
+                yield from (row["text"] for row in batch)
+            rows.close()
 
     def search(self, vectors: Floats, k: int, effort: int) -> list[list[Hit]]:
         """The nearest k questions, nearest first, for each of the vectors (q, dimension)."""

@@ -389,15 +389,25 @@ def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
     """Mean over pairs of |mean probability - share of duplicates| in their bin (Naeini et al., 2015).
 
-    Bins hold about equally many pairs; equal probabilities share one, that of their middle rank.
+    The bins are those of `reliability`.
+    """
+    mean, share, n = reliability(probabilities, labels, bins)
+    return float((n * np.abs(mean - share)).sum() / n.sum())
+
+
+def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> tuple[Floats, Floats, Ints]:
+    """What a reliability diagram shows: of each bin the mean probability, the share of duplicates, and its pairs.
+
+    Bins hold about equally many pairs; equal probabilities share one, that of their middle rank. Empty ones are left
+    out, so that there may be fewer than `bins`.
     """
     values, duplicate = _probabilities(probabilities, labels)
     if bins < 1:
         raise ValueError(f"bins must be at least 1, not {bins}")
     ranked = np.sort(values)
     middle = (np.searchsorted(ranked, values, "left") + np.searchsorted(ranked, values, "right") - 1) / 2
-    gaps = np.bincount((middle * bins / len(values)).astype(np.int64), weights=values - duplicate)  # (bins,)
-    return float(np.abs(gaps).sum() / len(values))
+    _, place, n = np.unique((middle * bins / len(values)).astype(np.int64), return_inverse=True, return_counts=True)
+    return np.bincount(place, values) / n, np.bincount(place, duplicate) / n, n.astype(np.int64)
 
 
 # ---------------------------------------------------------------------- intervals

@@ -231,6 +231,8 @@ def text_fault(text: Any, column: str) -> tuple[str, str] | None:
         return "not a text", f"column {column!r} holds {reprlib.repr(text)}, which is not a text"
     if len(text) > LONGEST_QUESTION:
         return "too long", f"column {column!r} holds {len(text):,} characters (at most {LONGEST_QUESTION:,})"
+    if not text.isascii() and re.search("[\ud800-\udfff]", text):
+        return "not a text", f"column {column!r} holds {reprlib.repr(text)}, which is not valid Unicode"
     return None
 
 

@@ -481,11 +481,11 @@ def kinds_of(names: str) -> list[str]:
     Raises:
         UserError: there is no such kind.
     """
-    kinds = list(PERTURBATIONS) if names.strip() == "all" else [name.strip() for name in names.split(",")]
+    kinds, known = [name.strip() for name in names.split(",")], ["all", *PERTURBATIONS]
     for kind in kinds:
-        if kind not in PERTURBATIONS:
-            raise UserError(f"perturbations: unknown kind {kind!r}; {nearest(kind, ['all', *PERTURBATIONS])}")
-    return list(dict.fromkeys(kinds))
+        if kind not in known:
+            raise UserError(f"perturbations: unknown kind {kind!r}; {nearest(kind, known)}")
+    return list(PERTURBATIONS) if "all" in kinds else list(dict.fromkeys(kinds))
 
 
 def perturb(text: str, kind: str, corpus: Corpus, random: np.random.Generator) -> str | None:

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from qpairs.faults import UserError
 from qpairs.index import Hit, Index, faiss_module, lists_for, require_model
-from qpairs.runtime import Model
+from qpairs.runtime import Model, Side
 from qpairs.shards import Embeddings, shorten
 from qpairs.splits import components
 
@@ -327,28 +327,47 @@ def search(
     Raises:
         UserError: the index is of another model, or the model's verdict cannot be read from one cosine.
     """
+    require_searchable(index, model)
+    found = []
+    for start in range(0, len(questions), ENCODED):
+        vectors = model.encode(questions[start : start + ENCODED], query_side(index))
+        found += answers(index, model, vectors, k, threshold)
+    return found
+
+
+def require_searchable(index: Index, model: Model) -> None:
+    """Raises UserError where a model's verdict cannot be read from the cosines to the vectors of an index."""
     require_model(index.manifest, model.fingerprint, str(index.folder))
     model.require_cosine()
-    if model.symmetric and not _one_tower(model):
+    if model.symmetric and not one_tower(model):
         raise UserError(
             f"{model.path}: its verdict is the mean of both directions between two towers, and an index has one; "
             "train one encoder, or two with --no-symmetric"
         )
+
+
+def query_side(index: Index) -> Side:
+    """The tower that encodes what is asked."""
+    return "left" if index.manifest.side == "right" else "right"
+
+
+def answers(
+    index: Index, model: Model, vectors: Floats, k: int = 10, threshold: float | None = None
+) -> list[list[Answer]]:
+    """As `search`, for questions that are encoded already: (q, dimension of the model)."""
     threshold = model.threshold if threshold is None else threshold
-    answers = []
-    for start in range(0, len(questions), ENCODED):
-        vectors = model.encode(
-            questions[start : start + ENCODED], "left" if index.manifest.side == "right" else "right"
-        )
-        for hits in index.questions.search(shorten(vectors, index.manifest.dimension), k, index.manifest.effort):
-            probability = model.probability([hit.similarity for hit in hits])
-            answers.append(
-                [Answer(hit, float(p), hit.similarity >= threshold) for hit, p in zip(hits, probability, strict=True)]
-            )
-    return answers
+    hits = index.questions.search(shorten(vectors, index.manifest.dimension), k, index.manifest.effort)
+    return [
+        [
+            Answer(hit, float(p), hit.similarity >= threshold)
+            for hit, p in zip(row, model.probability([hit.similarity for hit in row]), strict=True)
+        ]
+        for row in hits
+    ]
 
 
-def _one_tower(model: Model) -> bool:
+def one_tower(model: Model) -> bool:
+    """Whether both sides of a pair have the same encoder."""
     return np.array_equal(model.encode(["a question"], "left"), model.encode(["a question"], "right"))
 
 
@@ -445,7 +464,7 @@ def _distinct_texts(texts: Sequence[str]) -> tuple[Ints, Ints]:
 
 def require_one_tower(model: Model) -> None:
     """Raises UserError where a pair's sides have encoders of their own, so that cosines in a corpus mean nothing."""
-    if not (model.symmetric and _one_tower(model)):
+    if not (model.symmetric and one_tower(model)):
         raise UserError(
             f"{model.path}: two towers, or sides of different kinds; a corpus needs one encoder for all of it"
         )

@@ -126,6 +126,25 @@ def load_parts(config: Config) -> Parts:
     return Parts(train, validation, test, split)
 
 
+def parts_of(checkpoint: Checkpoint) -> Parts:
+    """The parts that a checkpoint was made of, loaded and cut again.
+
+    Raises:
+        UserError: a source is gone, or has changed.
+    """
+    parts = load_parts(checkpoint.config)
+    if parts.split["fingerprint"] != checkpoint.split.get("fingerprint"):
+        raise UserError(f"{', '.join(checkpoint.config.data)}: the data has changed since the checkpoint was trained")
+    return parts
+
+
+def training_pairs(checkpoint: Checkpoint) -> Pairs | None:
+    """The pairs that a checkpoint was trained on; None where their sources are gone, or have changed."""
+    with contextlib.suppress(UserError):
+        return parts_of(checkpoint).train
+    return None
+
+
 def _without(train: Pairs, suspects: Pairs) -> Pairs:
     """The training pairs but those that stand among the suspects, in either order."""
     named = {frozenset(suspects.texts(row)) for row in range(len(suspects))}

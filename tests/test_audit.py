@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import refused, write_csv
 
 import qpairs
-from qpairs import commands
 from qpairs.audit import CONTRADICTED, DISPUTED, Audit, audit, component_folds, disputed
 from qpairs.config import Config
 from qpairs.splits import canonical
@@ -111,8 +111,6 @@ def test_planted_labels_are_found_and_the_contradicted_ones_too(easy: list) -> N
 
 
 def test_training_leaves_the_suspects_out_in_either_order(sample_rows: list, tmp_path: Path) -> None:
-    from conftest import write_csv
-
     data = str(write_csv(tmp_path / "pairs.csv", sample_rows))
     whole = load_parts(Config(data=(data,)))
     train = whole.train
@@ -132,26 +130,7 @@ def test_training_leaves_the_suspects_out_in_either_order(sample_rows: list, tmp
         load_parts(Config(data=(data,), drop_suspects=everything))
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path):
-    """Runs the command line in this process, in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["qpairs", *map(str, arguments)])
-        code = 0
-        try:
-            commands.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
-
-
 def test_what_audit_writes_train_can_drop(run, easy: list, tmp_path: Path) -> None:
-    from conftest import write_csv
-
     data = write_csv(tmp_path / "pairs.csv", [(a, b, 1 - y if i < 8 else y) for i, (a, b, y) in enumerate(easy)])
     options = ["--data", data, "--encoder", "static", "--epochs", "8", "--batch-size", "16"]
     code, shown, wrong = run("audit", *options, "--folds", "2", "--examples", "1")
@@ -176,17 +155,50 @@ def test_what_audit_writes_train_can_drop(run, easy: list, tmp_path: Path) -> No
         (["audit", "--data", "few.csv", "--encoder", "static"], ["do not make 5 folds", "--folds"]),
         (["audit", "--data", "few.csv", "--output", "folder"], ["folder", "cannot be written"]),
         (["audit", "--data", "few.csv", "--epochs", "0"], ["epochs", "out of range"]),
+        (["audit", "--data", "few.csv", "--output", "few.csv"], ["few.csv", "there already", "--overwrite"]),
+        (["audit", "--data", "few.csv", "--encoder", "static", "--folds", "2"], ["audit", "not of both labels"]),
         (["train", "--drop-suspects", "missing.csv"], ["missing.csv", "no such file"]),
     ],
 )
 def test_bad_input_is_one_line(run, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     Path("few.csv").write_text("question1,question2,is_duplicate\na b,c d,1\ne f,g h,0\n")
     Path("folder").mkdir()
-    code, _, wrong = run(*arguments)
-    lines = [line for line in wrong.splitlines() if line.strip()]
-    assert (code, len(lines)) == (2, 1), wrong
-    assert all(word in lines[0] for word in words), wrong
+    refused(run(*arguments), *words)
     assert {p.name for p in tmp_path.iterdir()} == {"few.csv", "folder"}
+
+
+def test_a_loss_that_diverges_is_told_without_the_folder_that_is_gone(
+    easy: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(config: Config, **_: object) -> None:
+        raise qpairs.UserError(f"the loss became NaN; the last good state is saved in {config.output}; mend it")
+
+    monkeypatch.setattr(importlib.import_module("qpairs.audit"), "train", diverges)
+    with pytest.raises(qpairs.UserError) as raised:
+        audit(pairs=pairs_of(easy), folds=2, **FAST)
+    assert str(raised.value) == "audit: the loss became NaN; mend it"
+
+
+def test_interrupted_it_does_not_offer_to_go_on(easy: list, caplog: pytest.LogCaptureFixture) -> None:
+    def stop(fold: int, now: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit(pairs=pairs_of(easy), folds=2, on_progress=stop, **FAST)
+    assert "resume" not in caplog.text
+
+
+def test_the_interrupted_command_says_so_and_writes_nothing(
+    run, easy: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("qpairs.audit"), "train", stopped)
+    done = run("audit", "--data", write_csv(tmp_path / "pairs.csv", easy), "--encoder", "static")
+    assert done.code == 130
+    assert done.err.strip() == "interrupted; nothing was written"
+    assert [p.name for p in tmp_path.iterdir()] == ["pairs.csv"]
 
 
 def test_without_cleanlab_an_audit_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,8 +208,6 @@ def test_without_cleanlab_an_audit_names_the_extra(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_benchmark_plants_audits_and_trains(easy: list, tmp_path: Path) -> None:
-    from conftest import write_csv
-
     data = write_csv(tmp_path / "pairs.csv", easy)
     options = ["--data", data, "--noise", "0.1", "--folds", "2", "--seeds", "2", "--vectors", "", "--epochs", "2"]
     command = [sys.executable, str(BENCHMARK), *map(str, options), "--json", "out.json"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas
 import pytest
+from conftest import Result, refused, write_csv
 
 import qpairs
-from qpairs import commands
 from qpairs.config import HELP
 
 FAST = ["--encoder", "static", "--epochs", "2", "--batch-size", "16"]
@@ -17,45 +17,11 @@ CLI = Path(__file__).parent.parent / "cli.py"
 HEADER = "question1,question2,is_duplicate\n"
 
 
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path):
-    """Runs the command line in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["qpairs", *map(str, arguments)])
-        try:
-            commands.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "x"
     qpairs.train(data=str(pairs_csv), encoder="static", epochs=2, batch_size=16, output=str(output))
     return output
-
-
-def refused(result: Result, *words: str) -> None:
-    """Exit code 2, one line on stderr that has the words, and no traceback."""
-    assert result.code == 2, result
-    assert "Traceback" not in result.err
-    lines = [line for line in result.err.splitlines() if line.strip()]
-    assert len(lines) == 1, result.err
-    assert lines[0].startswith("error:")
-    for word in words:
-        assert word in lines[0]
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:
@@ -96,8 +62,6 @@ def test_options_go_over_the_toml_file_and_both_are_in_the_checkpoint(run, pairs
 
 
 def test_parts_of_the_users_own_and_several_sources(run, sample_rows, tmp_path: Path) -> None:
-    from conftest import write_csv
-
     a, b, d = (
         write_csv(tmp_path / n, sample_rows[i:j])
         for n, i, j in (("a.csv", 0, 200), ("b.csv", 200, 400), ("d.csv", 400, 600))
@@ -146,8 +110,6 @@ def test_predict_a_file_keeps_its_columns_and_adds_three(run, checkpoint: Path, 
 def test_calibrate_moves_the_threshold_and_keeps_the_encoder(
     run, checkpoint: Path, sample_rows, tmp_path: Path
 ) -> None:
-    from conftest import write_csv
-
     few = write_csv(tmp_path / "few.csv", sample_rows[:60])
     result = run("calibrate", checkpoint, "--data", few, "--output", "runs/y")
     assert result.code == 0, result.err

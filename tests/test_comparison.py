@@ -17,7 +17,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 import qpairs
-from qpairs import commands, comparison, metrics
+from qpairs import comparison, metrics
 from qpairs.comparison import Cell, Comparison, Outcome, Result, Row, State, compare
 from qpairs.config import Config
 from qpairs.losses import LOSSES
@@ -29,26 +29,6 @@ from qpairs.training import Parts, Progress, load_parts
 GOOD, BAD, FAILING = "contrastive(margin=0.1)", "contrastive(margin=0.3)", "contrastive"
 CLI = Path(__file__).parent.parent / "cli.py"
 QUICK = {"encoders": "static", "budget_minutes": 0.02, "batch_size": 16, "seeds": 2}
-
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Runs the command line in this process, in an empty folder; gives exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["qpairs", *map(str, arguments)])
-        code = 0
-        try:
-            commands.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture
@@ -305,7 +285,7 @@ def waits_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> 
 
 
 def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_cells(
-    call: Call, pairs_csv: Path, tmp_path: Path
+    run, pairs_csv: Path, tmp_path: Path
 ) -> None:
     arguments = ["compare", "--data", pairs_csv, "--losses", "contrastive,logistic(scale=1e39)", "--output", "c"]
     arguments += [part for name, value in QUICK.items() for part in (f"--{name.replace('_', '-')}", value)]
@@ -340,7 +320,7 @@ def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_ce
     (first,) = cells.glob("*.json")
     written = first.read_bytes()
 
-    code, out, err = call(*arguments)
+    code, out, err = run(*arguments)
     assert code == 0, err
     assert first.read_bytes() == written
     assert len(list(cells.glob("*.json"))) == 4
@@ -355,7 +335,7 @@ def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_ce
     assert arrays["component"].shape == arrays["label"].shape == (record["result"]["report"]["n"],)
     assert 0.5 < record["result"]["seconds"] < 30
     assert 2**27 < record["result"]["peak_bytes"] < 2**32
-    code, _, err = call(*arguments, "--batch-size", "32")
+    code, _, err = run(*arguments, "--batch-size", "32")
     assert code == 2
     assert "another batch_size" in err
     assert len(err.strip().splitlines()) == 1
@@ -373,9 +353,9 @@ def test_a_script_without_a_guard_is_told_so(pairs_csv: Path, tmp_path: Path) ->
 # ---------------------------------------------------------------------- qpairs losses
 
 
-def test_losses_lists_every_row(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_lists_every_row(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qpairs.commands.comparison.out", Console(width=100))
-    _, shown, _ = call("losses")
+    _, shown, _ = run("losses")
     first = {line.split()[0] for line in shown.splitlines() if line.strip()}
     assert first >= {*LOSSES, *MINERS}
     assert all(len(line) <= 100 for line in shown.splitlines())
@@ -385,11 +365,11 @@ def test_losses_lists_every_row(call: Call, monkeypatch: pytest.MonkeyPatch) -> 
         assert entry.paper in together
 
 
-def test_losses_describes_a_loss_and_the_miner_of_the_same_name(call: Call) -> None:
-    shown = " ".join(call("losses", "multi_similarity")[1].split())
+def test_losses_describes_a_loss_and_the_miner_of_the_same_name(run) -> None:
+    shown = " ".join(run("losses", "multi_similarity")[1].split())
     for words in ("a loss", "a miner", "Wang et al. 2019", "alpha=2 how", "epsilon=0.1 slack"):
         assert words in shown
-    assert "sampled=4096 how many" in " ".join(call("losses", "arcface")[1].split())
-    code, _, err = call("losses", "arcfase")
+    assert "sampled=4096 how many" in " ".join(run("losses", "arcface")[1].split())
+    code, _, err = run("losses", "arcfase")
     assert code == 2
     assert "did you mean 'arcface'" in err

@@ -1,13 +1,12 @@
 import csv
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import refused
 
 import qpairs
-from qpairs import commands
 from qpairs.checkpoint import Checkpoint
 from qpairs.errors import KINDS, LEAST, Wording, against_chance, analyse, edits, explain, known_words, names, neighbours
 from qpairs.evaluation import score_pairs
@@ -217,23 +216,6 @@ def test_two_towers_are_explained_too(pairs_csv: Path, pairs: qpairs.Pairs, tmp_
 # ---------------------------------------------------------------------- commands
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path):
-    """Runs the command line in this process, in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["qpairs", *map(str, arguments)])
-        code = 0
-        try:
-            commands.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
-
-
 def test_errors_writes_every_mistake_and_slice(run, checkpoint: Checkpoint, pairs_csv: Path) -> None:
     code, shown, wrong = run("errors", checkpoint.config.output, "--data", pairs_csv, "--output", "errors")
     assert code == 0, wrong
@@ -275,14 +257,20 @@ def test_explain_shows_verdict_words_and_neighbours(run, checkpoint: Checkpoint)
         (["errors", "CHECKPOINT", "--data", "missing.csv"], ["missing.csv", "no such file"]),
         (["errors", "nowhere", "--data", "sample"], ["nowhere", "no such checkpoint"]),
         (["errors", "CHECKPOINT", "--data", "sample", "--output", "file"], ["file", "cannot be written"]),
+        (
+            ["errors", "CHECKPOINT", "--data", "sample", "--output", "folder"],
+            ["folder/slices.csv", "cannot be written"],
+        ),
+        (["errors", "CHECKPOINT", "--data", "ones.csv"], ["errors", "all 2 pairs are duplicates"]),
         (["explain", "CHECKPOINT", "how?", "  "], ["question2", "no question"]),
         (["explain", "CHECKPOINT", "x" * 30_000, "why?"], ["question1", "30,000"]),
+        (["explain", "CHECKPOINT", "how?", "caf\udce9?"], ["question2", "not valid Unicode"]),
     ],
 )
 def test_bad_input_is_one_line(run, checkpoint: Checkpoint, arguments: list[str], words: list[str]) -> None:
     Path("file").touch()
-    code, _, wrong = run(*(checkpoint.config.output if a == "CHECKPOINT" else a for a in arguments))
-    lines = [line for line in wrong.splitlines() if line.strip()]
-    assert (code, len(lines)) == (2, 1), wrong
-    assert all(word in lines[0] for word in words), wrong
-    assert [p.name for p in Path().iterdir()] == ["file"]
+    Path("folder/slices.csv").mkdir(parents=True)
+    Path("ones.csv").write_text("question1,question2,is_duplicate\na b,c d,1\ne f,g h,1\n")
+    before = set(Path().rglob("*"))
+    refused(run(*(checkpoint.config.output if a == "CHECKPOINT" else a for a in arguments)), *words)
+    assert set(Path().rglob("*")) == before

@@ -147,3 +147,8 @@ def test_a_damaged_checkpoint_is_one_line(checkpoint: Checkpoint, tmp_path: Path
     (path / FILE).write_text(damage)
     with pytest.raises(qpairs.UserError, match=r"damaged|newer"):
         qpairs.load_checkpoint(path)
+
+
+def test_without_two_questions_that_are_duplicates_nothing_is_retrieved(checkpoint: Checkpoint) -> None:
+    pairs = qpairs.pairs_from_texts(["how to pay", "when to pay"], ["how to pay", "why to pay"], [1, 0])
+    assert qpairs.evaluate(checkpoint, pairs).retrieval == {}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import refused
 from scipy.sparse import csr_array, random_array
-from test_commands import refused, run  # noqa: F401
 
 import qpairs
 from qpairs import metrics
@@ -201,7 +201,7 @@ def test_missing_onnx_runtime_is_said_with_its_cure(
         qpairs.load(tmp_path / "x")
 
 
-def test_the_command_compares_and_saves(run, trained: Path) -> None:  # noqa: F811
+def test_the_command_compares_and_saves(run, trained: Path) -> None:
     done = run("export", trained, "--format", "onnx", "--output", "out/x")
     assert done.code == 0, done.err
     for words in ("checkpoint", "onnx", "F1, cross-fitted", "threshold", "1.0000 on average", "out/x"):

@@ -23,6 +23,12 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
 
 
+def test_a_file_where_a_folder_should_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(UserError, match="a/b: cannot be written"), beside(tmp_path / "a" / "b"):
+        pass
+
+
 def test_a_full_disk_is_one_line_in_the_systems_words(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised, beside(tmp_path / "a") as fresh:
         fresh.write_text("half")

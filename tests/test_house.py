@@ -11,10 +11,11 @@ import qpairs
 
 PACKAGE = Path(qpairs.__file__).parent
 ORDER = [
-    "faults", "folders", "plots", "expressions", "config", "pairs", "questions", "splits", "perturbations",
+    "faults", "folders", "plots", "charts", "expressions", "config", "pairs", "questions", "splits", "perturbations",
     "encoders", "relations", "processes", "prototypes", "miners", "losses", "objectives", "batches", "mining",
-    "metrics", "checkpoint", "evaluation", "robustness", "errors", "publishing", "training", "audit",
-    "comparison", "runtime", "export", "engines", "shards", "index", "retrieval", "commands",
+    "metrics", "checkpoint", "evaluation", "robustness", "errors", "publishing", "training", "report", "audit",
+    "comparison", "runtime", "export", "engines", "shards", "index", "retrieval", "labelling",
+    "microbatches", "journal", "service", "commands",
 ]  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def test_imports_run_downwards_only(name: str) -> None:
         ("losses", ["transformers", "sentence_transformers", "datasets"]),
         ("splits", ["torch", "datasets", "transformers"]),
         ("retrieval", ["torch", "transformers", "sentence_transformers", "datasets"]),
+        ("service", ["torch", "transformers", "sentence_transformers", "datasets"]),
         ("commands", ["torch", "numpy", "datasets", "transformers"]),
     ],
 )

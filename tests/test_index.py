@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_commands import Result, refused, run  # noqa: F401
+from conftest import Result, refused
 
 import qpairs
 from qpairs import index
@@ -257,7 +257,7 @@ def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
-def indexed(run, checkpoint: Path, sample_rows: list) -> list[str]:  # noqa: F811
+def indexed(run, checkpoint: Path, sample_rows: list) -> list[str]:
     """The questions of an index `idx` of a checkpoint."""
     questions = sorted({" ".join(q.split()) for row in sample_rows for q in row[:2]})[:300]
     Path("q.txt").write_text("\n".join(questions))
@@ -269,7 +269,7 @@ def indexed(run, checkpoint: Path, sample_rows: list) -> list[str]:  # noqa: F81
     return questions
 
 
-def test_search_prints_text_similarity_probability_and_verdict(run, indexed: list[str], checkpoint: Path) -> None:  # noqa: F811
+def test_search_prints_text_similarity_probability_and_verdict(run, indexed: list[str], checkpoint: Path) -> None:
     result = run("search", "idx", indexed[5], "-k", "3")
     assert result.code == 0, result.err
     model = qpairs.load(checkpoint)
@@ -278,7 +278,7 @@ def test_search_prints_text_similarity_probability_and_verdict(run, indexed: lis
     assert "duplicate" not in run("search", "idx", indexed[5], "-k", "1", "--threshold", "1.1").out
 
 
-def test_search_of_a_file_writes_every_hit(run, indexed: list[str], checkpoint: Path) -> None:  # noqa: F811
+def test_search_of_a_file_writes_every_hit(run, indexed: list[str], checkpoint: Path) -> None:
     import pandas
 
     Path("ask.csv").write_text("n,question\n" + "".join(f"{i},word {q!r}\n" for i, q in enumerate(["one", "two"])))
@@ -296,7 +296,7 @@ def test_search_of_a_file_writes_every_hit(run, indexed: list[str], checkpoint: 
     assert len(pandas.read_parquet("hits.parquet")) == 8
 
 
-def test_index_adds_and_deletes(run, indexed: list[str], checkpoint: Path) -> None:  # noqa: F811
+def test_index_adds_and_deletes(run, indexed: list[str], checkpoint: Path) -> None:
     Path("gone.txt").write_text("1\n2\n\n")
     result = run("index", "idx", "--delete", "gone.txt")
     assert result.code == 0, result.err
@@ -310,14 +310,14 @@ def test_index_adds_and_deletes(run, indexed: list[str], checkpoint: Path) -> No
     assert "299 questions" in run("index", "idx").out
 
 
-def test_milvus_by_the_command(run, indexed: list[str]) -> None:  # noqa: F811
+def test_milvus_by_the_command(run, indexed: list[str]) -> None:
     result = run("index", "emb", "--output", "far", "--index", "milvus:v.db")
     assert result.code == 0, result.err
     assert "milvus:v.db#qpairs" in result.out
     assert run("search", "far", indexed[7], "-k", "2").out == run("search", "idx", indexed[7], "-k", "2").out
 
 
-def test_bad_input_is_one_line(run, indexed: list[str], checkpoint: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_bad_input_is_one_line(run, indexed: list[str], checkpoint: Path, tmp_path: Path) -> None:
     refused(run("index", "nowhere", "--output", "x"), "nowhere", "no embeddings")
     refused(run("index", "emb", "--output", "x", "--kind", "hsnw"), "hsnw", "'hnsw'")
     refused(run("index", "emb", "--output", "idx"), "--overwrite")

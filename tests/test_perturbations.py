@@ -159,6 +159,7 @@ def test_background_is_not_taken_for_the_question() -> None:
 def test_kinds_are_read_from_a_list() -> None:
     assert kinds_of("all") == list(PERTURBATIONS)
     assert kinds_of("typos, case,typos") == ["typos", "case"]
+    assert kinds_of("typos,all") == list(PERTURBATIONS)
     with pytest.raises(qpairs.UserError, match="did you mean 'typos'"):
         kinds_of("typo")
 

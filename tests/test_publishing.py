@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import typer
 import yaml
+from conftest import refused
 from huggingface_hub import constants
 from sentence_transformers import SentenceTransformer
-from test_commands import refused, run  # noqa: F401
 
 import qpairs
 from qpairs import publishing
@@ -112,7 +112,7 @@ def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
-def push(run, hub: Any, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+def push(run, hub: Any, monkeypatch: pytest.MonkeyPatch):
     """`qpairs push` in this process, to the stand-in."""
     monkeypatch.setattr(constants, "ENDPOINT", f"http://localhost:{hub.server_port}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -245,7 +245,7 @@ def test_no_network_is_one_line(push, checkpoint: Path, monkeypatch: pytest.Monk
 
 
 def test_no_token_and_bad_names_are_one_line(
-    run,  # noqa: F811
+    run,
     hub: Any,
     checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -259,7 +259,7 @@ def test_no_token_and_bad_names_are_one_line(
     assert list(Path().iterdir()) == []
 
 
-def test_a_dry_run_writes_the_folder_and_sends_nothing(run, hub: Any, checkpoint: Path) -> None:  # noqa: F811
+def test_a_dry_run_writes_the_folder_and_sends_nothing(run, hub: Any, checkpoint: Path) -> None:
     result = run("push", checkpoint, "acme/dups", "--dry-run", "dry")
     assert result.code == 0, result.err
     assert "nothing was uploaded" in result.out

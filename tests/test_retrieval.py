@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from conftest import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_commands import refused, run  # noqa: F401
 from test_index import a_model, clustered, embedded
 
 import qpairs
@@ -281,7 +281,7 @@ def corpus(sample_rows: list, tmp_path: Path) -> Path:
     return tmp_path / "q.csv"
 
 
-def test_dedupe_writes_pairs_clusters_and_the_kept_corpus(run, checkpoint: Path, corpus: Path) -> None:  # noqa: F811
+def test_dedupe_writes_pairs_clusters_and_the_kept_corpus(run, checkpoint: Path, corpus: Path) -> None:
     result = run("dedupe", checkpoint, corpus, "--text-column", "q", "--output", "dups", "--threshold", "0.95")
     assert result.code == 0, result.err
     rows = pandas.read_csv(corpus)
@@ -308,7 +308,7 @@ def test_dedupe_writes_pairs_clusters_and_the_kept_corpus(run, checkpoint: Path,
         assert words in result.out
 
 
-def test_dedupe_takes_embeddings_and_other_formats(run, checkpoint: Path, corpus: Path) -> None:  # noqa: F811
+def test_dedupe_takes_embeddings_and_other_formats(run, checkpoint: Path, corpus: Path) -> None:
     rows = pandas.read_csv(corpus)
     rows["votes"] = pandas.array([None, *range(301)], dtype="Int64")
     rows.to_parquet("q.parquet")
@@ -326,7 +326,7 @@ def test_dedupe_takes_embeddings_and_other_formats(run, checkpoint: Path, corpus
     assert len(pandas.read_csv("c/asked.csv")) == 301
 
 
-def test_dedupe_at_the_threshold_of_a_precision(run, checkpoint: Path, corpus: Path, monkeypatch) -> None:  # noqa: F811
+def test_dedupe_at_the_threshold_of_a_precision(run, checkpoint: Path, corpus: Path, monkeypatch) -> None:
     file = checkpoint / "qpairs.json"
     before = file.read_text()
     data = json.loads(before)
@@ -342,7 +342,7 @@ def test_dedupe_at_the_threshold_of_a_precision(run, checkpoint: Path, corpus: P
     assert f"at or above {data['threshold']:.3f}" in run(*command, "c").out
 
 
-def test_bad_input_is_one_line_and_nothing_is_written(run, checkpoint: Path, corpus: Path) -> None:  # noqa: F811
+def test_bad_input_is_one_line_and_nothing_is_written(run, checkpoint: Path, corpus: Path) -> None:
     text = ("--text-column", "q")
     refused(run("dedupe", checkpoint, "none.csv", "--output", "x"), "none.csv", "no such file")
     refused(run("dedupe", checkpoint, corpus, "--text-column", "body", "--output", "x"), "'body'", "'q'")
@@ -352,11 +352,11 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, checkpoint: Path, cor
     Path("broken.csv").write_text("n,question\n1,a\n2,\n3,b\n")
     refused(run("dedupe", checkpoint, "broken.csv", "--output", "x"), "row 2", "--skip-bad-rows")
     assert not Path("x").exists()
-    result = run("dedupe", checkpoint, "broken.csv", "--output", "x", "--skip-bad-rows", "--threshold", "2")
+    result = run("dedupe", checkpoint, "broken.csv", "--output", "x", "--skip-bad-rows", "--threshold", "1")
     assert result.code == 0, result.err
     assert "1 empty question" in result.out
     assert Path("x/kept.csv").read_text() == "n,question\n1,a\n3,b\n"
     refused(run("dedupe", checkpoint, "broken.csv", "--output", "x", "--skip-bad-rows"), "x: ", "--overwrite")
     Path("lines.txt").write_text("a\na\nb\n")
-    assert run("dedupe", checkpoint, "lines.txt", "--output", "y", "--threshold", "2").code == 0
+    assert run("dedupe", checkpoint, "lines.txt", "--output", "y", "--threshold", "1").code == 0
     assert Path("y/kept.csv").read_text() == "text\na\nb\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas
 import pytest
+from conftest import refused
 from scipy.stats import norm
-from test_commands import refused, run  # noqa: F401
 
 import qpairs
 from qpairs.checkpoint import Checkpoint
@@ -92,7 +92,7 @@ def test_the_interval_is_wilsons() -> None:
     assert failure_interval(0, 5)[0] == 0
 
 
-def test_evaluate_prints_and_writes_the_behaviour(run, checkpoint: Checkpoint, pairs_csv: Path) -> None:  # noqa: F811
+def test_evaluate_prints_and_writes_the_behaviour(run, checkpoint: Checkpoint, pairs_csv: Path) -> None:
     folder = checkpoint.config.output
     result = run("evaluate", folder, "--data", pairs_csv, "--perturb", "case,word-order,entities", "--json", "out.json")
     assert result.code == 0, result.err
@@ -104,7 +104,7 @@ def test_evaluate_prints_and_writes_the_behaviour(run, checkpoint: Checkpoint, p
     refused(run("evaluate", folder, "--data", pairs_csv, "--perturb", "negatoin"), "negatoin", "'negation'")
 
 
-def test_train_says_how_many_pairs_it_generated(run, pairs_csv: Path) -> None:  # noqa: F811
+def test_train_says_how_many_pairs_it_generated(run, pairs_csv: Path) -> None:
     options = ("--encoder", "static", "--batch-size", "16", "--output", "runs/a", "--augment", "0.1")
     result = run("train", "--data", pairs_csv, *options)
     assert result.code == 0, result.err

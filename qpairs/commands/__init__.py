@@ -15,7 +15,9 @@ from qpairs.commands.embed import embed, push
 from qpairs.commands.errors import audit, errors, explain
 from qpairs.commands.export import export
 from qpairs.commands.judgement import calibrate, evaluate, predict
+from qpairs.commands.report import report
 from qpairs.commands.search import dedupe, index, search
+from qpairs.commands.serve import serve
 from qpairs.commands.terminal import err, out, plain
 from qpairs.commands.training import train
 from qpairs.faults import UserError
@@ -33,6 +35,7 @@ for command in (
     predict,
     calibrate,
     errors,
+    report,
     explain,
     audit,
     data,
@@ -43,6 +46,7 @@ for command in (
     index,
     search,
     dedupe,
+    serve,
     push,
 ):
     app.command()(command)

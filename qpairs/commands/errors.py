@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +19,8 @@ from qpairs.commands.terminal import (
     DataOption,
     SkipOption,
     TomlOption,
+    check_file,
+    err,
     load,
     out,
     percent,
@@ -34,9 +35,7 @@ from qpairs.commands.training import given_options, with_config_options
 from qpairs.faults import UserError
 
 if TYPE_CHECKING:
-    from qpairs.checkpoint import Checkpoint
     from qpairs.errors import Analysis, ErrorSlice, Mistake, Word
-    from qpairs.pairs import Pairs
     from qpairs.training import Progress
 
 SHOWN = 12  # slices in the table
@@ -51,17 +50,21 @@ def errors(
     examples: Annotated[int, typer.Option(min=0, help="Examples of each of the worst slices.")] = 2,
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the test against chance.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of the test against chance.")] = 0,
 ) -> None:
     """Show what a checkpoint gets wrong: every mistake, and the kinds of pair among which mistakes are frequent."""
-    _check_file(output / "mistakes.csv")
+    for name in ("mistakes.csv", "slices.csv"):
+        check_file(output / name)
     with quiet():
         from qpairs.checkpoint import load_checkpoint
         from qpairs.errors import ErrorSlice, Mistake, analyse
+        from qpairs.evaluation import need_both_labels
+        from qpairs.training import training_pairs
 
         model = load_checkpoint(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
-        trained_on = _training_pairs(model)
+        need_both_labels(pairs, "errors")
+        trained_on = training_pairs(model)
         found = analyse(model, pairs, trained_on=trained_on, seed=seed)
     _write_table(output / "mistakes.csv", Mistake, found.mistakes())
     _write_table(output / "slices.csv", ErrorSlice, found.slices)
@@ -70,24 +73,6 @@ def errors(
         out.print("[dim]The training pairs are not to be read here: known words are those of the data itself.[/]")
     _print_analysis(found, examples)
     out.print(f"\nEvery mistake and every slice are in [bold]{plain(str(output))}[/].", highlight=False)
-
-
-def _check_file(path: Path) -> None:
-    """Raises UserError where a file cannot be written, before any work is done."""
-    standing = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir() or not (standing.is_dir() and os.access(standing, os.W_OK)):
-        raise UserError(f"{path}: cannot be written; name another place with --output")
-
-
-def _training_pairs(model: Checkpoint) -> Pairs | None:
-    """The pairs that a checkpoint was trained on; None where their sources are gone, or have changed."""
-    from qpairs.training import load_parts
-
-    with contextlib.suppress(UserError):
-        parts = load_parts(model.config)
-        if parts.split["fingerprint"] == model.split.get("fingerprint"):
-            return parts.train
-    return None
 
 
 def _write_table(path: Path, kind: type[Any], rows: Sequence[Any]) -> None:
@@ -154,17 +139,24 @@ def audit(
         "suspects.csv"
     ),
     examples: Annotated[int, typer.Option(min=0, help="Suspects to show.")] = 5,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a list that is there already.")] = False,
     config: TomlOption = None,
     **options: Any,
 ) -> None:
     """Rank the labels that are probably wrong: disputed by cross-validated models, or contradicted by other labels."""
     values = given_options(config, options)
-    _check_file(output)
+    check_file(output)
+    if output.exists() and not overwrite:
+        raise UserError(f"{output}: is there already; name another file with --output, or pass --overwrite")
     with quiet(), _folds_bar(folds) as on_progress:
         from qpairs.audit import Suspect
         from qpairs.audit import audit as run
 
-        found = run(folds=folds, on_progress=on_progress, **values)
+        try:
+            found = run(folds=folds, on_progress=on_progress, **values)
+        except KeyboardInterrupt:
+            err.print("interrupted; nothing was written")
+            raise
     suspects = found.suspects
     _write_table(output, Suspect, suspects)
     print_skipped(found.pairs)
@@ -218,9 +210,10 @@ def explain(
     with quiet():
         from qpairs.checkpoint import load_checkpoint
         from qpairs.errors import explain as run
+        from qpairs.training import training_pairs
 
         model = load_checkpoint(checkpoint)
-        trained_on = _training_pairs(model) if neighbours else None
+        trained_on = training_pairs(model) if neighbours else None
         found = run(model, question1, question2, trained_on=trained_on, count=neighbours)
     print_verdict(found.similarity, found.threshold, found.probability)
     _print_words(found.words)

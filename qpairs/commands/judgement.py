@@ -40,7 +40,7 @@ def evaluate(
     perturb: Annotated[
         str, typer.Option(help="Change questions by rule, and count wrong verdicts: kinds with commas, or all.")
     ] = "",
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap, and of the changes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, and of the changes.")] = 0,
 ) -> None:
     """Judge a checkpoint, at its own threshold, on labelled pairs."""
     with quiet():

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qpairs.config import HELP
+from qpairs.faults import UserError
 from qpairs.folders import beside
 
 if TYPE_CHECKING:
@@ -156,6 +157,13 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
         )
     if note:
         out.print(f"[dim]Note: {note}.[/]")
+
+
+def check_file(path: Path) -> None:
+    """Raises UserError where a file cannot be written, before any work is done."""
+    standing = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not (standing.is_dir() and os.access(standing, os.W_OK)):
+        raise UserError(f"{path}: cannot be written; name another place with --output")
 
 
 def write_text(path: Path, text: str) -> None:

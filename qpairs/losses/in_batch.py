@@ -39,7 +39,7 @@ def n_pair(sim: Tensor, relation: Relation, scale: float = 10.0) -> Tensor:
     """N-pair loss: each anchor's duplicate against its negatives, all at once.
 
     log(1 + sum over negatives k of exp(scale (s_ik - s_ip))), mean over the positive pairs (i, p): InfoNCE on the dot
-    product. Sohn 2016, eq. 6 (multi-class N-pair). The paper has no scale: its embeddings are of any length, held back
+    product. Sohn 2016, the multi-class N-pair loss. The paper has no scale: its embeddings are of any length, held back
     by a penalty, which unit vectors don't need. With scale 1 they could barely win; with 10 a duplicate at 1 outweighs
     a thousand others at 0.
 
@@ -76,7 +76,7 @@ def multi_similarity(
     """Multi-similarity loss: weighs each pair by its own similarity and by those of the other pairs of its row.
 
     log(1 + sum over positives of exp(-alpha (s - base))) / alpha + log(1 + sum over negatives of exp(beta (s - base)))
-    / beta, mean over the rows that have any pair. Wang et al. 2019, eq. 15. Its mining, with epsilon, is the miner of
+    / beta, mean over the rows that have any pair. Wang et al. 2019. Its mining, with epsilon, is the miner of
     the same name.
 
     Args:
@@ -97,7 +97,7 @@ def circle(sim: Tensor, relation: Relation, scale: float = 80.0, margin: float =
 
     log(1 + sum over negatives of exp(scale a_n (s_n - margin)) * sum over positives of exp(-scale a_p (s_p - 1 +
     margin))) with the weights a_n = max(0, s_n + margin) and a_p = max(0, 1 + margin - s_p), through which no gradient
-    flows; mean over the rows that have both kinds. Sun et al. 2020, eq. 6. The defaults are the paper's for
+    flows; mean over the rows that have both kinds. Sun et al. 2020. The defaults are the paper's for
     fine-grained image retrieval; for faces it takes 256 and 0.25.
 
     Args:

@@ -97,7 +97,7 @@ def logistic(sim: Tensor, relation: Relation, scale: float = 20.0, threshold: fl
     """Cross-entropy of a logistic verdict on each pair: the sigmoid loss with a fixed temperature and bias.
 
     softplus(-z (scale (sim - threshold))) with z = 1 for duplicates and -1 for the others, mean over the pairs of the
-    relation. Zhai et al. 2023 (SigLIP), eq. in section 3.2, over labelled pairs.
+    relation. Zhai et al. 2023 (SigLIP), section 3.2, over labelled pairs.
 
     Args:
         sim: (n, m) cosine similarity.

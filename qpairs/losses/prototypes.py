@@ -69,8 +69,8 @@ def sphereface(sim: Tensor, relation: Relation, scale: float = 30.0, margin: int
     """SphereFace, angular softmax loss: the own prototype must win at a multiple of its angle.
 
     The own logit is scale * psi(theta), psi(theta) = (-1)^k cos(margin * theta) - 2k for theta in
-    [k pi / margin, (k + 1) pi / margin], mean over the positive entries. Liu et al. 2017, eq. 6 and 7, without the
-    annealing of the paper's code. There the scale is the embedding's length; 30 is that of its authors' OpenSphere.
+    [k pi / margin, (k + 1) pi / margin], mean over the positive entries. Liu et al. 2017, without
+    the annealing of the paper's code. There the scale is the embedding's length; 30 is that of its authors' OpenSphere.
 
     Args:
         sim: (n, C) cosine similarity.

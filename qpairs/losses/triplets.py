@@ -19,9 +19,9 @@ def triplet(sim: Tensor, relation: Relation, margin: float = 0.2) -> Tensor:
     """Triplet loss: each duplicate of an anchor should be closer than each of its negatives, by the margin.
 
     max(0, s_an - s_ap + margin), mean over all triplets (a, p, n) of the relation, also those that cost nothing, so
-    that it never rises when a pair is moved the right way. Schroff et al. 2015 (FaceNet), eq. 3, on the squared
-    Euclidean distance; the plain Euclidean distance (Hermans et al. 2017) and the cosine (Faghri et al. 2018) are used
-    with the same margin.
+    that it never rises when a pair is moved the right way. Schroff et al. 2015 (FaceNet), section 3.1, on the
+    squared Euclidean distance; the plain Euclidean distance (Hermans et al. 2017) and the cosine (Faghri et al. 2018)
+    are used with the same margin.
 
     Args:
         sim: (n, m) minus the squared Euclidean or the Euclidean distance, or cosine similarity.
@@ -35,7 +35,7 @@ def ranking(sim: Tensor, relation: Relation, margin: float = 0.2) -> Tensor:
     """Siamese ranking hinge: every duplicate of the batch should score above every other pair of it, by the margin.
 
     max(0, s_n - s_p + margin), mean over all combinations of a positive pair p and a negative pair n. Liu et al. 2017
-    (RankIQA), eq. 2; the paper's scores have no bounds and its margin no default, 0.2 is that of `triplet`.
+    (RankIQA), the pairwise hinge; its scores have no bounds and its margin no default, 0.2 is that of `triplet`.
 
     Args:
         sim: (n, m) cosine similarity.

@@ -1,0 +1,222 @@
+"""Requests per second and latencies of `qpairs serve`, with and without micro-batches, and its memory under load.
+
+    python benchmarks/serve.py --model CHECKPOINT_OR_EXPORT --data F.parquet --json OUT [--minutes 10]
+
+Two services, one of which encodes each request alone, search an index of the first `--questions` questions of F, for
+questions that come after these; 1, 8 and 64 clients, in a process of their own, ask the one and the other by turns,
+each as soon as it has its answer. With `--minutes`, 8 clients then search and score for so long, and the memory of the
+service after the first tenth of that time is compared with that at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import multiprocessing
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from machine import circumstances
+from rich.console import Console
+from rich.table import Table
+
+import qpairs
+
+CLI = Path(__file__).parent.parent / "cli.py"
+SERVICES = {"micro-batches": 64, "each request alone": 1}  # texts that are encoded together
+CLIENTS = (1, 8, 64)
+WARM_UP = 2.0  # seconds
+MEMORY = "process_resident_memory_bytes"
+MIB = 2**20
+console = Console(width=130)
+
+Body = dict[str, Any]
+
+
+@contextlib.contextmanager
+def serving(model: Path, index: Path, batch: int) -> Iterator[str]:
+    """The address of a service in a process of its own."""
+    options = ["--index", str(index), "--port", "0", "--batch", str(batch)]
+    process = subprocess.Popen(
+        [sys.executable, str(CLI), "serve", str(model), *options], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        found = re.search(r"http://\S+", process.stdout.readline() if process.stdout else "")
+        if not found:
+            raise qpairs.UserError(f"{model}: the service did not start")
+        yield found[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def requests(texts: Sequence[str], scores: bool) -> Iterator[tuple[str, Body]]:
+    """Searches without end, and with `scores` a pair to judge after every third."""
+    for number, text in enumerate(itertools.cycle(texts)):
+        if scores and number % 4 == 3:
+            yield "/score", {"pairs": [[text, texts[number % len(texts) - 1]]]}
+        else:
+            yield "/search", {"question": text, "k": 10}
+
+
+def ask(url: str, clients: int, seconds: float, texts: Sequence[str], scores: bool) -> tuple[list[float], float]:
+    """Latencies in seconds of what clients ask a service, and how long they asked; an answer but 200 is an error."""
+    host, port = url.removeprefix("http://").split(":")
+    waiting, latencies = requests(texts, scores), list[float]()
+    begin = time.perf_counter()
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        while (start := time.perf_counter()) < begin + WARM_UP + seconds:
+            path, body = next(waiting)
+            content = json.dumps(body).encode()
+            head = (
+                f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+            )
+            writer.write(f"{head}\r\n\r\n".encode() + content)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.search(rb"content-length: (\d+)", answer)[1]))
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+            if start >= begin + WARM_UP:
+                latencies.append(time.perf_counter() - start)
+        writer.close()
+
+    async def all_clients() -> None:
+        await asyncio.gather(*(client() for _ in range(clients)))
+
+    asyncio.run(all_clients())
+    return latencies, time.perf_counter() - begin - WARM_UP
+
+
+def metric(url: str, name: str) -> float:
+    """A figure that a service tells of itself."""
+    with urllib.request.urlopen(f"{url}/metrics") as answer:
+        return float(re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)[1])
+
+
+def mean_batch(url: str) -> tuple[float, float]:
+    """Requests so far, and batches that they made."""
+    return metric(url, "qpairs_batch_requests_sum"), metric(url, "qpairs_batch_requests_count")
+
+
+def measure(pool: Any, urls: dict[str, str], seconds: float, texts: list[str]) -> list[dict[str, Any]]:
+    """A row for each number of clients and each service."""
+    rows = []
+    for clients in CLIENTS:
+        for name, url in urls.items():
+            before = mean_batch(url)
+            latencies, took = pool.apply(ask, (url, clients, seconds, texts, False))
+            asked, batches = np.subtract(mean_batch(url), before)
+            p50, p99 = np.quantile(latencies, [0.5, 0.99])
+            rows.append(
+                {
+                    "name": name,
+                    "clients": clients,
+                    "requests_per_second": len(latencies) / took,
+                    "p50_ms": 1000 * p50,
+                    "p99_ms": 1000 * p99,
+                    "requests_per_batch": asked / batches,
+                }
+            )
+            console.log(f"{name}, {clients} clients: {len(latencies) / took:,.0f} requests/s")
+    return rows
+
+
+def endure(pool: Any, url: str, minutes: float, texts: list[str]) -> dict[str, float]:
+    """Memory of a service under load in MiB: after a tenth of the time, and at the end."""
+    lasting = pool.apply_async(ask, (url, 8, 60 * minutes, texts, True))
+    memory = []
+    while not lasting.ready():
+        lasting.wait(60 * minutes / 40)
+        memory.append(metric(url, MEMORY) / MIB)
+    latencies, took = lasting.get()
+    early, late = np.median(memory[4:8]), np.median(memory[-4:])
+    console.log(f"{minutes:g} minutes, {len(latencies):,} requests: {early:,.0f} MiB early, {late:,.0f} MiB in the end")
+    return {
+        "minutes": took / 60,
+        "requests": len(latencies),
+        "mib_early": float(early),
+        "mib_late": float(late),
+        "p99_ms": 1000 * float(np.quantile(latencies, 0.99)),
+    }
+
+
+def encoding_rate(model: Path, texts: Sequence[str]) -> float:
+    """Questions per second that the encoder alone reaches, 64 at a time."""
+    encoder = qpairs.load(model)
+    encoder.encode(texts[:64])
+    start = time.perf_counter()
+    for first in range(0, len(texts), 64):
+        encoder.encode(texts[first : first + 64])
+    return len(texts) / (time.perf_counter() - start)
+
+
+def show(results: dict[str, Any]) -> None:
+    """Prints the results."""
+    title = (
+        f"Searching {results['questions']:,} questions; the encoder alone: {results['encoding_rate']:,.0f} questions/s"
+    )
+    table = Table(title=title, box=None, pad_edge=False)
+    table.add_column("")
+    for column in ("clients", "requests/s", "p50 ms", "p99 ms", "requests per batch"):
+        table.add_column(column, justify="right")
+    for row in results["rows"]:
+        figures = (row["requests_per_second"], row["p50_ms"], row["p99_ms"], row["requests_per_batch"])
+        table.add_row(row["name"], str(row["clients"]), *(f"{figure:,.1f}" for figure in figures))
+    console.print(table)
+    if memory := results["memory"]:
+        console.print(
+            f"{memory['minutes']:.1f} minutes of load, {memory['requests']:,} requests: from {memory['mib_early']:,.1f}"
+            f" to {memory['mib_late']:,.1f} MiB, p99 {memory['p99_ms']:.1f} ms",
+            highlight=False,
+        )
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="A checkpoint, or an export of it.")],
+    data: Annotated[Path, typer.Option(help="Pairs, whose questions are searched and asked.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where the results go.")] = None,
+    questions: Annotated[int, typer.Option(help="Questions in the index.")] = 100_000,
+    asked: Annotated[int, typer.Option(help="Other questions, which are asked.")] = 20_000,
+    seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 20.0,
+    minutes: Annotated[float, typer.Option(help="Of load for the memory; 0: none.")] = 0.0,
+) -> None:
+    """Measures, prints a table and writes JSON."""
+    measured_on = circumstances()
+    texts = list(qpairs.load_pairs(data, labelled=False).questions)
+    kept, others = texts[:questions], texts[questions : questions + asked]
+    if len(others) < asked:
+        raise qpairs.UserError(f"{data}: has {len(texts):,} questions, not {questions + asked:,}; lower --questions")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "q.txt").write_text("\n".join(" ".join(text.split()) for text in kept), encoding="utf-8")
+        qpairs.build_index(qpairs.embed(model, folder / "q.txt", folder / "emb"), folder / "index")
+        console.log(f"{len(kept):,} questions indexed")
+        rate = encoding_rate(model, others[:2048])
+        urls = {}
+        for name, batch in SERVICES.items():
+            index = shutil.copytree(folder / "index", folder / f"index-{batch}")
+            urls[name] = stack.enter_context(serving(model, index, batch))
+        pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(1))
+        rows = measure(pool, urls, seconds, others)
+        memory = endure(pool, urls["micro-batches"], minutes, others) if minutes else {}
+    results = {**measured_on, "questions": len(kept), "encoding_rate": rate, "rows": rows, "memory": memory}
+    show(results)
+    if json_file:
+        json_file.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

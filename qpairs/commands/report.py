@@ -1,0 +1,54 @@
+"""`qpairs report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qpairs.commands.terminal import (
+    ColumnsOption,
+    SkipOption,
+    check_file,
+    load,
+    out,
+    plain,
+    print_skipped,
+    quiet,
+    write_text,
+)
+from qpairs.faults import UserError
+
+
+def report(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Labelled pairs; may be repeated. Without it, those that the checkpoint was tested on."),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the page goes: an .html file.")] = Path("report.html"),
+    columns: ColumnsOption = "",
+    skip_bad_rows: SkipOption = False,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap, of the test against chance, and of the map.")] = 0,
+) -> None:
+    """Write one HTML page on a checkpoint: verdict, curves, slices, every mistake, and a map of the questions."""
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"{output}: the page is HTML; name a file that ends in .html with --output")
+    check_file(output)
+    with quiet():
+        from qpairs.checkpoint import load_checkpoint
+        from qpairs.report import named_sources, render
+        from qpairs.training import training_pairs
+
+        model = load_checkpoint(checkpoint)
+        title = checkpoint.resolve().name
+        if data:
+            pairs = load(data, columns, skip_bad_rows)
+            print_skipped(pairs)
+            known = training_pairs(model)
+            page = render(model, pairs, title=title, source=named_sources(data), trained_on=known, seed=seed)
+        else:
+            page = render(model, title=title, seed=seed)
+    write_text(output, page)
+    out.print(f"The report is in [bold]{plain(str(output))}[/]: open it in a browser.", highlight=False)

@@ -1,0 +1,387 @@
+// The page of `qpairs serve`. What people wrote enters the document as text alone, never as markup.
+
+const WORD = /[\p{L}\p{N}]+(?:['’][\p{L}\p{N}]+)*/gu;
+const PAUSE = 150; // milliseconds without a key, after which the service is asked
+const HITS = 10;
+
+const $ = (id) => document.getElementById(id);
+
+function make(tag, text = "", className = "") {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  element.className = className;
+  return element;
+}
+
+// Asking the service
+
+class Refusal extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+async function call(method, path, body, signal) {
+  const token = sessionStorage.getItem("token");
+  const headers = { ...(body && { "Content-Type": "application/json" }), ...(token && { Authorization: `Bearer ${token}` }) };
+  let response;
+  try {
+    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal });
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Refusal(0, "The service does not answer.");
+  }
+  if (response.status === 401) {
+    if (token === sessionStorage.getItem("token")) await askForToken(token !== null);
+    return call(method, path, body, signal);
+  }
+  if (!response.ok) {
+    const detail = (await response.json().catch(() => ({}))).detail;
+    throw new Refusal(response.status, typeof detail === "string" ? detail : `The service refused (${response.status}).`);
+  }
+  return response;
+}
+
+const ask = async (...request) => (await call(...request)).json();
+
+let asking = null;
+
+function askForToken(refused) {
+  asking ??= new Promise((resolve, reject) => {
+    $("token-note").textContent = refused ? "That token was refused." : "It is kept until this tab is closed.";
+    $("token-note").classList.toggle("wrong", refused);
+    $("token").value = "";
+    $("token-dialog").showModal();
+    $("token-form").onsubmit = (event) => {
+      event.preventDefault();
+      sessionStorage.setItem("token", $("token").value);
+      resolve();
+      $("token-dialog").close();
+    };
+    $("token-dialog").onclose = () => {
+      asking = null;
+      reject(new Refusal(401, "The service asks for a token; load the page anew to give it."));
+    };
+  });
+  return asking;
+}
+
+/** Runs a task when nothing newer comes within `wait` milliseconds; what comes late of an older run is dropped. */
+function newest(task) {
+  let current = new AbortController();
+  return (wait = 0) => {
+    current.abort();
+    const { signal } = (current = new AbortController());
+    setTimeout(async () => {
+      try {
+        if (!signal.aborted) await task(signal);
+      } catch (error) {
+        if (!signal.aborted) throw error;
+      }
+    }, wait);
+  };
+}
+
+// Words
+
+const number = (value) => value.toLocaleString("en");
+const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
+const percent = (p) => (p < 0.01 ? "< 1 %" : p > 0.99 ? "> 99 %" : `${Math.round(100 * p)} %`);
+const adverb = (p) => (p >= 0.95 ? "almost certainly" : p >= 0.8 ? "very likely" : p >= 0.6 ? "probably" : "perhaps");
+const chance = (p) => (p >= 0.6 ? `${adverb(p)} the same` : p > 0.4 ? "could be either" : `${adverb(1 - p)} different`);
+const plain = (word) => word.toLowerCase().replaceAll("’", "'");
+const words = (text) => new Map((text.match(WORD) ?? []).map((word) => [plain(word), word]));
+
+/** An element with a text in which some words are marked, neighbours by one mark. */
+function marked(tag, text, some) {
+  const element = make(tag);
+  let end = 0;
+  for (const { 0: word, index } of text.matchAll(WORD)) {
+    if (!some.has(plain(word))) continue;
+    const gap = text.slice(end, index);
+    if (element.lastChild?.nodeName === "MARK" && !gap.trim()) element.lastChild.textContent += gap + word;
+    else element.append(gap, make("mark", word));
+    end = index + word.length;
+  }
+  element.append(text.slice(end));
+  return element;
+}
+
+function tell(id, text, kind = "") {
+  $(id).textContent = text;
+  $(id).parentElement.classList.toggle("sure", kind === "sure");
+  $(id).parentElement.classList.toggle("wrong", kind === "wrong");
+}
+
+// Search
+
+const search = newest(async (signal) => {
+  const question = $("question").value.trim();
+  if (!question) {
+    showHits([], "");
+    tell("search-status", "The nearest questions appear while you type.");
+    return;
+  }
+  if (!$("hits").hasChildNodes()) tell("search-status", "Searching …");
+  $("hits").ariaBusy = "true";
+  try {
+    const { hits } = await ask("POST", "/search", { question, k: HITS }, signal);
+    const same = hits.filter((hit) => hit.duplicate);
+    showHits(hits, question);
+    if (same.length) {
+      const asked = same.length === 1 ? "one question seems to ask the same" : `${same.length} questions seem to ask the same`;
+      tell("search-status", `Yes, ${adverb(same[0].probability)}: ${asked}.`, "sure");
+    } else {
+      tell("search-status", hits.length ? "Not yet, as far as the model can tell." : "Not yet: there are no questions.", "sure");
+      $("add").hidden = false;
+    }
+  } catch (error) {
+    if (signal.aborted) throw error;
+    showHits([], "");
+    tell("search-status", error.message, "wrong");
+  }
+});
+
+function showHits(hits, question) {
+  $("add").hidden = true;
+  $("hits").ariaBusy = "false";
+  const asked = words(question);
+  const groups = [
+    ["Likely the same question", "hits", hits.filter((hit) => hit.duplicate)],
+    ["Near it, but likely different", "hits far", hits.filter((hit) => !hit.duplicate)],
+  ];
+  $("hits").replaceChildren(
+    ...groups.flatMap(([title, className, group]) => {
+      if (!group.length) return [];
+      const list = make("ol", "", className);
+      list.append(...group.map((hit) => shownHit(hit, question, asked)));
+      return [make("h2", title), list];
+    }),
+  );
+}
+
+function shownHit(hit, question, asked) {
+  const row = make("li");
+  const compareThem = make("button", "Compare", "link compare");
+  compareThem.type = "button";
+  compareThem.ariaLabel = `Compare with: ${hit.text}`;
+  compareThem.onclick = () => {
+    $("first").value = question;
+    $("second").value = hit.text;
+    location.hash = "compare";
+  };
+  const figure = make("p", percent(hit.probability), "number");
+  row.append(marked("p", hit.text, asked), figure, make("p", chance(hit.probability), "chance"), compareThem);
+  return row;
+}
+
+async function add() {
+  const text = $("question").value.trim();
+  $("add").disabled = true;
+  try {
+    const added = await ask("POST", "/questions", { questions: [{ text }] });
+    tell("search-status", `Added. There are ${count(added.count, "question")} now.`, "sure");
+    $("add").hidden = true;
+    $("question").focus();
+    introduce();
+  } catch (error) {
+    tell("search-status", `Not added: ${error.message}`, "wrong");
+  }
+  $("add").disabled = false;
+}
+
+// Compare
+
+const compare = newest(async (signal) => {
+  const pair = [$("first").value.trim(), $("second").value.trim()];
+  if (pair.includes("")) {
+    $("comparison").hidden = true;
+    tell("compare-status", "The verdict appears when there are two questions.");
+    return;
+  }
+  try {
+    const { threshold, results } = await ask("POST", "/score", { pairs: [pair] }, signal);
+    showComparison(pair, threshold, results[0]);
+  } catch (error) {
+    if (signal.aborted) throw error;
+    $("comparison").hidden = true;
+    tell("compare-status", error.message, "wrong");
+  }
+});
+
+function showComparison([first, second], threshold, { similarity, probability, duplicate }) {
+  const verdict = duplicate ? `Yes, ${adverb(probability)}` : `No, ${adverb(1 - probability)} not`;
+  tell("compare-status", `${verdict}. The probability that both ask the same is ${percent(probability)}.`, "sure");
+  const onScale = (cosine) => Math.min(1, Math.max(0, cosine));
+  $("scale").style.setProperty("--at", onScale(similarity));
+  $("scale").style.setProperty("--threshold", onScale(threshold));
+  const said = `Similarity ${similarity.toFixed(2)}; from the threshold of ${threshold.toFixed(2)} on, the verdict is yes.`;
+  $("scale").ariaLabel = said;
+  $("similarity").textContent = said;
+  const [one, other] = [words(first), words(second)];
+  const kinds = {
+    "In both": [...one].filter(([word]) => other.has(word)),
+    "In the first alone": [...one].filter(([word]) => !other.has(word)),
+    "In the second alone": [...other].filter(([word]) => !one.has(word)),
+  };
+  const listed = (found) => found.map(([, word]) => word).join(", ") || "none";
+  $("words").replaceChildren(
+    ...Object.entries(kinds).flatMap(([kind, found]) => [make("dt", kind), make("dd", listed(found))]),
+  );
+  $("comparison").hidden = false;
+}
+
+// Label
+
+const HONEST = {
+  threshold:
+    "These pairs are those that the model is least sure of, so that an answer teaches most. They are no random sample: " +
+    "on questions as they come, F1 is another. For that, label pairs at random.",
+  random:
+    "These are questions drawn at random, each with its nearest neighbour: what a search shows first. The figure is for " +
+    "such pairs; skipped ones are left out of it.",
+};
+const SAID = { yes: "the same", no: "different", skip: "skipped" };
+
+let pair = null;
+
+const choice = () => document.querySelector("[name=choice]:checked").value;
+
+/** Asks the desk, one request at a time, and shows where it then stands. */
+async function atDesk(method, path, body) {
+  if ($("desk").ariaBusy === "true") return;
+  $("desk").ariaBusy = "true";
+  const chosen = choice();
+  let stale = false;
+  try {
+    showDesk(await ask(method, path, body));
+    $("label-status").textContent = "";
+  } catch (error) {
+    stale = error.status === 409; // the pair was answered in another window
+    $("desk").hidden ||= error.status === 404;
+    $("label-status").textContent =
+      error.status === 404 ? "There is nothing to label: start the service with --index and --labels labels.csv." : error.message;
+  }
+  $("desk").ariaBusy = "false";
+  if (stale || chosen !== choice()) label();
+}
+
+const label = () => atDesk("GET", `/labelling?choice=${choice()}`);
+const undo = () => atDesk("POST", `/labelling/undo?choice=${choice()}`);
+
+function answer(said) {
+  if (pair) atDesk("POST", "/labelling/answer", { ...pair, answer: said, choice: choice() });
+}
+
+function showDesk(state) {
+  pair = state.pair;
+  $("pair-first").textContent = pair?.question1 ?? "";
+  $("pair-second").textContent = pair?.question2 ?? "";
+  document.querySelector(".pair").hidden = !pair;
+  $("pair-none").hidden = Boolean(pair);
+  for (const button of document.querySelectorAll("[data-answer]")) button.disabled = !pair;
+  $("undo").disabled = !state.last;
+  $("last").textContent = state.last ? judged(state.last) : "";
+  const labelled = count(state.duplicates + state.different, "pair");
+  $("progress").textContent =
+    `${labelled} labelled: ${number(state.duplicates)} the same, ${number(state.different)} different; ` +
+    `${number(state.skipped)} skipped, ${number(state.left)} to go.`;
+  showFigures(state);
+  $("desk").hidden = false;
+}
+
+function judged({ answer, duplicate, probability }) {
+  return `Your last answer: ${SAID[answer]}. The model says: ${duplicate ? "the same" : "different"} (${percent(probability)}).`;
+}
+
+function showFigures({ figures, missing, more }) {
+  const now = figures.at(-1);
+  const said = ({ n, f1, low, high }) => `F1 ${f1.toFixed(2)}, 95 % interval ${low.toFixed(2)} to ${high.toFixed(2)}, on ${n} pairs`;
+  $("figure").textContent = now ? `${said(now)}. About ${number(more)} more would halve the interval.` : `${missing}.`;
+  $("honesty").textContent = HONEST[choice()];
+  $("intervals").hidden = !now;
+  $("intervals").ariaLabel = `How the interval narrowed. ${figures.map(said).join("; ")}.`;
+  for (const row of $("intervals").querySelectorAll("div")) row.remove();
+  for (const { n, f1, low, high } of figures) {
+    const row = make("div");
+    const bar = make("i");
+    for (const [name, value] of Object.entries({ low, high, f1 })) bar.style.setProperty(`--${name}`, value);
+    row.append(make("span", number(n)), bar);
+    $("intervals").append(row);
+  }
+}
+
+async function download() {
+  try {
+    const file = await (await call("GET", "/labelling/labels.csv")).blob();
+    const link = make("a");
+    link.href = URL.createObjectURL(file);
+    link.download = "labels.csv";
+    link.click();
+    URL.revokeObjectURL(link.href);
+  } catch (error) {
+    $("label-status").textContent = error.message;
+  }
+}
+
+// Views
+
+const VIEWS = {
+  search: { focus: "question", open: () => {} },
+  compare: { focus: "first", open: () => compare() },
+  label: { focus: "label-title", open: label },
+};
+
+const shown = () => (location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "search");
+
+function show() {
+  const name = shown();
+  for (const view of Object.keys(VIEWS)) $(`view-${view}`).hidden = view !== name;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#${name}`) link.ariaCurrent = "page";
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `qpairs: ${$(`${name}-title`).textContent.trim().toLowerCase()}`;
+  scrollTo(0, 0);
+  $(VIEWS[name].focus).focus({ preventScroll: true });
+  VIEWS[name].open();
+}
+
+/** Says in the footer what serves. */
+async function introduce() {
+  try {
+    const ready = await ask("GET", "/ready");
+    const questions = ready.questions === null ? "no index" : count(ready.questions, "question");
+    $("about").textContent = `${ready.model}, ${questions}, threshold ${ready.threshold.toFixed(2)}`;
+    $("question").disabled = ready.questions === null;
+    if (ready.questions === null) {
+      tell("search-status", "There is nothing to search: start the service with --index. Comparing works without.");
+    }
+  } catch (error) {
+    $("about").textContent = error.message;
+  }
+}
+
+$("question").addEventListener("input", () => search($("question").value.trim() ? PAUSE : 0));
+$("add").addEventListener("click", add);
+for (const id of ["first", "second"]) $(id).addEventListener("input", () => compare(PAUSE));
+for (const button of document.querySelectorAll("[data-answer]")) {
+  button.addEventListener("click", () => answer(button.dataset.answer));
+}
+for (const radio of document.querySelectorAll("[name=choice]")) radio.addEventListener("change", label);
+$("undo").addEventListener("click", undo);
+$("download").addEventListener("click", download);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  $("main").focus();
+});
+document.addEventListener("keydown", (event) => {
+  if (shown() !== "label" || event.repeat || event.ctrlKey || event.metaKey || event.altKey || asking) return;
+  const said = { y: "yes", n: "no", s: "skip" }[event.key.toLowerCase()];
+  if (said) answer(said);
+  else if (event.key.toLowerCase() === "u") undo();
+});
+window.addEventListener("hashchange", show);
+search();
+show();
+introduce();
