@@ -498,7 +498,7 @@ def own(questions: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def served(model: Path, questions: Path) -> Iterator[Served]:
-    with serving(model, "--index", questions, "--timeout", "2") as served:
+    with serving(model, "--index", questions, "--timeout", "4") as served:
         yield served
 
 
@@ -586,17 +586,17 @@ def test_a_slow_client_is_cut_off_and_keeps_nobody_waiting(served: Served) -> No
         begin = time.monotonic()
         for client in slow:
             client.sendall(head)
-        for _ in range(10):
+        for _ in range(3):
             for client in slow:
                 client.sendall(b" ")
             asked = time.monotonic()
             assert served.post("/score", {"pairs": [["a b", "c d"]]}).status_code == 200
-            assert time.monotonic() - asked < 1.5
+            assert time.monotonic() - asked < 3.5, "it does not wait until these are cut off"
         for client in slow:
             answer = client.makefile("rb").read()  # to the end: the connection is closed
             assert answer.startswith(b"HTTP/1.1 408 ")
-            assert b'"the request took longer than 2 s to arrive"' in answer
-        assert time.monotonic() - begin < 12
+            assert b'"the request took longer than 4 s to arrive"' in answer
+        assert time.monotonic() - begin < 30
 
 
 @pytest.mark.parametrize("begin", [b"", b"GET /hea"])
@@ -605,7 +605,7 @@ def test_a_client_that_never_finishes_its_header_is_cut_off(served: Served, begi
         client.sendall(begin)
         asked = time.monotonic()
         assert client.recv(1) == b""
-        assert time.monotonic() - asked < 12
+        assert time.monotonic() - asked < 30
 
 
 def test_a_connection_serves_many_requests(served: Served) -> None:
@@ -628,8 +628,9 @@ def test_a_client_that_sends_far_too_much_hears_why(served: Served) -> None:
 
 def test_sixty_four_clients_over_the_network(served: Served, questions: Path) -> None:
     texts = list(open_index(questions).questions.texts())[:64]
-    with ThreadPoolExecutor(64) as pool:
-        answers = pool.map(lambda text: served.post("/search", {"question": text, "k": 1}).json(), texts)
+    with ThreadPoolExecutor(64) as pool, httpx2.Client(timeout=30, limits=httpx2.Limits(max_connections=64)) as client:
+        bodies = [{"question": text, "k": 1} for text in texts]
+        answers = pool.map(lambda body: client.post(f"{served.url}/search", json=body).json(), bodies)
         assert [answer["hits"][0]["similarity"] for answer in answers] == [pytest.approx(1, abs=1e-5)] * 64
 
 
