@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas
 import typer
-from machine import circumstances
+from machine import circumstances, status
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -144,17 +143,17 @@ def contend(name: str, folder: Path, size: int, threshold: float) -> dict[str, A
     texts = (folder / f"{size}.txt").read_text(encoding="utf-8").split("\n")
     planted = np.load(folder / f"{size}.planted.npy")
     CONTENDERS[name](vectors[:100], texts[:100], threshold)  # what it imports is neither its time nor its memory
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = status("VmRSS")
     start = time.perf_counter()
     pairs, estimate = CONTENDERS[name](vectors, texts, threshold)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    peak = status("VmHWM") - before
     right = np.isin(pairs[:, 0] * size + pairs[:, 1], planted[:, 0] * size + planted[:, 1]).sum()
     return {
         "name": name,
         "size": size,
         "seconds": seconds,
-        "gib": peak / 2**20,
+        "gib": peak / 2**30,
         "pairs": len(pairs),
         "recall": right / len(planted),
         "precision": right / max(1, len(pairs)),
