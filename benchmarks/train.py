@@ -109,6 +109,7 @@ def measure(side: str, config: Config, parts: Parts) -> dict[str, Any]:
         seconds, checkpoint = (run_qpairs if side == "qpairs" else run_peer)(config, parts)
     scores = checkpoint.scores["validation"]
     return {
+        "name": NAMES[side],
         "side": side,
         "precision": config.precision,
         "seed": config.seed,
