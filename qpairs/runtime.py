@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 import string
 import threading
@@ -304,8 +305,8 @@ def _onnx_tower(folder: Path, reading: Reading) -> Tower:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
-    pool = ThreadPoolExecutor(_cores())
-
+    cores = _cores()
+    pool = ThreadPoolExecutor(cores)
     dimension = session.get_outputs()[0].shape[1]
 
     def embed(tokens: Tokens) -> Floats:
@@ -315,7 +316,8 @@ def _onnx_tower(folder: Path, reading: Reading) -> Tower:
         def run(rows: Ints) -> None:
             vectors[rows] = session.run(None, _padded(tokens, rows, reading))[0]
 
-        list(pool.map(run, _by_length(lengths, BATCH_TOKENS)))
+        share = math.ceil(lengths.sum() / cores)  # of few texts, so that no core waits for another
+        list(pool.map(run, _by_length(lengths, min(BATCH_TOKENS, share))))
         return vectors
 
     return Tower(tokeniser(folder, reading), embed)
