@@ -25,6 +25,7 @@ import pyarrow.parquet
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
+from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     CNN,
@@ -563,7 +564,10 @@ def _tiny_modules(texts: Sequence[str], max_length: int) -> list[nn.Module]:
         vocab_size=len(tokenizer), max_position_embeddings=max_length, dim=256, n_layers=4, n_heads=4, hidden_dim=1024
     )
     with tempfile.TemporaryDirectory() as folder:
-        DistilBertModel(config).save_pretrained(folder)
+        config.save_pretrained(folder)
+        save_file(
+            DistilBertModel(config).state_dict(), f"{folder}/model.safetensors"
+        )  # in every process, not the first
         tokenizer.save_pretrained(folder)
         transformer = Transformer(folder)
     return [transformer, Pooling(transformer.get_embedding_dimension(), "mean")]

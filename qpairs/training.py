@@ -553,7 +553,7 @@ def _fit(
             restore_callback_states_from_checkpoint=True,
             label_names=["labels"],
             use_cpu=world() > 1 and not torch.cuda.is_available(),
-            ddp_find_unused_parameters=False,
+            ddp_find_unused_parameters=True,  # BERT has a pooler that takes no part
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
             dataloader_num_workers=_workers(config),

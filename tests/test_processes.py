@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import write_csv
 from safetensors.torch import load_file
@@ -87,11 +88,12 @@ def test_each_process_gets_the_inputs_of_its_share_and_the_labels_of_all() -> No
             assert all(share[name].equal(item[name]) for share in both)
 
 
-def test_two_processes_train_what_one_does(sample_rows: list, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", ["lstm+static", "tiny", "minilm"])  # the last has parameters that take no part
+def test_two_processes_train_what_one_does(encoder: str, sample_rows: list, tmp_path: Path) -> None:
     """The whole command under torchrun: same batches, same loss, same steps, up to rounding; one of them speaks."""
     data = write_csv(tmp_path / "pairs.csv", sample_rows)
     loss = "2*online_contrastive + info_nce"
-    options = ["train", "--data", str(data), "--encoder", "lstm+static", "--loss", loss, "--dropout", "0"]
+    options = ["train", "--data", str(data), "--encoder", encoder, "--loss", loss, "--dropout", "0"]
     options += ["--epochs", "0.2"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     told, weights = {}, {}
