@@ -127,7 +127,8 @@ def test_training_is_faster_than_by_sentence_transformers(tmp_path: Path) -> Non
     pairs = qpairs.load_pairs("sample")
     rows = [(*pairs.texts(row), int(pairs.labels[row])) for row in range(len(pairs))]
     pandas.DataFrame(rows, columns=["question1", "question2", "is_duplicate"]).to_parquet(tmp_path / "pairs.parquet")
-    run("train.py", tmp_path, "--data", str(tmp_path / "pairs.parquet"), "--pairs", "640", "--held-out", "400")
+    options = ("--data", str(tmp_path / "pairs.parquet"), "--pairs", "1600", "--held-out", "400", "--rounds", "1")
+    run("train.py", tmp_path, *options)
     results = json.loads((tmp_path / "out.json").read_text())
     assert results["ratio"] > 2.5 / 2
     assert results["f1_difference"] > -0.05

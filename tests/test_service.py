@@ -676,7 +676,7 @@ def test_the_service_keeps_to_its_description(case: schemathesis.Case, served: S
 @pytest.mark.slow
 def test_the_benchmark_measures_both_services(model: Path, pairs_csv: Path, tmp_path: Path) -> None:
     pandas.read_csv(pairs_csv).to_parquet(tmp_path / "pairs.parquet")
-    options = ["--questions", "300", "--asked", "100", "--seconds", "1", "--minutes", "0.1", "--json", "out.json"]
+    options = ["--questions", "240", "--asked", "100", "--seconds", "1", "--minutes", "0.1", "--json", "out.json"]
     command = [sys.executable, str(CLI.parent / "benchmarks" / "serve.py"), "--model", str(model), *options]
     done = subprocess.run([*command, "--data", "pairs.parquet"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
