@@ -49,6 +49,7 @@ def beside(path: Path) -> Iterator[Path]:
         with fresh.open("rb") as written:
             os.fsync(written.fileno())
         fresh.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({reason(error)})") from error
     finally:
@@ -88,6 +89,16 @@ def folder_beside(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts the names of the files in a folder on the disk, where the system lets one ask for it."""
+    if hasattr(os, "O_DIRECTORY"):
+        opened = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def reason(error: OSError) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.faults import UserError
-from qpairs.folders import reason
+from qpairs.folders import reason, sync_folder
 from qpairs.index import Hit, Index, hold_index, save_index
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,7 @@ def journalled(folder: str | Path) -> Iterator[Index]:
 def _open(path: Path) -> Iterator[FileIO]:
     try:
         file = FileIO(path, "a+")
-        if hasattr(os, "O_DIRECTORY"):  # the name of the file is to be on the disk, too
-            folder = os.open(path.parent, os.O_DIRECTORY)
-            os.fsync(folder)
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({reason(error)})") from None
     with file:

@@ -11,7 +11,6 @@ import csv
 import hashlib
 import heapq
 import itertools
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -328,10 +327,6 @@ def _read(path: Path, header: Sequence[str]) -> list[Row]:
 def _write(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:
     with beside(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
-    if hasattr(os, "O_DIRECTORY"):  # the new name is to be on the disk, too
-        folder = os.open(path.parent, os.O_DIRECTORY)
-        os.fsync(folder)
-        os.close(folder)
 
 
 # ---------------------------------------------------------------------- routes

@@ -30,7 +30,7 @@ from qpairs.pairs import SUFFIXES, Pairs
 from qpairs.splits import duplicate_components, leak
 from qpairs.training import parts_of
 
-PAGES = Path(__file__).parent / "pages"
+PAGE = Path(__file__).parent / "pages" / "report"
 MAPPED = 1_000  # questions on the map at most
 MAP_SIZE = (760, 560)
 TOLD = 300  # characters of a question on the map
@@ -72,8 +72,8 @@ def render(
     verdict = report(checkpoint, pairs, scores, tables, seed=seed)
     found = analyse(checkpoint, pairs, trained_on=trained_on, verdicts=verdicts(checkpoint, scores), seed=seed)
     named = "similarity" if checkpoint.head is None else "score"
-    script, style = ((PAGES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
-    return string.Template((PAGES / "report.html").read_text(encoding="utf-8")).substitute(
+    script, style = ((PAGE / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+    return string.Template((PAGE / "report.html").read_text(encoding="utf-8")).substitute(
         policy=f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
         f"script-src {_source(script)}; style-src {_source(style)}",
         title=escape(title or Path(checkpoint.config.output).name or "checkpoint"),

@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "pages" / "service"
 OPEN = ("/", "/health", "/docs", "/openapi.json")  # and what is under /page/: told without a token
 MOST_HITS = 100
 LONGEST_ID = 128  # characters
