@@ -9,6 +9,9 @@ Without --model, a static encoder with GloVe is trained on F first; without --th
 question has one other above, on average, at the largest size. A contender that would take more than --limit seconds for
 a size is run at twice the size before instead, and its time is extrapolated.
 
+Up to 100,000 questions, all are then compared with all, to count the pairs that a contender missed, and those that it
+gave though they lie below the threshold.
+
 Last, the largest corpus is indexed and searched, one question at a time.
 """
 
@@ -34,11 +37,12 @@ from rich.table import Table
 
 import qpairs
 from qpairs.commands.terminal import quiet
-from qpairs.retrieval import dedupe
+from qpairs.retrieval import dedupe, find_matches
 from qpairs.runtime import Model
 from qpairs.shards import Embeddings, embed
 
 PLANTED = 20  # one question in so many
+COMPARED = 100_000  # questions, up to which all are compared with all
 OPENINGS = ("Please tell me:", "Quick question:", "Hello,", "I wonder,")
 QUERIES = 300
 console = Console(width=140)
@@ -148,7 +152,13 @@ def contend(name: str, folder: Path, size: int, threshold: float) -> dict[str, A
     pairs, estimate = CONTENDERS[name](vectors, texts, threshold)
     seconds = time.perf_counter() - start
     peak = status("VmHWM") - before
-    right = np.isin(pairs[:, 0] * size + pairs[:, 1], planted[:, 0] * size + planted[:, 1]).sum()
+    given, expected = (ends[:, 0] * size + ends[:, 1] for ends in (pairs, planted))
+    right = np.isin(given, expected).sum()
+    missed = below = None
+    if size <= COMPARED:
+        truth = find_matches(vectors, threshold, recall=1)
+        whole = truth.left * size + truth.right
+        missed, below = len(np.setdiff1d(whole, given)), len(np.setdiff1d(given, whole))
     return {
         "name": name,
         "size": size,
@@ -157,6 +167,8 @@ def contend(name: str, folder: Path, size: int, threshold: float) -> dict[str, A
         "pairs": len(pairs),
         "recall": right / len(planted),
         "precision": right / max(1, len(pairs)),
+        "missed": missed,
+        "below": below,
         "estimate": None if math.isnan(estimate) else estimate,
     }
 
@@ -235,9 +247,9 @@ def usual_threshold(vectors: Vectors) -> float:
 def show(rows: list[dict[str, Any]], search: dict[str, Any], threshold: float) -> None:
     """Prints the results."""
     table = Table(title=f"Duplicates at or above {threshold:.3f}", title_justify="left", box=None, pad_edge=False)
-    for column in ("", "questions", "seconds", "grows as", "GiB", "pairs", "planted found", "share planted"):
+    for column in ("", "questions", "seconds", "grows as", "GiB", "pairs", "missed", "below", "planted found"):
         table.add_column(column, justify="right" if column else "left")
-    figures = {"gib": "{:.2f}", "pairs": "{:,}", "recall": "{:.4f}", "precision": "{:.3f}"}
+    figures = {"gib": "{:.2f}", "pairs": "{:,}", "missed": "{:,}", "below": "{:,}", "recall": "{:.4f}"}
     for number, row in enumerate(rows):
         same = [other for other in rows[: number + 1] if other["name"] == row["name"]]
         table.add_row(
@@ -245,7 +257,7 @@ def show(rows: list[dict[str, Any]], search: dict[str, Any], threshold: float) -
             f"{row['size']:,}",
             f"{row['seconds']:,.1f}" + (" (extrapolated)" if row["extrapolated"] else ""),
             f"n^{growth(same):.2f}" if len(same) > 1 else "",
-            *(form.format(row[key]) for key, form in figures.items() if not row["extrapolated"]),
+            *("" if row.get(key) is None else form.format(row[key]) for key, form in figures.items()),
         )
     console.print(table)
     console.print(

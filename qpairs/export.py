@@ -305,7 +305,7 @@ def _fast_tokenizer(tower: SentenceTransformer) -> Tokenizer:
     """
     token_ids(
         tower, [""]
-    )  # transformers' tokenizers put their settings, such as the longest text, in force when called
+    )  # a tokenizer of transformers puts its settings, such as the longest text, in force when called
     tokenizer: Any = tower[0].tokenizer
     for inner in ("tokenizer", "backend_tokenizer"):
         tokenizer = getattr(tokenizer, inner, tokenizer)

@@ -5,237 +5,49 @@ Requests that arrive together are encoded together: each becomes a job, and one 
 
 import asyncio
 import dataclasses
-import hmac
 import html
 import json
 import logging
-import math
 import reprlib
-import signal
-import socket
-import time
 import uuid
 from collections import Counter as Counts
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Full
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
-import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as BaseHTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from qpairs import __version__
 from qpairs.faults import UserError
-from qpairs.index import Index, faiss_module
+from qpairs.guard import Limits, guarded, refusal
+from qpairs.index import Index
+from qpairs.jobs import Add, Conflict, Delete, Job, Judge, Score, Search
 from qpairs.microbatches import Microbatches
-from qpairs.retrieval import Answer, answers, one_tower, query_side, require_searchable
-from qpairs.runtime import Model, Side
-from qpairs.shards import shorten
+from qpairs.retrieval import Answer
+from qpairs.runtime import Model
 
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 
 PAGE = Path(__file__).parent / "pages" / "service"
-OPEN = ("/", "/health", "/docs", "/openapi.json")  # and what is under /page/: told without a token
 MOST_HITS = 100
 LONGEST_ID = 128  # characters
 SOMETHING = r"[^\s\x1c-\x1f\x85]"  # in a text that is not blank, as Python sees it, for JavaScript's expressions
-SECURITY = {
-    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the service puts up with.
-
-    Attributes:
-        body: bytes of a request.
-        items: pairs or questions in a request.
-        characters: of a question.
-        queue: requests that wait; further ones are told to come back.
-        seconds: that a request may take, from its first byte to its answer.
-        batch: texts that are encoded together; with 1, each request is on its own.
-    """
-
-    body: int = 1_000_000
-    items: int = 256
-    characters: int = 2000
-    queue: int = 1024
-    seconds: float = 10.0
-    batch: int = 64
-
-
-# Jobs
-
-
-@dataclass(frozen=True)
-class Score:
-    """Pairs of questions to judge."""
-
-    pairs: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Search:
-    """A question to find the nearest k of."""
-
-    question: str
-    k: int
-
-
-@dataclass(frozen=True)
-class Add:
-    """Questions to put into the index."""
-
-    ids: Sequence[str]
-    texts: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Delete:
-    """A question to take out of the index."""
-
-    id: str
-
-
-Job = Score | Search | Add | Delete
-Vectors = Callable[[Sequence[str], Side], Floats]  # texts, of one side, to (n, dimension)
-
-
-class Judge:
-    """A model and perhaps an index, answering jobs; their texts are encoded together, each once."""
-
-    def __init__(self, model: Model, index: Index | None) -> None:
-        model.require_cosine()
-        if index:
-            require_searchable(index, model)
-        self.model = model
-        self.index = index
-        self._one_tower = one_tower(model)
-
-    def answer(self, jobs: Sequence[Job]) -> Sequence[object]:
-        """The answers to jobs, in their order; exceptions where there is none. What changes the index goes first."""
-        vectors = self._encoded(jobs)
-        found: dict[int, object] = {}
-        kinds: Sequence[tuple[type, Callable[[Any, Vectors], Sequence[object]]]] = (
-            (Delete, self._deleted),
-            (Add, self._added),
-            (Score, self._scored),
-            (Search, self._searched),
-        )
-        for kind, method in kinds:
-            rows = [row for row, job in enumerate(jobs) if isinstance(job, kind)]
-            if rows:
-                try:
-                    found.update(zip(rows, method([jobs[row] for row in rows], vectors), strict=True))
-                except Exception as error:
-                    found.update(dict.fromkeys(rows, error))
-        return [found[row] for row in range(len(jobs))]
-
-    def texts(self, job: Job) -> Sequence[tuple[str, Side]]:
-        """The texts of a job, and which tower they are for."""
-        match job:
-            case Score(pairs):
-                both = not self._one_tower and self.model.symmetric
-                sides: Sequence[Sequence[Side]] = (
-                    (("left", "right"), ("right", "left")) if both else (("left", "right"),)
-                )
-                return [(text, s) for pair in pairs for way in sides for text, s in zip(pair, way, strict=True)]
-            case Search(question) if self.index:
-                return [(question, query_side(self.index))]
-            case Add(_, texts) if self.index:
-                return [(text, self.index.manifest.side) for text in texts]
-        return []
-
-    def _encoded(self, jobs: Sequence[Job]) -> Vectors:
-        rows: Mapping[Side, dict[str, int]] = {"left": {}, "right": {}}
-        for job in jobs:
-            for text, side in self.texts(job):
-                of = rows[self._tower(side)]
-                of.setdefault(text, len(of))
-        vectors = {side: self.model.encode(list(texts), side) for side, texts in rows.items() if texts}
-
-        def look_up(texts: Sequence[str], side: Side) -> Floats:
-            tower = self._tower(side)
-            return vectors[tower][[rows[tower][text] for text in texts]]
-
-        return look_up
-
-    def _tower(self, side: Side) -> Side:
-        return "left" if self._one_tower else side
-
-    def _scored(self, jobs: Sequence[Score], vectors: Vectors) -> Sequence[NDArray[np.float64]]:
-        """(n,) cosines for each."""
-        first, second = zip(*(pair for job in jobs for pair in job.pairs), strict=True)
-        cosines = (vectors(first, "left") * vectors(second, "right")).sum(axis=1)
-        if self.model.symmetric and not self._one_tower:
-            cosines = (cosines + (vectors(second, "left") * vectors(first, "right")).sum(axis=1)) / 2
-        ends = np.cumsum([len(job.pairs) for job in jobs])[:-1]
-        return np.split(cosines.clip(-1, 1).astype(np.float64), ends)
-
-    def _searched(self, jobs: Sequence[Search], vectors: Vectors) -> Sequence[list[Answer]]:
-        index = self._require_index()
-        asked = vectors([job.question for job in jobs], query_side(index))
-        faiss_module().omp_set_num_threads(1)  # of this thread: to wake others takes longer than to search
-        found = answers(index, self.model, asked, max(job.k for job in jobs))
-        return [row[: job.k] for row, job in zip(found, jobs, strict=True)]
-
-    def _added(self, jobs: Sequence[Add], vectors: Vectors) -> Sequence[int | HTTPException]:
-        """How many questions there are then."""
-        index = self._require_index()
-        taken = set(index.questions.known([name for job in jobs for name in job.ids]))
-        clashes: list[str | None] = []
-        ids, texts = list[str](), list[str]()
-        for job in jobs:
-            clash = next((name for name in job.ids if name in taken), None)
-            clashes.append(clash)
-            if clash is None:
-                taken.update(job.ids)
-                ids += job.ids
-                texts += job.texts
-        if ids:
-            manifest = index.manifest
-            index.questions.add(ids, texts, shorten(vectors(texts, manifest.side), manifest.dimension))
-        count = len(index.questions)
-        return [
-            count if clash is None else HTTPException(409, f"id {reprlib.repr(clash)} is in the index already")
-            for clash in clashes
-        ]
-
-    def _deleted(self, jobs: Sequence[Delete], _: Vectors) -> Sequence[bool]:
-        """Whether the question was there; of several who delete it, for the first."""
-        index = self._require_index()
-        known = index.questions.known([job.id for job in jobs])
-        index.questions.delete(known)
-        first = {job.id: row for row, job in reversed(list(enumerate(jobs)))}
-        return [job.id in known and first[job.id] == row for row, job in enumerate(jobs)]
-
-    def _require_index(self) -> Index:
-        if not self.index:
-            raise HTTPException(409, "the service has no index; start it with --index")
-        return self.index
 
 
 # Metrics
@@ -260,6 +72,11 @@ class Metrics:
         )
         self.queue = Gauge("qpairs_queue_length", "Requests that wait.", registry=registry)
         self.questions = Gauge("qpairs_questions", "Questions in the index.", registry=registry)
+
+    def observe(self, path: str, status: int, seconds: float) -> None:
+        """Counts a request."""
+        self.requests.labels(path, status).inc()
+        self.seconds.labels(path).observe(seconds)
 
 
 # The application
@@ -314,6 +131,7 @@ def create_app(
         exception_handlers={
             RequestValidationError: _malformed,
             UserError: _unavailable,
+            Conflict: _conflicting,
             BaseHTTPException: _refused,
         },
     )
@@ -329,7 +147,7 @@ def create_app(
             responses=_refusals(408, 409, 413, 422, 503, secured=secured),
         )
     _add_pages(app)
-    app.add_middleware(guarded, limits=limits, token=token, metrics=metrics)
+    app.add_middleware(guarded, limits=limits, token=token, observe=metrics.observe)
     return app
 
 
@@ -599,143 +417,23 @@ def _resolved(schema: Any, named: Mapping[str, Any]) -> Any:
 # What is refused
 
 
-def _detail(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": " ".join(detail.split())[:300]}, status, headers)
-
-
 async def _malformed(_: Request, error: Exception) -> Response:
     first = cast(RequestValidationError, error).errors()[0]
     where = ".".join(reprlib.repr(part).strip("'") for part in first["loc"])
-    return _detail(422, f"{where}: {first['msg'].removeprefix('Value error, ')}")
+    return refusal(422, f"{where}: {first['msg'].removeprefix('Value error, ')}")
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    refusal = cast(BaseHTTPException, error)
-    if refusal.status_code == 400:  # of FastAPI, where a body cannot be parsed
-        return _detail(422, "body: not JSON in UTF-8")
-    return _detail(refusal.status_code, str(refusal.detail), refusal.headers)
+    raised = cast(BaseHTTPException, error)
+    if raised.status_code == 400:  # of FastAPI, where a body cannot be parsed
+        return refusal(422, "body: not JSON in UTF-8")
+    return refusal(raised.status_code, str(raised.detail), raised.headers)
+
+
+async def _conflicting(_: Request, error: Exception) -> Response:
+    return refusal(409, str(error))
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:
     log.error("%s", error)
-    return _detail(503, "the service cannot read or write its files now; its log says why")
-
-
-def guarded(app: ASGIApp, limits: Limits, token: str | None, metrics: Metrics) -> ASGIApp:
-    """An application behind a token, a limit of time and one of size; counts its requests."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        status, begin = 0, time.perf_counter()
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message).update(SECURITY)
-            await send(message)
-
-        async def refuse(code: int, detail: str, **headers: str) -> None:
-            if not status:
-                names = {name.replace("_", "-"): value for name, value in headers.items()}
-                await _detail(code, detail, names)(scope, receive, answer)
-
-        body: bytes | None = None
-        allowed = token is None or _is_open(scope["path"]) or _bears(Headers(scope=scope), token)
-        try:
-            async with asyncio.timeout(limits.seconds):
-                body = await _read(receive, limits.body if allowed else 0)
-                if not allowed:
-                    await refuse(401, "the bearer token is missing or wrong", www_authenticate="Bearer")
-                elif body is None:
-                    await refuse(413, f"the body has more than {limits.body:,} bytes")
-                else:
-                    await app(scope, _again(body, receive), answer)
-        except TimeoutError:
-            if body is None:
-                await refuse(408, f"the request took longer than {limits.seconds:g} s to arrive", connection="close")
-            else:
-                await refuse(503, f"the answer took longer than {limits.seconds:g} s", retry_after="1")
-        except ClientDisconnect:
-            pass
-        except Exception:
-            log.exception("%s %s", scope["method"], scope["path"])
-            await refuse(500, "the service failed; its log says why")
-        path = getattr(scope.get("route"), "path", "other")
-        metrics.requests.labels(path, status).inc()
-        metrics.seconds.labels(path).observe(time.perf_counter() - begin)
-
-    return serve
-
-
-def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith("/page/")
-
-
-def _bears(headers: Headers, token: str) -> bool:
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
-
-
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """A body; None where it has more bytes: then it is read to its end, so that the client listens to the answer."""
-    parts, size, more = list[bytes](), 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        size += len(message.get("body", b""))
-        parts = [*parts, message.get("body", b"")] if size <= most else []
-        more = message.get("more_body", False)
-    return b"".join(parts) if size <= most else None
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """What gives a body that was read, and then what comes."""
-    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def give() -> Message:
-        return first.pop() if first else await receive()
-
-    return give
-
-
-# The server
-
-
-def run(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
-    """Serves until SIGINT or SIGTERM; requests that have come by then are answered first."""
-
-    class Punctual(H11Protocol):
-        """Closes a connection where no request comes in time; of one that comes, `guarded` takes the time."""
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._deadline = self.loop.call_later(limits.seconds, self._close_idle)
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._deadline.cancel()
-            self._deadline = self.loop.call_later(limits.seconds, self._close_idle)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            self._deadline.cancel()
-
-        def _close_idle(self) -> None:
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.close()
-
-    config = uvicorn.Config(
-        app,
-        http=Punctual,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(limits.seconds) + 1,
-    )
-    for stop in (signal.SIGINT, signal.SIGTERM):  # which uvicorn raises once more when all is answered
-        signal.signal(stop, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    return refusal(503, "the service cannot read or write its files now; its log says why")

@@ -135,6 +135,16 @@ def test_training_is_faster_than_by_sentence_transformers(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_two_processes_are_measured_beside_one(sample_rows: list, tmp_path: Path) -> None:
+    table = pandas.DataFrame(sample_rows, columns=["question1", "question2", "is_duplicate"])
+    table.to_parquet(tmp_path / "pairs.parquet")
+    options = ("--data", str(tmp_path / "pairs.parquet"), "--encoder", "lstm", "--pairs", "2000")
+    rows, _ = run("processes.py", tmp_path, *options)
+    assert [row["name"] for row in rows] == ["1 of one thread", "2 of one thread"]
+    assert all(row["pairs_per_second"] > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_planted_duplicates_are_found_beside_the_peers(folder: Path, tmp_path: Path) -> None:
     options = ("--data", str(folder / "train.parquet"), "--sizes", "1000,4000", "--limit", "0.5")
     rows, told = run("dedupe.py", tmp_path, *options)
@@ -144,6 +154,7 @@ def test_planted_duplicates_are_found_beside_the_peers(folder: Path, tmp_path: P
     for row in (row for row in measured if row["size"] in ours):
         assert row["recall"] <= ours[row["size"]]["recall"]
         assert row["pairs"] == pytest.approx(ours[row["size"]]["pairs"], rel=0.01)
+        assert 0 <= row["missed"] + row["below"] <= 0.01 * row["pairs"]
     assert all(row["seconds"] > 0 for row in rows)
     assert "recall@10" in told
 

@@ -15,7 +15,7 @@ ORDER = [
     "encoders", "relations", "processes", "prototypes", "miners", "losses", "objectives", "batches", "mining",
     "metrics", "checkpoint", "evaluation", "robustness", "errors", "publishing", "training", "report", "audit",
     "comparison", "runtime", "export", "engines", "shards", "index", "retrieval", "labelling",
-    "microbatches", "journal", "service", "commands",
+    "jobs", "microbatches", "journal", "guard", "service", "commands",
 ]  # fmt: skip
 
 

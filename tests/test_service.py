@@ -33,10 +33,12 @@ from test_index import VECTORS, Table, a_model, build, embedded
 import qpairs
 from qpairs.export import export_checkpoint
 from qpairs.faults import UserError
+from qpairs.guard import Limits
 from qpairs.index import build_index, open_index
+from qpairs.jobs import Delete, Judge, Score, Search
 from qpairs.journal import FILE, journalled
 from qpairs.retrieval import search
-from qpairs.service import Delete, Judge, Limits, Score, Search, create_app
+from qpairs.service import create_app
 
 CLI = Path(__file__).parent.parent / "cli.py"
 JSON = {"content-type": "application/json"}

@@ -47,7 +47,8 @@ def serve(
         raise UserError("serve: --labels needs an index to take pairs from; name one with --index")
     with quiet():
         try:
-            from qpairs.service import Limits, create_app, run
+            from qpairs.guard import Limits, run
+            from qpairs.service import create_app
         except ImportError as missing:
             raise UserError(f"serve: {missing.name} is not installed: pip install 'qpairs[serve]'") from None
         from qpairs.journal import journalled
