@@ -303,9 +303,8 @@ def _fast_tokenizer(tower: SentenceTransformer) -> Tokenizer:
     Raises:
         UserError: there is none.
     """
-    token_ids(
-        tower, [""]
-    )  # a tokenizer of transformers puts its settings, such as the longest text, in force when called
+    # A tokenizer of transformers puts its settings, such as the longest text, in force when it is called.
+    token_ids(tower, [""])
     tokenizer: Any = tower[0].tokenizer
     for inner in ("tokenizer", "backend_tokenizer"):
         tokenizer = getattr(tokenizer, inner, tokenizer)
