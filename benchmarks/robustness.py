@@ -1,11 +1,13 @@
 """Trains with and without generated pairs, and counts the failures of both on changed questions.
 
     python benchmarks/robustness.py --data FOLDER --json OUT [--encoder minilm] [--pairs N] [--augment 0.2] [--seeds 3]
+    python benchmarks/robustness.py --data FOLDER --json OUT --judge BEFORE,AFTER
 
 FOLDER holds train.parquet and dev.parquet (question1, question2, is_duplicate). Thresholds are chosen on dev; the F1
 given for dev is cross-fitted. Failures are counted twice: on the questions of dev, changed by the very rules that
 generated pairs to train on (from other questions), and on the pairs of suite.toml, which are written in other words.
-A static encoder reads no order of words: judge word-order with lstm or minilm.
+A static encoder reads no order of words: judge word-order with lstm or minilm. With --judge, nothing is trained: the
+checkpoints are judged that `qpairs train --validation FOLDER/dev.parquet` made with and without --augment.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import statistics
 import string
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 import qpairs
+from qpairs.checkpoint import load_checkpoint
 from qpairs.commands.terminal import quiet
 from qpairs.config import config_from
 from qpairs.evaluation import predict
@@ -66,6 +70,21 @@ def failures(checkpoint: qpairs.Checkpoint, dev: qpairs.Pairs, cases: int, seed:
     return found
 
 
+def row_of(checkpoint: qpairs.Checkpoint, dev: qpairs.Pairs, cases: int) -> dict[str, Any]:
+    """A line of the results."""
+    config, scores = checkpoint.config, checkpoint.scores["validation"]
+    return {
+        "name": f"{config.encoder}, {config.augment:.0%} generated",
+        "seed": config.seed,
+        "augment": config.augment,
+        "generated": checkpoint.split.get("generated", {}),
+        "dev_f1": scores["f1_cross_fitted"],
+        "dev_f1_interval": scores["f1_cross_fitted_interval"],
+        "dev_average_precision": scores["average_precision"],
+        "failures": failures(checkpoint, dev, cases, config.seed),
+    }
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     """Prints dev F1 and the failure rates, before and after, with their intervals over the cases of all seeds."""
     shares = list(dict.fromkeys(row["augment"] for row in rows))
@@ -102,40 +121,33 @@ def main(
     cases: Annotated[int, typer.Option(help="Changed questions of a kind.")] = 500,
     seeds: Annotated[int, typer.Option(help="Seeds.")] = 3,
     output: Annotated[Path, typer.Option(help="Where the checkpoints go.")] = Path("runs/robustness"),
+    judge: Annotated[str, typer.Option(help="Judge these checkpoints, with commas, instead of training.")] = "",
 ) -> None:
     """Trains, judges, prints a table and writes JSON."""
     train = data / "train.parquet"
     if pairs:
         output.mkdir(parents=True, exist_ok=True)
-        pandas.read_parquet(train).head(pairs).to_parquet(output / f"first-{pairs}.parquet")
         train = output / f"first-{pairs}.parquet"
+        pandas.read_parquet(data / "train.parquet").head(pairs).to_parquet(train)
     told = {"data": [str(train)], "validation": [str(data / "dev.parquet")], "encoder": encoder, "vectors": vectors}
-    rows: list[dict[str, Any]] = []
-    measured_on = circumstances()
-    with quiet():
-        dev = qpairs.load_pairs(data / "dev.parquet")
+
+    def trained() -> Iterator[qpairs.Checkpoint]:
         for seed in range(seeds):
             for share in (0.0, augment):
                 folder = str(output / f"{Path(encoder).name}-{share:g}-{seed}")
                 config = config_from({**told, "epochs": epochs, "seed": seed, "augment": share, "output": folder})
-                checkpoint = qpairs.train(config, overwrite=True)
-                scores = checkpoint.scores["validation"]
-                rows.append(
-                    {
-                        "name": f"{encoder}, {share:.0%} generated",
-                        "seed": seed,
-                        "augment": share,
-                        "generated": checkpoint.split.get("generated", {}),
-                        "dev_f1": scores["f1_cross_fitted"],
-                        "dev_f1_interval": scores["f1_cross_fitted_interval"],
-                        "dev_average_precision": scores["average_precision"],
-                        "failures": failures(checkpoint, dev, cases, seed),
-                    }
-                )
-                console.log({name: rows[-1][name] for name in ("name", "seed", "dev_f1", "dev_average_precision")})
-                if json_file:
-                    json_file.parent.mkdir(parents=True, exist_ok=True)
-                    json_file.write_text(json.dumps({**measured_on, "rows": rows}, indent=1) + "\n")
+                yield qpairs.train(config, overwrite=True)
+
+    rows: list[dict[str, Any]] = []
+    measured_on = circumstances()
+    with quiet():
+        dev = qpairs.load_pairs(data / "dev.parquet")
+        for checkpoint in map(load_checkpoint, judge.split(",")) if judge else trained():
+            rows.append(row_of(checkpoint, dev, cases))
+            console.log({name: rows[-1][name] for name in ("name", "seed", "dev_f1", "dev_average_precision")})
+            if json_file:
+                json_file.parent.mkdir(parents=True, exist_ok=True)
+                json_file.write_text(json.dumps({**measured_on, "rows": rows}, indent=1) + "\n")
     show(rows)
 
 

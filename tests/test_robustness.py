@@ -127,3 +127,8 @@ def test_the_benchmark_runs_on_a_small_folder(sample_rows: list, tmp_path: Path)
     assert sources == {"dev, itself", "dev, pairs", "suite"}
     assert all(0 <= failure["failures"] <= failure["n"] for failure in after["failures"])
     assert all(row["name"] in " ".join(done.stdout.split()) for row in (before, after))
+
+    made = "runs/robustness/static-0-0,runs/robustness/static-0.3-0"
+    command = [sys.executable, str(BENCHMARK), "--data", str(tmp_path), "--json", "again.json", "--cases", "5"]
+    subprocess.run([*command, "--judge", made], check=True, capture_output=True, cwd=tmp_path)
+    assert json.loads((tmp_path / "again.json").read_text())["rows"] == [before, after]
