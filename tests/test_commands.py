@@ -37,6 +37,28 @@ def test_help_is_quick_and_loads_no_torch() -> None:
     assert all(name in done.stdout for name in ("train", "evaluate", "predict", "calibrate", "data"))
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train --epoch 3", ("--epochs", "qpairs train --help")),
+        ("train --epochs many", ("--epochs", "number")),
+        ("evaluate", ("checkpoint", "qpairs evaluate --help")),
+        ("compare --seeds", ("--seeds",)),
+        ("trian", ("'train'",)),
+        ("--nothing", ("--nothing", "qpairs --help")),
+    ],
+)
+def test_a_command_that_does_not_exist_is_one_line(run, words: str, told: tuple[str, ...]) -> None:
+    refused(run(*words.split()), *told)
+
+
+def test_alone_it_tells_what_there_is(run) -> None:
+    alone = run()
+    assert alone.code == 2
+    assert alone.out == run("--help").out
+    assert run("--version").out == f"qpairs {qpairs.__version__}\n"
+
+
 def test_every_field_of_the_config_is_an_option_of_train(run) -> None:
     shown = run("train", "--help").out
     for name in HELP:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -24,7 +24,6 @@ from qpairs.faults import UserError
 
 app = typer.Typer(
     help="Tells whether two questions ask the same thing, and finds the duplicates in a pile of them.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -52,22 +51,37 @@ for command in (
     app.command()(command)
 
 
+UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions of typer carry inside
+
+
 def main() -> None:
     """Runs the command line; a user's error is one line on stderr and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "qpairs"
+        _refuse(f"{error.format_message()} ({command} --help tells more)")
     except UserError as error:
-        err.print(f"[bold red]error:[/] {plain(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _refuse(str(error))
+    except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _refuse(why: str) -> NoReturn:
+    err.print(f"[bold red]error:[/] {plain(why)}", soft_wrap=True, highlight=False)
+    sys.exit(2)
+
+
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _alone(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         out.print(f"qpairs {__version__}", highlight=False)
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
