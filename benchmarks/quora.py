@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 import pandas
 import typer
 from machine import circumstances
+from peer import train_peer
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +27,7 @@ import qpairs
 from qpairs.commands.terminal import quiet
 from qpairs.config import Config, config_from, read_toml
 from qpairs.encoders import build_encoder, encoder_note
-from qpairs.training import Parts, fast_bf16, judge, load_parts
+from qpairs.training import Parts, judge, load_parts
 
 HERE = Path(__file__).parent
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -86,37 +86,12 @@ def run_untrained(name: str, config: Config, parts: Parts) -> dict[str, Any]:
 
 
 def run_peer(config: Config, parts: Parts) -> dict[str, Any]:
-    """Sentence-transformers' recipe for Quora: one epoch of OnlineContrastiveLoss, margin 0.5, batches of 64."""
-    import datasets
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import OnlineContrastiveLoss
-
-    train = parts.train
-    first, second = zip(*map(train.texts, range(len(train))), strict=True)
-    columns = {"sentence1": list(first), "sentence2": list(second), "label": train.labels.astype(int)}
+    """Trains with sentence-transformers; the time is that of training and judging."""
+    encoder, seconds = train_peer(config, parts.train)
     start = time.monotonic()
-    encoder = build_encoder("minilm", max_length=config.max_length)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = SentenceTransformerTrainer(
-            model=encoder,
-            args=SentenceTransformerTrainingArguments(
-                output_dir=folder,
-                num_train_epochs=1,
-                per_device_train_batch_size=64,
-                warmup_steps=0.1,
-                bf16=fast_bf16(encoder),
-                seed=config.seed,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-            ),
-            train_dataset=datasets.Dataset.from_dict(columns),
-            loss=OnlineContrastiveLoss(encoder, margin=0.5),
-        )
-        trainer.train()
-    rate = len(train) / (time.monotonic() - start)
     checkpoint = judge(encoder, dataclasses.replace(config, loss="online_contrastive"), parts, [])
-    return row_of("sentence-transformers", config.seed, time.monotonic() - start, rate, checkpoint)
+    whole = seconds + time.monotonic() - start
+    return row_of("sentence-transformers", config.seed, whole, len(parts.train) / seconds, checkpoint)
 
 
 def show(rows: list[dict[str, Any]]) -> None:

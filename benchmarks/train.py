@@ -20,15 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import datasets
 import numpy as np
 import torch
 import typer
 from machine import BLOCK_PARAMETERS, circumstances, matmul_rate
+from peer import train_peer
 from rich.console import Console
 from rich.table import Table
-from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.sentence_transformer.losses import OnlineContrastiveLoss
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -37,7 +35,7 @@ import qpairs
 from qpairs.commands.terminal import quiet
 from qpairs.config import Config
 from qpairs.encoders import build_encoder, token_ids
-from qpairs.training import FINE_TUNING_RATE, Parts, fast_bf16, judge, load_parts
+from qpairs.training import Parts, fast_bf16, judge, load_parts
 
 NAMES = {"qpairs": "qpairs", "ST": "sentence-transformers"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -74,33 +72,9 @@ def run_qpairs(config: Config, parts: Parts) -> tuple[float, qpairs.Checkpoint]:
 
 
 def run_peer(config: Config, parts: Parts) -> tuple[float, qpairs.Checkpoint]:
-    """The same by the trainer of sentence-transformers, as its documentation has it."""
-    train = parts.train
-    first, second = zip(*map(train.texts, range(len(train))), strict=True)
-    columns = {"sentence1": list(first), "sentence2": list(second), "label": train.labels.astype(int)}
-    start = time.perf_counter()
-    encoder = build_encoder(config.encoder, max_length=config.max_length)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = SentenceTransformerTrainer(
-            model=encoder,
-            args=SentenceTransformerTrainingArguments(
-                output_dir=folder,
-                num_train_epochs=config.epochs,
-                per_device_train_batch_size=config.batch_size,
-                learning_rate=FINE_TUNING_RATE,
-                warmup_steps=config.warmup,
-                bf16=config.precision == "bf16",
-                seed=config.seed,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-            ),
-            train_dataset=datasets.Dataset.from_dict(columns),
-            loss=OnlineContrastiveLoss(encoder, margin=0.5),
-        )
-        trainer.train()
-    seconds = time.perf_counter() - start
-    return seconds, judge(encoder.to("cpu").float(), config, parts, [])
+    """The same by the trainer of sentence-transformers."""
+    encoder, seconds = train_peer(config, parts.train)
+    return seconds, judge(encoder, config, parts, [])
 
 
 def measure(side: str, config: Config, parts: Parts) -> dict[str, Any]:
