@@ -71,6 +71,7 @@ def main(
     validation: Annotated[Path | None, typer.Option(help="Dev pairs; without them, a part of the data.")] = None,
     noise: Annotated[float, typer.Option(min=0, max=0.5, help="Share of the labels to turn round.")] = 0.05,
     folds: Annotated[int, typer.Option(help="Folds of the audit.")] = 5,
+    confidence: Annotated[float, typer.Option(help="Of the models that dispute a label.")] = 0.8,
     seeds: Annotated[int, typer.Option(help="Runs on each version of the labels.")] = 3,
     encoder: Annotated[str, typer.Option(help="Of the audit and of the runs.")] = "static",
     vectors: Annotated[str, typer.Option(help="Word vectors it starts from.")] = "glove",
@@ -89,7 +90,7 @@ def main(
     with quiet(), tempfile.TemporaryDirectory() as folder:
         parts = load_parts(config)
         noisy, planted = plant(parts.train, noise, config.seed)
-        result = audit(config, folds=folds, pairs=noisy)
+        result = audit(config, folds=folds, confidence=confidence, pairs=noisy)
         suspects = result.disputed | result.contradicted
         summary = {
             "noise": noise,
@@ -115,7 +116,7 @@ def main(
     show(rows)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        settings = {"encoder": encoder, "vectors": vectors, "epochs": epochs, "folds": folds}
+        settings = {"encoder": encoder, "vectors": vectors, "epochs": epochs, "folds": folds, "confidence": confidence}
         json_file.write_text(json.dumps({**measured_on, **settings, **summary, "rows": rows}, indent=1) + "\n")
 
 

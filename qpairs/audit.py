@@ -25,6 +25,7 @@ from qpairs.training import Parts, Progress, train
 
 log = logging.getLogger(__name__)
 
+CONFIDENCE = 0.8  # probability of the other label at which models dispute one
 DISPUTED, CONTRADICTED = "models dispute it", "other labels contradict it"
 
 
@@ -98,6 +99,7 @@ def audit(
     config: Config | None = None,
     *,
     folds: int = 5,
+    confidence: float = CONFIDENCE,
     pairs: Pairs | None = None,
     on_progress: Callable[[int, Progress], None] | None = None,
     **options: Any,
@@ -107,6 +109,7 @@ def audit(
     Args:
         config: how the models are trained; its `data` is audited, its parts and output are not read.
         folds: parts that the components are dealt to, so that none shares a question with another.
+        confidence: probability of the other label at which the models dispute one.
         pairs: the data, where it is loaded already.
         on_progress: called with the fold, from 0, at every step of its training.
         options: fields of `Config`, over those of `config`.
@@ -137,7 +140,7 @@ def audit(
             log.info("audit: fold %d of %d is judged", k + 1, folds)
     contradicted = np.zeros(len(pairs), dtype=np.bool_)
     contradicted[contradictions(pairs)] = True
-    return Audit(pairs, probability, disputed(pairs.labels, probability), contradicted)
+    return Audit(pairs, probability, disputed(pairs.labels, probability, confidence), contradicted)
 
 
 @contextlib.contextmanager
@@ -179,15 +182,19 @@ def component_folds(pairs: Pairs, folds: int, seed: int = 0) -> NDArray[np.int64
     return fold_of[component]
 
 
-def disputed(labels: NDArray[np.int8], probability: NDArray[np.float64]) -> NDArray[np.bool_]:
+def disputed(
+    labels: NDArray[np.int8], probability: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> NDArray[np.bool_]:
     """(n,) the labels that confident learning calls wrong (Northcutt, Jiang and Chuang, 2021), by cleanlab.
 
     It estimates how many labels of each class are wrong from the pairs whose probability of the other class is above
-    the mean of that class, and calls so many of the least probable ones wrong ("prune by noise rate").
+    the mean of that class, and calls so many of the least probable ones wrong ("prune by noise rate"). Models that are
+    unsure of many pairs make that too many: a label is disputed where, besides, they are confident of the other one.
 
     Args:
         labels: (n,) 0 or 1.
         probability: (n,) of being duplicates, by models that have not seen the pair.
+        confidence: least probability of the other label.
 
     Raises:
         UserError: cleanlab is not installed.
@@ -196,7 +203,9 @@ def disputed(labels: NDArray[np.int8], probability: NDArray[np.float64]) -> NDAr
     from cleanlab.filter import find_label_issues
 
     table = np.stack([1 - probability, probability], axis=1)  # (n, 2)
-    return np.asarray(find_label_issues(labels.astype(np.int64), table, n_jobs=1), dtype=np.bool_)
+    other = table[np.arange(len(labels)), 1 - labels]
+    wrong: NDArray[np.bool_] = find_label_issues(labels.astype(np.int64), table, n_jobs=1) & (other >= confidence)
+    return wrong
 
 
 def need_cleanlab() -> None:

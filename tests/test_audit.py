@@ -62,7 +62,18 @@ def test_confident_learning_finds_the_labels_that_sure_models_deny_and_no_other(
     probability = np.where(truth, random.uniform(0.7, 1, 500), random.uniform(0, 0.3, 500))
     found = disputed((truth ^ wrong).astype(np.int8), probability)
     assert not (found & ~wrong).any()
-    assert found.sum() > 0.7 * wrong.sum()
+    assert found.sum() > 0.5 * wrong.sum()
+    all_of_them = disputed((truth ^ wrong).astype(np.int8), probability, confidence=0.7)
+    assert all_of_them.sum() > found.sum()
+    assert (all_of_them >= found).all()
+
+
+def test_unsure_models_dispute_nothing() -> None:
+    random = np.random.default_rng(0)
+    labels = (random.random(500) < 0.4).astype(np.int8)
+    probability = random.uniform(0.25, 0.75, 500)
+    assert not disputed(labels, probability).any()
+    assert disputed(labels, probability, confidence=0.0).any()
 
 
 def test_suspects_with_two_reasons_come_first_then_the_least_probable_labels() -> None:

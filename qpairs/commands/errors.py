@@ -135,6 +135,9 @@ def _print_mistake(mistake: Mistake) -> None:
 def audit(
     *,
     folds: Annotated[int, typer.Option(min=2, help="Parts that share no question; each is judged by the others.")] = 5,
+    confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability of the other label at which the models dispute one.")
+    ] = 0.8,
     output: Annotated[Path, typer.Option(help="Where the suspects go, for another look: a CSV.")] = Path(
         "suspects.csv"
     ),
@@ -153,7 +156,7 @@ def audit(
         from qpairs.audit import audit as run
 
         try:
-            found = run(folds=folds, on_progress=on_progress, **values)
+            found = run(folds=folds, confidence=confidence, on_progress=on_progress, **values)
         except KeyboardInterrupt:
             err.print("interrupted; nothing was written")
             raise
