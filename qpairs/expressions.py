@@ -41,7 +41,9 @@ def read(expression: str, what: str, example: str, build: Callable[[ast.expr], T
     """
     try:
         return build(ast.parse(expression.strip(), mode="eval").body)
-    except (SyntaxError, RecursionError, MemoryError):
+    except UserError:
+        raise
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: a zero byte, before Python 3.11.4
         raise UserError(f"{what}: cannot read {expression[:80]!r}; write it like {example!r}") from None
 
 
