@@ -56,7 +56,8 @@ def test_alone_it_tells_what_there_is(run) -> None:
     alone = run()
     assert alone.code == 2
     assert alone.out == run("--help").out
-    assert run("--version").out == f"qpairs {qpairs.__version__}\n"
+    version = run("--version", "losses")
+    assert (version.code, version.out) == (0, f"qpairs {qpairs.__version__}\n")
 
 
 def test_every_field_of_the_config_is_an_option_of_train(run) -> None:

@@ -82,6 +82,7 @@ def _alone(
 ) -> None:
     if version:
         out.print(f"qpairs {__version__}", highlight=False)
-    elif context.invoked_subcommand is None:
+        raise typer.Exit
+    if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(2)
