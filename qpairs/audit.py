@@ -115,9 +115,11 @@ def audit(
         options: fields of `Config`, over those of `config`.
 
     Raises:
-        UserError: the data cannot be used, or has too few components.
+        UserError: the data cannot be used, or has too few components; the confidence is no probability.
     """
     need_cleanlab()
+    if not 0 <= confidence <= 1:
+        raise UserError(f"audit: confidence is {confidence:g}; it takes a probability, 0 to 1")
     config = config_from({**(to_dict(config) if config else {}), **options}, where="audit")
     pairs = pairs or load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
     need_both_labels(pairs, "audit")

@@ -565,9 +565,8 @@ def _tiny_modules(texts: Sequence[str], max_length: int) -> list[nn.Module]:
     )
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
-        save_file(
-            DistilBertModel(config).state_dict(), f"{folder}/model.safetensors"
-        )  # in every process, not the first
+        weights = DistilBertModel(config).state_dict()
+        save_file(weights, f"{folder}/model.safetensors")  # save_pretrained writes in the first process alone
         tokenizer.save_pretrained(folder)
         transformer = Transformer(folder)
     return [transformer, Pooling(transformer.get_embedding_dimension(), "mean")]

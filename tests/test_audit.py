@@ -68,6 +68,11 @@ def test_confident_learning_finds_the_labels_that_sure_models_deny_and_no_other(
     assert (all_of_them >= found).all()
 
 
+def test_a_confidence_that_is_no_probability_is_refused() -> None:
+    with pytest.raises(qpairs.UserError, match="confidence is 80; it takes a probability"):
+        audit(confidence=80)
+
+
 def test_unsure_models_dispute_nothing() -> None:
     random = np.random.default_rng(0)
     labels = (random.random(500) < 0.4).astype(np.int8)
