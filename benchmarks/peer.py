@@ -6,6 +6,7 @@ import tempfile
 import time
 
 import datasets
+import torch
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -33,6 +34,7 @@ def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer
     columns = {"sentence1": list(first), "sentence2": list(second), "label": train.labels.astype(int)}
     start = time.perf_counter()
     encoder = build_encoder(config.encoder, max_length=config.max_length)
+    bf16 = fast_bf16(encoder) if config.precision == "auto" else config.precision == "bf16"
     with tempfile.TemporaryDirectory() as folder:
         trainer = SentenceTransformerTrainer(
             model=encoder,
@@ -42,7 +44,8 @@ def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer
                 per_device_train_batch_size=config.batch_size,
                 learning_rate=FINE_TUNING_RATE,
                 warmup_steps=config.warmup,
-                bf16=fast_bf16(encoder) if config.precision == "auto" else config.precision == "bf16",
+                bf16=bf16,
+                use_cpu=bf16 and not torch.cuda.is_available(),
                 seed=config.seed,
                 save_strategy="no",
                 report_to="none",

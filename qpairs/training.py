@@ -552,7 +552,7 @@ def _fit(
             greater_is_better=True,
             restore_callback_states_from_checkpoint=True,
             label_names=["labels"],
-            use_cpu=world() > 1 and not torch.cuda.is_available(),
+            use_cpu=not torch.cuda.is_available() and (bf16 or world() > 1),
             ddp_find_unused_parameters=True,  # BERT has a pooler that takes no part
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
