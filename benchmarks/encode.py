@@ -50,9 +50,10 @@ from qpairs.config import Config
 from qpairs.encoders import build_encoder, load_encoder, token_ids
 from qpairs.evaluation import cross_fitted
 from qpairs.export import export_checkpoint
+from qpairs.loop import fast_bf16
 from qpairs.pairs import Pairs
 from qpairs.splits import question_components
-from qpairs.training import Parts, fast_bf16, judge, load_parts
+from qpairs.training import Parts, judge, load_parts
 
 PEER, PEER_BF16, HAND_MADE = "sentence-transformers", "sentence-transformers bf16", "hand-made ONNX int8"
 OURS = {"qpairs": "torch", "qpairs onnx": "onnx", "qpairs onnx-int8": "onnx-int8", "qpairs static": "static"}

@@ -17,7 +17,8 @@ from sentence_transformers.sentence_transformer.losses import OnlineContrastiveL
 import qpairs
 from qpairs.config import Config
 from qpairs.encoders import build_encoder
-from qpairs.training import FINE_TUNING_RATE, fast_bf16
+from qpairs.loop import trains_in_bf16
+from qpairs.training import FINE_TUNING_RATE
 
 
 def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer, float]:
@@ -34,7 +35,7 @@ def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer
     columns = {"sentence1": list(first), "sentence2": list(second), "label": train.labels.astype(int)}
     start = time.perf_counter()
     encoder = build_encoder(config.encoder, max_length=config.max_length)
-    bf16 = fast_bf16(encoder) if config.precision == "auto" else config.precision == "bf16"
+    bf16 = trains_in_bf16(encoder, config.precision)
     with tempfile.TemporaryDirectory() as folder:
         trainer = SentenceTransformerTrainer(
             model=encoder,

@@ -35,7 +35,8 @@ import qpairs
 from qpairs.commands.terminal import quiet
 from qpairs.config import Config
 from qpairs.encoders import build_encoder, token_ids
-from qpairs.training import Parts, fast_bf16, judge, load_parts
+from qpairs.loop import fast_bf16
+from qpairs.training import Parts, judge, load_parts
 
 NAMES = {"qpairs": "qpairs", "ST": "sentence-transformers"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

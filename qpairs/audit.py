@@ -19,9 +19,10 @@ from qpairs import metrics
 from qpairs.config import Config, config_from, to_dict
 from qpairs.evaluation import need_both_labels, predict
 from qpairs.faults import UserError
+from qpairs.loop import Progress
 from qpairs.pairs import Pairs, load_pairs
 from qpairs.splits import contradictions, question_components, split_pairs
-from qpairs.training import Parts, Progress, train
+from qpairs.training import Parts, train
 
 log = logging.getLogger(__name__)
 

@@ -232,7 +232,8 @@ class Batches:
             features: a list of encoder inputs, together the process's share of the n row questions; component: (n,)
             their guard; column_features and column_component: likewise of the m column questions, where other questions
             or another tower make the columns; left, right, labels: (k,) of the pairs, left among the rows and right
-            among the columns; positive, labelled, strangers (n, m) and places as in `relations.Knowledge`.
+            among the columns; positive, labelled, strangers (n, m) and places as in `relations.Knowledge`, and taught
+            (n, m) where a teacher was asked.
         """
         k, (anchors, negatives) = len(draw.pairs), draw.negatives.T
         lefts = np.concatenate([self.pairs.left[draw.pairs], anchors])
@@ -257,6 +258,13 @@ class Batches:
             "strangers": known.strangers,
             "places": (known.positive | known.labelled).nonzero(),
         }
+        if self.pairs.taught is not None:
+            taught = torch.full(known.positive.shape, torch.nan)
+            asked = torch.from_numpy(self.pairs.taught[draw.pairs])
+            taught[left[:k], right[:k]] = asked
+            if not self.sided:
+                taught[right[:k], left[:k]] = asked
+            item["taught"] = taught
         if self.sided or len(self.feeds) > 1:
             item["column_features"] = self._features(self.feeds[-1], columns[process :: self.processes], random)
             item["column_component"] = self.graph.guard[torch.from_numpy(columns)]

@@ -39,11 +39,12 @@ from qpairs.encoders import TAKE_VECTORS, build_encoder, encoder_note, tower_nam
 from qpairs.evaluation import cross_fitted, score_pairs
 from qpairs.faults import UserError
 from qpairs.folders import beside, only_one
+from qpairs.loop import Progress
 from qpairs.losses import LOSSES
 from qpairs.objectives import objective
 from qpairs.pairs import Pairs
 from qpairs.splits import question_components
-from qpairs.training import Parts, Progress, goal_of, load_parts, partial_of, train
+from qpairs.training import Parts, goal_of, load_parts, partial_of, train
 
 log = logging.getLogger(__name__)
 

@@ -59,6 +59,12 @@ class Config:
         "2*online_contrastive + logistic",
         "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
     )
+    teacher: str = _option(
+        "",
+        "A cross-encoder to learn from besides the labels: minilm or tiny trains one first; or its folder or Hub id.",
+    )
+    teacher_epochs: float = _option(1.0, "teacher: passes over the training pairs.")
+    neighbours: int = _option(2, "teacher: nearest questions that it judges each question beside, labelled or not.")
     score: str = _option("cosine", "What the verdict reads: cosine, or head, the classifier that pair_softmax trains.")
     miner: str = _option("everything", "Which pairs of a batch the loss sees: a miner, with parameters if need be.")
     sampler: str = _option(
@@ -97,6 +103,8 @@ class Config:
             "dropout": 0 <= self.dropout < 1,
             "word_dropout": 0 <= self.word_dropout < 1,
             "epochs": self.epochs > 0,
+            "teacher_epochs": self.teacher_epochs > 0,
+            "neighbours": self.neighbours >= 0,
             "budget_minutes": self.budget_minutes >= 0,
             "group_size": self.group_size >= 2,
             "mined": self.mined >= 1,

@@ -1,8 +1,9 @@
-"""Offline mining: the nearest questions of other components, searched for in the whole training set."""
+"""Offline mining: the nearest questions of other components, or without a label, in the whole training set."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from qpairs.pairs import Pairs
@@ -56,3 +57,33 @@ def nearest_negatives(
         found_rows.append(part[k])
         found.append(np.stack([anchor[k], allowed[best[k, place]]], axis=1))
     return np.concatenate(found_rows), np.concatenate(found)
+
+
+def unlabelled_neighbours(pairs: Pairs, same: Ints, embeddings: Floats, count: int) -> Ints:
+    """The nearest questions of each question that no label stands between.
+
+    Args:
+        pairs: the pair table.
+        same: (n_questions,) the same number for questions that are one, but for case, spaces and punctuation.
+        embeddings: (n_questions, d) unit embeddings.
+        count: neighbours that are looked for, the question itself left out.
+
+    Returns:
+        Pairs (k, 2) of question ids, the smaller first, none twice.
+    """
+    n = len(embeddings)
+    table, found = torch.from_numpy(embeddings), [np.empty(0, np.int64)]
+    count = min(count, n - 1)
+    step = max(1, BLOCK // max(1, n))
+    for start in range(0, n if count else 0, step):
+        sim = table[start : start + step] @ table.T  # (k, n)
+        own = torch.arange(len(sim))
+        sim[own, start + own] = -torch.inf
+        near = sim.topk(count, dim=1).indices.numpy()  # (k, count)
+        here = np.arange(start, start + len(near))[:, None]
+        found.append((np.minimum(here, near) * n + np.maximum(here, near)).ravel())
+    labelled = np.minimum(pairs.left, pairs.right) * n + np.maximum(pairs.left, pairs.right)
+    fresh = np.setdiff1d(np.concatenate(found), labelled)
+    ends = np.stack(np.divmod(fresh, n), axis=1) if n else np.empty((0, 2), np.int64)
+    different: Ints = ends[same[ends[:, 0]] != same[ends[:, 1]]]
+    return different

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,11 @@ class Objective:
 
     terms: tuple[Term, ...]
     miner: Miner | None = None
+
+    @property
+    def learns_from_a_teacher(self) -> bool:
+        """Whether a teacher's probabilities make a difference."""
+        return any(term.entry.soft for term in self.terms)
 
     @property
     def has_head(self) -> bool:
@@ -140,10 +145,12 @@ def _value(term: Term, batch: _Batch, miner: Miner | None, learned: nn.Module | 
 def _question_view(term: Term, batch: _Batch, miner: Miner | None, head: nn.Module | None) -> tuple[Tensor, Relation]:
     """What a loss over questions sees: similarities (r, m) or (pairs, 1), and their relation."""
     entry = term.entry
-    relation = batch.known.relation(entry.in_batch)
+    relation = batch.known.taught_relation(entry.in_batch) if entry.soft else batch.known.relation(entry.in_batch)
+    taught = relation.taught
     if miner:
         relation = miner(batch.sim("cosine" if entry.similarity == "head" else entry.similarity), relation)
-    places = None if miner or entry.in_batch else batch.known.places
+        relation = replace(relation, taught=taught if taught is None else rows_of(taught, relation))
+    places = None if miner or entry.in_batch or taught is not None else batch.known.places
     if entry.by_pair and (head is not None or _is_sparse(relation, places)):
         return _pairs_alone(batch, relation, places, head or SIMILARITIES[entry.similarity])
     if entry.by_row and miner and _is_sparse(relation):
@@ -184,10 +191,11 @@ def _pairs_alone(
         places = (relation.positive | relation.negative).nonzero()  # (pairs, 2)
     i, j = places.unbind(1)
     positive = relation.positive[i, j][:, None]
+    taught = relation.taught if relation.taught is None else relation.taught[i, j][:, None]
     row = i if relation.rows is None else relation.rows[i]
     first, second = batch.rows.index_select(0, row), batch.columns.index_select(0, j)  # (pairs, d) each
     sim = similarity(first[:, None], second[:, None])[:, :, 0]  # (pairs, 1)
-    return sim, Relation(positive, ~positive)
+    return sim, Relation(positive, ~positive, taught=taught)
 
 
 def _marked_alone(

@@ -57,6 +57,7 @@ class Pairs:
         right: (n_pairs,) index of each pair's second question.
         labels: (n_pairs,) 1 duplicate, 0 not, -1 where the source has no labels.
         skipped: reason -> number of rows that were left out.
+        taught: (n_pairs,) what a teacher thinks, the probability of being duplicates; None: nobody was asked.
     """
 
     questions: tuple[str, ...]
@@ -64,6 +65,7 @@ class Pairs:
     right: NDArray[np.int64]
     labels: NDArray[np.int8]
     skipped: Mapping[str, int] = field(default_factory=dict)
+    taught: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -82,7 +84,8 @@ class Pairs:
         """The pairs at `rows` (indices or a mask), over the questions that they name."""
         named, ends = np.unique(np.concatenate([self.left[rows], self.right[rows]]), return_inverse=True)
         left, right = np.split(ends.astype(np.int64), 2)
-        return Pairs(tuple(self.questions[i] for i in named), left, right, self.labels[rows])
+        taught = self.taught if self.taught is None else self.taught[rows]
+        return Pairs(tuple(self.questions[i] for i in named), left, right, self.labels[rows], taught=taught)
 
 
 def pairs_from_texts(

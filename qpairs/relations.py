@@ -22,11 +22,14 @@ class Relation:
         negative: (n, m) bool, known non-duplicates, and assumed ones where the objective assumes them.
         rows: (n,) int64, the row of `sim` that each row of the masks speaks of, where a miner has picked them; None
             where row i speaks of row i.
+        taught: (n, m), for losses that learn probabilities: that of being duplicates, of each pair in a mask; None
+            where the masks are all that is known.
     """
 
     positive: Tensor
     negative: Tensor
     rows: Tensor | None = None
+    taught: Tensor | None = None
 
 
 def rows_of(sim: Tensor, relation: Relation) -> Tensor:
@@ -75,16 +78,31 @@ class Knowledge:
         strangers: (n, m) bool, questions of different components, labelled or not: safe to assume negative.
         places: (k, 2) int64, row and column of each pair in `positive` or `labelled`; without it, a loss over labelled
             pairs searches the masks for them.
+        taught: (n, m), what a teacher thinks of a pair, the probability of being duplicates, NaN where it was not
+            asked; None where there is no teacher.
     """
 
     positive: Tensor
     labelled: Tensor
     strangers: Tensor
     places: Tensor | None = None
+    taught: Tensor | None = None
 
     def relation(self, in_batch: bool) -> Relation:
         """The masks for an objective that does, or does not, assume unlabelled pairs of strangers to be negatives."""
         return Relation(self.positive, self.labelled | self.strangers if in_batch else self.labelled)
+
+    def taught_relation(self, in_batch: bool) -> Relation:
+        """The same for an objective that learns from a teacher, too: what it was asked of stands as it answered."""
+        known = self.relation(in_batch)
+        if self.taught is None:
+            return known
+        asked, likely = ~self.taught.isnan(), self.taught >= 0.5  # (n, m)
+        return Relation(
+            positive=torch.where(asked, likely, known.positive),
+            negative=torch.where(asked, ~likely, known.negative),
+            taught=torch.where(asked, self.taught, known.positive.to(self.taught.dtype)),
+        )
 
 
 def look_up(graph: LabelGraph, rows: Tensor, columns: Tensor) -> Knowledge:

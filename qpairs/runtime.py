@@ -225,7 +225,7 @@ def _torch_tower(tower: SentenceTransformer) -> Tower:
     import torch
 
     from qpairs.encoders import embed, token_ids
-    from qpairs.training import fast_bf16
+    from qpairs.loop import fast_bf16
 
     lock = threading.Lock()  # the tokenizers of transformers change their own settings
     bf16 = fast_bf16(tower)

@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import shutil
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,9 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
 
@@ -34,10 +32,21 @@ from qpairs import metrics
 from qpairs.batches import Batches, Feed, graph_of, group_sampler, in_order, pair_sampler, triplet_sampler
 from qpairs.checkpoint import Checkpoint, Reference, check_output, load_checkpoint, save_checkpoint
 from qpairs.config import Config, config_from, read_toml, to_dict, to_toml
+from qpairs.dropout import set_dropout
 from qpairs.encoders import build_encoder, embed, features, token_ids, tower_names, towers, word_dropout
 from qpairs.evaluation import cross_fitted, need_both_labels, report, score_pairs, tfidf_scores
 from qpairs.faults import UserError
-from qpairs.folders import only_one
+from qpairs.folders import beside, folder_beside, only_one
+from qpairs.loop import (
+    Diverged,
+    Observer,
+    Progress,
+    linear_schedule,
+    only_item,
+    states,
+    trainer_arguments,
+    trains_in_bf16,
+)
 from qpairs.miners import miner
 from qpairs.mining import nearest_negatives
 from qpairs.objectives import Objective, objective
@@ -46,6 +55,16 @@ from qpairs.perturbations import generated
 from qpairs.processes import agree, first_alone, gather, meet, rank, start, world
 from qpairs.relations import Knowledge, PairHead, Score
 from qpairs.splits import fingerprint, leak, question_components, split_pairs
+from qpairs.teachers import (
+    Teacher,
+    check_teacher_output,
+    load_teacher,
+    save_teacher,
+    scores_on,
+    taught_pairs,
+    train_teacher,
+    trained_here,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +72,7 @@ LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
 FINE_TUNING_RATE = 5e-5  # for encoders that come trained
 VALIDATION_LIMIT = 4096  # pairs of validation that are looked at during training; the threshold is chosen on all
 HEAD_RATE = 1e-2  # of a head on pairs
-COMPLETE = "complete"  # marks a state folder whose every file is written
+TRAINED = "trained-teacher"  # in the folder of an unfinished run: a teacher that is whole
 
 
 @dataclass(frozen=True)
@@ -182,6 +201,7 @@ class PairModel(nn.Module):
         places: Tensor,
         column_features: list[dict[str, Tensor]] | None = None,
         column_component: Tensor | None = None,
+        taught: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The loss of a batch of n questions, and the score of its pairs.
 
@@ -198,6 +218,7 @@ class PairModel(nn.Module):
             column_features: inputs of the second tower in chunks, together its share of m questions; without it,
                 columns are rows.
             column_component: (m,) duplicate component of each of them.
+            taught: (n, m) as in `relations.Knowledge`.
 
         Raises:
             Diverged: the loss is not a finite number.
@@ -208,7 +229,7 @@ class PairModel(nn.Module):
         if column_features is not None and column_component is not None:
             columns = gather(self._embed(self.towers[1], column_features), m)  # (m, d)
             members = torch.cat([rows, columns]), torch.cat([component, column_component])
-        known = Knowledge(positive, labelled, strangers, places)
+        known = Knowledge(positive, labelled, strangers, places, taught)
         loss = self.objective(rows, columns, known, members, self.learned)
         if loss.device.type == "cpu" and not torch.isfinite(loss):  # a GPU would wait here: see _Observer.on_log
             raise Diverged
@@ -248,114 +269,6 @@ def _put_twins_in(module: nn.Module, state: dict[str, Tensor], prefix: str, *det
         state.setdefault(prefix + name, state[prefix + first])
 
 
-class Diverged(ArithmeticError):
-    """The loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is; numbers that are not known yet are None.
-
-    Attributes:
-        step, steps: optimiser steps done, and in all.
-        epoch: passes over the training pairs.
-        rate: training pairs per second since the start or the resumption.
-        loss: mean since the last report.
-        f1, average_precision: on validation, F1 at its best threshold.
-        collapsed: the validation similarities do not vary.
-    """
-
-    step: int
-    steps: int
-    epoch: float
-    rate: float
-    loss: float | None = None
-    f1: float | None = None
-    average_precision: float | None = None
-    collapsed: bool = False
-
-
-class _Observer(TrainerCallback):  # the Trainer's own seam: it calls every event on every callback
-    """Tells `on_progress` how far the run is, keeps the history, and marks states that are whole."""
-
-    def __init__(self, config: Config, steps_per_epoch: int, on_progress: Callable[[Progress], None] | None) -> None:
-        self.config, self.steps_per_epoch, self.on_progress = config, steps_per_epoch, on_progress
-        self.last = Progress(0, 0, 0.0, 0.0)
-        self.start: tuple[float, int] | None = None
-
-    def _tell(self, step: int, steps: int, **changes: Any) -> None:
-        start_time, start_step = self.start or (time.monotonic(), step)
-        rate = (step - start_step) * self.config.batch_size / max(1e-9, time.monotonic() - start_time)
-        self.last = dataclasses.replace(
-            self.last, step=step, steps=steps, epoch=step / self.steps_per_epoch, rate=rate, **changes
-        )
-        if self.on_progress:
-            self.on_progress(self.last)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.start = (time.monotonic(), state.global_step)
-        self._tell(state.global_step, state.max_steps)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        start, budget = self.start or (time.monotonic(), 0), self.config.budget_minutes * 60
-        late = budget > 0 and time.monotonic() - start[0] > budget
-        if late or state.global_step == state.max_steps:
-            control.should_evaluate = control.should_save = True
-            control.should_training_stop = control.should_training_stop or late
-        self._tell(state.global_step, state.max_steps)
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        logs = kwargs["logs"]
-        if "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                raise Diverged
-            self._tell(state.global_step, state.max_steps, loss=logs["loss"])
-        if "eval_f1" in logs:
-            collapsed = bool(logs["eval_collapsed"])
-            if collapsed:
-                log.warning(
-                    "step %d: the model has collapsed: it maps all questions to nearly one point, and similarities no "
-                    "longer vary; lower the learning rate, or choose another loss",
-                    state.global_step,
-                )
-            scores = {
-                "f1": logs["eval_f1"],
-                "average_precision": logs["eval_average_precision"],
-                "collapsed": collapsed,
-            }
-            self._tell(state.global_step, state.max_steps, **scores)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if rank() > 0:
-            return
-        here = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        _mark(here)
-        for other in states(Path(args.output_dir)):
-            if other != here and str(other) != str(state.best_model_checkpoint):
-                (other / COMPLETE).unlink()
-                shutil.rmtree(other)
-
-
-def _mark(state: Path) -> None:
-    (state / COMPLETE).touch()
-
-
-def states(folder: Path) -> list[Path]:
-    """The whole states of an interrupted run, the oldest first: those that were written to the end."""
-    found = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
-
-
-def fast_bf16(encoder: SentenceTransformer) -> bool:
-    """Whether this machine trains an encoder faster in bfloat16 than in float32; on a CPU, transformers alone do."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if not isinstance(encoder[0], Transformer):
-        return False
-    abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
-
-
 def default_output(config: Config) -> Path:
     """The first free folder runs/DATA-ENCODER, runs/DATA-ENCODER-2, ..."""
     name = "-".join(Path(part).stem for part in (config.data[0], config.encoder))
@@ -366,6 +279,11 @@ def default_output(config: Config) -> Path:
 def partial_of(output: Path) -> Path:
     """Where the states of an unfinished run lie, beside its output."""
     return output.with_name(f"{output.name}.partial")
+
+
+def teacher_of(output: Path) -> Path:
+    """Where the teacher that a run trains is kept, beside its output: the next run can be told to learn from it."""
+    return output.with_name(f"{output.name}-teacher")
 
 
 def train(
@@ -407,10 +325,13 @@ def train(
     goal = goal_of(config)
     _check_reporter(config.report_to)
     check_output(output, overwrite=overwrite)
+    if trained_here(config.teacher):
+        check_teacher_output(teacher_of(output), overwrite=overwrite or resume)
     if partial.exists() and not (resume or overwrite):
         raise UserError(
             f"{partial}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite"
         )
+    found = load_teacher(config.teacher) if config.teacher and not trained_here(config.teacher) else None
     parts = parts or load_parts(config)
     fresh_encoder = build_encoder(
         config.encoder,
@@ -432,12 +353,17 @@ def train(
                 f"{partial}: the data has changed since the run was interrupted; start anew with --overwrite"
             )
         try:
+            if config.teacher:
+                parts = _with_teacher(config, parts, found, fresh_encoder, partial, on_progress)
             encoder, head, history, diverged = _fit(config, parts, fresh_encoder, goal, partial, on_progress)
         except KeyboardInterrupt:
             log.warning("interrupted; go on with: qpairs train --resume --output %s", output)
             raise
         if rank() == 0:
             judged = judge(encoder, config, parts, history, head)
+            if trained_here(config.teacher):
+                with folder_beside(teacher_of(output)) as fresh:
+                    shutil.copytree(partial / TRAINED, fresh, dirs_exist_ok=True)
             save_checkpoint(judged, output, overwrite=overwrite)
             shutil.rmtree(partial, ignore_errors=True)
         meet()
@@ -459,11 +385,66 @@ def goal_of(config: Config) -> Objective:
         raise UserError(f"score: head needs the loss pair_softmax, which {config.loss!r} does not have")
     if config.budget_minutes and world() > 1:
         raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
+    if config.teacher and not goal.learns_from_a_teacher:
+        raise UserError(f"teacher: no part of the loss {config.loss!r} learns from it; add logistic or pair_softmax")
+    if config.teacher and config.sampler == "groups":
+        raise UserError("teacher: judges pairs, and the sampler groups draws none; use pairs or triplets")
+    if trained_here(config.teacher) and world() > 1:
+        raise UserError("teacher: is trained by one process; train it there, then name its folder")
     if not config.symmetric and config.sampler == "groups":
         raise UserError("sampler: groups meet regardless of side; use pairs or triplets with --no-symmetric")
     if not config.symmetric and config.augment:
         raise UserError("augment: puts a question beside its changed self, which --no-symmetric does not allow")
     return goal
+
+
+def _with_teacher(
+    config: Config,
+    parts: Parts,
+    found: Teacher | None,
+    fresh_encoder: SentenceTransformer,
+    partial: Path,
+    on_progress: Callable[[Progress], None] | None,
+) -> Parts:
+    """The parts, the training pairs with what the teacher thinks of them and of the nearest questions besides.
+
+    Teacher and answers are kept, so that a run that is resumed asks nothing twice.
+    """
+    answers, about, states_folder = partial / "taught.safetensors", partial / "teacher.json", partial / "teacher"
+    with first_alone():
+        if not about.exists():
+            fingerprint = parts.split["fingerprint"]
+            if found:
+                teacher = found
+            elif (partial / TRAINED).exists():
+                teacher = load_teacher(str(partial / TRAINED))
+            else:
+                teacher = train_teacher(config, parts.train, fingerprint, states_folder, on_progress)
+                save_teacher(teacher, partial / TRAINED)
+                shutil.rmtree(states_folder)
+            if teacher.fingerprint != fingerprint:
+                log.warning(
+                    "teacher: %s was not trained on this split; it may know the answers to validation and test pairs",
+                    config.teacher,
+                )
+            searcher = fresh_encoder
+            if teacher.encoder not in ("", config.encoder):
+                searcher = build_encoder(teacher.encoder, texts=parts.train.questions, seed=config.seed)
+            taught = taught_pairs(teacher, towers(searcher)[0], parts.train, config.neighbours, on_progress)
+            arrays = {name: getattr(taught, name) for name in ("left", "right", "labels", "taught")}
+            with beside(answers) as fresh:
+                save_arrays(arrays, fresh)
+            told = {
+                "same_split": teacher.fingerprint == fingerprint,
+                "neighbours": len(taught) - len(parts.train),
+                **scores_on(teacher.model, parts.validation),
+            }
+            with beside(about) as fresh:
+                fresh.write_text(json.dumps(told), encoding="utf-8")
+    kept = load_arrays(answers)
+    train = Pairs(parts.train.questions, kept["left"], kept["right"], kept["labels"], taught=kept["taught"])
+    split = {**parts.split, "teacher": json.loads(about.read_text("utf-8"))}
+    return dataclasses.replace(parts, train=train, split=split)
 
 
 def _check_reporter(name: str) -> None:
@@ -517,7 +498,7 @@ def _fit(
     steps_per_epoch = training.steps
     training.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     every = math.ceil(steps_per_epoch / config.evaluations)
-    observer = _Observer(config, steps_per_epoch, on_progress if rank() == 0 else None)
+    observer = Observer(config, steps_per_epoch, on_progress if rank() == 0 else None)
     callbacks: list[TrainerCallback] = [observer]
     if config.report_to == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
@@ -526,47 +507,31 @@ def _fit(
         callbacks.append(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
     if config.patience:
         callbacks.append(EarlyStoppingCallback(config.patience))
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and fast_bf16(encoder))
-    for module in encoder.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = config.dropout
+    set_dropout(encoder, config.dropout)
     optimizer = _optimizer(model, config)
     trainer = Trainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(partial),
-            per_device_train_batch_size=1,
-            per_device_eval_batch_size=1,
-            train_sampling_strategy="sequential",
-            max_steps=training.steps,
-            max_grad_norm=config.clip,
-            bf16=bf16,
+        args=trainer_arguments(
+            config,
+            encoder,
+            partial,
+            training.steps,
+            every,
             eval_strategy="steps",
             eval_steps=every,
-            save_strategy="steps",
-            save_steps=every,
-            logging_steps=max(1, every // 20),
-            logging_nan_inf_filter=False,
             load_best_model_at_end=True,
             metric_for_best_model="average_precision",
             greater_is_better=True,
             restore_callback_states_from_checkpoint=True,
-            label_names=["labels"],
-            use_cpu=not torch.cuda.is_available() and (bf16 or world() > 1),
-            ddp_find_unused_parameters=True,  # BERT has a pooler that takes no part
-            remove_unused_columns=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
             dataloader_num_workers=_workers(config),
-            disable_tqdm=True,
             report_to="none" if config.report_to == "tensorboard" else config.report_to,
-            seed=config.seed,
         ),
-        data_collator=_only_item,
+        data_collator=only_item,
         train_dataset=training,
         eval_dataset=validation,
         compute_metrics=_validation_scores,
         callbacks=callbacks,
-        optimizers=(optimizer, _schedule(optimizer, config, training.steps)),
+        optimizers=(optimizer, linear_schedule(optimizer, training.steps, config.warmup, config.budget_minutes)),
     )
     trainer.remove_callback(PrinterCallback)
     diverged = ""
@@ -605,17 +570,6 @@ def _optimizer(model: PairModel, config: Config) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, fused=True)
 
 
-def _schedule(optimizer: torch.optim.Optimizer, config: Config, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """A linear rise, then a linear fall to 0: over the steps, or over the budget if that ends earlier."""
-    warmup, budget, start = max(config.warmup, 1 / steps), config.budget_minutes * 60, time.monotonic()
-
-    def factor(step: int) -> float:
-        done = max(step / steps, (time.monotonic() - start) / budget if budget else 0.0)
-        return max(0.0, min(done / warmup, (1 - done) / max(1e-9, 1 - warmup)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
 def _feeds(encoder: SentenceTransformer, pairs: Pairs, hidden: float = 0.0) -> list[Feed]:
     """What each tower reads of the questions; `hidden` is the share of tokens that are hidden from it."""
     return [
@@ -638,7 +592,7 @@ def _in_order(encoder: SentenceTransformer, pairs: Pairs, config: Config) -> Bat
     """All pairs once, for evaluation."""
     feeds = _feeds(encoder, pairs)
     sampler = in_order(_longer(feeds, pairs), config.batch_size)
-    return Batches(pairs, feeds, sampler, sided=not config.symmetric, chunk=_chunk(config), processes=world())
+    return Batches(pairs, feeds, sampler, sided=not config.symmetric, chunk=_chunk(config, encoder), processes=world())
 
 
 def _training_batches(encoder: SentenceTransformer, pairs: Pairs, config: Config, partial: Path) -> Batches:
@@ -650,13 +604,15 @@ def _training_batches(encoder: SentenceTransformer, pairs: Pairs, config: Config
         sampler = group_sampler(graph_of(pairs), questions, min(config.group_size, questions), config.seed)
     elif config.sampler == "triplets":
         sampler = triplet_sampler(sampler, functools.partial(_mine, encoder, feeds, pairs, config, partial))
-    sided, chunk = not config.symmetric, _chunk(config)
+    sided, chunk = not config.symmetric, _chunk(config, encoder)
     return Batches(pairs, feeds, sampler, sided=sided, chunk=chunk, seed=config.seed, processes=world())
 
 
-def _chunk(config: Config) -> int:
-    """Questions that are padded together: a GPU wants one large call, a CPU little padding."""
-    return config.gradient_cache or (2**20 if torch.cuda.is_available() else 32)
+def _chunk(config: Config, encoder: SentenceTransformer) -> int:
+    """Questions that are padded together: a GPU wants one large call, a CPU little padding, but in bf16 large calls."""
+    if config.gradient_cache or torch.cuda.is_available():
+        return config.gradient_cache or 2**20
+    return 128 if trains_in_bf16(encoder, config.precision) else 32
 
 
 def _workers(config: Config) -> int:
@@ -688,11 +644,6 @@ def _mine(
             log.info("epoch %d: %d negatives mined for %d pairs", epoch, len(negatives[0]), len(pairs))
     mined = load_arrays(kept)
     return mined["rows"], mined["negatives"]
-
-
-def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
-    (item,) = items
-    return item
 
 
 def _validation_scores(prediction: EvalPrediction) -> dict[str, float]:

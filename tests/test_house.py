@@ -13,7 +13,8 @@ PACKAGE = Path(qpairs.__file__).parent
 ORDER = [
     "faults", "folders", "plots", "charts", "expressions", "config", "pairs", "questions", "splits", "perturbations",
     "encoders", "relations", "processes", "prototypes", "miners", "losses", "objectives", "batches", "mining",
-    "metrics", "checkpoint", "evaluation", "robustness", "errors", "publishing", "training", "report", "audit",
+    "metrics", "checkpoint", "evaluation", "robustness", "errors", "publishing",
+    "dropout", "loop", "teachers", "training", "report", "audit",
     "comparison", "runtime", "export", "engines", "shards", "index", "retrieval", "labelling",
     "jobs", "microbatches", "journal", "guard", "service", "commands",
 ]  # fmt: skip

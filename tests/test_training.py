@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 import qpairs
 from qpairs.config import Config
-from qpairs.training import COMPLETE, PairModel, load_parts, partial_of, states
+from qpairs.loop import COMPLETE, states
+from qpairs.training import PairModel, load_parts, partial_of
 
 CLI = Path(__file__).parent.parent / "cli.py"
 FAST = {
@@ -100,16 +101,16 @@ def test_a_process_without_qpairs_loads_it_and_gets_the_same_vectors(trained: Pa
 KILLED_RUN = """
 import os, signal, sys
 import qpairs
-from qpairs import training
+from qpairs import loop, training
 at, options = {at!r}, {options!r}
-save = training._mark
+save = loop.mark
 saved = []
 def killed_while_saving(state):
     saved.append(state)
     if at == "saving" and len(saved) == int(options["kill_step"]):
         os.kill(os.getpid(), signal.SIGKILL)
     save(state)
-training._mark = killed_while_saving
+loop.mark = killed_while_saving
 def on_progress(now):
     if at == "step" and now.step == int(options["kill_step"]):
         os.kill(os.getpid(), signal.SIGKILL)

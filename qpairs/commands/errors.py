@@ -36,7 +36,7 @@ from qpairs.faults import UserError
 
 if TYPE_CHECKING:
     from qpairs.errors import Analysis, ErrorSlice, Mistake, Word
-    from qpairs.training import Progress
+    from qpairs.loop import Progress
 
 SHOWN = 12  # slices in the table
 ILLUSTRATED = 3  # slices with examples

@@ -101,11 +101,13 @@ def _progress_bar() -> Iterator[Callable[[Any], None]]:
             loss = f"loss {now.loss:.3f}  " if now.loss is not None else ""
             f1 = f"F1 {now.f1:.3f}  AP {now.average_precision:.3f}  " if now.f1 is not None else ""
             state = f"{loss}{f1}{now.rate:,.0f} pairs/s"
-            bar.update(task, description=f"epoch {now.epoch:.2f}", total=now.steps, completed=now.step, state=state)
+            names = {"judging": "teacher judges", "teacher": f"teacher, epoch {now.epoch:.2f}"}
+            name = names.get(now.phase, f"epoch {now.epoch:.2f}")
+            bar.update(task, description=name, total=now.steps, completed=now.step, state=state)
             if now.average_precision is not None and (not evaluated or evaluated[-1] != now.average_precision):
                 evaluated.append(now.average_precision)
                 err.print(f"step {now.step:>6} of {now.steps}  {loss}validation {f1}", highlight=False)
-            if now.step == now.steps:
+            if now.step == now.steps and now.phase == "encoder":
                 bar.update(task, description="judging")
 
         yield on_progress
@@ -122,6 +124,13 @@ def _print_split(split: Mapping[str, Any]) -> None:
     out.print(table)
     if split["dropped"]:
         out.print(f"{split['dropped']:,} pairs that cross parts are left out.")
+    if split.get("teacher"):
+        told = split["teacher"]
+        out.print(
+            f"teacher: F1 {told['f1']:.3f}, average precision {told['average_precision']:.3f} on validation; "
+            f"judged {told['neighbours']:,} unlabelled pairs",
+            highlight=False,
+        )
     if split.get("generated"):
         counts = ", ".join(f"{n:,} {kind}" for kind, n in split["generated"].items())
         out.print(f"generated from training questions: {counts}", highlight=False)

@@ -40,6 +40,7 @@ class Entry:
             a column (pairs, 1), give the same as the whole matrix.
         by_row: whether it does not matter in which column of its row a pair stands, so that the columns that a row
             marks, side by side (n, k), give the same as all of them.
+        soft: whether it learns from a teacher's probabilities, too.
         positives_only: whether it reads the duplicates alone, so that the others do not matter.
         monotone: whether it never rises when a duplicate comes closer or another question goes farther.
         prototypes: whether the columns are learned prototypes, one for each duplicate component.
@@ -54,6 +55,7 @@ class Entry:
     needs_both: bool = False
     by_pair: bool = False
     by_row: bool = False
+    soft: bool = False
     positives_only: bool = False
     monotone: bool = True
     prototypes: bool = False
@@ -91,6 +93,7 @@ LOSSES: dict[str, Entry] = {
         "Zhai et al. 2023",
         "cross-entropy of the verdict sigmoid(scale (sim - threshold))",
         by_pair=True,
+        soft=True,
     ),
     "pair_softmax": Entry(
         pair_softmax,
@@ -98,6 +101,7 @@ LOSSES: dict[str, Entry] = {
         "Reimers & Gurevych 2019",
         "cross-entropy of a classification head on u, v, |u - v|, u * v",
         by_pair=True,
+        soft=True,
     ),
     "ranking": Entry(
         ranking,

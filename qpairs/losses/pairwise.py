@@ -97,7 +97,8 @@ def logistic(sim: Tensor, relation: Relation, scale: float = 20.0, threshold: fl
     """Cross-entropy of a logistic verdict on each pair: the sigmoid loss with a fixed temperature and bias.
 
     softplus(-z (scale (sim - threshold))) with z = 1 for duplicates and -1 for the others, mean over the pairs of the
-    relation. Zhai et al. 2023 (SigLIP), section 3.2, over labelled pairs.
+    relation. Zhai et al. 2023 (SigLIP), section 3.2, over labelled pairs. Learns a teacher's probabilities, too, as
+    `pair_softmax` does.
 
     Args:
         sim: (n, m) cosine similarity.
@@ -113,13 +114,15 @@ def pair_softmax(sim: Tensor, relation: Relation) -> Tensor:
 
     softplus(-z sim) with z = 1 for duplicates and -1 for the others, mean over the pairs of the relation: that of a
     softmax over two classes whose logits differ by sim. Reimers & Gurevych 2019, section 3 (the head: Conneau et al.
-    2017).
+    2017). Where the relation has a teacher's probability p, p softplus(-sim) + (1 - p) softplus(sim) (Hinton et al.
+    2015, section 2).
 
     Args:
         sim: (n, m) logit of the head, the log odds of a duplicate.
         relation: masks (n, m).
     """
-    cost = functional.softplus(torch.where(relation.positive, -sim, sim))  # (n, m)
+    target = relation.positive.to(sim.dtype) if relation.taught is None else relation.taught  # (n, m)
+    cost = functional.binary_cross_entropy_with_logits(sim, target, reduction="none")  # (n, m)
     return masked_mean(cost, relation.positive | relation.negative)
 
 

@@ -1,0 +1,250 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import refused
+from safetensors.torch import load_file
+from torch.nn import functional
+
+import qpairs
+from qpairs.batches import Batches, Draw, Feed
+from qpairs.encoders import build_encoder, features, token_ids
+from qpairs.losses import LOSSES
+from qpairs.objectives import objective
+from qpairs.pairs import pairs_from_texts
+from qpairs.relations import Knowledge
+from qpairs.teachers import Teacher, judge_pairs, load_teacher, new_teacher, save_teacher, scores_on, taught_pairs
+from qpairs.training import partial_of, teacher_of
+
+FAST: dict[str, Any] = {
+    "encoder": "tiny",
+    "teacher": "tiny",
+    "neighbours": 1,
+    "batch_size": 32,
+    "epochs": 0.5,
+    "max_length": 24,
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "x"
+    qpairs.train(data=str(pairs_csv), output=str(output), seed=3, **FAST)
+    return output
+
+
+def test_the_checkpoint_tells_of_its_teacher(trained: Path) -> None:
+    told = qpairs.load_checkpoint(trained).split["teacher"]
+    assert told["same_split"]
+    assert told["neighbours"] > 100
+    assert 0 <= told["f1"] <= 1
+    assert 0 < told["average_precision"] <= 1
+    assert not partial_of(trained).exists()
+
+
+def test_a_process_without_qpairs_loads_the_teacher(trained: Path) -> None:
+    pair = ("How do I reset my password?", "I forgot my password")
+    script = (
+        "import sys, json; sys.modules['qpairs'] = None\n"
+        "from sentence_transformers import CrossEncoder\n"
+        f"model = CrossEncoder({str(teacher_of(trained))!r}, device='cpu')\n"
+        f"print(json.dumps(model.predict([{pair!r}, {pair[::-1]!r}]).tolist()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    theirs = np.array(json.loads(done.stdout.splitlines()[-1]))  # after the sigmoid
+    logit = np.log(theirs / (1 - theirs)).mean()
+    ours = judge_pairs(load_teacher(str(teacher_of(trained))).model, pairs_from_texts([pair[0]], [pair[1]], [-1]))
+    assert ours == pytest.approx(1 / (1 + np.exp(-logit)), abs=5e-3)  # here perhaps in bfloat16
+
+
+def test_a_teacher_that_is_there_is_learnt_from_again(trained: Path, pairs_csv: Path, tmp_path: Path) -> None:
+    options = {**FAST, "encoder": "static", "teacher": str(teacher_of(trained))}
+    model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **options)
+    assert model.split["teacher"]["same_split"]
+    assert not teacher_of(tmp_path / "y").exists()
+    other = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "z"), seed=4, **options)
+    assert not other.split["teacher"]["same_split"]
+
+
+def test_of_another_split_there_is_a_warning(
+    trained: Path, pairs_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {**FAST, "encoder": "static", "teacher": str(teacher_of(trained)), "neighbours": 0}
+    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=5, **options)
+    assert "not trained on this split" in caplog.text
+
+
+def test_a_teacher_learns_its_pairs(pairs_csv: Path, tmp_path: Path) -> None:
+    """By heart, so that it is seen that labels, orders and pairs belong together."""
+    rows = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(48))
+    from qpairs.config import Config
+    from qpairs.teachers import train_teacher
+
+    config = Config(teacher="tiny", teacher_epochs=60.0, batch_size=16, dropout=0.0, precision="fp32", warmup=0.2)
+    teacher = train_teacher(config, rows, "f", tmp_path / "states")
+    assert scores_on(teacher.model, rows)["average_precision"] > 0.95
+    assert judge_pairs(teacher.model, rows)[rows.labels == 1].mean() > 0.7
+
+
+KILLED = """
+import os, signal
+import qpairs
+from qpairs import loop, training
+at = {at!r}
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+def on_progress(now):
+    if (now.phase, now.step) == at:
+        die()
+if at == "saving the answers":
+    training.save_arrays = die
+if at == "final":
+    training.save_checkpoint = die
+qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, **{options!r})
+"""
+
+
+@pytest.mark.parametrize("at", [("teacher", 9), ("encoder", 9), "saving the answers", "final"])
+def test_killed_and_resumed_it_ends_with_the_same_weights(
+    at: Any, trained: Path, pairs_csv: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    script = KILLED.format(at=at, data=str(pairs_csv), output=str(output), options=FAST)
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not output.exists()
+    qpairs.train(output=str(output), resume=True)
+    for one, other in ((trained, output), (teacher_of(trained), teacher_of(output))):
+        a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_neighbours_get_the_teachers_word_and_labelled_pairs_the_mean(trained: Path, pairs_csv: Path) -> None:
+    train = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(80))
+    teacher, searcher = load_teacher(str(teacher_of(trained))), build_encoder("tiny", texts=train.questions)
+    taught = taught_pairs(teacher, searcher, train, 2)
+    assert taught.taught is not None
+    thinks, n = judge_pairs(teacher.model, taught), len(train)
+    np.testing.assert_array_equal(taught.labels[:n], train.labels)
+    assert set(taught.labels[n:].tolist()) == {-1}
+    np.testing.assert_allclose(taught.taught[n:], thinks[n:], atol=1e-6)
+    np.testing.assert_allclose(taught.taught[:n], (train.labels + thinks[:n]) / 2, atol=1e-6)
+    none = taught_pairs(teacher, searcher, train, 0)
+    assert len(none) == n
+
+
+def test_judging_does_not_depend_on_the_order_of_a_pair(trained: Path) -> None:
+    model = load_teacher(str(teacher_of(trained))).model
+    texts = ["How do I pay?", "where is my parcel, and when does it come?", "???"]
+    there, back = (
+        judge_pairs(model, pairs_from_texts(a, b, [-1] * 3)) for a, b in ((texts, texts[::-1]), (texts[::-1], texts))
+    )
+    np.testing.assert_allclose(there, back, atol=1e-6)
+
+
+def test_a_batch_says_what_the_teacher_thinks_and_unlabelled_pairs_stay_unknown() -> None:
+    pairs = pairs_from_texts(["a b", "c d", "e f"], ["c d", "e f", "g h"], [1, 0, -1])
+    pairs = type(pairs)(
+        pairs.questions, pairs.left, pairs.right, pairs.labels, taught=np.array([0.9, 0.2, 0.7], np.float32)
+    )
+    encoder = build_encoder("tiny", texts=pairs.questions * 2)
+    feed = Feed(token_ids(encoder, pairs.questions), lambda ids: features(encoder, ids))
+    batches = Batches(pairs, [feed], lambda epoch: [Draw(np.array([0, 2]))])
+    item = batches[0]
+    taught, (left, right) = item["taught"], (item["left"], item["right"])
+    assert taught[left, right].tolist() == pytest.approx([0.9, 0.7])
+    assert taught[right, left].tolist() == pytest.approx([0.9, 0.7])
+    assert int((~taught.isnan()).sum()) == 4
+    assert not item["positive"][left[1], right[1]]
+    assert not item["labelled"][left[1], right[1]]
+    untaught = pairs_from_texts(["a b"], ["c d"], [1])
+    assert "taught" not in Batches(untaught, [feed], lambda epoch: [Draw(np.array([0]))])[0]
+
+
+def knowledge() -> tuple[torch.Tensor, Knowledge]:
+    torch.manual_seed(0)
+    rows = functional.normalize(torch.randn(6, 8), dim=1)
+    off = ~torch.eye(6, dtype=torch.bool)
+    positive = torch.zeros(6, 6, dtype=torch.bool)
+    positive[0, 1] = positive[1, 0] = True
+    labelled = torch.zeros_like(positive)
+    labelled[0, 2] = labelled[2, 0] = True
+    taught = torch.full((6, 6), torch.nan)
+    for i, j, p in ((0, 1, 0.8), (3, 4, 0.6), (4, 5, 0.1)):
+        taught[i, j] = taught[j, i] = p
+    return rows, Knowledge(positive, labelled, off & ~positive, taught=taught)
+
+
+@pytest.mark.parametrize("dense", [1, 1000])
+@pytest.mark.parametrize("miner", [None, "everything"])
+def test_the_logistic_loss_learns_probabilities(dense: int, miner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from qpairs import miners, objectives
+
+    monkeypatch.setattr(objectives, "DENSE", dense)  # pairs one by one, or the whole matrix
+    rows, known = knowledge()
+    goal = objective("logistic(scale=10, threshold=0.5)")
+    goal = replace(goal, miner=miner and miners.miner(miner))
+    sim = 10 * (rows @ rows.T - 0.5)
+    wanted = {(0, 1): 0.8, (3, 4): 0.6, (4, 5): 0.1, (0, 2): 0.0}
+    naive = [
+        -(p * functional.logsigmoid(sim[i, j]) + (1 - p) * functional.logsigmoid(-sim[i, j]))
+        for (i, j), p in wanted.items()
+    ]
+    torch.testing.assert_close(goal(rows, rows, known), torch.stack(naive).mean())
+
+
+@pytest.mark.parametrize("name", [name for name, entry in LOSSES.items() if not entry.soft and not entry.prototypes])
+def test_no_other_loss_hears_the_teacher(name: str) -> None:
+    from dataclasses import replace
+
+    rows, known = knowledge()
+    goal = objective(name)
+    torch.testing.assert_close(goal(rows, rows, known), goal(rows, rows, replace(known, taught=None)))
+
+
+def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_path: Path) -> None:
+    def told(*options: str) -> Any:
+        return run("train", "--data", pairs_csv, "--encoder", "static", "--output", "x", *options)
+
+    refused(told("--teacher", "lstm"), "lstm is no transformer", "minilm")
+    refused(told("--teacher", "minilmm"), "minilmm", "minilm")
+    refused(told("--teacher", "tiny", "--loss", "contrastive"), "no part of the loss", "logistic")
+    refused(told("--teacher", "tiny", "--sampler", "groups"), "groups")
+    refused(told("--teacher", "tiny", "--neighbours", "-1"), "neighbours")
+    refused(told("--teacher", str(trained)), "is a checkpoint", "-teacher")
+    (tmp_path / "x-teacher").mkdir()
+    refused(told("--teacher", "tiny"), "x-teacher", "--teacher")
+    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "x.partial").exists()
+
+
+def test_a_cross_encoder_of_three_classes_is_refused(tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    model = new_teacher("tiny", texts=["a b c d"] * 3, max_length=8, seed=0)
+    wide = Dense(model[-1].in_features, 3, activation_function=torch.nn.Identity(), module_output_name="scores")
+    three = CrossEncoder(modules=[model[0], model[1], wide], num_labels=3)
+    three.save_pretrained(str(tmp_path / "three"))
+    with pytest.raises(qpairs.UserError, match="gives 3 numbers"):
+        load_teacher(str(tmp_path / "three"))
+
+
+def test_a_saved_teacher_is_the_same(tmp_path: Path) -> None:
+    model = new_teacher("tiny", texts=["a b c d"] * 3, max_length=8, seed=0)
+    save_teacher(Teacher(model, "tiny", "abc"), tmp_path / "t")
+    loaded = load_teacher(str(tmp_path / "t"))
+    assert (loaded.encoder, loaded.fingerprint) == ("tiny", "abc")
+    pairs = pairs_from_texts(["a b"], ["c d"], [-1])
+    np.testing.assert_array_equal(judge_pairs(model, pairs), judge_pairs(loaded.model, pairs))
+    assert {p.suffix for p in (tmp_path / "t").rglob("*") if p.is_file()} <= {".safetensors", ".json", ".txt"}
