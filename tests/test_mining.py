@@ -58,3 +58,25 @@ def test_without_duplicates_or_candidates_nothing_is_mined():
     at, negatives = nearest_negatives(pairs, np.arange(4), *[np.eye(4, dtype=np.float32)] * 2)
     assert at.shape == (0,)
     assert negatives.shape == (0, 2)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 20), st.integers(1, 200))
+def test_neighbours_agree_with_naive_loops(seed, count, block):
+    pairs, _, table, _ = drawn(seed)
+    n = len(pairs.questions)
+    same = np.random.default_rng(seed).integers(0, n, n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mining, "BLOCK", block)
+        found = mining.unlabelled_neighbours(pairs, same, table, count)
+    expected = set()
+    for q in range(n):
+        others = sorted((o for o in range(n) if o != q), key=lambda o: -(table[q] @ table[o]))
+        expected |= {(min(q, o), max(q, o)) for o in others[:count]}
+    expected -= {(min(a, b), max(a, b)) for a, b in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)}
+    assert sorted(map(tuple, found.tolist())) == sorted((a, b) for a, b in expected if same[a] != same[b])
+
+
+def test_one_question_has_no_neighbour():
+    pairs = pairs_from_texts(["a"], ["a"], [1])
+    assert mining.unlabelled_neighbours(pairs, np.zeros(1, np.int64), np.ones((1, 3), np.float32), 5).shape == (0, 2)

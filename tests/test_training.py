@@ -62,6 +62,27 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
     assert not same_weights(trained, tmp_path / "other")
 
 
+@pytest.mark.parametrize("gradient_cache", [0, 32])
+def test_bf16_trains_where_no_gpu_is_and_repeats_itself(gradient_cache: int, pairs_csv: Path, tmp_path: Path) -> None:
+    options = {**FAST, "precision": "bf16", "gradient_cache": gradient_cache, "epochs": 0.5}
+    for name in ("one", "two"):
+        qpairs.train(data=str(pairs_csv), output=str(tmp_path / name), seed=3, **options)
+    assert same_weights(tmp_path / "one", tmp_path / "two")
+    assert {w.dtype for w in weights(tmp_path / "one").values()} == {torch.float32}
+
+
+def test_auto_takes_bf16_where_the_cpu_is_fast_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qpairs.encoders import build_encoder
+    from qpairs.loop import fast_bf16
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    tiny, static = build_encoder("tiny", texts=["a b", "a b"]), build_encoder("static", texts=["a b", "a b"])
+    for abilities, fast in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=abilities: found)
+        assert fast_bf16(tiny) is fast
+        assert not fast_bf16(static)
+
+
 def test_nothing_of_the_unfinished_run_is_left(trained: Path) -> None:
     assert not partial_of(trained).exists()
     assert [p.name for p in trained.parent.iterdir()] == [trained.name]
