@@ -64,7 +64,7 @@ class Config:
         "A cross-encoder to learn from besides the labels: minilm or tiny trains one first; or its folder or Hub id.",
     )
     teacher_epochs: float = _option(1.0, "teacher: passes over the training pairs.")
-    neighbours: int = _option(2, "teacher: nearest questions that it judges each question beside, labelled or not.")
+    neighbours: int = _option(1, "teacher: nearest questions that it judges each question beside, labelled or not.")
     score: str = _option("cosine", "What the verdict reads: cosine, or head, the classifier that pair_softmax trains.")
     miner: str = _option("everything", "Which pairs of a batch the loss sees: a miner, with parameters if need be.")
     sampler: str = _option(

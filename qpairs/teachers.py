@@ -239,22 +239,26 @@ def scores_on(model: CrossEncoder, validation: Pairs) -> dict[str, float]:
 
 
 def judge_pairs(
-    model: CrossEncoder, pairs: Pairs, on_progress: Callable[[Progress], None] | None = None
+    model: CrossEncoder,
+    pairs: Pairs,
+    on_progress: Callable[[Progress], None] | None = None,
+    both_orders: bool = True,
 ) -> NDArray[np.float32]:
-    """The probability (n_pairs,) that each pair is of duplicates, the mean logit of both orders taken.
+    """The probability (n_pairs,) that each pair is of duplicates.
 
     Args:
         model: a cross-encoder that gives one logit.
         pairs: labelled or not.
         on_progress: called now and then.
+        both_orders: take the mean logit of both orders of a pair; or, in half the time, that of the given one.
     """
     start, logits = time.monotonic(), [np.empty(0, np.float32)]
     with torch.autocast(model.device.type, torch.bfloat16, enabled=fast_bf16(model)):
         for first in range(0, len(pairs), JUDGED * 64):
             texts = [pairs.texts(row) for row in range(first, min(first + JUDGED * 64, len(pairs)))]
-            both = [*texts, *(pair[::-1] for pair in texts)]
-            scores = model.predict(both, batch_size=JUDGED, activation_fn=nn.Identity(), show_progress_bar=False)
-            logits.append(scores.reshape(2, -1).mean(axis=0))
+            asked = [*texts, *(pair[::-1] for pair in texts)] if both_orders else texts
+            scores = model.predict(asked, batch_size=JUDGED, activation_fn=nn.Identity(), show_progress_bar=False)
+            logits.append(scores.reshape(-1, len(texts)).mean(axis=0))
             done = first + len(texts)
             if on_progress:
                 rate = done / max(1e-9, time.monotonic() - start)
@@ -280,7 +284,10 @@ def taught_pairs(
         neighbours: of each question; those that a label stands between are left out.
         on_progress: called now and then.
     """
-    embeddings = embed(searcher, token_ids(searcher, train.questions)) if neighbours else np.empty((0, 1), np.float32)
+    embeddings = np.empty((0, 1), np.float32)
+    if neighbours:
+        with torch.autocast(searcher.device.type, torch.bfloat16, enabled=fast_bf16(searcher)):
+            embeddings = embed(searcher, token_ids(searcher, train.questions))
     near = unlabelled_neighbours(train, canonical_ids(train.questions), embeddings, neighbours)
     more = Pairs(train.questions, near[:, 0], near[:, 1], np.full(len(near), UNLABELLED, np.int8))
     both = replace(
@@ -289,6 +296,6 @@ def taught_pairs(
         right=np.concatenate([train.right, more.right]),
         labels=np.concatenate([train.labels, more.labels]),
     )
-    thinks = judge_pairs(teacher.model, both, on_progress)
+    thinks = judge_pairs(teacher.model, both, on_progress, both_orders=False)
     labels = both.labels.astype(np.float32)
     return replace(both, taught=np.where(both.labels == UNLABELLED, thinks, (labels + thinks) / 2))
