@@ -22,6 +22,7 @@ from qpairs.faults import UserError
 from qpairs.loop import Progress
 from qpairs.pairs import Pairs, load_pairs
 from qpairs.splits import contradictions, question_components, split_pairs
+from qpairs.teachers import trained_here
 from qpairs.training import Parts, train
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,8 @@ def audit(
     if not 0 <= confidence <= 1:
         raise UserError(f"audit: confidence is {confidence:g}; it takes a probability, 0 to 1")
     config = config_from({**(to_dict(config) if config else {}), **options}, where="audit")
+    if config.teacher and not trained_here(config.teacher):
+        raise UserError("audit: a teacher that knows the labels disputes none; minilm trains one for each fold")
     pairs = pairs or load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
     need_both_labels(pairs, "audit")
     fold = component_folds(pairs, folds, config.seed)

@@ -44,6 +44,7 @@ from qpairs.losses import LOSSES
 from qpairs.objectives import objective
 from qpairs.pairs import Pairs
 from qpairs.splits import question_components
+from qpairs.teachers import trained_here
 from qpairs.training import Parts, goal_of, load_parts, partial_of, train
 
 log = logging.getLogger(__name__)
@@ -295,6 +296,8 @@ def compare(
         raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
     if seeds < 1:
         raise UserError(f"compare: seeds must be at least 1, not {seeds}")
+    if trained_here(base.teacher):
+        raise UserError("compare: every run would train a teacher of its own; train one first, then name its folder")
     axes = (
         _items("encoders", encoders or [base.encoder]),
         _losses(_items("losses", losses)),

@@ -228,6 +228,13 @@ def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_pa
     assert not (tmp_path / "x.partial").exists()
 
 
+def test_audit_and_compare_take_a_teacher_only_where_it_makes_sense(run: Any, pairs_csv: Path, trained: Path) -> None:
+    there = str(teacher_of(trained))
+    refused(run("audit", "--data", pairs_csv, "--teacher", there, "--output", "s.csv"), "audit", "disputes none")
+    options = ("--data", pairs_csv, "--encoders", "static", "--losses", "logistic", "--output", "c")
+    refused(run("compare", *options, "--teacher", "tiny"), "compare", "name its folder")
+
+
 def test_a_cross_encoder_of_three_classes_is_refused(tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
     from sentence_transformers.sentence_transformer.modules import Dense
