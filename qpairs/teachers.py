@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -40,8 +38,6 @@ from qpairs.loop import Diverged, Observer, Progress, fast_bf16, linear_schedule
 from qpairs.mining import unlabelled_neighbours
 from qpairs.pairs import UNLABELLED, Pairs
 from qpairs.splits import canonical_ids
-
-log = logging.getLogger(__name__)
 
 FILE = "qpairs-teacher.json"
 TRANSFORMERS = ("minilm", "tiny")  # among `encoders.ENCODERS`: a teacher can be trained from these
@@ -119,12 +115,12 @@ def load_teacher(name: str) -> Teacher:
             f"teacher: {name} is a checkpoint; the teacher that a run trains lies beside it, in NAME-teacher"
         )
     try:
-        model = CrossEncoder(name)
+        model = CrossEncoder(name, model_kwargs={"dtype": torch.float32, "use_safetensors": True})
         about = json.loads((Path(name) / FILE).read_text("utf-8")) if (Path(name) / FILE).exists() else {}
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # no network, missing files, broken JSON, foreign classes, tensors that don't fit
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         known = nearest(name, TRANSFORMERS)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"teacher: cannot load {name!r} ({reason}); {known}, the folder or Hub id of one") from None
+        raise UserError(f"teacher: cannot load {name!r} ({reason}); {known}, or a CrossEncoder") from error
     if model.num_labels != 1:
         raise UserError(f"teacher: {name} gives {model.num_labels} numbers for a pair; one, a logit, is needed")
     return Teacher(model, about.get("encoder", ""), about.get("fingerprint", ""))
@@ -193,7 +189,8 @@ def train_teacher(
         on_progress: called at every step.
 
     Raises:
-        UserError: the encoder cannot be had, or the loss became NaN.
+        UserError: the encoder cannot be had.
+        Diverged: the loss became NaN.
     """
     model = new_teacher(config.teacher, texts=train.questions, max_length=config.max_length, seed=config.seed)
     tokens = np.fromiter(map(len, model.tokenizer(list(train.questions)).input_ids), np.int64, len(train.questions))
@@ -221,11 +218,7 @@ def train_teacher(
     )
     trainer.remove_callback(PrinterCallback)
     whole = states(folder)
-    try:
-        trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
-    except Diverged:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise UserError("the teacher's loss became NaN; take another --teacher or --seed") from None
+    trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
     return Teacher(model, config.teacher, fingerprint)
 
 

@@ -419,7 +419,11 @@ def _with_teacher(
             elif (partial / TRAINED).exists():
                 teacher = load_teacher(str(partial / TRAINED))
             else:
-                teacher = train_teacher(config, parts.train, fingerprint, states_folder, on_progress)
+                try:
+                    teacher = train_teacher(config, parts.train, fingerprint, states_folder, on_progress)
+                except Diverged:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    raise UserError("teacher: its loss became NaN; nothing was saved; try another --seed") from None
                 save_teacher(teacher, partial / TRAINED)
                 shutil.rmtree(states_folder)
             if teacher.fingerprint != fingerprint:

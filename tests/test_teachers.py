@@ -228,6 +228,17 @@ def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_pa
     assert not (tmp_path / "x.partial").exists()
 
 
+def test_a_teacher_whose_loss_becomes_nan_saves_nothing(
+    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qpairs import teachers
+
+    monkeypatch.setitem(teachers.RATES, "tiny", 1e30)
+    with pytest.raises(qpairs.UserError, match="teacher: its loss became NaN; nothing was saved"):
+        qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), **FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_audit_and_compare_take_a_teacher_only_where_it_makes_sense(run: Any, pairs_csv: Path, trained: Path) -> None:
     there = str(teacher_of(trained))
     refused(run("audit", "--data", pairs_csv, "--teacher", there, "--output", "s.csv"), "audit", "disputes none")
