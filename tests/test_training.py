@@ -318,7 +318,8 @@ def step(encoder: str, gradient_cache: int, pairs_csv: Path, folder: Path) -> tu
     from qpairs.objectives import objective
     from qpairs.relations import Score
 
-    config = Config(data=(str(pairs_csv),), encoder=encoder, loss="info_nce", gradient_cache=gradient_cache)
+    options = {"encoder": encoder, "loss": "info_nce", "gradient_cache": gradient_cache, "precision": "fp32"}
+    config = Config(data=(str(pairs_csv),), **options)
     pairs = load_parts(config).train
     model = PairModel(
         build_encoder(encoder, texts=pairs.questions),
