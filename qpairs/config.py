@@ -56,7 +56,7 @@ class Config:
     symmetric: bool = _option(True, "Two towers: score both directions and take the mean; or first against second.")
     max_length: int = _option(64, "Tokens of a question that are read; the rest is cut off.")
     loss: str = _option(
-        "2*online_contrastive + logistic",
+        "online_contrastive",
         "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
     )
     teacher: str = _option(

@@ -86,6 +86,7 @@ LOSSES: dict[str, Entry] = {
         "d² and max(0, margin - d)² of the hard pairs alone",
         needs_both=True,
         by_pair=True,
+        soft=True,
     ),
     "logistic": Entry(
         logistic,

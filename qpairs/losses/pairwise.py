@@ -77,6 +77,8 @@ def online_contrastive(sim: Tensor, relation: Relation, margin: float = 0.5) -> 
     With cosine distance d: d² for the duplicates farther than the nearest non-duplicate, max(0, margin - d)² for the
     non-duplicates nearer than the farthest duplicate. OnlineContrastiveLoss of sentence-transformers 2019 sums these;
     here the sum is divided by the number of pairs in the relation, so that its scale does not depend on the batch.
+    Where the relation has a teacher's probability p, a pair costs p of what it would as a duplicate and 1 - p of what
+    it would as none, if it is hard as such; p = 1/2 parts duplicates from others in the search for the hard ones.
 
     Args:
         sim: (n, m) cosine similarity.
@@ -86,11 +88,14 @@ def online_contrastive(sim: Tensor, relation: Relation, margin: float = 0.5) -> 
     distance = 1 - sim
     nearest_negative = functional.pad(distance.detach()[relation.negative], (0, 1), value=torch.inf).amin()
     farthest_positive = functional.pad(distance.detach()[relation.positive], (0, 1), value=-torch.inf).amax()
-    hard_positive = relation.positive & (distance > nearest_negative)  # (n, m)
-    hard_negative = relation.negative & (distance < farthest_positive)  # (n, m)
-    off = torch.where(hard_positive, distance, (margin - distance).clamp(min=0))  # (n, m) way to 0, or to the margin
-    total = torch.where(hard_positive | hard_negative, off, 0.0).square().sum()
-    return total / (relation.positive | relation.negative).count_nonzero().clamp(min=1)
+    far, near = distance > nearest_negative, distance < farthest_positive  # (n, m) hard as duplicates, as others
+    known = relation.positive | relation.negative
+    pull, push = distance.square(), (margin - distance).clamp(min=0).square()  # (n, m)
+    if relation.taught is None:
+        cost = torch.where(relation.positive, pull * far, push * near)  # (n, m)
+    else:
+        cost = relation.taught * pull * far + (1 - relation.taught) * push * near
+    return masked_mean(cost, known)
 
 
 def logistic(sim: Tensor, relation: Relation, scale: float = 20.0, threshold: float = 0.75) -> Tensor:
