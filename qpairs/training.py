@@ -386,7 +386,9 @@ def goal_of(config: Config) -> Objective:
     if config.budget_minutes and world() > 1:
         raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
     if config.teacher and not goal.learns_from_a_teacher:
-        raise UserError(f"teacher: no part of the loss {config.loss!r} learns from it; add online_contrastive or logistic")
+        raise UserError(
+            f"teacher: no part of the loss {config.loss!r} learns from it; add online_contrastive or logistic"
+        )
     if config.teacher and config.sampler == "groups":
         raise UserError("teacher: judges pairs, and the sampler groups draws none; use pairs or triplets")
     if trained_here(config.teacher) and world() > 1:

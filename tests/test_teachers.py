@@ -203,6 +203,29 @@ def test_the_logistic_loss_learns_probabilities(dense: int, miner: Any, monkeypa
     torch.testing.assert_close(goal(rows, rows, known), torch.stack(naive).mean())
 
 
+@pytest.mark.parametrize("dense", [1, 1000])
+def test_the_online_contrastive_loss_weighs_both_costs_by_the_teachers_word(
+    dense: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qpairs import objectives
+
+    monkeypatch.setattr(objectives, "DENSE", dense)
+    rows, known = knowledge()
+    beliefs = {(0, 1): 0.8, (3, 4): 0.6, (4, 5): 0.1, (0, 2): 0.0}
+    distance = {pair: 1 - float(rows[pair[0]] @ rows[pair[1]]) for pair in beliefs}
+    nearest = min(d for pair, d in distance.items() if beliefs[pair] < 0.5)
+    farthest = max(d for pair, d in distance.items() if beliefs[pair] >= 0.5)
+    costs = []
+    for pair, p in beliefs.items():
+        pull = distance[pair] ** 2 if distance[pair] > nearest else 0
+        push = max(0, 1.2 - distance[pair]) ** 2 if distance[pair] < farthest else 0
+        costs.append(p * pull + (1 - p) * push)
+    assert float(objective("online_contrastive(margin=1.2)")(rows, rows, known)) == pytest.approx(
+        np.mean(costs), rel=1e-4
+    )
+    assert min(costs) != max(costs)
+
+
 @pytest.mark.parametrize("name", [name for name, entry in LOSSES.items() if not entry.soft and not entry.prototypes])
 def test_no_other_loss_hears_the_teacher(name: str) -> None:
     from dataclasses import replace
@@ -218,7 +241,7 @@ def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_pa
 
     refused(told("--teacher", "lstm"), "lstm is no transformer", "minilm")
     refused(told("--teacher", "minilmm"), "minilmm", "minilm")
-    refused(told("--teacher", "tiny", "--loss", "contrastive"), "no part of the loss", "logistic")
+    refused(told("--teacher", "tiny", "--loss", "contrastive"), "no part of the loss", "online_contrastive")
     refused(told("--teacher", "tiny", "--sampler", "groups"), "groups")
     refused(told("--teacher", "tiny", "--neighbours", "-1"), "neighbours")
     refused(told("--teacher", str(trained)), "is a checkpoint", "-teacher")
