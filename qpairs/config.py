@@ -87,7 +87,9 @@ class Config:
     learning_rate: float | None = _option(None, "Highest learning rate of AdamW; without it, the encoder's own.")
     weight_decay: float = _option(0.01, "Weight decay of AdamW (not on biases and norms).")
     warmup: float = _option(0.1, "Share of the steps in which the learning rate rises, before it falls to 0.")
-    clip: float = _option(1.0, "Largest norm of the gradient.")
+    clip: float = _option(
+        0.05, "Largest norm of the gradient; so small that batches with few hard pairs weigh as much as others."
+    )
     precision: str = _option("auto", "fp32, bf16, or auto: bf16 where the hardware is fast at it.")
     evaluations: int = _option(2, "Times per epoch that validation is looked at and a state to resume from is kept.")
     patience: int = _option(4, "Evaluations without a better average precision before training stops; 0: never.")
