@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import nn
+from torch.nn import functional
 from transformers import TrainerCallback, TrainingArguments
 
 from qpairs.config import Config
@@ -23,6 +25,7 @@ from qpairs.processes import rank, world
 log = logging.getLogger(__name__)
 
 COMPLETE = "complete"  # marks a state folder whose every file is written
+SPEEDUP = 1.5  # of bfloat16 on a CPU, from which on it is used: far from what is met, so that noise does not decide
 
 
 class Diverged(ArithmeticError):
@@ -36,7 +39,24 @@ def fast_bf16(encoder: nn.Sequential) -> bool:
     if not isinstance(encoder[0], Transformer):
         return False
     abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16")) and bf16_speedup() > SPEEDUP
+
+
+@functools.cache
+def bf16_speedup() -> float:
+    """How many times as fast this CPU multiplies matrices in bfloat16 as in float32: the best of a few turns of each.
+
+    An instruction set does not tell: an AMD EPYC with AVX512-BF16 reaches 5, an Intel Xeon with it 0.5, with AMX 8.
+    """
+    times = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
+    with torch.no_grad():
+        for _ in range(8):  # the first turn of each is slow
+            for dtype in times:
+                inputs, weights = torch.ones(1024, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
+                start = time.perf_counter()
+                functional.linear(inputs, weights)
+                times[dtype] = min(times[dtype], time.perf_counter() - start)
+    return times[torch.float32] / times[torch.bfloat16]
 
 
 def trains_in_bf16(encoder: nn.Sequential, precision: str) -> bool:

@@ -72,15 +72,28 @@ def test_bf16_trains_where_no_gpu_is_and_repeats_itself(gradient_cache: int, pai
 
 
 def test_auto_takes_bf16_where_the_cpu_is_fast_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qpairs import loop
     from qpairs.encoders import build_encoder
-    from qpairs.loop import fast_bf16
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     tiny, static = build_encoder("tiny", texts=["a b", "a b"]), build_encoder("static", texts=["a b", "a b"])
-    for abilities, fast in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=abilities: found)
-        assert fast_bf16(tiny) is fast
-        assert not fast_bf16(static)
+    for ability, speedup, fast in (
+        ("avx2", 8.0, False),
+        ("avx512_bf16", 5.0, True),
+        ("avx512_bf16", 0.5, False),
+        ("amx_bf16", 8.0, True),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=ability: {found: True})
+        monkeypatch.setattr(loop, "bf16_speedup", lambda found=speedup: found)
+        assert loop.fast_bf16(tiny) is fast
+        assert not loop.fast_bf16(static)
+
+
+def test_the_speed_of_bf16_is_measured_once() -> None:
+    from qpairs.loop import bf16_speedup
+
+    assert 0.001 < bf16_speedup() < 1000
+    assert bf16_speedup() == bf16_speedup()
 
 
 def test_nothing_of_the_unfinished_run_is_left(trained: Path) -> None:
