@@ -123,7 +123,7 @@ def audit(
     if not 0 <= confidence <= 1:
         raise UserError(f"audit: confidence is {confidence:g}; it takes a probability, 0 to 1")
     config = config_from({**(to_dict(config) if config else {}), **options}, where="audit")
-    if config.teacher and not trained_here(config.teacher):
+    if len(trained_here(config.teacher)) < len(config.teacher):
         raise UserError("audit: a teacher that knows the labels disputes none; minilm trains one for each fold")
     pairs = pairs or load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
     need_both_labels(pairs, "audit")

@@ -59,11 +59,12 @@ class Config:
         "online_contrastive",
         "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
     )
-    teacher: str = _option(
-        "",
-        "A cross-encoder to learn from besides the labels: minilm or tiny trains one first; or its folder or Hub id.",
+    teacher: tuple[str, ...] = _option(
+        (),
+        "Who to learn from besides the labels: minilm or tiny trains a cross-encoder first, itself trains the encoder "
+        "first; or a cross-encoder's folder or Hub id, or a checkpoint's folder. Of several, the mean counts.",
     )
-    teacher_epochs: float = _option(1.0, "teacher: passes over the training pairs.")
+    teacher_epochs: float = _option(1.0, "teacher: passes of a cross-encoder over the training pairs.")
     neighbours: int = _option(1, "teacher: nearest questions that it judges each question beside, labelled or not.")
     score: str = _option("cosine", "What the verdict reads: cosine, or head, the classifier that pair_softmax trains.")
     miner: str = _option("everything", "Which pairs of a batch the loss sees: a miner, with parameters if need be.")

@@ -147,10 +147,15 @@ def score_pairs(
         pairs: labelled or not.
         score: what is read of the embeddings; without it, the cosine.
     """
+    tables = embed_tables(encoder, pairs.questions)
+    return score_tables(tables, pairs, score or Score()), tables
+
+
+def embed_tables(encoder: SentenceTransformer, questions: Sequence[str]) -> Tables:
+    """The embeddings of questions as first ones and as second ones; one tower gives one table twice."""
     query, document = towers(encoder)
-    rows = embed(query, token_ids(query, pairs.questions))
-    columns = rows if document is query else embed(document, token_ids(document, pairs.questions))
-    return score_tables((rows, columns), pairs, score or Score()), (rows, columns)
+    rows = embed(query, token_ids(query, questions))
+    return rows, rows if document is query else embed(document, token_ids(document, questions))
 
 
 def score_tables(tables: Tables, pairs: Pairs, score: Score) -> NDArray[np.float32]:

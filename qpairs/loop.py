@@ -131,7 +131,8 @@ class Progress:
         loss: mean since the last report.
         f1, average_precision: on validation, F1 at its best threshold.
         collapsed: the validation similarities do not vary.
-        phase: what is trained, `teacher` or `encoder`; or `judging`: the teacher judges pairs, step of steps.
+        phase: what is trained: `itself` (an encoder that will teach itself), `teacher` (a cross-encoder) or `encoder`;
+            or `judging`: the cross-encoder judges pairs, step of steps.
     """
 
     step: int

@@ -226,9 +226,13 @@ class Calibration:
     slope: float
     intercept: float
 
+    def log_odds(self, scores: ArrayLike) -> Floats:
+        """Log odds of a duplicate, in the shape of the scores."""
+        return self.slope * np.asarray(scores, dtype=np.float64) + self.intercept
+
     def probability(self, scores: ArrayLike) -> Floats:
         """Probabilities, in the shape of the scores; never overflows."""
-        return _sigmoid(self.slope * np.asarray(scores, dtype=np.float64) + self.intercept)
+        return _sigmoid(self.log_odds(scores))
 
 
 def _cross_entropy(logits: Floats, targets: Floats, weights: Floats) -> float:

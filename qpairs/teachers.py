@@ -1,8 +1,9 @@
-"""Teachers: a cross-encoder reads both questions of a pair at once, and judges pairs that nobody labelled.
+"""Teachers judge pairs, labelled or not, and an encoder learns from their probabilities.
 
-A cross-encoder is more often right than an encoder of single questions, and far too slow to search with. Here it is
-trained on the labelled pairs, then judges them and the nearest questions besides, and an encoder learns from its
-probabilities: Augmented SBERT (Thakur et al. 2021, section 3), with soft labels (Hinton et al. 2015, section 2).
+A cross-encoder reads both questions of a pair at once, and is far too slow to search with. Here it is trained on the
+labelled pairs, then judges them and the nearest questions besides: Augmented SBERT (Thakur et al. 2021, section 3),
+with soft labels (Hinton et al. 2015, section 2). A checkpoint teaches, too, and the encoder itself after a first pass
+(Furlanello et al. 2018, Born-Again Neural Networks); of several teachers, the mean log odds count.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ from transformers import PrinterCallback, Trainer
 from qpairs import metrics
 from qpairs.batches import Sampler, pair_sampler
 from qpairs.checkpoint import FILE as CHECKPOINT
+from qpairs.checkpoint import Checkpoint, load_checkpoint
 from qpairs.config import Config
 from qpairs.dropout import set_dropout
-from qpairs.encoders import ENCODERS, build_encoder, embed, token_ids
+from qpairs.encoders import ENCODERS, build_encoder, embed, token_ids, towers
+from qpairs.evaluation import Tables, embed_tables, score_tables
 from qpairs.faults import UserError, nearest
 from qpairs.folders import folder_beside
 from qpairs.loop import Diverged, Observer, Progress, fast_bf16, linear_schedule, only_item, states, trainer_arguments
@@ -40,7 +43,8 @@ from qpairs.pairs import UNLABELLED, Pairs
 from qpairs.splits import canonical_ids
 
 FILE = "qpairs-teacher.json"
-TRANSFORMERS = ("minilm", "tiny")  # among `encoders.ENCODERS`: a teacher can be trained from these
+TRANSFORMERS = ("minilm", "tiny")  # among `encoders.ENCODERS`: a cross-encoder can be trained from these
+ITSELF = "itself"  # the name of the teacher that is the encoder after a first pass over the labels
 RATES = {"tiny": 5e-4}  # learning rates of cross-encoders that come untrained
 RATE = 1e-4  # of one that comes trained
 HEAD_RATE = 1e-3
@@ -50,28 +54,41 @@ JUDGED = 64  # pairs in a batch that is judged
 
 @dataclass(frozen=True)
 class Teacher:
-    """A cross-encoder, and what is known of it.
+    """What judges pairs, and what is known of it.
 
     Attributes:
-        model: a pair of texts -> a logit.
+        model: a cross-encoder, a pair of texts -> a logit; or a checkpoint, which has a calibrated probability.
         encoder: the encoder that it was made from; '' where that is not known.
         fingerprint: of the split that it was trained on; '' where that is not known.
     """
 
-    model: CrossEncoder
+    model: CrossEncoder | Checkpoint
     encoder: str = ""
     fingerprint: str = ""
 
 
-def trained_here(name: str) -> bool:
-    """Whether a config's `teacher` names an encoder to train one from, and not a teacher that is there already.
+def trained_here(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of a config's `teacher` that a run trains itself, and that are not there already.
 
     Raises:
-        UserError: the encoder is no transformer.
+        UserError: an encoder that is no transformer; or two cross-encoders to train.
     """
-    if name in ENCODERS and name not in TRANSFORMERS:
-        raise UserError(f"teacher: {name} is no transformer, so it cannot read two questions at once; use minilm")
-    return name in TRANSFORMERS
+    found = tuple(name for name in names if name in (*TRANSFORMERS, ITSELF))
+    for name in names:
+        if name in ENCODERS and name not in found:
+            raise UserError(f"teacher: {name} is no transformer, so it cannot read two questions at once; use minilm")
+    if len(found) - found.count(ITSELF) > 1 or len(found) != len(set(found)):
+        raise UserError(f"teacher: one cross-encoder is trained, not several ({', '.join(found)})")
+    return found
+
+
+def cross_encoder_of(names: Sequence[str]) -> str:
+    """The transformer that a run makes a cross-encoder of; '' where it trains none.
+
+    Raises:
+        UserError: as `trained_here`.
+    """
+    return next((name for name in trained_here(names) if name != ITSELF), "")
 
 
 def check_teacher_output(path: Path, *, overwrite: bool) -> None:
@@ -80,7 +97,7 @@ def check_teacher_output(path: Path, *, overwrite: bool) -> None:
         raise UserError(f"{path}: is there already; learn from it with --teacher {path}, or pass --overwrite")
 
 
-def new_teacher(name: str, *, texts: Sequence[str], max_length: int, seed: int) -> CrossEncoder:
+def new_cross_encoder(name: str, *, texts: Sequence[str], max_length: int, seed: int) -> CrossEncoder:
     """A cross-encoder over an encoder's transformer: first token and mean of all tokens, and a linear map to a logit.
 
     Args:
@@ -105,32 +122,38 @@ def new_teacher(name: str, *, texts: Sequence[str], max_length: int, seed: int) 
 
 
 def load_teacher(name: str) -> Teacher:
-    """A teacher from a folder, one that was written here or any CrossEncoder's, or from the Hub.
+    """A teacher from a folder: one that was written here, a checkpoint, or any CrossEncoder's; or one from the Hub.
 
     Raises:
         UserError: there is none, or it does not give one logit for a pair.
     """
     if (Path(name) / CHECKPOINT).exists():
-        raise UserError(
-            f"teacher: {name} is a checkpoint; the teacher that a run trains lies beside it, in NAME-teacher"
-        )
+        checkpoint = load_checkpoint(name)
+        return Teacher(checkpoint, checkpoint.config.encoder, checkpoint.split.get("fingerprint", ""))
     try:
         model = CrossEncoder(name, model_kwargs={"dtype": torch.float32, "use_safetensors": True})
         about = json.loads((Path(name) / FILE).read_text("utf-8")) if (Path(name) / FILE).exists() else {}
     except Exception as error:  # no network, missing files, broken JSON, foreign classes, tensors that don't fit
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        known = nearest(name, TRANSFORMERS)
-        raise UserError(f"teacher: cannot load {name!r} ({reason}); {known}, or a CrossEncoder") from error
+        known = nearest(name, (*TRANSFORMERS, ITSELF))
+        raise UserError(f"teacher: cannot load {name!r} ({reason}); {known}, a checkpoint or a CrossEncoder") from error
     if model.num_labels != 1:
         raise UserError(f"teacher: {name} gives {model.num_labels} numbers for a pair; one, a logit, is needed")
     return Teacher(model, about.get("encoder", ""), about.get("fingerprint", ""))
 
 
-def save_teacher(teacher: Teacher, path: Path) -> None:
-    """Writes a teacher beside its place and renames it there; `CrossEncoder(path)` loads it."""
+def save_cross_encoder(model: CrossEncoder, path: Path, *, encoder: str, fingerprint: str) -> None:
+    """Writes a cross-encoder beside its place and renames it there; `CrossEncoder(path)` loads it.
+
+    Args:
+        model: what to write.
+        path: the folder.
+        encoder: what it was made from.
+        fingerprint: of the split that it was trained on.
+    """
     with folder_beside(path) as fresh:
-        teacher.model.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
-        about = {"encoder": teacher.encoder, "fingerprint": teacher.fingerprint}
+        model.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
+        about = {"encoder": encoder, "fingerprint": fingerprint}
         (fresh / FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
@@ -172,19 +195,17 @@ class _Lessons:
         return {"features": dict(self.model.preprocess(pairs)), "labels": labels}
 
 
-def train_teacher(
+def train_cross_encoder(
     config: Config,
     train: Pairs,
-    fingerprint: str,
     folder: Path,
     on_progress: Callable[[Progress], None] | None = None,
-) -> Teacher:
+) -> CrossEncoder:
     """Trains a cross-encoder on labelled pairs, by cross-entropy.
 
     Args:
         config: `teacher`, `teacher_epochs`, batch size, dropout, warm-up, clipping, precision and seed are read.
         train: labelled pairs.
-        fingerprint: of the split.
         folder: where its states are kept; training goes on from the last that is there.
         on_progress: called at every step.
 
@@ -192,14 +213,15 @@ def train_teacher(
         UserError: the encoder cannot be had.
         Diverged: the loss became NaN.
     """
-    model = new_teacher(config.teacher, texts=train.questions, max_length=config.max_length, seed=config.seed)
+    name = cross_encoder_of(config.teacher)
+    model = new_cross_encoder(name, texts=train.questions, max_length=config.max_length, seed=config.seed)
     tokens = np.fromiter(map(len, model.tokenizer(list(train.questions)).input_ids), np.int64, len(train.questions))
     sampler = pair_sampler(tokens[train.left] + tokens[train.right], config.batch_size, config.seed)
     steps_per_epoch = len(sampler(0))
     steps = max(1, math.ceil(steps_per_epoch * config.teacher_epochs))
     set_dropout(model, config.dropout)
     own, head = list(model[0].parameters()), list(model[-1].parameters())
-    rate = RATES.get(config.teacher, RATE)
+    rate = RATES.get(name, RATE)
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in own if p.ndim > 1], "lr": rate, "weight_decay": config.weight_decay},
@@ -219,12 +241,12 @@ def train_teacher(
     trainer.remove_callback(PrinterCallback)
     whole = states(folder)
     trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
-    return Teacher(model, config.teacher, fingerprint)
+    return model
 
 
-def scores_on(model: CrossEncoder, validation: Pairs) -> dict[str, float]:
-    """How good a teacher is: its f1, at the best threshold, and average_precision on labelled pairs."""
-    thinks, labels = judge_pairs(model, validation), validation.labels
+def scores_on(teachers: Sequence[Teacher], validation: Pairs) -> dict[str, float]:
+    """How good teachers are together: their f1, at the best threshold, and average_precision on labelled pairs."""
+    thinks, labels = judge_pairs(teachers, validation), validation.labels
     return {
         "f1": metrics.confusion(thinks, labels, metrics.best_threshold(thinks, labels)).f1,
         "average_precision": metrics.average_precision(thinks, labels),
@@ -232,20 +254,43 @@ def scores_on(model: CrossEncoder, validation: Pairs) -> dict[str, float]:
 
 
 def judge_pairs(
-    model: CrossEncoder,
+    teachers: Sequence[Teacher],
     pairs: Pairs,
     on_progress: Callable[[Progress], None] | None = None,
     both_orders: bool = True,
+    tables: Mapping[int, Tables] | None = None,
 ) -> NDArray[np.float32]:
-    """The probability (n_pairs,) that each pair is of duplicates.
+    """The probability (n_pairs,) that each pair is of duplicates, by the mean of the teachers' log odds.
 
     Args:
-        model: a cross-encoder that gives one logit.
+        teachers: one at least.
         pairs: labelled or not.
         on_progress: called now and then.
-        both_orders: take the mean logit of both orders of a pair; or, in half the time, that of the given one.
+        both_orders: a cross-encoder's log odds are the mean over both orders of a pair; or, in half the time, those of
+            the given one.
+        tables: place of a checkpoint among the teachers -> its embeddings of the questions, where they are known.
     """
-    start, logits = time.monotonic(), [np.empty(0, np.float32)]
+    odds, tables = [], tables or {}
+    for place, teacher in enumerate(teachers):
+        model = teacher.model
+        if isinstance(model, Checkpoint):
+            embedded = tables[place] if place in tables else _embedded(model, pairs)
+            odds.append(model.calibration.log_odds(score_tables(embedded, pairs, model.score)))
+        else:
+            odds.append(_log_odds(model, pairs, on_progress, both_orders))
+    return np.asarray(expit(np.mean(odds, axis=0)), dtype=np.float32)
+
+
+def _embedded(checkpoint: Checkpoint, pairs: Pairs) -> Tables:
+    encoder = checkpoint.encoder
+    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=fast_bf16(towers(encoder)[0])):
+        return embed_tables(encoder, pairs.questions)
+
+
+def _log_odds(
+    model: CrossEncoder, pairs: Pairs, on_progress: Callable[[Progress], None] | None, both_orders: bool
+) -> NDArray[np.float64]:
+    start, logits = time.monotonic(), [np.empty(0, np.float64)]
     with torch.autocast(model.device.type, torch.bfloat16, enabled=fast_bf16(model)):
         for first in range(0, len(pairs), JUDGED * 64):
             texts = [pairs.texts(row) for row in range(first, min(first + JUDGED * 64, len(pairs)))]
@@ -256,39 +301,45 @@ def judge_pairs(
             if on_progress:
                 rate = done / max(1e-9, time.monotonic() - start)
                 on_progress(Progress(done, len(pairs), 0.0, rate, phase="judging"))
-    return np.asarray(expit(np.concatenate(logits)), dtype=np.float32)
+    return np.concatenate(logits)
 
 
 def taught_pairs(
-    teacher: Teacher,
+    teachers: Sequence[Teacher],
     searcher: SentenceTransformer,
     train: Pairs,
     neighbours: int,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Pairs:
-    """The training pairs and the nearest questions besides, with what a teacher thinks of each.
+    """The training pairs and the nearest questions besides, with what the teachers think of each.
 
-    A labelled pair's probability is the mean of its label and the teacher's own; a neighbour's is the teacher's.
+    A labelled pair's probability is the mean of its label and the teachers' own; a neighbour's is the teachers'.
 
     Args:
-        teacher: the teacher.
-        searcher: an encoder whose embeddings say which questions are near.
+        teachers: one at least.
+        searcher: an encoder whose embeddings say which questions are near, where no teacher is a checkpoint.
         train: labelled pairs.
         neighbours: of each question; those that a label stands between are left out.
         on_progress: called now and then.
     """
+    tables = {
+        place: _embedded(teacher.model, train)
+        for place, teacher in enumerate(teachers)
+        if isinstance(teacher.model, Checkpoint)
+    }
     embeddings = np.empty((0, 1), np.float32)
-    if neighbours:
+    if neighbours and tables:
+        embeddings = next(iter(tables.values()))[0]
+    elif neighbours:
         with torch.autocast(searcher.device.type, torch.bfloat16, enabled=fast_bf16(searcher)):
             embeddings = embed(searcher, token_ids(searcher, train.questions))
     near = unlabelled_neighbours(train, canonical_ids(train.questions), embeddings, neighbours)
-    more = Pairs(train.questions, near[:, 0], near[:, 1], np.full(len(near), UNLABELLED, np.int8))
     both = replace(
         train,
-        left=np.concatenate([train.left, more.left]),
-        right=np.concatenate([train.right, more.right]),
-        labels=np.concatenate([train.labels, more.labels]),
+        left=np.concatenate([train.left, near[:, 0]]),
+        right=np.concatenate([train.right, near[:, 1]]),
+        labels=np.concatenate([train.labels, np.full(len(near), UNLABELLED, np.int8)]),
     )
-    thinks = judge_pairs(teacher.model, both, on_progress, both_orders=False)
+    thinks = judge_pairs(teachers, both, on_progress, both_orders=False, tables=tables)
     labels = both.labels.astype(np.float32)
     return replace(both, taught=np.where(both.labels == UNLABELLED, thinks, (labels + thinks) / 2))

@@ -56,13 +56,15 @@ from qpairs.processes import agree, first_alone, gather, meet, rank, start, worl
 from qpairs.relations import Knowledge, PairHead, Score
 from qpairs.splits import fingerprint, leak, question_components, split_pairs
 from qpairs.teachers import (
+    ITSELF,
     Teacher,
     check_teacher_output,
+    cross_encoder_of,
     load_teacher,
-    save_teacher,
+    save_cross_encoder,
     scores_on,
     taught_pairs,
-    train_teacher,
+    train_cross_encoder,
     trained_here,
 )
 
@@ -72,7 +74,8 @@ LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
 FINE_TUNING_RATE = 5e-5  # for encoders that come trained
 VALIDATION_LIMIT = 4096  # pairs of validation that are looked at during training; the threshold is chosen on all
 HEAD_RATE = 1e-2  # of a head on pairs
-TRAINED = "trained-teacher"  # in the folder of an unfinished run: a teacher that is whole
+TRAINED = "trained-teacher"  # in the folder of an unfinished run: a cross-encoder that is whole
+FIRST = "first-pass"  # there, too: the checkpoint of an encoder that is its own teacher
 
 
 @dataclass(frozen=True)
@@ -282,7 +285,7 @@ def partial_of(output: Path) -> Path:
 
 
 def teacher_of(output: Path) -> Path:
-    """Where the teacher that a run trains is kept, beside its output: the next run can be told to learn from it."""
+    """Where the cross-encoder that a run trains is kept, beside its output: the next run can learn from it."""
     return output.with_name(f"{output.name}-teacher")
 
 
@@ -325,22 +328,15 @@ def train(
     goal = goal_of(config)
     _check_reporter(config.report_to)
     check_output(output, overwrite=overwrite)
-    if trained_here(config.teacher):
+    if cross_encoder_of(config.teacher):
         check_teacher_output(teacher_of(output), overwrite=overwrite or resume)
     if partial.exists() and not (resume or overwrite):
         raise UserError(
             f"{partial}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite"
         )
-    found = load_teacher(config.teacher) if config.teacher and not trained_here(config.teacher) else None
+    there = {name: load_teacher(name) for name in config.teacher if name not in trained_here(config.teacher)}
     parts = parts or load_parts(config)
-    fresh_encoder = build_encoder(
-        config.encoder,
-        vectors=config.vectors,
-        texts=parts.train.questions,
-        max_length=config.max_length,
-        seed=config.seed,
-        share_vectors=config.share_vectors,
-    )
+    fresh_encoder = _new_encoder(config, parts)
     meet()  # no process writes before all have looked at the folders
     with only_one(partial) if rank() == 0 else contextlib.nullcontext():
         if rank() == 0 and not resume:
@@ -354,14 +350,14 @@ def train(
             )
         try:
             if config.teacher:
-                parts = _with_teacher(config, parts, found, fresh_encoder, partial, on_progress)
+                parts = _with_teachers(config, parts, there, fresh_encoder, partial, on_progress)
             encoder, head, history, diverged = _fit(config, parts, fresh_encoder, goal, partial, on_progress)
         except KeyboardInterrupt:
             log.warning("interrupted; go on with: qpairs train --resume --output %s", output)
             raise
         if rank() == 0:
             judged = judge(encoder, config, parts, history, head)
-            if trained_here(config.teacher):
+            if cross_encoder_of(config.teacher):
                 with folder_beside(teacher_of(output)) as fresh:
                     shutil.copytree(partial / TRAINED, fresh, dirs_exist_ok=True)
             save_checkpoint(judged, output, overwrite=overwrite)
@@ -400,50 +396,47 @@ def goal_of(config: Config) -> Objective:
     return goal
 
 
-def _with_teacher(
+def _with_teachers(
     config: Config,
     parts: Parts,
-    found: Teacher | None,
-    fresh_encoder: SentenceTransformer,
+    there: Mapping[str, Teacher],
+    encoder: SentenceTransformer,
     partial: Path,
     on_progress: Callable[[Progress], None] | None,
 ) -> Parts:
-    """The parts, the training pairs with what the teacher thinks of them and of the nearest questions besides.
+    """The parts, the training pairs with what the teachers think of them and of the nearest questions besides.
 
-    Teacher and answers are kept, so that a run that is resumed asks nothing twice.
+    What is trained and answered is kept in `partial`, so that a run that is resumed does nothing twice. An encoder that
+    is its own teacher is left at the weights of its first pass.
     """
-    answers, about, states_folder = partial / "taught.safetensors", partial / "teacher.json", partial / "teacher"
+    answers, about, fingerprint = partial / "taught.safetensors", partial / "teacher.json", parts.split["fingerprint"]
+    if ITSELF in config.teacher:
+        first = _first_pass(config, parts, partial, on_progress)
+        encoder.load_state_dict(first.encoder.state_dict())
+        there = {**there, ITSELF: Teacher(first, config.encoder, fingerprint)}
     with first_alone():
         if not about.exists():
-            fingerprint = parts.split["fingerprint"]
-            if found:
-                teacher = found
-            elif (partial / TRAINED).exists():
-                teacher = load_teacher(str(partial / TRAINED))
-            else:
-                try:
-                    teacher = train_teacher(config, parts.train, fingerprint, states_folder, on_progress)
-                except Diverged:
-                    shutil.rmtree(partial, ignore_errors=True)
-                    raise UserError("teacher: its loss became NaN; nothing was saved; try another --seed") from None
-                save_teacher(teacher, partial / TRAINED)
-                shutil.rmtree(states_folder)
-            if teacher.fingerprint != fingerprint:
-                log.warning(
-                    "teacher: %s was not trained on this split; it may know the answers to validation and test pairs",
-                    config.teacher,
-                )
-            searcher = fresh_encoder
-            if teacher.encoder not in ("", config.encoder):
-                searcher = build_encoder(teacher.encoder, texts=parts.train.questions, seed=config.seed)
-            taught = taught_pairs(teacher, towers(searcher)[0], parts.train, config.neighbours, on_progress)
+            if name := cross_encoder_of(config.teacher):
+                there = {**there, name: _new_teacher(config, name, parts, partial, on_progress)}
+            teachers = [there[name] for name in config.teacher]
+            for name in config.teacher:
+                if there[name].fingerprint != fingerprint:
+                    log.warning(
+                        "teacher: %s was not trained on this split; it may know the answers to validation and test "
+                        "pairs",
+                        name,
+                    )
+            searcher = encoder
+            if teachers[0].encoder not in ("", config.encoder):
+                searcher = build_encoder(teachers[0].encoder, texts=parts.train.questions, seed=config.seed)
+            taught = taught_pairs(teachers, towers(searcher)[0], parts.train, config.neighbours, on_progress)
             arrays = {name: getattr(taught, name) for name in ("left", "right", "labels", "taught")}
             with beside(answers) as fresh:
                 save_arrays(arrays, fresh)
             told = {
-                "same_split": teacher.fingerprint == fingerprint,
+                "same_split": all(teacher.fingerprint == fingerprint for teacher in teachers),
                 "neighbours": len(taught) - len(parts.train),
-                **scores_on(teacher.model, parts.validation),
+                **scores_on(teachers, parts.validation),
             }
             with beside(about) as fresh:
                 fresh.write_text(json.dumps(told), encoding="utf-8")
@@ -451,6 +444,52 @@ def _with_teacher(
     train = Pairs(parts.train.questions, kept["left"], kept["right"], kept["labels"], taught=kept["taught"])
     split = {**parts.split, "teacher": json.loads(about.read_text("utf-8"))}
     return dataclasses.replace(parts, train=train, split=split)
+
+
+def _new_teacher(
+    config: Config, name: str, parts: Parts, partial: Path, on_progress: Callable[[Progress], None] | None
+) -> Teacher:
+    """The cross-encoder of a run, trained or gone on with."""
+    if not (partial / TRAINED).exists():
+        try:
+            model = train_cross_encoder(config, parts.train, partial / "teacher", on_progress)
+        except Diverged:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError("teacher: its loss became NaN; nothing was saved; try another --seed") from None
+        save_cross_encoder(model, partial / TRAINED, encoder=name, fingerprint=parts.split["fingerprint"])
+        shutil.rmtree(partial / "teacher")
+    return load_teacher(str(partial / TRAINED))
+
+
+def _first_pass(
+    config: Config, parts: Parts, partial: Path, on_progress: Callable[[Progress], None] | None
+) -> Checkpoint:
+    """The encoder of a run that is to teach itself, trained on the labels alone, or gone on with."""
+    if not (partial / FIRST).exists():
+        alone = dataclasses.replace(config, teacher=(), output=str(partial / FIRST))
+        try:
+            encoder, head, history, diverged = _fit(
+                alone, parts, _new_encoder(config, parts), goal_of(alone), partial / "first", on_progress, "itself"
+            )
+            if diverged:
+                raise UserError(f"teacher: {diverged}; nothing was saved; lower --learning-rate")
+        except UserError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        save_checkpoint(judge(encoder, alone, parts, history, head), partial / FIRST)
+        shutil.rmtree(partial / "first")
+    return load_checkpoint(partial / FIRST)
+
+
+def _new_encoder(config: Config, parts: Parts) -> SentenceTransformer:
+    return build_encoder(
+        config.encoder,
+        vectors=config.vectors,
+        texts=parts.train.questions,
+        max_length=config.max_length,
+        seed=config.seed,
+        share_vectors=config.share_vectors,
+    )
 
 
 def _check_reporter(name: str) -> None:
@@ -488,6 +527,7 @@ def _fit(
     goal: Objective,
     partial: Path,
     on_progress: Callable[[Progress], None] | None,
+    phase: str = "encoder",
 ) -> tuple[SentenceTransformer, PairHead | None, list[dict[str, Any]], str]:
     """Trains; returns encoder and head at their best state, the history, and what went wrong if the loss diverged."""
     looked_at = parts.validation
@@ -504,7 +544,7 @@ def _fit(
     steps_per_epoch = training.steps
     training.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     every = math.ceil(steps_per_epoch / config.evaluations)
-    observer = Observer(config, steps_per_epoch, on_progress if rank() == 0 else None)
+    observer = Observer(config, steps_per_epoch, on_progress if rank() == 0 else None, phase)
     callbacks: list[TrainerCallback] = [observer]
     if config.report_to == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter

@@ -19,18 +19,29 @@ from qpairs.losses import LOSSES
 from qpairs.objectives import objective
 from qpairs.pairs import pairs_from_texts
 from qpairs.relations import Knowledge
-from qpairs.teachers import Teacher, judge_pairs, load_teacher, new_teacher, save_teacher, scores_on, taught_pairs
+from qpairs.teachers import (
+    Teacher,
+    judge_pairs,
+    load_teacher,
+    new_cross_encoder,
+    save_cross_encoder,
+    scores_on,
+    taught_pairs,
+)
 from qpairs.training import partial_of, teacher_of
 
 FAST: dict[str, Any] = {
     "encoder": "tiny",
-    "teacher": "tiny",
+    "teacher": ("tiny",),
     "neighbours": 1,
     "batch_size": 32,
     "epochs": 0.5,
     "max_length": 24,
     "precision": "fp32",
 }
+
+
+ITSELF: dict[str, Any] = {**FAST, "encoder": "lstm", "teacher": ("itself",)}
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +71,12 @@ def test_a_process_without_qpairs_loads_the_teacher(trained: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     theirs = np.array(json.loads(done.stdout.splitlines()[-1]))  # after the sigmoid
     logit = np.log(theirs / (1 - theirs)).mean()
-    ours = judge_pairs(load_teacher(str(teacher_of(trained))).model, pairs_from_texts([pair[0]], [pair[1]], [-1]))
+    ours = judge_pairs([load_teacher(str(teacher_of(trained)))], pairs_from_texts([pair[0]], [pair[1]], [-1]))
     assert ours == pytest.approx(1 / (1 + np.exp(-logit)), abs=5e-3)  # here perhaps in bfloat16
 
 
 def test_a_teacher_that_is_there_is_learnt_from_again(trained: Path, pairs_csv: Path, tmp_path: Path) -> None:
-    options = {**FAST, "encoder": "static", "teacher": str(teacher_of(trained))}
+    options = {**FAST, "encoder": "static", "teacher": (str(teacher_of(trained)),)}
     model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **options)
     assert model.split["teacher"]["same_split"]
     assert not teacher_of(tmp_path / "y").exists()
@@ -76,7 +87,7 @@ def test_a_teacher_that_is_there_is_learnt_from_again(trained: Path, pairs_csv: 
 def test_of_another_split_there_is_a_warning(
     trained: Path, pairs_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = {**FAST, "encoder": "static", "teacher": str(teacher_of(trained)), "neighbours": 0}
+    options = {**FAST, "encoder": "static", "teacher": (str(teacher_of(trained)),), "neighbours": 0}
     qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=5, **options)
     assert "not trained on this split" in caplog.text
 
@@ -85,12 +96,12 @@ def test_a_teacher_learns_its_pairs(pairs_csv: Path, tmp_path: Path) -> None:
     """By heart, so that it is seen that labels, orders and pairs belong together."""
     rows = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(48))
     from qpairs.config import Config
-    from qpairs.teachers import train_teacher
+    from qpairs.teachers import train_cross_encoder
 
-    config = Config(teacher="tiny", teacher_epochs=60.0, batch_size=16, dropout=0.0, precision="fp32", warmup=0.2)
-    teacher = train_teacher(config, rows, "f", tmp_path / "states")
-    assert scores_on(teacher.model, rows)["average_precision"] > 0.95
-    assert judge_pairs(teacher.model, rows)[rows.labels == 1].mean() > 0.7
+    config = Config(teacher=("tiny",), teacher_epochs=60.0, batch_size=16, dropout=0.0, precision="fp32", warmup=0.2)
+    teachers = [Teacher(train_cross_encoder(config, rows, tmp_path / "states"))]
+    assert scores_on(teachers, rows)["average_precision"] > 0.95
+    assert judge_pairs(teachers, rows)[rows.labels == 1].mean() > 0.7
 
 
 KILLED = """
@@ -111,6 +122,26 @@ qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, 
 """
 
 
+@pytest.fixture(scope="module")
+def taught_by_itself(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "x"
+    qpairs.train(data=str(pairs_csv), output=str(output), seed=3, **ITSELF)
+    return output
+
+
+@pytest.mark.parametrize("at", [("itself", 6), ("encoder", 6), "saving the answers"])
+def test_killed_and_resumed_an_encoder_that_teaches_itself_ends_with_the_same_weights(
+    at: Any, taught_by_itself: Path, pairs_csv: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    script = KILLED.format(at=at, data=str(pairs_csv), output=str(output), options=ITSELF)
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    qpairs.train(output=str(output), resume=True)
+    a, b = (load_file(folder / "model.safetensors") for folder in (taught_by_itself, output))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 @pytest.mark.parametrize("at", [("teacher", 9), ("encoder", 9), "saving the answers", "final"])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     at: Any, trained: Path, pairs_csv: Path, tmp_path: Path
@@ -129,23 +160,75 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
 
 def test_neighbours_get_the_teachers_word_and_labelled_pairs_the_mean(trained: Path, pairs_csv: Path) -> None:
     train = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(80))
-    teacher, searcher = load_teacher(str(teacher_of(trained))), build_encoder("tiny", texts=train.questions)
-    taught = taught_pairs(teacher, searcher, train, 2)
+    teachers, searcher = [load_teacher(str(teacher_of(trained)))], build_encoder("tiny", texts=train.questions)
+    taught = taught_pairs(teachers, searcher, train, 2)
     assert taught.taught is not None
-    thinks, n = judge_pairs(teacher.model, taught, both_orders=False), len(train)
+    thinks, n = judge_pairs(teachers, taught, both_orders=False), len(train)
     np.testing.assert_array_equal(taught.labels[:n], train.labels)
     assert set(taught.labels[n:].tolist()) == {-1}
     np.testing.assert_allclose(taught.taught[n:], thinks[n:], atol=1e-6)
     np.testing.assert_allclose(taught.taught[:n], (train.labels + thinks[:n]) / 2, atol=1e-6)
-    none = taught_pairs(teacher, searcher, train, 0)
+    none = taught_pairs(teachers, searcher, train, 0)
     assert len(none) == n
 
 
+def test_of_several_teachers_the_mean_log_odds_count(trained: Path, pairs_csv: Path) -> None:
+    pairs = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(60))
+    cross, encoder = load_teacher(str(teacher_of(trained))), load_teacher(str(trained))
+    first, second = (np.asarray(judge_pairs([teacher], pairs), np.float64) for teacher in (cross, encoder))
+    odds = (np.log(first / (1 - first)) + np.log(second / (1 - second))) / 2
+    np.testing.assert_allclose(judge_pairs([cross, encoder], pairs), 1 / (1 + np.exp(-odds)), atol=1e-5)
+    theirs = qpairs.predict(trained, pairs).probability
+    np.testing.assert_allclose(second, theirs, atol=5e-3)  # here perhaps in bfloat16
+
+
+def test_a_checkpoint_teaches_an_encoder_of_another_kind(trained: Path, pairs_csv: Path, tmp_path: Path) -> None:
+    options = {**FAST, "encoder": "static", "teacher": (str(trained),), "epochs": 8.0}
+    student = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **options)
+    told, own = student.split["teacher"], qpairs.load_checkpoint(trained)
+    assert told["same_split"]
+    assert told["average_precision"] == pytest.approx(own.scores["validation"]["average_precision"], abs=0.02)
+    assert not teacher_of(tmp_path / "y").exists()
+    alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "z"), seed=3, **{**options, "teacher": ()})
+    pairs = qpairs.load_pairs(str(pairs_csv))
+
+    def odds(model: Any) -> Any:
+        return qpairs.predict(model, pairs).similarity
+
+    said = odds(own)
+    assert np.corrcoef(odds(student), said)[0, 1] > np.corrcoef(odds(alone), said)[0, 1]
+
+
+def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: Path, tmp_path: Path) -> None:
+    phases: list[str] = []
+    options = {**FAST, "teacher": ("tiny", "itself")}
+    output = tmp_path / "x"
+    seen: dict[str, torch.Tensor] = {}
+
+    def on_progress(now: Any) -> None:
+        if not phases or phases[-1] != now.phase:
+            phases.append(now.phase)
+            first = partial_of(output) / "first-pass"
+            if now.phase == "encoder":
+                seen.update(load_file(first / "model.safetensors"))
+
+    model = qpairs.train(data=str(pairs_csv), output=str(output), seed=3, on_progress=on_progress, **options)
+    assert phases == ["itself", "teacher", "judging", "encoder"]
+    alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**FAST, "teacher": ()})
+    after = load_file(output / "model.safetensors")
+    first = load_file(Path(alone.config.output) / "model.safetensors")
+    assert all(torch.equal(first[name], seen[name]) for name in first)
+    assert any(not torch.equal(first[name], after[name]) for name in first)
+    assert model.split["teacher"]["same_split"]
+    assert teacher_of(output).exists()
+    assert not partial_of(output).exists()
+
+
 def test_judging_does_not_depend_on_the_order_of_a_pair(trained: Path) -> None:
-    model = load_teacher(str(teacher_of(trained))).model
+    teachers = [load_teacher(str(teacher_of(trained)))]
     texts = ["How do I pay?", "where is my parcel, and when does it come?", "???"]
     there, back = (
-        judge_pairs(model, pairs_from_texts(a, b, [-1] * 3)) for a, b in ((texts, texts[::-1]), (texts[::-1], texts))
+        judge_pairs(teachers, pairs_from_texts(a, b, [-1] * 3)) for a, b in ((texts, texts[::-1]), (texts[::-1], texts))
     )
     np.testing.assert_allclose(there, back, atol=1e-6)
 
@@ -244,7 +327,8 @@ def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_pa
     refused(told("--teacher", "tiny", "--loss", "contrastive"), "no part of the loss", "online_contrastive")
     refused(told("--teacher", "tiny", "--sampler", "groups"), "groups")
     refused(told("--teacher", "tiny", "--neighbours", "-1"), "neighbours")
-    refused(told("--teacher", str(trained)), "is a checkpoint", "-teacher")
+    refused(told("--teacher", "tiny", "--teacher", "minilm"), "one cross-encoder", "tiny, minilm")
+    refused(told("--teacher", "itsel"), "itself")
     (tmp_path / "x-teacher").mkdir()
     refused(told("--teacher", "tiny"), "x-teacher", "--teacher")
     assert not (tmp_path / "x").exists()
@@ -273,7 +357,7 @@ def test_a_cross_encoder_of_three_classes_is_refused(tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
     from sentence_transformers.sentence_transformer.modules import Dense
 
-    model = new_teacher("tiny", texts=["a b c d"] * 3, max_length=8, seed=0)
+    model = new_cross_encoder("tiny", texts=["a b c d"] * 3, max_length=8, seed=0)
     wide = Dense(model[-1].in_features, 3, activation_function=torch.nn.Identity(), module_output_name="scores")
     three = CrossEncoder(modules=[model[0], model[1], wide], num_labels=3)
     three.save_pretrained(str(tmp_path / "three"))
@@ -282,10 +366,10 @@ def test_a_cross_encoder_of_three_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_saved_teacher_is_the_same(tmp_path: Path) -> None:
-    model = new_teacher("tiny", texts=["a b c d"] * 3, max_length=8, seed=0)
-    save_teacher(Teacher(model, "tiny", "abc"), tmp_path / "t")
+    model = new_cross_encoder("tiny", texts=["a b c d"] * 3, max_length=8, seed=0)
+    save_cross_encoder(model, tmp_path / "t", encoder="tiny", fingerprint="abc")
     loaded = load_teacher(str(tmp_path / "t"))
     assert (loaded.encoder, loaded.fingerprint) == ("tiny", "abc")
     pairs = pairs_from_texts(["a b"], ["c d"], [-1])
-    np.testing.assert_array_equal(judge_pairs(model, pairs), judge_pairs(loaded.model, pairs))
+    np.testing.assert_array_equal(judge_pairs([Teacher(model)], pairs), judge_pairs([loaded], pairs))
     assert {p.suffix for p in (tmp_path / "t").rglob("*") if p.is_file()} <= {".safetensors", ".json", ".txt"}
