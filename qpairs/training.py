@@ -234,7 +234,7 @@ class PairModel(nn.Module):
             members = torch.cat([rows, columns]), torch.cat([component, column_component])
         known = Knowledge(positive, labelled, strangers, places, taught)
         loss = self.objective(rows, columns, known, members, self.learned)
-        if loss.device.type == "cpu" and not torch.isfinite(loss):  # a GPU would wait here: see _Observer.on_log
+        if loss.device.type == "cpu" and not torch.isfinite(loss):  # a GPU would wait here: see loop.Observer.on_log
             raise Diverged
         with torch.no_grad():
             return {"loss": loss, "scores": self.score(rows.float(), columns.float(), left, right)}
@@ -426,9 +426,9 @@ def _with_teachers(
                         "pairs",
                         name,
                     )
-            searcher = encoder
-            if teachers[0].encoder not in ("", config.encoder):
-                searcher = build_encoder(teachers[0].encoder, texts=parts.train.questions, seed=config.seed)
+            searcher, crossed = encoder, [t.encoder for t in teachers if not isinstance(t.model, Checkpoint)]
+            if crossed and crossed[0] not in ("", config.encoder):
+                searcher = build_encoder(crossed[0], texts=parts.train.questions, seed=config.seed)
             taught = taught_pairs(teachers, towers(searcher)[0], parts.train, config.neighbours, on_progress)
             arrays = {name: getattr(taught, name) for name in ("left", "right", "labels", "taught")}
             with beside(answers) as fresh:
