@@ -132,7 +132,7 @@ class Progress:
         f1, average_precision: on validation, F1 at its best threshold.
         collapsed: the validation similarities do not vary.
         phase: what is trained: `itself` (an encoder that will teach itself), `teacher` (a cross-encoder) or `encoder`;
-            or `judging`: the cross-encoder judges pairs, step of steps.
+            or `judging`: the teachers judge pairs, step of steps.
     """
 
     step: int

@@ -322,6 +322,8 @@ def taught_pairs(
         neighbours: of each question; those that a label stands between are left out.
         on_progress: called now and then.
     """
+    if on_progress:
+        on_progress(Progress(0, len(train), 0.0, 0.0, phase="judging"))
     tables = {
         place: _embedded(teacher.model, train)
         for place, teacher in enumerate(teachers)

@@ -101,7 +101,7 @@ def _progress_bar() -> Iterator[Callable[[Any], None]]:
             loss = f"loss {now.loss:.3f}  " if now.loss is not None else ""
             f1 = f"F1 {now.f1:.3f}  AP {now.average_precision:.3f}  " if now.f1 is not None else ""
             state = f"{loss}{f1}{now.rate:,.0f} pairs/s"
-            names = {"judging": "teacher judges", "teacher": f"teacher, epoch {now.epoch:.2f}"}
+            names = {"judging": "teachers judge", "teacher": f"teacher, epoch {now.epoch:.2f}"}
             names["itself"] = f"first pass, epoch {now.epoch:.2f}"
             name = names.get(now.phase, f"epoch {now.epoch:.2f}")
             bar.update(task, description=name, total=now.steps, completed=now.step, state=state)
