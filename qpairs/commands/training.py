@@ -101,9 +101,9 @@ def _progress_bar() -> Iterator[Callable[[Any], None]]:
             loss = f"loss {now.loss:.3f}  " if now.loss is not None else ""
             f1 = f"F1 {now.f1:.3f}  AP {now.average_precision:.3f}  " if now.f1 is not None else ""
             state = f"{loss}{f1}{now.rate:,.0f} pairs/s"
-            names = {"judging": "teachers judge", "teacher": f"teacher, epoch {now.epoch:.2f}"}
-            names["itself"] = f"first pass, epoch {now.epoch:.2f}"
-            name = names.get(now.phase, f"epoch {now.epoch:.2f}")
+            epoch = f"epoch {now.epoch:.2f}"
+            names = {"itself": f"first pass, {epoch}", "teacher": f"teacher, {epoch}", "judging": "teachers judge"}
+            name = names.get(now.phase, epoch)
             bar.update(task, description=name, total=now.steps, completed=now.step, state=state)
             if now.average_precision is not None and (not evaluated or evaluated[-1] != now.average_precision):
                 evaluated.append(now.average_precision)
