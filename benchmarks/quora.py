@@ -30,12 +30,13 @@ from qpairs.encoders import build_encoder, encoder_note
 from qpairs.training import Parts, judge, load_parts
 
 HERE = Path(__file__).parent
+BOTH_LOSSES: dict[str, Any] = {"loss": "2*online_contrastive + logistic", "clip": 1.0}
 SETTINGS: dict[str, dict[str, Any]] = {
     "minilm": {},
-    "lstm": {"vectors": "glove", "epochs": 2.0, "batch_size": 128},
-    "cnn": {"vectors": "glove", "epochs": 2.0, "batch_size": 128},
-    "static": {"vectors": "glove", "epochs": 5.0},
-    "tiny": {"epochs": 3.0},
+    "lstm": {**BOTH_LOSSES, "vectors": "glove", "epochs": 2.0, "batch_size": 128},
+    "cnn": {**BOTH_LOSSES, "vectors": "glove", "epochs": 2.0, "batch_size": 128},
+    "static": {**BOTH_LOSSES, "vectors": "glove", "epochs": 5.0},
+    "tiny": {**BOTH_LOSSES, "epochs": 3.0},
 }
 console = Console(width=140)
 
