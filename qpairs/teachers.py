@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import HfApi
 from numpy.typing import NDArray
 from scipy.special import expit
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -131,7 +132,10 @@ def load_teacher(name: str) -> Teacher:
         checkpoint = load_checkpoint(name)
         return Teacher(checkpoint, checkpoint.config.encoder, checkpoint.split.get("fingerprint", ""))
     try:
-        model = CrossEncoder(name, model_kwargs={"dtype": torch.float32, "use_safetensors": True})
+        local = Path(name).exists() or not _on_hub(name)
+        model = CrossEncoder(
+            name, local_files_only=local, model_kwargs={"dtype": torch.float32, "use_safetensors": True}
+        )
         about = json.loads((Path(name) / FILE).read_text("utf-8")) if (Path(name) / FILE).exists() else {}
     except Exception as error:  # no network, missing files, broken JSON, foreign classes, tensors that don't fit
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -140,6 +144,15 @@ def load_teacher(name: str) -> Teacher:
     if model.num_labels != 1:
         raise UserError(f"teacher: {name} gives {model.num_labels} numbers for a pair; one, a logit, is needed")
     return Teacher(model, about.get("encoder", ""), about.get("fingerprint", ""))
+
+
+def _on_hub(name: str) -> bool:
+    """Whether the Hub can be reached and has a model; sentence-transformers would try again for half a minute."""
+    try:
+        HfApi().model_info(name, timeout=10)
+    except Exception:  # whatever the HTTP client of the day raises
+        return False
+    return True
 
 
 def save_cross_encoder(model: CrossEncoder, path: Path, *, encoder: str, fingerprint: str) -> None:
