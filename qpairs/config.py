@@ -62,9 +62,11 @@ class Config:
     teacher: tuple[str, ...] = _option(
         (),
         "Who to learn from besides the labels: minilm or tiny trains a cross-encoder first, itself trains the encoder "
-        "first; or a cross-encoder's folder or Hub id, or a checkpoint's folder. Of several, the mean counts.",
+        "with the loss first, and then goes on towards all teachers' probabilities; or a cross-encoder's folder or Hub "
+        "id, or a checkpoint's folder. Of several, the mean counts.",
     )
     teacher_epochs: float = _option(1.0, "teacher: passes of a cross-encoder over the training pairs.")
+    second_epochs: float = _option(1.0, "itself: passes over the judged pairs, after the first ones.")
     neighbours: int = _option(1, "teacher: nearest questions that it judges each question beside, labelled or not.")
     score: str = _option("cosine", "What the verdict reads: cosine, or head, the classifier that pair_softmax trains.")
     miner: str = _option("everything", "Which pairs of a batch the loss sees: a miner, with parameters if need be.")
@@ -107,6 +109,7 @@ class Config:
             "word_dropout": 0 <= self.word_dropout < 1,
             "epochs": self.epochs > 0,
             "teacher_epochs": self.teacher_epochs > 0,
+            "second_epochs": self.second_epochs > 0,
             "neighbours": self.neighbours >= 0,
             "budget_minutes": self.budget_minutes >= 0,
             "group_size": self.group_size >= 2,

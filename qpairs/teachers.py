@@ -72,13 +72,16 @@ def trained_here(names: Sequence[str]) -> tuple[str, ...]:
     """Those of a config's `teacher` that a run trains itself, and that are not there already.
 
     Raises:
-        UserError: an encoder that is no transformer; or two cross-encoders to train.
+        UserError: an encoder that is no transformer, a name that stands there twice, or two cross-encoders to train.
     """
     found = tuple(name for name in names if name in (*TRANSFORMERS, ITSELF))
     for name in names:
         if name in ENCODERS and name not in found:
             raise UserError(f"teacher: {name} is no transformer, so it cannot read two questions at once; use minilm")
-    if len(found) - found.count(ITSELF) > 1 or len(found) != len(set(found)):
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"teacher: {name} is named twice; each is heard once")
+    if len(found) - found.count(ITSELF) > 1:
         raise UserError(f"teacher: one cross-encoder is trained, not several ({', '.join(found)})")
     return found
 

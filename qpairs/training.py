@@ -49,7 +49,7 @@ from qpairs.loop import (
 )
 from qpairs.miners import miner
 from qpairs.mining import nearest_negatives
-from qpairs.objectives import Objective, objective
+from qpairs.objectives import Objective, Term, objective
 from qpairs.pairs import Pairs, join, load_pairs
 from qpairs.perturbations import generated
 from qpairs.processes import agree, first_alone, gather, meet, rank, start, world
@@ -74,6 +74,7 @@ LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
 FINE_TUNING_RATE = 5e-5  # for encoders that come trained
 VALIDATION_LIMIT = 4096  # pairs of validation that are looked at during training; the threshold is chosen on all
 HEAD_RATE = 1e-2  # of a head on pairs
+SECOND_RATE = 0.4  # of the rates of an encoder's first pass, in the second one
 TRAINED = "trained-teacher"  # in the folder of an unfinished run: a cross-encoder that is whole
 FIRST = "first-pass"  # there, too: the checkpoint of an encoder that is its own teacher
 
@@ -349,9 +350,18 @@ def train(
                 f"{partial}: the data has changed since the run was interrupted; start anew with --overwrite"
             )
         try:
+            told, slower = config, 1.0
+            if ITSELF in config.teacher:
+                first = _first_pass(config, parts, partial, on_progress)
+                fresh_encoder.load_state_dict(first.encoder.state_dict())
+                there = {**there, ITSELF: Teacher(first, config.encoder, parts.split["fingerprint"])}
+                goal, slower = _second_goal(first, goal), SECOND_RATE
+                told = dataclasses.replace(config, epochs=config.second_epochs)
             if config.teacher:
                 parts = _with_teachers(config, parts, there, fresh_encoder, partial, on_progress)
-            encoder, head, history, diverged = _fit(config, parts, fresh_encoder, goal, partial, on_progress)
+            encoder, head, history, diverged = _fit(
+                told, parts, fresh_encoder, goal, partial, on_progress, slower=slower
+            )
         except KeyboardInterrupt:
             log.warning("interrupted; go on with: qpairs train --resume --output %s", output)
             raise
@@ -381,7 +391,7 @@ def goal_of(config: Config) -> Objective:
         raise UserError(f"score: head needs the loss pair_softmax, which {config.loss!r} does not have")
     if config.budget_minutes and world() > 1:
         raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
-    if config.teacher and not goal.learns_from_a_teacher:
+    if config.teacher and ITSELF not in config.teacher and not goal.learns_from_a_teacher:
         raise UserError(
             f"teacher: no part of the loss {config.loss!r} learns from it; add online_contrastive or logistic"
         )
@@ -406,14 +416,9 @@ def _with_teachers(
 ) -> Parts:
     """The parts, the training pairs with what the teachers think of them and of the nearest questions besides.
 
-    What is trained and answered is kept in `partial`, so that a run that is resumed does nothing twice. An encoder that
-    is its own teacher is left at the weights of its first pass.
+    What is trained and answered is kept in `partial`, so that a run that is resumed does nothing twice.
     """
     answers, about, fingerprint = partial / "taught.safetensors", partial / "teacher.json", parts.split["fingerprint"]
-    if ITSELF in config.teacher:
-        first = _first_pass(config, parts, partial, on_progress)
-        encoder.load_state_dict(first.encoder.state_dict())
-        there = {**there, ITSELF: Teacher(first, config.encoder, fingerprint)}
     with first_alone():
         if not about.exists():
             if name := cross_encoder_of(config.teacher):
@@ -481,6 +486,19 @@ def _first_pass(
     return load_checkpoint(partial / FIRST)
 
 
+def _second_goal(first: Checkpoint, goal: Objective) -> Objective:
+    """What an encoder's second pass minimises: the cross-entropy between its teachers' verdicts and its own.
+
+    Its own is the one that the calibration of its first pass reads off the cosine, so that it starts where it agrees
+    with itself. A head's loss is that already; and an encoder that cannot tell pairs apart has no verdict.
+    """
+    slope, intercept = first.calibration.slope, first.calibration.intercept
+    if first.head is not None or slope <= 0:
+        return goal
+    verdict = Term("logistic", parameters={"scale": slope, "threshold": -intercept / slope})
+    return dataclasses.replace(goal, terms=(verdict,))
+
+
 def _new_encoder(config: Config, parts: Parts) -> SentenceTransformer:
     return build_encoder(
         config.encoder,
@@ -528,8 +546,12 @@ def _fit(
     partial: Path,
     on_progress: Callable[[Progress], None] | None,
     phase: str = "encoder",
+    slower: float = 1.0,
 ) -> tuple[SentenceTransformer, PairHead | None, list[dict[str, Any]], str]:
-    """Trains; returns encoder and head at their best state, the history, and what went wrong if the loss diverged."""
+    """Trains; returns encoder and head at their best state, the history, and what went wrong if the loss diverged.
+
+    `slower` is a factor on the learning rates.
+    """
     looked_at = parts.validation
     if len(looked_at) > VALIDATION_LIMIT:
         rows = np.random.default_rng(config.seed).choice(len(looked_at), VALIDATION_LIMIT, replace=False)
@@ -554,7 +576,7 @@ def _fit(
     if config.patience:
         callbacks.append(EarlyStoppingCallback(config.patience))
     set_dropout(encoder, config.dropout)
-    optimizer = _optimizer(model, config)
+    optimizer = _optimizer(model, config, slower)
     trainer = Trainer(
         model=model,
         args=trainer_arguments(
@@ -597,7 +619,7 @@ def _fit(
     return encoder.to("cpu").float(), model.score.head and model.score.head.to("cpu"), history, diverged
 
 
-def _optimizer(model: PairModel, config: Config) -> torch.optim.Optimizer:
+def _optimizer(model: PairModel, config: Config, slower: float) -> torch.optim.Optimizer:
     """AdamW; each tower and the head have a rate of their own, and the matrices of the towers alone decay."""
     seen: set[nn.Parameter] = set()
     groups: list[dict[str, Any]] = []
@@ -606,7 +628,7 @@ def _optimizer(model: PairModel, config: Config) -> torch.optim.Optimizer:
         fresh = [p for p in parameters if p.requires_grad and p not in seen]
         seen.update(fresh)
         if fresh:
-            groups.append({"params": fresh, "lr": rate, "weight_decay": decay})
+            groups.append({"params": fresh, "lr": rate * slower, "weight_decay": decay})
 
     for name, tower in zip(tower_names(config.encoder), model.towers, strict=False):
         rate = config.learning_rate or LEARNING_RATES.get(name, FINE_TUNING_RATE)

@@ -2,6 +2,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 import qpairs
+from qpairs import training
 from qpairs.batches import Batches, Draw, Feed
 from qpairs.encoders import build_encoder, features, token_ids
 from qpairs.losses import LOSSES
+from qpairs.metrics import Calibration
 from qpairs.objectives import objective
 from qpairs.pairs import pairs_from_texts
 from qpairs.relations import Knowledge
@@ -227,6 +230,36 @@ def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: P
     assert not partial_of(output).exists()
 
 
+def test_the_second_pass_is_slower_by_its_factor(
+    taught_by_itself: Path, pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SECOND_RATE", 0.0)
+    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=3, **ITSELF)
+    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**ITSELF, "teacher": ()})
+    same_weights(tmp_path / "x", tmp_path / "y")
+    with pytest.raises(AssertionError):
+        same_weights(tmp_path / "x", taught_by_itself)
+
+
+def test_the_second_pass_asks_for_the_probabilities_that_the_first_ones_calibration_reads(trained: Path) -> None:
+    first = qpairs.load_checkpoint(trained)
+    rows, known = knowledge()
+    goal = training._second_goal(replace(first, calibration=Calibration(8.0, -3.0)), objective("contrastive"))
+    wanted = {(0, 1): 0.8, (3, 4): 0.6, (4, 5): 0.1, (0, 2): 0.0}
+    says = [1 / (1 + np.exp(-(8.0 * float(rows[i] @ rows[j]) - 3.0))) for i, j in wanted]
+    naive = [-p * np.log(q) - (1 - p) * np.log(1 - q) for p, q in zip(wanted.values(), says, strict=True)]
+    assert float(goal(rows, rows, known)) == pytest.approx(np.mean(naive), rel=1e-5)
+    blind = replace(first, calibration=Calibration(0.0, -0.5))
+    assert training._second_goal(blind, objective("contrastive")) == objective("contrastive")
+
+
+def test_an_encoder_that_teaches_itself_may_learn_the_labels_by_any_loss(pairs_csv: Path, tmp_path: Path) -> None:
+    options = {**ITSELF, "encoder": "static", "loss": "multi_similarity"}
+    model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=3, **options)
+    assert model.config.loss == "multi_similarity"
+    assert model.scores["validation"]["f1"] > 0.5
+
+
 def test_judging_does_not_depend_on_the_order_of_a_pair(trained: Path) -> None:
     teachers = [load_teacher(str(teacher_of(trained)))]
     texts = ["How do I pay?", "where is my parcel, and when does it come?", "???"]
@@ -272,8 +305,6 @@ def knowledge() -> tuple[torch.Tensor, Knowledge]:
 @pytest.mark.parametrize("dense", [1, 1000])
 @pytest.mark.parametrize("miner", [None, "everything"])
 def test_the_logistic_loss_learns_probabilities(dense: int, miner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     from qpairs import miners, objectives
 
     monkeypatch.setattr(objectives, "DENSE", dense)  # pairs one by one, or the whole matrix
@@ -314,8 +345,6 @@ def test_the_online_contrastive_loss_weighs_both_costs_by_the_teachers_word(
 
 @pytest.mark.parametrize("name", [name for name, entry in LOSSES.items() if not entry.soft and not entry.prototypes])
 def test_no_other_loss_hears_the_teacher(name: str) -> None:
-    from dataclasses import replace
-
     rows, known = knowledge()
     goal = objective(name)
     torch.testing.assert_close(goal(rows, rows, known), goal(rows, rows, replace(known, taught=None)))
@@ -331,6 +360,7 @@ def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_pa
     refused(told("--teacher", "tiny", "--sampler", "groups"), "groups")
     refused(told("--teacher", "tiny", "--neighbours", "-1"), "neighbours")
     refused(told("--teacher", "tiny", "--teacher", "minilm"), "one cross-encoder", "tiny, minilm")
+    refused(told("--teacher", "itself", "--teacher", "itself"), "itself is named twice")
     refused(told("--teacher", "itsel"), "itself")
     (tmp_path / "x-teacher").mkdir()
     refused(told("--teacher", "tiny"), "x-teacher", "--teacher")
