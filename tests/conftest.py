@@ -18,6 +18,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+LONG = ("test_training.py", "test_benchmarks.py", "test_teachers.py", "test_comparison.py", "test_processes.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes come first, so that no worker is left with one while the other is done."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def sample_rows() -> list[tuple[str, str, int]]:
