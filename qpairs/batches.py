@@ -146,6 +146,8 @@ def group_sampler(graph: LabelGraph, batch_size: int, group_size: int, seed: int
         ]
         first = np.cumsum([0, *map(len, groups)])[:-1]  # place of each group's first question in the epoch
         cuts = np.searchsorted(first * batches // len(component), np.arange(1, batches))
+        turn = np.arange(len(cuts))  # where groups are about as large as a batch, each batch still gets one
+        cuts = np.minimum(np.maximum.accumulate(cuts - turn) + turn, len(groups) - len(cuts) + turn)
         return [
             Draw(questions=np.concatenate(part)) for part in (groups[i:j] for i, j in pairwise([0, *cuts, len(groups)]))
         ]

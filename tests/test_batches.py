@@ -268,6 +268,13 @@ def test_groups_meet_each_question_once_an_epoch_and_components_stay_together(se
     assert all(sum(c in component[draw.questions] for draw in plan) == 1 for c in small)
 
 
+def test_no_batch_is_empty_where_groups_are_as_large_as_a_batch():
+    pairs = pairs_from_texts(["a", "a", "a", "x"], ["b", "c", "d", "y"], [1] * 4)  # 4 questions and 2, in batches of 4
+    for seed in range(20):
+        plan = group_sampler(graph_of(pairs), 4, 4, seed)(0)
+        assert sorted(len(draw.questions) for draw in plan) == [2, 4]
+
+
 def test_groups_of_a_large_component_have_at_most_k_members_and_none_is_alone():
     pairs = pairs_from_texts(["a"] * 9, list("bcdefghij"), [1] * 9)
     plan = group_sampler(graph_of(pairs), 4, 4, seed=0)(0)
