@@ -25,12 +25,12 @@ from rich.table import Table
 
 import qpairs
 from qpairs import metrics
-from qpairs.audit import Audit, audit
 from qpairs.commands.terminal import quiet
 from qpairs.config import Config
-from qpairs.evaluation import cross_fitted
-from qpairs.splits import question_components
-from qpairs.training import Parts, load_parts
+from qpairs.data.splits import question_components
+from qpairs.evaluation.evaluate import cross_fitted
+from qpairs.experiments.audit import Audit, audit
+from qpairs.training.fit import Parts, load_parts
 
 console = Console(width=120)
 

@@ -37,9 +37,9 @@ from rich.table import Table
 
 import qpairs
 from qpairs.commands.terminal import quiet
-from qpairs.retrieval import dedupe, find_matches
-from qpairs.runtime import Model
-from qpairs.shards import Embeddings, embed
+from qpairs.models.exported import Model
+from qpairs.retrieval.dedupe import dedupe, find_matches
+from qpairs.retrieval.embeddings import Embeddings, embed
 
 PLANTED = 20  # one question in so many
 COMPARED = 100_000  # questions, up to which all are compared with all
@@ -188,7 +188,7 @@ def measure_search(embeddings: Embeddings, vectors: Vectors, queries: NDArray[np
     """Time of one search, and the share of the nearest 10 that it finds; the queries are not in the index."""
     import faiss
 
-    from qpairs.index import NEAREST, build_index, open_index
+    from qpairs.retrieval.index import NEAREST, build_index, open_index
 
     start = time.perf_counter()
     made = build_index(embeddings, embeddings.folder.parent / "index")

@@ -36,10 +36,10 @@ from sentence_transformers.sentence_transformer.losses.contrastive import Siames
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qpairs.losses import LOSSES
-from qpairs.miners import miner
-from qpairs.objectives import objective
-from qpairs.relations import Knowledge
+from qpairs.objectives.losses import LOSSES
+from qpairs.objectives.miners import miner
+from qpairs.objectives.objective import objective
+from qpairs.objectives.relations import Knowledge
 
 DIMENSION = 384
 GOAL = 2048  # MiB that a step of qpairs should stay below
@@ -261,7 +261,7 @@ def times(losses: dict[str, Loss], embeddings: Tensor, repeats: int) -> dict[str
 def measure(case: Case, n: int, members: int, repeats: int, limit: float) -> dict[str, Any]:
     """A line of the results; sides that need too much memory have no time."""
     fresh = multiprocessing.get_context("forkserver")
-    fresh.set_forkserver_preload(["qpairs.objectives", "pytorch_metric_learning.losses", st.__name__])
+    fresh.set_forkserver_preload(["qpairs.objectives.objective", "pytorch_metric_learning.losses", st.__name__])
     peaks = {}
     for side in ("qpairs", *PEERS.get(case, ())):
         with fresh.Pool(1) as pool:

@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 import qpairs
-from qpairs.checkpoint import load_checkpoint
 from qpairs.commands.terminal import quiet
 from qpairs.config import config_from
-from qpairs.evaluation import predict
-from qpairs.robustness import failure_interval, probe
+from qpairs.evaluation.evaluate import predict
+from qpairs.evaluation.robustness import failure_interval, probe
+from qpairs.models.bi_encoder import load_checkpoint
 
 SUITE = Path(__file__).parent / "suite.toml"
 FILLED = 12  # pairs that are made of each template

@@ -11,53 +11,53 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qpairs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-    from qpairs.comparison import Comparison, compare
     from qpairs.config import Config
-    from qpairs.evaluation import Report, calibrate, evaluate, predict
-    from qpairs.export import Parity, export_checkpoint
-    from qpairs.faults import UserError
-    from qpairs.index import build_index, open_index
-    from qpairs.pairs import Pairs, load_pairs, pairs_from_texts
-    from qpairs.retrieval import dedupe, search
-    from qpairs.robustness import probe
-    from qpairs.runtime import Encoder, Model, load
-    from qpairs.shards import Embeddings, embed, open_shards
-    from qpairs.splits import split_pairs
-    from qpairs.training import train
+    from qpairs.core.exceptions import UserError
+    from qpairs.data.pairs import Pairs, load_pairs, pairs_from_texts
+    from qpairs.data.splits import split_pairs
+    from qpairs.evaluation.evaluate import Report, calibrate, evaluate, predict
+    from qpairs.evaluation.robustness import probe
+    from qpairs.experiments.compare import Comparison, compare
+    from qpairs.export.export import Parity, export_checkpoint
+    from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
+    from qpairs.models.exported import Encoder, Model, load
+    from qpairs.retrieval.dedupe import dedupe, search
+    from qpairs.retrieval.embeddings import Embeddings, embed, open_shards
+    from qpairs.retrieval.index import build_index, open_index
+    from qpairs.training.fit import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Checkpoint": "checkpoint",
-    "Comparison": "comparison",
+    "Checkpoint": "models.bi_encoder",
+    "Comparison": "experiments.compare",
     "Config": "config",
-    "Embeddings": "shards",
-    "Encoder": "runtime",
-    "Model": "runtime",
-    "Pairs": "pairs",
-    "Parity": "export",
-    "Report": "evaluation",
-    "UserError": "faults",
-    "build_index": "index",
-    "calibrate": "evaluation",
-    "compare": "comparison",
-    "dedupe": "retrieval",
-    "embed": "shards",
-    "evaluate": "evaluation",
-    "export_checkpoint": "export",
-    "load": "runtime",
-    "load_checkpoint": "checkpoint",
-    "load_pairs": "pairs",
-    "open_index": "index",
-    "open_shards": "shards",
-    "pairs_from_texts": "pairs",
-    "predict": "evaluation",
-    "probe": "robustness",
-    "save_checkpoint": "checkpoint",
-    "search": "retrieval",
-    "split_pairs": "splits",
-    "train": "training",
+    "Embeddings": "retrieval.embeddings",
+    "Encoder": "models.exported",
+    "Model": "models.exported",
+    "Pairs": "data.pairs",
+    "Parity": "export.export",
+    "Report": "evaluation.evaluate",
+    "UserError": "core.exceptions",
+    "build_index": "retrieval.index",
+    "calibrate": "evaluation.evaluate",
+    "compare": "experiments.compare",
+    "dedupe": "retrieval.dedupe",
+    "embed": "retrieval.embeddings",
+    "evaluate": "evaluation.evaluate",
+    "export_checkpoint": "export.export",
+    "load": "models.exported",
+    "load_checkpoint": "models.bi_encoder",
+    "load_pairs": "data.pairs",
+    "open_index": "retrieval.index",
+    "open_shards": "retrieval.embeddings",
+    "pairs_from_texts": "data.pairs",
+    "predict": "evaluation.evaluate",
+    "probe": "evaluation.robustness",
+    "save_checkpoint": "models.bi_encoder",
+    "search": "retrieval.dedupe",
+    "split_pairs": "data.splits",
+    "train": "training.fit",
 }
 
 __all__ = [

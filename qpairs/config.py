@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qpairs.faults import UserError, nearest
+from qpairs.core.exceptions import UserError, nearest
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 CHOICES = {

@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def sample_rows() -> list[tuple[str, str, int]]:
     """600 of the bundled pairs, whole components of them."""
     from qpairs import load_pairs
-    from qpairs.splits import question_components
+    from qpairs.data.splits import question_components
 
     pairs = load_pairs("sample")
     component = question_components(pairs)[pairs.left]

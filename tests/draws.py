@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from qpairs.relations import Relation
+from qpairs.objectives.relations import Relation
 
 
 def close(actual, expected, tolerance=1e-5):

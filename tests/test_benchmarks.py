@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import qpairs
-from qpairs.losses import LOSSES
+from qpairs.objectives.losses import LOSSES
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qpairs.config import CHOICES, HELP, Config, config_from, read_toml, to_dict, to_toml
-from qpairs.faults import UserError, nearest
+from qpairs.core.exceptions import UserError, nearest
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 CONFIGS = st.builds(

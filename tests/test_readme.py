@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from qpairs.losses import LOSSES
-from qpairs.relations import Relation
+from qpairs.objectives.losses import LOSSES
+from qpairs.objectives.relations import Relation
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -20,7 +20,7 @@ from qpairs.commands.search import dedupe, index, search
 from qpairs.commands.serve import serve
 from qpairs.commands.terminal import err, out, plain
 from qpairs.commands.training import train
-from qpairs.faults import UserError
+from qpairs.core.exceptions import UserError
 
 app = typer.Typer(
     help="Tells whether two questions ask the same thing, and finds the duplicates in a pile of them.",

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from qpairs.commands.terminal import OverwriteOption, TomlOption, err, out, plain, progress, quiet
 from qpairs.commands.training import given_options, with_config_options
-from qpairs.faults import UserError, nearest
+from qpairs.core.exceptions import UserError, nearest
 
 if TYPE_CHECKING:
-    from qpairs.comparison import Comparison, Row, State
+    from qpairs.experiments.compare import Comparison, Row, State
 
 
 @with_config_options("encoder", "loss", "miner", "output", budget_minutes=5.0, epochs="no limit", patience=0)
@@ -51,7 +51,7 @@ def compare(
         "output": str(output),
     }
     with quiet(), _cells_bar() as on_progress:
-        from qpairs.comparison import compare as run
+        from qpairs.experiments.compare import compare as run
 
         found = run(
             seeds=seeds, keep_checkpoints=keep_checkpoints, overwrite=overwrite, on_progress=on_progress, **values
@@ -129,8 +129,8 @@ def losses(
     name: Annotated[str, typer.Argument(help="A loss or a miner to describe; without it, all are listed.")] = "",
 ) -> None:
     """List the losses and the miners, with formula, paper and defaults, or describe one."""
-    from qpairs.losses import LOSSES
-    from qpairs.miners import MINERS
+    from qpairs.objectives.losses import LOSSES
+    from qpairs.objectives.miners import MINERS
 
     tables: dict[str, Mapping[str, Any]] = {"loss": LOSSES, "miner": MINERS}
     if name:
@@ -166,7 +166,7 @@ def _negatives(entry: Any) -> str:
 
 def _print_entry(title: str, entry: Any) -> None:
     """The docstring of a row's function: its paragraphs, then the parameters as a table."""
-    from qpairs.prototypes import Prototypes
+    from qpairs.objectives.prototypes import Prototypes
 
     paragraphs, meanings = _docstring(entry.function)
     meanings = {**_docstring(Prototypes.__init__)[1], **meanings}

@@ -22,7 +22,7 @@ from qpairs.commands.terminal import (
     quiet,
     write_text,
 )
-from qpairs.faults import UserError
+from qpairs.core.exceptions import UserError
 
 
 def data(
@@ -41,7 +41,7 @@ def data(
     with quiet():
         import numpy as np
 
-        from qpairs.splits import contradictions, question_components, split_pairs
+        from qpairs.data.splits import contradictions, question_components, split_pairs
 
         pairs = load(source, columns, skip_bad_rows)
         faults = contradictions(pairs)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from qpairs.commands.terminal import OverwriteOption, SkipOption, out, progress, quiet
-from qpairs.faults import UserError, nearest
+from qpairs.core.exceptions import UserError, nearest
 
 ENGINES = ("plain", "ray")
 
@@ -47,8 +47,8 @@ def embed(
     if ray_address and engine != "ray":
         raise UserError("--ray-address goes with --engine ray")
     with quiet(), _progress_bar() as on_progress:
-        from qpairs.engines import in_order, on_ray
-        from qpairs.shards import embed as run
+        from qpairs.retrieval.embeddings import embed as run
+        from qpairs.retrieval.executors import in_order, on_ray
 
         result = run(
             checkpoint,
@@ -105,8 +105,8 @@ def push(
 ) -> None:
     """Put a checkpoint on the Hugging Face Hub, with a card that tells data, threshold, F1 and limits."""
     with quiet():
-        from qpairs.publishing import CARD, stage
-        from qpairs.publishing import push as run
+        from qpairs.export.hub import CARD, stage
+        from qpairs.export.hub import push as run
 
         if dry_run:
             folder = stage(checkpoint, name, dry_run)

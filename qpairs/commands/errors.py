@@ -32,11 +32,11 @@ from qpairs.commands.terminal import (
     write_text,
 )
 from qpairs.commands.training import given_options, with_config_options
-from qpairs.faults import UserError
+from qpairs.core.exceptions import UserError
 
 if TYPE_CHECKING:
-    from qpairs.errors import Analysis, ErrorSlice, Mistake, Word
-    from qpairs.loop import Progress
+    from qpairs.evaluation.mistakes import Analysis, ErrorSlice, Mistake, Word
+    from qpairs.training.trainer import Progress
 
 SHOWN = 12  # slices in the table
 ILLUSTRATED = 3  # slices with examples
@@ -56,10 +56,10 @@ def errors(
     for name in ("mistakes.csv", "slices.csv"):
         check_file(output / name)
     with quiet():
-        from qpairs.checkpoint import load_checkpoint
-        from qpairs.errors import ErrorSlice, Mistake, analyse
-        from qpairs.evaluation import need_both_labels
-        from qpairs.training import training_pairs
+        from qpairs.evaluation.evaluate import need_both_labels
+        from qpairs.evaluation.mistakes import ErrorSlice, Mistake, analyse
+        from qpairs.models.bi_encoder import load_checkpoint
+        from qpairs.training.fit import training_pairs
 
         model = load_checkpoint(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
@@ -152,8 +152,8 @@ def audit(
     if output.exists() and not overwrite:
         raise UserError(f"{output}: is there already; name another file with --output, or pass --overwrite")
     with quiet(), _folds_bar(folds) as on_progress:
-        from qpairs.audit import Suspect
-        from qpairs.audit import audit as run
+        from qpairs.experiments.audit import Suspect
+        from qpairs.experiments.audit import audit as run
 
         try:
             found = run(folds=folds, confidence=confidence, on_progress=on_progress, **values)
@@ -211,9 +211,9 @@ def explain(
 ) -> None:
     """Show which words pull two questions together or apart, and the nearest training pairs."""
     with quiet():
-        from qpairs.checkpoint import load_checkpoint
-        from qpairs.errors import explain as run
-        from qpairs.training import training_pairs
+        from qpairs.evaluation.mistakes import explain as run
+        from qpairs.models.bi_encoder import load_checkpoint
+        from qpairs.training.fit import training_pairs
 
         model = load_checkpoint(checkpoint)
         trained_on = training_pairs(model) if neighbours else None

@@ -45,7 +45,7 @@ def export(
 ) -> None:
     """Write a checkpoint in a form that runs without torch, several times as fast, and compare it with the original."""
     with quiet(), _progress_bar() as on_progress:
-        from qpairs.export import export_checkpoint as run
+        from qpairs.export.export import export_checkpoint as run
 
         parity = run(
             checkpoint,

@@ -28,7 +28,7 @@ from qpairs.commands.terminal import (
     split_columns,
     write_text,
 )
-from qpairs.faults import UserError, nearest
+from qpairs.core.exceptions import UserError, nearest
 
 
 def evaluate(
@@ -44,11 +44,11 @@ def evaluate(
 ) -> None:
     """Judge a checkpoint, at its own threshold, on labelled pairs."""
     with quiet():
-        from qpairs.checkpoint import load_checkpoint
-        from qpairs.encoders import encoder_note, tower_names
-        from qpairs.evaluation import evaluate as run
-        from qpairs.perturbations import kinds_of
-        from qpairs.robustness import probe
+        from qpairs.data.perturbations import kinds_of
+        from qpairs.encoders.build import encoder_note, tower_names
+        from qpairs.evaluation.evaluate import evaluate as run
+        from qpairs.evaluation.robustness import probe
+        from qpairs.models.bi_encoder import load_checkpoint
 
         kinds = kinds_of(perturb) if perturb else []
         model = load_checkpoint(checkpoint)
@@ -113,9 +113,9 @@ def predict(
 ) -> None:
     """Say of two questions, or of each pair in a file, whether they ask the same thing."""
     with quiet():
-        from qpairs.checkpoint import load_checkpoint
-        from qpairs.evaluation import predict as run
-        from qpairs.pairs import pairs_from_texts
+        from qpairs.data.pairs import pairs_from_texts
+        from qpairs.evaluation.evaluate import predict as run
+        from qpairs.models.bi_encoder import load_checkpoint
 
         if len(questions) == 2:
             if not all(q.strip() for q in questions):
@@ -130,9 +130,9 @@ def predict(
 
 
 def _predict_file(checkpoint: Path, source: str, output: Path | None, columns: tuple[str, ...]) -> None:
-    from qpairs.checkpoint import load_checkpoint
-    from qpairs.evaluation import predict as run
-    from qpairs.pairs import load_pairs, read_table
+    from qpairs.data.pairs import load_pairs, read_table
+    from qpairs.evaluation.evaluate import predict as run
+    from qpairs.models.bi_encoder import load_checkpoint
 
     if output is None:
         raise UserError("predict: name the file for the scored pairs with --output")
@@ -168,8 +168,8 @@ def calibrate(
 ) -> None:
     """Fit threshold and probability to a few dozen labelled pairs of your own, without training."""
     with quiet():
-        from qpairs.checkpoint import check_output, load_checkpoint, save_checkpoint
-        from qpairs.evaluation import calibrate as run
+        from qpairs.evaluation.evaluate import calibrate as run
+        from qpairs.models.bi_encoder import check_output, load_checkpoint, save_checkpoint
 
         check_output(output, overwrite=overwrite)
         model = load_checkpoint(checkpoint)

@@ -18,7 +18,7 @@ from qpairs.commands.terminal import (
     quiet,
     write_text,
 )
-from qpairs.faults import UserError
+from qpairs.core.exceptions import UserError
 
 
 def report(
@@ -37,9 +37,9 @@ def report(
         raise UserError(f"{output}: the page is HTML; name a file that ends in .html with --output")
     check_file(output)
     with quiet():
-        from qpairs.checkpoint import load_checkpoint
-        from qpairs.report import named_sources, render
-        from qpairs.training import training_pairs
+        from qpairs.evaluation.report import named_sources, render
+        from qpairs.models.bi_encoder import load_checkpoint
+        from qpairs.training.fit import training_pairs
 
         model = load_checkpoint(checkpoint)
         title = checkpoint.resolve().name

@@ -24,16 +24,16 @@ from qpairs.commands.terminal import (
     write_table,
     write_text,
 )
-from qpairs.faults import UserError, nearest
+from qpairs.core.exceptions import UserError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from rich.progress import Progress, TaskID
 
-    from qpairs.index import Manifest
-    from qpairs.retrieval import Answer, Deduplicated
-    from qpairs.runtime import Model
+    from qpairs.models.exported import Model
+    from qpairs.retrieval.dedupe import Answer, Deduplicated
+    from qpairs.retrieval.index import Manifest
 
 EXAMPLES = 5
 SUMMARY = "dedupe.json"
@@ -83,8 +83,8 @@ def index(
     if sum(option is not None for option in (output, add, delete)) > 1:
         raise UserError("index: --output, --add and --delete don't go together; one at a time")
     with quiet(), progress() as bar:
-        from qpairs.index import add_to_index, build_index, delete_from_index, open_index
-        from qpairs.shards import open_shards
+        from qpairs.retrieval.embeddings import open_shards
+        from qpairs.retrieval.index import add_to_index, build_index, delete_from_index, open_index
 
         task = bar.add_task("indexing", total=None, state="")
 
@@ -121,7 +121,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _print_index(made: Manifest, chosen: bool) -> None:
-    from qpairs.index import KINDS, NEAREST, SMALL
+    from qpairs.retrieval.index import KINDS, NEAREST, SMALL
 
     where = f" in {made.address}" if made.address else ""
     why = f" (by size: exact up to {SMALL:,} questions, ivf above)" if chosen else ""
@@ -163,10 +163,10 @@ def search(
     if output and output.suffix not in WRITERS:
         raise UserError(f"{output}: unknown kind of file; {nearest(output.suffix, WRITERS)}")
     with quiet():
-        from qpairs.index import open_index
-        from qpairs.questions import open_questions
-        from qpairs.retrieval import search as run
-        from qpairs.runtime import load
+        from qpairs.data.questions import open_questions
+        from qpairs.models.exported import load
+        from qpairs.retrieval.dedupe import search as run
+        from qpairs.retrieval.index import open_index
 
         opened = open_index(folder)
         if not model and not Path(opened.manifest.model).is_dir():
@@ -264,11 +264,11 @@ def dedupe(
     if linkage not in ("star", "single"):
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
     with quiet(), progress() as bar:
-        from qpairs.folders import only_one
-        from qpairs.retrieval import dedupe as run
-        from qpairs.retrieval import require_one_tower, stored
-        from qpairs.runtime import load
-        from qpairs.shards import open_shards
+        from qpairs.core.files import only_one
+        from qpairs.models.exported import load
+        from qpairs.retrieval.dedupe import dedupe as run
+        from qpairs.retrieval.dedupe import require_one_tower, stored
+        from qpairs.retrieval.embeddings import open_shards
 
         task = bar.add_task("reading", total=None, state="")
         corpus = _read(questions, text_column, skip_bad_rows)
@@ -323,8 +323,8 @@ def _read(path: Path, text_column: str, skip_bad_rows: bool) -> Corpus:
     import numpy as np
     import pandas
 
-    from qpairs.pairs import read_table, text_fault
-    from qpairs.questions import open_questions
+    from qpairs.data.pairs import read_table, text_fault
+    from qpairs.data.questions import open_questions
 
     questions = open_questions(path, text_column=text_column)
     malformed = 0
@@ -350,7 +350,7 @@ def _encoder(model: Model, bar: Progress, task: TaskID) -> Callable[[Sequence[st
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
 
-        from qpairs.retrieval import ENCODED
+        from qpairs.retrieval.dedupe import ENCODED
 
         vectors = np.empty((len(texts), model.dimension), dtype=np.float32)
         for start in range(0, len(texts), ENCODED):

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from qpairs.commands.terminal import err, out, quiet
-from qpairs.faults import UserError
-from qpairs.folders import reason
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import reason
 
 BACKLOG = 2048  # connections that wait to be accepted
 
@@ -47,12 +47,12 @@ def serve(
         raise UserError("serve: --labels needs an index to take pairs from; name one with --index")
     with quiet():
         try:
-            from qpairs.guard import Limits, run
-            from qpairs.service import create_app
+            from qpairs.serving.app import create_app
+            from qpairs.serving.limits import Limits, run
         except ImportError as missing:
             raise UserError(f"serve: {missing.name} is not installed: pip install 'qpairs[serve]'") from None
-        from qpairs.journal import journalled
-        from qpairs.runtime import load
+        from qpairs.models.exported import load
+        from qpairs.serving.journal import journalled
 
         model = load(checkpoint)
         limits = Limits(max_body, max_items, max_characters, queue, timeout, batch)

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from qpairs.config import HELP
-from qpairs.faults import UserError
-from qpairs.folders import beside
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import beside
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from qpairs.pairs import Pairs
+    from qpairs.data.pairs import Pairs
 
 SILENT = os.environ.get("RANK", "0") != "0"  # of several processes that train together, the first one alone speaks
 out = Console(quiet=SILENT)
@@ -98,7 +98,7 @@ def split_columns(columns: str) -> tuple[str, ...]:
 
 def load(data: list[str], columns: str, skip_bad_rows: bool, labelled: bool = True) -> Pairs:
     """Pairs, as the options of a command name them."""
-    from qpairs.pairs import load_pairs
+    from qpairs.data.pairs import load_pairs
 
     return load_pairs(data, columns=split_columns(columns), skip_bad_rows=skip_bad_rows, labelled=labelled)
 

@@ -70,11 +70,11 @@ def train(
     """Train a detector on question pairs, choose its threshold on validation, and judge it on unseen questions."""
     values = given_options(config, options)
     with quiet(), _progress_bar() as on_progress:
-        from qpairs.training import train as run
+        from qpairs.training.fit import train as run
 
         checkpoint = run(resume=resume, overwrite=overwrite, on_progress=on_progress, **values)
     _print_split(checkpoint.split)
-    from qpairs.encoders import encoder_note
+    from qpairs.encoders.build import encoder_note
 
     part = "test" if "test" in checkpoint.scores else "validation"
     print_report(checkpoint.scores[part], f"{part} pairs", note=encoder_note(checkpoint.config.encoder))

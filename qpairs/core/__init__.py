@@ -1,0 +1,1 @@
+"""What every part stands on: exceptions, atomic files and locks, manifests, progress."""

@@ -1,0 +1,115 @@
+"""Folders that several processes may meet in, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from qpairs.core.exceptions import UserError
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Holds a folder, made if need be, against other processes.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout  # slow to import, and the command line imports this module
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder}: another process is at work here") from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({reason(error)})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A file to write, in a hidden place beside `path`, which takes that place when it is whole and on the disk.
+
+    Raises:
+        UserError: the disk is full, or refuses for another reason; `path` is then as it was.
+    """
+    fresh = path.with_name(f".new-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield fresh
+        with fresh.open("rb") as written:
+            os.fsync(written.fileno())
+        fresh.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+    finally:
+        with suppress(OSError):  # it may be in no folder at all
+            fresh.unlink()
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A folder to fill, hidden beside `path`, which takes that place when it is whole and on the disk.
+
+    What is at `path` is then gone; until then, or where the filling fails, it is as it was. What a process left that
+    died in the middle is put in order first.
+
+    Raises:
+        UserError: the disk is full, or refuses for another reason.
+    """
+    fresh, old = (path.with_name(f".{path.name}.{kind}") for kind in ("new", "old"))
+    try:
+        if old.exists() and not path.exists():  # a process died between the two renames
+            old.rename(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        yield fresh
+        for file in filter(Path.is_file, fresh.rglob("*")):
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts the names of the files in a folder on the disk, where the system lets one ask for it."""
+    if hasattr(os, "O_DIRECTORY"):
+        opened = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def reason(error: OSError) -> str:
+    """What the system says, in its own words, whichever library passes it on."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def sha256(file: Path) -> str:
+    """The checksum of a file in hex; of a file that is not there, none."""
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,1 @@
+"""Names to sentence encoders of stock modules: transformers, word vectors, towers."""

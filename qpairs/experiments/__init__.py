@@ -1,0 +1,1 @@
+"""Many training runs to one answer: losses compared, labels audited."""

@@ -1,0 +1,1 @@
+"""A checkpoint to ONNX graphs or word vectors, and to the Hugging Face Hub."""

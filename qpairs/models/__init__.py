@@ -1,0 +1,1 @@
+"""What a folder holds that judges pairs: bi-encoder checkpoints and exports, behind one protocol."""

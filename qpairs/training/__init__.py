@@ -1,0 +1,1 @@
+"""A config to a checkpoint: batches, hard negatives, teachers, the Hugging Face Trainer."""

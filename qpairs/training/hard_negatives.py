@@ -1,0 +1,89 @@
+"""Offline mining: the nearest questions of other components, or without a label, in the whole training set."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from qpairs.data.pairs import Pairs
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+BLOCK = 2**25  # similarities at a time: 128 MiB
+
+
+def nearest_negatives(
+    pairs: Pairs,
+    guard: Ints,
+    rows: Floats,
+    columns: Floats,
+    *,
+    count: int = 1,
+    relative_margin: float = 0.05,
+    candidates: Ints | None = None,
+) -> tuple[Ints, Ints]:
+    """The hardest negatives of each duplicate pair (a, p) that are no likely duplicates themselves.
+
+    Of all questions n of other components, those with s(a, n) <= s(a, p) (1 - relative_margin), the nearest first:
+    a negative that is nearer is more likely an unlabelled duplicate (Moreira et al. 2024, NV-Retriever, section 3,
+    TopK-PercPos). At 0.05 what is found is semi-hard; a margin below 0 admits hard ones, too.
+
+    Args:
+        pairs: the pair table.
+        guard: (n_questions,) component of each question, canonically equal texts joined: never negatives.
+        rows: (n_questions, d) unit embeddings of the questions as anchors.
+        columns: (n_questions, d) unit embeddings of the questions as negatives.
+        count: negatives for each pair, at most.
+        relative_margin: distance that is kept from the positive, as a share of its similarity.
+        candidates: question ids that may be negatives; without it, all.
+
+    Returns:
+        rows (f,) of the pair table; negatives (f, 2), an anchor and its negative.
+    """
+    duplicate = np.flatnonzero(pairs.labels == 1)
+    allowed = np.arange(len(guard)) if candidates is None else candidates
+    count = min(count, len(allowed))
+    found_rows, found = [np.empty(0, np.int64)], [np.empty((0, 2), np.int64)]
+    step = max(1, BLOCK // max(1, len(allowed)))
+    for part in (duplicate[i : i + step] for i in range(0, len(duplicate), step)):
+        anchor, positive = pairs.left[part], pairs.right[part]
+        to_positive = np.einsum("kd,kd->k", rows[anchor], columns[positive])
+        sim = rows[anchor] @ columns[allowed].T  # (k, candidates)
+        sim[sim > (to_positive - relative_margin * np.abs(to_positive))[:, None]] = -np.inf
+        sim[guard[anchor][:, None] == guard[allowed][None]] = -np.inf
+        best = np.argpartition(-sim, count - 1, axis=1)[:, :count]  # (k, count)
+        k, place = np.nonzero(np.isfinite(np.take_along_axis(sim, best, axis=1)))
+        found_rows.append(part[k])
+        found.append(np.stack([anchor[k], allowed[best[k, place]]], axis=1))
+    return np.concatenate(found_rows), np.concatenate(found)
+
+
+def unlabelled_neighbours(pairs: Pairs, same: Ints, embeddings: Floats, count: int) -> Ints:
+    """The nearest questions of each question that no label stands between.
+
+    Args:
+        pairs: the pair table.
+        same: (n_questions,) the same number for questions that are one, but for case, spaces and punctuation.
+        embeddings: (n_questions, d) unit embeddings.
+        count: neighbours that are looked for, the question itself left out.
+
+    Returns:
+        Pairs (k, 2) of question ids, the smaller first, none twice.
+    """
+    n = len(embeddings)
+    table, found = torch.from_numpy(embeddings), [np.empty(0, np.int64)]
+    count = min(count, n - 1)
+    step = max(1, BLOCK // max(1, n))
+    for start in range(0, n if count else 0, step):
+        sim = table[start : start + step] @ table.T  # (k, n)
+        own = torch.arange(len(sim))
+        sim[own, start + own] = -torch.inf
+        near = sim.topk(count, dim=1).indices.numpy()  # (k, count)
+        here = np.arange(start, start + len(near))[:, None]
+        found.append((np.minimum(here, near) * n + np.maximum(here, near)).ravel())
+    labelled = np.minimum(pairs.left, pairs.right) * n + np.maximum(pairs.left, pairs.right)
+    fresh = np.setdiff1d(np.concatenate(found), labelled)
+    ends = np.stack(np.divmod(fresh, n), axis=1) if n else np.empty((0, 2), np.int64)
+    different: Ints = ends[same[ends[:, 0]] != same[ends[:, 1]]]
+    return different

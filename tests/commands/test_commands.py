@@ -1,0 +1,264 @@
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas
+import pytest
+from conftest import Result, refused, write_csv
+
+import qpairs
+from qpairs.config import HELP
+
+FAST = ["--encoder", "static", "--epochs", "2", "--batch-size", "16"]
+CLI = Path(__file__).parents[2] / "cli.py"
+HEADER = "question1,question2,is_duplicate\n"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "x"
+    qpairs.train(data=str(pairs_csv), encoder="static", epochs=2, batch_size=16, output=str(output))
+    return output
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    script = "import sys; sys.argv = ['qpairs', '--help']\nfrom qpairs.commands import app\n"
+    script += "try: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'datasets' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, CLI, "--help"], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1.0
+    assert all(name in done.stdout for name in ("train", "evaluate", "predict", "calibrate", "data"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train --epoch 3", ("--epochs", "qpairs train --help")),
+        ("train --epochs many", ("--epochs", "number")),
+        ("evaluate", ("checkpoint", "qpairs evaluate --help")),
+        ("compare --seeds", ("--seeds",)),
+        ("trian", ("'train'",)),
+        ("--nothing", ("--nothing", "qpairs --help")),
+    ],
+)
+def test_a_command_that_does_not_exist_is_one_line(run, words: str, told: tuple[str, ...]) -> None:
+    refused(run(*words.split()), *told)
+
+
+def test_alone_it_tells_what_there_is(run) -> None:
+    alone = run()
+    assert alone.code == 2
+    assert alone.out == run("--help").out
+    version = run("--version", "losses")
+    assert (version.code, version.out) == (0, f"qpairs {qpairs.__version__}\n")
+
+
+def test_every_field_of_the_config_is_an_option_of_train(run) -> None:
+    shown = run("train", "--help").out
+    for name in HELP:
+        assert f"--{name.replace('_', '-')} " in shown
+
+
+def test_train_prints_the_verdict_beside_the_trivial_answers(run, pairs_csv: Path) -> None:
+    result = run("train", "--data", pairs_csv, *FAST, "--output", "runs/a")
+    assert result.code == 0, result.err
+    for words in ("test", "95 % interval", "all duplicate", "TF-IDF", "runs/a"):
+        assert words in result.out
+    assert (Path("runs/a") / "qpairs.json").exists()
+
+
+def test_options_go_over_the_toml_file_and_both_are_in_the_checkpoint(run, pairs_csv: Path, tmp_path: Path) -> None:
+    toml = tmp_path / "run.toml"
+    toml.write_text(
+        f'data = "{pairs_csv}"\nencoder = "static"\nepochs = 1\nseed = 7\nbatch_size = 32\noutput = "runs/b"\n'
+    )
+    assert run("train", "--config", toml, "--epochs", "2").code == 0
+    config = json.loads(Path("runs/b/qpairs.json").read_text())["config"]
+    assert (config["epochs"], config["seed"], config["batch_size"]) == (2.0, 7, 32)
+
+
+def test_parts_of_the_users_own_and_several_sources(run, sample_rows, tmp_path: Path) -> None:
+    a, b, d = (
+        write_csv(tmp_path / n, sample_rows[i:j])
+        for n, i, j in (("a.csv", 0, 200), ("b.csv", 200, 400), ("d.csv", 400, 600))
+    )
+    result = run(
+        "train", "--data", a, "--data", b, "--validation", d, *FAST, "--loss", "contrastive", "--output", "runs/c"
+    )
+    assert result.code == 0, result.err
+    assert "cross-fitted" in result.out
+    split = json.loads(Path("runs/c/qpairs.json").read_text())["split"]
+    assert split["sizes"] == {"train": 400, "validation": 200}
+
+
+def test_evaluate_writes_what_the_library_returns(run, checkpoint: Path, pairs_csv: Path) -> None:
+    result = run("evaluate", checkpoint, "--data", pairs_csv, "--json", "out.json")
+    assert result.code == 0, result.err
+    written = json.loads(Path("out.json").read_text())
+    expected = qpairs.evaluate(checkpoint, str(pairs_csv))
+    keys = ("f1", "precision", "recall", "accuracy", "average_precision", "roc_auc", "threshold", "n", "f1_interval")
+    assert {k: written[k] for k in keys} == json.loads(json.dumps({k: getattr(expected, k) for k in keys}))
+    assert f"{expected.f1:.3f}" in result.out
+
+
+def test_predict_two_questions(run, checkpoint: Path) -> None:
+    result = run("predict", checkpoint, "How do I reset my password?", "How do I reset my password?")
+    assert result.code == 0, result.err
+    assert result.out.startswith("duplicates")
+    assert "similarity 1.000" in result.out
+
+
+def test_predict_a_file_keeps_its_columns_and_adds_three(run, checkpoint: Path, tmp_path: Path) -> None:
+    rows = [("7", "how to pay, now", "How can I pay?"), ("8", "a\nb", "c"), ("9", "NA", "null")]
+    with Path("in.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("ticket", "question1", "question2"), *rows])
+    for suffix in ("csv", "tsv", "jsonl", "parquet"):
+        result = run("predict", checkpoint, "in.csv", "--output", f"scored.{suffix}")
+        assert result.code == 0, result.err
+    table = pandas.read_csv("scored.csv", keep_default_na=False, dtype={"ticket": str})
+    assert list(table.columns) == ["ticket", "question1", "question2", "similarity", "probability", "duplicate"]
+    assert [tuple(r) for r in table[["ticket", "question1", "question2"]].values] == rows
+    model = qpairs.load_checkpoint(checkpoint)
+    assert ((table["similarity"] >= model.threshold) == (table["duplicate"] == 1)).all()
+    assert len(pandas.read_parquet("scored.parquet")) == 3
+
+
+def test_calibrate_moves_the_threshold_and_keeps_the_encoder(
+    run, checkpoint: Path, sample_rows, tmp_path: Path
+) -> None:
+    few = write_csv(tmp_path / "few.csv", sample_rows[:60])
+    result = run("calibrate", checkpoint, "--data", few, "--output", "runs/y")
+    assert result.code == 0, result.err
+    assert "would halve it" in result.out
+    old, new = qpairs.load_checkpoint(checkpoint), qpairs.load_checkpoint("runs/y")
+    assert new.threshold != old.threshold
+    assert new.reference.n == 60
+    assert (new.encoder.encode("a b") == old.encoder.encode("a b")).all()
+
+
+def test_data_tells_sizes_and_contradictions(run, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(HEADER + "a b,c d,1\nc d,e f,1\na b,e f,0\nx y,z w,0\n")
+    result = run("data", table, "--contradictions", "faults.csv")
+    assert result.code == 0, result.err
+    for words in ("50.0 %", "distinct questions", "contradictions", "1 pairs"):
+        assert words in result.out
+    assert Path("faults.csv").read_text() == HEADER + "a b,e f,0\n"
+    assert run("data", "sample").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.csv", b"", ["empty.csv", "empty"]),
+        ("header.csv", HEADER.encode(), ["no rows"]),
+        ("columns.csv", b"a,b,c\n1,2,3\n", ["found: 'a', 'b', 'c'"]),
+        ("labels.csv", (HEADER + "a,b,1\nc,d,2\n").encode(), ["row 2", "'2'"]),
+        ("one.csv", (HEADER + "a,b,1\nc,d,1\n").encode(), ["all 2 pairs are duplicates"]),
+        ("null.csv", (HEADER + "a,b,1\n,d,0\n").encode(), ["row 2", "no question", "--skip-bad-rows"]),
+        ("bytes.csv", HEADER.encode() + b"a,b,1\nc,\xff\xfe,0\n", ["UTF-8", "line 3"]),
+        ("long.csv", (HEADER + "a,b,1\nc," + "x" * 1_000_000 + ",0\n").encode(), ["row 2", "1,000,000"]),
+        ("ragged.csv", (HEADER + "a,b,1\nc,d,0,9\n").encode(), ["row 2", "4 fields"]),
+        ("short.csv", (HEADER + "a,b,1\nc,d\n").encode(), ["row 2", "2 fields"]),
+        ("broken.parquet", b"PAR1 no", ["broken.parquet", "parquet"]),
+        ("broken.jsonl", b'{"question1": "a"\n', ["line 1", "JSON"]),
+    ],
+)
+def test_bad_tables_are_one_line_and_nothing_is_written(
+    run, tmp_path: Path, name: str, content: bytes, words: list[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused(run("train", "--data", name, *FAST, "--output", "runs/x"), *words)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data", "missing.csv"], ["missing.csv", "no such file"]),
+        (["--loss", "contrastiv"], ["contrastiv", "did you mean 'contrastive'"]),
+        (["--loss", "contrastive(margn=1)"], ["margn", "margin"]),
+        (["--encoder", "lstn"], ["lstn", "'lstm'"]),
+        (["--precision", "fp16"], ["fp16", "bf16"]),
+        (["--epochs", "0"], ["epochs", "out of range"]),
+        (["--config", "missing.toml"], ["missing.toml"]),
+        (["--report-to", "nothing"], ["report_to"]),
+        (["--vectors", "missing.txt", "--encoder", "lstm"], ["missing.txt"]),
+        (["--resume"], ["--output"]),
+    ],
+)
+def test_bad_options_are_one_line_and_nothing_is_written(
+    run, tmp_path: Path, options: list[str], words: list[str]
+) -> None:
+    refused(run("train", *options), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_config_keys_name_the_nearest(run, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("epoch = 3\n")
+    refused(run("train", "--config", "c.toml"), "c.toml", "'epoch'", "'epochs'")
+
+
+def test_an_output_in_use_and_a_missing_checkpoint(run, checkpoint: Path, pairs_csv: Path) -> None:
+    refused(run("train", "--data", pairs_csv, "--output", checkpoint), "in use")
+    refused(run("calibrate", checkpoint, "--data", pairs_csv, "--output", checkpoint), "in use")
+    refused(run("evaluate", "runs/none", "--data", pairs_csv), "no such checkpoint")
+    Path("empty").mkdir()
+    refused(run("predict", "empty", "a", "b"), "not a qpairs checkpoint")
+    refused(run("predict", checkpoint, "a", "b", "c"), "two questions")
+    refused(run("predict", checkpoint, str(pairs_csv)), "--output")
+    refused(run("predict", checkpoint, str(pairs_csv), "--output", "x.xls"), "x.xls")
+    refused(run("evaluate", checkpoint, "--data", pairs_csv, "--json", "/proc/x/y.json"), "cannot be written")
+
+
+def test_bad_rows_can_be_skipped_and_are_counted(run, sample_rows, tmp_path: Path) -> None:
+    with Path("t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("question1", "question2", "is_duplicate"), *sample_rows, ("", "b", 1), ("a", "b", 7)]
+        )
+    result = run("train", "--data", "t.csv", *FAST, "--skip-bad-rows", "--output", "runs/x")
+    assert result.code == 0, result.err
+    assert "1 empty question" in result.out
+    assert "1 label" in result.out
+
+
+def test_no_network_for_a_hub_id_is_one_line_and_quick(tmp_path: Path) -> None:
+    script = (
+        "import socket, sys\ndef none(*a, **k): raise socket.gaierror(-2, 'no network')\nsocket.getaddrinfo = none\n"
+    )
+    script += "from qpairs.commands import main\nmain()\n"
+    environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
+    for options in (["--data", "quora"], ["--encoder", "nobody/nothing"]):
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", script, "train", *options],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert time.monotonic() - start < 60
+        refused(Result(done.returncode, done.stdout, done.stderr), "Hub")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_collapse_is_said_in_the_verdict(run, checkpoint: Path, pairs_csv: Path, tmp_path: Path) -> None:
+    import dataclasses
+
+    import torch
+
+    model = qpairs.load_checkpoint(checkpoint)
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.fill_(1.0)
+    qpairs.save_checkpoint(dataclasses.replace(model), tmp_path / "flat")
+    result = run("evaluate", tmp_path / "flat", "--data", pairs_csv)
+    assert result.code == 0
+    assert "collapsed" in result.out

@@ -1,0 +1,154 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+import qpairs
+from qpairs import metrics
+from qpairs.evaluation.evaluate import SHIFTED, cross_fitted, score_pairs, tfidf_scores
+from qpairs.models.bi_encoder import FILE, Checkpoint
+from qpairs.training.fit import load_parts
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    output = tmp_path_factory.mktemp("runs") / "x"
+    return qpairs.train(data=str(pairs_csv), encoder="static", epochs=3, batch_size=16, output=str(output))
+
+
+@pytest.fixture(scope="module")
+def pairs(pairs_csv: Path) -> qpairs.Pairs:
+    return qpairs.load_pairs(pairs_csv)
+
+
+def test_scores_are_cosines_of_each_pair(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
+    scores, (rows, columns) = score_pairs(checkpoint.encoder, pairs)
+    for row in (0, 17, 599):
+        a, b = checkpoint.encoder.encode(list(pairs.texts(row)))
+        assert scores[row] == pytest.approx(float(a @ b), abs=1e-5)
+    assert len(rows) == len(pairs.questions)
+    assert columns is rows
+
+
+def test_the_report_agrees_with_scikit_learn(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
+    report = qpairs.evaluate(checkpoint, pairs)
+    verdict = report.scores >= checkpoint.threshold
+    assert report.threshold == checkpoint.threshold
+    assert report.f1 == pytest.approx(f1_score(pairs.labels, verdict))
+    assert report.average_precision == pytest.approx(average_precision_score(pairs.labels, report.scores))
+    assert report.roc_auc == pytest.approx(roc_auc_score(pairs.labels, report.scores))
+    assert report.f1_interval[0] < report.f1 < report.f1_interval[1]
+    assert report.baselines["all duplicate"]["f1"] == pytest.approx(metrics.all_duplicate_f1(pairs.labels))
+    assert json.loads(json.dumps(report.to_dict()))["f1"] == report.f1
+
+
+def test_the_frozen_threshold_is_used_however_the_data_looks(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
+    strict = dataclasses.replace(checkpoint, threshold=0.9999)
+    report = qpairs.evaluate(strict, pairs)
+    assert report.threshold == 0.9999
+    assert report.recall < 0.1
+
+
+def test_slices_partition_the_pairs(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
+    report = qpairs.evaluate(checkpoint, pairs)
+    for kind in ("length", "overlap"):
+        assert sum(s.n for s in report.slices if s.kind == kind) == len(pairs)
+
+
+def test_a_foreign_score_distribution_is_noticed(checkpoint: Checkpoint) -> None:
+    assert not qpairs.evaluate(checkpoint, load_parts(checkpoint.config).validation).shift.differs
+    far = [f"zebra quantum {i} xylophone" for i in range(200)]
+    foreign = qpairs.pairs_from_texts(far, far[::-1], [i % 2 for i in range(200)])
+    shift = qpairs.evaluate(checkpoint, foreign).shift
+    assert shift.differs
+    assert shift.statistic > SHIFTED
+
+
+def test_tfidf_is_one_for_equal_texts_and_zero_for_strangers() -> None:
+    pairs = qpairs.pairs_from_texts(["reset my password", "aaa"], ["Reset my password", "zzz"], [1, 0])
+    np.testing.assert_allclose(tfidf_scores(pairs), [1, 0], atol=1e-6)
+    assert tfidf_scores(qpairs.pairs_from_texts([""], [""], [1])).tolist() == [0]
+
+
+def test_cross_fitting_takes_the_advantage_of_choosing_away() -> None:
+    random = np.random.default_rng(0)
+    scores, labels = random.random(60).astype(np.float32), random.integers(0, 2, 60).astype(np.int8)
+    groups = np.arange(60)
+    best = metrics.confusion(scores, labels, metrics.best_threshold(scores, labels)).f1
+    assert metrics.confusion(cross_fitted(scores, labels, groups), labels, 0.5).f1 < best
+
+
+def test_one_label_only_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(qpairs.UserError, match="both labels"):
+        qpairs.evaluate(checkpoint, qpairs.pairs_from_texts(["a b"], ["c d"], [1]))
+
+
+def test_calibrate_finds_the_threshold_of_another_place(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
+    elsewhere = dataclasses.replace(checkpoint, threshold=0.999)
+    fit = qpairs.calibrate(elsewhere, pairs)
+    assert fit.f1_before < fit.f1_after
+    best = metrics.best_threshold(*(x for x in (score_pairs(checkpoint.encoder, pairs)[0], pairs.labels)))
+    assert fit.checkpoint.threshold == pytest.approx(best, abs=0.1)
+    assert fit.interval[0] <= fit.interval[1]
+    assert fit.more_pairs == 3 * len(pairs)
+
+
+def test_predict_needs_no_labels(checkpoint: Checkpoint) -> None:
+    verdict = qpairs.predict(checkpoint, qpairs.pairs_from_texts(["a b", "a b"], ["a b", "z"], [-1, -1]))
+    assert verdict.similarity[0] == pytest.approx(1)
+    assert verdict.duplicate.tolist() == (verdict.similarity >= checkpoint.threshold).tolist()
+    assert verdict.probability[0] > verdict.probability[1]
+
+
+def test_checkpoints_survive_the_disk(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    qpairs.save_checkpoint(checkpoint, tmp_path / "x")
+    back = qpairs.load_checkpoint(tmp_path / "x")
+    for name in ("threshold", "calibration", "config", "tfidf_threshold", "split", "scores"):
+        assert json.dumps(getattr(back, name), default=str) == json.dumps(getattr(checkpoint, name), default=str)
+    np.testing.assert_array_equal(back.encoder.encode("a b"), checkpoint.encoder.encode("a b"))
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = qpairs.save_checkpoint(checkpoint, tmp_path / "x")
+    before = (path / FILE).read_bytes()
+
+    def full(self: Path, *args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(qpairs.UserError, match="No space left"):
+            qpairs.save_checkpoint(checkpoint, path, overwrite=True)
+    assert (path / FILE).read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    qpairs.save_checkpoint(dataclasses.replace(checkpoint, threshold=0.5), path, overwrite=True)
+    assert qpairs.load_checkpoint(path).threshold == 0.5
+
+
+def test_a_replacement_that_was_killed_between_its_renames_is_recovered(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = qpairs.save_checkpoint(checkpoint, tmp_path / "x")
+    path.rename(tmp_path / ".x.old")
+    (tmp_path / ".x.new").mkdir()
+    with pytest.raises(qpairs.UserError, match="in use"):
+        qpairs.save_checkpoint(checkpoint, path)
+    assert qpairs.load_checkpoint(path).threshold == checkpoint.threshold
+    qpairs.save_checkpoint(checkpoint, path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", '{"format": 99, "versions": {"qpairs": "9"}}'])
+def test_a_damaged_checkpoint_is_one_line(checkpoint: Checkpoint, tmp_path: Path, damage: str) -> None:
+    path = qpairs.save_checkpoint(checkpoint, tmp_path / "x")
+    (path / FILE).write_text(damage)
+    with pytest.raises(qpairs.UserError, match=r"damaged|newer"):
+        qpairs.load_checkpoint(path)
+
+
+def test_without_two_questions_that_are_duplicates_nothing_is_retrieved(checkpoint: Checkpoint) -> None:
+    pairs = qpairs.pairs_from_texts(["how to pay", "when to pay"], ["how to pay", "why to pay"], [1, 0])
+    assert qpairs.evaluate(checkpoint, pairs).retrieval == {}

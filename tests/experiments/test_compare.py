@@ -1,0 +1,376 @@
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas
+import psutil
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file
+
+import qpairs
+from qpairs import metrics
+from qpairs.config import Config
+from qpairs.data.splits import question_components
+from qpairs.experiments import compare as comparison
+from qpairs.experiments.compare import Cell, Comparison, Outcome, Result, Row, State, compare
+from qpairs.objectives.losses import LOSSES
+from qpairs.objectives.miners import MINERS
+from qpairs.objectives.objective import objective
+from qpairs.training.fit import Parts, Progress, load_parts
+
+GOOD, BAD, FAILING = "contrastive(margin=0.1)", "contrastive(margin=0.3)", "contrastive"
+CLI = Path(__file__).parents[2] / "cli.py"
+QUICK = {"encoders": "static", "budget_minutes": 0.02, "batch_size": 16, "seeds": 2}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The configs of the cells that were trained; in place of training, the margin is the share of wrong answers."""
+    configs: list[Config] = []
+
+    def made_up(config: Config, parts: Parts, log: Path, tell: Callable[[Progress], None]) -> Outcome:
+        configs.append(config)
+        tell(Progress(7, 9, 0.5, 100.0))
+        Path(config.output).mkdir()
+        wrong = objective(config.loss).terms[0].parameters.get("margin")
+        if wrong is None:
+            return "it fell"
+        pairs = parts.validation if parts.test is None else parts.test
+        verdict = (pairs.labels == 1) ^ (np.random.default_rng(config.seed).random(len(pairs)) < wrong)
+        f1 = metrics.confusion(verdict, pairs.labels, 0.5).f1
+        report = {"average_precision": f1 / 2, "average_precision_interval": (0.1, 0.6), "retrieval": {}}
+        report["collapsed"] = config.loss == BAD
+        return Result(f1, (f1 - 0.1, f1 + 0.1), 0.5, 1.0, 7, 0.5, 2**30, report), {"verdict": verdict}
+
+    monkeypatch.setattr(comparison, "_in_a_process", made_up)
+    return configs
+
+
+def small(pairs_csv: Path, output: Path, **changes: object) -> Comparison:
+    values = {"data": str(pairs_csv), "losses": f"{BAD},{GOOD}", **QUICK, **changes}
+    return compare(output=str(output), **values)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- which cells
+
+
+def test_all_is_every_loss_and_each_can_be_trained() -> None:
+    losses = comparison._losses(["all"])
+    assert len(losses) == len(LOSSES)
+    assert "softmax + 0.003*center" in losses
+    assert "center" not in losses
+    assert {term.name for loss in losses for term in objective(loss).terms} == set(LOSSES)
+    assert comparison._losses(["cosent", "all", "center"])[0] == "cosent"
+    assert set(comparison._losses(["cosent", "all", "center"])) == set(losses)
+
+
+def test_commas_inside_parentheses_belong_to_parameters() -> None:
+    listed = "info_nce(temperature=0.1), 2*(contrastive(margin=1) + multi_similarity(alpha=1, beta=2)),cosent,cosent"
+    assert comparison._items("losses", listed) == [
+        "info_nce(temperature=0.1)",
+        "2*(contrastive(margin=1) + multi_similarity(alpha=1, beta=2))",
+        "cosent",
+    ]
+
+
+def test_a_cell_takes_what_it_has_a_use_for(tmp_path: Path) -> None:
+    base = Config(vectors="glove", score="head")
+    lstm = Cell("lstm", "pair_softmax", "offline", 3).config(base, tmp_path)
+    assert (lstm.vectors, lstm.score, lstm.seed) == ("glove", "head", 3)
+    assert (lstm.sampler, lstm.miner) == ("triplets", "everything")
+    minilm = Cell("minilm", "contrastive", "semi_hard", 0).config(base, tmp_path)
+    assert (minilm.vectors, minilm.score) == ("", "cosine")
+    assert (minilm.sampler, minilm.miner) == ("pairs", "semi_hard")
+    assert Cell("tiny", "contrastive", "groups", 0).config(base, tmp_path).sampler == "groups"
+
+
+def test_files_of_different_cells_have_different_names() -> None:
+    cells = [
+        Cell(*choice, 0) for choice in (("a/b", "c", "d"), ("a", "b-c", "d"), ("a", "b+c", "d"), ("a", "b" * 300, "d"))
+    ]
+    names = {cell.name for cell in cells}
+    assert len(names) == len(cells)
+    assert all(len(name) < 120 and "/" not in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"losses": "contrastive,contrastiv"}, "did you mean 'contrastive'"),
+        ({"losses": "contrastive,,cosent"}, "is empty"),
+        ({"miners": "everything,semihard"}, "did you mean 'semi_hard'"),
+        ({"encoders": "static,lstn"}, "lstn"),
+        ({"seeds": 0}, "seeds"),
+        ({"budget_minutes": 0.0}, "--epochs"),
+        ({"data": "missing.csv"}, "no such file"),
+        ({"epoch": 3}, "unknown key 'epoch'"),
+    ],
+)
+def test_everything_is_checked_before_the_first_cell(
+    trained: list[Config], pairs_csv: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(qpairs.UserError, match=words) as error:
+        small(pairs_csv, tmp_path / "c", **changes)
+    assert "\n" not in str(error.value)
+    assert trained == []
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------- rows and tables
+
+
+def verdicts(folder: Path, row: Row) -> list[np.ndarray]:
+    names = [record.cell.name for record in row.records]
+    return [load_file(folder / "cells" / f"{name}.safetensors")["verdict"] for name in names]
+
+
+def test_rows_are_set_against_the_best(trained: list[Config], pairs_csv: Path, tmp_path: Path) -> None:
+    found = small(pairs_csv, tmp_path, losses=f"{FAILING},{BAD},{GOOD}")
+    assert [row.loss for row in found.rows] == [GOOD, BAD, FAILING]
+    best, worse, failed = found.rows
+    assert best.mean("f1") == np.mean(best.values("f1"))
+    assert best.sd("f1") == pytest.approx(np.std(best.values("f1"), ddof=1))
+    assert best.interval("f1") == pytest.approx((best.mean("f1") - 0.1, best.mean("f1") + 0.1))
+    assert best.difference is None
+    pairs = load_parts(found.config).test
+    assert pairs is not None
+    assert (found.part, found.n) == ("test", len(pairs))
+    groups = question_components(pairs)[pairs.left]
+    both = verdicts(tmp_path, worse), verdicts(tmp_path, best)
+    assert worse.difference == metrics.paired_difference(*both, pairs.labels, groups)
+    assert worse.difference.value == pytest.approx(worse.mean("f1") - best.mean("f1"))
+    assert [record.error for record in failed.records] == ["it fell", "it fell"]
+    assert failed.difference is None
+    assert found.notes == (f"static, {BAD}, everything has collapsed: its similarities do not vary",)
+
+
+def test_every_cell_has_the_same_split_and_its_own_seed(
+    trained: list[Config], pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Config] = []
+    monkeypatch.setattr(comparison, "load_parts", lambda config: loads.append(config) or load_parts(config))
+    small(pairs_csv, tmp_path, seed=5)
+    assert [config.seed for config in loads] == [5]
+    assert [config.seed for config in trained] == [5, 6, 5, 6]
+    assert {config.budget_minutes for config in trained} == {0.02}
+
+
+def test_the_files_say_what_the_rows_say(trained: list[Config], pairs_csv: Path, tmp_path: Path) -> None:
+    found = small(pairs_csv, tmp_path, losses=f"{FAILING},{BAD},{GOOD}", miners="everything,semi_hard")
+    summary, cells = (pandas.read_csv(tmp_path / name) for name in ("summary.csv", "results.csv"))
+    pandas.testing.assert_frame_equal(summary, found.to_frame().fillna(np.nan), check_dtype=False)
+    assert len(summary) == 6
+    assert len(cells) == 12
+    mean = cells.groupby(["loss", "miner"])["f1"].mean()
+    assert all(mean[row.loss, row.miner] == pytest.approx(row.mean("f1"), nan_ok=True) for row in found.rows)
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((tmp_path / "cells").glob("*/")), "a checkpoint is left"
+
+
+def test_without_a_test_part_f1_is_cross_fitted_and_that_is_said(
+    trained: list[Config], pairs_csv: Path, tmp_path: Path
+) -> None:
+    found = small(pairs_csv, tmp_path, validation=str(pairs_csv))
+    assert found.part == "validation"
+    assert "cross-fitted" in found.title
+    assert any("--test" in note for note in found.notes)
+
+
+def test_what_stands_in_for_center_is_said(trained: list[Config], pairs_csv: Path, tmp_path: Path) -> None:
+    found = small(pairs_csv, tmp_path, losses="all", seeds=1)
+    assert len(found.rows) == len(LOSSES)
+    assert any("center cannot be trained alone" in note for note in found.notes)
+    assert not (tmp_path / "comparison.png").exists(), "nothing finished, and there is nothing to draw"
+
+
+def test_without_matplotlib_the_tables_are_there(
+    trained: list[Config],
+    pairs_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    small(pairs_csv, tmp_path)
+    assert "pip install 'qpairs[plots]'" in caplog.text
+    assert (tmp_path / "summary.csv").exists()
+    assert not (tmp_path / "comparison.png").exists()
+
+
+# ---------------------------------------------------------------------- going on
+
+
+def test_finished_cells_are_kept_and_failed_ones_tried_again(
+    trained: list[Config], pairs_csv: Path, tmp_path: Path
+) -> None:
+    states: list[State] = []
+
+    def interrupt(now: State) -> None:
+        states.append(now)
+        if now.finished == 2 and now.training:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small(pairs_csv, tmp_path, on_progress=interrupt)
+    assert [now.finished for now in states if now.record] == [1, 2]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.json")}
+    assert len(before) == 2
+    del trained[:]
+    found = small(pairs_csv, tmp_path, losses=f"{BAD},{GOOD},{FAILING}")
+    assert [(config.loss, config.seed) for config in trained] == [(GOOD, 0), (GOOD, 1), (FAILING, 0), (FAILING, 1)]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    del trained[:]
+    again = small(pairs_csv, tmp_path, losses=f"{BAD},{GOOD},{FAILING}")
+    assert [config.loss for config in trained] == [FAILING, FAILING]
+    pandas.testing.assert_frame_equal(again.to_frame(), found.to_frame())
+
+
+def test_a_folder_of_another_comparison_is_refused_and_can_be_overwritten(
+    trained: list[Config], pairs_csv: Path, tmp_path: Path
+) -> None:
+    small(pairs_csv, tmp_path / "c")
+    with pytest.raises(qpairs.UserError, match=r"another budget_minutes, batch_size;.*--overwrite"):
+        small(pairs_csv, tmp_path / "c", budget_minutes=0.03, batch_size=32)
+    changed = tmp_path / "pairs.csv"
+    lines = pairs_csv.read_text().splitlines(keepends=True)
+    changed.write_text("".join(lines))
+    small(changed, tmp_path / "d")
+    changed.write_text("".join([lines[0], *lines[:0:-1]]))  # the same pairs, in another order
+    with pytest.raises(qpairs.UserError, match="another judged"):
+        small(changed, tmp_path / "d")
+    del trained[:]
+    small(pairs_csv, tmp_path / "c", budget_minutes=0.03, overwrite=True)
+    assert len(trained) == 4
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("x")
+    with pytest.raises(qpairs.UserError, match="holds no comparison"):
+        small(pairs_csv, tmp_path / "mine", overwrite=True)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_checkpoints_are_kept_if_asked_for(trained: list[Config], pairs_csv: Path, tmp_path: Path) -> None:
+    small(pairs_csv, tmp_path, keep_checkpoints=True)
+    assert all(Path(config.output).is_dir() for config in trained)
+
+
+# ---------------------------------------------------------------------- real processes
+
+
+def test_a_process_that_dies_is_an_error_of_its_cell(pairs_csv: Path, tmp_path: Path) -> None:
+    base = Config(data=(str(pairs_csv),), encoder="static", budget_minutes=0.02, epochs=1e3)
+    config = Cell("static", "contrastive", "everything", 0).config(base, tmp_path)
+
+    def kill(now: Progress) -> None:
+        multiprocessing.active_children()[0].kill()
+
+    outcome = comparison._in_a_process(config, load_parts(base), tmp_path / "log", kill)
+    assert outcome == "the process was ended by SIGKILL (the system may be out of memory)"
+    assert multiprocessing.active_children() == []
+
+
+def waits_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_cells(
+    run, pairs_csv: Path, tmp_path: Path
+) -> None:
+    arguments = ["compare", "--data", pairs_csv, "--losses", "contrastive,logistic(scale=1e39)", "--output", "c"]
+    arguments += [part for name, value in QUICK.items() for part in (f"--{name.replace('_', '-')}", value)]
+    cells = tmp_path / "c" / "cells"
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, CLI, *map(str, arguments)]
+        return subprocess.Popen(
+            command,
+            text=True,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in background
+        )
+
+    process = start()
+    waits_for(lambda: any(cells.glob("*.log")), process)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on" in " ".join(stderr.split())
+    assert "Traceback" not in stderr
+    assert "leaked" not in stderr
+
+    process = start()
+    waits_for(lambda: len(list(cells.glob("*.log"))) == 2 and any(cells.glob("*.json")), process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs(children, timeout=60)[1] == [], "a cell outlives the comparison"
+    (first,) = cells.glob("*.json")
+    written = first.read_bytes()
+
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    assert first.read_bytes() == written
+    assert len(list(cells.glob("*.json"))) == 4
+    assert re.search(r"contrastive +0\.\d{3} ± 0\.\d{3} +0\.\d{3} ± 0\.\d{3}.* best", out)
+    assert (
+        len(re.findall(r"failed: static, logistic\(scale=1e39\), everything, seed [01]: the loss became NaN", out)) == 2
+    )
+    record = json.loads(written)
+    arrays = load_file(first.with_suffix(".safetensors"))
+    assert metrics.confusion(arrays["verdict"], arrays["label"], 0.5).f1 == record["result"]["f1"]
+    assert record["result"]["f1"] == record["result"]["report"]["f1"]
+    assert arrays["component"].shape == arrays["label"].shape == (record["result"]["report"]["n"],)
+    assert 0.5 < record["result"]["seconds"] < 30
+    assert 2**27 < record["result"]["peak_bytes"] < 2**32
+    code, _, err = run(*arguments, "--batch-size", "32")
+    assert code == 2
+    assert "another batch_size" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_so(pairs_csv: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import qpairs\nqpairs.compare(data={str(pairs_csv)!r}, losses='contrastive', **{QUICK!r})\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+
+
+# ---------------------------------------------------------------------- qpairs losses
+
+
+def test_losses_lists_every_row(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qpairs.commands.comparison.out", Console(width=100))
+    _, shown, _ = run("losses")
+    first = {line.split()[0] for line in shown.splitlines() if line.strip()}
+    assert first >= {*LOSSES, *MINERS}
+    assert all(len(line) <= 100 for line in shown.splitlines())
+    assert "…" not in shown
+    together = " ".join(shown.split())
+    for entry in (*LOSSES.values(), *MINERS.values()):
+        assert entry.paper in together
+
+
+def test_losses_describes_a_loss_and_the_miner_of_the_same_name(run) -> None:
+    shown = " ".join(run("losses", "multi_similarity")[1].split())
+    for words in ("a loss", "a miner", "Wang et al. 2019", "alpha=2 how", "epsilon=0.1 slack"):
+        assert words in shown
+    assert "sampled=4096 how many" in " ".join(run("losses", "arcface")[1].split())
+    code, _, err = run("losses", "arcfase")
+    assert code == 2
+    assert "did you mean 'arcface'" in err

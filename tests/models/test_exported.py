@@ -1,0 +1,207 @@
+import dataclasses
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
+
+import qpairs
+from qpairs.encoders.build import embed, token_ids
+from qpairs.export.export import export_checkpoint
+from qpairs.metrics import Calibration, OperatingPoint
+from qpairs.models import exported as runtime
+from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
+from qpairs.models.exported import Model, Reading, Tokens, joined
+
+FEW = settings(deadline=None, max_examples=50)
+POINTS = [OperatingPoint(0.8, 0.6, 0.7), OperatingPoint(0.9, 0.75, 0.4)]
+
+
+@pytest.fixture(scope="module")
+def trained(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "static"
+    qpairs.train(data=str(pairs_csv), encoder="static", epochs=2, batch_size=16, output=str(output))
+    return output
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained: Path) -> Checkpoint:
+    return load_checkpoint(trained)
+
+
+@pytest.fixture(scope="module", params=["torch", "onnx", "static"])
+def folder(request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same encoder in all its forms."""
+    if request.param == "torch":
+        return trained
+    output = tmp_path_factory.mktemp("exports") / request.param
+    export_checkpoint(trained, output, format=request.param)
+    return output
+
+
+@pytest.fixture(scope="module")
+def texts(pairs_csv: Path) -> list[str]:
+    return list(qpairs.load_pairs(pairs_csv).questions)
+
+
+def test_vectors_are_those_of_the_checkpoint_in_the_order_of_the_texts(
+    folder: Path, checkpoint: Checkpoint, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "WINDOW", 64)  # several windows
+    model = qpairs.load(folder)
+    expected = embed(checkpoint.encoder, token_ids(checkpoint.encoder, texts))
+    np.testing.assert_allclose(model.encode(texts), expected, atol=1e-6)
+    np.testing.assert_allclose(model.encode(texts[:3], "right"), expected[:3], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
+    assert model.encode([]).shape == (0, model.dimension)
+    assert model.dimension == expected.shape[1]
+
+
+def test_several_threads_may_share_a_model(folder: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "WINDOW", 32)
+    monkeypatch.setattr(runtime, "KNOWN_WORDS", 50)  # so that what is remembered is dropped again and again
+    model = qpairs.load(folder)
+    parts = [texts[k::8] for k in range(8)]
+    expected = [model.encode(part) for part in parts]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            for mine, wanted in zip(pool.map(model.encode, parts), expected, strict=True):
+                np.testing.assert_allclose(mine, wanted, atol=1e-6)
+
+
+def test_a_fault_while_tokenising_ahead_is_not_lost(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "WINDOW", 2)
+    with pytest.raises((TypeError, AttributeError, ValueError)):
+        qpairs.load(folder).encode(["a", "b", "c", None, "e", "f"])
+
+
+def test_the_verdict_is_the_checkpoints(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    model = qpairs.load(save_checkpoint(dataclasses.replace(checkpoint, operating_points=POINTS), tmp_path / "x"))
+    assert (model.threshold, model.calibration) == (checkpoint.threshold, checkpoint.calibration)
+    assert model.operating_points == POINTS
+    assert model.symmetric
+    assert model.probability([0.1, 0.9]).tolist() == checkpoint.calibration.probability([0.1, 0.9]).tolist()
+
+
+def test_the_fingerprint_is_of_the_vectors_alone(checkpoint: Checkpoint, trained: Path, tmp_path: Path) -> None:
+    first = qpairs.load(trained).fingerprint
+    checkpoint.encoder.encode(["a", "b b"])  # leaves padding behind in the tokenizer
+    moved = save_checkpoint(dataclasses.replace(checkpoint, threshold=0.1), tmp_path / "moved")
+    assert qpairs.load(moved).fingerprint == first
+    other = shutil.copytree(trained, tmp_path / "other")
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    words = shutil.copytree(trained, tmp_path / "words")
+    (words / "tokenizer.json").write_text((words / "tokenizer.json").read_text().replace('"the"', '"teh"'))
+    assert len({first, qpairs.load(other).fingerprint, qpairs.load(words).fingerprint}) == 3
+
+
+def a_model(**changes: object) -> Model:
+    return dataclasses.replace(Model(None, Path("x"), "", 0.5, Calibration(1, 0), POINTS, True), **changes)
+
+
+def test_a_threshold_for_a_precision_is_the_next_that_was_reached() -> None:
+    assert [a_model().threshold_for(p) for p in (0.5, 0.8, 0.81, 0.9)] == [0.6, 0.6, 0.75, 0.75]
+    with pytest.raises(qpairs.UserError, match=r"the highest is 0.9, with recall 0.40"):
+        a_model().threshold_for(0.95)
+    with pytest.raises(qpairs.UserError, match="qpairs calibrate makes them"):
+        a_model(operating_points=()).threshold_for(0.9)
+
+
+def test_the_verdict_of_a_head_is_not_read_from_cosines() -> None:
+    a_model().require_cosine()
+    for question in (lambda m: m.require_cosine(), lambda m: m.probability(0.5), lambda m: m.threshold_for(0.8)):
+        with pytest.raises(qpairs.UserError, match="head"):
+            question(a_model(score="head"))
+
+
+def test_a_checkpoint_of_a_head_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    config = dataclasses.replace(checkpoint.config, score="head", symmetric=False)
+    save_checkpoint(dataclasses.replace(checkpoint, config=config), tmp_path / "x")
+    model = qpairs.load(tmp_path / "x")
+    assert (model.score, model.symmetric) == ("head", False)
+
+
+def test_what_cannot_be_loaded_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
+    def message(path: Path) -> str:
+        with pytest.raises(qpairs.UserError) as caught:
+            qpairs.load(path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "no checkpoint and no export" in message(tmp_path / "none")
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    data = json.loads((copy / "qpairs.json").read_text())
+    for text, words in (
+        ("{", "damaged"),
+        ("{}", "damaged"),
+        (json.dumps({**data, "format": 99, "versions": {"qpairs": "9"}}), "newer"),
+        (json.dumps({**data, "kind": "stone"}), "damaged"),
+    ):
+        (copy / "qpairs.json").write_text(text)
+        assert words in message(copy)
+    (copy / "qpairs.json").write_text(json.dumps(data))
+    for file in [*copy.glob("*.onnx"), *copy.glob("*.safetensors")]:
+        file.write_bytes(b"no weights")
+    assert "load" in message(copy)
+
+
+WORD = st.text(st.sampled_from("aAbB.,'!? "), min_size=1, max_size=6)
+
+
+@FEW
+@given(st.lists(WORD, unique=True), st.lists(WORD, max_size=3), st.booleans(), st.lists(WORD).map(" ".join))
+def test_words_are_looked_up_as_sentence_transformers_does(
+    vocabulary: list[str], stop_words: list[str], lower: bool, text: str
+) -> None:
+    rules = {"vocab": vocabulary, "stop_words": stop_words, "do_lower_case": lower}
+    assert runtime._looked_up(rules)([text]) == [WhitespaceTokenizer(vocabulary, stop_words, lower).tokenize(text)]
+
+
+@FEW
+@given(st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=40), st.booleans())
+def test_batches_hold_every_text_once_and_within_their_budget(rows: list[list[int]], pad_left: bool) -> None:
+    tokens = joined(rows)
+    seen = []
+    for batch in runtime._by_length(np.diff(tokens.bounds), 24):
+        inputs = runtime._padded(tokens, batch, Reading(pad=99, pad_left=pad_left))
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        assert ids.size <= 24 or len(batch) == 1
+        assert [row[kept == 1].tolist() for row, kept in zip(ids, mask, strict=True)] == [rows[k] for k in batch]
+        assert (ids[mask == 0] == 99).all()
+        edge = mask[:, ::-1] if pad_left else mask
+        assert (np.diff(edge, axis=1) <= 0).all()
+        seen += batch.tolist()
+    assert sorted(seen) == list(range(len(rows)))
+
+
+def test_no_text_is_no_batch() -> None:
+    assert list(runtime._by_length(np.empty(0, dtype=np.int64), 8)) == []
+    assert joined([]) == Tokens(pytest.approx(np.empty(0)), pytest.approx(np.zeros(1)))
+
+
+def test_cores_are_those_that_the_user_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert runtime._cores() == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert runtime._cores() >= 1
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_questions(folder: Path) -> None:
+    import resource
+
+    model = qpairs.load(folder)
+    questions = [f"how do I reset password {k} of the card" for k in range(20_000)]
+    model.encode(questions[:4000])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(5):
+        model.encode(questions)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 4 * 20_000 * model.dimension / 2**20 * 2 + 30  # MiB: what is returned, twice, and some

@@ -1,0 +1,196 @@
+"""Losses, miners, samplers and towers through whole runs: trained, saved, loaded, judged, resumed."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_training import KILLED_RUN
+
+import qpairs
+from qpairs.encoders.build import embed, token_ids, towers
+from qpairs.objectives.losses import LOSSES
+from qpairs.objectives.miners import MINERS
+from qpairs.training import fit as training
+
+FAST = {"encoder": "static", "batch_size": 16, "evaluations": 2, "patience": 0, "max_length": 24}
+
+
+def train(pairs_csv: Path, output: Path, **options: object) -> qpairs.Checkpoint:
+    return qpairs.train(data=str(pairs_csv), output=str(output), **{**FAST, **options})
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_an_encoder_in_groups(loss: str, pairs_csv: Path, tmp_path: Path) -> None:
+    model = train(pairs_csv, tmp_path / "x", loss=loss, sampler="groups", epochs=3.0)
+    losses = [row["loss"] for row in model.history if "loss" in row]
+    assert all(np.isfinite(losses))
+    assert max(losses) > 0
+    assert not model.scores["test"]["collapsed"]
+
+
+@pytest.mark.parametrize("miner", [name for name in MINERS if name != "everything"])
+def test_every_miner_changes_what_is_learned(miner: str, pairs_csv: Path, tmp_path: Path) -> None:
+    mined, everything = (
+        train(pairs_csv, tmp_path / name, loss="triplet", miner=name).encoder[0].embedding.weight
+        for name in (miner, "everything")
+    )
+    assert mined.isfinite().all()
+    assert not torch.equal(mined, everything)
+
+
+def test_the_score_of_a_head_is_what_the_verdict_reads_and_search_keeps_the_cosine(
+    pairs_csv: Path, tmp_path: Path
+) -> None:
+    model = train(pairs_csv, tmp_path / "x", loss="pair_softmax", score="head", epochs=2.0)
+    loaded = qpairs.load_checkpoint(tmp_path / "x")
+    assert loaded.head is not None
+    assert loaded.head.weight[2].abs().max() > 0  # |u - v| started at 0
+    pairs = qpairs.load_pairs(pairs_csv)
+    verdict = qpairs.predict(loaded, pairs)
+    embeddings = embed(loaded.encoder, token_ids(loaded.encoder, pairs.questions))
+    u, v = embeddings[pairs.left], embeddings[pairs.right]
+    weight, bias = loaded.head.weight.detach().numpy(), loaded.head.bias.item()
+    logits = [
+        (a * weight[0] + b * weight[1] + abs(a - b) * weight[2] + a * b * weight[3]).sum(1) + bias
+        for a, b in ((u, v), (v, u))
+    ]
+    np.testing.assert_allclose(verdict.similarity, np.mean([1 / (1 + np.exp(-x)) for x in logits], axis=0), atol=1e-5)
+    report = qpairs.evaluate(loaded, pairs_csv)
+    assert report.threshold == model.threshold
+    assert report.retrieval["mrr_at_10"] > 0
+    swapped = qpairs.pairs_from_texts(*zip(*[pairs.texts(i)[::-1] for i in range(9)], strict=True), [-1] * 9)
+    np.testing.assert_allclose(qpairs.predict(loaded, swapped).similarity, verdict.similarity[:9], atol=1e-6)
+    assert (tmp_path / "x" / "head.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score": "head"}, "needs the loss pair_softmax"),
+        ({"miner": "semihard"}, "did you mean 'semi_hard'"),
+        ({"miner": "semi_hard(choose=0.5)"}, "a whole number"),
+        ({"sampler": "tripletts"}, "did you mean 'triplets'"),
+        ({"symmetric": False, "sampler": "groups"}, "regardless of side"),
+        ({"share_vectors": True}, "cannot share word vectors"),
+        ({"group_size": 1}, "group_size: 1 is out of range"),
+        ({"encoder": "lstm+cn"}, "did you mean 'cnn'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_in_one_line(
+    options: dict, message: str, pairs_csv: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(qpairs.UserError) as refusal:
+        train(pairs_csv, tmp_path / "x", **options)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Two towers
+
+
+def test_two_towers_score_both_directions_and_load_where_qpairs_is_not_installed(
+    pairs_csv: Path, tmp_path: Path
+) -> None:
+    model = train(pairs_csv, tmp_path / "x", encoder="cnn+static", epochs=1.0, share_vectors=False)
+    pairs = qpairs.load_pairs(pairs_csv)
+    script = (
+        "import sys, numpy; sys.modules['qpairs'] = None\n"
+        "from sentence_transformers import SentenceTransformer\n"
+        f"encoder = SentenceTransformer({str(tmp_path / 'x')!r}, device='cpu')\n"
+        f"texts = {list(pairs.questions[:6])!r}\n"
+        f"numpy.save({str(tmp_path / 'v.npy')!r}, [encoder.encode_query(texts), encoder.encode_document(texts)])\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    query, document = np.load(tmp_path / "v.npy")
+    both = qpairs.pairs_from_texts(pairs.questions[:3], pairs.questions[3:6], [-1] * 3)
+    expected = ((query[:3] * document[3:]).sum(1) + (query[3:] * document[:3]).sum(1)) / 2
+    np.testing.assert_allclose(qpairs.predict(tmp_path / "x", both).similarity, expected, atol=1e-5)
+    assert model.scores["test"]["retrieval"]["mrr_at_10"] > 0
+
+
+def test_sides_of_different_kinds_are_scored_one_way(pairs_csv: Path, tmp_path: Path) -> None:
+    table = pairs_csv.read_text().splitlines()
+    (tmp_path / "titles.csv").write_text("\n".join(["title,body,same", *table[1:]]) + "\n")
+    options = {"encoder": "static+cnn", "symmetric": False, "sampler": "triplets", "columns": ("title", "body", "same")}
+    model = train(tmp_path / "titles.csv", tmp_path / "x", **options)
+    query, document = towers(model.encoder)
+    texts = ["How do I reset my password?", "I forgot my password, what now?"]
+    (q, _), (_, d) = (embed(tower, token_ids(tower, texts)) for tower in (query, document))
+    one_way = qpairs.predict(model, qpairs.pairs_from_texts(texts[:1], texts[1:], [-1])).similarity
+    np.testing.assert_allclose(one_way, [q @ d], atol=1e-6)
+    assert model.scores["test"]["retrieval"] == {}
+
+
+def test_both_towers_and_shared_vectors_are_trained(pairs_csv: Path, tmp_path: Path) -> None:
+    options = {"encoder": "cnn+cnn", "share_vectors": True, "seed": 1}
+    trained = train(pairs_csv, tmp_path / "x", **options)
+    vectors = [tower[0].emb_layer.weight for tower in towers(trained.encoder)]
+    assert torch.equal(*vectors)
+    before = training.build_encoder(
+        "cnn+cnn", texts=training.load_parts(trained.config).train.questions, max_length=24, seed=1, share_vectors=True
+    )
+    fresh, after = dict(before.named_parameters()), dict(trained.encoder.named_parameters())
+    assert all(not torch.equal(after[name], p) for name, p in fresh.items() if p.requires_grad)
+
+
+# Resumed runs
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"loss": "cosface(sampled=50) + 0.01*center + 0.1*pair_softmax", "score": "head"}, (7, 45)),
+        ({"loss": "triplet", "sampler": "triplets", "miner": "semi_hard(choose=1)"}, (20, 45)),
+        ({"loss": "multi_similarity", "sampler": "groups", "encoder": "cnn+static"}, (4, 14)),
+    ],
+    ids=["prototypes and head", "mined negatives and random choice", "groups and towers"],
+)
+def test_killed_and_resumed_it_ends_with_the_same_weights(
+    options: dict, steps: tuple[int, int], pairs_csv: Path, tmp_path: Path
+) -> None:
+    fast = {**FAST, "epochs": 2.0, "dropout": 0.1, **options}
+    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "unbroken"), seed=3, **fast)
+    output = tmp_path / "run"
+    for step in steps:
+        script = KILLED_RUN.format(
+            at="step", options={"kill_step": str(step)}, data=str(pairs_csv), output=str(output), fast=fast
+        )
+        script = script if step == steps[0] else script.replace("seed=3,", "seed=3, resume=True,")
+        killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    qpairs.train(output=str(output), resume=True)
+    for file in (tmp_path / "unbroken").rglob("*.safetensors"):
+        ours, theirs = load_file(file), load_file(output / file.relative_to(tmp_path / "unbroken"))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_negatives_are_mined_anew_for_each_epoch(
+    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mined = []
+
+    def watched(*args: object, **options: object) -> object:
+        found = nearest(*args, **options)
+        mined.append({tuple(pair) for pair in found[1].tolist()})
+        return found
+
+    nearest = training.nearest_negatives
+    monkeypatch.setattr(training, "nearest_negatives", watched)
+    train(pairs_csv, tmp_path / "x", loss="triplet", sampler="triplets", epochs=3.0, learning_rate=0.1)
+    assert len(mined) == 3
+    assert mined[0] != mined[1] != mined[2]
+
+
+def test_a_budget_ends_the_run_and_the_learning_rate_with_it(pairs_csv: Path, tmp_path: Path) -> None:
+    seen = []
+    model = train(pairs_csv, tmp_path / "x", epochs=1e4, budget_minutes=0.1, on_progress=seen.append)
+    seconds = seen[-1].step * FAST["batch_size"] / seen[-1].rate
+    assert 5 < seconds < 30
+    assert seen[-1].step < seen[-1].steps
+    assert model.scores["test"]["f1"] > 0

@@ -1,0 +1,135 @@
+import builtins
+import os
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from test_embeddings import OPTIONS, TEXTS, sums, write
+
+import qpairs
+from qpairs.core.exceptions import UserError
+from qpairs.retrieval.embeddings import embed
+from qpairs.retrieval.executors import Engine, Job, Part, in_order, on_ray, workers
+
+
+def counted(jobs: int) -> Iterator[Job]:
+    for k in range(jobs):
+        yield Job(f"{k}", [f"text {k}"] * k)
+
+
+def size(job: Job) -> Part:
+    time.sleep(0.1)
+    return Part(job.file, len(job.texts), os.getpid(), "")
+
+
+def test_the_plain_engine_makes_one_file_after_the_other() -> None:
+    assert [(part.file, part.rows) for part in in_order(partial(counted, 3), size)] == [("0", 0), ("1", 1), ("2", 2)]
+
+
+def test_a_worker_for_each_gpu_or_else_for_each_cpu() -> None:
+    assert workers({"CPU": 64.0, "GPU": 8.0}) == (8, {"num_gpus": 1})
+    assert workers({"CPU": 6.0, "memory": 1e9}) == (6, {"num_cpus": 1})
+    assert workers({}) == (1, {"num_cpus": 1})
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = builtins.__import__
+
+    def without(name: str, *details: object) -> object:
+        if name.split(".")[0] == "ray":
+            raise ImportError(name)
+        return usual(name, *details)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    for module in [name for name in sys.modules if name.split(".")[0] == "ray"]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(UserError, match=r"pip install 'qpairs\[ray\]'"):
+        on_ray()
+
+
+# On a cluster of two workers
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers need not import the tests
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield on_ray()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "x"
+    qpairs.train(data=str(pairs_csv), encoder="tiny", epochs=0.1, batch_size=16, output=str(output))
+    return output
+
+
+@pytest.fixture(scope="module")
+def plain(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a source, q.csv, and of its embeddings by the plain engine."""
+    folder = tmp_path_factory.mktemp("plain")
+    embed(checkpoint, write(folder / "q.csv", TEXTS), folder / "emb", **OPTIONS)
+    return folder
+
+
+@pytest.mark.ray
+def test_two_workers_share_the_jobs(engine: Engine) -> None:
+    parts = list(engine(partial(counted, 12), size))
+    assert sorted((int(part.file), part.rows) for part in parts) == [(k, k) for k in range(12)]
+    assert len({part.encoded for part in parts}) == 2
+    assert os.getpid() not in {part.encoded for part in parts}
+    assert list(engine(partial(counted, 0), size)) == []
+
+
+@pytest.mark.ray
+def test_ray_makes_the_same_shards_byte_for_byte(
+    engine: Engine, checkpoint: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(plain)  # relative paths are those of this process
+    made = embed(checkpoint, "q.csv", tmp_path / "emb", engine=engine, **OPTIONS)
+    assert sums(tmp_path / "emb") == sums(plain / "emb")
+    assert made.shards == qpairs.open_shards(plain / "emb").shards
+
+
+def written(folder: Path, job: Job) -> Part:
+    """Writes the file of a job, but ends the process of the worker that comes to the third one first."""
+    if job.file == "2" and not (folder / "died").exists():
+        (folder / "died").touch()
+        os._exit(1)
+    (folder / job.file).write_text("".join(job.texts))
+    return size(job)
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies_midway_loses_nothing(engine: Engine, tmp_path: Path) -> None:
+    parts = list(engine(partial(counted, 8), partial(written, tmp_path)))
+    assert sorted((int(part.file), part.rows) for part in parts) == [(k, k) for k in range(8)]
+    assert (tmp_path / "died").exists()
+    assert [(tmp_path / f"{k}").read_text() for k in range(8)] == [f"text {k}" * k for k in range(8)]
+
+
+def failing(job: Job) -> Part:
+    raise UserError(f"{job.file}: cannot be written (No space left on device)")
+
+
+@pytest.mark.ray
+def test_what_a_worker_reports_is_one_line(engine: Engine) -> None:
+    with pytest.raises(UserError) as raised:
+        list(engine(partial(counted, 2), failing))
+    assert str(raised.value).endswith(": cannot be written (No space left on device)")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.ray
+def test_no_cluster_at_an_address_is_one_line() -> None:
+    import ray
+
+    ray.shutdown()
+    with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
+        list(on_ray("127.0.0.1:1")(partial(counted, 1), size))

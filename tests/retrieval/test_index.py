@@ -1,0 +1,337 @@
+import json
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Result, refused
+
+import qpairs
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import only_one
+from qpairs.metrics import Calibration
+from qpairs.models.exported import Model
+from qpairs.retrieval import index
+from qpairs.retrieval.embeddings import Embeddings, embed
+from qpairs.retrieval.index import FILE, add_to_index, build_index, delete_from_index, open_index
+
+DIMENSION = 20
+
+
+def clustered(n: int, dimension: int = DIMENSION, spread: float = 0.35, seed: int = 0) -> np.ndarray:
+    """Unit vectors (n, dimension) around n / 10 centres."""
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((max(1, n // 10), dimension))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    noise = spread * random.standard_normal((n, dimension)) / np.sqrt(dimension)
+    vectors = centres[random.integers(0, len(centres), n)] + noise
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Table:
+    """An encoder that knows the vector of each text "t0", "t1", ...; the right tower sees them upside down."""
+
+    def __init__(self, vectors: np.ndarray, towers: int = 1) -> None:
+        self.vectors, self.towers, self.encoded = vectors, towers, list[str]()
+
+    @property
+    def dimension(self) -> int:
+        return self.vectors.shape[1]
+
+    def encode(self, texts: Sequence[str], side: str = "left") -> np.ndarray:
+        self.encoded += texts
+        rows = [int(text[1:]) if text[1:].isdigit() else 0 for text in texts]
+        return self.vectors[rows] * (-1 if self.towers == 2 and side == "right" else 1)
+
+
+def a_model(vectors: np.ndarray, fingerprint: str = "a" * 16, **options: object) -> Model:
+    towers = options.pop("towers", 1)
+    fields = {"threshold": 0.8, "calibration": Calibration(10, -8), "operating_points": (), "symmetric": True} | options
+    return Model(Table(vectors, towers), Path("model"), fingerprint, **fields)
+
+
+def embedded(folder: Path, model: Model, rows: Sequence[int], side: str = "left") -> Embeddings:
+    """The texts of some rows, whose ids are those of the rows, in small shards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / "q.csv"
+    source.write_text("id,q\n" + "".join(f"id{row},t{row}\n" for row in rows))
+    output = folder / "emb"
+    return embed(model, source, output, text_column="q", id_column="id", shard_size=700, side=side)
+
+
+VECTORS = clustered(3000)
+BACKENDS = ["exact", "ivf", "hnsw", "milvus"]
+
+
+def build(tmp_path: Path, backend: str, rows: Sequence[int] = range(2000), **options: object) -> Path:
+    """An index of some of the rows."""
+    if backend == "milvus":
+        options |= {"address": f"milvus:{tmp_path}/v.db"}
+    else:
+        options |= {"kind": backend}
+    build_index(embedded(tmp_path / "a", a_model(VECTORS), rows), tmp_path / "idx", **options)
+    return tmp_path / "idx"
+
+
+def found(folder: Path, rows: Sequence[int], k: int = 5) -> list[list[str]]:
+    opened = open_index(folder)
+    hits = opened.questions.search(VECTORS[list(rows)], k, opened.manifest.effort)
+    return [[hit.id for hit in row] for row in hits]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_kind_finds_what_comparing_all_finds(backend: str, tmp_path: Path) -> None:
+    folder = build(tmp_path, backend)
+    opened = open_index(folder)
+    queries = VECTORS[2000:2200]
+    hits = opened.questions.search(queries, 10, opened.manifest.effort)
+    cosines = queries @ VECTORS[:2000].T
+    right = 0
+    for row, expected in zip(hits, np.argsort(-cosines, axis=1)[:, :10], strict=True):
+        right += len({hit.id for hit in row} & {f"id{i}" for i in expected})
+        assert [hit.similarity for hit in row] == sorted((hit.similarity for hit in row), reverse=True)
+    assert right / 2000 >= (1 if backend in ("exact", "milvus") else 0.97)
+    assert opened.manifest.recall >= 0.97
+    assert (opened.manifest.count, len(opened.questions)) == (2000, 2000)
+    if backend != "milvus":
+        assert opened.questions._questions["id"].num_chunks == 1  # or a search is ten times as long
+    for q, row in enumerate(hits):
+        for hit in row:
+            assert hit.similarity == pytest.approx(cosines[q, int(hit.id[2:])], abs=1e-3)
+            assert hit.text == f"t{hit.id[2:]}"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_adding_and_deleting_change_what_is_found(backend: str, tmp_path: Path) -> None:
+    folder = build(tmp_path, backend, range(1000))
+    vectors = [file for file in folder.iterdir() if file.suffix == ".faiss"]
+    manifest, deleted = delete_from_index(folder, ["id3", "id4", "nothing"])
+    assert (deleted, manifest.count) == (2, 998)
+    assert all(file.exists() for file in vectors)  # nothing was built anew
+    assert not {"id3", "id4"} & {name for row in found(folder, [3, 4]) for name in row}
+    manifest = add_to_index(folder, embedded(tmp_path / "b", a_model(VECTORS), [3, *range(1000, 1100)]))
+    assert manifest.count == 1099
+    assert [row[0] for row in found(folder, [3, 1005, 5])] == ["id3", "id1005", "id5"]
+    with pytest.raises(UserError, match="'id7'"):
+        add_to_index(folder, embedded(tmp_path / "c", a_model(VECTORS), [2000, 7]))
+    if backend != "milvus":
+        assert open_index(folder).manifest == manifest
+        assert "id2000" not in found(folder, [2000])[0]
+
+
+def test_the_kind_is_chosen_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = embedded(tmp_path, a_model(VECTORS), range(500))
+    assert build_index(embeddings, tmp_path / "small").kind == "exact"
+    monkeypatch.setattr(index, "SMALL", 499)
+    assert build_index(embeddings, tmp_path / "large").kind == "ivf"
+
+
+def test_equal_questions_do_not_lower_the_recall(tmp_path: Path) -> None:
+    vectors = np.repeat(clustered(30), 40, axis=0)
+    made = build_index(embedded(tmp_path, a_model(vectors), range(1200)), tmp_path / "idx", kind="exact")
+    assert made.recall == 1
+
+
+def test_recall_is_low_where_a_search_finds_little(tmp_path: Path) -> None:
+    embeddings = embedded(tmp_path, a_model(VECTORS), range(2000))
+
+    class Blind(index.FaissIndex):
+        def search(self, vectors: np.ndarray, k: int, effort: int) -> list[list[index.Hit]]:
+            return [row[: 1 + effort] for row in super().search(vectors, k, 0)]
+
+    blind = Blind.create("exact", embeddings)
+    index._fill(blind, embeddings, lambda _: None)
+    assert index._tune(blind, embeddings, (3,)) == (3, pytest.approx(0.3, abs=0.01))
+    assert index._tune(blind, embeddings, (3, 10, 20)) == (10, 1.0)
+
+
+def test_few_questions_and_few_numbers(tmp_path: Path) -> None:
+    vectors = clustered(3, 3)
+    for kind in ("exact", "ivf", "hnsw"):
+        build_index(embedded(tmp_path / kind, a_model(vectors), range(2)), tmp_path / kind / "idx", kind=kind)
+        opened = open_index(tmp_path / kind / "idx")
+        (hits,) = opened.questions.search(vectors[:1], 10, opened.manifest.effort)
+        assert [hit.id for hit in hits] == ["id0", "id1"]
+
+
+def test_another_model_is_refused_by_its_fingerprint(tmp_path: Path) -> None:
+    folder = build(tmp_path, "exact", range(50))
+    with pytest.raises(UserError, match="b" * 16):
+        add_to_index(folder, embedded(tmp_path / "b", a_model(VECTORS, "b" * 16), [60]))
+    other = a_model(clustered(10, 8))
+    with pytest.raises(UserError, match="--dim 8"):
+        add_to_index(folder, embedded(tmp_path / "c", other, [5]))
+
+
+def test_the_second_of_two_writers_is_refused(tmp_path: Path) -> None:
+    folder = build(tmp_path, "exact", range(50))
+    more = embedded(tmp_path / "b", a_model(VECTORS), [60])
+    with only_one(folder):
+        for change in (lambda: add_to_index(folder, more), lambda: delete_from_index(folder, ["id1"])):
+            with pytest.raises(UserError, match="another process"):
+                change()
+        assert found(folder, [1])[0][0] == "id1"  # readers need not wait
+
+
+def test_what_a_killed_writer_left_is_not_in_the_index_and_goes_with_the_next_change(tmp_path: Path) -> None:
+    folder = build(tmp_path, "ivf", range(500))
+    before = found(folder, range(20))
+    for left in ("vectors-2.faiss", "questions-2.arrow", ".new-1-vectors-2.faiss"):
+        (folder / left).write_bytes(b"half")
+    assert found(folder, range(20)) == before
+    add_to_index(folder, embedded(tmp_path / "b", a_model(VECTORS), [600]))
+    assert found(folder, [600])[0][0] == "id600"
+    assert len([file for file in folder.iterdir() if file.name not in (".lock", FILE)]) == 3
+
+
+def test_a_build_that_was_killed_is_built_anew_and_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    (folder / "vectors-1.faiss").write_bytes(b"half")
+    build(tmp_path, "exact", range(50))
+    assert found(folder, [7])[0][0] == "id7"
+    embeddings = embedded(tmp_path / "b", a_model(VECTORS), [1])
+    with pytest.raises(UserError, match="--overwrite"):
+        build_index(embeddings, folder)
+    assert build_index(embeddings, folder, overwrite=True).count == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("important")
+    with pytest.raises(UserError, match="holds no index"):
+        build_index(embeddings, tmp_path / "mine", overwrite=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_index_as_it_was(tmp_path: Path) -> None:
+    folder = build(tmp_path, "exact", range(500))
+    more = embedded(tmp_path / "b", a_model(VECTORS), range(600, 700))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"vectors-2\.faiss: cannot be written"):
+            add_to_index(folder, more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found(folder, [3])[0][0] == "id3"
+    assert not list(folder.glob(".new-*"))
+    assert add_to_index(folder, more).count == 600
+
+
+@pytest.mark.parametrize("file", ["vectors-1.faiss", "questions-1.arrow", "deleted-1.npy", FILE])
+def test_a_damaged_index_is_one_line(file: str, tmp_path: Path) -> None:
+    folder = build(tmp_path, "ivf", range(500))
+    content = (folder / file).read_bytes()
+    for damaged in (b"", content[: len(content) // 2]):
+        (folder / file).write_bytes(damaged)
+        with pytest.raises(UserError, match=r"damaged|no index"):
+            open_index(folder)
+
+
+def test_ids_must_be_distinct(tmp_path: Path) -> None:
+    for backend in ("exact", "milvus"):
+        with pytest.raises(UserError, match="'id3'"):
+            build(tmp_path / backend, backend, [*range(10), 3])
+
+
+def test_milvus_that_does_not_answer_or_has_the_collection_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings = embedded(tmp_path, a_model(VECTORS), range(10))
+    with pytest.raises(UserError, match="milvus:http://localhost:1"):
+        build_index(embeddings, tmp_path / "x", address="milvus:http://localhost:1")
+    with pytest.raises(UserError, match="milvus:FILE"):
+        build_index(embeddings, tmp_path / "y", address="qdrant:here")
+    address = f"milvus:{tmp_path}/v.db#mine"
+    build_index(embeddings, tmp_path / "a", address=address)
+    with pytest.raises(UserError, match="collection is there already"):
+        build_index(embeddings, tmp_path / "b", address=address)
+
+
+# Commands
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "x"
+    qpairs.train(data=str(pairs_csv), encoder="static", epochs=2, batch_size=16, output=str(output))
+    return output
+
+
+@pytest.fixture
+def indexed(run, checkpoint: Path, sample_rows: list) -> list[str]:
+    """The questions of an index `idx` of a checkpoint."""
+    questions = sorted({" ".join(q.split()) for row in sample_rows for q in row[:2]})[:300]
+    Path("q.txt").write_text("\n".join(questions))
+    assert run("embed", checkpoint, "q.txt", "--output", "emb").code == 0
+    result = run("index", "emb", "--output", "idx")
+    assert result.code == 0, result.err
+    assert "300 questions" in result.out
+    assert "exact" in result.out
+    return questions
+
+
+def test_search_prints_text_similarity_probability_and_verdict(run, indexed: list[str], checkpoint: Path) -> None:
+    result = run("search", "idx", indexed[5], "-k", "3")
+    assert result.code == 0, result.err
+    model = qpairs.load(checkpoint)
+    for words in ("1.000", f"{model.probability(1.0):.2f}", f"{model.threshold:.3f}", "duplicate", indexed[5][:40]):
+        assert words in result.out
+    assert "duplicate" not in run("search", "idx", indexed[5], "-k", "1", "--threshold", "1.1").out
+
+
+def test_search_of_a_file_writes_every_hit(run, indexed: list[str], checkpoint: Path) -> None:
+    import pandas
+
+    Path("ask.csv").write_text("n,question\n" + "".join(f"{i},word {q!r}\n" for i, q in enumerate(["one", "two"])))
+    for suffix in ("csv", "parquet"):
+        result = run("search", "idx", "--file", "ask.csv", "--output", f"hits.{suffix}", "-k", "4")
+        assert result.code == 0, result.err
+    hits = pandas.read_csv("hits.csv")
+    assert list(hits.columns) == ["question", "rank", "id", "text", "similarity", "probability", "duplicate"]
+    assert list(hits["rank"]) == [1, 2, 3, 4] * 2
+    model = qpairs.load(checkpoint)
+    cosines = model.encode(["word 'one'"]) @ model.encode(indexed).T
+    np.testing.assert_allclose(hits["similarity"][:4], np.sort(cosines[0])[:-5:-1], atol=1e-5)
+    assert (hits["duplicate"] == (hits["similarity"] >= model.threshold)).all()
+    assert [indexed[int(i) - 1] for i in hits["id"]] == list(hits["text"])
+    assert len(pandas.read_parquet("hits.parquet")) == 8
+
+
+def test_index_adds_and_deletes(run, indexed: list[str], checkpoint: Path) -> None:
+    Path("gone.txt").write_text("1\n2\n\n")
+    result = run("index", "idx", "--delete", "gone.txt")
+    assert result.code == 0, result.err
+    assert "2 questions deleted" in result.out
+    assert "298 questions" in result.out
+    refused(run("index", "idx", "--add", "emb"), "'3'", "--id-column")
+    Path("more.csv").write_text("id,q\nx1,a new question\n")
+    assert run("embed", checkpoint, "more.csv", "--text-column", "q", "--id-column", "id", "--output", "emb2").code == 0
+    assert run("index", "idx", "--add", "emb2").code == 0
+    assert "a new question" in run("search", "idx", "a new question", "-k", "1").out
+    assert "299 questions" in run("index", "idx").out
+
+
+def test_milvus_by_the_command(run, indexed: list[str]) -> None:
+    result = run("index", "emb", "--output", "far", "--index", "milvus:v.db")
+    assert result.code == 0, result.err
+    assert "milvus:v.db#qpairs" in result.out
+    assert run("search", "far", indexed[7], "-k", "2").out == run("search", "idx", indexed[7], "-k", "2").out
+
+
+def test_bad_input_is_one_line(run, indexed: list[str], checkpoint: Path, tmp_path: Path) -> None:
+    refused(run("index", "nowhere", "--output", "x"), "nowhere", "no embeddings")
+    refused(run("index", "emb", "--output", "x", "--kind", "hsnw"), "hsnw", "'hnsw'")
+    refused(run("index", "emb", "--output", "idx"), "--overwrite")
+    refused(run("index", "emb", "--output", "x", "--add", "emb"), "one at a time")
+    refused(run("index", "idx", "--delete", "nowhere.txt"), "nowhere.txt")
+    refused(run("search", "emb", "a"), "emb", "no index")
+    refused(run("search", "idx"), "a question")
+    refused(run("search", "idx", " "), "empty")
+    refused(run("search", "idx", "a", "--threshold", "0.5", "--precision", "0.9"), "not both")
+    refused(run("search", "idx", "--file", "q.txt", "--output", "x.xls"), "x.xls")
+    manifest = json.loads(Path("idx/index.json").read_text())
+    Path("idx/index.json").write_text(json.dumps(manifest | {"model": "moved"}))
+    refused(run("search", "idx", "a"), "moved", "--model")
+    assert run("search", "idx", "a", "--model", checkpoint).code == 0
+    Path("idx/index.json").write_text(json.dumps(manifest | {"fingerprint": "0" * 16}))
+    refused(run("search", "idx", "a"), "0" * 16, "cannot be compared")
+    assert isinstance(run("index", "idx"), Result)

@@ -1,0 +1,346 @@
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from test_index import a_model, clustered, embedded
+
+import qpairs
+from qpairs.core.exceptions import UserError
+from qpairs.data.pairs import load_pairs
+from qpairs.data.splits import question_components
+from qpairs.metrics import bootstrap_interval, confusion
+from qpairs.models.exported import Model
+from qpairs.retrieval.index import Index, add_to_index, build_index, open_index
+from qpairs.serving.app import create_app
+from qpairs.serving.labelling import LABELS, LEAST, Answer, Desk, Given, State, pairs_to_judge
+
+VECTORS = clustered(400)
+MODEL = a_model(VECTORS)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    folder = tmp_path_factory.mktemp("corpus")
+    build_index(embedded(folder, MODEL, range(300)), folder / "idx")
+    return open_index(folder / "idx")
+
+
+@pytest.fixture
+def desk(index: Index, tmp_path: Path) -> Desk:
+    return Desk.open(tmp_path / "labels.csv", MODEL, index)
+
+
+def cosine(one: str, other: str) -> float:
+    return float(VECTORS[int(one[1:])] @ VECTORS[int(other[1:])])
+
+
+def say(desk: Desk, answer: Given, choice: str = "threshold") -> State:
+    pair = desk.state(choice).pair
+    assert pair
+    return desk.answer(Answer(pair.question1, pair.question2, answer, choice))
+
+
+def some(desk: Desk, choice: str = "threshold") -> Given:
+    pair = desk.state(choice).pair
+    assert pair
+    return "yes" if (int(pair.question1[1:]) + int(pair.question2[1:])) % 2 else "no"
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_the_pairs_nearest_the_threshold_come_first(index: Index) -> None:
+    pairs = list(pairs_to_judge(index, MODEL)["threshold"].values())
+    cosines = VECTORS[:300] @ VECTORS[:300].T
+    np.fill_diagonal(cosines, -2)
+    expected = {frozenset((f"t{i}", f"t{j}")) for i, row in enumerate(cosines) for j in np.argsort(-row)[:5]}
+    assert {frozenset(pair) for pair in pairs} == expected
+    assert len(pairs) == len(expected)
+    apart = [abs(cosine(*pair) - MODEL.threshold) for pair in pairs]
+    assert apart == pytest.approx(sorted(apart), abs=1e-6)
+
+
+def test_random_pairs_are_each_questions_nearest_in_an_order_of_the_seeds(index: Index) -> None:
+    pairs = list(pairs_to_judge(index, MODEL)["random"].values())
+    cosines = VECTORS[:300] @ VECTORS[:300].T
+    np.fill_diagonal(cosines, -2)
+    assert all(int(other[1:]) == cosines[int(one[1:])].argmax() for one, other in pairs)
+    assert len(pairs) > 150
+    assert pairs == list(pairs_to_judge(index, MODEL)["random"].values())
+    assert pairs != list(pairs_to_judge(index, MODEL, seed=1)["random"].values())
+    numbers = [int(one[1:]) for one, _ in pairs]
+    assert abs(np.corrcoef(numbers, range(len(numbers)))[0, 1]) < 0.2
+
+
+def test_questions_that_come_hardly_change_the_order(tmp_path: Path) -> None:
+    build_index(embedded(tmp_path, MODEL, range(300)), tmp_path / "idx")
+    before = list(pairs_to_judge(open_index(tmp_path / "idx"), MODEL)["random"])
+    add_to_index(tmp_path / "idx", embedded(tmp_path / "more", MODEL, range(300, 306)))
+    after = list(pairs_to_judge(open_index(tmp_path / "idx"), MODEL)["random"])
+    stayed = [pair for pair in after if pair in set(before)]
+    assert len(stayed) > 0.85 * len(before)
+    assert stayed == [pair for pair in before if pair in set(after)]
+
+
+def test_the_questions_of_milvus_are_those_of_faiss(index: Index, tmp_path: Path) -> None:
+    build_index(embedded(tmp_path, MODEL, range(300)), tmp_path / "idx", address=f"milvus:{tmp_path}/v.db")
+    milvus = open_index(tmp_path / "idx")
+    assert sorted(milvus.questions.texts()) == sorted(index.questions.texts())
+    assert set(pairs_to_judge(milvus, MODEL)["threshold"]) == set(pairs_to_judge(index, MODEL)["threshold"])
+
+
+def test_answers_are_a_file_of_pairs(desk: Desk) -> None:
+    asked = [desk.state().pair]
+    for answer in ("yes", "skip", "no"):
+        asked.append(say(desk, answer).pair)
+    assert rows(desk.path) == [
+        list(LABELS),
+        [asked[0].question1, asked[0].question2, "1"],
+        [asked[2].question1, asked[2].question2, "0"],
+    ]
+    assert len(set(asked)) == 4
+    pairs = load_pairs(desk.path)
+    assert [(*pairs.texts(i), int(pairs.labels[i])) for i in range(2)] == [
+        (asked[0].question1, asked[0].question2, 1),
+        (asked[2].question1, asked[2].question2, 0),
+    ]
+    state = desk.state()
+    assert (state.duplicates, state.different, state.skipped) == (1, 1, 1)
+
+
+def test_undo_takes_answers_and_skips_back_in_their_order_also_after_a_restart(
+    desk: Desk, index: Index, tmp_path: Path
+) -> None:
+    states = [desk.state()]
+    for answer in ("skip", "yes", "skip", "skip", "no", "yes", "skip"):
+        states.append(say(desk, answer))
+    assert states[-1].last.answer == "skip"
+    for n, expected in enumerate(states[-2::-1]):
+        if n % 2:
+            desk = Desk.open(tmp_path / "labels.csv", MODEL, index)
+        assert desk.undo() == expected
+    with pytest.raises(LookupError, match="no answer"):
+        desk.undo()
+
+
+def test_a_restart_goes_on_and_another_model_keeps_the_labels(desk: Desk, index: Index, tmp_path: Path) -> None:
+    for _ in range(12):
+        state = say(desk, some(desk))
+    assert Desk.open(tmp_path / "labels.csv", MODEL, index).state() == state
+    other = a_model(VECTORS, threshold=0.3)
+    moved = Desk.open(tmp_path / "labels.csv", other, index).state()
+    assert (moved.duplicates, moved.different) == (state.duplicates, state.different)
+    assert moved.pair != state.pair
+    assert moved.last.duplicate
+
+
+def test_f1_and_its_interval_are_those_of_metrics(desk: Desk) -> None:
+    for _ in range(45):
+        state = say(desk, some(desk))
+    pairs = load_pairs(desk.path)
+    similarity = [cosine(*pairs.texts(i)) for i in range(len(pairs))]
+    groups = question_components(pairs)[pairs.left]
+    assert [figure.n for figure in state.figures] == [10, 20, 40, 45]
+    for figure in state.figures:
+        part = similarity[: figure.n], pairs.labels[: figure.n]
+        interval = bootstrap_interval(*part, groups[: figure.n], MODEL.threshold)["f1"]
+        assert (figure.low, figure.high) == pytest.approx(interval)
+        assert figure.f1 == pytest.approx(confusion(*part, MODEL.threshold).f1)
+    assert state.more == 135
+
+
+def test_few_labels_give_no_figure_but_words(desk: Desk) -> None:
+    for n in range(1, LEAST + 3):
+        state = say(desk, "no")
+        assert state.figures == []
+        assert f"so far there are {n}: 0 the same, {n} different" in state.missing
+    for _ in range(3):
+        state = say(desk, "yes")
+    assert [figure.n for figure in state.figures] == [15]
+    assert state.missing == ""
+
+
+def test_the_random_figure_counts_only_pairs_up_to_the_first_gap(desk: Desk) -> None:
+    drawn = list(desk._pairs["random"].values())
+    for pair in (drawn[0], drawn[1], drawn[3], *drawn[5:25]):
+        desk.answer(Answer(*pair, "yes"))
+    state = desk.state("random")
+    assert "so far there are 2: 2 the same" in state.missing
+    assert state.left == len(drawn) - 23
+    assert (state.pair.question1, state.pair.question2) == drawn[2]
+    state = say(desk, "no", "random")
+    assert "so far there are 4: 3 the same" in state.missing
+    for _ in range(3):
+        state = say(desk, "no", "random")
+    assert [figure.n for figure in state.figures] == [27]
+    assert desk.state("threshold").figures[-1].n == 27
+
+
+def test_only_a_pair_that_waits_is_answered(desk: Desk) -> None:
+    pair = desk.state().pair
+    say(desk, "yes")
+    before = desk.path.read_bytes()
+    for one, other in [
+        (pair.question1, pair.question2),
+        (pair.question2, pair.question1.upper()),
+        ("t1", "=cmd()"),
+    ]:
+        with pytest.raises(LookupError, match="does not wait"):
+            desk.answer(Answer(one, other, "no"))
+    assert desk.path.read_bytes() == before
+
+
+def test_when_all_are_answered_there_is_no_next_pair(tmp_path: Path) -> None:
+    build_index(embedded(tmp_path, MODEL, [0, 1]), tmp_path / "idx")
+    desk = Desk.open(tmp_path / "labels.csv", MODEL, open_index(tmp_path / "idx"))
+    state = say(desk, "no")
+    assert (state.pair, state.left) == (None, 0)
+    assert desk.state("random").pair is None
+
+
+def test_files_that_are_none_of_labels_are_refused(index: Index, tmp_path: Path) -> None:
+    for name, content in {
+        "a.csv": "question1,question2\na,b\n",
+        "b.csv": "question1,question2,is_duplicate\na,b,2\n",
+        "c.csv": "question1,question2,is_duplicate\na,b\n",
+        "d.csv": "",
+        "e.csv": 'question1,question2,is_duplicate\n"a,b,1\n',
+    }.items():
+        path = tmp_path / name
+        path.write_text(content)
+        with pytest.raises(UserError, match=f"{name}.*--labels"):
+            Desk.open(path, MODEL, index)
+        assert path.read_text() == content
+    with pytest.raises(UserError, match="cannot be written"):
+        Desk.open(Path("/proc/labels.csv"), MODEL, index)
+
+
+def test_two_towers_and_other_models_are_refused(index: Index, tmp_path: Path) -> None:
+    for model in (a_model(VECTORS, towers=2), a_model(VECTORS, fingerprint="b" * 16), a_model(VECTORS, score="head")):
+        with pytest.raises(UserError):
+            Desk.open(tmp_path / "labels.csv", model, index)
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {tests!r}
+from pathlib import Path
+import qpairs.serving.labelling, test_labelling
+from qpairs.retrieval.index import open_index
+from qpairs.serving.labelling import Desk
+desk = Desk.open({path!r}, test_labelling.MODEL, open_index({index!r}))
+replace = Path.replace
+for step in range(6):
+    if step == {step}:
+        kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        if {late}:
+            Path.replace = lambda fresh, path: (replace(fresh, path), kill())
+        else:
+            Path.replace = kill
+    state = desk.undo() if step == 3 else test_labelling.say(desk, ["yes", "skip", "no"][step % 3])
+    print(state.duplicates, state.different, state.skipped, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("step", "late"), [(0, False), (2, True), (3, False), (3, True), (4, False), (5, True)])
+def test_a_kill_loses_no_acknowledged_answer(step: int, late: bool, index: Index, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    script = KILLED.format(
+        tests=str(Path(__file__).parent), path=str(path), index=str(index.folder), step=step, late=late
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    acknowledged = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(acknowledged) == step
+    expected = [(0, 0, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 0, 1), (1, 0, 2), (1, 1, 2)]
+    assert acknowledged == expected[1 : step + 1]
+    state = Desk.open(path, MODEL, index).state()
+    assert (state.duplicates, state.different, state.skipped) == expected[step + late]
+
+
+@pytest.fixture
+def app(index: Index, desk: Desk) -> FastAPI:
+    return create_app(MODEL, index, labels=desk.path)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> TestClient:
+    return TestClient(app)
+
+
+def test_the_routes_keep_to_their_description(app: FastAPI) -> None:
+    described = schemathesis.openapi.from_asgi("/openapi.json", app).include(path_regex="^/labelling")
+    operations = [found.ok() for found in described.get_all_operations()]
+    assert len(operations) == 4
+    for operation in operations:
+
+        @given(case=operation.as_strategy())
+        @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+        def keeps_to_it(case: schemathesis.Case) -> None:
+            case.call_and_validate()
+
+        keeps_to_it()
+
+
+def test_the_routes_label_undo_and_hand_out_the_file(client: TestClient, desk: Desk) -> None:
+    state = client.get("/labelling").json()
+    answered = client.post("/labelling/answer", json={**state["pair"], "answer": "yes"})
+    assert answered.status_code == 200
+    assert answered.json()["duplicates"] == 1
+    last = answered.json()["last"]
+    assert last | state["pair"] == last
+    assert last["answer"] == "yes"
+    assert last["duplicate"] == (last["similarity"] >= MODEL.threshold)
+    file = client.get("/labelling/labels.csv")
+    assert file.headers["content-type"].startswith("text/csv")
+    assert file.content == desk.path.read_bytes()
+    assert client.post("/labelling/undo").json() == state
+    assert client.get("/labelling", params={"choice": "random"}).json()["pair"] != state["pair"]
+
+
+def test_the_routes_refuse(client: TestClient, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = client.get("/labelling").json()["pair"]
+    answer: Callable = lambda **changes: client.post("/labelling/answer", json={**pair, "answer": "yes", **changes})  # noqa: E731
+    assert client.post("/labelling/undo").status_code == 409
+    assert answer(question1="what?").status_code == 409
+    assert answer(answer="perhaps").status_code == 422
+    assert client.get("/labelling", params={"choice": "best"}).status_code == 422
+
+    def full(*_: object) -> None:
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(os, "fsync", full)
+    full_disk = answer()
+    assert full_disk.status_code == 503
+    assert str(desk.path.parent) not in full_disk.text
+    monkeypatch.undo()
+    assert client.get("/labelling").json()["duplicates"] == 0
+    assert answer().status_code == 200
+
+
+def test_training_and_calibration_take_the_labels(
+    sample_rows: list[tuple[str, str, int]], pairs_csv: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    qpairs.train(data=str(pairs_csv), encoder="static", epochs=1, batch_size=16, output=str(folder))
+    model: Model = qpairs.load(folder)
+    questions = list(dict.fromkeys(text for row in sample_rows for text in row[:2]))[:120]
+    (tmp_path / "q.txt").write_text("\n".join(" ".join(text.split()) for text in questions))
+    build_index(qpairs.embed(model, tmp_path / "q.txt", tmp_path / "emb"), tmp_path / "idx")
+    desk = Desk.open(tmp_path / "labels.csv", model, open_index(tmp_path / "idx"))
+    for n in range(40):
+        say(desk, "yes" if n % 3 else "no")
+    assert qpairs.calibrate(folder, desk.path).n == 40
+    own = {"data": str(desk.path), "validation": str(pairs_csv)}
+    qpairs.train(**own, encoder="static", epochs=1, batch_size=8, output=str(tmp_path / "again"))

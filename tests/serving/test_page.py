@@ -1,0 +1,505 @@
+"""The page of `qpairs serve` in headless Chromium, over the real service."""
+
+import contextlib
+import csv
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+import qpairs
+from qpairs.data.pairs import load_pairs
+from qpairs.metrics import Calibration
+from qpairs.models.exported import Model
+from qpairs.retrieval.index import build_index
+from qpairs.serving.app import create_app
+from qpairs.serving.journal import journalled
+from qpairs.serving.labelling import LABELS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+
+CLI = Path(__file__).parents[2] / "cli.py"
+EVIL = '<img src="x" onerror="alert(1)"><script>alert(2)</script> & "quotes"?'
+VIEWS = ("search", "compare", "label")
+
+
+@pytest.fixture(scope="module")
+def questions(sample_rows: list[tuple[str, str, int]]) -> list[str]:
+    return list(dict.fromkeys(" ".join(text.split()) for row in sample_rows[:150] for text in row[:2]))
+
+
+@pytest.fixture(scope="module")
+def made(questions: list[str], pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, and an index of some questions."""
+    folder = tmp_path_factory.mktemp("made")
+    qpairs.train(data=str(pairs_csv), encoder="static", epochs=4, batch_size=16, output=str(folder / "trained"))
+    qpairs.export_checkpoint(folder / "trained", folder / "model", format="static")  # starts in a moment
+    (folder / "q.txt").write_text("\n".join([*questions, EVIL, f"{EVIL} again"]))
+    build_index(qpairs.embed(qpairs.load(folder / "model"), folder / "q.txt", folder / "emb"), folder / "idx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(made: Path) -> Model:
+    """The model, as sure of itself as one that has seen more."""
+    return replace(qpairs.load(made / "model"), threshold=0.9, calibration=Calibration(slope=20, intercept=-17))
+
+
+@contextlib.contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The address of an application, served by a thread."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    return tmp_path / "labels.csv"
+
+
+@pytest.fixture
+def index(made: Path, tmp_path: Path) -> Path:
+    """An index that may be changed."""
+    return Path(shutil.copytree(made / "idx", tmp_path / "idx"))
+
+
+@pytest.fixture
+def site(index: Path, model: Model, labels: Path) -> Iterator[str]:
+    with journalled(index) as opened, served(create_app(model, opened, labels=labels)) as address:
+        yield address
+
+
+@pytest.fixture
+def page(page: "Page") -> Iterator["Page"]:
+    """Fails on what the policy of the page forbids, and on dialogs, besides what fails any page."""
+    wrong = []
+    page.set_default_timeout(15_000)
+    page.on("console", lambda message: wrong.append(message.text) if "Security Policy" in message.text else None)
+    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    yield page
+    assert wrong == []
+
+
+def until(page: "Page", done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 15
+    while not done():
+        assert time.monotonic() < end
+        page.wait_for_timeout(20)
+
+
+def search(page: "Page", question: str) -> None:
+    """Types a question, and waits for what is found."""
+    with page.expect_response("**/search"):
+        page.fill("#question", question)
+    page.wait_for_selector("#hits[aria-busy=false]", state="attached")
+
+
+def answers(page: "Page", keys: str) -> None:
+    """Presses keys of the labelling view, each when the desk has taken the one before."""
+    for key in keys:
+        with page.expect_response("**/labelling/**"):
+            page.keyboard.press(key)
+        page.wait_for_selector("#desk[aria-busy=false]")
+
+
+def open_desk(page: "Page", site: str) -> None:
+    page.goto(f"{site}#label")
+    page.wait_for_selector("#desk:visible")
+
+
+def pair(page: "Page") -> tuple[str, str]:
+    return page.inner_text("#pair-first"), page.inner_text("#pair-second")
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_search_shows_while_typing_what_was_asked(page: "Page", site: str, questions: list[str], model: Model) -> None:
+    page.goto(site)
+    assert "appear while you type" in page.inner_text("#search-status")
+    page.type("#question", questions[3].upper())
+    page.wait_for_selector(".hits li")
+    until(page, lambda: page.inner_text(".hits li p >> nth=0").casefold() == questions[3].casefold())
+    assert page.inner_text("#search-status").startswith("Yes, ")
+    assert page.inner_text("h2 >> nth=0") == "Likely the same question"
+    first = page.locator(".hits li").first
+    probability = float(model.probability(1.0))
+    assert first.locator(".number").inner_text() == (
+        "> 99 %" if probability > 0.99 else f"{probability:.0%}".replace("%", " %")
+    )
+    assert "the same" in first.locator(".chance").inner_text()
+    assert page.locator(".hits li").count() == 10
+    assert not page.is_visible("#add")
+
+
+def test_the_words_that_match_are_marked(page: "Page", site: str, questions: list[str]) -> None:
+    page.goto(site)
+    typed = " ".join(questions[5].split()[:3])
+    search(page, typed)
+    asked = set(re.findall(r"\w+", typed.lower()))
+    for row in page.locator(".hits li").all():
+        text, marks = row.locator("p").first.inner_text(), row.locator("mark").all_inner_texts()
+        expected = [word for word in re.findall(r"\w+(?:'\w+)*", text.lower()) if word in asked]
+        assert re.findall(r"\w+(?:'\w+)*", " ".join(marks).lower()) == expected
+
+
+def test_an_answer_that_comes_late_is_dropped(page: "Page", site: str, questions: list[str]) -> None:
+    held = []
+    page.route(
+        "**/search",
+        lambda route: held.append(route) if "slow" in (route.request.post_data or "") else route.continue_(),
+    )
+    page.goto(site)
+    page.fill("#question", "slow")
+    until(page, lambda: bool(held))
+    assert page.inner_text("#search-status") == "Searching …"
+    search(page, questions[0])
+    found = page.inner_text("#hits")
+    with contextlib.suppress(Exception):  # the browser has given it up
+        held[0].fulfill(json={"threshold": 0, "hits": []})
+    page.wait_for_timeout(300)
+    assert page.inner_text("#hits") == found
+    page.fill("#question", "")
+    until(page, lambda: not page.locator(".hits li").count())
+
+
+def test_a_question_that_was_not_asked_is_added(page: "Page", index: Path, model: Model) -> None:
+    strict = replace(model, threshold=0.9999)
+    with journalled(index) as opened, served(create_app(strict, opened)) as address:
+        page.goto(address)
+        search(page, "zebra pay xylophone?")
+        assert page.inner_text("#search-status").startswith("Not yet")
+        before = len(opened.questions)
+        page.click("#add")
+        page.wait_for_selector("#add", state="hidden")
+        assert page.inner_text("#search-status") == f"Added. There are {before + 1} questions now."
+        until(page, lambda: f"{before + 1} questions" in page.inner_text("#about"))
+        search(page, "zebra  pay xylophone? ")
+        assert page.inner_text(".hits li p >> nth=0") == "zebra pay xylophone?"
+        assert page.inner_text("#search-status").startswith("Yes")
+
+
+def test_compare_tells_verdict_threshold_and_words(page: "Page", site: str, model: Model) -> None:
+    page.goto(f"{site}#compare")
+    assert not page.is_visible("#comparison")
+    first, second = "How do I change my Password?", "How can I reset my password?"
+    page.fill("#first", first)
+    page.fill("#second", second)
+    page.wait_for_selector("#comparison:visible")
+    one, other = model.encode([first, second])
+    similarity = float(one @ other)
+    verdict = page.inner_text("#compare-status")
+    assert verdict.startswith("Yes" if similarity >= model.threshold else "No")
+    assert f"{round(100 * float(model.probability(similarity)))} %" in verdict
+    said = page.inner_text("#similarity")
+    assert said.startswith(f"Similarity {similarity:.2f}; from the threshold of {model.threshold:.2f}")
+    assert page.get_attribute("#scale", "aria-label") == said
+    assert page.locator("#words dd").all_inner_texts() == ["How, I, my, Password", "do, change", "can, reset"]
+    page.fill("#second", " ")
+    page.wait_for_selector("#comparison", state="hidden")
+
+
+def test_a_hit_is_compared(page: "Page", site: str, questions: list[str]) -> None:
+    page.goto(site)
+    search(page, questions[0])
+    page.locator(".hits .compare").nth(1).click()
+    page.wait_for_selector("#comparison:visible")
+    assert page.input_value("#first") == questions[0]
+    assert page.input_value("#second") in questions
+    page.go_back()
+    page.wait_for_selector(".hits li")
+
+
+def test_ten_pairs_are_labelled_undone_and_there_after_a_reload(page: "Page", site: str, labels: Path) -> None:
+    open_desk(page, site)
+    asked = []
+    for key in "ynsyynnyny":
+        asked.append(pair(page))
+        answers(page, key)
+    assert len(set(asked)) == 10
+    expected = [
+        [*texts, "1" if key == "y" else "0"] for texts, key in zip(asked, "ynsyynnyny", strict=True) if key != "s"
+    ]
+    assert rows(labels) == [list(LABELS), *expected]
+    progress = page.inner_text("#progress")
+    assert progress.startswith("9 pairs labelled: 5 the same, 4 different; 1 skipped")
+    now = pair(page)
+    page.reload()
+    page.wait_for_selector("#desk:visible")
+    assert (page.inner_text("#progress"), pair(page)) == (progress, now)
+    page.click("#undo")
+    until(page, lambda: pair(page) == asked[-1])
+    answers(page, "u")
+    assert pair(page) == asked[-2]
+    assert rows(labels) == [list(LABELS), *expected[:-2]]
+    page.reload()
+    page.wait_for_selector("#desk:visible")
+    assert pair(page) == asked[-2]
+    answers(page, "u" * 8)
+    assert page.is_disabled("#undo")
+    assert rows(labels) == [list(LABELS)]
+
+
+def test_the_interval_of_f1_is_drawn_and_its_meaning_told(page: "Page", site: str, labels: Path) -> None:
+    open_desk(page, site)
+    assert page.inner_text("#figure").startswith("F1 takes 10 answers or more")
+    assert not page.is_visible("#intervals")
+    answers(page, "ynyn" * 6)
+    bars = page.locator("#intervals div")
+    assert bars.locator("span").all_inner_texts() == ["10", "20", "24"]
+    low, high, f1 = (
+        float(bars.last.locator("i").evaluate(f"bar => bar.style.getPropertyValue('--{name}')"))
+        for name in ("low", "high", "f1")
+    )
+    assert 0 <= low < f1 < high <= 1
+    said = f"F1 {f1:.2f}, 95 % interval {low:.2f} to {high:.2f}, on 24 pairs"
+    assert page.inner_text("#figure") == f"{said}. About 72 more would halve the interval."
+    assert said in (page.get_attribute("#intervals", "aria-label") or "")
+    assert "no random sample" in page.inner_text("#honesty")
+    page.check("[value=random]")
+    until(page, lambda: "drawn at random" in page.inner_text("#honesty"))
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == "labels.csv"
+    assert Path(download.value.path()).read_bytes() == labels.read_bytes()
+    assert len(load_pairs(labels)) == 24
+
+
+def test_a_pair_answered_in_another_window_is_not_answered_twice(page: "Page", site: str, labels: Path) -> None:
+    open_desk(page, site)
+    other = page.context.new_page()
+    open_desk(other, site)
+    seen = pair(page)
+    answers(page, "y")
+    assert pair(other) == seen
+    other.keyboard.press("n")
+    until(other, lambda: pair(other) == pair(page))
+    assert rows(labels)[1:] == [[*seen, "1"]]
+
+
+def test_a_killed_service_loses_no_label(page: "Page", made: Path, labels: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "idx", tmp_path / "idx")
+    command = [
+        sys.executable,
+        CLI,
+        "serve",
+        made / "model",
+        "--index",
+        tmp_path / "idx",
+        "--labels",
+        labels,
+        "--port",
+        "0",
+    ]
+    seen = []
+    for keys in ("ynsyn", ""):
+        with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as service:
+            try:
+                assert service.stdout
+                open_desk(page, service.stdout.readline().split()[-1] + "/")
+                answers(page, keys)
+                seen.append((page.inner_text("#progress"), pair(page)))
+            finally:
+                service.send_signal(signal.SIGKILL)
+    assert seen[0] == seen[1]
+    assert seen[0][0].startswith("4 pairs labelled: 2 the same, 2 different; 1 skipped")
+
+
+def test_all_of_it_by_keyboard(page: "Page", site: str, labels: Path) -> None:
+    def focused(what: str) -> str:
+        return page.evaluate(f"document.activeElement.{what}")
+
+    def tab_to(wanted: str) -> None:
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            if focused("matches('a, button')") and focused("textContent").strip().startswith(wanted):
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline == "solid"
+                return
+        raise AssertionError(f"{wanted} is not reached")
+
+    page.goto(site)
+    assert focused("id") == "question"
+    page.keyboard.type("how do i pay")
+    page.wait_for_selector(".hits li")
+    tab_to("Compare")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#comparison:visible")
+    assert focused("id") == "first"
+    page.keyboard.press("Tab")
+    assert focused("id") == "second"
+    page.evaluate("document.activeElement.blur()")
+    tab_to("Skip to content")
+    page.keyboard.press("Enter")
+    assert focused("id") == "main"
+    page.evaluate("document.activeElement.blur()")
+    tab_to("Label")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#desk:visible")
+    assert focused("id") == "label-title"
+    tab_to("No, different")
+    with page.expect_response("**/labelling/answer"):
+        page.keyboard.press("Enter")
+    until(page, lambda: "different" in page.inner_text("#last"))
+    answers(page, "Y")
+    page.keyboard.press("Control+y")
+    page.wait_for_timeout(200)
+    assert [row[2] for row in rows(labels)[1:]] == ["0", "1"]
+
+
+def test_a_screen_reader_finds_landmarks_names_and_news(page: "Page", site: str) -> None:
+    for view in VIEWS:
+        page.goto(f"{site}#{view}")
+        page.reload()
+        page.wait_for_load_state("networkidle")
+        tree = page.locator("body").aria_snapshot()
+        for landmark in ("banner:", 'navigation "Views":', "main:", "contentinfo:", "heading", "status"):
+            assert landmark in tree
+        for role in ("textbox", "searchbox", "button", "radio", "link"):
+            assert not re.search(rf"- {role}(:| *$)", tree, re.MULTILINE), tree  # each has a name
+        assert page.locator("h1:visible").count() == 1
+        assert page.get_attribute("nav a[aria-current=page]", "href") == f"#{view}"
+        assert page.locator("nav a[aria-current]").count() == 1
+    assert page.get_attribute(".pair", "aria-live") == "polite"
+
+
+def test_texts_of_questions_are_never_markup(page: "Page", site: str, model: Model, labels: Path) -> None:
+    page.goto(site)
+    search(page, EVIL)
+    assert page.inner_text(".hits li p >> nth=0") == EVIL
+    page.locator(".hits .compare").first.click()
+    page.wait_for_selector("#comparison:visible")
+    assert "onerror" in page.inner_text("#words dd >> nth=0")
+    page.route(
+        "**/labelling?*",
+        lambda route: route.fulfill(json={**route.fetch().json(), "pair": {"question1": EVIL, "question2": EVIL}}),
+    )
+    page.goto(f"{site}#label")
+    page.wait_for_selector("#desk:visible")
+    assert pair(page) == (EVIL, EVIL)
+    assert page.locator("main img, main script").count() == 0
+    page.wait_for_timeout(100)
+
+
+def test_light_and_dark_can_be_read(page: "Page", site: str) -> None:
+    def luminance(name: str) -> float:
+        page.evaluate(f"document.body.style.color = 'var(--{name})'")
+        rgb = [int(x) / 255 for x in re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).color"))[:3]]
+        red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in rgb)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    papers = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(site)
+        papers.append(luminance("paper"))
+        for ink, ground in [
+            *((ink, ground) for ink in ("ink", "soft", "accent", "alarm") for ground in ("paper", "raised")),
+            ("ink", "tint"),
+            ("ink", "mark"),
+            ("on-accent", "accent"),
+        ]:
+            dark, bright = sorted((luminance(ink), luminance(ground)))
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, (scheme, ink, ground)  # WCAG 2.2, 1.4.3
+    assert papers[0] > 0.8 > 0.1 > papers[1]
+
+
+def test_a_phone_shows_all_without_scrolling_sideways(page: "Page", site: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(site)
+    search(page, "how " + "a" * 300)
+    page.fill("#question", "how do i pay " + "b" * 300)
+    page.wait_for_selector(".hits li")
+    for view in VIEWS:
+        page.click(f"nav a[href='#{view}']")
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for button in page.locator("#desk .answers button").all():
+        box = button.bounding_box()
+        assert box and box["height"] >= 44
+        assert box["width"] >= 44
+
+
+def test_without_an_index_there_is_comparing_alone(page: "Page", model: Model) -> None:
+    with served(create_app(model)) as address:
+        page.goto(address)
+        until(page, lambda: "--index" in page.inner_text("#search-status"))
+        assert page.is_disabled("#question")
+        assert "no index" in page.inner_text("#about")
+        page.click("nav a[href='#compare']")
+        page.fill("#first", "a")
+        page.fill("#second", "b")
+        page.wait_for_selector("#comparison:visible")
+        page.click("nav a[href='#label']")
+        until(page, lambda: "--labels" in page.inner_text("#label-status"))
+        assert not page.is_visible("#desk")
+
+
+def test_a_token_is_asked_for_and_kept_for_the_tab(page: "Page", browser: "Browser", model: Model) -> None:
+    with served(create_app(model, token="a-secret")) as address:
+        page.goto(f"{address}#compare")
+        page.wait_for_selector("#token-dialog:visible")
+        page.fill("#token", "wrong")
+        page.keyboard.press("Enter")
+        until(page, lambda: page.inner_text("#token-note") == "That token was refused.")
+        page.fill("#token", "a-secret")
+        page.keyboard.press("Enter")
+        until(page, lambda: "model" in page.inner_text("#about"))
+        page.reload()
+        page.fill("#first", "a")
+        page.fill("#second", "b")
+        page.wait_for_selector("#comparison:visible")
+        assert not page.is_visible("#token-dialog")
+        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+        with contextlib.closing(browser.new_page()) as other:
+            other.goto(address)
+            other.wait_for_selector("#token-dialog:visible")
+            other.keyboard.press("Escape")
+            until(other, lambda: "asks for a token" in other.inner_text("#about"))
+
+
+def test_what_the_service_refuses_is_said_and_the_next_try_works(page: "Page", site: str, questions: list[str]) -> None:
+    page.goto(site)
+    page.route("**/search", lambda route: route.fulfill(status=503, json={"detail": "too many requests wait"}))
+    search(page, questions[0])
+    assert page.inner_text(".verdict.wrong p") == "too many requests wait"
+    page.unroute("**/search")
+    page.route("**/search", lambda route: route.abort())
+    page.fill("#question", questions[1])
+    until(page, lambda: page.inner_text("#search-status") == "The service does not answer.")
+    page.unroute("**/search")
+    search(page, questions[2])
+    assert page.inner_text("#search-status").startswith("Yes")
+    open_desk(page, site)
+    before = pair(page)
+    page.route("**/labelling/answer", lambda route: route.fulfill(status=503, json={"detail": "the disk is full"}))
+    page.keyboard.press("y")
+    until(page, lambda: page.inner_text("#label-status") == "the disk is full")
+    assert pair(page) == before
+    page.unroute("**/labelling/answer")
+    answers(page, "y")
+    assert page.inner_text("#label-status") == ""

@@ -1,0 +1,410 @@
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import refused
+from safetensors.torch import load_file
+from torch.nn import functional
+
+import qpairs
+from qpairs.data.pairs import pairs_from_texts
+from qpairs.encoders.build import build_encoder, features, token_ids
+from qpairs.metrics import Calibration
+from qpairs.objectives.losses import LOSSES
+from qpairs.objectives.objective import objective
+from qpairs.objectives.relations import Knowledge
+from qpairs.training import fit as training
+from qpairs.training.batches import Batches, Draw, Feed
+from qpairs.training.fit import partial_of, teacher_of
+from qpairs.training.teachers import (
+    Teacher,
+    judge_pairs,
+    load_teacher,
+    new_cross_encoder,
+    save_cross_encoder,
+    scores_on,
+    taught_pairs,
+)
+
+FAST: dict[str, Any] = {
+    "encoder": "tiny",
+    "teacher": ("tiny",),
+    "neighbours": 1,
+    "batch_size": 32,
+    "epochs": 0.5,
+    "max_length": 24,
+    "precision": "fp32",
+}
+
+
+ITSELF: dict[str, Any] = {**FAST, "encoder": "lstm", "teacher": ("itself",)}
+
+
+@pytest.fixture(scope="module")
+def trained(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "x"
+    qpairs.train(data=str(pairs_csv), output=str(output), seed=3, **FAST)
+    return output
+
+
+def test_the_checkpoint_tells_of_its_teacher(trained: Path) -> None:
+    told = qpairs.load_checkpoint(trained).split["teacher"]
+    assert told["same_split"]
+    assert told["neighbours"] > 100
+    assert 0 <= told["f1"] <= 1
+    assert 0 < told["average_precision"] <= 1
+    assert not partial_of(trained).exists()
+
+
+def test_a_process_without_qpairs_loads_the_teacher(trained: Path) -> None:
+    pair = ("How do I reset my password?", "I forgot my password")
+    script = (
+        "import sys, json; sys.modules['qpairs'] = None\n"
+        "from sentence_transformers import CrossEncoder\n"
+        f"model = CrossEncoder({str(teacher_of(trained))!r}, device='cpu')\n"
+        f"print(json.dumps(model.predict([{pair!r}, {pair[::-1]!r}]).tolist()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    theirs = np.array(json.loads(done.stdout.splitlines()[-1]))  # after the sigmoid
+    logit = np.log(theirs / (1 - theirs)).mean()
+    ours = judge_pairs([load_teacher(str(teacher_of(trained)))], pairs_from_texts([pair[0]], [pair[1]], [-1]))
+    assert ours == pytest.approx(1 / (1 + np.exp(-logit)), abs=5e-3)  # here perhaps in bfloat16
+
+
+def test_a_teacher_that_is_there_is_learnt_from_again(trained: Path, pairs_csv: Path, tmp_path: Path) -> None:
+    options = {**FAST, "encoder": "static", "teacher": (str(teacher_of(trained)),)}
+    model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **options)
+    assert model.split["teacher"]["same_split"]
+    assert not teacher_of(tmp_path / "y").exists()
+    other = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "z"), seed=4, **options)
+    assert not other.split["teacher"]["same_split"]
+
+
+def test_of_another_split_there_is_a_warning(
+    trained: Path, pairs_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {**FAST, "encoder": "static", "teacher": (str(teacher_of(trained)),), "neighbours": 0}
+    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=5, **options)
+    assert "not trained on this split" in caplog.text
+
+
+def test_a_teacher_learns_its_pairs(pairs_csv: Path, tmp_path: Path) -> None:
+    """By heart, so that it is seen that labels, orders and pairs belong together."""
+    rows = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(48))
+    from qpairs.config import Config
+    from qpairs.training.teachers import train_cross_encoder
+
+    config = Config(teacher=("tiny",), teacher_epochs=60.0, batch_size=16, dropout=0.0, precision="fp32", warmup=0.2)
+    teachers = [Teacher(train_cross_encoder(config, rows, tmp_path / "states"))]
+    assert scores_on(teachers, rows)["average_precision"] > 0.95
+    assert judge_pairs(teachers, rows)[rows.labels == 1].mean() > 0.7
+
+
+KILLED = """
+import os, signal
+import qpairs
+from qpairs.training import trainer as loop
+from qpairs.training import fit as training
+at = {at!r}
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+def on_progress(now):
+    if (now.phase, now.step) == at:
+        die()
+if at == "saving the answers":
+    training.save_arrays = die
+if at == "final":
+    training.save_checkpoint = die
+qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, **{options!r})
+"""
+
+
+@pytest.fixture(scope="module")
+def taught_by_itself(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "x"
+    qpairs.train(data=str(pairs_csv), output=str(output), seed=3, **ITSELF)
+    return output
+
+
+@pytest.mark.parametrize("at", [("teacher", 9), ("encoder", 9), "saving the answers", "final"])
+def test_killed_and_resumed_it_ends_with_the_same_weights(
+    at: Any, trained: Path, pairs_csv: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    kill_and_resume(at, FAST, pairs_csv, output)
+    for one, other in ((trained, output), (teacher_of(trained), teacher_of(output))):
+        same_weights(one, other)
+
+
+@pytest.mark.parametrize("at", [("itself", 6), ("encoder", 6), "saving the answers"])
+def test_so_does_an_encoder_that_teaches_itself(
+    at: Any, taught_by_itself: Path, pairs_csv: Path, tmp_path: Path
+) -> None:
+    kill_and_resume(at, ITSELF, pairs_csv, tmp_path / "run")
+    same_weights(taught_by_itself, tmp_path / "run")
+
+
+def kill_and_resume(at: Any, options: dict[str, Any], data: Path, output: Path) -> None:
+    script = KILLED.format(at=at, data=str(data), output=str(output), options=options)
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not output.exists()
+    qpairs.train(output=str(output), resume=True)
+
+
+def same_weights(one: Path, other: Path) -> None:
+    a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_neighbours_get_the_teachers_word_and_labelled_pairs_the_mean(trained: Path, pairs_csv: Path) -> None:
+    train = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(80))
+    teachers, searcher = [load_teacher(str(teacher_of(trained)))], build_encoder("tiny", texts=train.questions)
+    taught = taught_pairs(teachers, searcher, train, 2)
+    assert taught.taught is not None
+    thinks, n = judge_pairs(teachers, taught, both_orders=False), len(train)
+    np.testing.assert_array_equal(taught.labels[:n], train.labels)
+    assert set(taught.labels[n:].tolist()) == {-1}
+    np.testing.assert_allclose(taught.taught[n:], thinks[n:], atol=1e-6)
+    np.testing.assert_allclose(taught.taught[:n], (train.labels + thinks[:n]) / 2, atol=1e-6)
+    none = taught_pairs(teachers, searcher, train, 0)
+    assert len(none) == n
+
+
+def test_of_several_teachers_the_mean_log_odds_count(trained: Path, pairs_csv: Path) -> None:
+    pairs = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(60))
+    cross, encoder = load_teacher(str(teacher_of(trained))), load_teacher(str(trained))
+    first, second = (np.asarray(judge_pairs([teacher], pairs), np.float64) for teacher in (cross, encoder))
+    odds = (np.log(first / (1 - first)) + np.log(second / (1 - second))) / 2
+    np.testing.assert_allclose(judge_pairs([cross, encoder], pairs), 1 / (1 + np.exp(-odds)), atol=1e-5)
+    theirs = qpairs.predict(trained, pairs).probability
+    np.testing.assert_allclose(second, theirs, atol=5e-3)  # here perhaps in bfloat16
+
+
+def test_a_checkpoint_teaches_an_encoder_of_another_kind(trained: Path, pairs_csv: Path, tmp_path: Path) -> None:
+    options = {**FAST, "encoder": "static", "teacher": (str(trained),), "epochs": 8.0}
+    student = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **options)
+    told, own = student.split["teacher"], qpairs.load_checkpoint(trained)
+    assert told["same_split"]
+    assert told["average_precision"] == pytest.approx(own.scores["validation"]["average_precision"], abs=0.02)
+    assert not teacher_of(tmp_path / "y").exists()
+    alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "z"), seed=3, **{**options, "teacher": ()})
+    pairs = qpairs.load_pairs(str(pairs_csv))
+
+    def odds(model: Any) -> Any:
+        return qpairs.predict(model, pairs).similarity
+
+    said = odds(own)
+    assert np.corrcoef(odds(student), said)[0, 1] > np.corrcoef(odds(alone), said)[0, 1]
+
+
+def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: Path, tmp_path: Path) -> None:
+    phases: list[str] = []
+    options = {**FAST, "teacher": ("tiny", "itself")}
+    output = tmp_path / "x"
+    seen: dict[str, torch.Tensor] = {}
+
+    def on_progress(now: Any) -> None:
+        if not phases or phases[-1] != now.phase:
+            phases.append(now.phase)
+            first = partial_of(output) / "first-pass"
+            if now.phase == "encoder":
+                seen.update(load_file(first / "model.safetensors"))
+
+    model = qpairs.train(data=str(pairs_csv), output=str(output), seed=3, on_progress=on_progress, **options)
+    assert phases == ["itself", "teacher", "judging", "encoder"]
+    alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**FAST, "teacher": ()})
+    after = load_file(output / "model.safetensors")
+    first = load_file(Path(alone.config.output) / "model.safetensors")
+    assert all(torch.equal(first[name], seen[name]) for name in first)
+    assert any(not torch.equal(first[name], after[name]) for name in first)
+    assert model.split["teacher"]["same_split"]
+    assert teacher_of(output).exists()
+    assert not partial_of(output).exists()
+
+
+def test_the_second_pass_is_slower_by_its_factor(
+    taught_by_itself: Path, pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SECOND_RATE", 0.0)
+    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=3, **ITSELF)
+    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**ITSELF, "teacher": ()})
+    same_weights(tmp_path / "x", tmp_path / "y")
+    with pytest.raises(AssertionError):
+        same_weights(tmp_path / "x", taught_by_itself)
+
+
+def test_the_second_pass_asks_for_the_probabilities_that_the_first_ones_calibration_reads(trained: Path) -> None:
+    first = qpairs.load_checkpoint(trained)
+    rows, known = knowledge()
+    goal = training._second_goal(replace(first, calibration=Calibration(8.0, -3.0)), objective("contrastive"))
+    wanted = {(0, 1): 0.8, (3, 4): 0.6, (4, 5): 0.1, (0, 2): 0.0}
+    says = [1 / (1 + np.exp(-(8.0 * float(rows[i] @ rows[j]) - 3.0))) for i, j in wanted]
+    naive = [-p * np.log(q) - (1 - p) * np.log(1 - q) for p, q in zip(wanted.values(), says, strict=True)]
+    assert float(goal(rows, rows, known)) == pytest.approx(np.mean(naive), rel=1e-5)
+    blind = replace(first, calibration=Calibration(0.0, -0.5))
+    assert training._second_goal(blind, objective("contrastive")) == objective("contrastive")
+
+
+def test_an_encoder_that_teaches_itself_may_learn_the_labels_by_any_loss(pairs_csv: Path, tmp_path: Path) -> None:
+    options = {**ITSELF, "encoder": "static", "loss": "multi_similarity"}
+    model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=3, **options)
+    assert model.config.loss == "multi_similarity"
+    assert model.scores["validation"]["f1"] > 0.5
+
+
+def test_judging_does_not_depend_on_the_order_of_a_pair(trained: Path) -> None:
+    teachers = [load_teacher(str(teacher_of(trained)))]
+    texts = ["How do I pay?", "where is my parcel, and when does it come?", "???"]
+    there, back = (
+        judge_pairs(teachers, pairs_from_texts(a, b, [-1] * 3)) for a, b in ((texts, texts[::-1]), (texts[::-1], texts))
+    )
+    np.testing.assert_allclose(there, back, atol=1e-6)
+
+
+def test_a_batch_says_what_the_teacher_thinks_and_unlabelled_pairs_stay_unknown() -> None:
+    pairs = pairs_from_texts(["a b", "c d", "e f"], ["c d", "e f", "g h"], [1, 0, -1])
+    pairs = type(pairs)(
+        pairs.questions, pairs.left, pairs.right, pairs.labels, taught=np.array([0.9, 0.2, 0.7], np.float32)
+    )
+    encoder = build_encoder("tiny", texts=pairs.questions * 2)
+    feed = Feed(token_ids(encoder, pairs.questions), lambda ids: features(encoder, ids))
+    batches = Batches(pairs, [feed], lambda epoch: [Draw(np.array([0, 2]))])
+    item = batches[0]
+    taught, (left, right) = item["taught"], (item["left"], item["right"])
+    assert taught[left, right].tolist() == pytest.approx([0.9, 0.7])
+    assert taught[right, left].tolist() == pytest.approx([0.9, 0.7])
+    assert int((~taught.isnan()).sum()) == 4
+    assert not item["positive"][left[1], right[1]]
+    assert not item["labelled"][left[1], right[1]]
+    untaught = pairs_from_texts(["a b"], ["c d"], [1])
+    assert "taught" not in Batches(untaught, [feed], lambda epoch: [Draw(np.array([0]))])[0]
+
+
+def knowledge() -> tuple[torch.Tensor, Knowledge]:
+    torch.manual_seed(0)
+    rows = functional.normalize(torch.randn(6, 8), dim=1)
+    off = ~torch.eye(6, dtype=torch.bool)
+    positive = torch.zeros(6, 6, dtype=torch.bool)
+    positive[0, 1] = positive[1, 0] = True
+    labelled = torch.zeros_like(positive)
+    labelled[0, 2] = labelled[2, 0] = True
+    taught = torch.full((6, 6), torch.nan)
+    for i, j, p in ((0, 1, 0.8), (3, 4, 0.6), (4, 5, 0.1)):
+        taught[i, j] = taught[j, i] = p
+    return rows, Knowledge(positive, labelled, off & ~positive, taught=taught)
+
+
+@pytest.mark.parametrize("dense", [1, 1000])
+@pytest.mark.parametrize("miner", [None, "everything"])
+def test_the_logistic_loss_learns_probabilities(dense: int, miner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qpairs.objectives import miners
+    from qpairs.objectives import objective as objectives
+
+    monkeypatch.setattr(objectives, "DENSE", dense)  # pairs one by one, or the whole matrix
+    rows, known = knowledge()
+    goal = objective("logistic(scale=10, threshold=0.5)")
+    goal = replace(goal, miner=miner and miners.miner(miner))
+    sim = 10 * (rows @ rows.T - 0.5)
+    wanted = {(0, 1): 0.8, (3, 4): 0.6, (4, 5): 0.1, (0, 2): 0.0}
+    naive = [
+        -(p * functional.logsigmoid(sim[i, j]) + (1 - p) * functional.logsigmoid(-sim[i, j]))
+        for (i, j), p in wanted.items()
+    ]
+    torch.testing.assert_close(goal(rows, rows, known), torch.stack(naive).mean())
+
+
+@pytest.mark.parametrize("dense", [1, 1000])
+def test_the_online_contrastive_loss_weighs_both_costs_by_the_teachers_word(
+    dense: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qpairs.objectives import objective as objectives
+
+    monkeypatch.setattr(objectives, "DENSE", dense)
+    rows, known = knowledge()
+    beliefs = {(0, 1): 0.8, (3, 4): 0.6, (4, 5): 0.1, (0, 2): 0.0}
+    distance = {pair: 1 - float(rows[pair[0]] @ rows[pair[1]]) for pair in beliefs}
+    nearest = min(d for pair, d in distance.items() if beliefs[pair] < 0.5)
+    farthest = max(d for pair, d in distance.items() if beliefs[pair] >= 0.5)
+    costs = []
+    for pair, p in beliefs.items():
+        pull = distance[pair] ** 2 if distance[pair] > nearest else 0
+        push = max(0, 1.2 - distance[pair]) ** 2 if distance[pair] < farthest else 0
+        costs.append(p * pull + (1 - p) * push)
+    assert float(objective("online_contrastive(margin=1.2)")(rows, rows, known)) == pytest.approx(
+        np.mean(costs), rel=1e-4
+    )
+    assert min(costs) != max(costs)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in LOSSES.items() if not entry.soft and not entry.prototypes])
+def test_no_other_loss_hears_the_teacher(name: str) -> None:
+    rows, known = knowledge()
+    goal = objective(name)
+    torch.testing.assert_close(goal(rows, rows, known), goal(rows, rows, replace(known, taught=None)))
+
+
+def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_path: Path) -> None:
+    def told(*options: str) -> Any:
+        return run("train", "--data", pairs_csv, "--encoder", "static", "--output", "x", *options)
+
+    refused(told("--teacher", "lstm"), "lstm is no transformer", "minilm")
+    refused(told("--teacher", "minilmm"), "minilmm", "minilm")
+    refused(told("--teacher", "tiny", "--loss", "contrastive"), "no part of the loss", "online_contrastive")
+    refused(told("--teacher", "tiny", "--sampler", "groups"), "groups")
+    refused(told("--teacher", "tiny", "--neighbours", "-1"), "neighbours")
+    refused(told("--teacher", "tiny", "--teacher", "minilm"), "one cross-encoder", "tiny, minilm")
+    refused(told("--teacher", "itself", "--teacher", "itself"), "itself is named twice")
+    refused(told("--teacher", "itsel"), "itself")
+    (tmp_path / "x-teacher").mkdir()
+    refused(told("--teacher", "tiny"), "x-teacher", "--teacher")
+    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "x.partial").exists()
+
+
+def test_a_teacher_whose_loss_becomes_nan_saves_nothing(
+    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qpairs.training import teachers
+
+    monkeypatch.setitem(teachers.RATES, "tiny", 1e30)
+    with pytest.raises(qpairs.UserError, match="teacher: its loss became NaN; nothing was saved"):
+        qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), **FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_audit_and_compare_take_a_teacher_only_where_it_makes_sense(run: Any, pairs_csv: Path, trained: Path) -> None:
+    there = str(teacher_of(trained))
+    refused(run("audit", "--data", pairs_csv, "--teacher", there, "--output", "s.csv"), "audit", "disputes none")
+    options = ("--data", pairs_csv, "--encoders", "static", "--losses", "logistic", "--output", "c")
+    refused(run("compare", *options, "--teacher", "tiny"), "compare", "name its folder")
+
+
+def test_a_cross_encoder_of_three_classes_is_refused(tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    model = new_cross_encoder("tiny", texts=["a b c d"] * 3, max_length=8, seed=0)
+    wide = Dense(model[-1].in_features, 3, activation_function=torch.nn.Identity(), module_output_name="scores")
+    three = CrossEncoder(modules=[model[0], model[1], wide], num_labels=3)
+    three.save_pretrained(str(tmp_path / "three"))
+    with pytest.raises(qpairs.UserError, match="gives 3 numbers"):
+        load_teacher(str(tmp_path / "three"))
+
+
+def test_a_saved_teacher_is_the_same(tmp_path: Path) -> None:
+    model = new_cross_encoder("tiny", texts=["a b c d"] * 3, max_length=8, seed=0)
+    save_cross_encoder(model, tmp_path / "t", encoder="tiny", fingerprint="abc")
+    loaded = load_teacher(str(tmp_path / "t"))
+    assert (loaded.encoder, loaded.fingerprint) == ("tiny", "abc")
+    pairs = pairs_from_texts(["a b"], ["c d"], [-1])
+    np.testing.assert_array_equal(judge_pairs([Teacher(model)], pairs), judge_pairs([loaded], pairs))
+    assert {p.suffix for p in (tmp_path / "t").rglob("*") if p.is_file()} <= {".safetensors", ".json", ".txt"}
