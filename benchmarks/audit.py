@@ -27,10 +27,10 @@ import qpairs
 from qpairs import metrics
 from qpairs.commands.terminal import quiet
 from qpairs.config import Config
+from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.evaluation.evaluate import cross_fitted
 from qpairs.experiments.audit import Audit, audit
-from qpairs.training.fit import Parts, load_parts
 
 console = Console(width=120)
 

@@ -47,13 +47,14 @@ from qpairs import metrics
 from qpairs.commands.terminal import quiet
 from qpairs.config import Config
 from qpairs.data.pairs import Pairs
+from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import build_encoder, load_encoder, token_ids
+from qpairs.encoders.precision import fast_bf16
 from qpairs.evaluation.evaluate import cross_fitted
 from qpairs.export.export import export_checkpoint
 from qpairs.models.bi_encoder import save_checkpoint
-from qpairs.training.fit import Parts, judge, load_parts
-from qpairs.training.trainer import fast_bf16
+from qpairs.training.fit import judge
 
 PEER, PEER_BF16, HAND_MADE = "sentence-transformers", "sentence-transformers bf16", "hand-made ONNX int8"
 OURS = {"qpairs": "torch", "qpairs onnx": "onnx", "qpairs onnx-int8": "onnx-int8", "qpairs static": "static"}

@@ -17,8 +17,8 @@ from sentence_transformers.sentence_transformer.losses import OnlineContrastiveL
 import qpairs
 from qpairs.config import Config
 from qpairs.encoders.build import build_encoder
+from qpairs.encoders.precision import trains_in_bf16
 from qpairs.training.fit import FINE_TUNING_RATE
-from qpairs.training.trainer import trains_in_bf16
 
 
 def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer, float]:

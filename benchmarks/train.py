@@ -34,9 +34,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 import qpairs
 from qpairs.commands.terminal import quiet
 from qpairs.config import Config
+from qpairs.data.parts import Parts, load_parts
 from qpairs.encoders.build import build_encoder, token_ids
-from qpairs.training.fit import Parts, judge, load_parts
-from qpairs.training.trainer import fast_bf16
+from qpairs.encoders.precision import fast_bf16
+from qpairs.training.fit import judge
 
 NAMES = {"qpairs": "qpairs", "ST": "sentence-transformers"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -11,18 +11,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import (
-    ColumnsOption,
-    SkipOption,
-    load,
-    out,
-    percent,
-    plain,
-    print_skipped,
-    quiet,
-    write_text,
-)
+from qpairs.commands.terminal import ColumnsOption, SkipOption, load, out, percent, plain, print_skipped, quiet
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import write_text
 
 
 def data(

@@ -29,10 +29,10 @@ from qpairs.commands.terminal import (
     print_verdict,
     progress,
     quiet,
-    write_text,
 )
 from qpairs.commands.training import given_options, with_config_options
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import write_text
 
 if TYPE_CHECKING:
     from qpairs.evaluation.mistakes import Analysis, ErrorSlice, Mistake, Word
@@ -56,15 +56,15 @@ def errors(
     for name in ("mistakes.csv", "slices.csv"):
         check_file(output / name)
     with quiet():
-        from qpairs.evaluation.evaluate import need_both_labels
+        from qpairs.data.pairs import need_both_labels
+        from qpairs.data.parts import training_pairs
         from qpairs.evaluation.mistakes import ErrorSlice, Mistake, analyse
         from qpairs.models.bi_encoder import load_checkpoint
-        from qpairs.training.fit import training_pairs
 
         model = load_checkpoint(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
         need_both_labels(pairs, "errors")
-        trained_on = training_pairs(model)
+        trained_on = training_pairs(model.config, model.split)
         found = analyse(model, pairs, trained_on=trained_on, seed=seed)
     _write_table(output / "mistakes.csv", Mistake, found.mistakes())
     _write_table(output / "slices.csv", ErrorSlice, found.slices)
@@ -211,12 +211,12 @@ def explain(
 ) -> None:
     """Show which words pull two questions together or apart, and the nearest training pairs."""
     with quiet():
+        from qpairs.data.parts import training_pairs
         from qpairs.evaluation.mistakes import explain as run
         from qpairs.models.bi_encoder import load_checkpoint
-        from qpairs.training.fit import training_pairs
 
         model = load_checkpoint(checkpoint)
-        trained_on = training_pairs(model) if neighbours else None
+        trained_on = training_pairs(model.config, model.split) if neighbours else None
         found = run(model, question1, question2, trained_on=trained_on, count=neighbours)
     print_verdict(found.similarity, found.threshold, found.probability)
     _print_words(found.words)

@@ -12,7 +12,6 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.terminal import (
-    WRITERS,
     ColumnsOption,
     DataOption,
     OverwriteOption,
@@ -26,9 +25,10 @@ from qpairs.commands.terminal import (
     print_verdict,
     quiet,
     split_columns,
-    write_text,
 )
 from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.files import write_text
+from qpairs.core.tables import WRITERS
 
 
 def evaluate(

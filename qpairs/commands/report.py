@@ -7,18 +7,9 @@ from typing import Annotated
 
 import typer
 
-from qpairs.commands.terminal import (
-    ColumnsOption,
-    SkipOption,
-    check_file,
-    load,
-    out,
-    plain,
-    print_skipped,
-    quiet,
-    write_text,
-)
+from qpairs.commands.terminal import ColumnsOption, SkipOption, check_file, load, out, plain, print_skipped, quiet
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import write_text
 
 
 def report(
@@ -37,16 +28,16 @@ def report(
         raise UserError(f"{output}: the page is HTML; name a file that ends in .html with --output")
     check_file(output)
     with quiet():
+        from qpairs.data.parts import training_pairs
         from qpairs.evaluation.report import named_sources, render
         from qpairs.models.bi_encoder import load_checkpoint
-        from qpairs.training.fit import training_pairs
 
         model = load_checkpoint(checkpoint)
         title = checkpoint.resolve().name
         if data:
             pairs = load(data, columns, skip_bad_rows)
             print_skipped(pairs)
-            known = training_pairs(model)
+            known = training_pairs(model.config, model.split)
             page = render(model, pairs, title=title, source=named_sources(data), trained_on=known, seed=seed)
         else:
             page = render(model, title=title, seed=seed)

@@ -12,19 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import (
-    WRITERS,
-    OverwriteOption,
-    SkipOption,
-    out,
-    percent,
-    plain,
-    progress,
-    quiet,
-    write_table,
-    write_text,
-)
+from qpairs.commands.terminal import OverwriteOption, SkipOption, out, percent, plain, progress, quiet
 from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.files import write_text
+from qpairs.core.tables import WRITERS, write_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -264,7 +255,7 @@ def dedupe(
     if linkage not in ("star", "single"):
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
     with quiet(), progress() as bar:
-        from qpairs.core.files import only_one
+        from qpairs.core.files import exclusive_lock
         from qpairs.models.exported import load
         from qpairs.retrieval.dedupe import dedupe as run
         from qpairs.retrieval.dedupe import require_one_tower, stored
@@ -276,7 +267,7 @@ def dedupe(
         model = load(checkpoint)
         require_one_tower(model)
         limit = _threshold(model, threshold, precision)
-        with only_one(output):
+        with exclusive_lock(output):
             if not overwrite and any(entry.name != ".lock" for entry in output.iterdir()):
                 raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
             encode = _encoder(model, bar, task)

@@ -13,7 +13,7 @@ import typer
 
 from qpairs.commands.terminal import err, out, quiet
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import reason
+from qpairs.core.files import os_reason
 
 BACKLOG = 2048  # connections that wait to be accepted
 
@@ -75,7 +75,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise UserError(f"{host}:{port}: cannot listen there ({reason(error)}); choose --host or --port") from None
+        raise UserError(f"{host}:{port}: cannot listen there ({os_reason(error)}); choose --host or --port") from None
     listener.setsockopt(
         socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
     )  # or each answer waits 40 ms for the client's receipt

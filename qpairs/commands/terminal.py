@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,6 @@ from rich.table import Table
 
 from qpairs.config import HELP
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import beside
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -30,13 +29,6 @@ ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"])]
 SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"])]
 TomlOption = Annotated[Path | None, typer.Option(help="A TOML file with the same names; options go over it.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
-
-WRITERS: dict[str, Callable[[Any, str], Any]] = {
-    ".csv": lambda table, path: table.to_csv(path, index=False),
-    ".tsv": lambda table, path: table.to_csv(path, index=False, sep="\t"),
-    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
-    ".parquet": lambda table, path: table.to_parquet(path),
-}
 
 
 def plain(text: str) -> str:
@@ -165,15 +157,3 @@ def check_file(path: Path) -> None:
     standing = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not (standing.is_dir() and os.access(standing, os.W_OK)):
         raise UserError(f"{path}: cannot be written; name another place with --output")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is whole or not there."""
-    with beside(path) as fresh:
-        fresh.write_text(text, encoding="utf-8", newline="")
-
-
-def write_table(path: Path, table: Any) -> None:
-    """Writes a data frame, in the format that the name ends in, into a file that is whole or not there."""
-    with beside(path) as fresh:
-        WRITERS[path.suffix](table, str(fresh))

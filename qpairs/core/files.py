@@ -13,7 +13,7 @@ from qpairs.core.exceptions import UserError
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Holds a folder, made if need be, against other processes.
 
     Raises:
@@ -28,7 +28,7 @@ def only_one(folder: Path) -> Iterator[None]:
     except Timeout:
         raise UserError(f"{folder}: another process is at work here") from None
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({reason(error)})") from None
+        raise UserError(f"{folder}: cannot be written ({os_reason(error)})") from None
     try:
         yield
     finally:
@@ -36,7 +36,7 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A file to write, in a hidden place beside `path`, which takes that place when it is whole and on the disk.
 
     Raises:
@@ -51,14 +51,14 @@ def beside(path: Path) -> Iterator[Path]:
         fresh.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
     finally:
         with suppress(OSError):  # it may be in no folder at all
             fresh.unlink()
 
 
 @contextmanager
-def folder_beside(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, hidden beside `path`, which takes that place when it is whole and on the disk.
 
     What is at `path` is then gone; until then, or where the filling fails, it is as it was. What a process left that
@@ -85,10 +85,20 @@ def folder_beside(path: Path) -> Iterator[Path]:
     except OSError as error:
         if old.exists() and not path.exists():
             old.rename(path)
-        raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8 that is whole or not there, line ends as they are.
+
+    Raises:
+        UserError: it cannot be written; what was at `path` is then as it was.
+    """
+    with atomic_file(path) as fresh:
+        fresh.write_text(text, encoding="utf-8", newline="")
 
 
 def sync_folder(folder: Path) -> None:
@@ -101,7 +111,7 @@ def sync_folder(folder: Path) -> None:
             os.close(opened)
 
 
-def reason(error: OSError) -> str:
+def os_reason(error: OSError) -> str:
     """What the system says, in its own words, whichever library passes it on."""
     return os.strerror(error.errno) if error.errno else str(error)
 

@@ -127,6 +127,13 @@ def join(parts: Sequence[Pairs]) -> Pairs:
     )
 
 
+def need_both_labels(pairs: Pairs, where: str) -> None:
+    """Raises UserError where all pairs have one label."""
+    if len(pairs) and len(set(pairs.labels.tolist())) < 2:
+        kind = "duplicates (1)" if pairs.labels[0] == 1 else "non-duplicates (0)"
+        raise UserError(f"{where}: all {len(pairs)} pairs are {kind}; pairs of both labels are needed")
+
+
 def load_pairs(
     source: str | Path | Sequence[str | Path],
     *,

@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
-from qpairs.data.pairs import Pairs, load_pairs
+from qpairs.data.pairs import Pairs, load_pairs, need_both_labels
 from qpairs.data.splits import duplicate_components, question_components
 from qpairs.encoders.build import embed, token_ids, towers
 from qpairs.models.bi_encoder import Checkpoint, Reference, load_checkpoint
@@ -125,13 +125,6 @@ def as_checkpoint(model: Checkpoint | str | Path) -> Checkpoint:
 def as_pairs(data: Pairs | str | Path | Sequence[str | Path]) -> Pairs:
     """Pairs, or those of a source."""
     return data if isinstance(data, Pairs) else load_pairs(data)
-
-
-def need_both_labels(pairs: Pairs, where: str) -> None:
-    """Raises UserError where all pairs have one label."""
-    if len(pairs) and len(set(pairs.labels.tolist())) < 2:
-        kind = "duplicates (1)" if pairs.labels[0] == 1 else "non-duplicates (0)"
-        raise UserError(f"{where}: all {len(pairs)} pairs are {kind}; pairs of both labels are needed")
 
 
 Tables = tuple[NDArray[np.float32], NDArray[np.float32]]  # (n_questions, d) as first questions, and as second ones

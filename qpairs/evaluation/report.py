@@ -21,23 +21,14 @@ from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
-from qpairs.data.pairs import SUFFIXES, Pairs
+from qpairs.data.pairs import SUFFIXES, Pairs, need_both_labels
+from qpairs.data.parts import parts_of
 from qpairs.data.splits import duplicate_components, leak
 from qpairs.encoders.build import encoder_note
 from qpairs.evaluation.charts import Axis, Bar, Dot, Line, Mark, Rule, gauge, legend, plot, strips
-from qpairs.evaluation.evaluate import (
-    Report,
-    Tables,
-    as_checkpoint,
-    as_pairs,
-    need_both_labels,
-    report,
-    score_pairs,
-    verdicts,
-)
+from qpairs.evaluation.evaluate import Report, Tables, as_checkpoint, as_pairs, report, score_pairs, verdicts
 from qpairs.evaluation.mistakes import Analysis, ErrorSlice, analyse
 from qpairs.models.bi_encoder import Checkpoint
-from qpairs.training.fit import parts_of
 
 PAGE = Path(__file__).parent / "pages" / "report"
 MAPPED = 1_000  # questions on the map at most
@@ -107,7 +98,7 @@ def tested_on(checkpoint: Checkpoint) -> tuple[Pairs, str, Pairs]:
         UserError: they are gone, or have changed.
     """
     try:
-        parts = parts_of(checkpoint)
+        parts = parts_of(checkpoint.config, checkpoint.split)
     except UserError as error:
         raise UserError(f"report: the pairs of its test are not to be had ({error}); name others by --data") from error
     config = checkpoint.config

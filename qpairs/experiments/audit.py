@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.config import Config, config_from, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.data.pairs import Pairs, load_pairs
+from qpairs.data.pairs import Pairs, load_pairs, need_both_labels
+from qpairs.data.parts import Parts
 from qpairs.data.splits import contradictions, question_components, split_pairs
-from qpairs.evaluation.evaluate import need_both_labels, predict
-from qpairs.training.fit import Parts, train
+from qpairs.evaluation.evaluate import predict
+from qpairs.training.fit import train
 from qpairs.training.teachers import trained_here
 from qpairs.training.trainer import Progress
 

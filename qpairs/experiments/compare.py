@@ -36,15 +36,16 @@ from safetensors.numpy import load_file, save_file
 from qpairs import metrics
 from qpairs.config import Config, config_from, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import beside, only_one
+from qpairs.core.files import atomic_file, exclusive_lock
 from qpairs.data.pairs import Pairs
+from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import TAKE_VECTORS, build_encoder, encoder_note, tower_names
 from qpairs.evaluation.evaluate import cross_fitted, score_pairs
 from qpairs.experiments import plots
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import objective
-from qpairs.training.fit import Parts, goal_of, load_parts, partial_of, train
+from qpairs.training.fit import build_objective, partial_of, train
 from qpairs.training.teachers import trained_here
 from qpairs.training.trainer import Progress
 
@@ -307,7 +308,7 @@ def compare(
     )
     cells, folder = [Cell(*choice) for choice in itertools.product(*axes)], Path(output)
     for cell in cells:
-        goal_of(cell.config(base, folder))
+        build_objective(cell.config(base, folder))
     parts = load_parts(base)
     for cell in {cell.encoder: cell for cell in cells}.values():
         _try_encoder(cell.config(base, folder), parts.train.questions[:TRIED])
@@ -380,7 +381,7 @@ def _own(folder: Path, manifest: dict[str, Any], *, overwrite: bool) -> Iterator
     file = folder / MANIFEST
     if folder.exists() and not (folder.is_dir() and (file.exists() or not any(folder.glob("[!.]*")))):
         raise UserError(f"{folder}: is in use, and holds no comparison; name another folder with --output")
-    with only_one(folder):
+    with exclusive_lock(folder):
         kept = json.loads(file.read_text("utf-8")) if file.exists() else manifest
         differ = [name for name in {**kept, **manifest} if kept.get(name) != manifest.get(name)]
         if differ and not overwrite:
@@ -393,7 +394,7 @@ def _own(folder: Path, manifest: dict[str, Any], *, overwrite: bool) -> Iterator
             for name in (RESULTS, SUMMARY, CHART):
                 (folder / name).unlink(missing_ok=True)
         (folder / CELLS).mkdir(exist_ok=True)
-        with beside(file) as fresh:
+        with atomic_file(file) as fresh:
             fresh.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         yield
 
@@ -440,9 +441,9 @@ def _save(folder: Path, cell: Cell, outcome: Outcome) -> Record:
         record = Record(cell, None, outcome)
     else:
         record = Record(cell, outcome[0])
-        with beside(_file(folder, cell, "safetensors")) as fresh:
+        with atomic_file(_file(folder, cell, "safetensors")) as fresh:
             save_file(outcome[1], fresh)
-    with beside(_file(folder, cell, "json")) as fresh:
+    with atomic_file(_file(folder, cell, "json")) as fresh:
         fresh.write_text(json.dumps(dataclasses.asdict(record), indent=1) + "\n", encoding="utf-8")
     return record
 
@@ -647,7 +648,7 @@ def _write(comparison: Comparison, folder: Path) -> None:
     """The tables, and the chart where matplotlib is installed."""
     cells = pandas.DataFrame([_cell_line(record) for record in comparison.records])
     for name, table in ((RESULTS, cells), (SUMMARY, comparison.to_frame())):
-        with beside(folder / name) as fresh:
+        with atomic_file(folder / name) as fresh:
             table.to_csv(fresh, index=False)
     panels: dict[str, dict[str, list[plots.Dot]]] = {}
     several_miners = len({row.miner for row in comparison.rows}) > 1
@@ -660,7 +661,7 @@ def _write(comparison: Comparison, folder: Path) -> None:
     if not panels:
         return
     try:
-        with beside(folder / CHART) as fresh:
+        with atomic_file(folder / CHART) as fresh:
             plots.dots(panels, ("F1", "average precision"), fresh, title=comparison.title, legend=LEGEND)
     except UserError as error:
         log.warning("%s is left out: %s", CHART, error)

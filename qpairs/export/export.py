@@ -34,11 +34,12 @@ from torch.nn import functional
 from qpairs import metrics
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import folder_beside
-from qpairs.data.pairs import Pairs
+from qpairs.core.files import atomic_folder
+from qpairs.data.pairs import Pairs, need_both_labels
+from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import Ids, embed, token_ids, towers, word_tokenizer
-from qpairs.evaluation.evaluate import as_pairs, cross_fitted, need_both_labels, score_pairs, score_tables
+from qpairs.evaluation.evaluate import as_pairs, cross_fitted, score_pairs, score_tables
 from qpairs.models.bi_encoder import Checkpoint, check_output, load_checkpoint, versions
 from qpairs.models.exported import (
     FILE,
@@ -53,7 +54,7 @@ from qpairs.models.exported import (
     open_export,
     tokeniser,
 )
-from qpairs.training.fit import Parts, load_parts, train
+from qpairs.training.fit import train
 
 FORMATS = {
     "onnx": "the encoder as it is, as an ONNX graph",
@@ -139,7 +140,7 @@ def export_checkpoint(
     if needs_student and parts:
         sides = _students(sides, checkpoint.config, parts, on_progress)
     on_progress("writing", 0, 0)
-    with folder_beside(output) as fresh:
+    with atomic_folder(output) as fresh:
         readings = _write_towers(sides, fresh, format)
         written: dict[str, Any] = {
             "format": FORMAT,

@@ -22,7 +22,7 @@ from sentence_transformers import SentenceTransformer
 
 from qpairs.config import Config, config_from, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import folder_beside
+from qpairs.core.files import atomic_folder
 from qpairs.encoders.build import load_encoder
 from qpairs.metrics import Calibration, OperatingPoint
 from qpairs.objectives.relations import PairHead, Score
@@ -98,7 +98,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool
         UserError: the folder is in use, or cannot be written.
     """
     path = Path(path)
-    with folder_beside(path) as fresh:
+    with atomic_folder(path) as fresh:
         check_output(path, overwrite=overwrite)
         checkpoint.encoder.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
         if checkpoint.head is not None:

@@ -225,7 +225,7 @@ def _torch_tower(tower: SentenceTransformer) -> Tower:
     import torch
 
     from qpairs.encoders.build import embed, token_ids
-    from qpairs.training.trainer import fast_bf16
+    from qpairs.encoders.precision import fast_bf16
 
     lock = threading.Lock()  # the tokenizers of transformers change their own settings
     bf16 = fast_bf16(tower)

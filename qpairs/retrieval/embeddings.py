@@ -29,7 +29,7 @@ from pyarrow import parquet
 
 from qpairs import __version__
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import beside, only_one, reason, sha256
+from qpairs.core.files import atomic_file, exclusive_lock, os_reason, sha256
 from qpairs.data.questions import Questions, open_questions
 from qpairs.models.exported import Model, Side, load
 from qpairs.retrieval.executors import Engine, Job, Part, in_order
@@ -269,7 +269,7 @@ def embed(
         skip_bad_rows,
     )
     _check(plan, model, output)
-    with only_one(output):
+    with exclusive_lock(output):
         made = _begin(output, plan, meter, overwrite=overwrite)
         if not (output / MANIFEST).exists():
             survey = _survey(questions, plan, meter)
@@ -341,7 +341,7 @@ def _begin(output: Path, plan: Plan, meter: _Meter, *, overwrite: bool) -> dict[
         (MADE, "".join(json.dumps(asdict(part)) + "\n" for part in whole.values())),
         (PLAN, json.dumps(asdict(plan), indent=1) + "\n"),
     ):
-        with beside(output / file) as fresh:
+        with atomic_file(output / file) as fresh:
             fresh.write_text(text, encoding="utf-8")
     (output / MANIFEST).unlink(missing_ok=True)
     return whole
@@ -352,7 +352,7 @@ def _record(output: Path, part: Part) -> None:
         with (output / MADE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(part)) + "\n")
     except OSError as error:
-        raise UserError(f"{output / MADE}: cannot be written ({reason(error)})") from error
+        raise UserError(f"{output / MADE}: cannot be written ({os_reason(error)})") from error
 
 
 def _finish(output: Path, model: Model, plan: Plan, survey: Survey, made: Mapping[str, Part]) -> None:
@@ -369,7 +369,7 @@ def _finish(output: Path, model: Model, plan: Plan, survey: Survey, made: Mappin
         "skipped": survey.skipped,
         "shards": [asdict(shard) for shard in shards],
     }
-    with beside(output / MANIFEST) as fresh:
+    with atomic_file(output / MANIFEST) as fresh:
         fresh.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(output / UNFINISHED, ignore_errors=True)
 
@@ -530,7 +530,7 @@ class Writer:
             here = np.flatnonzero(places // size == number)
             vectors[here] = _repeats(self.output, number)[1][places[here] % size]
         path = self.output / job.file
-        with beside(path) as fresh:
+        with atomic_file(path) as fresh:
             if job.ids is None:
                 _write_repeats(fresh, _digests(job.texts), vectors)
             else:

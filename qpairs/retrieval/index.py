@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import beside, only_one
+from qpairs.core.files import atomic_file, exclusive_lock
 
 if TYPE_CHECKING:
     from qpairs.models.exported import Side
@@ -198,7 +198,7 @@ def build_index(
     if address and not address.startswith(MILVUS):
         raise UserError(f"index {address!r}: give milvus:FILE or milvus:ADDRESS, or nothing for FAISS in the folder")
     kind = kind_for(embeddings.count) if kind == "auto" else kind
-    with only_one(output):
+    with exclusive_lock(output):
         old = _read_manifest(output) if (output / FILE).exists() else None
         if old and not overwrite:
             raise UserError(f"{output}: there is an index already; name another folder, or pass --overwrite")
@@ -338,7 +338,7 @@ def _open(folder: Path, manifest: Manifest, *, growing: bool = False) -> VectorI
 def _changing(folder: Path) -> Iterator[Manifest]:
     """The manifest of an index that nobody else may change meanwhile."""
     _read_manifest(folder)  # before a lock is written into a folder that holds no index
-    with only_one(folder):
+    with exclusive_lock(folder):
         yield _read_manifest(folder)
 
 
@@ -359,7 +359,7 @@ def _read_manifest(folder: Path) -> Manifest:
 def _write(folder: Path, manifest: Manifest, index: VectorIndex, *, grown: bool) -> None:
     if isinstance(index, FaissIndex):
         index.write(folder, manifest, grown=grown)
-    with beside(folder / FILE) as fresh:
+    with atomic_file(folder / FILE) as fresh:
         content = {"format": FORMAT, **dataclasses.asdict(manifest)}
         fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     current = FaissIndex.files(folder, manifest)
@@ -468,14 +468,14 @@ class FaissIndex:
         vectors, questions, deleted = self.files(folder, manifest)
         if grown:
             self._require_distinct_ids()
-            with beside(vectors) as fresh:
+            with atomic_file(vectors) as fresh:
                 try:
                     faiss_module().write_index(self._vectors, str(fresh))
                 except RuntimeError as error:  # which is how FAISS reports what the system says
                     raise OSError(" ".join(str(error).split())[-200:]) from error
-            with beside(questions) as fresh, pa.ipc.new_file(str(fresh), self._questions.schema) as writer:
+            with atomic_file(questions) as fresh, pa.ipc.new_file(str(fresh), self._questions.schema) as writer:
                 writer.write_table(self._questions.combine_chunks())  # rows of one chunk are found 500 times as fast
-        with beside(deleted) as fresh, fresh.open("wb") as file:
+        with atomic_file(deleted) as fresh, fresh.open("wb") as file:
             np.save(file, self._deleted)
 
     def _require_distinct_ids(self) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import reason, sync_folder
+from qpairs.core.files import os_reason, sync_folder
 from qpairs.retrieval.index import Hit, Index, hold_index, save_index
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def _open(path: Path) -> Iterator[FileIO]:
         file = FileIO(path, "a+")
         sync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({reason(error)})") from None
+        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from None
     with file:
         yield file
 
@@ -147,7 +147,7 @@ class JournalledIndex:
             os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(end)
-            raise UserError(f"{self._index.folder / FILE}: cannot be written ({reason(error)})") from error
+            raise UserError(f"{self._index.folder / FILE}: cannot be written ({os_reason(error)})") from error
 
     def _play(self) -> None:
         self._file.seek(0)

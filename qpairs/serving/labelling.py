@@ -21,7 +21,7 @@ import numpy as np
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import beside
+from qpairs.core.files import atomic_file
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.data.splits import question_components
 from qpairs.models.exported import Model
@@ -325,7 +325,7 @@ def _read(path: Path, header: Sequence[str]) -> list[Row]:
 
 
 def _write(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:
-    with beside(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 T = TypeVar("T")
 
 
-def start() -> None:
+def initialize() -> None:
     """Joins the processes that the launcher's environment names, if it names several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState  # type: ignore[import-untyped]
@@ -36,13 +36,13 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def meet() -> None:
+def barrier() -> None:
     """Waits until every process is here."""
     if world() > 1:
         distributed.barrier()
 
 
-def agree(value: T) -> T:
+def broadcast(value: T) -> T:
     """The value of the first process, in every process."""
     values = [value]
     if world() > 1:
@@ -51,13 +51,13 @@ def agree(value: T) -> T:
 
 
 @contextlib.contextmanager
-def first_alone() -> Iterator[None]:
+def rank_zero_first() -> Iterator[None]:
     """Lets the first process through its block before the others enter theirs."""
     if rank() > 0:
-        meet()
+        barrier()
     yield
     if rank() == 0:
-        meet()
+        barrier()
 
 
 def gather(share: Tensor, n: int) -> Tensor:

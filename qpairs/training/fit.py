@@ -11,7 +11,6 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,20 @@ from transformers.trainer_utils import EvalPrediction
 from qpairs import metrics
 from qpairs.config import Config, config_from, read_toml, to_dict, to_toml
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import beside, folder_beside, only_one
-from qpairs.data.pairs import Pairs, join, load_pairs
-from qpairs.data.perturbations import generated
-from qpairs.data.splits import fingerprint, leak, question_components, split_pairs
+from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock
+from qpairs.data.pairs import Pairs
+from qpairs.data.parts import Parts, load_parts
+from qpairs.data.splits import question_components
 from qpairs.encoders.build import build_encoder, embed, features, token_ids, tower_names, towers, word_dropout
 from qpairs.encoders.dropout import set_dropout
-from qpairs.evaluation.evaluate import cross_fitted, need_both_labels, report, score_pairs, tfidf_scores
+from qpairs.encoders.precision import trains_in_bf16
+from qpairs.evaluation.evaluate import cross_fitted, report, score_pairs, tfidf_scores
 from qpairs.models.bi_encoder import Checkpoint, Reference, check_output, load_checkpoint, save_checkpoint
 from qpairs.objectives.miners import miner
 from qpairs.objectives.objective import Objective, Term, objective
 from qpairs.objectives.relations import Knowledge, PairHead, Score
 from qpairs.training.batches import Batches, Feed, graph_of, group_sampler, in_order, pair_sampler, triplet_sampler
-from qpairs.training.distributed import agree, first_alone, gather, meet, rank, start, world
+from qpairs.training.distributed import barrier, broadcast, gather, initialize, rank, rank_zero_first, world
 from qpairs.training.hard_negatives import nearest_negatives
 from qpairs.training.teachers import (
     ITSELF,
@@ -57,16 +57,7 @@ from qpairs.training.teachers import (
     train_cross_encoder,
     trained_here,
 )
-from qpairs.training.trainer import (
-    Diverged,
-    Observer,
-    Progress,
-    linear_schedule,
-    only_item,
-    states,
-    trainer_arguments,
-    trains_in_bf16,
-)
+from qpairs.training.trainer import Diverged, Observer, Progress, linear_schedule, only_item, states, trainer_arguments
 
 log = logging.getLogger(__name__)
 
@@ -77,101 +68,6 @@ HEAD_RATE = 1e-2  # of a head on pairs
 SECOND_RATE = 0.4  # of the rates of an encoder's first pass, in the second one
 TRAINED = "trained-teacher"  # in the folder of an unfinished run: a cross-encoder that is whole
 FIRST = "first-pass"  # there, too: the checkpoint of an encoder that is its own teacher
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The pairs of a run, and what is known of how they were cut.
-
-    Attributes:
-        train, validation: the parts that every run has.
-        test: pairs for the verdict, or None where the user named a validation part and no test.
-        split: fingerprint, sizes, dropped and skipped pairs, leaks; as saved in the checkpoint.
-    """
-
-    train: Pairs
-    validation: Pairs
-    test: Pairs | None
-    split: dict[str, Any]
-
-
-def load_parts(config: Config) -> Parts:
-    """Loads the pairs and cuts the parts that the config does not name.
-
-    With neither validation nor test named, both are cut from the data; with a test alone, validation is; with a
-    validation part alone there is no test.
-
-    Raises:
-        UserError: a source cannot be used, or a part has pairs of one label only.
-    """
-
-    def load(sources: tuple[str, ...]) -> Pairs:
-        return load_pairs(sources, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
-
-    data, dropped = load(config.data), 0
-    validation = load(config.validation) if config.validation else None
-    test = load(config.test) if config.test else None
-    skipped = {
-        name: dict(part.skipped) for name, part in (("data", data), ("validation", validation), ("test", test)) if part
-    }
-    need_both_labels(data, "data")
-    train = data
-    if validation is None:
-        cut = split_pairs(
-            data,
-            validation_fraction=config.validation_fraction,
-            test_fraction=0.0 if test is not None else config.test_fraction,
-            seed=config.seed,
-        )
-        train, validation, dropped = cut.train, cut.validation, cut.dropped
-        test = test if test is not None else cut.test
-    if config.drop_suspects:
-        before, train = len(train), _without(train, load_pairs(config.drop_suspects, labelled=False))
-        skipped["train"] = {"suspected label": before - len(train)}
-        if not len(train):
-            raise UserError(f"{config.drop_suspects}: names every training pair, so that none is left")
-    parts = {"train": train, "validation": validation} | ({"test": test} if test is not None else {})
-    for name, part in parts.items():
-        need_both_labels(part, name)
-    split: dict[str, Any] = {
-        "fingerprint": fingerprint(list(parts.values())),
-        "sizes": {name: len(part) for name, part in parts.items()},
-        "questions": {name: len(part.questions) for name, part in parts.items()},
-        "duplicates": {name: part.duplicate_ratio for name, part in parts.items()},
-        "dropped": dropped,
-        "skipped": {name: counts for name, counts in skipped.items() if counts},
-        "leaks": {name: dataclasses.asdict(leak(train, part)) for name, part in parts.items() if name != "train"},
-    }
-    if config.augment:
-        taken = [text for part in parts.values() for text in part.questions]
-        more, split["generated"] = generated(train, config.augment, config.seed, taken)
-        train = join([train, more])
-    return Parts(train, validation, test, split)
-
-
-def parts_of(checkpoint: Checkpoint) -> Parts:
-    """The parts that a checkpoint was made of, loaded and cut again.
-
-    Raises:
-        UserError: a source is gone, or has changed.
-    """
-    parts = load_parts(checkpoint.config)
-    if parts.split["fingerprint"] != checkpoint.split.get("fingerprint"):
-        raise UserError(f"{', '.join(checkpoint.config.data)}: the data has changed since the checkpoint was trained")
-    return parts
-
-
-def training_pairs(checkpoint: Checkpoint) -> Pairs | None:
-    """The pairs that a checkpoint was trained on; None where their sources are gone, or have changed."""
-    with contextlib.suppress(UserError):
-        return parts_of(checkpoint).train
-    return None
-
-
-def _without(train: Pairs, suspects: Pairs) -> Pairs:
-    """The training pairs but those that stand among the suspects, in either order."""
-    named = {frozenset(suspects.texts(row)) for row in range(len(suspects))}
-    return train.subset(np.array([frozenset(train.texts(row)) not in named for row in range(len(train))], dtype=bool))
 
 
 class PairModel(nn.Module):
@@ -318,15 +214,15 @@ def train(
     Raises:
         UserError: something that the user can mend; or the loss became NaN, and the last good state was saved.
     """
-    start()
+    initialize()
     asked = {**(to_dict(config) if config else {}), **options}
     config = config_from(asked, where="train")
     if resume and not config.output:
         raise UserError("resume: name the interrupted run's folder with --output")
-    output = Path(config.output) if config.output else agree(default_output(config))
+    output = Path(config.output) if config.output else broadcast(default_output(config))
     partial = partial_of(output)
     config = _stored_config(partial, asked) if resume else dataclasses.replace(config, output=str(output))
-    goal = goal_of(config)
+    goal = build_objective(config)
     _check_reporter(config.report_to)
     check_output(output, overwrite=overwrite)
     if cross_encoder_of(config.teacher):
@@ -338,13 +234,13 @@ def train(
     there = {name: load_teacher(name) for name in config.teacher if name not in trained_here(config.teacher)}
     parts = parts or load_parts(config)
     fresh_encoder = _new_encoder(config, parts)
-    meet()  # no process writes before all have looked at the folders
-    with only_one(partial) if rank() == 0 else contextlib.nullcontext():
+    barrier()  # no process writes before all have looked at the folders
+    with exclusive_lock(partial) if rank() == 0 else contextlib.nullcontext():
         if rank() == 0 and not resume:
             _clear(partial)
             (partial / "config.toml").write_text(to_toml(config), encoding="utf-8")
             (partial / "split.json").write_text(json.dumps(parts.split), encoding="utf-8")
-        meet()
+        barrier()
         if json.loads((partial / "split.json").read_text("utf-8"))["fingerprint"] != parts.split["fingerprint"]:
             raise UserError(
                 f"{partial}: the data has changed since the run was interrupted; start anew with --overwrite"
@@ -368,17 +264,17 @@ def train(
         if rank() == 0:
             judged = judge(encoder, config, parts, history, head)
             if cross_encoder_of(config.teacher):
-                with folder_beside(teacher_of(output)) as fresh:
+                with atomic_folder(teacher_of(output)) as fresh:
                     shutil.copytree(partial / TRAINED, fresh, dirs_exist_ok=True)
             save_checkpoint(judged, output, overwrite=overwrite)
             shutil.rmtree(partial, ignore_errors=True)
-        meet()
+        barrier()
     if diverged:
         raise UserError(f"{diverged}; the last good state is saved in {output}; lower --learning-rate")
     return judged if rank() == 0 else load_checkpoint(output)
 
 
-def goal_of(config: Config) -> Objective:
+def build_objective(config: Config) -> Objective:
     """The objective of a config.
 
     Raises:
@@ -419,7 +315,7 @@ def _with_teachers(
     What is trained and answered is kept in `partial`, so that a run that is resumed does nothing twice.
     """
     answers, about, fingerprint = partial / "taught.safetensors", partial / "teacher.json", parts.split["fingerprint"]
-    with first_alone():
+    with rank_zero_first():
         if not about.exists():
             if name := cross_encoder_of(config.teacher):
                 there = {**there, name: _new_teacher(config, name, parts, partial, on_progress)}
@@ -436,14 +332,14 @@ def _with_teachers(
                 searcher = build_encoder(crossed[0], texts=parts.train.questions, seed=config.seed)
             taught = taught_pairs(teachers, towers(searcher)[0], parts.train, config.neighbours, on_progress)
             arrays = {name: getattr(taught, name) for name in ("left", "right", "labels", "taught")}
-            with beside(answers) as fresh:
+            with atomic_file(answers) as fresh:
                 save_arrays(arrays, fresh)
             told = {
                 "same_split": all(teacher.fingerprint == fingerprint for teacher in teachers),
                 "neighbours": len(taught) - len(parts.train),
                 **scores_on(teachers, parts.validation),
             }
-            with beside(about) as fresh:
+            with atomic_file(about) as fresh:
                 fresh.write_text(json.dumps(told), encoding="utf-8")
     kept = load_arrays(answers)
     train = Pairs(parts.train.questions, kept["left"], kept["right"], kept["labels"], taught=kept["taught"])
@@ -474,7 +370,13 @@ def _first_pass(
         alone = dataclasses.replace(config, teacher=(), output=str(partial / FIRST))
         try:
             encoder, head, history, diverged = _fit(
-                alone, parts, _new_encoder(config, parts), goal_of(alone), partial / "first", on_progress, "itself"
+                alone,
+                parts,
+                _new_encoder(config, parts),
+                build_objective(alone),
+                partial / "first",
+                on_progress,
+                "itself",
             )
             if diverged:
                 raise UserError(f"teacher: {diverged}; nothing was saved; lower --learning-rate")
@@ -693,7 +595,7 @@ def _mine(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The mined negatives of an epoch, kept in a file, so that a run that is resumed inside the epoch has the same."""
     kept = partial / f"mined-{epoch}.safetensors"
-    with first_alone():
+    with rank_zero_first():
         if not kept.exists():
             each = zip(dict.fromkeys(towers(encoder)), feeds, strict=True)
             embeddings = [embed(tower, feed.ids) for tower, feed in each]

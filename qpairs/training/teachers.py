@@ -31,26 +31,18 @@ from transformers import PrinterCallback, Trainer
 from qpairs import metrics
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import folder_beside
+from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import UNLABELLED, Pairs
 from qpairs.data.splits import canonical_ids
 from qpairs.encoders.build import ENCODERS, build_encoder, embed, token_ids, towers
 from qpairs.encoders.dropout import set_dropout
+from qpairs.encoders.precision import fast_bf16
 from qpairs.evaluation.evaluate import Tables, embed_tables, score_tables
 from qpairs.models.bi_encoder import FILE as CHECKPOINT
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint
 from qpairs.training.batches import Sampler, pair_sampler
 from qpairs.training.hard_negatives import unlabelled_neighbours
-from qpairs.training.trainer import (
-    Diverged,
-    Observer,
-    Progress,
-    fast_bf16,
-    linear_schedule,
-    only_item,
-    states,
-    trainer_arguments,
-)
+from qpairs.training.trainer import Diverged, Observer, Progress, linear_schedule, only_item, states, trainer_arguments
 
 FILE = "qpairs-teacher.json"
 TRANSFORMERS = ("minilm", "tiny")  # among `encoders.ENCODERS`: a cross-encoder can be trained from these
@@ -176,7 +168,7 @@ def save_cross_encoder(model: CrossEncoder, path: Path, *, encoder: str, fingerp
         encoder: what it was made from.
         fingerprint: of the split that it was trained on.
     """
-    with folder_beside(path) as fresh:
+    with atomic_folder(path) as fresh:
         model.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
         about = {"encoder": encoder, "fingerprint": fingerprint}
         (fresh / FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

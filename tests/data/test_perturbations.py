@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import qpairs
+from qpairs.data.parts import load_parts
 from qpairs.data.perturbations import PERTURBATIONS, Corpus, corpus_of, generated, kinds_of, perturb
 from qpairs.data.splits import canonical, contradictions
-from qpairs.training.fit import load_parts
 
 QUESTIONS = [
     "How do I open a bank account in India?",

@@ -8,9 +8,9 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 import qpairs
 from qpairs import metrics
+from qpairs.data.parts import load_parts
 from qpairs.evaluation.evaluate import SHIFTED, cross_fitted, score_pairs, tfidf_scores
 from qpairs.models.bi_encoder import FILE, Checkpoint
-from qpairs.training.fit import load_parts
 
 
 @pytest.fixture(scope="module")

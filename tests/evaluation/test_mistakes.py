@@ -7,6 +7,7 @@ import pytest
 from conftest import refused
 
 import qpairs
+from qpairs.data.parts import load_parts
 from qpairs.evaluation.evaluate import score_pairs
 from qpairs.evaluation.mistakes import (
     KINDS,
@@ -21,7 +22,6 @@ from qpairs.evaluation.mistakes import (
     neighbours,
 )
 from qpairs.models.bi_encoder import Checkpoint
-from qpairs.training.fit import load_parts
 
 KNOWN = known_words(["how do i pay my account in may"] * 2)
 

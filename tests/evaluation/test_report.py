@@ -15,13 +15,13 @@ from conftest import refused, write_csv
 
 import qpairs
 from qpairs import metrics
+from qpairs.data.parts import load_parts
 from qpairs.data.splits import duplicate_components
 from qpairs.evaluation import report
 from qpairs.evaluation.charts import Axis, Bar, Dot, Line, gauge, plot, strips
 from qpairs.evaluation.mistakes import analyse
 from qpairs.evaluation.report import mapped, marked, render
 from qpairs.models.bi_encoder import Checkpoint
-from qpairs.training.fit import load_parts
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

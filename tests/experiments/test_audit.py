@@ -11,9 +11,9 @@ from conftest import refused, write_csv
 
 import qpairs
 from qpairs.config import Config
+from qpairs.data.parts import load_parts
 from qpairs.data.splits import canonical
 from qpairs.experiments.audit import CONTRADICTED, DISPUTED, Audit, audit, component_folds, disputed
-from qpairs.training.fit import load_parts
 
 FAST = {"encoder": "static", "epochs": 1.0, "batch_size": 16}
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "audit.py"

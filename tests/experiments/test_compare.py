@@ -19,13 +19,14 @@ from safetensors.numpy import load_file
 import qpairs
 from qpairs import metrics
 from qpairs.config import Config
+from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.experiments import compare as comparison
 from qpairs.experiments.compare import Cell, Comparison, Outcome, Result, Row, State, compare
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.miners import MINERS
 from qpairs.objectives.objective import objective
-from qpairs.training.fit import Parts, Progress, load_parts
+from qpairs.training.fit import Progress
 
 GOOD, BAD, FAILING = "contrastive(margin=0.1)", "contrastive(margin=0.3)", "contrastive"
 CLI = Path(__file__).parents[2] / "cli.py"

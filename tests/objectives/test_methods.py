@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from test_training import KILLED_RUN
 
 import qpairs
+from qpairs.data.parts import load_parts
 from qpairs.encoders.build import embed, token_ids, towers
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.miners import MINERS
@@ -133,7 +134,7 @@ def test_both_towers_and_shared_vectors_are_trained(pairs_csv: Path, tmp_path: P
     vectors = [tower[0].emb_layer.weight for tower in towers(trained.encoder)]
     assert torch.equal(*vectors)
     before = training.build_encoder(
-        "cnn+cnn", texts=training.load_parts(trained.config).train.questions, max_length=24, seed=1, share_vectors=True
+        "cnn+cnn", texts=load_parts(trained.config).train.questions, max_length=24, seed=1, share_vectors=True
     )
     fresh, after = dict(before.named_parameters()), dict(trained.encoder.named_parameters())
     assert all(not torch.equal(after[name], p) for name, p in fresh.items() if p.requires_grad)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import qpairs
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import only_one, sha256
+from qpairs.core.files import exclusive_lock, sha256
 from qpairs.metrics import Calibration
 from qpairs.models.exported import Model
 from qpairs.retrieval import embeddings as shards
@@ -277,7 +277,7 @@ def test_the_list_of_files_meets_a_full_disk(source: Path, tmp_path: Path, monke
 
 
 def test_a_folder_that_another_process_writes_is_refused(source: Path, tmp_path: Path) -> None:
-    with only_one(tmp_path / "emb"), pytest.raises(UserError, match="another process is at work here"):
+    with exclusive_lock(tmp_path / "emb"), pytest.raises(UserError, match="another process is at work here"):
         embed(a_model(Stub()), source, tmp_path / "emb", **OPTIONS)
 
 

@@ -9,7 +9,7 @@ from conftest import Result, refused
 
 import qpairs
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import only_one
+from qpairs.core.files import exclusive_lock
 from qpairs.metrics import Calibration
 from qpairs.models.exported import Model
 from qpairs.retrieval import index
@@ -167,7 +167,7 @@ def test_another_model_is_refused_by_its_fingerprint(tmp_path: Path) -> None:
 def test_the_second_of_two_writers_is_refused(tmp_path: Path) -> None:
     folder = build(tmp_path, "exact", range(50))
     more = embedded(tmp_path / "b", a_model(VECTORS), [60])
-    with only_one(folder):
+    with exclusive_lock(folder):
         for change in (lambda: add_to_index(folder, more), lambda: delete_from_index(folder, ["id1"])):
             with pytest.raises(UserError, match="another process"):
                 change()

@@ -33,7 +33,7 @@ def one_of_two(rank: int, folder: str) -> None:
     embeddings = processes.gather(encode(weight, questions[rank::WORLD]), N)
     loss_of(embeddings).backward()
     torch.distributed.all_reduce(weight.grad)
-    with processes.first_alone():
+    with processes.rank_zero_first():
         order = Path(folder, "order").read_text() if Path(folder, "order").exists() else ""
         Path(folder, "order").write_text(f"{order}{rank}")
     seen = {

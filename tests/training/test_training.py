@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 import qpairs
 from qpairs.config import Config
-from qpairs.training.fit import PairModel, load_parts, partial_of
+from qpairs.data.parts import load_parts
+from qpairs.training.fit import PairModel, partial_of
 from qpairs.training.trainer import COMPLETE, states
 
 CLI = Path(__file__).parents[2] / "cli.py"
@@ -73,8 +74,8 @@ def test_bf16_trains_where_no_gpu_is_and_repeats_itself(gradient_cache: int, pai
 
 
 def test_auto_takes_bf16_where_the_cpu_is_fast_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qpairs.encoders import precision
     from qpairs.encoders.build import build_encoder
-    from qpairs.training import trainer as loop
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     tiny, static = build_encoder("tiny", texts=["a b", "a b"]), build_encoder("static", texts=["a b", "a b"])
@@ -85,13 +86,13 @@ def test_auto_takes_bf16_where_the_cpu_is_fast_at_it(monkeypatch: pytest.MonkeyP
         ("amx_bf16", 8.0, True),
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=ability: {found: True})
-        monkeypatch.setattr(loop, "bf16_speedup", lambda found=speedup: found)
-        assert loop.fast_bf16(tiny) is fast
-        assert not loop.fast_bf16(static)
+        monkeypatch.setattr(precision, "bf16_speedup", lambda found=speedup: found)
+        assert precision.fast_bf16(tiny) is fast
+        assert not precision.fast_bf16(static)
 
 
 def test_the_speed_of_bf16_is_measured_once() -> None:
-    from qpairs.training.trainer import bf16_speedup
+    from qpairs.encoders.precision import bf16_speedup
 
     assert 0.001 < bf16_speedup() < 1000
     assert bf16_speedup() == bf16_speedup()

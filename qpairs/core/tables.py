@@ -1,0 +1,44 @@
+"""Tables to files: one writer, whose file is whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.files import atomic_file
+
+if TYPE_CHECKING:
+    import pandas
+
+WRITERS: dict[str, Callable[[Any, str], Any]] = {
+    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".tsv": lambda table, path: table.to_csv(path, index=False, sep="\t"),
+    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
+    ".parquet": lambda table, path: table.to_parquet(path),
+}  # the ending of a file's name -> how a data frame is written
+
+
+def check_table_path(path: Path) -> None:
+    """Raises UserError where no writer knows the ending of a file's name."""
+    if path.suffix not in WRITERS:
+        raise UserError(f"{path}: unknown kind of file; {nearest(path.suffix, WRITERS)}")
+
+
+def write_table(path: Path, table: pandas.DataFrame) -> None:
+    r"""Writes a data frame in the format that the name ends in: .csv, .tsv, .jsonl or .parquet.
+
+    Raises:
+        UserError: another ending, or a file that cannot be written; what was at `path` is then as it was.
+
+    >>> import tempfile
+    >>> import pandas
+    >>> file = Path(tempfile.mkdtemp(), "scored.csv")
+    >>> write_table(file, pandas.DataFrame({"similarity": [0.5]}))
+    >>> file.read_text()
+    'similarity\n0.5\n'
+    """
+    check_table_path(path)
+    with atomic_file(path) as fresh:
+        WRITERS[path.suffix](table, str(fresh))

@@ -1,0 +1,46 @@
+"""Whether a machine is faster in bfloat16."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+
+import torch
+from sentence_transformers.sentence_transformer.modules import Transformer
+from torch import nn
+from torch.nn import functional
+
+SPEEDUP = 1.5  # of bfloat16 on a CPU, from which on it is used: far from what is met, so that noise does not decide
+
+
+def fast_bf16(encoder: nn.Sequential) -> bool:
+    """Whether this machine trains an encoder faster in bfloat16 than in float32; on a CPU, transformers alone do."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if not isinstance(encoder[0], Transformer):
+        return False
+    abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16")) and bf16_speedup() > SPEEDUP
+
+
+@functools.cache
+def bf16_speedup() -> float:
+    """How many times as fast this CPU multiplies matrices in bfloat16 as in float32: the best of a few turns of each.
+
+    An instruction set does not tell: an AMD EPYC with AVX512-BF16 reaches 5, an Intel Xeon with it 0.5, with AMX 8.
+    """
+    times = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
+    with torch.no_grad():
+        for _ in range(8):  # the first turn of each is slow
+            for dtype in times:
+                inputs, weights = torch.ones(1024, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
+                start = time.perf_counter()
+                functional.linear(inputs, weights)
+                times[dtype] = min(times[dtype], time.perf_counter() - start)
+    return times[torch.float32] / times[torch.bfloat16]
+
+
+def trains_in_bf16(encoder: nn.Sequential, precision: str) -> bool:
+    """Whether an encoder is trained in bfloat16, by a config's `precision`."""
+    return precision == "bf16" or (precision == "auto" and fast_bf16(encoder))
