@@ -37,7 +37,7 @@ from rich.table import Table
 
 import qpairs
 from qpairs.commands.terminal import quiet
-from qpairs.models.exported import Model
+from qpairs.models.base import Model
 from qpairs.retrieval.dedupe import dedupe, find_matches
 from qpairs.retrieval.embeddings import Embeddings, embed
 

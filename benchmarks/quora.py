@@ -50,7 +50,7 @@ def row_of(name: str, seed: int, seconds: float, rate: float | None, checkpoint:
         "seed": seed,
         "seconds": seconds,
         "pairs_per_second": rate,
-        "threshold": checkpoint.threshold,
+        "threshold": checkpoint.verdict.pair.threshold,
         "dev_f1": dev["f1_cross_fitted"],
         "dev_f1_interval": dev["f1_cross_fitted_interval"],
         "dev_average_precision": dev["average_precision"],

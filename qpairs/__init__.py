@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from qpairs.evaluation.robustness import probe
     from qpairs.experiments.compare import Comparison, compare
     from qpairs.export.export import Parity, export_checkpoint
+    from qpairs.models.base import Encoder, Model, load
     from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
-    from qpairs.models.exported import Encoder, Model, load
     from qpairs.retrieval.dedupe import dedupe, search
     from qpairs.retrieval.embeddings import Embeddings, embed, open_shards
     from qpairs.retrieval.index import build_index, open_index
@@ -33,8 +33,8 @@ _HOMES = {
     "Comparison": "experiments.compare",
     "Config": "config",
     "Embeddings": "retrieval.embeddings",
-    "Encoder": "models.exported",
-    "Model": "models.exported",
+    "Encoder": "models.base",
+    "Model": "models.base",
     "Pairs": "data.pairs",
     "Parity": "export.export",
     "Report": "evaluation.evaluate",
@@ -46,7 +46,7 @@ _HOMES = {
     "embed": "retrieval.embeddings",
     "evaluate": "evaluation.evaluate",
     "export_checkpoint": "export.export",
-    "load": "models.exported",
+    "load": "models.base",
     "load_checkpoint": "models.bi_encoder",
     "load_pairs": "data.pairs",
     "open_index": "retrieval.index",

@@ -44,7 +44,7 @@ BAR = 12  # characters of the longest bar
 
 
 def errors(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     data: DataOption,
     output: Annotated[Path, typer.Option(help="Folder for mistakes.csv and slices.csv.")] = Path("errors"),
     examples: Annotated[int, typer.Option(min=0, help="Examples of each of the worst slices.")] = 2,
@@ -59,9 +59,9 @@ def errors(
         from qpairs.data.pairs import need_both_labels
         from qpairs.data.parts import training_pairs
         from qpairs.evaluation.mistakes import ErrorSlice, Mistake, analyse
-        from qpairs.models.bi_encoder import load_checkpoint
+        from qpairs.models.base import load as load_model
 
-        model = load_checkpoint(checkpoint)
+        model = load_model(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
         need_both_labels(pairs, "errors")
         trained_on = training_pairs(model.config, model.split)
@@ -204,7 +204,7 @@ def _folds_bar(folds: int) -> Iterator[Callable[[int, Progress], None]]:
 
 
 def explain(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     question1: Annotated[str, typer.Argument(help="The first question.")],
     question2: Annotated[str, typer.Argument(help="The second question.")],
     neighbours: Annotated[int, typer.Option(min=0, help="Nearest training pairs of each label; 0: none.")] = 3,
@@ -213,12 +213,12 @@ def explain(
     with quiet():
         from qpairs.data.parts import training_pairs
         from qpairs.evaluation.mistakes import explain as run
-        from qpairs.models.bi_encoder import load_checkpoint
+        from qpairs.models.base import load as load_model
 
-        model = load_checkpoint(checkpoint)
+        model = load_model(checkpoint)
         trained_on = training_pairs(model.config, model.split) if neighbours else None
         found = run(model, question1, question2, trained_on=trained_on, count=neighbours)
-    print_verdict(found.similarity, found.threshold, found.probability)
+    print_verdict(found.similarity, found.probability, found.duplicate, found.threshold)
     _print_words(found.words)
     for label, title in ((1, "duplicates"), (0, "not duplicates")):
         near = [pair for pair in found.neighbours if pair.label == label]

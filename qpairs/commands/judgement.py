@@ -32,7 +32,7 @@ from qpairs.core.tables import WRITERS
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     data: DataOption,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
     columns: ColumnsOption = "",
@@ -48,10 +48,10 @@ def evaluate(
         from qpairs.encoders.build import encoder_note, tower_names
         from qpairs.evaluation.evaluate import evaluate as run
         from qpairs.evaluation.robustness import probe
-        from qpairs.models.bi_encoder import load_checkpoint
+        from qpairs.models.base import load as load_model
 
         kinds = kinds_of(perturb) if perturb else []
-        model = load_checkpoint(checkpoint)
+        model = load_model(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
         result = run(model, pairs, seed=seed).to_dict()
         if kinds:
@@ -104,7 +104,7 @@ def _print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], read
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     questions: Annotated[list[str], typer.Argument(help="Two questions, or one file of pairs.")],
     output: Annotated[
         Path | None, typer.Option(help="Where the scored pairs go: .csv, .tsv, .jsonl or .parquet.")
@@ -115,14 +115,15 @@ def predict(
     with quiet():
         from qpairs.data.pairs import pairs_from_texts
         from qpairs.evaluation.evaluate import predict as run
-        from qpairs.models.bi_encoder import load_checkpoint
+        from qpairs.models.base import load as load_model
 
         if len(questions) == 2:
             if not all(q.strip() for q in questions):
                 raise UserError("predict: a question is empty")
-            model = load_checkpoint(checkpoint)
+            model = load_model(checkpoint)
             verdict = run(model, pairs_from_texts([questions[0]], [questions[1]], [-1]))
-            print_verdict(float(verdict.similarity[0]), model.threshold, float(verdict.probability[0]))
+            figures = float(verdict.similarity[0]), float(verdict.probability[0])
+            print_verdict(*figures, bool(verdict.duplicate[0]), model.verdict.pair.threshold)
             return
         if len(questions) != 1:
             raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")
@@ -132,13 +133,13 @@ def predict(
 def _predict_file(checkpoint: Path, source: str, output: Path | None, columns: tuple[str, ...]) -> None:
     from qpairs.data.pairs import load_pairs, read_table
     from qpairs.evaluation.evaluate import predict as run
-    from qpairs.models.bi_encoder import load_checkpoint
+    from qpairs.models.base import load as load_model
 
     if output is None:
         raise UserError("predict: name the file for the scored pairs with --output")
     if output.suffix not in WRITERS:
         raise UserError(f"{output}: unknown kind of file; {nearest(output.suffix, WRITERS)}")
-    model = load_checkpoint(checkpoint)
+    model = load_model(checkpoint)
     pairs = load_pairs(source, columns=columns, labelled=False)
     table = read_table(source)[0].to_pandas()
     verdict = run(model, pairs)
@@ -159,9 +160,9 @@ def _predict_file(checkpoint: Path, source: str, output: Path | None, columns: t
 
 
 def calibrate(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     data: DataOption,
-    output: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+    output: Annotated[Path, typer.Option(help="Folder of the new model.")],
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
@@ -169,17 +170,19 @@ def calibrate(
     """Fit threshold and probability to a few dozen labelled pairs of your own, without training."""
     with quiet():
         from qpairs.evaluation.evaluate import calibrate as run
-        from qpairs.models.bi_encoder import check_output, load_checkpoint, save_checkpoint
+        from qpairs.models.base import check_output
+        from qpairs.models.base import load as load_model
 
         check_output(output, overwrite=overwrite)
-        model = load_checkpoint(checkpoint)
+        model = load_model(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
         fit = run(model, pairs)
-        save_checkpoint(fit.checkpoint, output, overwrite=overwrite)
+        fit.model.save(output, overwrite=overwrite)
     print_skipped(pairs)
     low, high = fit.interval
+    old, new = (judge.verdict.pair.threshold for judge in (model, fit.model))
     out.print(
-        f"threshold {model.threshold:.3f} -> [bold]{fit.checkpoint.threshold:.3f}[/], from {fit.n:,} pairs",
+        f"threshold {old:.3f} -> [bold]{new:.3f}[/], from {fit.n:,} pairs",
         highlight=False,
     )
     out.print(

@@ -13,7 +13,7 @@ from qpairs.core.files import write_text
 
 
 def report(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     data: Annotated[
         list[str] | None,
         typer.Option(help="Labelled pairs; may be repeated. Without it, those that the checkpoint was tested on."),
@@ -30,9 +30,9 @@ def report(
     with quiet():
         from qpairs.data.parts import training_pairs
         from qpairs.evaluation.report import named_sources, render
-        from qpairs.models.bi_encoder import load_checkpoint
+        from qpairs.models.base import load as load_model
 
-        model = load_checkpoint(checkpoint)
+        model = load_model(checkpoint)
         title = checkpoint.resolve().name
         if data:
             pairs = load(data, columns, skip_bad_rows)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.progress import Progress, TaskID
 
-    from qpairs.models.exported import Model
+    from qpairs.models.base import Model
+    from qpairs.models.verdict import Setting
     from qpairs.retrieval.dedupe import Answer, Deduplicated
     from qpairs.retrieval.index import Manifest
 
@@ -155,7 +156,7 @@ def search(
         raise UserError(f"{output}: unknown kind of file; {nearest(output.suffix, WRITERS)}")
     with quiet():
         from qpairs.data.questions import open_questions
-        from qpairs.models.exported import load
+        from qpairs.models.base import load
         from qpairs.retrieval.dedupe import search as run
         from qpairs.retrieval.index import open_index
 
@@ -163,7 +164,7 @@ def search(
         if not model and not Path(opened.manifest.model).is_dir():
             raise UserError(f"{folder}: its model, {opened.manifest.model}, is not there; name it with --model")
         loaded = load(model or opened.manifest.model)
-        limit = _threshold(loaded, threshold, precision)
+        limit = _setting(loaded, threshold, precision).threshold
         asked = [text for _, text in open_questions(file, text_column=text_column).rows()] if file else questions or []
         if not all(question.strip() for question in asked):
             raise UserError("search: the question is empty")
@@ -175,13 +176,14 @@ def search(
             _print_answers(question, found, limit)
 
 
-def _threshold(model: Model, threshold: float | None, precision: float | None) -> float:
+def _setting(model: Model, threshold: float | None, precision: float | None) -> Setting:
     if threshold is not None and precision is not None:
         raise UserError("give --threshold or --precision, not both")
-    model.require_cosine()
+    model.verdict.require_cosine(model.path)
+    setting = model.verdict.pair
     if precision is not None:
-        return model.threshold_for(precision)
-    return model.threshold if threshold is None else threshold
+        return setting.at_precision(precision)
+    return setting if threshold is None else setting.at(threshold)
 
 
 def _print_answers(question: str, found: Sequence[Answer], threshold: float) -> None:
@@ -256,7 +258,7 @@ def dedupe(
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
     with quiet(), progress() as bar:
         from qpairs.core.files import exclusive_lock
-        from qpairs.models.exported import load
+        from qpairs.models.base import load
         from qpairs.retrieval.dedupe import dedupe as run
         from qpairs.retrieval.dedupe import require_one_tower, stored
         from qpairs.retrieval.embeddings import open_shards
@@ -266,7 +268,7 @@ def dedupe(
         other = _read(against, text_column, skip_bad_rows) if against else None
         model = load(checkpoint)
         require_one_tower(model)
-        limit = _threshold(model, threshold, precision)
+        limit = _setting(model, threshold, precision).threshold
         with exclusive_lock(output):
             if not overwrite and any(entry.name != ".lock" for entry in output.iterdir()):
                 raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
@@ -384,7 +386,7 @@ def _write(folder: Path, suffix: str, found: Deduplicated, model: Model, corpus:
         return {f"row{name}": source.rows[rows], f"question{name}": [source.texts[row] for row in rows]}
 
     def verdict(similarity: Any) -> dict[str, Any]:
-        return {"similarity": similarity, "probability": model.probability(similarity)}
+        return {"similarity": similarity, "probability": model.verdict.pair.probability(similarity)}
 
     left, right = found.first[found.pairs.left], found.first[found.pairs.right]
     pairs = columns("1", left, corpus) | columns("2", right, corpus) | verdict(found.pairs.similarity)

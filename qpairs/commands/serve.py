@@ -51,7 +51,7 @@ def serve(
             from qpairs.serving.limits import Limits, run
         except ImportError as missing:
             raise UserError(f"serve: {missing.name} is not installed: pip install 'qpairs[serve]'") from None
-        from qpairs.models.exported import load
+        from qpairs.models.base import load
         from qpairs.serving.journal import journalled
 
         model = load(checkpoint)

@@ -101,9 +101,9 @@ def print_skipped(pairs: Pairs) -> None:
         out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in pairs.skipped.items()))
 
 
-def print_verdict(similarity: float, threshold: float, probability: float) -> None:
+def print_verdict(similarity: float, probability: float, duplicate: bool, threshold: float) -> None:
     """Says in one line whether two questions are duplicates."""
-    answer = "[bold green]duplicates[/]" if similarity >= threshold else "[bold]not duplicates[/]"
+    answer = "[bold green]duplicates[/]" if duplicate else "[bold]not duplicates[/]"
     out.print(
         f"{answer}  similarity {similarity:.3f} (threshold {threshold:.3f}), probability {probability:.2f}",
         highlight=False,

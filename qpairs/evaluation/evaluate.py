@@ -1,34 +1,32 @@
-"""A checkpoint and labelled pairs give a `Report`; a checkpoint and any pairs give verdicts.
+"""A model and labelled pairs give a `Report`; a model and any pairs give verdicts.
 
-The threshold is the checkpoint's own, chosen on validation: nothing here is chosen on the pairs that are reported,
+The threshold is the model's own, chosen on validation: nothing here is chosen on the pairs that are reported,
 but by `calibrate`, which is asked to.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs, load_pairs, need_both_labels
 from qpairs.data.splits import duplicate_components, question_components
-from qpairs.encoders.build import embed, token_ids, towers
-from qpairs.models.bi_encoder import Checkpoint, Reference, load_checkpoint
-from qpairs.objectives.relations import Score
+from qpairs.models.base import Model, Tables, as_model, score_pairs
+from qpairs.models.verdict import Reference, Setting, fit_verdict
 
 log = logging.getLogger(__name__)
 
-SCORED = 65_536  # pairs at a time
 RETRIEVAL_LIMIT = 50_000  # questions; the retrieval scores compare all with all
 SHIFTED = 0.15  # Kolmogorov-Smirnov distance from which on the old threshold should not be trusted
 LENGTHS = ((0, 8, "up to 8 words"), (8, 15, "9 to 15 words"), (15, 10**9, "over 15 words"))
@@ -67,7 +65,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Report:
-    """How well a checkpoint tells duplicates on a set of labelled pairs.
+    """How well a model tells duplicates on a set of labelled pairs.
 
     Attributes:
         n, n_questions: pairs, and distinct questions.
@@ -117,49 +115,9 @@ class Report:
         return {name: value for name, value in values.items() if name not in ("scores", "labels")}
 
 
-def as_checkpoint(model: Checkpoint | str | Path) -> Checkpoint:
-    """A checkpoint, or the one in a folder."""
-    return model if isinstance(model, Checkpoint) else load_checkpoint(model)
-
-
 def as_pairs(data: Pairs | str | Path | Sequence[str | Path]) -> Pairs:
     """Pairs, or those of a source."""
     return data if isinstance(data, Pairs) else load_pairs(data)
-
-
-Tables = tuple[NDArray[np.float32], NDArray[np.float32]]  # (n_questions, d) as first questions, and as second ones
-
-
-def score_pairs(
-    encoder: SentenceTransformer, pairs: Pairs, score: Score | None = None
-) -> tuple[NDArray[np.float32], Tables]:
-    """Scores (n_pairs,) of the pairs, and the embeddings of their questions, each encoded once by each tower.
-
-    Args:
-        encoder: one tower or two.
-        pairs: labelled or not.
-        score: what is read of the embeddings; without it, the cosine.
-    """
-    tables = embed_tables(encoder, pairs.questions)
-    return score_tables(tables, pairs, score or Score()), tables
-
-
-def embed_tables(encoder: SentenceTransformer, questions: Sequence[str]) -> Tables:
-    """The embeddings of questions as first ones and as second ones; one tower gives one table twice."""
-    query, document = towers(encoder)
-    rows = embed(query, token_ids(query, questions))
-    return rows, rows if document is query else embed(document, token_ids(document, questions))
-
-
-def score_tables(tables: Tables, pairs: Pairs, score: Score) -> NDArray[np.float32]:
-    """Scores (n_pairs,) of the pairs, of which the questions are embedded already; one tower gives one table twice."""
-    rows, columns = tables
-    first = torch.from_numpy(rows)
-    second = first if columns is rows else torch.from_numpy(columns)
-    ends = zip(*(torch.split(torch.from_numpy(side), SCORED) for side in (pairs.left, pairs.right)), strict=True)
-    with torch.inference_mode():
-        found = [score(first, second, left, right) for left, right in ends]
-    return torch.cat([torch.empty(0), *found]).clamp(-1, 1).numpy()
 
 
 def tfidf_scores(pairs: Pairs) -> NDArray[np.float32]:
@@ -176,26 +134,24 @@ def tfidf_scores(pairs: Pairs) -> NDArray[np.float32]:
     return np.asarray(cosine, dtype=np.float32).ravel()
 
 
-def evaluate(
-    model: Checkpoint | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0
-) -> Report:
-    """Judges a checkpoint, at its own threshold, on labelled pairs.
+def evaluate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Report:
+    """Judges a model, at its own threshold, on labelled pairs.
 
     Args:
-        model: a checkpoint, or its folder.
+        model: a model, or its folder.
         data: labelled pairs, or their source.
         seed: of the bootstrap.
 
     Raises:
         UserError: the data cannot be used, or has pairs of one label only.
     """
-    checkpoint, pairs = as_checkpoint(model), as_pairs(data)
+    model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "evaluate")
-    return report(checkpoint, pairs, *score_pairs(checkpoint.encoder, pairs, checkpoint.score), seed=seed)
+    return report(model, pairs, *score_pairs(model, pairs), seed=seed)
 
 
 def report(
-    checkpoint: Checkpoint,
+    model: Model,
     pairs: Pairs,
     scores: NDArray[np.float32],
     tables: Tables,
@@ -205,20 +161,20 @@ def report(
     """The report on pairs that are scored already.
 
     Args:
-        checkpoint: whose threshold and calibration are applied.
+        model: whose verdict is applied.
         pairs: labelled pairs.
         scores: (n_pairs,) their similarities.
         tables: embeddings of their questions, from `score_pairs`.
         seed: of the bootstrap.
     """
-    threshold, labels = checkpoint.threshold, pairs.labels
+    verdict, labels = model.verdict, pairs.labels
+    threshold = verdict.pair.threshold
     if not np.isfinite(scores).all():
-        raise UserError("evaluate: the encoder gives similarities that are not numbers; the checkpoint is damaged")
+        raise UserError("evaluate: the encoder gives similarities that are not numbers; the model is damaged")
     groups = question_components(pairs)[pairs.left]
     confusion = metrics.confusion(scores, labels, threshold)
     interval = metrics.bootstrap_interval(scores, labels, groups, threshold, seed=seed)
-    probability = checkpoint.calibration.probability(scores)
-    distance = metrics.distribution_shift(scores, checkpoint.reference.quantiles, checkpoint.reference.n)
+    probability = verdict.pair.probability(scores)
     return Report(
         n=len(pairs),
         n_questions=len(pairs.questions),
@@ -238,28 +194,38 @@ def report(
         calibration_error=metrics.expected_calibration_error(probability, labels),
         brier=metrics.brier(probability, labels),
         collapsed=metrics.is_collapsed(scores),
-        shift=Shift(distance.statistic, distance.p_value, distance.p_value < 0.001 and distance.statistic > SHIFTED),
-        baselines=baselines(pairs, checkpoint.tfidf_threshold),
+        shift=shift(scores, verdict.reference),
+        baselines=baselines(pairs, verdict.tfidf_threshold),
         slices=slices(pairs, scores, threshold),
-        retrieval=retrieval(pairs, tables, checkpoint.config.symmetric),
+        retrieval=retrieval(pairs, tables, verdict.symmetric),
         scores=scores,
         labels=labels,
     )
 
 
-def baselines(pairs: Pairs, tfidf_threshold: float) -> dict[str, dict[str, float]]:
-    """F1 and average precision of answering "duplicate" always, and of TF-IDF at a threshold chosen on validation."""
-    scores = tfidf_scores(pairs)
-    return {
-        "all duplicate": {
-            "f1": metrics.all_duplicate_f1(pairs.labels),
-            "average_precision": pairs.duplicate_ratio,
-        },
-        "TF-IDF": {
+def shift(scores: NDArray[np.float32], reference: Reference | None) -> Shift:
+    """How far scores (n,) lie from those that the threshold was chosen on; nan where these are not known."""
+    if reference is None:
+        return Shift(math.nan, math.nan, False)
+    distance = metrics.distribution_shift(scores, reference.quantiles, reference.n)
+    return Shift(distance.statistic, distance.p_value, distance.p_value < 0.001 and distance.statistic > SHIFTED)
+
+
+def baselines(pairs: Pairs, tfidf_threshold: float | None) -> dict[str, dict[str, float]]:
+    """F1 and average precision of answering "duplicate" always, and of TF-IDF at a threshold chosen on validation.
+
+    Without such a threshold TF-IDF is left out; it is, too, where scikit-learn is not installed.
+    """
+    found = {
+        "all duplicate": {"f1": metrics.all_duplicate_f1(pairs.labels), "average_precision": pairs.duplicate_ratio}
+    }
+    if tfidf_threshold is not None and importlib.util.find_spec("sklearn"):
+        scores = tfidf_scores(pairs)
+        found["TF-IDF"] = {
             "f1": metrics.confusion(scores, pairs.labels, tfidf_threshold).f1,
             "average_precision": metrics.average_precision(scores, pairs.labels),
-        },
-    }
+        }
+    return found
 
 
 def slices(pairs: Pairs, scores: NDArray[np.float32], threshold: float) -> list[Slice]:
@@ -336,24 +302,22 @@ def cross_fitted(
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What a checkpoint says of pairs: (n,) similarity, probability of being duplicates, and the answer."""
+    """What a model says of pairs: (n,) similarity, probability of being duplicates, and the answer."""
 
     similarity: NDArray[np.float32]
     probability: NDArray[np.float64]
     duplicate: NDArray[np.bool_]
 
 
-def predict(model: Checkpoint | str | Path, pairs: Pairs) -> Verdicts:
-    """The verdict on each pair at the checkpoint's threshold; labels are not read."""
-    checkpoint = as_checkpoint(model)
-    return verdicts(checkpoint, score_pairs(checkpoint.encoder, pairs, checkpoint.score)[0])
+def predict(model: Model | str | Path, pairs: Pairs) -> Verdicts:
+    """The verdict on each pair, as on pairs that a person hands over; labels are not read."""
+    model = as_model(model)
+    return verdicts(model.verdict.pair, score_pairs(model, pairs)[0])
 
 
-def verdicts(checkpoint: Checkpoint, scores: NDArray[np.float32]) -> Verdicts:
+def verdicts(setting: Setting, scores: NDArray[np.float32]) -> Verdicts:
     """The verdicts on pairs that are scored already; scores (n,)."""
-    return Verdicts(
-        scores, checkpoint.calibration.probability(scores), scores.astype(np.float64) >= checkpoint.threshold
-    )
+    return Verdicts(scores, setting.probability(scores), setting.decide(scores))
 
 
 @dataclass(frozen=True)
@@ -361,14 +325,14 @@ class Fit:
     """What fitting a threshold to a user's own pairs gave.
 
     Attributes:
-        checkpoint: with the new threshold and calibration.
+        model: with the new verdict.
         n: pairs it was fitted on.
         f1_before, f1_after: on these pairs, at the old threshold, and at the new one by cross-fitting.
         interval: 95 % of f1_after.
         more_pairs: how many more labelled pairs would halve the interval.
     """
 
-    checkpoint: Checkpoint
+    model: Model
     n: int
     f1_before: float
     f1_after: float
@@ -376,40 +340,32 @@ class Fit:
     more_pairs: int
 
 
-def calibrate(model: Checkpoint | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Fit:
+def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Fit:
     """Fits threshold and probability to labelled pairs of the user's own, without training.
 
     Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`).
 
     Args:
-        model: a checkpoint, or its folder.
+        model: a model, or its folder.
         data: a few dozen labelled pairs or more, or their source.
         seed: of the bootstrap.
 
     Raises:
         UserError: the data cannot be used, or has pairs of one label only.
     """
-    old, pairs = as_checkpoint(model), as_pairs(data)
+    model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "calibrate")
-    scores, _ = score_pairs(old.encoder, pairs, old.score)
-    labels, groups = pairs.labels, question_components(pairs)[pairs.left]
-    new = dataclasses.replace(
-        old,
-        threshold=metrics.fit_threshold(scores, labels, old.threshold),
-        calibration=metrics.fit_calibration(scores, labels, old.calibration),
-        operating_points=metrics.operating_points(scores, labels),
-        reference=Reference(metrics.quantiles(scores), len(scores)),
-        tfidf_threshold=metrics.best_threshold(tfidf_scores(pairs), labels),
-    )
-    verdict = cross_fitted(scores, labels, groups, old.threshold, folds=10)
-    interval = metrics.bootstrap_interval(verdict, labels, groups, 0.5, seed=seed)["f1"]
+    scores, _ = score_pairs(model, pairs)
+    labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
+    tfidf = metrics.best_threshold(tfidf_scores(pairs), labels)
+    new = fit_verdict(scores, labels, tfidf, score=old.score, symmetric=old.symmetric, prior=old.pair)
+    decided = cross_fitted(scores, labels, groups, old.pair.threshold, folds=10)
+    interval = metrics.bootstrap_interval(decided, labels, groups, 0.5, seed=seed)["f1"]
     return Fit(
-        checkpoint=dataclasses.replace(
-            new, scores={**old.scores, "calibrated_on": {"n": len(pairs), "f1_interval": interval}}
-        ),
+        model=model.with_verdict(new, {**model.scores, "calibrated_on": {"n": len(pairs), "f1_interval": interval}}),
         n=len(pairs),
-        f1_before=metrics.confusion(scores, labels, old.threshold).f1,
-        f1_after=metrics.confusion(verdict, labels, 0.5).f1,
+        f1_before=metrics.confusion(scores, labels, old.pair.threshold).f1,
+        f1_after=metrics.confusion(decided, labels, 0.5).f1,
         interval=interval,
         more_pairs=metrics.pairs_to_halve(len(pairs)),
     )

@@ -21,8 +21,8 @@ from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs, join, pairs_from_texts, text_fault
 from qpairs.data.splits import duplicate_components, question_components
-from qpairs.evaluation.evaluate import LENGTHS, Interval, Verdicts, as_checkpoint, as_pairs, predict, score_pairs
-from qpairs.models.bi_encoder import Checkpoint
+from qpairs.evaluation.evaluate import LENGTHS, Interval, Verdicts, as_pairs, predict
+from qpairs.models.base import Model, as_model
 
 LEAST = 20  # pairs of a slice that is looked at
 FLIPS = 9_999  # of the test against chance
@@ -258,7 +258,7 @@ class Mistake:
     Attributes:
         row: of the pair in the pair table.
         question1, question2: the pair; label: what it is.
-        similarity, probability: what the checkpoint says of it; distance: of the similarity above the threshold.
+        similarity, probability: what the model says of it; distance: of the similarity above the threshold.
         component1, component2: duplicate component of each question; the same for a pair labelled 0 means that other
             labels contradict its own.
         shared, only1, only2: words that both questions have, and that one of them has.
@@ -288,7 +288,7 @@ class Analysis:
 
     Attributes:
         pairs: the pairs.
-        verdicts: what the checkpoint says of them.
+        verdicts: what the model says of them.
         threshold: its threshold.
         slices: the worst first: those with more mistakes beyond chance, then the others, each by lift.
         members: (slices, n) bool, the pairs of each slice.
@@ -339,7 +339,7 @@ class Analysis:
 
 
 def analyse(
-    model: Checkpoint | str | Path,
+    model: Model | str | Path,
     data: Pairs | str | Path | Sequence[str | Path],
     *,
     trained_on: Pairs | None = None,
@@ -349,17 +349,18 @@ def analyse(
     """Finds the mistakes of a checkpoint on labelled pairs, and the slices in which they are frequent.
 
     Args:
-        model: a checkpoint, or its folder.
+        model: a model, or its folder.
         data: labelled pairs, or their source.
         trained_on: the training pairs, whose words are the known ones; without it, those of the data.
-        verdicts: what the checkpoint says of the pairs, where that is known already.
+        verdicts: what the model says of the pairs, where that is known already.
         seed: of the bootstrap and of the test.
 
     Raises:
         UserError: the data cannot be used.
     """
-    checkpoint, pairs = as_checkpoint(model), as_pairs(data)
-    verdicts = verdicts or predict(checkpoint, pairs)
+    judge, pairs = as_model(model), as_pairs(data)
+    threshold = judge.verdict.pair.threshold
+    verdicts = verdicts or predict(judge, pairs)
     known = known_words((trained_on or pairs).questions)
     straight = [_straight(text) for text in pairs.questions]
     ends = zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)
@@ -379,8 +380,8 @@ def analyse(
                 rule=KINDS[kind].rule,
                 n=int(rows.sum()),
                 errors=int(wrong[rows].sum()),
-                f1=metrics.confusion(*here, checkpoint.threshold).f1,
-                f1_interval=metrics.bootstrap_interval(*here, groups[rows], checkpoint.threshold, seed=seed)["f1"],
+                f1=metrics.confusion(*here, threshold).f1,
+                f1_interval=metrics.bootstrap_interval(*here, groups[rows], threshold, seed=seed)["f1"],
                 error_rate=rate,
                 lift=rate / elsewhere if elsewhere else float("inf") if rate and not rows.all() else 1.0,
                 p_value=float(p_value),
@@ -388,7 +389,7 @@ def analyse(
             )
         )
     order = sorted(range(len(slices)), key=lambda i: (not slices[i].worse, -slices[i].lift))
-    return Analysis(pairs, verdicts, checkpoint.threshold, [slices[i] for i in order], members[order], wordings)
+    return Analysis(pairs, verdicts, threshold, [slices[i] for i in order], members[order], wordings)
 
 
 def _members(wordings: Sequence[Wording]) -> tuple[list[tuple[str, str]], NDArray[np.bool_]]:
@@ -489,14 +490,14 @@ class Explanation:
 
 
 def explain(
-    model: Checkpoint | str | Path, question1: str, question2: str, *, trained_on: Pairs | None = None, count: int = 3
+    model: Model | str | Path, question1: str, question2: str, *, trained_on: Pairs | None = None, count: int = 3
 ) -> Explanation:
     """Leaves each word out in turn, and looks for the nearest training pairs.
 
     Leaving one out is exact: what the encoder says of the shortened question. All variants are encoded together.
 
     Args:
-        model: a checkpoint, or its folder.
+        model: a model, or its folder.
         question1: the first question.
         question2: the second one.
         trained_on: where the neighbours come from; without it there are none.
@@ -505,7 +506,7 @@ def explain(
     Raises:
         UserError: a question is empty or too long.
     """
-    checkpoint, texts = as_checkpoint(model), (question1, question2)
+    judge, texts = as_model(model), (question1, question2)
     for text, name in zip(texts, ("question1", "question2"), strict=True):
         if fault := text_fault(text, name):
             raise UserError(f"explain: {fault[1].replace('column ', '')}")
@@ -513,7 +514,7 @@ def explain(
     less = [[" ".join(part[:i] + part[i + 1 :]) for i in range(len(part))] for part in words]
     first = [question1, *less[0], *[question1] * len(less[1])]
     second = [question2, *[question2] * len(less[0]), *less[1]]
-    verdict = predict(checkpoint, pairs_from_texts(first, second, np.full(len(first), -1)))
+    verdict = predict(judge, pairs_from_texts(first, second, np.full(len(first), -1)))
     similarity = float(verdict.similarity[0])
     effects = (similarity - verdict.similarity[1:].astype(np.float64)).tolist()
     one, other = words
@@ -521,17 +522,17 @@ def explain(
         similarity=similarity,
         probability=float(verdict.probability[0]),
         duplicate=bool(verdict.duplicate[0]),
-        threshold=checkpoint.threshold,
+        threshold=judge.verdict.pair.threshold,
         words=(
             [Word(*word) for word in zip(one, effects[: len(one)], strict=True)],
             [Word(*word) for word in zip(other, effects[len(one) :], strict=True)],
         ),
-        neighbours=neighbours(checkpoint, texts, trained_on, count=count) if trained_on and count else (),
+        neighbours=neighbours(judge, texts, trained_on, count=count) if trained_on and count else (),
     )
 
 
 def neighbours(
-    model: Checkpoint, texts: tuple[str, str], trained_on: Pairs, *, count: int = 3, compared: int = COMPARED
+    model: Model, texts: tuple[str, str], trained_on: Pairs, *, count: int = 3, compared: int = COMPARED
 ) -> list[Neighbour]:
     """The training pairs nearest to a pair by cosine, `count` of each label, the nearest first.
 
@@ -546,7 +547,7 @@ def neighbours(
         by_words = _nearness((vectorizer.transform(texts) @ table.T).toarray(), near)
         near = near.subset(np.sort(np.argsort(-by_words, kind="stable")[:compared]))
     both = join([pairs_from_texts(texts[:1], texts[1:], [-1]), near])
-    rows, columns = score_pairs(model.encoder, both)[1]
+    rows, columns = model.embed_tables(both.questions)
     ends = [both.left[0], both.right[0]]
     similarity = (rows[ends] @ columns.T + columns[ends] @ rows.T) / 2  # (2, n_questions)
     nearness = _nearness(similarity, both)

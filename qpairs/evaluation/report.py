@@ -1,7 +1,7 @@
 """A checkpoint and labelled pairs -> one HTML page: the verdict, its curves, the slices, every mistake, a map.
 
 Computes what `charts` draws and puts it into `pages/report.html`. The page loads nothing, and its policy lets it load
-nothing; the same checkpoint, pairs and seed give the same bytes.
+nothing; the same model, pairs and seed give the same bytes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from qpairs.data.parts import parts_of
 from qpairs.data.splits import duplicate_components, leak
 from qpairs.encoders.build import encoder_note
 from qpairs.evaluation.charts import Axis, Bar, Dot, Line, Mark, Rule, gauge, legend, plot, strips
-from qpairs.evaluation.evaluate import Report, Tables, as_checkpoint, as_pairs, report, score_pairs, verdicts
+from qpairs.evaluation.evaluate import Report, as_pairs, report, verdicts
 from qpairs.evaluation.mistakes import Analysis, ErrorSlice, analyse
-from qpairs.models.bi_encoder import Checkpoint
+from qpairs.models.base import Model, Tables, as_model, score_pairs
 
 PAGE = Path(__file__).parent / "pages" / "report"
 MAPPED = 1_000  # questions on the map at most
@@ -41,7 +41,7 @@ _WORD = re.compile(r"(\w+(?:['\N{RIGHT SINGLE QUOTATION MARK}]\w+)*)")  # as in 
 
 
 def render(
-    model: Checkpoint | str | Path,
+    model: Model | str | Path,
     data: Pairs | str | Path | Sequence[str | Path] | None = None,
     *,
     title: str = "",
@@ -52,7 +52,7 @@ def render(
     """The page as a text.
 
     Args:
-        model: a checkpoint, or its folder.
+        model: a model, or its folder.
         data: labelled pairs, or their source; without it, those that the checkpoint was tested on.
         title: what the page calls the checkpoint; without it, the name of the folder it was trained into.
         source: what it calls the pairs.
@@ -62,46 +62,46 @@ def render(
     Raises:
         UserError: the data cannot be used, or has pairs of one label only; those of the test are gone, or have changed.
     """
-    checkpoint = as_checkpoint(model)
+    model = as_model(model)
     if data is None:
-        pairs, source, trained_on = tested_on(checkpoint)
+        pairs, source, trained_on = tested_on(model)
     else:
         pairs, source = as_pairs(data), source or "the pairs given"
     need_both_labels(pairs, "report")
-    scores, tables = score_pairs(checkpoint.encoder, pairs, checkpoint.score)
-    verdict = report(checkpoint, pairs, scores, tables, seed=seed)
-    found = analyse(checkpoint, pairs, trained_on=trained_on, verdicts=verdicts(checkpoint, scores), seed=seed)
-    named = "similarity" if checkpoint.head is None else "score"
+    scores, tables = score_pairs(model, pairs)
+    verdict = report(model, pairs, scores, tables, seed=seed)
+    found = analyse(model, pairs, trained_on=trained_on, verdicts=verdicts(model.verdict.pair, scores), seed=seed)
+    named = "similarity" if model.verdict.score == "cosine" else "score"
     script, style = ((PAGE / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     return string.Template((PAGE / "report.html").read_text(encoding="utf-8")).substitute(
         policy=f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
         f"script-src {_source(script)}; style-src {_source(style)}",
-        title=escape(title or Path(checkpoint.config.output).name or "checkpoint"),
+        title=escape(title or Path(model.config.output).name or "checkpoint"),
         style=style,
         script=script,
         score=named.capitalize(),
-        verdict=_verdict(checkpoint, verdict, source, _notices(checkpoint, verdict, data is None, pairs, trained_on)),
-        threshold="\n".join(_curves(checkpoint, verdict, named)),
-        training=_training(checkpoint),
+        verdict=_verdict(model, verdict, source, _notices(model, verdict, data is None, pairs, trained_on)),
+        threshold="\n".join(_curves(model, verdict, named)),
+        training=_training(model),
         slices=_slices(found, verdict.f1),
         mistakes=_mistakes(found),
         map=_map(found, tables, verdict.collapsed, seed),
-        footer=_footer(checkpoint),
+        footer=_footer(model),
         data=_json(_table(found)),
     )
 
 
-def tested_on(checkpoint: Checkpoint) -> tuple[Pairs, str, Pairs]:
+def tested_on(model: Model) -> tuple[Pairs, str, Pairs]:
     """The pairs that a checkpoint was tested on, where they come from, and those that it was trained on.
 
     Raises:
         UserError: they are gone, or have changed.
     """
     try:
-        parts = parts_of(checkpoint.config, checkpoint.split)
+        parts = parts_of(model.config, model.split)
     except UserError as error:
         raise UserError(f"report: the pairs of its test are not to be had ({error}); name others by --data") from error
-    config = checkpoint.config
+    config = model.config
     if parts.test is None:
         return parts.validation, f"{named_sources(config.validation)} (validation)", parts.train
     where = named_sources(config.test) if config.test else f"{named_sources(config.data)}, the part kept for the test"
@@ -118,7 +118,7 @@ def named_sources(sources: Iterable[str]) -> str:
 # ---------------------------------------------------------------------- verdict
 
 
-def _verdict(checkpoint: Checkpoint, verdict: Report, source: str, notices: Iterable[str]) -> str:
+def _verdict(model: Model, verdict: Report, source: str, notices: Iterable[str]) -> str:
     low, high = verdict.f1_interval
     trivial = sorted(((values["f1"], name) for name, values in verdict.baselines.items()), reverse=True)
     best = trivial[0][0]
@@ -139,7 +139,7 @@ def _verdict(checkpoint: Checkpoint, verdict: Report, source: str, notices: Iter
         + f'<div class="sides">\n<div class="panel"><h3>F1 beside trivial answers</h3>\n<table class="trivial">'
         f"{''.join(rows)}</table>\n"
         '<p class="soft">TF-IDF compares the letters alone; all duplicate calls every pair one.</p></div>\n'
-        f'<div class="panel"><h3>What was judged</h3>\n{_facts(_about(checkpoint, verdict, source))}</div>\n</div>'
+        f'<div class="panel"><h3>What was judged</h3>\n{_facts(_about(model, verdict, source))}</div>\n</div>'
     )
 
 
@@ -148,12 +148,13 @@ def _answer(name: str, f1: float, interval: tuple[float, float] | None = None) -
     return f'<tr{style}><td>{escape(name)}</td><td>{gauge(f1, interval)}</td><td class="number">{f1:.3f}</td></tr>'
 
 
-def _about(checkpoint: Checkpoint, verdict: Report, source: str) -> dict[str, str]:
-    config, sizes = checkpoint.config, checkpoint.split.get("sizes", {})
-    trained = f"{checkpoint.versions.get('written', '')[:10]}, on {named_sources(config.data)}"
+def _about(model: Model, verdict: Report, source: str) -> dict[str, str]:
+    config, sizes = model.config, model.split.get("sizes", {})
+    trained = f"{model.versions.get('written', '')[:10]}, on {named_sources(config.data)}"
     if "train" in sizes:
         trained += f": {sizes['train']:,} pairs"
-    chosen = checkpoint.scores.get("calibrated_on", {}).get("n") or checkpoint.reference.n
+    reference = model.verdict.reference
+    chosen = model.scores.get("calibrated_on", {}).get("n") or (reference.n if reference else 0)
     return {
         "Pairs": f"{verdict.n:,} over {verdict.n_questions:,} questions; {_percent(verdict.duplicates)} are duplicates",
         "From": source,
@@ -166,14 +167,12 @@ def _about(checkpoint: Checkpoint, verdict: Report, source: str) -> dict[str, st
     }
 
 
-def _notices(
-    checkpoint: Checkpoint, verdict: Report, own: bool, pairs: Pairs, trained_on: Pairs | None
-) -> Iterable[str]:
-    """What a reader must know to read the figures right; `own` says that the pairs are those of the checkpoint."""
+def _notices(model: Model, verdict: Report, own: bool, pairs: Pairs, trained_on: Pairs | None) -> Iterable[str]:
+    """What a reader must know to read the figures right; `own` says that the pairs are those of the model."""
     if verdict.collapsed:
         yield "The model has collapsed: its similarities do not vary, and the figures below mean nothing."
-    on_validation = checkpoint.scores.get("validation")
-    if own and on_validation and not checkpoint.scores.keys() & {"test", "calibrated_on"}:
+    on_validation = model.scores.get("validation")
+    if own and on_validation and not model.scores.keys() & {"test", "calibrated_on"}:
         low, high = on_validation["f1_cross_fitted_interval"]
         yield (
             "The checkpoint has no test part: threshold and probability were chosen on these very pairs. With each "
@@ -189,19 +188,19 @@ def _notices(
         yield "The training pairs are not to be read here: known words are those of these pairs themselves."
     elif seen := leak(trained_on, pairs).questions:
         yield f"{seen:,} of the questions stand in the training pairs too, which flatters the figures."
-    if note := encoder_note(checkpoint.config.encoder):
+    if note := encoder_note(model.config.encoder):
         yield f"{note}."
 
 
 # ---------------------------------------------------------------------- curves
 
 
-def _curves(checkpoint: Checkpoint, verdict: Report, named: str) -> Iterable[str]:
+def _curves(model: Model, verdict: Report, named: str) -> Iterable[str]:
     precision, recall, thresholds = metrics.precision_recall_curve(verdict.scores, verdict.labels)
     yield _precision_recall(verdict, precision, recall, thresholds)
     yield _over_threshold(verdict, precision, recall, thresholds)
     yield _histogram(verdict, named)
-    yield _reliability(checkpoint, verdict)
+    yield _reliability(model, verdict)
 
 
 def _precision_recall(
@@ -306,8 +305,8 @@ def _span(verdict: Report) -> tuple[float, float]:
     return (low, high) if high - low > 1e-6 else (low - 0.01, high + 0.01)
 
 
-def _reliability(checkpoint: Checkpoint, verdict: Report) -> str:
-    probability = checkpoint.calibration.probability(verdict.scores)
+def _reliability(model: Model, verdict: Report) -> str:
+    probability = model.verdict.pair.probability(verdict.scores)
     said, was, n = (values.tolist() for values in metrics.reliability(probability, verdict.labels))
     tips = (f"said {a:.2f}, were {b:.2f}\n{k:,} pairs" for a, b, k in zip(said, was, n, strict=True))
     marks: list[Mark] = [
@@ -328,12 +327,12 @@ def _reliability(checkpoint: Checkpoint, verdict: Report) -> str:
     )
 
 
-def _training(checkpoint: Checkpoint) -> str:
-    losses = [(row["epoch"], row["loss"]) for row in checkpoint.history if "loss" in row]
-    looks = [row for row in checkpoint.history if "eval_average_precision" in row]
+def _training(model: Model) -> str:
+    losses = [(row["epoch"], row["loss"]) for row in model.history if "loss" in row]
+    looks = [row for row in model.history if "eval_average_precision" in row]
     if not losses and not looks:
         return "<p>The checkpoint keeps no history of its training.</p>"
-    epochs = Axis("passes over the training pairs", 0, max(row["epoch"] for row in checkpoint.history))
+    epochs = Axis("passes over the training pairs", 0, max(row["epoch"] for row in model.history))
     figures = []
     if losses:
         xs, ys = ([float(point[side]) for point in losses] for side in (0, 1))
@@ -347,7 +346,7 @@ def _training(checkpoint: Checkpoint) -> str:
                     Axis("training loss", 0, max(*ys, 1e-6) * 1.05),
                     [Line(xs, ys, "main"), *strips(xs, tips)],
                 ),
-                f"Loss {checkpoint.config.loss}, each point a mean since the last.",
+                f"Loss {model.config.loss}, each point a mean since the last.",
             )
         )
     if looks:
@@ -584,8 +583,8 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in facts.items())}</dl>"
 
 
-def _footer(checkpoint: Checkpoint) -> str:
-    version = escape(checkpoint.versions.get("qpairs", ""))
+def _footer(model: Model) -> str:
+    version = escape(model.versions.get("qpairs", ""))
     return (
         "<p>F1 is the harmonic mean of precision (how many of the pairs called duplicates are) and recall (how many of "
         "the duplicates are found). Intervals are 95 %, by bootstrap over groups of pairs that share questions. The "

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from qpairs.data.pairs import Pairs, pairs_from_texts
 from qpairs.data.perturbations import PERTURBATIONS, Corpus, corpus_of, perturb
-from qpairs.evaluation.evaluate import Interval, as_checkpoint, as_pairs, predict
-from qpairs.models.bi_encoder import Checkpoint
+from qpairs.evaluation.evaluate import Interval, as_pairs, predict
+from qpairs.models.base import Model, as_model
 
 CASES = 500  # changed questions of a kind
 EXAMPLES = 3
@@ -95,17 +95,17 @@ class _Change:
 
 
 def probe(
-    model: Checkpoint | str | Path,
+    model: Model | str | Path,
     data: Pairs | str | Path | Sequence[str | Path],
     kinds: Iterable[str] = tuple(PERTURBATIONS),
     *,
     cases: int = CASES,
     seed: int = 0,
 ) -> list[Behaviour]:
-    """Changes questions by rule and judges the verdicts at the checkpoint's threshold.
+    """Changes questions by rule and judges the verdicts at the model's threshold.
 
     Args:
-        model: a checkpoint, or its folder.
+        model: a model, or its folder.
         data: labelled pairs, or their source.
         kinds: rows of `PERTURBATIONS`.
         cases: changed questions of a kind, at most.
@@ -115,21 +115,21 @@ def probe(
         Two for each kind, `itself` and `pairs`; none for what has no case. Where the sides of a pair differ in kind
         (`symmetric` is off), a question has no verdict with itself.
     """
-    checkpoint, pairs = as_checkpoint(model), as_pairs(data)
+    judge, pairs = as_model(model), as_pairs(data)
     corpus, random = corpus_of(pairs.questions), np.random.default_rng(seed)
     changes = [change for kind in kinds for change in _changes(pairs, kind, corpus, cases, random)]
     if not changes:
         return []
     compared = [comparison for change in changes for comparison in change.comparisons()]
     first, second = zip(*compared, strict=True)
-    verdicts = predict(checkpoint, pairs_from_texts(first, second, [-1] * len(compared)))
+    verdicts = predict(judge, pairs_from_texts(first, second, [-1] * len(compared)))
     similarity, duplicate = verdicts.similarity.reshape(-1, 3), verdicts.duplicate.reshape(-1, 3)  # (n, 3)
     labels = np.array([change.label for change in changes])
     before, itself, after = duplicate.T
 
     def behaviour(kind: str, against: Against, rows: Rows, failed: NDArray[np.bool_]) -> Behaviour:
         wrong, column = rows[failed[rows]], ("itself", "pairs").index(against) + 1
-        worst = wrong[np.argsort(-np.abs(similarity[wrong, column] - checkpoint.threshold), kind="stable")]
+        worst = wrong[np.argsort(-np.abs(similarity[wrong, column] - judge.verdict.pair.threshold), kind="stable")]
         examples = [
             Failure(
                 c.question, c.changed, c.other if against == "pairs" else c.question, float(similarity[row, column])
@@ -143,7 +143,7 @@ def probe(
     found = []
     for kind in dict.fromkeys(change.kind for change in changes):
         rows, same = np.array([i for i, change in enumerate(changes) if change.kind == kind]), PERTURBATIONS[kind].same
-        if checkpoint.config.symmetric:
+        if judge.verdict.symmetric:
             found.append(behaviour(kind, "itself", rows, itself != same))
         if not same:
             rows = rows[before[rows] & (labels[rows] == 1)]

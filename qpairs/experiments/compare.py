@@ -41,8 +41,9 @@ from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import TAKE_VECTORS, build_encoder, encoder_note, tower_names
-from qpairs.evaluation.evaluate import cross_fitted, score_pairs
+from qpairs.evaluation.evaluate import cross_fitted
 from qpairs.experiments import plots
+from qpairs.models.base import score_pairs
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import objective
 from qpairs.training.fit import build_objective, partial_of, train
@@ -549,15 +550,15 @@ def _measure(config: Config, parts: Parts, tell: Callable[[Progress], None]) -> 
     checkpoint = train(config, parts=parts, on_progress=on_progress)
     part, pairs = _judged(parts)
     components = _components(pairs)
-    scores, _ = score_pairs(checkpoint.encoder, pairs, checkpoint.score)
+    scores, _ = score_pairs(checkpoint, pairs)
     if part == "test":
-        verdict = scores.astype(np.float64) >= checkpoint.threshold
+        verdict = checkpoint.verdict.pair.decide(scores)
     else:
         verdict = cross_fitted(scores, pairs.labels, components)
     result = Result(
         f1=metrics.confusion(verdict, pairs.labels, 0.5).f1,
         f1_interval=metrics.bootstrap_interval(verdict, pairs.labels, components, 0.5)["f1"],
-        threshold=checkpoint.threshold,
+        threshold=checkpoint.verdict.pair.threshold,
         seconds=ended - begun,
         steps=latest.step,
         epochs=latest.epoch,

@@ -32,28 +32,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qpairs import metrics
-from qpairs.config import Config
+from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import Ids, embed, token_ids, towers, word_tokenizer
-from qpairs.evaluation.evaluate import as_pairs, cross_fitted, score_pairs, score_tables
-from qpairs.models.bi_encoder import Checkpoint, check_output, load_checkpoint, versions
-from qpairs.models.exported import (
-    FILE,
-    FORMAT,
-    GRAPH,
-    TOKENIZER,
-    VECTORS,
-    Reading,
-    bags,
-    fingerprint,
-    joined,
-    open_export,
-    tokeniser,
-)
+from qpairs.evaluation.evaluate import as_pairs, cross_fitted, tfidf_scores
+from qpairs.models.base import FILE, FORMAT, TOKENIZER, check_output, cosine_scores, score_pairs
+from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, versions
+from qpairs.models.exported import GRAPH, VECTORS, open_towers
+from qpairs.models.tokens import Reading, bags, joined, tokeniser
+from qpairs.models.verdict import fit_verdict, verdict_to_dict
 from qpairs.training.fit import train
 
 FORMATS = {
@@ -136,7 +127,7 @@ def export_checkpoint(
     pairs = parts.validation if parts and not data else as_pairs(data)
     need_both_labels(pairs, "export")
     on_progress("comparing", 0, 0)
-    before, tables = score_pairs(checkpoint.encoder, pairs, checkpoint.score)
+    before, tables = score_pairs(checkpoint, pairs)
     if needs_student and parts:
         sides = _students(sides, checkpoint.config, parts, on_progress)
     on_progress("writing", 0, 0)
@@ -147,16 +138,18 @@ def export_checkpoint(
             "kind": format,
             "dimension": checkpoint.encoder.get_embedding_dimension(),
             "towers": {name: asdict(reading) for name, reading in readings.items()},
-            "symmetric": checkpoint.config.symmetric,
-            "encoder": checkpoint.config.encoder,
-            "source": fingerprint(path),
+            "config": to_dict(checkpoint.config),
+            "split": dict(checkpoint.split),
+            "history": list(checkpoint.history),
+            "source": checkpoint.fingerprint,
             "versions": versions(),
         }
-        encoder = open_export(fresh, written)
+        encoder = open_towers(fresh, written)
         rows = encoder.encode(pairs.questions)
         columns = rows if encoder.left is encoder.right else encoder.encode(pairs.questions, "right")
-        after = score_tables((rows, columns), pairs, checkpoint.score)
-        threshold = metrics.fit_threshold(after, pairs.labels)
+        after = cosine_scores((rows, columns), pairs, symmetric=checkpoint.verdict.symmetric)
+        tfidf = metrics.best_threshold(tfidf_scores(pairs), pairs.labels)
+        verdict = fit_verdict(after, pairs.labels, tfidf, symmetric=checkpoint.verdict.symmetric)
         cosines = [(old * new).sum(axis=1) for old, new in zip(tables, (rows, columns), strict=True)]
         parity = Parity(
             n=len(pairs),
@@ -164,8 +157,8 @@ def export_checkpoint(
             cosine_min=float(np.clip(cosines, -1, 1).min()),
             f1_before=_f1(before, pairs),
             f1_after=_f1(after, pairs),
-            threshold_before=checkpoint.threshold,
-            threshold_after=threshold,
+            threshold_before=checkpoint.verdict.pair.threshold,
+            threshold_after=verdict.pair.threshold,
         )
         allowed = MAX_LOSS[format] if max_loss is None else max_loss
         if parity.f1_before - parity.f1_after > allowed:
@@ -173,12 +166,7 @@ def export_checkpoint(
                 f"{format}: F1 falls from {parity.f1_before:.3f} to {parity.f1_after:.3f} on {len(pairs):,} pairs, by "
                 f"more than {allowed:g}; nothing is written; choose another --format, or allow it with --max-loss"
             )
-        written |= {
-            "threshold": threshold,
-            "calibration": asdict(metrics.fit_calibration(after, pairs.labels)),
-            "operating_points": [asdict(point) for point in metrics.operating_points(after, pairs.labels)],
-            "parity": asdict(parity),
-        }
+        written |= {"verdict": verdict_to_dict(verdict), "parity": asdict(parity)}
         (fresh / FILE).write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     return parity
 
@@ -477,4 +465,7 @@ def _tuned(student: SentenceTransformer, config: Config, parts: Parts, tell: Tel
             parts=parts,
             on_progress=lambda now: tell("tuning", now.step, now.steps),
         ).encoder
-    return max(student, tuned, key=lambda encoder: _f1(score_pairs(encoder, parts.validation)[0], parts.validation))
+    pairs = parts.validation
+    return max(
+        student, tuned, key=lambda encoder: _f1(cosine_scores(embed_tables(encoder, pairs.questions), pairs), pairs)
+    )

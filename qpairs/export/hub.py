@@ -173,7 +173,7 @@ def _use(checkpoint: Checkpoint, name: str) -> str:
     verdict = "a classifier on the two vectors" if checkpoint.head else "their cosine"
     return f"""\
 Tells whether two questions ask the same thing. Questions become vectors of {dimension} numbers; {verdict} of at least
-{checkpoint.threshold:.4f} says that they are duplicates.{sides} Made with qpairs.
+{checkpoint.verdict.pair.threshold:.4f} says that they are duplicates.{sides} Made with qpairs.
 
 ```python
 import qpairs

@@ -1,21 +1,24 @@
 """A checkpoint: a folder that `SentenceTransformer(path)` loads, plus `qpairs.json`.
 
-`qpairs.json` holds what turns a similarity into a verdict (threshold, calibration), and what must be known to trust
-it: the config, the split's fingerprint, the scores, the training history and the versions of the libraries.
+`qpairs.json` holds the verdict, and what must be known to trust it: the config, the split's fingerprint, the scores,
+the training history and the versions of the libraries.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
-import os
 import platform
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
@@ -23,60 +26,122 @@ from sentence_transformers import SentenceTransformer
 from qpairs.config import Config, config_from, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
-from qpairs.encoders.build import load_encoder
-from qpairs.metrics import Calibration, OperatingPoint
+from qpairs.core.manifests import read_manifest
+from qpairs.data.pairs import Pairs
+from qpairs.encoders.build import embed, load_encoder, token_ids, towers
+from qpairs.encoders.precision import fast_bf16
+from qpairs.models.base import FILE, FORMAT, HEAD, Floats, Side, Tables, check_output, cosine_scores, fingerprint
+from qpairs.models.encoding import Tower, Towers
+from qpairs.models.verdict import Verdict, verdict_from_dict, verdict_to_dict
 from qpairs.objectives.relations import PairHead, Score
 
-FILE = "qpairs.json"
-HEAD = "head.safetensors"
-FORMAT = 1
 LIBRARIES = ("qpairs", "torch", "transformers", "sentence-transformers", "datasets", "numpy")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The similarities that a threshold was chosen on: 101 quantiles from the smallest to the largest, of n pairs."""
-
-    quantiles: Sequence[float]
-    n: int
+SCORED = 65_536  # pairs at a time
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained encoder and the verdict that goes with it.
+    """A trained encoder and its verdict: a `Model`.
 
     Attributes:
         encoder: texts to unit vectors.
-        threshold: similarity from which on two questions are called duplicates, chosen on validation.
-        calibration: similarity to probability of being duplicates, fitted on validation.
-        reference: the similarities of the validation pairs.
-        tfidf_threshold: of the TF-IDF baseline, chosen on the same pairs.
-        config: what the run was told.
+        verdict: fitted on validation.
+        config: the options of the run.
         split: fingerprint and sizes of the parts, dropped pairs, leaks.
         scores: part -> report, as in `evaluation.Report.to_dict`.
         history: what training reported: step, loss, f1, average_precision.
         versions: of the libraries, python and the machine, and the time of writing.
         head: the classifier whose probability is the score of a pair; None where that is the cosine.
-        operating_points: thresholds for a precision, from validation; none in checkpoints of older versions.
+        path: the folder it was read from, or written to.
     """
 
     encoder: SentenceTransformer
-    threshold: float
-    calibration: Calibration
-    reference: Reference
-    tfidf_threshold: float
+    verdict: Verdict
     config: Config
     split: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
     head: PairHead | None = None
-    operating_points: Sequence[OperatingPoint] = ()
+    path: Path = Path()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identity of its vectors, as its folder has them."""
+        return fingerprint(self.path)
 
     @property
-    def score(self) -> Score:
-        """What the verdict on a pair reads."""
-        return Score(self.head, self.config.symmetric)
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+        return self.encoder.get_embedding_dimension() or 0
+
+    @property
+    def one_tower(self) -> bool:
+        """Whether both sides of a pair have the same encoder."""
+        left, right = towers(self.encoder)
+        return left is right
+
+    @functools.cached_property
+    def _towers(self) -> Towers:
+        left, right = towers(self.encoder.eval())
+        first = _tower(left)
+        return Towers(first, first if right is left else _tower(right), self.dimension)
+
+    def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
+        """Unit vectors (n, dimension) of texts, in bfloat16 where this machine is fast at it."""
+        return self._towers.encode(texts, side)
+
+    def embed_tables(self, questions: Sequence[str]) -> Tables:
+        """The vectors of questions as first ones and as second ones, in float32."""
+        return embed_tables(self.encoder, questions)
+
+    def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
+        """Scores (n_pairs,) of pairs whose questions are embedded already."""
+        return score_tables(tables, pairs, Score(self.head, self.verdict.symmetric))
+
+    def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Checkpoint:
+        """The same encoder with another verdict."""
+        return dataclasses.replace(self, verdict=verdict, scores=scores)
+
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
+        """As `save_checkpoint`."""
+        save_checkpoint(self, path, overwrite=overwrite)
+
+
+def embed_tables(encoder: SentenceTransformer, questions: Sequence[str]) -> Tables:
+    """The vectors of questions as first ones and as second ones; one tower gives one table twice."""
+    query, document = towers(encoder)
+    rows = embed(query, token_ids(query, questions))
+    return rows, rows if document is query else embed(document, token_ids(document, questions))
+
+
+def score_tables(tables: Tables, pairs: Pairs, score: Score) -> Floats:
+    """Scores (n_pairs,) of pairs whose questions are embedded already: their cosines, or what a head says of them."""
+    if score.head is None:
+        return cosine_scores(tables, pairs, symmetric=score.symmetric)
+    rows, columns = tables
+    first = torch.from_numpy(rows)
+    second = first if columns is rows else torch.from_numpy(columns)
+    ends = zip(*(torch.split(torch.from_numpy(side), SCORED) for side in (pairs.left, pairs.right)), strict=True)
+    with torch.inference_mode():
+        found = [score(first, second, left, right) for left, right in ends]
+    scores: Floats = torch.cat([torch.empty(0), *found]).numpy()
+    return scores
+
+
+def _tower(tower: SentenceTransformer) -> Tower:
+    lock = threading.Lock()  # the tokenizers of transformers change their own settings
+    bf16 = fast_bf16(tower)
+
+    def tokenise(texts: Sequence[str]) -> Any:
+        with lock:
+            return token_ids(tower, texts)
+
+    def run(ids: Any) -> Floats:
+        with torch.autocast(tower.device.type, torch.bfloat16, enabled=bf16):
+            return embed(tower, ids)
+
+    return Tower(tokenise, run)
 
 
 def versions() -> dict[str, str]:
@@ -107,28 +172,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool
     return path
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Raises UserError where a checkpoint cannot be written to `path`, before any work is done."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path}: is a file; name a folder with --output")
-    if path.is_dir() and any(path.iterdir()):
-        if not overwrite:
-            raise UserError(f"{path}: the folder is in use; name another with --output, or pass --overwrite")
-        if not (path / FILE).exists():
-            raise UserError(f"{path}: not a qpairs checkpoint, so it is not overwritten; name another with --output")
-    standing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
-    if not os.access(standing, os.W_OK):
-        raise UserError(f"{path}: no permission to write in {standing}")
-
-
 def _to_json(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "threshold": checkpoint.threshold,
-        "calibration": asdict(checkpoint.calibration),
-        "operating_points": [asdict(point) for point in checkpoint.operating_points],
-        "reference": {"quantiles": list(checkpoint.reference.quantiles), "n": checkpoint.reference.n},
-        "tfidf_threshold": checkpoint.tfidf_threshold,
+        "verdict": verdict_to_dict(checkpoint.verdict),
         "config": to_dict(checkpoint.config),
         "split": dict(checkpoint.split),
         "scores": dict(checkpoint.scores),
@@ -138,7 +185,7 @@ def _to_json(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads a checkpoint that `save_checkpoint` wrote.
+    """Reads a checkpoint that `save_checkpoint` wrote; `qpairs.load` reads exports, too.
 
     Raises:
         UserError: no such folder, or no qpairs checkpoint in it.
@@ -146,29 +193,31 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint folder")
+    missing = f"{path}: not a qpairs checkpoint (no {FILE} in it)"
+    return read_manifest(path / FILE, functools.partial(open_checkpoint, path), newest=FORMAT, missing=missing)
+
+
+def open_checkpoint(path: Path, data: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint in a folder, of whose `qpairs.json` the content is `data`.
+
+    Raises:
+        UserError: it is an export, or damaged.
+    """
+    if "kind" in data:
+        raise UserError(f"{path}: an export ({data['kind']}); name the checkpoint that it was made from")
     try:
-        data = json.loads((path / FILE).read_text(encoding="utf-8"))
-        if "kind" in data:
-            raise UserError(f"{path}: an export ({data['kind']}); name the checkpoint that it was made from")
-        if data["format"] > FORMAT:
-            raise UserError(f"{path}: written by a newer qpairs ({data['versions']['qpairs']}); upgrade qpairs")
         return Checkpoint(
             load_encoder(path),
-            float(data["threshold"]),
-            Calibration(**data["calibration"]),
-            Reference(**data["reference"]),
-            float(data["tfidf_threshold"]),
+            verdict_from_dict(data),
             config_from(data["config"], where=f"{path}/{FILE}"),
             data["split"],
             data["scores"],
             data["history"],
             data["versions"],
             _load_head(path / HEAD),
-            [OperatingPoint(**point) for point in data.get("operating_points", ())],
+            path,
         )
-    except FileNotFoundError:
-        raise UserError(f"{path}: not a qpairs checkpoint (no {FILE} in it)") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
+    except SafetensorError as error:
         raise UserError(f"{path}/{FILE}: damaged ({type(error).__name__}: {error})") from None
 
 

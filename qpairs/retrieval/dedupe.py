@@ -21,7 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.splits import components
-from qpairs.models.exported import Model, Side
+from qpairs.models.base import Model, Side
+from qpairs.models.verdict import Setting
 from qpairs.retrieval.embeddings import Embeddings, shorten
 from qpairs.retrieval.index import Hit, Index, faiss_module, lists_for, require_model
 
@@ -328,18 +329,19 @@ def search(
         UserError: the index is of another model, or the model's verdict cannot be read from one cosine.
     """
     require_searchable(index, model)
+    setting = model.verdict.pair if threshold is None else model.verdict.pair.at(threshold)
     found = []
     for start in range(0, len(questions), ENCODED):
         vectors = model.encode(questions[start : start + ENCODED], query_side(index))
-        found += answers(index, model, vectors, k, threshold)
+        found += answers(index, model, vectors, k, setting)
     return found
 
 
 def require_searchable(index: Index, model: Model) -> None:
     """Raises UserError where a model's verdict cannot be read from the cosines to the vectors of an index."""
     require_model(index.manifest, model.fingerprint, str(index.folder))
-    model.require_cosine()
-    if model.symmetric and not one_tower(model):
+    model.verdict.require_cosine(model.path)
+    if model.verdict.symmetric and not model.one_tower:
         raise UserError(
             f"{model.path}: its verdict is the mean of both directions between two towers, and an index has one; "
             "train one encoder, or two with --no-symmetric"
@@ -352,23 +354,17 @@ def query_side(index: Index) -> Side:
 
 
 def answers(
-    index: Index, model: Model, vectors: Floats, k: int = 10, threshold: float | None = None
+    index: Index, model: Model, vectors: Floats, k: int = 10, setting: Setting | None = None
 ) -> list[list[Answer]]:
     """As `search`, for questions that are encoded already: (q, dimension of the model)."""
-    threshold = model.threshold if threshold is None else threshold
+    setting = setting or model.verdict.pair
     hits = index.questions.search(shorten(vectors, index.manifest.dimension), k, index.manifest.effort)
-    return [
-        [
-            Answer(hit, float(p), hit.similarity >= threshold)
-            for hit, p in zip(row, model.probability([hit.similarity for hit in row]), strict=True)
-        ]
-        for row in hits
-    ]
-
-
-def one_tower(model: Model) -> bool:
-    """Whether both sides of a pair have the same encoder."""
-    return np.array_equal(model.encode(["a question"], "left"), model.encode(["a question"], "right"))
+    found = []
+    for row in hits:
+        cosines = [hit.similarity for hit in row]
+        said = zip(row, setting.probability(cosines).tolist(), setting.decide(cosines).tolist(), strict=True)
+        found.append([Answer(hit, probability, duplicate) for hit, probability, duplicate in said])
+    return found
 
 
 # Duplicates of a corpus
@@ -464,7 +460,7 @@ def _distinct_texts(texts: Sequence[str]) -> tuple[Ints, Ints]:
 
 def require_one_tower(model: Model) -> None:
     """Raises UserError where a pair's sides have encoders of their own, so that cosines in a corpus mean nothing."""
-    if not (model.symmetric and one_tower(model)):
+    if not (model.verdict.symmetric and model.one_tower):
         raise UserError(
             f"{model.path}: two towers, or sides of different kinds; a corpus needs one encoder for all of it"
         )

@@ -31,7 +31,7 @@ from qpairs import __version__
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import atomic_file, exclusive_lock, os_reason, sha256
 from qpairs.data.questions import Questions, open_questions
-from qpairs.models.exported import Model, Side, load
+from qpairs.models.base import Model, Side, as_model, load
 from qpairs.retrieval.executors import Engine, Job, Part, in_order
 
 log = logging.getLogger(__name__)
@@ -254,7 +254,7 @@ def embed(
     Raises:
         UserError: an option, the file of questions or the folder cannot be used; the disk is full.
     """
-    model = model if isinstance(model, Model) else load(model)
+    model = as_model(model)
     questions = open_questions(source, text_column=text_column, id_column=id_column)
     output, meter = Path(output), _Meter(on_progress)
     plan = Plan(

@@ -26,7 +26,7 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import atomic_file, exclusive_lock
 
 if TYPE_CHECKING:
-    from qpairs.models.exported import Side
+    from qpairs.models.base import Side
     from qpairs.retrieval.embeddings import Embeddings
 
 Floats = NDArray[np.float32]

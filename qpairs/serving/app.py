@@ -31,7 +31,7 @@ from starlette.exceptions import HTTPException as BaseHTTPException
 
 from qpairs import __version__
 from qpairs.core.exceptions import UserError
-from qpairs.models.exported import Model
+from qpairs.models.base import Model
 from qpairs.retrieval.dedupe import Answer
 from qpairs.retrieval.index import Index
 from qpairs.serving.batching import Microbatches
@@ -268,15 +268,18 @@ def _questions(judge: Judge, batches: Microbatches[Job], limits: Limits, *, secu
         return await asyncio.wrap_future(future)
 
     routes = APIRouter(dependencies=_credentials(secured), responses=_refusals(408, 413, 422, 503, secured=secured))
-    model = judge.model
+    setting = judge.model.verdict.pair
 
     @routes.post("/score")
     async def score(body: Pairs) -> Scores:
         """Judge pairs of questions: whether both ask the same."""
         cosines = await ask(Score(body.pairs))
-        verdicts = zip(cosines.tolist(), model.probability(cosines).tolist(), strict=True)
-        results = [Verdict(similarity=s, probability=p, duplicate=s >= model.threshold) for s, p in verdicts]
-        return Scores(threshold=model.threshold, results=results)
+        said = (cosines, setting.probability(cosines), setting.decide(cosines))
+        results = [
+            Verdict(similarity=s, probability=p, duplicate=d)
+            for s, p, d in zip(*(values.tolist() for values in said), strict=True)
+        ]
+        return Scores(threshold=setting.threshold, results=results)
 
     @routes.post("/search", responses=_refusals(409, secured=False))
     async def search(body: Asked) -> Hits:
@@ -286,7 +289,7 @@ def _questions(judge: Judge, batches: Microbatches[Job], limits: Limits, *, secu
             Found(**dataclasses.asdict(answer.hit), probability=answer.probability, duplicate=answer.duplicate)
             for answer in found
         ]
-        return Hits(threshold=model.threshold, hits=hits)
+        return Hits(threshold=setting.threshold, hits=hits)
 
     @routes.post("/questions", status_code=201, responses=_refusals(409, secured=False))
     async def add(body: NewQuestions) -> Added:
@@ -339,8 +342,8 @@ def _operations(judge: Judge, batches: Microbatches[Job], metrics: Metrics, *, s
         """Whether questions are answered, by which model, over how many questions."""
         if not batches.alive:
             raise HTTPException(503, "the service is starting or stopping")
-        count = len(index.questions) if index else None
-        return Ready(model=model.path.name, fingerprint=model.fingerprint, questions=count, threshold=model.threshold)
+        count, threshold = len(index.questions) if index else None, model.verdict.pair.threshold
+        return Ready(model=model.path.name, fingerprint=model.fingerprint, questions=count, threshold=threshold)
 
     @guarded.get("/metrics", response_class=PlainTextResponse)
     def figures() -> Response:

@@ -24,7 +24,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_file
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.data.splits import question_components
-from qpairs.models.exported import Model
+from qpairs.models.base import Model
 from qpairs.retrieval.dedupe import require_one_tower, search
 from qpairs.retrieval.index import Index
 
@@ -133,6 +133,7 @@ def pairs_to_judge(index: Index, model: Model, seed: int = 0) -> dict[Choice, di
     key = seed.to_bytes(8, "big")
     chosen = heapq.nsmallest(SAMPLE, texts, key=lambda plain: hashlib.blake2b(plain.encode(), key=key).digest())
     nearest: dict[Texts, Texts] = {}
+    threshold = model.verdict.pair.threshold
     apart = list[tuple[float, str, str]]()
     for plain, answers in zip(
         chosen, search(index, model, [texts[plain] for plain in chosen], 1 + NEIGHBOURS), strict=True
@@ -140,7 +141,7 @@ def pairs_to_judge(index: Index, model: Model, seed: int = 0) -> dict[Choice, di
         hits = [answer.hit for answer in answers if _plain(answer.hit.text) != plain]
         found = [(texts[plain], _clean(hit.text)) for hit in hits]
         nearest |= {_key(pair): pair for pair in found[:1] if _key(pair) not in nearest}
-        apart += [(abs(hit.similarity - model.threshold), *pair) for hit, pair in zip(hits, found, strict=True)]
+        apart += [(abs(hit.similarity - threshold), *pair) for hit, pair in zip(hits, found, strict=True)]
     near: dict[Texts, Texts] = {}
     for _, *pair in sorted(apart):
         near.setdefault(_key(pair), (pair[0], pair[1]))
@@ -281,8 +282,8 @@ class Desk:
             other,
             answer="skip" if skip else "yes" if label else "no",
             similarity=similarity,
-            probability=float(self._model.probability(similarity)),
-            duplicate=similarity >= self._model.threshold,
+            probability=float(self._model.verdict.pair.probability(similarity)),
+            duplicate=bool(self._model.verdict.pair.decide(similarity)),
         )
 
     def _similarity(self, pairs: Sequence[Texts]) -> list[float]:
@@ -296,7 +297,7 @@ class Desk:
         first, second, labels = zip(*rows, strict=True) if rows else ((), (), ())
         pairs = pairs_from_texts(first, second, labels)
         groups = question_components(pairs)[pairs.left]
-        similarity, threshold = self._similarity([row[:2] for row in rows]), self._model.threshold
+        similarity, threshold = self._similarity([row[:2] for row in rows]), self._model.verdict.pair.threshold
         figures = []
         for n in [*(size for k in range(32) if (size := LEAST << k) < len(rows)), len(rows)]:
             duplicates = sum(labels[:n])

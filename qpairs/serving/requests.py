@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qpairs.models.exported import Model, Side
-from qpairs.retrieval.dedupe import Answer, answers, one_tower, query_side, require_searchable
+from qpairs.models.base import Model, Side
+from qpairs.retrieval.dedupe import Answer, answers, query_side, require_searchable
 from qpairs.retrieval.embeddings import shorten
 from qpairs.retrieval.index import Index, faiss_module
 
@@ -60,12 +60,12 @@ class Judge:
     """A model and perhaps an index, answering jobs; their texts are encoded together, each once."""
 
     def __init__(self, model: Model, index: Index | None) -> None:
-        model.require_cosine()
+        model.verdict.require_cosine(model.path)
         if index:
             require_searchable(index, model)
         self.model = model
         self.index = index
-        self._one_tower = one_tower(model)
+        self._one_tower = model.one_tower
 
     def answer(self, jobs: Sequence[Job]) -> Sequence[object]:
         """The answers to jobs, in their order; exceptions where there is none. What changes the index goes first."""
@@ -90,7 +90,7 @@ class Judge:
         """The texts of a job, and which tower they are for."""
         match job:
             case Score(pairs):
-                both = not self._one_tower and self.model.symmetric
+                both = not self._one_tower and self.model.verdict.symmetric
                 sides: Sequence[Sequence[Side]] = (
                     (("left", "right"), ("right", "left")) if both else (("left", "right"),)
                 )
@@ -122,7 +122,7 @@ class Judge:
         """(n,) cosines for each."""
         first, second = zip(*(pair for job in jobs for pair in job.pairs), strict=True)
         cosines = (vectors(first, "left") * vectors(second, "right")).sum(axis=1)
-        if self.model.symmetric and not self._one_tower:
+        if self.model.verdict.symmetric and not self._one_tower:
             cosines = (cosines + (vectors(second, "left") * vectors(first, "right")).sum(axis=1)) / 2
         ends = np.cumsum([len(job.pairs) for job in jobs])[:-1]
         return np.split(cosines.clip(-1, 1).astype(np.float64), ends)

@@ -37,8 +37,10 @@ from qpairs.data.splits import question_components
 from qpairs.encoders.build import build_encoder, embed, features, token_ids, tower_names, towers, word_dropout
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.precision import trains_in_bf16
-from qpairs.evaluation.evaluate import cross_fitted, report, score_pairs, tfidf_scores
-from qpairs.models.bi_encoder import Checkpoint, Reference, check_output, load_checkpoint, save_checkpoint
+from qpairs.evaluation.evaluate import cross_fitted, evaluate, report, tfidf_scores
+from qpairs.models.base import check_output
+from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, save_checkpoint, score_tables
+from qpairs.models.verdict import fit_verdict
 from qpairs.objectives.miners import miner
 from qpairs.objectives.objective import Objective, Term, objective
 from qpairs.objectives.relations import Knowledge, PairHead, Score
@@ -266,7 +268,7 @@ def train(
             if cross_encoder_of(config.teacher):
                 with atomic_folder(teacher_of(output)) as fresh:
                     shutil.copytree(partial / TRAINED, fresh, dirs_exist_ok=True)
-            save_checkpoint(judged, output, overwrite=overwrite)
+            judged = dataclasses.replace(judged, path=save_checkpoint(judged, output, overwrite=overwrite))
             shutil.rmtree(partial, ignore_errors=True)
         barrier()
     if diverged:
@@ -394,7 +396,8 @@ def _second_goal(first: Checkpoint, goal: Objective) -> Objective:
     Its own is the one that the calibration of its first pass reads off the cosine, so that it starts where it agrees
     with itself. A head's loss is that already; and an encoder that cannot tell pairs apart has no verdict.
     """
-    slope, intercept = first.calibration.slope, first.calibration.intercept
+    calibration = first.verdict.pair.calibration
+    slope, intercept = calibration.slope, calibration.intercept
     if first.head is not None or slope <= 0:
         return goal
     verdict = Term("logistic", parameters={"scale": slope, "threshold": -intercept / slope})
@@ -653,20 +656,17 @@ def judge(
         history: what training reported.
         head: the classifier that the verdict reads; None: the cosine.
     """
-    pairs, score = parts.validation, Score(head, config.symmetric)
-    scores, tables = score_pairs(encoder, pairs, score)
-    checkpoint = Checkpoint(
-        encoder=encoder,
-        head=head,
-        threshold=metrics.fit_threshold(scores, pairs.labels),
-        calibration=metrics.fit_calibration(scores, pairs.labels),
-        operating_points=metrics.operating_points(scores, pairs.labels),
-        reference=Reference(metrics.quantiles(scores), len(scores)),
-        tfidf_threshold=metrics.best_threshold(tfidf_scores(pairs), pairs.labels),
-        config=config,
-        split=parts.split,
-        history=history,
+    pairs = parts.validation
+    tables = embed_tables(encoder, pairs.questions)
+    scores = score_tables(tables, pairs, Score(head, config.symmetric))
+    verdict = fit_verdict(
+        scores,
+        pairs.labels,
+        metrics.best_threshold(tfidf_scores(pairs), pairs.labels),
+        score="cosine" if head is None else "head",
+        symmetric=config.symmetric,
     )
+    checkpoint = Checkpoint(encoder, verdict, config, parts.split, history=history, head=head)
     groups = question_components(pairs)[pairs.left]
     on_validation = report(checkpoint, pairs, scores, tables, seed=config.seed).to_dict()
     fair = cross_fitted(scores, pairs.labels, groups)
@@ -676,7 +676,5 @@ def judge(
     }
     found = {"validation": on_validation}
     if parts.test is not None:
-        found["test"] = report(
-            checkpoint, parts.test, *score_pairs(encoder, parts.test, score), seed=config.seed
-        ).to_dict()
+        found["test"] = evaluate(checkpoint, parts.test, seed=config.seed).to_dict()
     return dataclasses.replace(checkpoint, scores=found)

@@ -37,9 +37,9 @@ from qpairs.data.splits import canonical_ids
 from qpairs.encoders.build import ENCODERS, build_encoder, embed, token_ids, towers
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.precision import fast_bf16
-from qpairs.evaluation.evaluate import Tables, embed_tables, score_tables
-from qpairs.models.bi_encoder import FILE as CHECKPOINT
-from qpairs.models.bi_encoder import Checkpoint, load_checkpoint
+from qpairs.models.base import FILE as CHECKPOINT
+from qpairs.models.base import Tables
+from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint
 from qpairs.training.batches import Sampler, pair_sampler
 from qpairs.training.hard_negatives import unlabelled_neighbours
 from qpairs.training.trainer import Diverged, Observer, Progress, linear_schedule, only_item, states, trainer_arguments
@@ -292,7 +292,7 @@ def judge_pairs(
         model = teacher.model
         if isinstance(model, Checkpoint):
             embedded = tables[place] if place in tables else _embedded(model, pairs)
-            odds.append(model.calibration.log_odds(score_tables(embedded, pairs, model.score)))
+            odds.append(model.verdict.pair.calibration.log_odds(model.score_tables(embedded, pairs)))
         else:
             odds.append(_log_odds(model, pairs, on_progress, both_orders))
     return np.asarray(expit(np.mean(odds, axis=0)), dtype=np.float32)

@@ -126,7 +126,7 @@ def test_predict_a_file_keeps_its_columns_and_adds_three(run, checkpoint: Path, 
     assert list(table.columns) == ["ticket", "question1", "question2", "similarity", "probability", "duplicate"]
     assert [tuple(r) for r in table[["ticket", "question1", "question2"]].values] == rows
     model = qpairs.load_checkpoint(checkpoint)
-    assert ((table["similarity"] >= model.threshold) == (table["duplicate"] == 1)).all()
+    assert ((table["similarity"] >= model.verdict.pair.threshold) == (table["duplicate"] == 1)).all()
     assert len(pandas.read_parquet("scored.parquet")) == 3
 
 
@@ -138,8 +138,8 @@ def test_calibrate_moves_the_threshold_and_keeps_the_encoder(
     assert result.code == 0, result.err
     assert "would halve it" in result.out
     old, new = qpairs.load_checkpoint(checkpoint), qpairs.load_checkpoint("runs/y")
-    assert new.threshold != old.threshold
-    assert new.reference.n == 60
+    assert new.verdict.pair.threshold != old.verdict.pair.threshold
+    assert new.verdict.reference.n == 60
     assert (new.encoder.encode("a b") == old.encoder.encode("a b")).all()
 
 

@@ -1,15 +1,16 @@
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mocks import moved
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 import qpairs
 from qpairs import metrics
 from qpairs.data.parts import load_parts
-from qpairs.evaluation.evaluate import SHIFTED, cross_fitted, score_pairs, tfidf_scores
+from qpairs.evaluation.evaluate import SHIFTED, cross_fitted, tfidf_scores
+from qpairs.models.base import score_pairs
 from qpairs.models.bi_encoder import FILE, Checkpoint
 
 
@@ -25,7 +26,7 @@ def pairs(pairs_csv: Path) -> qpairs.Pairs:
 
 
 def test_scores_are_cosines_of_each_pair(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
-    scores, (rows, columns) = score_pairs(checkpoint.encoder, pairs)
+    scores, (rows, columns) = score_pairs(checkpoint, pairs)
     for row in (0, 17, 599):
         a, b = checkpoint.encoder.encode(list(pairs.texts(row)))
         assert scores[row] == pytest.approx(float(a @ b), abs=1e-5)
@@ -35,8 +36,8 @@ def test_scores_are_cosines_of_each_pair(checkpoint: Checkpoint, pairs: qpairs.P
 
 def test_the_report_agrees_with_scikit_learn(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
     report = qpairs.evaluate(checkpoint, pairs)
-    verdict = report.scores >= checkpoint.threshold
-    assert report.threshold == checkpoint.threshold
+    verdict = report.scores >= checkpoint.verdict.pair.threshold
+    assert report.threshold == checkpoint.verdict.pair.threshold
     assert report.f1 == pytest.approx(f1_score(pairs.labels, verdict))
     assert report.average_precision == pytest.approx(average_precision_score(pairs.labels, report.scores))
     assert report.roc_auc == pytest.approx(roc_auc_score(pairs.labels, report.scores))
@@ -46,7 +47,7 @@ def test_the_report_agrees_with_scikit_learn(checkpoint: Checkpoint, pairs: qpai
 
 
 def test_the_frozen_threshold_is_used_however_the_data_looks(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
-    strict = dataclasses.replace(checkpoint, threshold=0.9999)
+    strict = moved(checkpoint, threshold=0.9999)
     report = qpairs.evaluate(strict, pairs)
     assert report.threshold == 0.9999
     assert report.recall < 0.1
@@ -87,11 +88,11 @@ def test_one_label_only_is_refused(checkpoint: Checkpoint) -> None:
 
 
 def test_calibrate_finds_the_threshold_of_another_place(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
-    elsewhere = dataclasses.replace(checkpoint, threshold=0.999)
+    elsewhere = moved(checkpoint, threshold=0.999)
     fit = qpairs.calibrate(elsewhere, pairs)
     assert fit.f1_before < fit.f1_after
-    best = metrics.best_threshold(*(x for x in (score_pairs(checkpoint.encoder, pairs)[0], pairs.labels)))
-    assert fit.checkpoint.threshold == pytest.approx(best, abs=0.1)
+    best = metrics.best_threshold(*(x for x in (score_pairs(checkpoint, pairs)[0], pairs.labels)))
+    assert fit.model.verdict.pair.threshold == pytest.approx(best, abs=0.1)
     assert fit.interval[0] <= fit.interval[1]
     assert fit.more_pairs == 3 * len(pairs)
 
@@ -99,14 +100,14 @@ def test_calibrate_finds_the_threshold_of_another_place(checkpoint: Checkpoint, 
 def test_predict_needs_no_labels(checkpoint: Checkpoint) -> None:
     verdict = qpairs.predict(checkpoint, qpairs.pairs_from_texts(["a b", "a b"], ["a b", "z"], [-1, -1]))
     assert verdict.similarity[0] == pytest.approx(1)
-    assert verdict.duplicate.tolist() == (verdict.similarity >= checkpoint.threshold).tolist()
+    assert verdict.duplicate.tolist() == (verdict.similarity >= checkpoint.verdict.pair.threshold).tolist()
     assert verdict.probability[0] > verdict.probability[1]
 
 
 def test_checkpoints_survive_the_disk(checkpoint: Checkpoint, tmp_path: Path) -> None:
     qpairs.save_checkpoint(checkpoint, tmp_path / "x")
     back = qpairs.load_checkpoint(tmp_path / "x")
-    for name in ("threshold", "calibration", "config", "tfidf_threshold", "split", "scores"):
+    for name in ("verdict", "config", "split", "scores"):
         assert json.dumps(getattr(back, name), default=str) == json.dumps(getattr(checkpoint, name), default=str)
     np.testing.assert_array_equal(back.encoder.encode("a b"), checkpoint.encoder.encode("a b"))
 
@@ -126,8 +127,8 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(
             qpairs.save_checkpoint(checkpoint, path, overwrite=True)
     assert (path / FILE).read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
-    qpairs.save_checkpoint(dataclasses.replace(checkpoint, threshold=0.5), path, overwrite=True)
-    assert qpairs.load_checkpoint(path).threshold == 0.5
+    qpairs.save_checkpoint(moved(checkpoint, threshold=0.5), path, overwrite=True)
+    assert qpairs.load_checkpoint(path).verdict.pair.threshold == 0.5
 
 
 def test_a_replacement_that_was_killed_between_its_renames_is_recovered(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_replacement_that_was_killed_between_its_renames_is_recovered(checkpoi
     (tmp_path / ".x.new").mkdir()
     with pytest.raises(qpairs.UserError, match="in use"):
         qpairs.save_checkpoint(checkpoint, path)
-    assert qpairs.load_checkpoint(path).threshold == checkpoint.threshold
+    assert qpairs.load_checkpoint(path).verdict.pair.threshold == checkpoint.verdict.pair.threshold
     qpairs.save_checkpoint(checkpoint, path, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 

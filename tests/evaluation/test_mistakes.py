@@ -8,7 +8,6 @@ from conftest import refused
 
 import qpairs
 from qpairs.data.parts import load_parts
-from qpairs.evaluation.evaluate import score_pairs
 from qpairs.evaluation.mistakes import (
     KINDS,
     LEAST,
@@ -21,6 +20,7 @@ from qpairs.evaluation.mistakes import (
     names,
     neighbours,
 )
+from qpairs.models.base import score_pairs
 from qpairs.models.bi_encoder import Checkpoint
 
 KNOWN = known_words(["how do i pay my account in may"] * 2)
@@ -97,17 +97,17 @@ def test_a_word_of_one_question_alone_is_not_known() -> None:
 
 def test_every_wrong_verdict_is_a_mistake_with_its_numbers(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
     found = analyse(checkpoint, pairs)
-    scores, _ = score_pairs(checkpoint.encoder, pairs)
-    expected = np.flatnonzero((scores >= checkpoint.threshold) != (pairs.labels == 1))
+    scores, _ = score_pairs(checkpoint, pairs)
+    expected = np.flatnonzero((scores >= checkpoint.verdict.pair.threshold) != (pairs.labels == 1))
     mistakes = found.mistakes()
     assert sorted(m.row for m in mistakes) == expected.tolist()
     far = [abs(m.distance) for m in mistakes]
     assert far == sorted(far, reverse=True)
     for m in mistakes[:20]:
         assert (m.question1, m.question2) == pairs.texts(m.row)
-        assert m.distance == pytest.approx(m.similarity - checkpoint.threshold)
+        assert m.distance == pytest.approx(m.similarity - checkpoint.verdict.pair.threshold)
         assert (m.distance >= 0) == (m.label == 0)
-        assert m.probability == pytest.approx(checkpoint.calibration.probability(m.similarity))
+        assert m.probability == pytest.approx(checkpoint.verdict.pair.calibration.probability(m.similarity))
         words = set(found.wordings[m.row].words[0])
         assert set(m.shared) | set(m.only1) == words
         assert not set(m.only2) & words
@@ -172,7 +172,7 @@ def test_leaving_a_word_out_is_what_the_encoder_says_of_the_rest(checkpoint: Che
     one, other = "How do I pay my bill?", "paying a bill"
     found = explain(checkpoint, one, other)
     assert found.similarity == pytest.approx(qpairs.predict(checkpoint, one_pair(one, other)).similarity[0])
-    assert found.duplicate == (found.similarity >= checkpoint.threshold)
+    assert found.duplicate == (found.similarity >= checkpoint.verdict.pair.threshold)
     assert [[word.text for word in side] for side in found.words] == [one.split(), other.split()]
     for word, rest in (
         (found.words[0][3], one_pair("How do I my bill?", other)),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from conftest import refused, write_csv
+from mocks import moved
 
 import qpairs
 from qpairs import metrics
@@ -114,7 +115,7 @@ def test_the_figures_are_those_of_evaluate(reader: Reader, checkpoint: Checkpoin
         assert f"{name} {values['f1']:.3f}" in reader.text
     assert f"Of 100 pairs that it calls duplicates, {100 * expected.precision:.0f} are." in reader.text
     assert f"The mean distance from it is {expected.calibration_error:.3f}" in reader.text
-    assert f"{checkpoint.threshold:.3f}, chosen on" in reader.text
+    assert f"{checkpoint.verdict.pair.threshold:.3f}, chosen on" in reader.text
     best = max(metrics.confusion(expected.scores, pairs.labels, threshold).f1 for threshold in expected.scores)
     assert f"The best on these pairs would be {best:.3f}" in reader.text
 
@@ -139,17 +140,19 @@ def test_mistakes_and_slices_are_those_of_analyse(reader: Reader, checkpoint: Ch
 def test_the_histogram_counts_every_pair_on_its_side(
     reader: Reader, checkpoint: Checkpoint, pairs: qpairs.Pairs
 ) -> None:
-    counts = metrics.confusion(qpairs.predict(checkpoint, pairs).similarity, pairs.labels, checkpoint.threshold)
+    counts = metrics.confusion(
+        qpairs.predict(checkpoint, pairs).similarity, pairs.labels, checkpoint.verdict.pair.threshold
+    )
     told = [re.fullmatch(r"similarity (\S+) to .*\n(\d+) duplicates, (\d+) not", tip) for tip in reader.tips]
     bars = [(float(match[1]), int(match[2]), int(match[3])) for match in told if match]
-    edge = min((start for start, *_ in bars), key=lambda start: abs(start - checkpoint.threshold))
+    edge = min((start for start, *_ in bars), key=lambda start: abs(start - checkpoint.verdict.pair.threshold))
     passed = np.sum([bar[1:] for bar in bars if bar[0] >= edge], axis=0)
     others = np.sum([bar[1:] for bar in bars if bar[0] < edge], axis=0)
     assert [*passed, *others] == [counts.tp, counts.fp, counts.fn, counts.tn]
 
 
 def test_no_threshold_beyond_all_scores_finds_anything(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
-    tips = Reader(render(dataclasses.replace(checkpoint, threshold=1.5), pairs)).tips
+    tips = Reader(render(moved(checkpoint, threshold=1.5), pairs)).tips
     assert "threshold 1.500\nF1 0.000, precision 0.000, recall 0.000" in tips
 
 

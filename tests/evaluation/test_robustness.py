@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas
 import pytest
 from conftest import refused
+from mocks import moved
 from scipy.stats import norm
 
 import qpairs
@@ -69,9 +70,8 @@ def test_a_duplicate_pair_counts_only_where_it_was_found(checkpoint: Checkpoint,
 
 
 def _at(checkpoint: Checkpoint, threshold: float) -> Checkpoint:
-    import dataclasses
 
-    return dataclasses.replace(checkpoint, threshold=threshold)
+    return moved(checkpoint, threshold=threshold)
 
 
 def test_cases_are_limited_and_follow_the_seed(checkpoint: Checkpoint, pairs_csv: Path) -> None:

@@ -14,11 +14,13 @@ import qpairs
 from qpairs import metrics
 from qpairs.config import Config
 from qpairs.data.pairs import Pairs
+from qpairs.data.parts import load_parts
 from qpairs.encoders.build import build_encoder, embed, token_ids, towers
 from qpairs.export.export import ODD_TEXTS, Parity, _ridge, export_checkpoint
 from qpairs.metrics import Calibration
-from qpairs.models.bi_encoder import Checkpoint, Reference, load_checkpoint, save_checkpoint
-from qpairs.models.exported import Reading, tokeniser
+from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
+from qpairs.models.tokens import Reading, tokeniser
+from qpairs.models.verdict import Reference
 from qpairs.objectives.relations import PairHead
 
 ENCODERS = ["tiny", "lstm", "cnn", "static", "lstm+cnn", "tiny+static"]
@@ -129,15 +131,17 @@ def test_ridge_regression_agrees_with_its_closed_form() -> None:
 def test_an_export_has_a_verdict_of_its_own(trained: Path, tmp_path: Path) -> None:
     parity = export_checkpoint(trained, tmp_path / "x", format="onnx-int8", max_loss=ANYTHING)
     model, checkpoint = qpairs.load(tmp_path / "x"), load_checkpoint(trained)
-    validation = qpairs.training.fit.load_parts(checkpoint.config).validation
+    validation = load_parts(checkpoint.config).validation
     vectors = model.encode(validation.questions)
     scores = (vectors[validation.left] * vectors[validation.right]).sum(axis=1)
-    assert model.threshold == parity.threshold_after
-    assert model.threshold == pytest.approx(metrics.fit_threshold(scores, validation.labels), abs=1e-6)
-    assert model.threshold != checkpoint.threshold == parity.threshold_before
+    assert model.verdict.pair.threshold == parity.threshold_after
+    assert model.verdict.pair.threshold == pytest.approx(metrics.fit_threshold(scores, validation.labels), abs=1e-6)
+    assert model.verdict.pair.threshold != checkpoint.verdict.pair.threshold == parity.threshold_before
     expected = metrics.operating_points(scores, validation.labels)
-    assert [point.precision for point in model.operating_points] == [point.precision for point in expected]
-    assert model.calibration.slope == pytest.approx(metrics.fit_calibration(scores, validation.labels).slope, rel=1e-3)
+    assert [point.precision for point in model.verdict.pair.operating_points] == [point.precision for point in expected]
+    assert model.verdict.pair.calibration.slope == pytest.approx(
+        metrics.fit_calibration(scores, validation.labels).slope, rel=1e-3
+    )
     written = json.loads((tmp_path / "x" / "qpairs.json").read_text())
     assert Parity(**written["parity"]) == parity
     assert written["source"] == qpairs.load(trained).fingerprint != model.fingerprint

@@ -169,7 +169,7 @@ def test_the_card_tells_data_split_threshold_scores_limits_and_command(checkpoin
     assert metrics["f1"] == pytest.approx(test["f1"], abs=1e-4)
     low, high = test["f1_interval"]
     for words in (
-        f"{model.threshold:.4f}",
+        f"{model.verdict.pair.threshold:.4f}",
         f"**{test['f1']:.3f}**",
         f"{low:.3f} to {high:.3f}",
         "all duplicate",

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mocks import moved
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
 import qpairs
 from qpairs.encoders.build import embed, token_ids
 from qpairs.export.export import export_checkpoint
-from qpairs.metrics import Calibration, OperatingPoint
+from qpairs.metrics import OperatingPoint
+from qpairs.models import encoding, tokens
 from qpairs.models import exported as runtime
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
-from qpairs.models.exported import Model, Reading, Tokens, joined
+from qpairs.models.tokens import Reading, Tokens, joined
 
 FEW = settings(deadline=None, max_examples=50)
 POINTS = [OperatingPoint(0.8, 0.6, 0.7), OperatingPoint(0.9, 0.75, 0.4)]
@@ -52,7 +54,7 @@ def texts(pairs_csv: Path) -> list[str]:
 def test_vectors_are_those_of_the_checkpoint_in_the_order_of_the_texts(
     folder: Path, checkpoint: Checkpoint, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "WINDOW", 64)  # several windows
+    monkeypatch.setattr(encoding, "WINDOW", 64)  # several windows
     model = qpairs.load(folder)
     expected = embed(checkpoint.encoder, token_ids(checkpoint.encoder, texts))
     np.testing.assert_allclose(model.encode(texts), expected, atol=1e-6)
@@ -63,8 +65,8 @@ def test_vectors_are_those_of_the_checkpoint_in_the_order_of_the_texts(
 
 
 def test_several_threads_may_share_a_model(folder: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "WINDOW", 32)
-    monkeypatch.setattr(runtime, "KNOWN_WORDS", 50)  # so that what is remembered is dropped again and again
+    monkeypatch.setattr(encoding, "WINDOW", 32)
+    monkeypatch.setattr(tokens, "KNOWN_WORDS", 50)  # so that what is remembered is dropped again and again
     model = qpairs.load(folder)
     parts = [texts[k::8] for k in range(8)]
     expected = [model.encode(part) for part in parts]
@@ -75,24 +77,21 @@ def test_several_threads_may_share_a_model(folder: Path, texts: list[str], monke
 
 
 def test_a_fault_while_tokenising_ahead_is_not_lost(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "WINDOW", 2)
+    monkeypatch.setattr(encoding, "WINDOW", 2)
     with pytest.raises((TypeError, AttributeError, ValueError)):
         qpairs.load(folder).encode(["a", "b", "c", None, "e", "f"])
 
 
 def test_the_verdict_is_the_checkpoints(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    model = qpairs.load(save_checkpoint(dataclasses.replace(checkpoint, operating_points=POINTS), tmp_path / "x"))
-    assert (model.threshold, model.calibration) == (checkpoint.threshold, checkpoint.calibration)
-    assert model.operating_points == POINTS
-    assert model.symmetric
-    assert model.probability([0.1, 0.9]).tolist() == checkpoint.calibration.probability([0.1, 0.9]).tolist()
+    model = qpairs.load(save_checkpoint(moved(checkpoint, operating_points=POINTS), tmp_path / "x"))
+    assert model.verdict == moved(checkpoint, operating_points=POINTS).verdict
 
 
 def test_the_fingerprint_is_of_the_vectors_alone(checkpoint: Checkpoint, trained: Path, tmp_path: Path) -> None:
     first = qpairs.load(trained).fingerprint
     checkpoint.encoder.encode(["a", "b b"])  # leaves padding behind in the tokenizer
-    moved = save_checkpoint(dataclasses.replace(checkpoint, threshold=0.1), tmp_path / "moved")
-    assert qpairs.load(moved).fingerprint == first
+    there = save_checkpoint(moved(checkpoint, threshold=0.1), tmp_path / "moved")
+    assert qpairs.load(there).fingerprint == first
     other = shutil.copytree(trained, tmp_path / "other")
     weights = bytearray((other / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -102,30 +101,11 @@ def test_the_fingerprint_is_of_the_vectors_alone(checkpoint: Checkpoint, trained
     assert len({first, qpairs.load(other).fingerprint, qpairs.load(words).fingerprint}) == 3
 
 
-def a_model(**changes: object) -> Model:
-    return dataclasses.replace(Model(None, Path("x"), "", 0.5, Calibration(1, 0), POINTS, True), **changes)
-
-
-def test_a_threshold_for_a_precision_is_the_next_that_was_reached() -> None:
-    assert [a_model().threshold_for(p) for p in (0.5, 0.8, 0.81, 0.9)] == [0.6, 0.6, 0.75, 0.75]
-    with pytest.raises(qpairs.UserError, match=r"the highest is 0.9, with recall 0.40"):
-        a_model().threshold_for(0.95)
-    with pytest.raises(qpairs.UserError, match="qpairs calibrate makes them"):
-        a_model(operating_points=()).threshold_for(0.9)
-
-
-def test_the_verdict_of_a_head_is_not_read_from_cosines() -> None:
-    a_model().require_cosine()
-    for question in (lambda m: m.require_cosine(), lambda m: m.probability(0.5), lambda m: m.threshold_for(0.8)):
-        with pytest.raises(qpairs.UserError, match="head"):
-            question(a_model(score="head"))
-
-
 def test_a_checkpoint_of_a_head_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    config = dataclasses.replace(checkpoint.config, score="head", symmetric=False)
-    save_checkpoint(dataclasses.replace(checkpoint, config=config), tmp_path / "x")
+    verdict = dataclasses.replace(checkpoint.verdict, score="head", symmetric=False)
+    save_checkpoint(dataclasses.replace(checkpoint, verdict=verdict), tmp_path / "x")
     model = qpairs.load(tmp_path / "x")
-    assert (model.score, model.symmetric) == ("head", False)
+    assert (model.verdict.score, model.verdict.symmetric) == ("head", False)
 
 
 def test_what_cannot_be_loaded_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
@@ -135,7 +115,8 @@ def test_what_cannot_be_loaded_is_said_in_one_line(folder: Path, tmp_path: Path)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "no checkpoint and no export" in message(tmp_path / "none")
+    assert "no such checkpoint or export folder" in message(tmp_path / "none")
+    assert "no checkpoint and no export" in message(tmp_path)
     copy = shutil.copytree(folder, tmp_path / "copy")
     data = json.loads((copy / "qpairs.json").read_text())
     for text, words in (
@@ -161,7 +142,7 @@ def test_words_are_looked_up_as_sentence_transformers_does(
     vocabulary: list[str], stop_words: list[str], lower: bool, text: str
 ) -> None:
     rules = {"vocab": vocabulary, "stop_words": stop_words, "do_lower_case": lower}
-    assert runtime._looked_up(rules)([text]) == [WhitespaceTokenizer(vocabulary, stop_words, lower).tokenize(text)]
+    assert tokens._looked_up(rules)([text]) == [WhitespaceTokenizer(vocabulary, stop_words, lower).tokenize(text)]
 
 
 @FEW

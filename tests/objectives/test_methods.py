@@ -62,7 +62,7 @@ def test_the_score_of_a_head_is_what_the_verdict_reads_and_search_keeps_the_cosi
     ]
     np.testing.assert_allclose(verdict.similarity, np.mean([1 / (1 + np.exp(-x)) for x in logits], axis=0), atol=1e-5)
     report = qpairs.evaluate(loaded, pairs_csv)
-    assert report.threshold == model.threshold
+    assert report.threshold == model.verdict.pair.threshold
     assert report.retrieval["mrr_at_10"] > 0
     swapped = qpairs.pairs_from_texts(*zip(*[pairs.texts(i)[::-1] for i in range(9)], strict=True), [-1] * 9)
     np.testing.assert_allclose(qpairs.predict(loaded, swapped).similarity, verdict.similarity[:9], atol=1e-6)

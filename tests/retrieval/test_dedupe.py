@@ -242,9 +242,11 @@ def test_search_gives_probability_and_verdict(tmp_path: Path) -> None:
     (answers,) = search(opened, model, ["t150"], 5, 0.9)
     cosines = np.sort(vectors[:100] @ vectors[150])[:-6:-1]
     assert [a.hit.similarity for a in answers] == pytest.approx(cosines.tolist(), abs=1e-6)
-    assert [a.probability for a in answers] == pytest.approx(model.probability(cosines).tolist(), abs=1e-5)
+    assert [a.probability for a in answers] == pytest.approx(model.verdict.pair.probability(cosines).tolist(), abs=1e-5)
     assert [a.duplicate for a in answers] == (cosines >= 0.9).tolist()
-    assert [a.duplicate for a in search(opened, model, ["t150"], 5)[0]] == (cosines >= model.threshold).tolist()
+    assert [a.duplicate for a in search(opened, model, ["t150"], 5)[0]] == (
+        cosines >= model.verdict.pair.threshold
+    ).tolist()
     with pytest.raises(UserError, match="d" * 16):
         search(opened, a_model(vectors, "d" * 16), ["t1"])
 
@@ -330,16 +332,16 @@ def test_dedupe_at_the_threshold_of_a_precision(run, checkpoint: Path, corpus: P
     file = checkpoint / "qpairs.json"
     before = file.read_text()
     data = json.loads(before)
-    data["operating_points"] = [{"precision": 0.9, "threshold": 0.97, "recall": 0.1}]
+    data["verdict"]["pair"]["operating_points"] = [{"precision": 0.9, "threshold": 0.97, "recall": 0.1}]
     file.write_text(json.dumps(data))
     try:
-        assert isinstance(qpairs.load(checkpoint).operating_points[0], OperatingPoint)
+        assert isinstance(qpairs.load(checkpoint).verdict.pair.operating_points[0], OperatingPoint)
         command = ("dedupe", checkpoint, corpus, "--text-column", "q", "--output")
         assert "at or above 0.970" in run(*command, "a", "--precision", "0.9").out
         refused(run(*command, "b", "--precision", "0.99"), "0.99")
     finally:
         file.write_text(before)
-    assert f"at or above {data['threshold']:.3f}" in run(*command, "c").out
+    assert f"at or above {data['verdict']['pair']['threshold']:.3f}" in run(*command, "c").out
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(run, checkpoint: Path, corpus: Path) -> None:

@@ -19,12 +19,11 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mocks import MockModel
 
 import qpairs
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock, sha256
-from qpairs.metrics import Calibration
-from qpairs.models.exported import Model
 from qpairs.retrieval import embeddings as shards
 from qpairs.retrieval.embeddings import MANIFEST, embed, open_shards, shorten
 
@@ -48,8 +47,8 @@ class Stub:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def a_model(encoder: Stub, fingerprint: str = "a" * 16) -> Model:
-    return Model(encoder, Path("model"), fingerprint, 0.5, Calibration(1, 0), (), True)
+def a_model(encoder: Stub, fingerprint: str = "a" * 16) -> MockModel:
+    return MockModel(encoder, fingerprint=fingerprint)
 
 
 def write(path: Path, texts: Sequence[str]) -> Path:

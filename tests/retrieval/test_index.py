@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Result, refused
+from mocks import MockModel
 
 import qpairs
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
 from qpairs.metrics import Calibration
-from qpairs.models.exported import Model
+from qpairs.models.base import Model
+from qpairs.models.verdict import Setting, Verdict
 from qpairs.retrieval import index
 from qpairs.retrieval.embeddings import Embeddings, embed
 from qpairs.retrieval.index import FILE, add_to_index, build_index, delete_from_index, open_index
@@ -45,10 +47,10 @@ class Table:
         return self.vectors[rows] * (-1 if self.towers == 2 and side == "right" else 1)
 
 
-def a_model(vectors: np.ndarray, fingerprint: str = "a" * 16, **options: object) -> Model:
+def a_model(vectors: np.ndarray, fingerprint: str = "a" * 16, **options: object) -> MockModel:
     towers = options.pop("towers", 1)
-    fields = {"threshold": 0.8, "calibration": Calibration(10, -8), "operating_points": (), "symmetric": True} | options
-    return Model(Table(vectors, towers), Path("model"), fingerprint, **fields)
+    verdict = Verdict(Setting(0.8, Calibration(10, -8)), **options)
+    return MockModel(Table(vectors, towers), verdict, fingerprint, one_tower=towers == 1)
 
 
 def embedded(folder: Path, model: Model, rows: Sequence[int], side: str = "left") -> Embeddings:
@@ -273,7 +275,13 @@ def test_search_prints_text_similarity_probability_and_verdict(run, indexed: lis
     result = run("search", "idx", indexed[5], "-k", "3")
     assert result.code == 0, result.err
     model = qpairs.load(checkpoint)
-    for words in ("1.000", f"{model.probability(1.0):.2f}", f"{model.threshold:.3f}", "duplicate", indexed[5][:40]):
+    for words in (
+        "1.000",
+        f"{model.verdict.pair.probability(1.0):.2f}",
+        f"{model.verdict.pair.threshold:.3f}",
+        "duplicate",
+        indexed[5][:40],
+    ):
         assert words in result.out
     assert "duplicate" not in run("search", "idx", indexed[5], "-k", "1", "--threshold", "1.1").out
 
@@ -291,7 +299,7 @@ def test_search_of_a_file_writes_every_hit(run, indexed: list[str], checkpoint: 
     model = qpairs.load(checkpoint)
     cosines = model.encode(["word 'one'"]) @ model.encode(indexed).T
     np.testing.assert_allclose(hits["similarity"][:4], np.sort(cosines[0])[:-5:-1], atol=1e-5)
-    assert (hits["duplicate"] == (hits["similarity"] >= model.threshold)).all()
+    assert (hits["duplicate"] == (hits["similarity"] >= model.verdict.pair.threshold)).all()
     assert [indexed[int(i) - 1] for i in hits["id"]] == list(hits["text"])
     assert len(pandas.read_parquet("hits.parquet")) == 8
 

@@ -120,10 +120,12 @@ def test_scores_are_cosines_with_the_verdict_of_the_model(client: TestClient) ->
     expected = (VECTORS[:8] @ VECTORS[:8].T).ravel()
     results = answer["results"]
     np.testing.assert_allclose([result["similarity"] for result in results], expected, atol=1e-6)
-    np.testing.assert_allclose([result["probability"] for result in results], model.probability(expected), atol=1e-6)
-    assert [result["duplicate"] for result in results] == [s >= model.threshold for s in expected.tolist()]
+    np.testing.assert_allclose(
+        [result["probability"] for result in results], model.verdict.pair.probability(expected), atol=1e-6
+    )
+    assert [result["duplicate"] for result in results] == [s >= model.verdict.pair.threshold for s in expected.tolist()]
     assert {True, False} == {result["duplicate"] for result in results}
-    assert answer["threshold"] == model.threshold
+    assert answer["threshold"] == model.verdict.pair.threshold
 
 
 def test_two_towers_score_the_mean_of_both_directions_or_the_first_against_the_second() -> None:
@@ -135,7 +137,7 @@ def test_two_towers_score_the_mean_of_both_directions_or_the_first_against_the_s
     right = np.roll(VECTORS, 1, axis=1)
     there, back = VECTORS[1] @ right[2], VECTORS[2] @ right[1]
     for symmetric, expected in ((True, (there + back) / 2), (False, there)):
-        judge = Judge(replace(a_model(VECTORS, symmetric=symmetric), encoder=Towers(VECTORS)), None)
+        judge = Judge(replace(a_model(VECTORS, symmetric=symmetric, towers=2), encoder=Towers(VECTORS)), None)
         ((cosine,), same) = judge.answer([Score([("t1", "t2")]), Score([("t1", "t2"), ("t1", "t2")])])
         assert cosine == pytest.approx(expected, abs=1e-6)
         assert same.tolist() == [cosine, cosine]

@@ -18,7 +18,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import load_pairs
 from qpairs.data.splits import question_components
 from qpairs.metrics import bootstrap_interval, confusion
-from qpairs.models.exported import Model
+from qpairs.models.base import Model
 from qpairs.retrieval.index import Index, add_to_index, build_index, open_index
 from qpairs.serving.app import create_app
 from qpairs.serving.labelling import LABELS, LEAST, Answer, Desk, Given, State, pairs_to_judge
@@ -67,7 +67,7 @@ def test_the_pairs_nearest_the_threshold_come_first(index: Index) -> None:
     expected = {frozenset((f"t{i}", f"t{j}")) for i, row in enumerate(cosines) for j in np.argsort(-row)[:5]}
     assert {frozenset(pair) for pair in pairs} == expected
     assert len(pairs) == len(expected)
-    apart = [abs(cosine(*pair) - MODEL.threshold) for pair in pairs]
+    apart = [abs(cosine(*pair) - MODEL.verdict.pair.threshold) for pair in pairs]
     assert apart == pytest.approx(sorted(apart), abs=1e-6)
 
 
@@ -154,9 +154,9 @@ def test_f1_and_its_interval_are_those_of_metrics(desk: Desk) -> None:
     assert [figure.n for figure in state.figures] == [10, 20, 40, 45]
     for figure in state.figures:
         part = similarity[: figure.n], pairs.labels[: figure.n]
-        interval = bootstrap_interval(*part, groups[: figure.n], MODEL.threshold)["f1"]
+        interval = bootstrap_interval(*part, groups[: figure.n], MODEL.verdict.pair.threshold)["f1"]
         assert (figure.low, figure.high) == pytest.approx(interval)
-        assert figure.f1 == pytest.approx(confusion(*part, MODEL.threshold).f1)
+        assert figure.f1 == pytest.approx(confusion(*part, MODEL.verdict.pair.threshold).f1)
     assert state.more == 135
 
 
@@ -301,7 +301,7 @@ def test_the_routes_label_undo_and_hand_out_the_file(client: TestClient, desk: D
     last = answered.json()["last"]
     assert last | state["pair"] == last
     assert last["answer"] == "yes"
-    assert last["duplicate"] == (last["similarity"] >= MODEL.threshold)
+    assert last["duplicate"] == (last["similarity"] >= MODEL.verdict.pair.threshold)
     file = client.get("/labelling/labels.csv")
     assert file.headers["content-type"].startswith("text/csv")
     assert file.content == desk.path.read_bytes()

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 import qpairs
 from qpairs.data.pairs import load_pairs
 from qpairs.metrics import Calibration
-from qpairs.models.exported import Model
+from qpairs.models.base import Model
 from qpairs.retrieval.index import build_index
 from qpairs.serving.app import create_app
 from qpairs.serving.journal import journalled
@@ -147,7 +147,7 @@ def test_search_shows_while_typing_what_was_asked(page: "Page", site: str, quest
     assert page.inner_text("#search-status").startswith("Yes, ")
     assert page.inner_text("h2 >> nth=0") == "Likely the same question"
     first = page.locator(".hits li").first
-    probability = float(model.probability(1.0))
+    probability = float(model.verdict.pair.probability(1.0))
     assert first.locator(".number").inner_text() == (
         "> 99 %" if probability > 0.99 else f"{probability:.0%}".replace("%", " %")
     )
@@ -213,10 +213,10 @@ def test_compare_tells_verdict_threshold_and_words(page: "Page", site: str, mode
     one, other = model.encode([first, second])
     similarity = float(one @ other)
     verdict = page.inner_text("#compare-status")
-    assert verdict.startswith("Yes" if similarity >= model.threshold else "No")
-    assert f"{round(100 * float(model.probability(similarity)))} %" in verdict
+    assert verdict.startswith("Yes" if similarity >= model.verdict.pair.threshold else "No")
+    assert f"{round(100 * float(model.verdict.pair.probability(similarity)))} %" in verdict
     said = page.inner_text("#similarity")
-    assert said.startswith(f"Similarity {similarity:.2f}; from the threshold of {model.threshold:.2f}")
+    assert said.startswith(f"Similarity {similarity:.2f}; from the threshold of {model.verdict.pair.threshold:.2f}")
     assert page.get_attribute("#scale", "aria-label") == said
     assert page.locator("#words dd").all_inner_texts() == ["How, I, my, Password", "do, change", "can, reset"]
     page.fill("#second", " ")

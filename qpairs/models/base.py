@@ -1,0 +1,178 @@
+"""One `Model` for everything that judges pairs, and `load`, which reads any of them from its folder.
+
+Torch is imported where a checkpoint is loaded, ONNX Runtime where an ONNX export is, and neither by this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpairs.config import Config
+from qpairs.core.exceptions import UserError
+from qpairs.core.manifests import read_manifest
+from qpairs.models.verdict import Verdict
+
+if TYPE_CHECKING:
+    from qpairs.data.pairs import Pairs
+
+Side = Literal["left", "right"]
+Floats = NDArray[np.float32]
+Tables = tuple[Floats, Floats]  # (n_questions, d) as first questions, and as second ones; one tower: one table twice
+
+FILE = "qpairs.json"
+FORMAT = 2  # 1: the parts of the verdict stood side by side in the file
+HEAD = "head.safetensors"  # of a checkpoint: no vector depends on it
+TOKENIZER, WORDS = "tokenizer.json", "whitespacetokenizer_config.json"
+
+
+class Encoder(Protocol):
+    """Texts to unit vectors; several threads may share one."""
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+
+    def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
+        """Unit vectors (n, dimension) of texts, in their order; `side` matters where two towers share nothing."""
+
+
+class Model(Encoder, Protocol):
+    """What judges pairs of questions: a checkpoint or an export. `load` gives one; everything that judges takes one."""
+
+    @property
+    def path(self) -> Path:
+        """The folder it was read from, or written to."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of its vectors: 16 hex digits over weights and tokenizers, not over the verdict."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What turns its scores into decisions."""
+
+    @property
+    def one_tower(self) -> bool:
+        """Whether both sides of a pair have the same encoder."""
+
+    @property
+    def config(self) -> Config:
+        """The options that it was trained with; an export of an older version knows `encoder` and `symmetric` alone."""
+
+    @property
+    def split(self) -> Mapping[str, Any]:
+        """Fingerprint and sizes of the parts it was trained and judged on; empty where that is not known."""
+
+    @property
+    def scores(self) -> Mapping[str, Any]:
+        """Part -> report, as in `evaluation.Report.to_dict`."""
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """What training reported: step, loss, f1, average_precision."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of the libraries, python and the machine, and the time of writing."""
+
+    def embed_tables(self, questions: Sequence[str]) -> Tables:
+        """The vectors of questions as first ones and as second ones."""
+
+    def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
+        """Scores (n_pairs,) of pairs whose questions are embedded already."""
+
+    def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Model:
+        """The same model with another verdict, and with what is known of how good that is."""
+
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
+        """Writes the model into a folder that is whole or not there."""
+
+
+def load(path: str | Path) -> Model:
+    """The model in a folder that `qpairs train`, `calibrate` or `export` wrote.
+
+    Raises:
+        UserError: no such folder, no model in it, or what runs it is not installed.
+    """
+    path = Path(path)
+
+    def parse(data: dict[str, Any]) -> Model:
+        if "kind" in data:
+            from qpairs.models.exported import open_export
+
+            return open_export(path, data)
+        from qpairs.models.bi_encoder import open_checkpoint
+
+        return open_checkpoint(path, data)
+
+    return read_manifest(
+        path / FILE, parse, newest=FORMAT, missing=f"{path}: no checkpoint and no export here (no {FILE})"
+    )
+
+
+def as_model(model: Model | str | Path) -> Model:
+    """A model, or the one in a folder."""
+    return load(model) if isinstance(model, str | Path) else model
+
+
+def score_pairs(model: Model, pairs: Pairs) -> tuple[Floats, Tables]:
+    """Scores (n_pairs,) of the pairs, labelled or not, and the vectors of their questions, each encoded once a side."""
+    tables = model.embed_tables(pairs.questions)
+    return model.score_tables(tables, pairs), tables
+
+
+def cosine_scores(tables: Tables, pairs: Pairs, *, symmetric: bool = True, block: int = 65_536) -> Floats:
+    """Cosines (n_pairs,) of pairs whose questions are embedded already.
+
+    Args:
+        tables: unit vectors (n_questions, d) of the questions, as first ones and as second ones.
+        pairs: of these questions.
+        symmetric: whether two towers score the mean of both directions, or the first against the second alone.
+        block: pairs at a time.
+    """
+    rows, columns = tables
+    scores = np.empty(len(pairs), dtype=np.float32)
+    for start in range(0, len(pairs), block):
+        left, right = pairs.left[start : start + block], pairs.right[start : start + block]
+        found = (rows[left] * columns[right]).sum(axis=1)
+        if symmetric and columns is not rows:
+            found = (found + (rows[right] * columns[left]).sum(axis=1)) / 2
+        scores[start : start + block] = found
+    return scores.clip(-1, 1)
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Raises UserError where a model cannot be written to the folder `path`, before any work is done."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; name a folder with --output")
+    if path.is_dir() and any(path.iterdir()):
+        if not overwrite:
+            raise UserError(f"{path}: the folder is in use; name another with --output, or pass --overwrite")
+        if not (path / FILE).exists():
+            raise UserError(f"{path}: not a qpairs checkpoint, so it is not overwritten; name another with --output")
+    standing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
+    if not os.access(standing, os.W_OK):
+        raise UserError(f"{path}: no permission to write in {standing}")
+
+
+def fingerprint(path: Path) -> str:
+    """16 hex digits over the weights and the tokenizers in a folder, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.suffix in (".safetensors", ".onnx") and name != HEAD:
+            with file.open("rb") as weights:
+                digest.update(f"{name}\n{hashlib.file_digest(weights, 'sha256').hexdigest()}".encode())
+        elif file.name in (TOKENIZER, WORDS):
+            rules = json.loads(file.read_text(encoding="utf-8"))
+            rules.pop("padding", None)  # which the last call to the tokenizer leaves behind
+            digest.update(f"{name}\n{json.dumps(rules, sort_keys=True)}".encode())
+    return digest.hexdigest()[:16]

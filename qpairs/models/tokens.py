@@ -1,0 +1,133 @@
+"""The token ids of texts without transformers: from the tokenizer's file, by the Rust tokenizers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import string
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from qpairs.models.base import TOKENIZER, WORDS
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+Ints = NDArray[np.int64]
+
+KNOWN_WORDS = 2**20  # whose tokens are remembered
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a side of an export reads texts.
+
+    Attributes:
+        prompt: what is put before every text.
+        special_tokens: whether the tokenizer adds its own.
+        longest: tokens that are kept; None: all that the tokenizer gives.
+        by_word: whether a blank always parts tokens, so that words can be tokenised one by one.
+        pad: the id that fills up a batch.
+        pad_left: whether it comes before the text.
+    """
+
+    prompt: str = ""
+    special_tokens: bool = True
+    longest: int | None = None
+    by_word: bool = False
+    pad: int = 0
+    pad_left: bool = False
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids of n texts.
+
+    Attributes:
+        ids: (tokens,) of one text after the other.
+        bounds: (n + 1,) where each text starts, and where the last one ends.
+    """
+
+    ids: Ints
+    bounds: Ints
+
+
+def tokeniser(folder: Path, reading: Reading) -> Callable[[Sequence[str]], Tokens]:
+    """Texts to the ids that the checkpoint's own tokenizer gives, from the file that is in the folder."""
+    if (folder / WORDS).exists():
+        rows_of = _looked_up(json.loads((folder / WORDS).read_text(encoding="utf-8")))
+    else:
+        rows_of = _encoded(Tokenizer.from_file(str(folder / TOKENIZER)), special_tokens=reading.special_tokens)
+        rows_of = _remembered(rows_of) if reading.by_word else rows_of
+
+    def tokenise(texts: Sequence[str]) -> Tokens:
+        return joined([row[: reading.longest] for row in rows_of([reading.prompt + text for text in texts])])
+
+    return tokenise
+
+
+def joined(rows: Sequence[Sequence[int]]) -> Tokens:
+    """The token ids of texts, in the form that is quick to cut batches from."""
+    bounds = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=bounds[1:])
+    return Tokens(np.fromiter(itertools.chain.from_iterable(rows), np.int64, bounds[-1]), bounds)
+
+
+def bags(tokens: Tokens, vocabulary: int) -> csr_array:
+    """How often each token occurs in each text, (n, vocabulary)."""
+    from scipy.sparse import csr_array
+
+    ones = np.ones(len(tokens.ids), dtype=np.float32)
+    return csr_array((ones, tokens.ids, tokens.bounds), shape=(len(tokens.bounds) - 1, vocabulary))
+
+
+Rows = Callable[[Sequence[str]], list[list[int]]]
+
+
+def _encoded(tokenizer: Tokenizer, *, special_tokens: bool) -> Rows:
+    def rows(texts: Sequence[str]) -> list[list[int]]:
+        return [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=special_tokens)]
+
+    return rows
+
+
+def _remembered(rows_of: Rows) -> Rows:
+    """The same ids several times as fast: a word that was met before is not tokenised again."""
+    known: dict[str, list[int]] = {}
+    lock = threading.Lock()
+
+    def rows(texts: Sequence[str]) -> list[list[int]]:
+        words = [text.split(" ") for text in texts]
+        with lock:
+            if len(known) > KNOWN_WORDS:
+                known.clear()
+            new = [word for word in dict.fromkeys(itertools.chain.from_iterable(words)) if word not in known]
+            known.update(zip(new, rows_of(new), strict=True))
+            return [list(itertools.chain.from_iterable(map(known.__getitem__, parts))) for parts in words]
+
+    return rows
+
+
+def _looked_up(rules: Mapping[str, Any]) -> Rows:
+    """The ids of sentence-transformers' WhitespaceTokenizer, which skips stop words and unknown ones.
+
+    A word is looked up as it is, without the marks around it, and then in lower case.
+    """
+    vocabulary = {word: row for row, word in enumerate(rules["vocab"])}
+    ids: dict[str, int | None] = {**vocabulary, **dict.fromkeys(rules["stop_words"])}
+
+    def row(text: str) -> Iterator[int]:
+        for word in (text.lower() if rules["do_lower_case"] else text).split():
+            bare = word.strip(string.punctuation)
+            form = next((form for form in (word, bare, bare.lower()) if form in ids), None)
+            if form is not None and (found := ids[form]) is not None:
+                yield found
+
+    return lambda texts: [list(row(text)) for text in texts]
