@@ -104,6 +104,9 @@ def load(path: str | Path) -> Model:
     """
     path = Path(path)
 
+    if not path.is_dir():
+        raise UserError(f"{path}: no such checkpoint or export folder")
+
     def parse(data: dict[str, Any]) -> Model:
         if "kind" in data:
             from qpairs.models.exported import open_export
