@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qpairs.config import Config
     from qpairs.core.exceptions import UserError
-    from qpairs.data.pairs import Pairs, load_pairs, pairs_from_texts
+    from qpairs.data.pairs import Pairs, pairs_from_texts
+    from qpairs.data.sources import load_pairs
     from qpairs.data.splits import split_pairs
     from qpairs.evaluation.evaluate import Report, calibrate, evaluate, predict
     from qpairs.evaluation.robustness import probe
@@ -48,7 +49,7 @@ _HOMES = {
     "export_checkpoint": "export.export",
     "load": "models.base",
     "load_checkpoint": "models.bi_encoder",
-    "load_pairs": "data.pairs",
+    "load_pairs": "data.sources",
     "open_index": "retrieval.index",
     "open_shards": "retrieval.embeddings",
     "pairs_from_texts": "data.pairs",

@@ -131,7 +131,7 @@ def predict(
 
 
 def _predict_file(checkpoint: Path, source: str, output: Path | None, columns: tuple[str, ...]) -> None:
-    from qpairs.data.pairs import load_pairs, read_table
+    from qpairs.data.sources import load_pairs_and_table
     from qpairs.evaluation.evaluate import predict as run
     from qpairs.models.base import load as load_model
 
@@ -140,8 +140,8 @@ def _predict_file(checkpoint: Path, source: str, output: Path | None, columns: t
     if output.suffix not in WRITERS:
         raise UserError(f"{output}: unknown kind of file; {nearest(output.suffix, WRITERS)}")
     model = load_model(checkpoint)
-    pairs = load_pairs(source, columns=columns, labelled=False)
-    table = read_table(source)[0].to_pandas()
+    pairs, whole = load_pairs_and_table(source, columns=columns)
+    table = whole.frame
     verdict = run(model, pairs)
     table["similarity"] = verdict.similarity
     table["probability"] = verdict.probability

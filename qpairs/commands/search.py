@@ -316,16 +316,17 @@ def _read(path: Path, text_column: str, skip_bad_rows: bool) -> Corpus:
     import numpy as np
     import pandas
 
-    from qpairs.data.pairs import read_table, text_fault
+    from qpairs.data.pairs import text_fault
     from qpairs.data.questions import open_questions
+    from qpairs.data.tables import read_table
 
     questions = open_questions(path, text_column=text_column)
     malformed = 0
     if path.suffix.lower() == ".txt":
         table = pandas.DataFrame({"text": [text for _, text in questions.rows()]})
     else:
-        data, malformed = read_table(path, skip_bad_rows=skip_bad_rows)
-        table = data.data.table.to_pandas(types_mapper=pandas.ArrowDtype)
+        data = read_table(path, skip_bad_rows=skip_bad_rows)
+        table, malformed = data.frame, data.malformed
     column = questions.text_column
     values = [None if value is pandas.NA else value for value in table[column]]
     faults = {row: fault for row, value in enumerate(values) if (fault := text_fault(value, column))}

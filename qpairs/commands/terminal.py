@@ -90,7 +90,7 @@ def split_columns(columns: str) -> tuple[str, ...]:
 
 def load(data: list[str], columns: str, skip_bad_rows: bool, labelled: bool = True) -> Pairs:
     """Pairs, as the options of a command name them."""
-    from qpairs.data.pairs import load_pairs
+    from qpairs.data.sources import load_pairs
 
     return load_pairs(data, columns=split_columns(columns), skip_bad_rows=skip_bad_rows, labelled=labelled)
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
-from qpairs.data.pairs import Pairs, join, load_pairs, need_both_labels
+from qpairs.data.pairs import Pairs, join, need_both_labels
 from qpairs.data.perturbations import generated
+from qpairs.data.sources import load_pairs
 from qpairs.data.splits import fingerprint, leak, split_pairs
 
 

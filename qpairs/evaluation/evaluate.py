@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
-from qpairs.data.pairs import Pairs, load_pairs, need_both_labels
+from qpairs.data.pairs import Pairs, need_both_labels
+from qpairs.data.sources import load_pairs
 from qpairs.data.splits import duplicate_components, question_components
 from qpairs.models.base import Model, Tables, as_model, score_pairs
 from qpairs.models.verdict import Reference, Setting, fit_verdict

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
-from qpairs.data.pairs import SUFFIXES, Pairs, need_both_labels
+from qpairs.data.formats import FORMATS
+from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import parts_of
 from qpairs.data.splits import duplicate_components, leak
 from qpairs.encoders.build import encoder_note
@@ -111,7 +112,7 @@ def tested_on(model: Model) -> tuple[Pairs, str, Pairs]:
 def named_sources(sources: Iterable[str]) -> str:
     """Names of sources that tell nothing of the folders of a machine."""
     return ", ".join(
-        Path(name).name if Path(name).is_absolute() or Path(name).suffix in SUFFIXES else name for name in sources
+        Path(name).name if Path(name).is_absolute() or Path(name).suffix in FORMATS else name for name in sources
     )
 
 

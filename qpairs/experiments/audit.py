@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.config import Config, config_from, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.data.pairs import Pairs, load_pairs, need_both_labels
+from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import Parts
+from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.evaluate import predict
 from qpairs.training.fit import train

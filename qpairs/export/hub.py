@@ -18,7 +18,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.data.pairs import NAMED_SOURCES, SUFFIXES
+from qpairs.data.formats import FORMATS
+from qpairs.data.sources import NAMED_SOURCES
 from qpairs.encoders.build import ENCODERS, encoder_note, tower_names
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -106,7 +107,7 @@ def public_config(config: Config) -> Config:
 def _public(source: str, placeholder: str) -> str:
     """The source if it has a public name, else the placeholder with its kind of file."""
     identity, kind = re.split(r"[:\[]", source)[0], Path(source).suffix.lower()
-    kind = kind if kind in (*SUFFIXES, ".txt") else ""
+    kind = kind if kind in FORMATS else ""
     named = source in ("sample", "glove", *NAMED_SOURCES, *ENCODERS)
     on_hub = not kind and re.fullmatch(HUB_ID, identity) and not os.path.exists(identity)
     return source if named or on_hub else placeholder + kind

@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qpairs.core.exceptions import UserError
-from qpairs.data import pairs as pairs_module
-from qpairs.data.pairs import find_columns, join, load_pairs, pairs_from_texts, read_table
+from qpairs.data import hub, sources
+from qpairs.data.columns import find_columns
+from qpairs.data.pairs import join, pairs_from_texts
+from qpairs.data.sources import load_pairs, open_source
 
 KAGGLE = ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"]
 ROWS = [("How do I fly?", "How can I fly?", 1), ("What is 1, 2?", 'What is "it"?', 0), ("How do I fly?", "Why?", 0)]
@@ -344,19 +346,19 @@ def test_a_column_that_is_there_twice(tmp_path):
 
 
 def test_an_unreadable_file(tmp_path, monkeypatch):
-    def refuse(self):
+    def refuse(self, *_):
         raise PermissionError(13, "Permission denied", str(self))
 
     path = write_csv(tmp_path / "x.csv", ROWS)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert refusal(path).endswith("x.csv: cannot be read: Permission denied")
 
 
 @pytest.mark.parametrize("name", ["nothing", "a/b/c", "", "x" * 5000, "a\0b", "a:b:c", "[x]", "x.csv[train]"])
 def test_names_of_nothing(name, monkeypatch):
-    monkeypatch.setattr(pairs_module, "_fetch", None)
+    monkeypatch.setattr(hub, "_fetch", None)
     with pytest.raises(UserError, match="no such file or folder, and no Hub id"):
-        read_table(name)
+        open_source(name)
 
 
 def test_an_unknown_kind_of_file(tmp_path):
@@ -418,17 +420,17 @@ def test_a_dataset_folder(repository):
 
 
 def test_the_named_sources(repository, monkeypatch):
-    monkeypatch.setattr(pairs_module, "NAMED_SOURCES", dict.fromkeys(("quora", "qqp"), f"{repository}:pair-class"))
+    monkeypatch.setattr(sources, "NAMED_SOURCES", dict.fromkeys(("quora", "qqp"), f"{repository}:pair-class"))
     for name in ("quora", "qqp"):
         assert len(load_pairs(name)) == 3
 
 
 def test_the_bundled_pairs(tmp_path, monkeypatch):
     path = write_csv(tmp_path / "pairs.csv", ROWS)
-    monkeypatch.setattr(pairs_module, "sample_path", lambda: path)
+    monkeypatch.setattr(sources, "sample_path", lambda: path)
     assert contents(load_pairs("sample")) == ROWS
     monkeypatch.undo()
-    assert pairs_module.sample_path().name == "pairs.csv"
+    assert sources.sample_path().name == "pairs.csv"
 
 
 def test_a_folder_of_data_files_and_an_odd_name(tmp_path, monkeypatch):
@@ -487,7 +489,7 @@ ASK = """
 import sys
 import time
 import datasets
-from qpairs.data.pairs import load_pairs
+from qpairs.data.sources import load_pairs
 start = time.monotonic()
 for name in sys.argv[1:]:
     try:

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qpairs.core.exceptions import UserError
-from qpairs.data.questions import KINDS, open_questions
+from qpairs.data.formats import FORMATS
+from qpairs.data.questions import open_questions
 
 ROWS = [("7", "how to pay, now"), ("8", 'a "b"'), ("9", "NA"), ("10", "émoji 🙂")]
 
@@ -24,6 +25,8 @@ def write(path: Path, rows: list[tuple[str, str]]) -> Path:
                 writer.writerows([("n", "Question"), *rows])
         case ".jsonl":
             path.write_text("".join(json.dumps({"n": a, "Question": b}) + "\n" for a, b in rows), encoding="utf-8")
+        case ".json":
+            path.write_text(json.dumps([{"n": a, "Question": b} for a, b in rows]), encoding="utf-8")
         case ".parquet":
             pyarrow.parquet.write_table(pyarrow.table({"n": ids, "Question": texts}), path)
         case ".txt":
@@ -31,7 +34,7 @@ def write(path: Path, rows: list[tuple[str, str]]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_every_kind_of_file_gives_the_same_rows(kind: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a{kind}", ROWS)
     if kind != ".txt":
@@ -45,7 +48,7 @@ def test_every_kind_of_file_gives_the_same_rows(kind: str, tmp_path: Path) -> No
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), min_size=1))
 def test_any_text_is_read_back_with_its_white_space_made_one(tmp_path: Path, texts: list[str]) -> None:
     rows = [(str(k), text) for k, text in enumerate(texts, start=1)]
-    for kind in (".csv", ".tsv", ".jsonl", ".parquet"):
+    for kind in (".csv", ".tsv", ".jsonl", ".json", ".parquet"):
         path = write(tmp_path / f"a{kind}", [("0", '"x" y'), *rows])
         read = list(open_questions(path, text_column="Question", id_column="n").rows())
         assert read[1:] == [(k, " ".join(text.split())) for k, text in rows]

@@ -15,7 +15,7 @@ from test_index import a_model, clustered, embedded
 
 import qpairs
 from qpairs.core.exceptions import UserError
-from qpairs.data.pairs import load_pairs
+from qpairs.data.sources import load_pairs
 from qpairs.data.splits import question_components
 from qpairs.metrics import bootstrap_interval, confusion
 from qpairs.models.base import Model

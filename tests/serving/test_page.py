@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 import qpairs
-from qpairs.data.pairs import load_pairs
+from qpairs.data.sources import load_pairs
 from qpairs.metrics import Calibration
 from qpairs.models.base import Model
 from qpairs.retrieval.index import build_index

@@ -1,0 +1,103 @@
+"""Which columns of a table hold the questions, their ids and the label."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qpairs.core.exceptions import UserError
+
+PAIR_COLUMNS = (
+    ("question1", "question2"),
+    ("sentence1", "sentence2"),
+    ("text1", "text2"),
+    ("q1", "q2"),
+    ("sentence_a", "sentence_b"),
+)
+LABEL_COLUMNS = ("is_duplicate", "label", "labels", "duplicate")
+QUESTION_COLUMNS = ("question", "text", "sentence", "q")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table of pairs; `label` is empty where all pairs are duplicates (anchor, positive)."""
+
+    first: str
+    second: str
+    label: str = ""
+    negative: str = ""
+
+
+def find_columns(names: Iterable[str], wanted: Iterable[str] = (), *, where: str, labelled: bool = True) -> Columns:
+    """The columns that hold the two questions and the label of a pair.
+
+    Args:
+        names: the table's columns.
+        wanted: the user's own choice: two texts and, when there are labels, the label.
+        where: the source, for messages.
+        labelled: whether a label column must be there.
+
+    Raises:
+        UserError: columns are missing; the message lists those found.
+
+    >>> find_columns(["id", "Question1", "Question2", "is_duplicate"], where="pairs.csv")
+    Columns(first='Question1', second='Question2', label='is_duplicate', negative='')
+    """
+    known, found, wanted = _by_lower_case(names), _found(names), list(wanted)
+    if wanted:
+        if len(wanted) not in (2, 3) or (labelled and len(wanted) < 3):
+            raise UserError(f"{where}: columns {','.join(wanted)!r} are not of the form TEXT1,TEXT2,LABEL; {found}")
+        return Columns(*(named_column(names, name, where=where) for name in wanted[: 3 if labelled else 2]))
+    label = next((known[name] for name in LABEL_COLUMNS if name in known), "")
+    for first, second in PAIR_COLUMNS:
+        if first in known and second in known:
+            if labelled and not label:
+                raise UserError(
+                    f"{where}: no label column ({', '.join(LABEL_COLUMNS)}); {found}; name it with --columns"
+                )
+            return Columns(known[first], known[second], label if labelled else "")
+    if "anchor" in known and "positive" in known:
+        return Columns(known["anchor"], known["positive"], negative=known.get("negative", "") if labelled else "")
+    raise UserError(
+        f"{where}: no pair of question columns (such as question1, question2); {found}; name them with --columns"
+    )
+
+
+def find_question_column(names: Iterable[str], wanted: str = "", *, where: str) -> str:
+    """The column that holds the questions: `wanted`, else the only one, else the first of `QUESTION_COLUMNS` there is.
+
+    Args:
+        names: the table's columns.
+        wanted: the user's own choice.
+        where: the file, for messages.
+
+    Raises:
+        UserError: there is no such column, or none can be chosen; the message lists those found.
+    """
+    names, known = list(names), _by_lower_case(names)
+    guess = names[0] if len(names) == 1 else next((known[name] for name in QUESTION_COLUMNS if name in known), None)
+    if not wanted and guess is None:
+        raise UserError(f"{where}: which column holds the questions? {_found(names)}; name it with --text-column")
+    return named_column(names, wanted, where=where) if wanted else str(guess)
+
+
+def named_column(names: Iterable[str], wanted: str, *, where: str) -> str:
+    """The table's own name of the column that the user calls `wanted`; case does not matter.
+
+    Raises:
+        UserError: there is no such column; the message lists those found.
+    """
+    known = _by_lower_case(names)
+    if wanted not in known and wanted.lower() not in known:
+        raise UserError(f"{where}: no column {wanted!r}; {_found(names)}")
+    return known[wanted if wanted in known else wanted.lower()]
+
+
+def _by_lower_case(names: Iterable[str]) -> dict[str, str]:
+    """Each name by itself and in lower case; an exact name comes before one in other case."""
+    return {name.lower().strip(): name for name in names} | {name: name for name in names}
+
+
+def _found(names: Iterable[str]) -> str:
+    return f"found: {', '.join(map(reprlib.repr, names))}"

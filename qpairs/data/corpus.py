@@ -1,0 +1,74 @@
+"""A file of questions that is held in memory, with all its columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpairs.core.exceptions import UserError
+from qpairs.data.formats import refuse_row
+from qpairs.data.pairs import text_fault
+from qpairs.data.questions import open_questions
+from qpairs.data.tables import table_of
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A file of questions, without the rows that cannot be used.
+
+    Attributes:
+        path: the file.
+        table: (n rows) all its columns, to be written back as they are.
+        texts: (n,) the questions, runs of white space made one space.
+        rows: (n,) their numbers in the file, from 1.
+        skipped: reason -> rows that were left out.
+    """
+
+    path: Path
+    table: pandas.DataFrame
+    texts: Sequence[str]
+    rows: NDArray[np.int64]
+    skipped: Mapping[str, int]
+
+
+def read_corpus(path: str | Path, *, text_column: str = "", skip_bad_rows: bool = False) -> Corpus:
+    r"""Reads a file of questions with all its columns.
+
+    Args:
+        path: as in `qpairs.data.questions.open_questions`.
+        text_column: the column of the questions, as there.
+        skip_bad_rows: leave out rows that cannot be used; without it, the first one is an error.
+
+    Raises:
+        UserError: the file cannot be read, or has no question.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "tickets.csv")
+    >>> _ = file.write_text("ticket,question\nA7,How do I pay?\nA8,\nA9,Where is   my order?\n")
+    >>> corpus = read_corpus(file, skip_bad_rows=True)
+    >>> corpus.texts, corpus.rows.tolist(), corpus.table["ticket"].tolist()
+    (['How do I pay?', 'Where is my order?'], [1, 3], ['A7', 'A9'])
+    """
+    questions = open_questions(path, text_column=text_column)
+    reader, column = questions.reader, questions.text_column
+    table = table_of(reader, str(path), skip_bad_rows=skip_bad_rows)
+    skipped, usable, texts = Counter(malformed=table.malformed), list[int](), list[str]()
+    for place, text in enumerate(table.frame[column].astype(object).where(table.frame[column].notna(), None)):
+        if fault := text_fault(text, column):
+            refuse_row(path, reader.unit, table.numbers[place], fault[1], skip=skip_bad_rows)
+            skipped[fault[0]] += 1
+        else:
+            usable.append(place)
+            texts.append(" ".join(text.split()))
+    if not texts:
+        raise UserError(f"{path}: there are no questions in it")
+    return Corpus(Path(path), table.frame.iloc[usable], texts, np.array(table.numbers)[usable], +skipped)

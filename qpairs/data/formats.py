@@ -1,0 +1,304 @@
+"""Files of rows: one reader for each format, for pairs, questions and whole tables alike.
+
+A new format is one class with the members of `Reader`, and one row of `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import reprlib
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow
+from pyarrow import parquet
+
+from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.files import os_reason
+
+LONGEST_FIELD = 1 << 24  # characters of a field of a CSV file before its quote counts as one that is never closed
+ROWS = 8192  # of a Parquet file at a time
+BLOCK = 1 << 20  # bytes of a text file at a time, up to the end of a line
+OPEN_QUOTE = "a quote is opened and never closed"
+
+_NOT_JSON = (ValueError, RecursionError)  # what the module json raises, the second where brackets are too deep
+
+Row = tuple[Any, ...] | str  # the values of a row, or what is wrong with it
+Types = Mapping[str, pyarrow.DataType | None]
+
+
+class Reader(Protocol):
+    """A table that is read row by row, from the start at each call of `rows`."""
+
+    @property
+    def unit(self) -> str:
+        """What messages call a row: `row` or `line`."""
+
+    @property
+    def columns(self) -> Types:
+        """The type of each column by its name; None where the format does not say.
+
+        Raises:
+            UserError: the table cannot be read.
+        """
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+        """The number of each row, from 1, and its values in `columns`, or what is wrong with it. Memory is flat.
+
+        Raises:
+            UserError: the table cannot be read.
+        """
+
+
+def open_file(path: Path) -> Reader:
+    """The reader of a file, by the ending of its name.
+
+    Raises:
+        UserError: there is no such file, it is empty, or its ending is unknown.
+    """
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if suffix not in FORMATS:
+        raise UserError(f"{path}: unknown kind of file; {nearest(suffix, FORMATS)}")
+    if not os.path.getsize(path):
+        raise UserError(f"{path}: the file is empty")
+    return FORMATS[suffix](path)
+
+
+def refuse_row(where: str | Path, unit: str, number: int, reason: str, *, skip: bool) -> None:
+    """Raises UserError about a row that cannot be used, unless such rows are skipped.
+
+    A quote that is never closed is always an error, because the rest of the file would be lost with the row.
+    """
+    if reason == OPEN_QUOTE:
+        raise UserError(f"{where}, {unit} {number}: {reason}; all that follows would be lost")
+    if not skip:
+        raise UserError(f"{where}, {unit} {number}: {reason}; mend it, or pass --skip-bad-rows")
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """CSV and TSV, the first row being the names of the columns; blank lines are no rows.
+
+    Files with tabs are quoted like CSV (Quora's release, where a question may hold line ends) or not at all (GLUE's).
+    The form with fewer malformed rows is taken, then the one with more rows.
+    """
+
+    path: Path
+    delimiter: str
+    unit: str = "row"
+
+    @cached_property
+    def columns(self) -> Types:
+        """As in `Reader`: all are strings."""
+        return _distinct(self.path, [(name, pyarrow.string()) for name in self._header])
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+        """As in `Reader`."""
+        places = [self._header.index(name) for name in columns]
+        for number, row in self._records(self._quoting):
+            if number:
+                yield number, row if isinstance(row, str) else tuple([row[place] for place in places])
+
+    @cached_property
+    def _header(self) -> list[str]:
+        header = next((row for _, row in self._records(self._quoting) if isinstance(row, list)), None)
+        if header is None:
+            raise UserError(f"{self.path}: the file is empty")
+        return header
+
+    @cached_property
+    def _quoting(self) -> Any:
+        def malformed(quoting: Any) -> tuple[int, int]:
+            counts = Counter(isinstance(row, str) for _, row in self._records(quoting))
+            return counts[True], -counts[False]
+
+        return min((csv.QUOTE_MINIMAL, csv.QUOTE_NONE), key=malformed) if self.delimiter == "\t" else csv.QUOTE_MINIMAL
+
+    def _records(self, quoting: Any) -> Iterator[tuple[int, list[str] | str]]:
+        """The header, numbered 0, and each row, or what is wrong with it."""
+        reader = csv.reader(_lines(self.path), delimiter=self.delimiter, quoting=quoting, strict=True)
+        limit = csv.field_size_limit(LONGEST_FIELD)
+        width = number = 0
+        try:
+            while True:
+                try:
+                    row = next(reader)
+                except csv.Error as error:
+                    unclosed = any(sign in str(error) for sign in ("end of data", "field larger"))
+                    number += 1
+                    yield number, OPEN_QUOTE if unclosed else f"broken quotes ({error})"
+                    continue
+                if not row or (len(row) == 1 and not row[0].strip()):
+                    continue
+                if not width:
+                    width = len(row)
+                    yield 0, [name.strip() for name in row]
+                else:
+                    number += 1
+                    yield number, row if len(row) == width else f"{len(row)} fields where the header has {width}"
+        except StopIteration:
+            return
+        finally:
+            csv.field_size_limit(limit)
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """JSON lines: an object in each line, None where it lacks a key; blank lines are no rows."""
+
+    path: Path
+    unit: str = "line"
+
+    @cached_property
+    def columns(self) -> Types:
+        """As in `Reader`: the keys of all objects."""
+        return dict.fromkeys(key for _, row in self._objects() if isinstance(row, dict) for key in row)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+        """As in `Reader`."""
+        for number, row in self._objects():
+            yield number, row if isinstance(row, str) else tuple([row.get(name) for name in columns])
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
+        for number, line in enumerate(_lines(self.path), start=1):
+            if line.strip():
+                try:
+                    yield number, _json_object(json.loads(line), escaped="\\u" in line)
+                except _NOT_JSON as error:
+                    yield number, f"not valid JSON ({error})"
+
+
+@dataclass(frozen=True)
+class Json:
+    """One JSON array of objects, or objects one after the other; the one text format that is held in memory."""
+
+    path: Path
+    unit: str = "row"
+
+    @cached_property
+    def columns(self) -> Types:
+        """As in `Reader`: the keys of all objects."""
+        return dict.fromkeys(key for row in self._objects if isinstance(row, dict) for key in row)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+        """As in `Reader`."""
+        for number, row in enumerate(self._objects, start=1):
+            yield number, row if isinstance(row, str) else tuple([row.get(name) for name in columns])
+
+    @cached_property
+    def _objects(self) -> list[dict[str, Any] | str]:
+        text, values, place = "".join(_lines(self.path)).strip(), list[Any](), 0
+        decode, space = json.JSONDecoder().raw_decode, re.compile(r"\s*")
+        try:
+            while place < len(text):
+                value, end = decode(text, place)
+                place = space.match(text, end).end()  # type: ignore[union-attr]
+                values.append(value)
+            found = values[0] if len(values) == 1 and isinstance(values[0], list) else values
+            return [_json_object(value, escaped="\\u" in text) for value in found]
+        except _NOT_JSON as error:
+            raise _unreadable(self.path, error) from error
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """Parquet, whose columns have types."""
+
+    path: Path
+    unit: str = "row"
+
+    @cached_property
+    def columns(self) -> Types:
+        """As in `Reader`."""
+        try:
+            schema = parquet.read_schema(self.path)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise _unreadable(self.path, error) from error
+        return _distinct(self.path, [(field.name, field.type) for field in schema])
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+        """As in `Reader`."""
+        number = 0
+        try:
+            with parquet.ParquetFile(self.path, buffer_size=1 << 20) as file:
+                for batch in file.iter_batches(ROWS, columns=list(dict.fromkeys(columns)), use_threads=False):
+                    for row in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+                        number += 1
+                        yield number, row
+        except (pyarrow.ArrowException, OSError) as error:
+            raise _unreadable(self.path, error) from error
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """Plain text with one question in a line, in the column `text`; blank lines are no rows."""
+
+    path: Path
+    unit: str = "line"
+
+    @property
+    def columns(self) -> Types:
+        """As in `Reader`."""
+        return {"text": pyarrow.string()}
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+        """As in `Reader`."""
+        for number, line in enumerate(_lines(self.path), start=1):
+            if line.strip():
+                yield number, (line.rstrip("\r\n"),) * len(columns)
+
+
+FORMATS: dict[str, Callable[[Path], Reader]] = {
+    ".csv": lambda path: Delimited(path, ","),
+    ".tsv": lambda path: Delimited(path, "\t"),
+    ".jsonl": JsonLines,
+    ".json": Json,
+    ".parquet": Parquet,
+    ".txt": PlainText,
+}  # the ending of a file's name -> its reader
+
+
+def _lines(path: Path) -> Iterator[str]:
+    r"""The lines of a text file in UTF-8, with their ends: \n, \r\n or \r."""
+    number, encoding = 1, "utf-8-sig"
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK) + file.readline():
+                yield from io.StringIO(block.decode(encoding), newline="")
+                number, encoding = number + block.count(b"\n"), "utf-8"
+    except UnicodeDecodeError as error:
+        number += error.object.count(b"\n", 0, error.start)
+        raise UserError(f"{path}, line {number}: not valid UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _json_object(value: Any, *, escaped: bool) -> dict[str, Any] | str:
+    """The value if it is an object. Raises UnicodeEncodeError where an escape stands for half a character."""
+    if escaped:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value if isinstance(value, dict) else "not a JSON object"
+
+
+def _distinct(path: Path, columns: Iterable[tuple[str, Any]]) -> Types:
+    columns = list(columns)
+    twice = [name for name, count in Counter(name for name, _ in columns).items() if name and count > 1]
+    if twice:
+        raise UserError(f"{path}: the column {reprlib.repr(twice[0])} is there twice")
+    return dict(columns)
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = os_reason(error) if isinstance(error, OSError) else str(error)
+    return UserError(f"{path}: cannot be read: {textwrap.shorten(reason, 300)}")

@@ -1,0 +1,131 @@
+"""Pairs from where they are kept: the bundled ones, files, local data set folders and the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from qpairs.core.exceptions import UserError
+from qpairs.data.columns import find_columns
+from qpairs.data.formats import FORMATS, PlainText, Reader, open_file, refuse_row
+from qpairs.data.hub import dataset_name, open_dataset
+from qpairs.data.pairs import UNLABELLED, Pairs, join, pairs_from_texts, text_fault
+from qpairs.data.tables import Table, table_of
+
+NAMED_SOURCES = {"quora": "sentence-transformers/quora-duplicates:pair-class", "qqp": "nyu-mll/glue:qqp"}
+SUFFIXES = tuple(suffix for suffix, reader in FORMATS.items() if reader is not PlainText)  # of files with pairs
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+
+
+def load_pairs(
+    source: str | Path | Sequence[str | Path],
+    *,
+    columns: Sequence[str] = (),
+    skip_bad_rows: bool = False,
+    labelled: bool = True,
+) -> Pairs:
+    r"""Loads question pairs.
+
+    Args:
+        source: `sample`, `quora`, `qqp`, a Hub id, a data set folder (both with an optional `:config` and `[split]`), a
+            .csv, .tsv, .jsonl, .json or .parquet file; or several of these, which are joined.
+        columns: names of the two text columns and, when there are labels, of the label column; without it the names
+            of the usual releases are recognised.
+        skip_bad_rows: leave out rows that cannot be used, and count them in `skipped`.
+        labelled: whether labels are needed; without, they are -1.
+
+    Raises:
+        UserError: what cannot be read, with the row and how to mend it.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "pairs.csv")
+    >>> _ = file.write_text("q1,q2,label\nHow do I pay?,How can I pay?,1\nHow do I pay?,,0\n")
+    >>> pairs = load_pairs(file, skip_bad_rows=True)
+    >>> pairs.questions, pairs.labels.tolist(), pairs.skipped
+    (('How do I pay?', 'How can I pay?'), [1], {'empty question': 1})
+    """
+    if not isinstance(source, str | Path):
+        return join([load_pairs(s, columns=columns, skip_bad_rows=skip_bad_rows, labelled=labelled) for s in source])
+    return _pairs_in(open_source(source), str(source), columns, skip_bad_rows, labelled)
+
+
+def load_pairs_and_table(source: str | Path, *, columns: Sequence[str] = ()) -> tuple[Pairs, Table]:
+    """Pairs without labels, and all columns of the source, row for row.
+
+    Args:
+        source: as in `load_pairs`.
+        columns: names of the two text columns; without it the names of the usual releases are recognised.
+
+    Raises:
+        UserError: what cannot be read, with the row and how to mend it.
+    """
+    reader = open_source(source)
+    return _pairs_in(reader, str(source), columns, False, labelled=False), table_of(reader, str(source))
+
+
+def open_source(source: str | Path) -> Reader:
+    """The reader of a source of pairs.
+
+    Raises:
+        UserError: the source cannot be found or fetched.
+    """
+    name = NAMED_SOURCES.get(str(source), str(source))
+    path = sample_path() if name == "sample" else Path(name)
+    if path.suffix.lower() in SUFFIXES and not os.path.isdir(path):
+        return open_file(path)
+    dataset = dataset_name(name)
+    if dataset is None:
+        raise UserError(
+            f"{source}: {'unknown kind of file' if os.path.exists(name) else 'no such file or folder, and no Hub id'}; "
+            f"give OWNER/NAME[:CONFIG], a folder, a file ending in {' '.join(SUFFIXES)}, or sample, "
+            f"{', '.join(NAMED_SOURCES)}"
+        )
+    return open_dataset(dataset, str(source))
+
+
+def sample_path() -> Path:
+    """The file of the bundled pairs: inside the package in an installed wheel, beside it in a checkout."""
+    here = Path(__file__).parent
+    installed = here / "pairs.csv"
+    return installed if installed.exists() else here.parent.parent / "data" / "pairs.csv"
+
+
+def _pairs_in(reader: Reader, where: str, columns: Sequence[str], skip: bool, labelled: bool) -> Pairs:
+    _need_rows(reader, where, skip)
+    names = find_columns(reader.columns, columns, where=where, labelled=labelled)
+    text_columns = [name for name in (names.first, names.second, names.negative) if name]
+    first, second, labels, skipped, whole_rows = list[str](), list[str](), list[int](), Counter[str](), 0
+    for number, row in reader.rows([*text_columns, *filter(None, [names.label])]):
+        if isinstance(row, str):
+            refuse_row(where, reader.unit, number, row, skip=skip)
+            skipped["malformed"] += 1
+            continue
+        whole_rows += 1
+        texts, value = row[: len(text_columns)], row[-1] if names.label else 1
+        label = LABELS.get(str(value).strip().lower(), UNLABELLED)
+        fault = next(filter(None, map(text_fault, texts, text_columns)), None)
+        if label == UNLABELLED and not fault:
+            fault = "label", f"label {reprlib.repr(value)} in column {names.label!r} is neither 0 nor 1"
+        if fault:
+            refuse_row(where, "row", whole_rows, fault[1], skip=skip)
+            skipped[fault[0]] += 1
+            continue
+        first += texts[:1] * (len(texts) - 1)
+        second += texts[1:]
+        labels += [label, 0][: len(texts) - 1]
+    if not labels:
+        raise UserError(f"{where}: no usable pairs in it; left out: {dict(skipped)}")
+    return pairs_from_texts(first, second, labels if labelled else [UNLABELLED] * len(labels), skipped)
+
+
+def _need_rows(reader: Reader, where: str, skip: bool) -> None:
+    """Raises UserError where a table has no row, before columns are looked for."""
+    for number, row in reader.rows(list(reader.columns)[:1]):
+        if isinstance(row, str):
+            refuse_row(where, reader.unit, number, row, skip=skip)
+        elif reader.columns:
+            return
+    raise UserError(f"{where}: there are no rows in it")

@@ -1,0 +1,84 @@
+"""Whole tables, with all the columns of a file, for commands that add columns or keep some of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow
+
+from qpairs.core.exceptions import UserError
+from qpairs.data.formats import Reader, open_file, refuse_row
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Table:
+    """A whole table, to be written back by `qpairs.core.tables.write_table` with the user's own columns intact.
+
+    Attributes:
+        frame: all columns: of pyarrow types where the file has types, or where all values are of one simple type;
+            other columns (mixed or nested JSON) hold Python objects.
+        numbers: (n_rows,) the number of each row in the file, from 1.
+        malformed: rows that were left out.
+    """
+
+    frame: pandas.DataFrame
+    numbers: Sequence[int]
+    malformed: int = 0
+
+
+def read_table(path: str | Path, *, skip_bad_rows: bool = False) -> Table:
+    r"""Reads a file with all its columns.
+
+    Args:
+        path: a file in one of the formats of `qpairs.data.formats.FORMATS`.
+        skip_bad_rows: leave out malformed rows; without it, the first one is an error.
+
+    Raises:
+        UserError: the file cannot be read, or has no rows.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "tickets.jsonl")
+    >>> _ = file.write_text('{"question": "How do I pay?", "votes": 3}\n\n{"question": "Why?"}\n')
+    >>> table = read_table(file)
+    >>> table.frame["question"].tolist(), table.frame["votes"].dtype, table.numbers
+    (['How do I pay?', 'Why?'], int64[pyarrow], [1, 3])
+    """
+    return table_of(open_file(Path(path)), str(path), skip_bad_rows=skip_bad_rows)
+
+
+def table_of(reader: Reader, where: str, *, skip_bad_rows: bool = False) -> Table:
+    """As `read_table`, from an open reader; `where` is the source, for messages."""
+    import pandas
+
+    numbers, rows, malformed = list[int](), list[tuple[Any, ...]](), 0
+    for number, row in reader.rows(list(reader.columns)):
+        if isinstance(row, str):
+            refuse_row(where, reader.unit, number, row, skip=skip_bad_rows)
+            malformed += 1
+        else:
+            numbers.append(number)
+            rows.append(row)
+    if not rows or not reader.columns:
+        raise UserError(f"{where}: there are no rows in it")
+    values = zip(reader.columns.items(), zip(*rows, strict=True), strict=True)
+    return Table(pandas.DataFrame({name: _series(cells, kind) for (name, kind), cells in values}), numbers, malformed)
+
+
+def _series(cells: Sequence[Any], kind: pyarrow.DataType | None) -> pandas.Series[Any]:
+    """A column of a pyarrow type, or of Python objects where one would change or refuse some of them."""
+    import pandas
+
+    kinds = {type(cell) for cell in cells if cell is not None}
+    if kind is not None or (len(kinds) == 1 and kinds <= {str, bool, int, float}):
+        try:
+            array = pyarrow.array(cells, type=kind)
+            return pandas.Series(array, dtype=pandas.ArrowDtype(array.type))
+        except (pyarrow.ArrowException, ValueError, OverflowError):
+            pass
+    return pandas.Series(cells, dtype=object)
