@@ -12,20 +12,20 @@ import numpy as np
 
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
+from qpairs.data.augment import generate_pairs
 from qpairs.data.pairs import Pairs, join, need_both_labels
-from qpairs.data.perturbations import generated
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import fingerprint, leak, split_pairs
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The pairs of a run, and what is known of how they were cut.
+    """The pairs of a run, and how they were cut.
 
     Attributes:
         train, validation: the parts that every run has.
-        test: pairs for the verdict, or None where the user named a validation part and no test.
-        split: fingerprint, sizes, dropped and skipped pairs, leaks; as saved in the checkpoint.
+        test: the pairs to evaluate on; None where the user named a validation part and no test.
+        split: what the checkpoint saves: fingerprint, sizes, dropped and skipped pairs, leaks.
     """
 
     train: Pairs
@@ -35,10 +35,10 @@ class Parts:
 
 
 def load_parts(config: Config) -> Parts:
-    """Loads the pairs and cuts the parts that the config does not name.
+    """Loads the pairs of a run, and cuts from the data the parts that the config does not name.
 
-    With neither validation nor test named, both are cut from the data; with a test alone, validation is; with a
-    validation part alone there is no test.
+    If it names neither validation nor test, both are cut; if only a test, validation is cut; if only a validation part,
+    there is no test.
 
     Raises:
         UserError: a source cannot be used, or a part has pairs of one label only.
@@ -72,7 +72,17 @@ def load_parts(config: Config) -> Parts:
     parts = {"train": train, "validation": validation} | ({"test": test} if test is not None else {})
     for name, part in parts.items():
         need_both_labels(part, name)
-    split: dict[str, Any] = {
+    split = _description(parts, dropped, skipped)
+    if config.augment:
+        taken = [text for part in parts.values() for text in part.questions]
+        more, split["generated"] = generate_pairs(train, config.augment, config.seed, taken)
+        train = join([train, more])
+    return Parts(train, validation, test, split)
+
+
+def _description(parts: Mapping[str, Pairs], dropped: int, skipped: Mapping[str, dict[str, int]]) -> dict[str, Any]:
+    train = parts["train"]
+    return {
         "fingerprint": fingerprint(list(parts.values())),
         "sizes": {name: len(part) for name, part in parts.items()},
         "questions": {name: len(part.questions) for name, part in parts.items()},
@@ -81,19 +91,14 @@ def load_parts(config: Config) -> Parts:
         "skipped": {name: counts for name, counts in skipped.items() if counts},
         "leaks": {name: dataclasses.asdict(leak(train, part)) for name, part in parts.items() if name != "train"},
     }
-    if config.augment:
-        taken = [text for part in parts.values() for text in part.questions]
-        more, split["generated"] = generated(train, config.augment, config.seed, taken)
-        train = join([train, more])
-    return Parts(train, validation, test, split)
 
 
 def parts_of(config: Config, split: Mapping[str, Any]) -> Parts:
     """The parts of a finished run, loaded and cut again.
 
     Args:
-        config: of the run.
-        split: what its checkpoint says of the parts.
+        config: the config of the run.
+        split: `Parts.split` as its checkpoint has it.
 
     Raises:
         UserError: a source is gone, or has changed.
@@ -112,6 +117,6 @@ def training_pairs(config: Config, split: Mapping[str, Any]) -> Pairs | None:
 
 
 def _without(train: Pairs, suspects: Pairs) -> Pairs:
-    """The training pairs but those that stand among the suspects, in either order."""
+    """The training pairs that are not among the suspects, in either order of the two questions."""
     named = {frozenset(suspects.texts(row)) for row in range(len(suspects))}
     return train.subset(np.array([frozenset(train.texts(row)) not in named for row in range(len(train))], dtype=bool))

@@ -1,7 +1,7 @@
 """The question graph: components, splits that share no question, leaks, and contradictions in the labels.
 
 Questions are nodes and labelled pairs are edges. Two texts that differ in case, spaces and punctuation alone are one
-node here, because a model that has seen the one has seen the other.
+node here, because a model trained on the one has in effect seen the other.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 
 PARTS = ("train", "validation", "test")
-GIANT = 0.2  # share of all pairs from which on a component is too large to be placed as a whole
+GIANT = 0.2  # share of all pairs above which a component is cut
 
 
 def canonical(text: str) -> str:
-    """The text without case, spaces and punctuation; of nothing but these, the text itself."""
+    """The text in one case, without spaces and punctuation; the text itself if nothing else is in it."""
     return re.sub(r"[\W_]+", "", text.casefold()) or text
 
 
@@ -43,10 +43,10 @@ def components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDA
 
 def question_components(pairs: Pairs) -> NDArray[np.int64]:
     """(n_questions,) component of each question over pairs of either label, canonically equal texts being one."""
-    return _joined(pairs, np.ones(len(pairs), dtype=bool))
+    return _components_over(pairs, np.ones(len(pairs), dtype=bool))
 
 
-def _joined(pairs: Pairs, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _components_over(pairs: Pairs, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(n_questions,) component of each question over the pairs at `rows`, canonically equal texts being one."""
     nodes = canonical_ids(pairs.questions)
     return components(int(nodes.max(initial=-1)) + 1, nodes[pairs.left[rows]], nodes[pairs.right[rows]])[nodes]
@@ -64,8 +64,8 @@ class Split:
 
     Attributes:
         train, validation, test: the parts.
-        fingerprint: 16 hex digits over texts and labels of each part; the order of rows and sides does not change it.
-        dropped: pairs left out because they cross parts, or to keep the ratio where some crossed.
+        fingerprint: 16 hex digits over texts and labels of each part; independent of the order of rows and sides.
+        dropped: number of pairs left out because they cross parts, or to keep the ratio of labels.
         largest: share of the pairs in the largest component of the question graph.
     """
 
@@ -78,21 +78,27 @@ class Split:
 
 
 def split_pairs(pairs: Pairs, *, validation_fraction: float = 0.1, test_fraction: float = 0.1, seed: int = 0) -> Split:
-    """Cuts pairs into train, validation and test that share no question and no component, at one ratio of duplicates.
+    """Cuts pairs into train, validation and test that share no question and no component, with equal label ratios.
 
-    Components go, the largest first and equals in an order drawn from `seed`, to the part that is farthest behind in
-    pairs of the component's labels and has room. The order of rows and of the two sides does not matter. A component
-    with more than a fifth of all pairs is not placed whole: it falls apart into its duplicate components, each part
-    is grown from neighbours, and the pairs that cross parts are dropped, with as many duplicates as keep the ratio.
+    Components are placed from the largest to the smallest, equal ones in an order drawn from `seed`: each goes to the
+    part that has room and lacks most pairs of its labels. The order of rows and of the two sides does not matter. A
+    component with more than a fifth of all pairs is cut: the parts are grown over its duplicate components, and pairs
+    that cross parts are dropped, with as many duplicates as keep the ratio.
 
     Args:
         pairs: labelled pairs.
         validation_fraction: share of the pairs for validation.
         test_fraction: share of the pairs for the test; 0 for none.
-        seed: of the order among components of equal size, and of where a large one is cut.
+        seed: of the order of components of equal size, and of where a large one is cut.
 
     Raises:
         UserError: fractions that leave nothing for training, or too few components to fill every part with both labels.
+
+    >>> from qpairs.data.pairs import pairs_from_texts
+    >>> first, second = [f"a {k}" for k in range(20)], [f"b {k}" for k in range(20)]
+    >>> split = split_pairs(pairs_from_texts(first, second, [0, 1] * 10))
+    >>> len(split.train), len(split.validation), len(split.test), split.dropped
+    (16, 2, 2, 0)
     """
     fractions = np.array([1 - validation_fraction - test_fraction, validation_fraction, test_fraction])
     if not (fractions[0] > 0 and fractions[1] >= 0 and fractions[2] >= 0):
@@ -102,9 +108,9 @@ def split_pairs(pairs: Pairs, *, validation_fraction: float = 0.1, test_fraction
     component = question_components(pairs)
     sizes = np.bincount(component[pairs.left], minlength=int(component.max(initial=-1)) + 1)
     giants = np.flatnonzero(sizes > GIANT * len(pairs))
-    part = _place(pairs, component, fractions, seed, giants)
+    part = _place_components(pairs, component, fractions, seed, giants)
     for giant in giants:
-        _cut(pairs, np.flatnonzero(component == giant), fractions, seed, part)
+        _cut_component(pairs, np.flatnonzero(component == giant), fractions, seed, part)
     part_of_pair = np.where(part[pairs.left] == part[pairs.right], part[pairs.left], -1)
     part_of_pair[_surplus(pairs, part_of_pair, seed)] = -1
     parts = [pairs.subset(part_of_pair == k) for k in range(3)]
@@ -119,11 +125,12 @@ def split_pairs(pairs: Pairs, *, validation_fraction: float = 0.1, test_fraction
     return Split(train, validation, test, fingerprint(parts), dropped, float(sizes.max() / len(pairs)))
 
 
-def _order(texts: Iterable[str], seed: int) -> list[bytes]:
+def _keys(texts: Iterable[str], seed: int) -> list[bytes]:
+    """A pseudo-random sort key of each text, which depends on nothing but the text and the seed."""
     return [hashlib.blake2b(f"{seed}\n{text}".encode(), digest_size=8).digest() for text in texts]
 
 
-def _place(
+def _place_components(
     pairs: Pairs, component: NDArray[np.int64], fractions: NDArray[np.float64], seed: int, giants: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """(n_questions,) the part of each question, 0 to 2; the giant components stay in the training part."""
@@ -132,10 +139,10 @@ def _place(
     counts = np.stack([np.bincount(of_pair[~ones], minlength=n), np.bincount(of_pair[ones], minlength=n)], 1)  # (n, 2)
     counts[giants] = 0
     key = [b""] * n
-    for c, k in zip(component.tolist(), _order(map(canonical, pairs.questions), seed), strict=True):
+    for c, k in zip(component.tolist(), _keys(map(canonical, pairs.questions), seed), strict=True):
         key[c] = min(key[c] or k, k)
     wanted = np.maximum(fractions[:, None] * counts.sum(0), 1e-9).tolist()  # (3, 2) pairs of either label for each part
-    room = [list(row) for row in wanted]  # (3, 2) of these, what is still to come
+    room = [list(row) for row in wanted]  # (3, 2) of these, those still missing
     part = np.zeros(n, dtype=np.int64)
     open_parts = np.flatnonzero(fractions > 0).tolist()
     sizes = counts.tolist()
@@ -152,16 +159,17 @@ def _place(
     return part[component]
 
 
-def _cut(
+def _cut_component(
     pairs: Pairs, questions: NDArray[np.int64], fractions: NDArray[np.float64], seed: int, part: NDArray[np.int64]
 ) -> None:
-    """Cuts one component, in place: test, then validation, then train grow by the duplicate component that adds least.
+    """Cuts one component; writes to `part`.
 
-    What a duplicate component adds is the pairs that leave the grown region less those that no longer do.
+    A region grows over the duplicate components, each time by the one that adds fewest to the pairs that leave it; its
+    first share is the test part, the next validation, the rest train.
     """
-    clusters, cluster = np.unique(_joined(pairs, pairs.labels == 1)[questions], return_inverse=True)
+    clusters, cluster = np.unique(_components_over(pairs, pairs.labels == 1)[questions], return_inverse=True)
     keys = [b""] * len(clusters)
-    for c, k in zip(cluster.tolist(), _order([canonical(pairs.questions[q]) for q in questions], seed), strict=True):
+    for c, k in zip(cluster.tolist(), _keys([canonical(pairs.questions[q]) for q in questions], seed), strict=True):
         keys[c] = min(keys[c] or k, k)
     of_question = np.full(len(pairs.questions), -1)
     of_question[questions] = cluster
@@ -187,10 +195,10 @@ def _cut(
 
 
 def _surplus(pairs: Pairs, part: NDArray[np.int64], seed: int) -> list[int]:
-    """The rows to leave out so that each part has the ratio of the whole again, where pairs (part -1) were dropped."""
+    """The rows to leave out so that each part has the label ratio of all pairs, where pairs (part -1) were dropped."""
     if not (part == -1).any():
         return []
-    keys = _order(("\n".join(sorted(pairs.texts(i))) for i in range(len(pairs))), seed)
+    keys = _keys(("\n".join(sorted(pairs.texts(i))) for i in range(len(pairs))), seed)
     whole, surplus = np.bincount(pairs.labels == 1, minlength=2), list[int]()
     for k in range(3):
         rows = [np.flatnonzero((part == k) & ((pairs.labels == 1) == label)) for label in (0, 1)]
@@ -213,7 +221,7 @@ def fingerprint(parts: Sequence[Pairs]) -> str:
 
 @dataclass(frozen=True)
 class Leak:
-    """How much of a part stands in train: questions, and pairs with at least one such question."""
+    """How many questions of a part are in train too, and how many pairs have at least one such question."""
 
     questions: int
     of_questions: int
@@ -222,7 +230,7 @@ class Leak:
 
 
 def leak(train: Pairs, part: Pairs) -> Leak:
-    """Counts the questions of `part` that stand in `train`, compared without case, spaces and punctuation."""
+    """Counts the questions of `part` that are in `train` too, compared without case, spaces and punctuation."""
     known = {canonical(q) for q in train.questions}
     seen = np.array([canonical(q) in known for q in part.questions], dtype=bool)
     touched = seen[part.left] | seen[part.right]
@@ -232,7 +240,7 @@ def leak(train: Pairs, part: Pairs) -> Leak:
 def contradictions(pairs: Pairs) -> NDArray[np.int64]:
     """Rows of the pairs labelled 0 whose questions are joined by pairs labelled 1, or are canonically equal.
 
-    a = b, b = c, a ≠ c is one, a = b, a ≠ b another.
+    For example: a = b, b = c, a ≠ c; or a = b, a ≠ b.
     """
-    cluster = _joined(pairs, pairs.labels == 1)
+    cluster = _components_over(pairs, pairs.labels == 1)
     return np.flatnonzero((pairs.labels == 0) & (cluster[pairs.left] == cluster[pairs.right]))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.data.pairs import Pairs, pairs_from_texts
-from qpairs.data.perturbations import PERTURBATIONS, Corpus, corpus_of, perturb
+from qpairs.data.perturbations import PERTURBATIONS, Vocabulary, perturb, vocabulary_of
 from qpairs.evaluation.evaluate import Interval, as_pairs, predict
 from qpairs.models.base import Model, as_model
 
@@ -116,8 +116,8 @@ def probe(
         (`symmetric` is off), a question has no verdict with itself.
     """
     judge, pairs = as_model(model), as_pairs(data)
-    corpus, random = corpus_of(pairs.questions), np.random.default_rng(seed)
-    changes = [change for kind in kinds for change in _changes(pairs, kind, corpus, cases, random)]
+    vocabulary, random = vocabulary_of(pairs.questions), np.random.default_rng(seed)
+    changes = [change for kind in kinds for change in _changes(pairs, kind, vocabulary, cases, random)]
     if not changes:
         return []
     compared = [comparison for change in changes for comparison in change.comparisons()]
@@ -152,7 +152,7 @@ def probe(
     return found
 
 
-def _changes(pairs: Pairs, kind: str, corpus: Corpus, cases: int, random: np.random.Generator) -> list[_Change]:
+def _changes(pairs: Pairs, kind: str, vocabulary: Vocabulary, cases: int, random: np.random.Generator) -> list[_Change]:
     """Up to so many distinct questions that a rule fits; for a rule that makes another question, duplicates first."""
     ends: Rows = random.permutation(2 * len(pairs))
     if not PERTURBATIONS[kind].same:
@@ -164,7 +164,7 @@ def _changes(pairs: Pairs, kind: str, corpus: Corpus, cases: int, random: np.ran
         question, other = texts[end], texts[1 - end]
         if len(found) < cases and question not in seen:
             seen.add(question)
-            changed = perturb(question, kind, corpus, random)
+            changed = perturb(question, kind, vocabulary, random)
             if changed:
                 found.append(_Change(kind, question, changed, other, end == 0, int(pairs.labels[pair])))
     return found

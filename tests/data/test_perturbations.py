@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 import qpairs
-from qpairs.data.parts import load_parts
-from qpairs.data.perturbations import PERTURBATIONS, Corpus, corpus_of, generated, kinds_of, perturb
-from qpairs.data.splits import canonical, contradictions
+from qpairs.data.perturbations import PERTURBATIONS, Vocabulary, kinds_of, perturb, vocabulary_of
 
 QUESTIONS = [
     "How do I open a bank account in India?",
@@ -19,8 +17,8 @@ QUESTIONS = [
 ]
 
 
-def all_variants(kind: str, text: str, corpus: Corpus | None = None) -> set[str]:
-    return set(PERTURBATIONS[kind].rule(text, corpus or corpus_of(QUESTIONS))) - {text}
+def all_variants(kind: str, text: str, vocabulary: Vocabulary | None = None) -> set[str]:
+    return set(PERTURBATIONS[kind].rule(text, vocabulary or vocabulary_of(QUESTIONS))) - {text}
 
 
 FITTING = [
@@ -140,20 +138,20 @@ def test_case_changes_case_alone() -> None:
 
 
 def test_names_are_swapped_for_those_of_the_same_place_and_shape() -> None:
-    corpus = corpus_of(
+    vocabulary = vocabulary_of(
         ["Is he in New York?", "Are you in New York?", "Is it in Rome?", "Was it in Rome?", "We like Rome"]
     )
-    assert all_variants("entities", "Who lives in Paris?", corpus) == {"Who lives in Rome?"}
-    assert all_variants("entities", "Who lives in Los Angeles?", corpus) == {"Who lives in New York?"}
-    assert all_variants("entities", "Who lives in US?", corpus) == set()
+    assert all_variants("entities", "Who lives in Paris?", vocabulary) == {"Who lives in Rome?"}
+    assert all_variants("entities", "Who lives in Los Angeles?", vocabulary) == {"Who lives in New York?"}
+    assert all_variants("entities", "Who lives in US?", vocabulary) == set()
 
 
 def test_background_is_not_taken_for_the_question() -> None:
-    random, corpus = np.random.default_rng(0), corpus_of(QUESTIONS)
-    assert perturb("Can I retire before 60?", "before-after", corpus, random) == "Can I retire after 60?"
-    assert perturb("I asked before lunch. What now?", "before-after", corpus, random) is None
-    assert perturb("word " * 30 + "before noon?", "before-after", corpus, random) is None
-    assert perturb("I asked before lunch. What now?", "punctuation", corpus, random) is not None
+    random, vocabulary = np.random.default_rng(0), vocabulary_of(QUESTIONS)
+    assert perturb("Can I retire before 60?", "before-after", vocabulary, random) == "Can I retire after 60?"
+    assert perturb("I asked before lunch. What now?", "before-after", vocabulary, random) is None
+    assert perturb("word " * 30 + "before noon?", "before-after", vocabulary, random) is None
+    assert perturb("I asked before lunch. What now?", "punctuation", vocabulary, random) is not None
 
 
 def test_kinds_are_read_from_a_list() -> None:
@@ -162,57 +160,3 @@ def test_kinds_are_read_from_a_list() -> None:
     assert kinds_of("typos,all") == list(PERTURBATIONS)
     with pytest.raises(qpairs.UserError, match="did you mean 'typos'"):
         kinds_of("typo")
-
-
-@pytest.fixture(scope="module")
-def pairs(sample_rows: list) -> qpairs.Pairs:
-    first, second, labels = zip(*sample_rows, strict=True)
-    return qpairs.pairs_from_texts(first, second, labels)
-
-
-def test_generated_pairs_are_new_and_labelled_by_their_kind(pairs: qpairs.Pairs) -> None:
-    before = generated(pairs, 0.5, seed=0)[0]
-    taken = [text for text in before.questions if text not in pairs.questions][:20]
-    more, counts = generated(pairs, 0.5, seed=0, taken=taken)
-    assert len(more) == sum(counts.values()) == 300
-    assert int((more.labels == 1).sum()) == sum(n for kind, n in counts.items() if PERTURBATIONS[kind].same)
-    known = {canonical(text) for text in (*pairs.questions, *taken)}
-    changed = [more.texts(row)[1] for row in range(len(more))]
-    for row, text in enumerate(changed):
-        origin = more.texts(row)[0]
-        assert origin in pairs.questions
-        assert canonical(text) not in known or canonical(text) == canonical(origin)
-    assert len(set(changed)) == len(changed)
-    assert len(contradictions(more)) == 0
-
-
-def test_generated_pairs_follow_the_seed(pairs: qpairs.Pairs) -> None:
-    questions = [generated(pairs, 0.1, seed)[0].questions for seed in (0, 0, 1)]
-    assert questions[0] == questions[1] != questions[2]
-
-
-def test_rules_run_dry_without_fault() -> None:
-    few = qpairs.pairs_from_texts(["a b"], ["c d"], [0])
-    more, counts = generated(few, 1.0, seed=0)
-    assert len(more) == 1
-    assert sum(counts.values()) == 1
-    many = qpairs.pairs_from_texts(["??"] * 50, ["!!"] * 50, [0] * 50)
-    assert len(generated(many, 1.0, seed=0)[0]) == 0
-
-
-def test_training_alone_gets_generated_pairs(pairs_csv) -> None:
-    plain, more = (load_parts(qpairs.Config(data=str(pairs_csv), augment=share)) for share in (0.0, 0.25))
-    added = len(more.train) - len(plain.train)
-    assert added == round(0.25 * len(plain.train)) == sum(more.split["generated"].values())
-    assert more.split["fingerprint"] == plain.split["fingerprint"]
-    assert more.split["sizes"] == plain.split["sizes"]
-    others = {canonical(text) for part in (plain.validation, plain.test) for text in part.questions}
-    assert not others & {canonical(text) for text in more.train.questions}
-    assert more.validation.questions == plain.validation.questions
-    for row in range(len(plain.train)):
-        assert more.train.texts(row) == plain.train.texts(row)
-
-
-def test_sides_of_different_kinds_cannot_be_augmented(pairs_csv, tmp_path) -> None:
-    with pytest.raises(qpairs.UserError, match=r"augment.*--no-symmetric"):
-        qpairs.train(data=str(pairs_csv), encoder="static", augment=0.1, symmetric=False, output=str(tmp_path / "x"))
