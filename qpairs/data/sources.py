@@ -16,7 +16,6 @@ from qpairs.data.pairs import UNLABELLED, Pairs, join, pairs_from_texts, text_fa
 from qpairs.data.tables import Table, table_of
 
 NAMED_SOURCES = {"quora": "sentence-transformers/quora-duplicates:pair-class", "qqp": "nyu-mll/glue:qqp"}
-SUFFIXES = tuple(suffix for suffix, reader in FORMATS.items() if reader is not PlainText)  # of files with pairs
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
@@ -74,13 +73,14 @@ def open_source(source: str | Path) -> Reader:
     """
     name = NAMED_SOURCES.get(str(source), str(source))
     path = sample_path() if name == "sample" else Path(name)
-    if path.suffix.lower() in SUFFIXES and not os.path.isdir(path):
+    suffixes = [suffix for suffix, reader in FORMATS.items() if reader is not PlainText]  # a text file has no pairs
+    if path.suffix.lower() in suffixes and not os.path.isdir(path):
         return open_file(path)
     dataset = dataset_name(name)
     if dataset is None:
         raise UserError(
             f"{source}: {'unknown kind of file' if os.path.exists(name) else 'no such file or folder, and no Hub id'}; "
-            f"give OWNER/NAME[:CONFIG], a folder, a file ending in {' '.join(SUFFIXES)}, or sample, "
+            f"give OWNER/NAME[:CONFIG], a folder, a file ending in {' '.join(suffixes)}, or sample, "
             f"{', '.join(NAMED_SOURCES)}"
         )
     return open_dataset(dataset, str(source))
