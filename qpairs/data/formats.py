@@ -28,9 +28,8 @@ from qpairs.core.files import os_reason
 LONGEST_FIELD = 1 << 24  # characters of a field of a CSV file before its quote counts as one that is never closed
 ROWS = 8192  # of a Parquet file at a time
 BLOCK = 1 << 20  # bytes of a text file at a time, up to the end of a line
+_SPACE = re.compile(r"\s*")
 OPEN_QUOTE = "a quote is opened and never closed"
-
-_NOT_JSON = (ValueError, RecursionError)  # what the module json raises, the second where brackets are too deep
 
 Row = tuple[Any, ...] | str  # the values of a row, or what is wrong with it
 Types = Mapping[str, pyarrow.DataType | None]
@@ -154,11 +153,18 @@ class Delimited:
 
 
 @dataclass(frozen=True)
-class JsonLines:
-    """JSON lines: an object in each line, None where it lacks a key; blank lines are no rows."""
+class JsonObjects:
+    """JSON objects, with None where one lacks a key; blank lines are no rows.
+
+    Attributes:
+        path: the file.
+        unit: what messages call an object.
+        texts: from the file to the text of each object.
+    """
 
     path: Path
-    unit: str = "line"
+    unit: str
+    texts: Callable[[Path], Iterator[str]]
 
     @cached_property
     def columns(self) -> Types:
@@ -171,44 +177,15 @@ class JsonLines:
             yield number, row if isinstance(row, str) else tuple([row.get(name) for name in columns])
 
     def _objects(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        for number, line in enumerate(_lines(self.path), start=1):
-            if line.strip():
+        for number, text in enumerate(self.texts(self.path), start=1):
+            if text.strip():
                 try:
-                    yield number, _json_object(json.loads(line), escaped="\\u" in line)
-                except _NOT_JSON as error:
+                    row = json.loads(text)
+                    json.dumps(row if "\\u" in text else "", ensure_ascii=False).encode()  # fails on half a character
+                except (ValueError, RecursionError) as error:
                     yield number, f"not valid JSON ({error})"
-
-
-@dataclass(frozen=True)
-class Json:
-    """One JSON array of objects, or objects one after the other; the one text format that is held in memory."""
-
-    path: Path
-    unit: str = "row"
-
-    @cached_property
-    def columns(self) -> Types:
-        """As in `Reader`: the keys of all objects."""
-        return dict.fromkeys(key for row in self._objects if isinstance(row, dict) for key in row)
-
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
-        """As in `Reader`."""
-        for number, row in enumerate(self._objects, start=1):
-            yield number, row if isinstance(row, str) else tuple([row.get(name) for name in columns])
-
-    @cached_property
-    def _objects(self) -> list[dict[str, Any] | str]:
-        text, values, place = "".join(_lines(self.path)).strip(), list[Any](), 0
-        decode, space = json.JSONDecoder().raw_decode, re.compile(r"\s*")
-        try:
-            while place < len(text):
-                value, end = decode(text, place)
-                place = space.match(text, end).end()  # type: ignore[union-attr]
-                values.append(value)
-            found = values[0] if len(values) == 1 and isinstance(values[0], list) else values
-            return [_json_object(value, escaped="\\u" in text) for value in found]
-        except _NOT_JSON as error:
-            raise _unreadable(self.path, error) from error
+                    continue
+                yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
 @dataclass(frozen=True)
@@ -262,8 +239,8 @@ class PlainText:
 FORMATS: dict[str, Callable[[Path], Reader]] = {
     ".csv": lambda path: Delimited(path, ","),
     ".tsv": lambda path: Delimited(path, "\t"),
-    ".jsonl": JsonLines,
-    ".json": Json,
+    ".jsonl": lambda path: JsonObjects(path, "line", _lines),
+    ".json": lambda path: JsonObjects(path, "row", _json_texts),
     ".parquet": Parquet,
     ".txt": PlainText,
 }  # the ending of a file's name -> its reader
@@ -284,11 +261,17 @@ def _lines(path: Path) -> Iterator[str]:
         raise _unreadable(path, error) from error
 
 
-def _json_object(value: Any, *, escaped: bool) -> dict[str, Any] | str:
-    """The value if it is an object. Raises UnicodeEncodeError where an escape stands for half a character."""
-    if escaped:
-        json.dumps(value, ensure_ascii=False).encode()
-    return value if isinstance(value, dict) else "not a JSON object"
+def _json_texts(path: Path) -> Iterator[str]:
+    """The text of each object of a JSON array, or of objects one after the other; these are held in memory."""
+    text, values, place = "".join(_lines(path)).strip(), list[Any](), 0
+    try:
+        while place < len(text):
+            value, place = json.JSONDecoder().raw_decode(text, place)
+            place += len(_SPACE.match(text, place)[0])  # type: ignore[index]
+            values.append(value)
+        yield from map(json.dumps, values[0] if len(values) == 1 and isinstance(values[0], list) else values)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _distinct(path: Path, columns: Iterable[tuple[str, Any]]) -> Types:
