@@ -1,8 +1,8 @@
 """Makes pairs.csv from questions/*.toml, the same file each time: `python data/make_pairs.py`.
 
-Duplicates are two phrasings of one intent: the closest few and some at random. The others are near misses, from two
-intents of one family, and easy ones, from two families that are neighbours in their file. Families go two by two, so
-that a couple of them is a connected component, which splits keep whole.
+Duplicates are two phrasings of one intent: those that share most words, and some at random. Non-duplicates are near
+misses, from two intents of one family, and easy ones, from two neighbouring families of a file. Families are taken two
+by two, so that two of them are one connected component, which splits keep whole.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ NEAR_MISSES = 0.6
 Intents = dict[str, list[str]]
 
 
-def couples() -> Iterator[tuple[str, list[Intents]]]:
-    """A name, and the intents of two neighbouring families of one file (of the last alone, where they are odd)."""
+def family_pairs() -> Iterator[tuple[str, list[Intents]]]:
+    """A name, and the intents of two neighbouring families of one file; of one, if it is the last of an odd number."""
     for file in sorted((HERE / "questions").glob("*.toml")):
         families = tomllib.loads(file.read_text(encoding="utf-8"))["family"]
         for i in range(0, len(families), 2):
@@ -39,18 +39,23 @@ def overlap(pair: tuple[str, str]) -> float:
 
 
 def duplicates_of(texts: list[str], draw: random.Random) -> list[tuple[str, str]]:
-    """CLOSEST pairs of phrasings that share the most words, and others at random, to make DUPLICATES_PER_INTENT."""
+    """DUPLICATES_PER_INTENT pairs of phrasings: the CLOSEST that share the most words, and others at random."""
     ranked = sorted(combinations(texts, 2), key=overlap, reverse=True)
     return ranked[:CLOSEST] + draw.sample(ranked[CLOSEST:], DUPLICATES_PER_INTENT - CLOSEST)
 
 
-def pairs_of(couple: list[Intents], seed: str) -> list[tuple[str, str, int]]:
-    """The pairs of one or two families, with RATIO duplicates among all and NEAR_MISSES among the others."""
+def pairs_of(families: list[Intents], seed: str) -> list[tuple[str, str, int]]:
+    """The pairs of one or two families: a share RATIO of duplicates, and NEAR_MISSES among the non-duplicates."""
     draw = random.Random(seed)
-    same = [pair for family in couple for texts in family.values() for pair in duplicates_of(texts, draw)]
-    near = [(a, b) for family in couple for one, two in combinations(family.values(), 2) for a in one for b in two]
+    same = [pair for family in families for texts in family.values() for pair in duplicates_of(texts, draw)]
+    near = [(a, b) for family in families for one, two in combinations(family.values(), 2) for a in one for b in two]
     easy = [
-        (a, b) for one, two in combinations(couple, 2) for x in one.values() for y in two.values() for a in x for b in y
+        (a, b)
+        for one, two in combinations(families, 2)
+        for x in one.values()
+        for y in two.values()
+        for a in x
+        for b in y
     ]
     others = round(len(same) * (1 - RATIO) / RATIO)
     misses = round(others * NEAR_MISSES) if easy else others
@@ -61,7 +66,7 @@ def pairs_of(couple: list[Intents], seed: str) -> list[tuple[str, str, int]]:
 
 def main() -> None:
     """Writes pairs.csv."""
-    rows = [row for name, couple in couples() for row in pairs_of(couple, name)]
+    rows = [row for name, families in family_pairs() for row in pairs_of(families, name)]
     random.Random(0).shuffle(rows)
     with (HERE / "pairs.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

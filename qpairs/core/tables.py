@@ -30,7 +30,8 @@ def write_table(path: Path, table: pandas.DataFrame) -> None:
     r"""Writes a data frame in the format that the name ends in: .csv, .tsv, .jsonl or .parquet.
 
     Raises:
-        UserError: another ending, or a file that cannot be written; what was at `path` is then as it was.
+        UserError: another ending, a file that cannot be written, or values that the format cannot hold, such as a
+            Parquet column of texts and numbers; what was at `path` is then as it was.
 
     >>> import tempfile
     >>> import pandas
@@ -41,4 +42,7 @@ def write_table(path: Path, table: pandas.DataFrame) -> None:
     """
     check_table_path(path)
     with atomic_file(path) as fresh:
-        WRITERS[path.suffix](table, str(fresh))
+        try:
+            WRITERS[path.suffix](table, str(fresh))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,9 @@ def _series(cells: Sequence[Any], kind: pyarrow.DataType | None) -> pandas.Serie
     import pandas
 
     kinds = {type(cell) for cell in cells if cell is not None}
-    if kind is not None or (len(kinds) == 1 and kinds <= {str, bool, int, float}):
-        try:
+    simple = len(kinds) == 1 and kinds <= {str, bool, int, float} if kind is None else not pyarrow.types.is_date(kind)
+    with contextlib.suppress(pyarrow.ArrowException, ValueError, OverflowError):
+        if simple:  # no dates: pandas cannot write those of pyarrow as JSON
             array = pyarrow.array(cells, type=kind)
             return pandas.Series(array, dtype=pandas.ArrowDtype(array.type))
-        except (pyarrow.ArrowException, ValueError, OverflowError):
-            pass
     return pandas.Series(cells, dtype=object)

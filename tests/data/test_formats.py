@@ -84,17 +84,28 @@ def test_values_of_json_keep_their_kind_on_the_way_back(tmp_path: Path) -> None:
     assert [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()] == rows
 
 
+def test_values_that_parquet_cannot_hold_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"n": 1}\n{"n": "x"}\n')
+    with pytest.raises(UserError, match=r"b.parquet: cannot be written \(.*column n"):
+        write_table(tmp_path / "b.parquet", read_table(path).frame)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
+
+
 def test_types_of_parquet_stay(tmp_path: Path) -> None:
     table = pyarrow.table({
         "question": ["a", "b", "c"],
         "votes": pyarrow.array([1, None, 3], pyarrow.int16()),
         "at": pyarrow.array([0, 1, None], pyarrow.timestamp("us", "UTC")),
+        "day": pyarrow.array([0, 1, None], pyarrow.date32()),
         "tags": pyarrow.array([["x"], [], None], pyarrow.list_(pyarrow.string())),
         "kind": pyarrow.array(["k", "l", "k"]).dictionary_encode(),
         "price": pyarrow.array([None, Decimal("1.50"), Decimal(2)], pyarrow.decimal128(20, 2)),
     })  # fmt: skip
     parquet.write_table(table, tmp_path / "a.parquet")
     write_table(tmp_path / "b.parquet", read_corpus(tmp_path / "a.parquet").table)
+    write_table(tmp_path / "b.jsonl", read_table(tmp_path / "a.parquet").frame.drop(columns="kind"))
+    assert read_table(tmp_path / "b.jsonl").frame["votes"].tolist()[::2] == [1, 3]
     again = parquet.read_table(tmp_path / "b.parquet")
     assert again.to_pylist() == table.to_pylist()
     assert again.schema.field("votes").type == pyarrow.int16()
