@@ -24,7 +24,7 @@ from qpairs.data.pairs import Pairs, load_pairs, need_both_labels
 from qpairs.data.splits import duplicate_components, question_components
 from qpairs.encoders.build import embed, token_ids, towers
 from qpairs.models.bi_encoder import Checkpoint, Reference, load_checkpoint
-from qpairs.objectives.relations import Score
+from qpairs.objectives.pair_head import Score
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.encoders.build import load_encoder
 from qpairs.metrics import Calibration, OperatingPoint
-from qpairs.objectives.relations import PairHead, Score
+from qpairs.objectives.pair_head import PairHead, Score
 
 FILE = "qpairs.json"
 HEAD = "head.safetensors"

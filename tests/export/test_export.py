@@ -19,7 +19,7 @@ from qpairs.export.export import ODD_TEXTS, Parity, _ridge, export_checkpoint
 from qpairs.metrics import Calibration
 from qpairs.models.bi_encoder import Checkpoint, Reference, load_checkpoint, save_checkpoint
 from qpairs.models.exported import Reading, tokeniser
-from qpairs.objectives.relations import PairHead
+from qpairs.objectives.pair_head import PairHead
 
 ENCODERS = ["tiny", "lstm", "cnn", "static", "lstm+cnn", "tiny+static"]
 ANYTHING = 1.0  # an F1 that may be lost in full
