@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-import math
+import operator
 from dataclasses import dataclass
+
+FULFILS = {">=": operator.ge, ">": operator.gt, "<": operator.lt, "<=": operator.le}
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers between two bounds.
+    """The numbers that an option or a parameter allows; a bound of None is none.
 
-    Attributes:
-        low: lower bound.
-        high: upper bound.
-        open_low: whether the lower bound itself is excluded.
-        open_high: whether the upper bound itself is excluded.
-
-    Example:
-        >>> 1.5 in Range(0, 1, open_high=True)
-        False
-        >>> Range(0, 1, open_high=True).describe("dropout")
-        '0 <= dropout < 1'
-        >>> Range(0, open_low=True).describe("temperature")
-        '> 0'
+    >>> Range(at_least=0, below=1).text("dropout")
+    '0 <= dropout < 1'
+    >>> Range(above=0).allows(0)
+    False
     """
 
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
+    at_least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    at_most: float | None = None
 
-    def __contains__(self, value: float) -> bool:
-        above = value > self.low if self.open_low else value >= self.low
-        return above and (value < self.high if self.open_high else value <= self.high)
+    def allows(self, value: float) -> bool:
+        """Whether a number is in the range."""
+        return all(FULFILS[sign](value, bound) for sign, bound in self._bounds())
 
-    def describe(self, name: str) -> str:
-        """The range in mathematical notation, with a name for the number where it has two bounds."""
-        low, high = "<" if self.open_low else "<=", "<" if self.open_high else "<="
-        if math.isinf(self.high):
-            return f"{low.replace('<', '>')} {self.low:g}"
-        if math.isinf(self.low):
-            return f"{high} {self.high:g}"
-        return f"{self.low:g} {low} {name} {high} {self.high:g}"
+    def text(self, name: str = "x") -> str:
+        """The range as an inequality."""
+        bounds = self._bounds()
+        if len(bounds) == 1:
+            return f"{name} {bounds[0][0]} {bounds[0][1]}"
+        (low_sign, low), (high_sign, high) = bounds
+        return f"{low} {low_sign.replace('>', '<')} {name} {high_sign} {high}"
 
-
-ABOVE_ZERO = Range(0, open_low=True)
+    def _bounds(self) -> list[tuple[str, float]]:
+        bounds = zip(FULFILS, (self.at_least, self.above, self.below, self.at_most), strict=True)
+        return [(sign, bound) for sign, bound in bounds if bound is not None]

@@ -107,6 +107,6 @@ def _parse_parameter(keyword: ast.keyword, owner: str, row: Row) -> tuple[str, f
     if value is None or (whole and (value < 0 or not value.is_integer())):
         kind = "a whole number from 0 on" if whole else "a number"
         raise UserError(f"{owner}({name}=...) takes {kind}, not {ast.unparse(keyword.value)[:80]!r}")
-    if name in row.ranges and value not in row.ranges[name]:
-        raise UserError(f"{owner}: {name}: {value:g}, must be {row.ranges[name].describe(name)}")
+    if name in row.ranges and not row.ranges[name].allows(value):
+        raise UserError(f"{owner}: {name}: {value:g}, must be {row.ranges[name].text(name).removeprefix(f'{name} ')}")
     return name, int(value) if whole else value

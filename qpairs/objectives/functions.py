@@ -21,7 +21,7 @@ Function = Callable[..., Any]
 
 
 def separate_functions(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Function]]:
-    """The options with the name of each loss or miner that is a function in its place, and these functions.
+    """Splits options into values that a config can hold, with names in place of functions, and the functions.
 
     Args:
         options: fields of a config, of which `loss` and `miner` may be functions instead of expressions.

@@ -24,7 +24,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from qpairs.core.ranges import ABOVE_ZERO, Range
+from qpairs.core.ranges import Range
 from qpairs.objectives import expressions
 from qpairs.objectives.relations import Relation, select_rows
 
@@ -208,12 +208,14 @@ class MinerEntry:
 
 MINERS: dict[str, MinerEntry] = {
     "everything": MinerEntry(everything, "Hermans et al. 2017", "every known pair"),
-    "easy": MinerEntry(easy, "Schroff et al. 2015", "triplets with d(a, p) + margin < d(a, n)", {"margin": ABOVE_ZERO}),
+    "easy": MinerEntry(
+        easy, "Schroff et al. 2015", "triplets with d(a, p) + margin < d(a, n)", {"margin": Range(above=0)}
+    ),
     "semi_hard": MinerEntry(
         semi_hard,
         "Schroff et al. 2015",
         "triplets with d(a, p) <= d(a, n) <= d(a, p) + margin",
-        {"margin": ABOVE_ZERO},
+        {"margin": Range(above=0)},
     ),
     "hard": MinerEntry(hard, "Schroff et al. 2015", "triplets with d(a, n) < d(a, p)"),
     "batch_hard": MinerEntry(

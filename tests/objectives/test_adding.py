@@ -7,7 +7,7 @@ import torch
 from draws import points, random_relation
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.ranges import ABOVE_ZERO, Range
+from qpairs.core.ranges import Range
 from qpairs.objectives import miners
 from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LOSSES, LossEntry, in_batch, pairwise, prototypes, triplets
@@ -47,7 +47,7 @@ def above(sim: torch.Tensor, relation: Relation, floor: float = 0.3) -> Relation
 
 def test_a_loss_is_a_function_and_a_row(run, monkeypatch):
     monkeypatch.setitem(
-        LOSSES, "hinge", LossEntry(hinge, "cosine", "Nobody 2026", "max(0, margin - s)", {"margin": ABOVE_ZERO})
+        LOSSES, "hinge", LossEntry(hinge, "cosine", "Nobody 2026", "max(0, margin - s)", {"margin": Range(above=0)})
     )
     (rows,), relation = points(0, 8), random_relation(0, 8, 8)
     labels = BatchLabels(relation.positive, relation.negative, relation.negative)
@@ -62,7 +62,9 @@ def test_a_loss_is_a_function_and_a_row(run, monkeypatch):
 
 def test_a_miner_is_a_function_and_a_row(run, monkeypatch):
     monkeypatch.setitem(
-        MINERS, "above", MinerEntry(above, "Nobody 2026", "pairs above a floor", {"floor": Range(-1, 1)})
+        MINERS,
+        "above",
+        MinerEntry(above, "Nobody 2026", "pairs above a floor", {"floor": Range(at_least=-1, at_most=1)}),
     )
     (rows,), relation = points(0, 8), random_relation(0, 8, 8)
     sim = cosine(rows, rows)
@@ -112,7 +114,9 @@ def test_every_range_of_a_row_is_checked(what, name, entry):
     must_have_one = {"scale", "temperature", "alpha", "beta"} | ({"margin"} if what == "miner" else set())
     assert must_have_one & set(entry.parameters) <= set(entry.ranges)
     for parameter, allowed in entry.ranges.items():
-        assert entry.parameters[parameter] in allowed
-        for value in {int(allowed.low) - (not allowed.open_low), allowed.high + 1} - {float("inf")}:
-            with pytest.raises(UserError, match=rf"^{what}: {name}: {parameter}: {value:g}, must be "):
-                parse(f"{name}({parameter}={value:g})")
+        assert allowed.allows(entry.parameters[parameter])
+        bounds = {"above": 0, "at_least": -1, "below": 0, "at_most": 1}  # and what leads from each out of the range
+        outside = [getattr(allowed, name) + step for name, step in bounds.items() if getattr(allowed, name) is not None]
+        for value in outside:
+            with pytest.raises(UserError, match=rf"^{what}: {name}: {parameter}: {value}, must be "):
+                parse(f"{name}({parameter}={value})")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.ranges import ABOVE_ZERO, Range
+from qpairs.core.ranges import Range
 from qpairs.objectives.expressions import defaults, parse, parse_call, parse_number
 
 
@@ -17,7 +17,9 @@ class Recipe:
 
 
 RECIPES = {
-    "soup": Recipe({"salt": 0.5, "hours": 1.0, "bowls": 2}, {"hours": ABOVE_ZERO, "bowls": Range(0, 9)}),
+    "soup": Recipe(
+        {"salt": 0.5, "hours": 1.0, "bowls": 2}, {"hours": Range(above=0), "bowls": Range(at_least=0, at_most=9)}
+    ),
     "toast": Recipe(),
 }
 

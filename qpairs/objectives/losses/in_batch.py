@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qpairs.core.ranges import ABOVE_ZERO, Range
+from qpairs.core.ranges import Range
 from qpairs.objectives.losses.entry import LossEntry
 from qpairs.objectives.losses.masks import cross_entropy, marked_columns, masked_logsumexp, masked_mean
 from qpairs.objectives.relations import Relation
@@ -146,7 +146,7 @@ IN_BATCH = {
         "cosine",
         "van den Oord et al. 2018",
         "cross-entropy of picking the duplicate out among the batch",
-        {"temperature": ABOVE_ZERO, "directions": Range(1, 2)},
+        {"temperature": Range(above=0), "directions": Range(at_least=1, at_most=2)},
         in_batch=True,
         needs_both=True,
     ),
@@ -155,7 +155,7 @@ IN_BATCH = {
         "dot",
         "Sohn 2016",
         "log(1 + sum of exp(scale (s_n - s_p))) over the negatives of each duplicate's anchor",
-        {"scale": ABOVE_ZERO},
+        {"scale": Range(above=0)},
         in_batch=True,
         needs_both=True,
         by_row=True,
@@ -165,7 +165,7 @@ IN_BATCH = {
         "cosine",
         "Khosla et al. 2020",
         "cross-entropy of picking all duplicates out among the batch, in equal shares",
-        {"temperature": ABOVE_ZERO},
+        {"temperature": Range(above=0)},
         in_batch=True,
         needs_both=True,
         by_row=True,
@@ -176,7 +176,7 @@ IN_BATCH = {
         "cosine",
         "Wang et al. 2019",
         "soft maxima of base - s over each anchor's duplicates, and of s - base over its negatives",
-        {"alpha": ABOVE_ZERO, "beta": ABOVE_ZERO},
+        {"alpha": Range(above=0), "beta": Range(above=0)},
         in_batch=True,
         by_row=True,
     ),
@@ -185,7 +185,7 @@ IN_BATCH = {
         "cosine",
         "Sun et al. 2020",
         "soft maximum of s_n² + (1 - s_p)² over each anchor's negatives n and duplicates p",
-        {"scale": ABOVE_ZERO},
+        {"scale": Range(above=0)},
         in_batch=True,
         needs_both=True,
         by_row=True,

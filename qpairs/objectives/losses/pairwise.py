@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qpairs.core.ranges import ABOVE_ZERO
+from qpairs.core.ranges import Range
 from qpairs.objectives.losses.entry import LossEntry
 from qpairs.objectives.losses.masks import masked_mean
 from qpairs.objectives.losses.triplets import one_row, triplet
@@ -176,7 +176,7 @@ PAIRWISE = {
         "cosine",
         "Zhai et al. 2023",
         "cross-entropy of the probability sigmoid(scale (sim - threshold))",
-        {"scale": ABOVE_ZERO},
+        {"scale": Range(above=0)},
         by_pair=True,
         soft_labels=True,
     ),
@@ -201,7 +201,7 @@ PAIRWISE = {
         "cosine",
         "Su 2022",
         "log(1 + sum of exp(scale (s_n - s_p))) over every duplicate p and every other pair n of the batch",
-        {"scale": ABOVE_ZERO},
+        {"scale": Range(above=0)},
         needs_both=True,
         by_pair=True,
     ),

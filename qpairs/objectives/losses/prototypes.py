@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from qpairs.core.ranges import ABOVE_ZERO, Range
+from qpairs.core.ranges import Range
 from qpairs.objectives.losses.entry import LossEntry
 from qpairs.objectives.losses.masks import cross_entropy, masked_mean
 from qpairs.objectives.relations import Relation
@@ -132,7 +132,7 @@ def center(sim: Tensor, relation: Relation) -> Tensor:
 
 
 _SAMPLED: dict[str, float] = {"alpha": 0.5, "sampled": 4096}
-_RANGES = {"scale": ABOVE_ZERO, "alpha": ABOVE_ZERO}
+_RANGES = {"scale": Range(above=0), "alpha": Range(above=0)}
 
 PROTOTYPES = {
     "softmax": LossEntry(
@@ -150,7 +150,7 @@ PROTOTYPES = {
         "squared_euclidean",
         "Wen et al. 2016",
         "d²/2 to the own prototype; in a sum with another loss",
-        {"alpha": ABOVE_ZERO},
+        {"alpha": Range(above=0)},
         by_pair=True,
         positives_only=True,
         prototypes=True,
@@ -161,7 +161,7 @@ PROTOTYPES = {
         "cosine",
         "Liu et al. 2017",
         "cross-entropy of picking the own prototype out, its angle multiplied by the margin",
-        {**_RANGES, "margin": Range(1)},
+        {**_RANGES, "margin": Range(at_least=1)},
         needs_both=True,
         prototypes=True,
         prototype_parameters=_SAMPLED,
