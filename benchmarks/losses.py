@@ -36,10 +36,9 @@ from sentence_transformers.sentence_transformer.losses.contrastive import Siames
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qpairs.objectives.functions import objective_of
+from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LOSSES
-from qpairs.objectives.miners import miner
-from qpairs.objectives.objective import objective
-from qpairs.objectives.relations import Knowledge
 
 DIMENSION = 384
 GOAL = 2048  # MiB that a step of qpairs should stay below
@@ -161,30 +160,30 @@ def pair_labels(case: Case, n: int) -> Tensor:
     return torch.ones(n // 2).long() if LOSSES[case.loss].in_batch else torch.arange(n // 2) % 2
 
 
-def known_of_pairs(labels: Tensor) -> Knowledge:
-    """What the labels (k,) of pairs say of their first questions x their second ones."""
-    duplicates, places = torch.diag(labels == 1), torch.arange(len(labels))
-    return Knowledge(duplicates, torch.diag(labels == 0), ~duplicates, places[:, None].expand(-1, 2))
+def labels_of_pairs(labels: Tensor) -> BatchLabels:
+    """The labels (k,) of pairs as masks over their first questions x their second ones."""
+    duplicates, index = torch.diag(labels == 1), torch.arange(len(labels))
+    return BatchLabels(duplicates, torch.diag(labels == 0), ~duplicates, index[:, None].expand(-1, 2))
 
 
-def known_of_classes(classes: Tensor) -> Knowledge:
-    """What the classes (n,) of questions say of n x n of them."""
+def labels_of_classes(classes: Tensor) -> BatchLabels:
+    """The classes (n,) of questions as masks over n x n of them."""
     same = classes[:, None] == classes
     others = ~same
-    return Knowledge(same.fill_diagonal_(False), others, others)
+    return BatchLabels(same.fill_diagonal_(False), others, others)
 
 
 def ours(case: Case, n: int, classes: Tensor) -> Loss:
     """A loss of qpairs as training calls it."""
-    goal = dataclasses.replace(objective(case.loss), miner=miner(case.miner) if case.miner != "everything" else None)
-    learned = goal.learned(int(classes.max()) + 1, DIMENSION)
+    objective = objective_of(case.loss, case.miner)
+    learned = objective.learned_modules(int(classes.max()) + 1, DIMENSION)
     if case.over == "pairs":
-        known = known_of_pairs(pair_labels(case, n))  # in training it comes with the batch, as the labels do
-        return lambda embeddings: goal(*embeddings.chunk(2), known, learned=learned)
+        labels = labels_of_pairs(pair_labels(case, n))  # in training it comes with the batch, as the labels do
+        return lambda embeddings: objective(*embeddings.chunk(2), labels, learned=learned)
     if LOSSES[case.loss].prototypes:
-        nothing = known_of_classes(classes[:0])
-        return lambda embeddings: goal(embeddings, embeddings, nothing, (embeddings, classes), learned)
-    return lambda embeddings: goal(embeddings, embeddings, known_of_classes(classes), learned=learned)
+        empty = labels_of_classes(classes[:0])
+        return lambda embeddings: objective(embeddings, embeddings, empty, (embeddings, classes), learned)
+    return lambda embeddings: objective(embeddings, embeddings, labels_of_classes(classes), learned=learned)
 
 
 def descend(weight: Tensor) -> None:

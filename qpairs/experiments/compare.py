@@ -44,8 +44,9 @@ from qpairs.encoders.build import TAKE_VECTORS, build_encoder, encoder_note, tow
 from qpairs.evaluation.evaluate import cross_fitted
 from qpairs.experiments import plots
 from qpairs.models.base import score_pairs
+from qpairs.objectives.functions import function_name
 from qpairs.objectives.losses import LOSSES
-from qpairs.objectives.objective import objective
+from qpairs.objectives.objective import parse_objective
 from qpairs.training.fit import build_objective, partial_of, train
 from qpairs.training.teachers import trained_here
 from qpairs.training.trainer import Progress
@@ -96,7 +97,7 @@ class Cell:
             encoder=self.encoder,
             vectors=base.vectors if takes_vectors else "",
             loss=self.loss,
-            score=base.score if objective(self.loss).has_head else "cosine",
+            score=base.score if parse_objective(self.loss).has_head else "cosine",
             miner="everything" if self.miner in SAMPLERS else self.miner,
             sampler=SAMPLERS.get(self.miner, base.sampler),
             seed=self.seed,
@@ -329,11 +330,19 @@ def compare(
 
 def _items(what: str, listed: str | Sequence[str]) -> list[str]:
     """The distinct items of a list, parted by the commas that stand outside parentheses."""
+    _refuse_functions(what, listed)
     texts = [listed] if isinstance(listed, str) else listed
     found = [item.strip() for text in texts for item in re.split(r",(?![^()]*\))", text)]
     if not all(found) or not found:
         raise UserError(f"compare: {what}: an item of {', '.join(texts)!r} is empty")
     return list(dict.fromkeys(found))
+
+
+def _refuse_functions(what: str, listed: Any) -> None:
+    """Raises UserError for losses and miners that are functions, which the processes of the cells cannot be given."""
+    for item in [listed] if callable(listed) else listed:
+        if callable(item):
+            raise UserError(f"compare: {what}: {function_name(item)}: only names can be compared; use train instead")
 
 
 def _losses(expressions: list[str]) -> list[str]:
@@ -613,7 +622,7 @@ def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
             yield f"{name} cannot be trained alone: it stands beside softmax"
     if score == "cosine":
         for loss in losses:
-            if objective(loss).has_head:
+            if parse_objective(loss).has_head:
                 yield f"{loss} is judged by its cosine; --score head judges it by its classifier"
     for row in rows:
         if any(result.report["collapsed"] for result in row.results):

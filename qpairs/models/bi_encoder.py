@@ -33,7 +33,7 @@ from qpairs.encoders.precision import fast_bf16
 from qpairs.models.base import FILE, FORMAT, HEAD, Floats, Side, Tables, check_output, cosine_scores, fingerprint
 from qpairs.models.encoding import Tower, Towers
 from qpairs.models.verdict import Verdict, verdict_from_dict, verdict_to_dict
-from qpairs.objectives.relations import PairHead, Score
+from qpairs.objectives.pair_head import PairHead, Score
 
 LIBRARIES = ("qpairs", "torch", "transformers", "sentence-transformers", "datasets", "numpy")
 SCORED = 65_536  # pairs at a time

@@ -1,1 +1,1 @@
-"""Relations, miners and losses: what is known of n x n questions, and a scalar to minimise."""
+"""Objectives: relations between the questions of a batch, the miners that select pairs, and the losses to minimise."""

@@ -1,24 +1,33 @@
-"""Reading `name(parameter=number, ...)`: how a row of a table of functions is named in options and files."""
+"""Expressions such as `info_nce(temperature=0.05)`: how options and files name a row of a table of functions.
+
+An expression is parsed, never evaluated. Names and ranges of the parameters are data of the table's rows.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.ranges import Range
 
 T = TypeVar("T")
+FUNCTION = "function "  # starts the name, in a config, of a loss or miner that is a function and no expression
 
 
-class Entry(Protocol):
+class Row(Protocol):
     """A row of a table."""
 
     @property
     def parameters(self) -> Mapping[str, float]:
-        """The row's own parameters and their defaults; one whose default is an int takes whole numbers alone."""
+        """The row's parameters and their defaults. An int takes whole numbers from 0 on only."""
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """The range of each parameter that has one; the others take any number."""
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, float]:
@@ -27,18 +36,23 @@ def defaults(function: Callable[..., Any]) -> dict[str, float]:
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def read(expression: str, what: str, example: str, build: Callable[[ast.expr], T]) -> T:
-    """What `build` makes of an expression, which is parsed and never evaluated.
+def parse(expression: str, what: str, example: str, build: Callable[[ast.expr], T]) -> T:
+    """The result of `build` on the syntax tree of an expression.
 
     Args:
         expression: what the user wrote.
         what: what it should name, such as `loss`: the first word of every error.
-        example: how it should look.
+        example: a valid expression, for the error message.
         build: (node) -> result; raises SyntaxError where the expression has another form.
 
     Raises:
-        UserError: no such expression.
+        UserError: no valid expression.
     """
+    if expression.startswith(FUNCTION):
+        raise UserError(
+            f"{what}: {expression[:80]!r} is a Python function; pass the function itself, also to resume: "
+            f"qpairs.train({what}=...)"
+        )
     try:
         return build(ast.parse(expression.strip(), mode="eval").body)
     except UserError:
@@ -47,20 +61,17 @@ def read(expression: str, what: str, example: str, build: Callable[[ast.expr], T
         raise UserError(f"{what}: cannot read {expression[:80]!r}; write it like {example!r}") from None
 
 
-def call(
-    node: ast.expr, what: str, table: Mapping[str, Entry], positive: Collection[str] = ()
-) -> tuple[str, dict[str, float]]:
-    """The name and the parameters that `name` or `name(parameter=number, ...)` gives.
+def parse_call(node: ast.expr, what: str, table: Mapping[str, Row]) -> tuple[str, dict[str, float]]:
+    """The name and the parameters of a call `name` or `name(parameter=number, ...)`.
 
     Args:
         node: the parsed expression.
         what: what a row of the table is, such as `loss`.
         table: the rows by name.
-        positive: parameters that must be above 0.
 
     Raises:
         SyntaxError: an expression of another form.
-        UserError: an unknown name or parameter (with the nearest known one), or a number that a parameter doesn't take.
+        UserError: an unknown name or parameter (with the nearest known one), no number, or a number out of range.
     """
     match node:
         case ast.Name(id=name):
@@ -71,15 +82,14 @@ def call(
             raise SyntaxError
     if name not in table:
         raise UserError(f"{what}: unknown {what} {name!r}; {nearest(name, table)}")
-    known = table[name].parameters
-    parameters = [_parameter(keyword, f"{what}: {name}", known, positive) for keyword in keywords]
+    parameters = [_parse_parameter(keyword, f"{what}: {name}", table[name]) for keyword in keywords]
     if len(dict(parameters)) < len(parameters):
         raise SyntaxError
     return name, dict(parameters)
 
 
-def number(node: ast.expr) -> float | None:
-    """The finite number that an expression is, with its sign; None if it is none."""
+def parse_number(node: ast.expr) -> float | None:
+    """The finite number, with its sign, that an expression is; None if it is none."""
     try:
         value = float(ast.unparse(node))
     except ValueError:
@@ -87,10 +97,8 @@ def number(node: ast.expr) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _parameter(
-    keyword: ast.keyword, owner: str, known: Mapping[str, float], positive: Collection[str]
-) -> tuple[str, float]:
-    name, value = keyword.arg, number(keyword.value)
+def _parse_parameter(keyword: ast.keyword, owner: str, row: Row) -> tuple[str, float]:
+    name, value, known = keyword.arg, parse_number(keyword.value), row.parameters
     if name is None:
         raise SyntaxError
     if name not in known:
@@ -99,6 +107,6 @@ def _parameter(
     if value is None or (whole and (value < 0 or not value.is_integer())):
         kind = "a whole number from 0 on" if whole else "a number"
         raise UserError(f"{owner}({name}=...) takes {kind}, not {ast.unparse(keyword.value)[:80]!r}")
-    if value <= 0 and name in positive:
-        raise UserError(f"{owner}({name}={value:g}) must be above 0")
+    if name in row.ranges and not row.ranges[name].allows(value):
+        raise UserError(f"{owner}: {name}: {value:g}, must be {row.ranges[name].text(name).removeprefix(f'{name} ')}")
     return name, int(value) if whole else value

@@ -1,4 +1,4 @@
-"""The miners: which of the known pairs a loss learns from. `(sim, Relation) -> Relation`, without a gradient.
+"""The miners: functions `(sim, Relation) -> Relation`, without a gradient, that select the pairs a loss learns from.
 
 Triplets are an anchor a (a row), one of its positives p and one of its negatives n. With distances d = -sim, so that
 margins are in units of sim, each triplet is of exactly one kind:
@@ -17,21 +17,22 @@ To add a miner, write the function and its row in `MINERS`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from qpairs.core.ranges import Range
 from qpairs.objectives import expressions
-from qpairs.objectives.relations import Relation, rows_of
+from qpairs.objectives.relations import Relation, select_rows
 
 BLOCK = 2**20  # entries of sim that are compared at a time
 
 
 class Miner(Protocol):
-    """Narrows a relation down to the pairs to learn from."""
+    """Selects the pairs of a relation to learn from."""
 
     def __call__(self, sim: Tensor, relation: Relation) -> Relation:
         """The mined relation.
@@ -48,6 +49,10 @@ def everything(sim: Tensor, relation: Relation) -> Relation:
     Args:
         sim: (n, m) similarity.
         relation: masks (r, m).
+
+    Example:
+        >>> print(everything(torch.tensor([[0.7, 0.9, 0.6]]), Relation.from_text("+--")))
+        + - -
     """
     return relation
 
@@ -59,6 +64,11 @@ def easy(sim: Tensor, relation: Relation, margin: float = 0.2) -> Relation:
         sim: (n, m) similarity.
         relation: masks (r, m).
         margin: in units of sim.
+
+    Example:
+        >>> sim = torch.tensor([[0.7, 0.9, 0.6, 0.1]])
+        >>> print(easy(sim, Relation.from_text("+---")))  # row 0 of sim: the positive pair, and its easy negative
+        0: + . . -
     """
     return _triplets(sim, relation, lambda positive, negative: negative < positive - margin)
 
@@ -71,6 +81,11 @@ def semi_hard(sim: Tensor, relation: Relation, margin: float = 0.2, choose: int 
         relation: masks (r, m).
         margin: in units of sim.
         choose: negatives drawn for each positive pair by torch's default generator, 1 in FaceNet; 0 keeps all.
+
+    Example:
+        >>> sim = torch.tensor([[0.7, 0.9, 0.6, 0.1]])
+        >>> print(semi_hard(sim, Relation.from_text("+---")))
+        0: + . - .
     """
     return _triplets(
         sim, relation, lambda positive, negative: (negative <= positive) & (negative >= positive - margin), choose
@@ -83,20 +98,31 @@ def hard(sim: Tensor, relation: Relation) -> Relation:
     Args:
         sim: (n, m) similarity.
         relation: masks (r, m).
+
+    Example:
+        >>> sim = torch.tensor([[0.7, 0.9, 0.8, 0.1], [0.9, 0.7, 0.1, 0.8]])
+        >>> print(hard(sim, Relation.from_text("++--", "+---")))  # a row for each positive pair that has hard negatives
+        0: + . - .
     """
     return _triplets(sim, relation, lambda positive, negative: negative > positive)
 
 
 def batch_hard(sim: Tensor, relation: Relation) -> Relation:
-    """For each row its farthest positive and its nearest negative alone: Hermans et al. 2017, eq. 5.
+    """For each row only its farthest positive and its nearest negative: Hermans et al. 2017, eq. 5.
 
     The first one of several at the same distance; nothing in rows that lack either kind.
 
     Args:
         sim: (n, m) similarity.
         relation: masks (r, m).
+
+    Example:
+        >>> sim = torch.tensor([[0.9, 0.7, 0.6, 0.1], [0.9, 0.8, 0.6, 0.2]])
+        >>> print(batch_hard(sim, Relation.from_text("++--", "..--")))
+        . + - .
+        . . . .
     """
-    sim, column = rows_of(sim.detach(), relation), torch.arange(sim.shape[1], device=sim.device)
+    sim, column = select_rows(sim.detach(), relation)[0], torch.arange(sim.shape[1], device=sim.device)
     both = relation.positive.any(1, keepdim=True) & relation.negative.any(1, keepdim=True)  # (r, 1)
     farthest = sim.masked_fill(~relation.positive, torch.inf).argmin(1, keepdim=True)  # (r, 1)
     nearest = sim.masked_fill(~relation.negative, -torch.inf).argmax(1, keepdim=True)  # (r, 1)
@@ -112,8 +138,13 @@ def multi_similarity(sim: Tensor, relation: Relation, epsilon: float = 0.1) -> R
         sim: (n, m) similarity, in the paper the cosine.
         relation: masks (r, m).
         epsilon: slack, in units of sim.
+
+    Example:
+        >>> sim = torch.tensor([[0.9, 0.6, 0.55, 0.1]])
+        >>> print(multi_similarity(sim, Relation.from_text("++--")))
+        . + - .
     """
-    sim = rows_of(sim.detach(), relation)
+    sim, _ = select_rows(sim.detach(), relation)
     farthest = sim.masked_fill(~relation.positive, torch.inf).amin(1, keepdim=True)  # (r, 1)
     nearest = sim.masked_fill(~relation.negative, -torch.inf).amax(1, keepdim=True)  # (r, 1)
     return Relation(
@@ -124,7 +155,7 @@ def multi_similarity(sim: Tensor, relation: Relation, epsilon: float = 0.1) -> R
 def _triplets(sim: Tensor, relation: Relation, kind: Callable[[Tensor, Tensor], Tensor], choose: int = 0) -> Relation:
     """One row for each positive pair that has negatives of a kind, with `choose` of them if that is not 0.
 
-    Nothing of (r, m) entries is held besides the masks: sim is read in blocks.
+    Sim is read in blocks, so that no (r, m) matrix of numbers is made.
 
     Args:
         sim: (n, m) similarity.
@@ -147,25 +178,27 @@ def _triplets(sim: Tensor, relation: Relation, kind: Callable[[Tensor, Tensor], 
 
 
 def _draw(candidates: Tensor, count: int) -> Tensor:
-    """At most `count` of the candidates (b, m) of each row, each as likely as the other."""
-    lots = torch.rand(candidates.shape, device=candidates.device).masked_fill(~candidates, -1.0)  # (b, m)
-    drawn = lots.topk(min(count, lots.shape[1]), sorted=False).indices  # (b, count)
+    """At most `count` of the candidates (b, m) of each row, drawn uniformly without replacement."""
+    random = torch.rand(candidates.shape, device=candidates.device).masked_fill(~candidates, -1.0)  # (b, m)
+    drawn = random.topk(min(count, random.shape[1]), sorted=False).indices  # (b, count)
     return torch.zeros_like(candidates).scatter(1, drawn, True) & candidates
 
 
 @dataclass(frozen=True)
 class MinerEntry:
-    """A row of the table.
+    """A miner of the table.
 
     Attributes:
         function: (sim, Relation, **parameters) -> Relation.
         paper: where it was published.
         formula: what it keeps, in words.
+        ranges: allowed ranges of its parameters; a parameter without one takes any number.
     """
 
     function: Callable[..., Relation]
     paper: str
     formula: str
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -175,8 +208,15 @@ class MinerEntry:
 
 MINERS: dict[str, MinerEntry] = {
     "everything": MinerEntry(everything, "Hermans et al. 2017", "every known pair"),
-    "easy": MinerEntry(easy, "Schroff et al. 2015", "triplets with d(a, p) + margin < d(a, n)"),
-    "semi_hard": MinerEntry(semi_hard, "Schroff et al. 2015", "triplets with d(a, p) <= d(a, n) <= d(a, p) + margin"),
+    "easy": MinerEntry(
+        easy, "Schroff et al. 2015", "triplets with d(a, p) + margin < d(a, n)", {"margin": Range(above=0)}
+    ),
+    "semi_hard": MinerEntry(
+        semi_hard,
+        "Schroff et al. 2015",
+        "triplets with d(a, p) <= d(a, n) <= d(a, p) + margin",
+        {"margin": Range(above=0)},
+    ),
     "hard": MinerEntry(hard, "Schroff et al. 2015", "triplets with d(a, n) < d(a, p)"),
     "batch_hard": MinerEntry(
         batch_hard, "Hermans et al. 2017", "the farthest duplicate and the nearest non-duplicate of each question"
@@ -187,20 +227,19 @@ MINERS: dict[str, MinerEntry] = {
         "negatives with s > min s(positive) - epsilon, positives with s < max s(negative) + epsilon",
     ),
 }
-POSITIVE = ("margin",)  # parameters that must be above 0
 
 
-def miner(expression: str) -> Miner:
+def parse_miner(expression: str) -> Miner:
     """The miner that an expression such as `semi_hard(margin=0.1, choose=1)` names.
 
     Raises:
-        UserError: an unknown miner or parameter (with the nearest known one), a number that a parameter doesn't take,
-            or no such expression.
+        UserError: an unknown miner or parameter (with the nearest known one), a number out of a parameter's range, or
+            no such expression.
     """
-    name, parameters = expressions.read(
+    name, parameters = expressions.parse(
         expression,
         "miner",
         "semi_hard(margin=0.1, choose=1)",
-        lambda node: expressions.call(node, "miner", MINERS, POSITIVE),
+        lambda node: expressions.parse_call(node, "miner", MINERS),
     )
     return functools.partial(MINERS[name].function, **parameters)

@@ -11,14 +11,26 @@ from qpairs.objectives.relations import Relation
 
 
 class Prototypes(nn.Module):
-    """One prototype for each duplicate component, of which a step reads and moves only a few thousand.
+    """One prototype for each duplicate component. A step reads and updates only a few thousand of them.
 
-    They are buffers, saved with the model but unknown to the optimiser, whose every step would pass over all of them
-    and whose moments would triple their memory.
+    They are buffers, saved with the model but not updated by the optimiser: each of its steps would go over all of
+    them, and its moments would triple their memory.
 
     Attributes:
         weight: (n_components, dimension), not of unit length.
-        met: (n_components,) bool, the components that training has come across; the others have no prototype yet.
+        met: (n_components,) bool, components that have occurred in training; the others have no prototype yet.
+
+    Example:
+        >>> prototypes = Prototypes(n_components=5, dimension=2)
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+        >>> columns, relation = prototypes(embeddings, component=torch.tensor([3, 1, 1]))
+        >>> columns.detach()  # of the components 1 and 3: the mean of their embeddings, at their first occurrence
+        tensor([[0.3000, 0.9000],
+                [1.0000, 0.0000]])
+        >>> print(relation)
+        - +
+        + -
+        + -
     """
 
     weight: Tensor
@@ -34,15 +46,15 @@ class Prototypes(nn.Module):
         by_gradient: bool = True,
         step: float = 1.0,
     ) -> None:
-        """Prototypes of which none is met yet.
+        """Prototypes of components that have not occurred yet.
 
         Args:
             n_components: how many.
             dimension: of the embeddings.
-            alpha: share of the way to its members in the batch that a prototype goes in a step.
-            sampled: how many prototypes of components outside the batch are drawn as further negatives.
-            by_gradient: move by the gradient of the loss, not by the rule of Wen et al. 2016.
-            step: 1 / (weight x scale) of the loss, so that alpha means the same for all; by gradient alone.
+            alpha: learning rate: the share of the way to its members in the batch that a prototype moves in a step.
+            sampled: prototypes of components outside the batch that are drawn as further negatives.
+            by_gradient: update by the gradient of the loss, not by the rule of Wen et al. 2016.
+            step: 1 / (weight x scale) of the loss, so that alpha means the same for all losses; by gradient only.
         """
         super().__init__()
         self.alpha, self.sampled, self.by_gradient, self.step = alpha, sampled, by_gradient, step
@@ -52,28 +64,28 @@ class Prototypes(nn.Module):
     def forward(self, embeddings: Tensor, component: Tensor) -> tuple[Tensor, Relation]:
         """The prototypes of the batch's components, and a sample of the others.
 
-        A component new to it starts at the mean of its embeddings (imprinting, Qi et al. 2018). The others are drawn
-        from those met, uniformly and without replacement, by torch's default generator (partial FC, An et al. 2021).
-        In training, the columns move when the gradient of the loss, a mean over the n rows, has reached them; by rule,
-        those of the batch move here: c_j -= alpha * sum_i (c_j - x_i) / (1 + n_j), Wen et al. 2016, eq. 4. In
-        evaluation nothing moves and nothing is met.
+        A new component starts at the mean of its embeddings (imprinting, Qi et al. 2018). The others are drawn from
+        those that have occurred, uniformly and without replacement, by torch's default generator (partial FC, An et
+        al. 2021). In training, the columns are updated in the backward pass, by the gradient of the loss, a mean over
+        the n rows; by rule, those of the batch are updated here: c_j -= alpha * sum_i (c_j - x_i) / (1 + n_j), Wen et
+        al. 2016, eq. 4. In evaluation nothing is updated.
 
         Args:
             embeddings: (n, d).
             component: (n,) int64, the component of each.
 
         Returns:
-            Columns (k, d), a leaf that requires grad if its gradient is to move them. Relation (n, k): the own
+            Columns (k, d), a leaf that requires grad if they are updated by gradient. Relation (n, k): the own
             prototype is positive, every other one negative.
         """
         members = embeddings.detach().to(self.weight.dtype)
-        own, place, count = torch.unique(component, return_inverse=True, return_counts=True)  # (m,), (n,), (m,)
+        own, index, count = torch.unique(component, return_inverse=True, return_counts=True)  # (m,), (n,), (m,)
         count = count[:, None].to(members.dtype)
-        mean = members.new_zeros(len(own), members.shape[1]).index_add(0, place, members) / count  # (m, d)
+        mean = members.new_zeros(len(own), members.shape[1]).index_add(0, index, members) / count  # (m, d)
         current = torch.where(self.met[own, None], self.weight[own], mean)  # (m, d)
         ids = torch.cat([own, self._others(own)])  # (k,)
         columns = torch.cat([current, self.weight[ids[len(own) :]]])  # (k, d)
-        positive = place[:, None] == torch.arange(len(ids), device=ids.device)  # (n, k)
+        positive = index[:, None] == torch.arange(len(ids), device=ids.device)  # (n, k)
         if self.training:
             if self.by_gradient:
                 rate = self.alpha * self.step * len(members) / positive.sum(0).clamp(min=1)  # (k,)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qpairs.data.pairs import Pairs
 from qpairs.data.splits import canonical_ids, components, duplicate_components
-from qpairs.objectives.relations import LabelGraph, label_graph, look_up
+from qpairs.objectives.labels import LabelGraph, batch_labels, label_graph
 
 Ints = NDArray[np.int64]
 Noise = Callable[[NDArray[np.int32], np.random.Generator], NDArray[np.int32]]  # token ids of a question -> others
@@ -234,7 +234,7 @@ class Batches:
             features: a list of encoder inputs, together the process's share of the n row questions; component: (n,)
             their guard; column_features and column_component: likewise of the m column questions, where other questions
             or another tower make the columns; left, right, labels: (k,) of the pairs, left among the rows and right
-            among the columns; positive, labelled, strangers (n, m) and places as in `relations.Knowledge`, and taught
+            among the columns; positive, labelled, strangers (n, m) and places as in `labels.BatchLabels`, and taught
             (n, m) where a teacher was asked.
         """
         k, (anchors, negatives) = len(draw.pairs), draw.negatives.T
@@ -245,7 +245,7 @@ class Batches:
         else:
             rows, places = self._by_length(np.concatenate([lefts, rights, draw.questions]))
             columns, left, right = rows, places[: len(lefts)], places[len(lefts) : 2 * len(lefts)]
-        known = look_up(self.graph, torch.from_numpy(rows), torch.from_numpy(columns))
+        known = batch_labels(self.graph, torch.from_numpy(rows), torch.from_numpy(columns))
         known.labelled[left[k:], right[k:]] = True
         if not self.sided:
             known.labelled[right[k:], left[k:]] = True
@@ -254,10 +254,10 @@ class Batches:
             "left": torch.from_numpy(left[:k]),
             "right": torch.from_numpy(right[:k]),
             "labels": torch.from_numpy(self.pairs.labels[draw.pairs].astype(np.int64)),
-            "component": self.graph.guard[torch.from_numpy(rows)],
+            "component": self.graph.cluster[torch.from_numpy(rows)],
             "positive": known.positive,
             "labelled": known.labelled,
-            "strangers": known.strangers,
+            "strangers": known.unrelated,
             "places": (known.positive | known.labelled).nonzero(),
         }
         if self.pairs.taught is not None:
@@ -269,7 +269,7 @@ class Batches:
             item["taught"] = taught
         if self.sided or len(self.feeds) > 1:
             item["column_features"] = self._features(self.feeds[-1], columns[process :: self.processes], random)
-            item["column_component"] = self.graph.guard[torch.from_numpy(columns)]
+            item["column_component"] = self.graph.cluster[torch.from_numpy(columns)]
         return item
 
     def _by_length(self, ends: Ints) -> tuple[Ints, Ints]:

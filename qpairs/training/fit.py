@@ -41,9 +41,10 @@ from qpairs.evaluation.evaluate import cross_fitted, evaluate, report, tfidf_sco
 from qpairs.models.base import check_output
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, save_checkpoint, score_tables
 from qpairs.models.verdict import fit_verdict
-from qpairs.objectives.miners import miner
-from qpairs.objectives.objective import Objective, Term, objective
-from qpairs.objectives.relations import Knowledge, PairHead, Score
+from qpairs.objectives.functions import objective_of, separate_functions
+from qpairs.objectives.labels import BatchLabels
+from qpairs.objectives.objective import Objective, Term
+from qpairs.objectives.pair_head import PairHead, Score
 from qpairs.training.batches import Batches, Feed, graph_of, group_sampler, in_order, pair_sampler, triplet_sampler
 from qpairs.training.distributed import barrier, broadcast, gather, initialize, rank, rank_zero_first, world
 from qpairs.training.hard_negatives import nearest_negatives
@@ -113,14 +114,14 @@ class PairModel(nn.Module):
             right: (pairs,) column of its second one.
             labels: (pairs,) read by the Trainer alone.
             component: (n,) duplicate component of each row, for prototypes.
-            positive: (n, m) mask as in `relations.Knowledge`.
+            positive: (n, m) mask as in `labels.BatchLabels`.
             labelled: (n, m) mask, likewise.
             strangers: (n, m) mask, likewise.
             places: (k, 2) int64, likewise.
             column_features: inputs of the second tower in chunks, together its share of m questions; without it,
                 columns are rows.
             column_component: (m,) duplicate component of each of them.
-            taught: (n, m) as in `relations.Knowledge`.
+            taught: (n, m) teacher's probability as in `labels.BatchLabels`.
 
         Raises:
             Diverged: the loss is not a finite number.
@@ -131,7 +132,7 @@ class PairModel(nn.Module):
         if column_features is not None and column_component is not None:
             columns = gather(self._embed(self.towers[1], column_features), m)  # (m, d)
             members = torch.cat([rows, columns]), torch.cat([component, column_component])
-        known = Knowledge(positive, labelled, strangers, places, taught)
+        known = BatchLabels(positive, labelled, strangers, places, taught)
         loss = self.objective(rows, columns, known, members, self.learned)
         if loss.device.type == "cpu" and not torch.isfinite(loss):  # a GPU would wait here: see loop.Observer.on_log
             raise Diverged
@@ -208,7 +209,9 @@ def train(
         overwrite: replace the checkpoint, and the unfinished run, of `output`.
         on_progress: called at every step.
         parts: the data, where it is loaded already; without it, that of the config.
-        options: fields of `Config`, over those of `config`.
+        options: fields of `Config`, over those of `config`. `loss` may also be a function (sim, Relation) -> scalar,
+            and `miner` a function (sim, Relation) -> Relation, see `objectives.functions.objective_of`. The config
+            stores their names; to resume such a run, pass them again.
 
     Returns:
         The checkpoint, as saved in the output folder.
@@ -217,6 +220,7 @@ def train(
         UserError: something that the user can mend; or the loss became NaN, and the last good state was saved.
     """
     initialize()
+    options, functions = separate_functions(options)
     asked = {**(to_dict(config) if config else {}), **options}
     config = config_from(asked, where="train")
     if resume and not config.output:
@@ -224,7 +228,7 @@ def train(
     output = Path(config.output) if config.output else broadcast(default_output(config))
     partial = partial_of(output)
     config = _stored_config(partial, asked) if resume else dataclasses.replace(config, output=str(output))
-    goal = build_objective(config)
+    goal = build_objective(config, functions)
     _check_reporter(config.report_to)
     check_output(output, overwrite=overwrite)
     if cross_encoder_of(config.teacher):
@@ -250,7 +254,7 @@ def train(
         try:
             told, slower = config, 1.0
             if ITSELF in config.teacher:
-                first = _first_pass(config, parts, partial, on_progress)
+                first = _first_pass(config, goal, parts, partial, on_progress)
                 fresh_encoder.load_state_dict(first.encoder.state_dict())
                 there = {**there, ITSELF: Teacher(first, config.encoder, parts.split["fingerprint"])}
                 goal, slower = _second_goal(first, goal), SECOND_RATE
@@ -276,15 +280,18 @@ def train(
     return judged if rank() == 0 else load_checkpoint(output)
 
 
-def build_objective(config: Config) -> Objective:
+def build_objective(config: Config, functions: Mapping[str, Callable[..., Any]] | None = None) -> Objective:
     """The objective of a config.
+
+    Args:
+        config: the options of the run.
+        functions: the `loss` and the `miner` where they are functions, which the config only names.
 
     Raises:
         UserError: no such loss or miner, or options that do not go together.
     """
-    goal = objective(config.loss)
-    if config.miner != "everything":
-        goal = dataclasses.replace(goal, miner=miner(config.miner))
+    functions = functions or {}
+    goal = objective_of(functions.get("loss", config.loss), functions.get("miner", config.miner))
     if config.score == "head" and not goal.has_head:
         raise UserError(f"score: head needs the loss pair_softmax, which {config.loss!r} does not have")
     if config.budget_minutes and world() > 1:
@@ -365,7 +372,7 @@ def _new_teacher(
 
 
 def _first_pass(
-    config: Config, parts: Parts, partial: Path, on_progress: Callable[[Progress], None] | None
+    config: Config, goal: Objective, parts: Parts, partial: Path, on_progress: Callable[[Progress], None] | None
 ) -> Checkpoint:
     """The encoder of a run that is to teach itself, trained on the labels alone, or gone on with."""
     if not (partial / FIRST).exists():
@@ -375,7 +382,7 @@ def _first_pass(
                 alone,
                 parts,
                 _new_encoder(config, parts),
-                build_objective(alone),
+                goal,
                 partial / "first",
                 on_progress,
                 "itself",
@@ -463,8 +470,8 @@ def _fit(
         looked_at = looked_at.subset(np.sort(rows))
     training = _training_batches(encoder, parts.train, config, partial)
     validation = _in_order(encoder, looked_at, config)
-    n_components = int(training.graph.guard.max()) + 1
-    learned = goal.learned(n_components, encoder.get_embedding_dimension() or 0)
+    n_components = int(training.graph.cluster.max()) + 1
+    learned = goal.learned_modules(n_components, encoder.get_embedding_dimension() or 0)
     head = next((module for module in learned.values() if isinstance(module, PairHead)), None)
     score = Score(head if config.score == "head" else None, config.symmetric)
     model = PairModel(encoder, goal, learned, score, recompute=config.gradient_cache > 0)
@@ -520,6 +527,10 @@ def _fit(
                 f"{diverged}, before the first evaluation; nothing was saved; lower --learning-rate"
             ) from None
         model.load_state_dict(load_file(whole[-1] / "model.safetensors"))
+    except UserError:  # a loss or a miner that is a function has returned something else
+        if not states(partial) and not config.teacher:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     history = _history(trainer.state.log_history, steps_per_epoch)
     return encoder.to("cpu").float(), model.score.head and model.score.head.to("cpu"), history, diverged
 
@@ -604,7 +615,7 @@ def _mine(
             embeddings = [embed(tower, feed.ids) for tower, feed in each]
             negatives = nearest_negatives(
                 pairs,
-                graph_of(pairs).guard.numpy(),
+                graph_of(pairs).cluster.numpy(),
                 embeddings[0],
                 embeddings[-1],
                 count=config.mined,

@@ -10,8 +10,8 @@ import qpairs
 from qpairs import metrics
 from qpairs.data.parts import load_parts
 from qpairs.evaluation.evaluate import SHIFTED, cross_fitted, tfidf_scores
-from qpairs.models.base import score_pairs
-from qpairs.models.bi_encoder import FILE, Checkpoint
+from qpairs.models.base import FILE, score_pairs
+from qpairs.models.bi_encoder import Checkpoint
 
 
 @pytest.fixture(scope="module")

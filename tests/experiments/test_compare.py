@@ -25,8 +25,8 @@ from qpairs.experiments import compare as comparison
 from qpairs.experiments.compare import Cell, Comparison, Outcome, Result, Row, State, compare
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.miners import MINERS
-from qpairs.objectives.objective import objective
-from qpairs.training.fit import Progress
+from qpairs.objectives.objective import parse_objective
+from qpairs.training.trainer import Progress
 
 GOOD, BAD, FAILING = "contrastive(margin=0.1)", "contrastive(margin=0.3)", "contrastive"
 CLI = Path(__file__).parents[2] / "cli.py"
@@ -42,7 +42,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         configs.append(config)
         tell(Progress(7, 9, 0.5, 100.0))
         Path(config.output).mkdir()
-        wrong = objective(config.loss).terms[0].parameters.get("margin")
+        wrong = parse_objective(config.loss).terms[0].parameters.get("margin")
         if wrong is None:
             return "it fell"
         pairs = parts.validation if parts.test is None else parts.test
@@ -69,7 +69,7 @@ def test_all_is_every_loss_and_each_can_be_trained() -> None:
     assert len(losses) == len(LOSSES)
     assert "softmax + 0.003*center" in losses
     assert "center" not in losses
-    assert {term.name for loss in losses for term in objective(loss).terms} == set(LOSSES)
+    assert {term.name for loss in losses for term in parse_objective(loss).terms} == set(LOSSES)
     assert comparison._losses(["cosent", "all", "center"])[0] == "cosent"
     assert set(comparison._losses(["cosent", "all", "center"])) == set(losses)
 

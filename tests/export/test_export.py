@@ -21,7 +21,7 @@ from qpairs.metrics import Calibration
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 from qpairs.models.tokens import Reading, tokeniser
 from qpairs.models.verdict import Reference
-from qpairs.objectives.relations import PairHead
+from qpairs.objectives.pair_head import PairHead
 
 ENCODERS = ["tiny", "lstm", "cnn", "static", "lstm+cnn", "tiny+static"]
 ANYTHING = 1.0  # an F1 that may be lost in full

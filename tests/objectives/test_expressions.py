@@ -6,19 +6,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qpairs.core.exceptions import UserError
-from qpairs.objectives.expressions import call, defaults, number, read
+from qpairs.core.ranges import Range
+from qpairs.objectives.expressions import defaults, parse, parse_call, parse_number
 
 
 @dataclass(frozen=True)
 class Recipe:
     parameters: dict[str, float] = field(default_factory=dict)
+    ranges: dict[str, Range] = field(default_factory=dict)
 
 
-RECIPES = {"soup": Recipe({"salt": 0.5, "hours": 1.0, "bowls": 2}), "toast": Recipe()}
+RECIPES = {
+    "soup": Recipe(
+        {"salt": 0.5, "hours": 1.0, "bowls": 2}, {"hours": Range(above=0), "bowls": Range(at_least=0, at_most=9)}
+    ),
+    "toast": Recipe(),
+}
 
 
 def cook(expression):
-    return read(expression, "dish", "soup(salt=1)", lambda node: call(node, "dish", RECIPES, positive=("hours",)))
+    return parse(expression, "dish", "soup(salt=1)", lambda node: parse_call(node, "dish", RECIPES))
 
 
 def node(text):
@@ -63,8 +70,10 @@ def test_a_parameter_is_a_whole_number_where_its_default_is():
         ("soup(bowls=1.5)", "soup(bowls=...) takes a whole number from 0 on, not '1.5'"),
         ("soup(bowls=-1)", "soup(bowls=...) takes a whole number from 0 on, not '-1'"),
         ("soup(bowls=1e999)", "takes a whole number"),
-        ("soup(hours=0)", "soup(hours=0) must be above 0"),
-        ("soup(hours=-2)", "soup(hours=-2) must be above 0"),
+        ("soup(hours=0)", "soup: hours: 0, must be > 0"),
+        ("soup(hours=-2)", "soup: hours: -2, must be > 0"),
+        ("soup(bowls=10)", "soup: bowls: 10, must be 0 <= bowls <= 9"),
+        ("function kitchen.cook", "is a Python function; pass the function itself"),
         *(
             (garbage, "cannot read")
             for garbage in [
@@ -96,22 +105,22 @@ def test_the_builder_may_refuse_a_form_and_read_another():
     def product(node):
         match node:
             case ast.BinOp(left=left, op=ast.Mult(), right=right):
-                return number(left), *call(right, "dish", RECIPES)
+                return parse_number(left), *parse_call(right, "dish", RECIPES)
         raise SyntaxError
 
-    assert read("3*soup(salt=1)", "dish", "2*soup", product) == (3, "soup", {"salt": 1})
+    assert parse("3*soup(salt=1)", "dish", "2*soup", product) == (3, "soup", {"salt": 1})
     with pytest.raises(UserError, match="cannot read"):
-        read("soup", "dish", "2*soup", product)
+        parse("soup", "dish", "2*soup", product)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_finite_number_is_read_as_python_reads_it(value):
-    assert number(node(repr(value))) == value
+    assert parse_number(node(repr(value))) == value
 
 
 @pytest.mark.parametrize("text", ["x", "'1'", "None", "1 + 1", "1e999", "-1e999", "nan", "inf", "(1,)", "1j"])
 def test_no_number(text):
-    assert number(node(text)) is None
+    assert parse_number(node(text)) is None
 
 
 def test_defaults_are_those_of_the_parameters_that_have_one():

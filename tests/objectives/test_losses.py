@@ -24,11 +24,12 @@ from torch.nn import functional
 
 from qpairs.objectives.losses import LOSSES, pair_weights
 from qpairs.objectives.losses.in_batch import circle, info_nce, multi_similarity, n_pair, supervised_contrastive
-from qpairs.objectives.losses.pairwise import contrastive, cosent, logistic, online_contrastive, pair_softmax
-from qpairs.objectives.losses.triplets import quadruplet, ranking, triplet
+from qpairs.objectives.losses.pairwise import contrastive, cosent, logistic, online_contrastive, pair_softmax, ranking
+from qpairs.objectives.losses.triplets import quadruplet, triplet
 from qpairs.objectives.miners import batch_hard
-from qpairs.objectives.objective import Term, objective
-from qpairs.objectives.relations import SIMILARITIES, Relation, cosine, dot, euclidean, rows_of, squared_euclidean
+from qpairs.objectives.objective import Term, parse_objective
+from qpairs.objectives.relations import Relation, select_rows
+from qpairs.objectives.similarities import SIMILARITIES, cosine, dot, euclidean, squared_euclidean
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(2, 9)
@@ -213,7 +214,7 @@ def test_parameters_are_those_of_the_function_and_of_the_objective(name):
     own = list(inspect.signature(entry.function).parameters.values())[2:]
     assert list(entry.parameters) == [p.name for p in own] + list(entry.prototype_parameters)
     for parameter, default in entry.parameters.items():
-        assert objective(f"{name}({parameter}={default})").terms == (Term(name, 1.0, {parameter: default}),)
+        assert parse_objective(f"{name}({parameter}={default})").terms == (Term(name, 1.0, {parameter: default}),)
     for p in own:
         assert type(p.default).__name__ == p.annotation
         other = p.default + 1 if isinstance(p.default, int) else p.default * 1.1
@@ -401,7 +402,7 @@ def test_triplet_agrees_with_batch_semi_hard_of_sentence_transformers(seed, n, m
     farther = others.masked_fill(others >= sim[anchor, positive][:, None], -torch.inf)  # (p, n)
     nearest = torch.where(farther.isfinite().any(1), farther.argmax(1), (-others).nan_to_num(posinf=-9).argmax(1))
     chosen = Relation(*(functional.one_hot(x, n).bool() for x in (positive, nearest)), anchor)
-    loss = triplet(rows_of(sim, chosen), chosen, margin=margin)
+    loss = triplet(*select_rows(sim, chosen), margin=margin)
     agree(loss, peer.BatchSemiHardTripletLoss(None, margin=margin).compute_loss_from_embeddings([rows], labels), [rows])
 
 

@@ -15,8 +15,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qpairs.core.exceptions import UserError
 from qpairs.objectives import miners
-from qpairs.objectives.miners import MINERS, batch_hard, easy, everything, hard, miner, multi_similarity, semi_hard
-from qpairs.objectives.relations import Relation, rows_of
+from qpairs.objectives.miners import (
+    MINERS,
+    batch_hard,
+    easy,
+    everything,
+    hard,
+    multi_similarity,
+    parse_miner,
+    semi_hard,
+)
+from qpairs.objectives.relations import Relation, select_rows
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(1, 7)
@@ -116,7 +125,7 @@ def test_the_kinds_of_one_anchors_negatives_by_hand():
 def test_batch_hard_is_the_first_farthest_positive_and_the_first_nearest_negative(batch):
     sim, relation = batch
     mined = batch_hard(sim, relation)
-    for i, row in enumerate(rows_of(sim, relation).tolist()):
+    for i, row in enumerate(select_rows(sim, relation)[0].tolist()):
         positives, negatives = (mask[i].nonzero()[:, 0].tolist() for mask in (relation.positive, relation.negative))
         both = positives and negatives
         assert mined.positive[i].nonzero()[:, 0].tolist() == ([min(positives, key=row.__getitem__)] if both else [])
@@ -129,7 +138,7 @@ def test_batch_hard_is_the_first_farthest_positive_and_the_first_nearest_negativ
 def test_multi_similarity_agrees_with_naive_loops(batch, epsilon):
     sim, relation = batch
     mined = multi_similarity(sim, relation, epsilon=epsilon)
-    for i, row in enumerate(rows_of(sim, relation).tolist()):
+    for i, row in enumerate(select_rows(sim, relation)[0].tolist()):
         positives, negatives = (mask[i].nonzero()[:, 0].tolist() for mask in (relation.positive, relation.negative))
         near = [n for n in negatives if any(row[n] > row[p] - epsilon for p in positives)]
         far = [p for p in positives if any(row[p] < row[n] + epsilon for n in negatives)]
@@ -340,15 +349,15 @@ def test_row_of_the_table_and_docstring_say_what_it_is(name):
 def test_a_name_alone_is_the_miner_with_its_defaults(name):
     rows, labels = labelled(0)
     sim, relation = rows @ rows.T, known(labels)
-    assert equal(miner(name)(sim, relation), MINERS[name].function(sim, relation))
+    assert equal(parse_miner(name)(sim, relation), MINERS[name].function(sim, relation))
 
 
 def test_parameters_of_an_expression_reach_the_miner():
     rows, labels = labelled(0)
     sim, relation = rows @ rows.T, known(labels)
-    assert equal(miner("easy(margin=0.7)")(sim, relation), easy(sim, relation, margin=0.7))
+    assert equal(parse_miner("easy(margin=0.7)")(sim, relation), easy(sim, relation, margin=0.7))
     torch.manual_seed(0)
-    mined = miner("semi_hard(margin=3, choose=1)")(sim, relation)
+    mined = parse_miner("semi_hard(margin=3, choose=1)")(sim, relation)
     torch.manual_seed(0)
     assert equal(mined, semi_hard(sim, relation, margin=3, choose=1))
     assert mined.negative.sum(1).eq(1).all()
@@ -361,7 +370,7 @@ def test_parameters_of_an_expression_reach_the_miner():
         ("semihard", "unknown miner 'semihard'; did you mean 'semi_hard'? there are: everything, easy, "),
         ("semi_hard(margn=1)", "semi_hard has no parameter 'margn'; did you mean 'margin'? there are: margin, choose"),
         ("hard(margin=0.1)", "hard has no parameter 'margin'; there are none"),
-        ("semi_hard(margin=0)", "semi_hard(margin=0) must be above 0"),
+        ("semi_hard(margin=0)", "semi_hard: margin: 0, must be > 0"),
         ("semi_hard(choose=1.5)", "semi_hard(choose=...) takes a whole number from 0 on, not '1.5'"),
         ("semi_hard(choose=-1)", "semi_hard(choose=...) takes a whole number from 0 on, not '-1'"),
         ("multi_similarity(epsilon=all)", "multi_similarity(epsilon=...) takes a number, not 'all'"),
@@ -371,6 +380,6 @@ def test_parameters_of_an_expression_reach_the_miner():
 )
 def test_what_is_no_miner_is_refused_in_one_line(expression, message):
     with pytest.raises(UserError) as refusal:
-        miner(expression)
+        parse_miner(expression)
     assert str(refusal.value).startswith(f"miner: {message}")
     assert "\n" not in str(refusal.value)

@@ -6,12 +6,15 @@ from draws import close, points, random_relation
 
 from qpairs.core.exceptions import UserError
 from qpairs.objectives import objective as objectives
+from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.losses.in_batch import info_nce
 from qpairs.objectives.losses.pairwise import contrastive, logistic
-from qpairs.objectives.miners import MINERS, batch_hard, miner, semi_hard
-from qpairs.objectives.objective import Objective, Term, objective
-from qpairs.objectives.relations import SIMILARITIES, Knowledge, PairHead, Relation, cosine, euclidean, rows_of
+from qpairs.objectives.miners import MINERS, batch_hard, parse_miner, semi_hard
+from qpairs.objectives.objective import Objective, Term, parse_objective
+from qpairs.objectives.pair_head import PairHead
+from qpairs.objectives.relations import Relation, select_rows
+from qpairs.objectives.similarities import SIMILARITIES, cosine, euclidean
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 COMPONENT = torch.tensor([0, 0, 1, 1, 2, 3, 4, 4])
@@ -19,20 +22,20 @@ COMPONENT = torch.tensor([0, 0, 1, 1, 2, 3, 4, 4])
 
 def value(goal, rows, columns, known, learned=None):
     """The objective with fresh prototypes and heads, the same each time."""
-    learned = goal.learned(5, rows.shape[1]) if learned is None else learned
+    learned = goal.learned_modules(5, rows.shape[1]) if learned is None else learned
     return goal(rows, columns, known, (rows, COMPONENT), learned)
 
 
 def knowledge(seed, n):
     relation = random_relation(seed, n, n)
     labelled = relation.negative & (torch.arange(n) % 2 == 0)
-    return Knowledge(relation.positive, labelled, relation.negative)
+    return BatchLabels(relation.positive, labelled, relation.negative)
 
 
 def test_an_objective_is_the_weighted_sum_of_its_losses_each_on_its_own_similarity_and_negatives():
     (rows,), known = points(0, 8), knowledge(0, 8)
-    total = objective("0.5*contrastive(margin=0.7) + info_nce*3 + logistic")(rows, rows, known)
-    labelled, in_batch = Relation(known.positive, known.labelled), Relation(known.positive, known.strangers)
+    total = parse_objective("0.5*contrastive(margin=0.7) + info_nce*3 + logistic")(rows, rows, known)
+    labelled, in_batch = Relation(known.positive, known.labelled), Relation(known.positive, known.unrelated)
     sim, minus_distance = cosine(rows, rows), euclidean(rows, rows)
     close(
         total, 0.5 * contrastive(minus_distance, labelled, 0.7) + 3 * info_nce(sim, in_batch) + logistic(sim, labelled)
@@ -42,9 +45,9 @@ def test_an_objective_is_the_weighted_sum_of_its_losses_each_on_its_own_similari
 @every_loss
 def test_an_objective_is_computed_in_float32_also_under_autocast(name):
     (rows,), known = points(0, 8, dtype=torch.bfloat16), knowledge(0, 8)
-    expected = value(objective(name), rows.float(), rows.float(), known)
+    expected = value(parse_objective(name), rows.float(), rows.float(), known)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = value(objective(name), rows, rows, known)
+        loss = value(parse_objective(name), rows, rows, known)
     assert loss.dtype == torch.float32
     assert loss == expected
 
@@ -61,12 +64,12 @@ def test_the_known_pairs_alone_give_what_the_whole_matrix_gives(name, mined, den
     rows, columns = points(0, 8, 8)
     known, entry = knowledge(1, 8), LOSSES[name]
     if listed:
-        known = dataclasses.replace(known, places=(known.positive | known.labelled).nonzero())
-    chosen = miner(mined) if mined else None
+        known = dataclasses.replace(known, known_pairs=(known.positive | known.labelled).nonzero())
+    chosen = parse_miner(mined) if mined else None
     sim = SIMILARITIES[entry.similarity](rows, columns)
     relation = known.relation(entry.in_batch)
     relation = chosen(sim, relation) if chosen else relation
-    expected = entry.function(rows_of(sim, relation), relation) if len(relation.positive) else 0 * rows.sum()
+    expected = entry.function(*select_rows(sim, relation)) if len(relation.positive) else 0 * rows.sum()
     loss = Objective((Term(name),), chosen)(rows, columns, known)
     close(loss, expected)
     close(torch.autograd.grad(loss, rows, allow_unused=True), torch.autograd.grad(expected, rows, allow_unused=True))
@@ -76,11 +79,11 @@ def test_the_known_pairs_alone_give_what_the_whole_matrix_gives(name, mined, den
 @pytest.mark.parametrize("mined", MINERS)
 def test_every_loss_goes_with_every_miner(name, mined):
     """Finite gradients; nothing at all, and no NaN, where all positives or all negatives are missing."""
-    goal = Objective((Term(name),), miner(mined))
+    goal = Objective((Term(name),), parse_miner(mined))
     for seed in range(3):
         (rows,), known = points(seed, 8), knowledge(seed, 8)
         nothing = torch.zeros_like(known.positive)
-        for case in (known, Knowledge(nothing, nothing, nothing)):
+        for case in (known, BatchLabels(nothing, nothing, nothing)):
             rows.grad = None
             loss = value(goal, rows, rows, case)
             loss.backward()
@@ -95,14 +98,14 @@ def test_a_miner_narrows_what_the_loss_sees():
     sim = cosine(rows, rows)
     for chosen in (batch_hard, semi_hard):
         relation = chosen(sim, known.relation(True))
-        expected = info_nce(rows_of(sim, relation), relation)
+        expected = info_nce(*select_rows(sim, relation))
         assert expected != info_nce(sim, known.relation(True))
         close(Objective((Term("info_nce"),), chosen)(rows, rows, known), expected)
 
 
 def test_prototypes_and_heads_are_made_for_the_losses_that_learn_them():
-    goal = objective("softmax + 0.01*center(alpha=0.3) + pair_softmax + info_nce + center(by_gradient=1)")
-    learned = goal.learned(5, 8)
+    goal = parse_objective("softmax + 0.01*center(alpha=0.3) + pair_softmax + info_nce + center(by_gradient=1)")
+    learned = goal.learned_modules(5, 8)
     assert sorted(learned) == ["0", "1", "2", "4"]
     assert isinstance(learned["2"], PairHead)
     softmax, center, other = learned["0"], learned["1"], learned["4"]
@@ -115,16 +118,16 @@ def test_prototypes_and_heads_are_made_for_the_losses_that_learn_them():
 @pytest.mark.parametrize("name", [n for n, e in LOSSES.items() if e.prototypes])
 def test_prototypes_are_looked_at_in_training_alone(name):
     (rows,), known = points(0, 8), knowledge(0, 8)
-    goal = objective(name)
-    learned = goal.learned(5, 8)
+    goal = parse_objective(name)
+    learned = goal.learned_modules(5, 8)
     assert value(goal, rows, rows, known, learned) != 0
     assert value(goal, rows, rows, known, learned.eval()) == 0
 
 
 def test_a_head_starts_as_a_logistic_verdict_on_the_cosine_and_learns():
     rows, columns = points(0, 8, 8)
-    known, goal = knowledge(0, 8), objective("pair_softmax")
-    learned = goal.learned(5, 8)
+    known, goal = knowledge(0, 8), parse_objective("pair_softmax")
+    learned = goal.learned_modules(5, 8)
     loss = value(goal, rows, columns, known, learned)
     close(loss, logistic(cosine(rows, columns), known.relation(False)))
     loss.backward()
@@ -152,7 +155,7 @@ def test_a_head_starts_as_a_logistic_verdict_on_the_cosine_and_learns():
     ],
 )
 def test_expressions(expression, terms):
-    assert objective(expression) == Objective(tuple(terms))
+    assert parse_objective(expression) == Objective(tuple(terms))
 
 
 @pytest.mark.parametrize(
@@ -171,10 +174,10 @@ def test_expressions(expression, terms):
         ("info_nce(temperature=2j)", "takes a number"),
         ("info_nce(temperature={[]: 1})", "takes a number"),
         ("info_nce(temperature=__import__('os').system('true'))", "takes a number"),
-        ("info_nce(temperature=0)", "info_nce(temperature=0) must be above 0"),
-        ("logistic(scale=-3)", "logistic(scale=-3) must be above 0"),
-        ("info_nce(directions=3)", "directions is 1 or 2, not 3"),
-        ("sphereface(margin=0)", "margin is a whole number from 1 on"),
+        ("info_nce(temperature=0)", "info_nce: temperature: 0, must be > 0"),
+        ("logistic(scale=-3)", "logistic: scale: -3, must be > 0"),
+        ("info_nce(directions=3)", "info_nce: directions: 3, must be 1 <= directions <= 2"),
+        ("sphereface(margin=0)", "sphereface: margin: 0, must be >= 1"),
         ("sphereface(margin=2.5)", "takes a whole number"),
         ("-1*contrastive", "the weight -1 is not above 0"),
         ("info_nce + contrastive*0", "the weight 0 is not above 0"),
@@ -228,7 +231,7 @@ def test_expressions(expression, terms):
 )
 def test_what_is_no_objective_is_refused_in_one_line(expression, message):
     with pytest.raises(UserError) as refusal:
-        objective(expression)
+        parse_objective(expression)
     text = str(refusal.value)
     assert message in text
     assert text.startswith("loss: ")
@@ -238,4 +241,4 @@ def test_what_is_no_objective_is_refused_in_one_line(expression, message):
 
 def test_every_loss_is_offered_where_a_name_is_unknown():
     with pytest.raises(UserError, match=", ".join(LOSSES)):
-        objective("unheard_of")
+        parse_objective("unheard_of")

@@ -14,7 +14,8 @@ from torch.nn import functional
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.losses.prototypes import arcface, center, cosface, softmax, sphereface
 from qpairs.objectives.prototypes import Prototypes
-from qpairs.objectives.relations import SIMILARITIES, Relation, cosine, dot, squared_euclidean
+from qpairs.objectives.relations import Relation
+from qpairs.objectives.similarities import SIMILARITIES, cosine, dot, squared_euclidean
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(2, 9)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.data.splits import canonical
-from qpairs.objectives.relations import look_up
+from qpairs.objectives.labels import batch_labels
 from qpairs.training.batches import (
     WINDOW,
     Batches,
@@ -146,7 +146,7 @@ def naive_components(pairs, texts_too):
 def test_graph_joins_duplicates_and_guards_canonically_equal_texts(rows):
     pairs = pairs_from_texts(*zip(*rows, strict=True))
     graph = graph_of(pairs)
-    for found, texts_too in ((graph.component, False), (graph.guard, True)):
+    for found, texts_too in ((graph.component, False), (graph.cluster, True)):
         naive = naive_components(pairs, texts_too)
         assert (found[:, None] == found[None]).numpy().tolist() == (naive[:, None] == naive[None]).tolist()
 
@@ -156,7 +156,7 @@ def test_graph_joins_duplicates_and_guards_canonically_equal_texts(rows):
 def test_questions_of_one_component_and_equal_texts_are_never_assumed_negative(rows):
     pairs = pairs_from_texts(*zip(*rows, strict=True))
     everything = torch.arange(len(pairs.questions))
-    strangers = look_up(graph_of(pairs), everything, everything).strangers
+    strangers = batch_labels(graph_of(pairs), everything, everything).unrelated
     naive = naive_components(pairs, texts_too=True)
     assert strangers.tolist() == (naive[:, None] != naive[None]).tolist()
 
@@ -189,9 +189,9 @@ def test_an_item_holds_its_pairs(rows, batch_size, seed):
         assert questions[item["left"]].tolist() == pairs.left[rows_of_step].tolist()
         assert questions[item["right"]].tolist() == pairs.right[rows_of_step].tolist()
         assert item["labels"].tolist() == pairs.labels[rows_of_step].tolist()
-        known = look_up(items.graph, questions, questions)
-        for name in ("positive", "labelled", "strangers"):
-            assert item[name].equal(getattr(known, name))
+        known = batch_labels(items.graph, questions, questions)
+        for name, mask in (("positive", known.positive), ("labelled", known.labelled), ("strangers", known.unrelated)):
+            assert item[name].equal(mask)
 
 
 def test_the_pairs_of_a_batch_stand_in_its_masks():
@@ -319,7 +319,7 @@ def test_the_plan_of_groups_is_a_function_of_seed_and_epoch():
 
 def test_mined_negatives_come_with_the_pair_that_they_were_mined_for_and_count_as_labelled():
     pairs, ids = random_pairs(200)
-    guard = graph_of(pairs).guard.numpy()
+    guard = graph_of(pairs).cluster.numpy()
     random = np.random.default_rng(0)
 
     def mine(epoch):
@@ -344,7 +344,7 @@ def test_mined_negatives_come_with_the_pair_that_they_were_mined_for_and_count_a
         i, j = questions.index(a), questions.index(n)
         assert item["labelled"][i, j]
         assert item["labelled"][j, i]
-    known = look_up(items.graph, *[torch.tensor(questions)] * 2)
+    known = batch_labels(items.graph, *[torch.tensor(questions)] * 2)
     assert item["labelled"].sum() - known.labelled.sum() <= 2 * len(draw.negatives)
     assert len(item["labels"]) == len(draw.pairs)
 
@@ -366,10 +366,12 @@ def test_a_second_tower_reads_the_columns_with_its_own_tokens(sided):
         assert rows[item["left"]].tolist() == pairs.left[draw.pairs].tolist()
         assert columns[item["right"]].tolist() == pairs.right[draw.pairs].tolist()
         assert all((chunk["input_ids"][:, 1] >= 1000).all() for chunk in item["column_features"])
-        known = look_up(items.graph, rows, columns)
-        assert all(item[name].equal(getattr(known, name)) for name in ("positive", "labelled", "strangers"))
-        assert item["component"].tolist() == items.graph.guard[rows].tolist()
-        assert item["column_component"].tolist() == items.graph.guard[columns].tolist()
+        known = batch_labels(items.graph, rows, columns)
+        assert item["positive"].equal(known.positive)
+        assert item["labelled"].equal(known.labelled)
+        assert item["strangers"].equal(known.unrelated)
+        assert item["component"].tolist() == items.graph.cluster[rows].tolist()
+        assert item["column_component"].tolist() == items.graph.cluster[columns].tolist()
         if sided:
             assert set(rows.tolist()) == set(pairs.left[draw.pairs].tolist())
             assert set(columns.tolist()) == set(pairs.right[draw.pairs].tolist())

@@ -16,7 +16,7 @@ def drawn(seed, n=12, k=20, d=4):
     pairs = pairs_from_texts(*[[f"q{i}" for i in side] for side in ends.T], (random.random(k) < 0.4).astype(int))
     tables = random.normal(size=(2, len(pairs.questions), d)).astype(np.float32)
     tables /= np.linalg.norm(tables, axis=2, keepdims=True)
-    return pairs, graph_of(pairs).guard.numpy(), *tables
+    return pairs, graph_of(pairs).cluster.numpy(), *tables
 
 
 def naive(pairs, guard, rows, columns, count, relative_margin, candidates):

@@ -17,9 +17,9 @@ import qpairs
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.encoders.build import build_encoder, features, token_ids
 from qpairs.metrics import Calibration
+from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LOSSES
-from qpairs.objectives.objective import objective
-from qpairs.objectives.relations import Knowledge
+from qpairs.objectives.objective import parse_objective
 from qpairs.training import fit as training
 from qpairs.training.batches import Batches, Draw, Feed
 from qpairs.training.fit import partial_of, teacher_of
@@ -245,13 +245,13 @@ def test_the_second_pass_is_slower_by_its_factor(
 def test_the_second_pass_asks_for_the_probabilities_that_the_first_ones_calibration_reads(trained: Path) -> None:
     first = qpairs.load_checkpoint(trained)
     rows, known = knowledge()
-    goal = training._second_goal(replace(first, calibration=Calibration(8.0, -3.0)), objective("contrastive"))
+    goal = training._second_goal(replace(first, calibration=Calibration(8.0, -3.0)), parse_objective("contrastive"))
     wanted = {(0, 1): 0.8, (3, 4): 0.6, (4, 5): 0.1, (0, 2): 0.0}
     says = [1 / (1 + np.exp(-(8.0 * float(rows[i] @ rows[j]) - 3.0))) for i, j in wanted]
     naive = [-p * np.log(q) - (1 - p) * np.log(1 - q) for p, q in zip(wanted.values(), says, strict=True)]
     assert float(goal(rows, rows, known)) == pytest.approx(np.mean(naive), rel=1e-5)
     blind = replace(first, calibration=Calibration(0.0, -0.5))
-    assert training._second_goal(blind, objective("contrastive")) == objective("contrastive")
+    assert training._second_goal(blind, parse_objective("contrastive")) == parse_objective("contrastive")
 
 
 def test_an_encoder_that_teaches_itself_may_learn_the_labels_by_any_loss(pairs_csv: Path, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_batch_says_what_the_teacher_thinks_and_unlabelled_pairs_stay_unknown(
     assert "taught" not in Batches(untaught, [feed], lambda epoch: [Draw(np.array([0]))])[0]
 
 
-def knowledge() -> tuple[torch.Tensor, Knowledge]:
+def knowledge() -> tuple[torch.Tensor, BatchLabels]:
     torch.manual_seed(0)
     rows = functional.normalize(torch.randn(6, 8), dim=1)
     off = ~torch.eye(6, dtype=torch.bool)
@@ -300,7 +300,7 @@ def knowledge() -> tuple[torch.Tensor, Knowledge]:
     taught = torch.full((6, 6), torch.nan)
     for i, j, p in ((0, 1, 0.8), (3, 4, 0.6), (4, 5, 0.1)):
         taught[i, j] = taught[j, i] = p
-    return rows, Knowledge(positive, labelled, off & ~positive, taught=taught)
+    return rows, BatchLabels(positive, labelled, off & ~positive, teacher_probability=taught)
 
 
 @pytest.mark.parametrize("dense", [1, 1000])
@@ -311,8 +311,8 @@ def test_the_logistic_loss_learns_probabilities(dense: int, miner: Any, monkeypa
 
     monkeypatch.setattr(objectives, "DENSE", dense)  # pairs one by one, or the whole matrix
     rows, known = knowledge()
-    goal = objective("logistic(scale=10, threshold=0.5)")
-    goal = replace(goal, miner=miner and miners.miner(miner))
+    goal = parse_objective("logistic(scale=10, threshold=0.5)")
+    goal = replace(goal, miner=miner and miners.parse_miner(miner))
     sim = 10 * (rows @ rows.T - 0.5)
     wanted = {(0, 1): 0.8, (3, 4): 0.6, (4, 5): 0.1, (0, 2): 0.0}
     naive = [
@@ -339,17 +339,19 @@ def test_the_online_contrastive_loss_weighs_both_costs_by_the_teachers_word(
         pull = distance[pair] ** 2 if distance[pair] > nearest else 0
         push = max(0, 1.2 - distance[pair]) ** 2 if distance[pair] < farthest else 0
         costs.append(p * pull + (1 - p) * push)
-    assert float(objective("online_contrastive(margin=1.2)")(rows, rows, known)) == pytest.approx(
+    assert float(parse_objective("online_contrastive(margin=1.2)")(rows, rows, known)) == pytest.approx(
         np.mean(costs), rel=1e-4
     )
     assert min(costs) != max(costs)
 
 
-@pytest.mark.parametrize("name", [name for name, entry in LOSSES.items() if not entry.soft and not entry.prototypes])
+@pytest.mark.parametrize(
+    "name", [name for name, entry in LOSSES.items() if not entry.soft_labels and not entry.prototypes]
+)
 def test_no_other_loss_hears_the_teacher(name: str) -> None:
     rows, known = knowledge()
-    goal = objective(name)
-    torch.testing.assert_close(goal(rows, rows, known), goal(rows, rows, replace(known, taught=None)))
+    goal = parse_objective(name)
+    torch.testing.assert_close(goal(rows, rows, known), goal(rows, rows, replace(known, teacher_probability=None)))
 
 
 def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_path: Path) -> None:

@@ -331,8 +331,8 @@ def test_config_of_the_checkpoint_can_train_again(trained: Path) -> None:
 def step(encoder: str, gradient_cache: int, pairs_csv: Path, folder: Path) -> tuple[dict[str, torch.Tensor], int]:
     """The gradients of a first step with dropout, and the bytes that the forward pass keeps for the backward one."""
     from qpairs.encoders.build import build_encoder
-    from qpairs.objectives.objective import objective
-    from qpairs.objectives.relations import Score
+    from qpairs.objectives.objective import parse_objective
+    from qpairs.objectives.pair_head import Score
     from qpairs.training import fit as training
 
     options = {"encoder": encoder, "loss": "info_nce", "gradient_cache": gradient_cache, "precision": "fp32"}
@@ -340,7 +340,7 @@ def step(encoder: str, gradient_cache: int, pairs_csv: Path, folder: Path) -> tu
     pairs = load_parts(config).train
     model = PairModel(
         build_encoder(encoder, texts=pairs.questions),
-        objective(config.loss),
+        parse_objective(config.loss),
         torch.nn.ModuleDict(),
         Score(),
         recompute=gradient_cache > 0,

@@ -1,4 +1,4 @@
-"""Losses that set the duplicates of each question against all its negatives, labelled and in-batch, at once."""
+"""Losses that contrast the duplicates of each question with all its negatives, labelled and in-batch, at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qpairs.objectives.losses.pairwise import cross_entropy, marked_columns, masked_logsumexp, masked_mean
+from qpairs.core.ranges import Range
+from qpairs.objectives.losses.entry import LossEntry
+from qpairs.objectives.losses.masks import cross_entropy, marked_columns, masked_logsumexp, masked_mean
 from qpairs.objectives.relations import Relation
 
 
@@ -20,17 +22,22 @@ def info_nce(sim: Tensor, relation: Relation, temperature: float = 0.05, directi
     Args:
         sim: (n, m) cosine similarity.
         relation: masks (n, m).
-        temperature: t; smaller attends more to the hardest negatives.
-        directions: 1: rows pick columns; 2: columns pick rows too, mean of both, which tells two towers apart.
+        temperature: t; the smaller, the more the hardest negatives weigh.
+        directions: 1: rows pick columns; 2: columns pick rows, too, mean of both, which differ with two towers.
 
     Raises:
         ValueError: other directions than 1 or 2.
+
+    Example:
+        >>> sim = torch.tensor([[0.9, 0.6]])  # an anchor's duplicate and a negative
+        >>> info_nce(sim, Relation.from_text("+-"), temperature=0.1)  # log(1 + exp((0.6 - 0.9) / 0.1))
+        tensor(0.0486)
     """
     if directions not in (1, 2):
         raise ValueError(f"info_nce: directions is 1 or 2, not {directions}")
     if directions == 2:
-        back = Relation(relation.positive.T.contiguous(), relation.negative.T.contiguous())
-        return (info_nce(sim, relation, temperature) + info_nce(sim.T.contiguous(), back, temperature)) / 2
+        transposed = Relation(relation.positive.T.contiguous(), relation.negative.T.contiguous())
+        return (info_nce(sim, relation, temperature) + info_nce(sim.T.contiguous(), transposed, temperature)) / 2
     logits = sim / temperature  # (n, m)
     return cross_entropy(logits[relation.positive], logits, relation)
 
@@ -39,14 +46,19 @@ def n_pair(sim: Tensor, relation: Relation, scale: float = 10.0) -> Tensor:
     """N-pair loss: each anchor's duplicate against its negatives, all at once.
 
     log(1 + sum over negatives k of exp(scale (s_ik - s_ip))), mean over the positive pairs (i, p): InfoNCE on the dot
-    product. Sohn 2016, the multi-class N-pair loss. The paper has no scale: its embeddings are of any length, held back
-    by a penalty, which unit vectors don't need. With scale 1 they could barely win; with 10 a duplicate at 1 outweighs
-    a thousand others at 0.
+    product. Sohn 2016, the multi-class N-pair loss. The paper has no scale: its embeddings are of any length, limited
+    by a penalty, which unit vectors don't need. With scale 1 the loss of unit vectors stays high; with 10 a duplicate
+    at 1 outweighs a thousand others at 0.
 
     Args:
         sim: (n, m) dot product.
         relation: masks (n, m).
         scale: squared length that unit embeddings are given.
+
+    Example:
+        >>> sim = torch.tensor([[0.9, 0.6, 0.6]])
+        >>> n_pair(sim, Relation.from_text("+--"))  # log(1 + 2 exp(10 (0.6 - 0.9)))
+        tensor(0.0949)
     """
     return info_nce(sim, relation, temperature=1 / scale)
 
@@ -55,19 +67,24 @@ def supervised_contrastive(sim: Tensor, relation: Relation, temperature: float =
     """Supervised contrastive loss: each anchor picks all its duplicates out among the batch, in equal shares.
 
     -mean over positives p of log(exp(s_ip / t) / sum over positives and negatives k of exp(s_ik / t)), mean over the
-    rows that have both kinds. Khosla et al. 2020, eq. 2 (L_out). Duplicates compete with each other: a duplicate that
-    is far closer than the rest is held back.
+    rows that have both kinds. Khosla et al. 2020, eq. 2 (L_out). Duplicates compete with each other: one that is far
+    closer than the rest raises the loss.
 
     Args:
         sim: (n, m) cosine similarity.
         relation: masks (n, m).
         temperature: t.
+
+    Example:
+        >>> sim = torch.tensor([[0.9, 0.7, 0.6]])  # log(e^9 + e^7 + e^6) - (9 + 7) / 2
+        >>> supervised_contrastive(sim, Relation.from_text("++-"))
+        tensor(1.1698)
     """
     logits = sim / temperature  # (n, m)
-    columns, there = marked_columns(relation.positive)  # (n, k)
-    own = torch.where(there, logits.gather(1, columns), 0.0).sum(1) / there.sum(1).clamp(min=1)  # (n,)
-    everyone = masked_logsumexp(logits, relation.positive | relation.negative)  # (n,)
-    return masked_mean(everyone - own, there.any(1) & relation.negative.any(1))
+    columns, marked = marked_columns(relation.positive)  # (n, k)
+    own = torch.where(marked, logits.gather(1, columns), 0.0).sum(1) / marked.sum(1).clamp(min=1)  # (n,)
+    normaliser = masked_logsumexp(logits, relation.positive | relation.negative)  # (n,)
+    return masked_mean(normaliser - own, marked.any(1) & relation.negative.any(1))
 
 
 def multi_similarity(
@@ -82,18 +99,23 @@ def multi_similarity(
     Args:
         sim: (n, m) cosine similarity.
         relation: masks (n, m).
-        alpha: how much more the farther positives weigh.
-        beta: how much more the nearer negatives weigh.
+        alpha: inverse temperature of the positives: the larger, the more the farther ones weigh.
+        beta: inverse temperature of the negatives: the larger, the more the nearer ones weigh.
         base: lambda of the paper, the similarity that positives should be above and negatives below.
+
+    Example:
+        >>> sim = torch.tensor([[0.9, 0.6]])  # log(1 + exp(-2 (0.9 - 0.5))) / 2 + log(1 + exp(50 (0.6 - 0.5))) / 50
+        >>> multi_similarity(sim, Relation.from_text("+-"))
+        tensor(0.2857)
     """
-    columns, there = marked_columns(relation.positive)  # (n, k)
-    pull = functional.softplus(masked_logsumexp(alpha * (base - sim.gather(1, columns)), there)) / alpha  # (n,)
+    columns, marked = marked_columns(relation.positive)  # (n, k)
+    pull = functional.softplus(masked_logsumexp(alpha * (base - sim.gather(1, columns)), marked)) / alpha  # (n,)
     push = functional.softplus(masked_logsumexp(beta * (sim - base), relation.negative)) / beta  # (n,)
-    return masked_mean(pull + push, there.any(1) | relation.negative.any(1))
+    return masked_mean(pull + push, marked.any(1) | relation.negative.any(1))
 
 
 def circle(sim: Tensor, relation: Relation, scale: float = 80.0, margin: float = 0.4) -> Tensor:
-    """Circle loss: each pair is pulled or pushed at its own pace, the more the farther it is from its optimum.
+    """Circle loss: the gradient of each pair is weighted by its distance from its optimum.
 
     log(1 + sum over negatives of exp(scale a_n (s_n - margin)) * sum over positives of exp(-scale a_p (s_p - 1 +
     margin))) with the weights a_n = max(0, s_n + margin) and a_p = max(0, 1 + margin - s_p), through which no gradient
@@ -105,9 +127,68 @@ def circle(sim: Tensor, relation: Relation, scale: float = 80.0, margin: float =
         relation: masks (n, m).
         scale: gamma of the paper.
         margin: m of the paper, the radius of the decision boundary.
+
+    Example:
+        >>> sim = torch.tensor([[0.9, 0.6]])  # a_p = 1 + 0.4 - 0.9 and a_n = 0.6 + 0.4
+        >>> circle(sim, Relation.from_text("+-"), scale=10)  # log(1 + exp(10 a_n (0.6 - 0.4) - 10 a_p (0.9 - 1 + 0.4)))
+        tensor(0.9741)
     """
-    columns, there = marked_columns(relation.positive)  # (n, k)
+    columns, marked = marked_columns(relation.positive)  # (n, k)
     own = sim.gather(1, columns)  # (n, k)
-    pull = masked_logsumexp(scale * (1 + margin - own.detach()).clamp(min=0) * (1 - margin - own), there)  # (n,)
+    pull = masked_logsumexp(scale * (1 + margin - own.detach()).clamp(min=0) * (1 - margin - own), marked)  # (n,)
     push = masked_logsumexp(scale * (sim.detach() + margin).clamp(min=0) * (sim - margin), relation.negative)  # (n,)
-    return masked_mean(functional.softplus(pull + push), there.any(1) & relation.negative.any(1))
+    return masked_mean(functional.softplus(pull + push), marked.any(1) & relation.negative.any(1))
+
+
+IN_BATCH = {
+    "info_nce": LossEntry(
+        info_nce,
+        "cosine",
+        "van den Oord et al. 2018",
+        "cross-entropy of picking the duplicate out among the batch",
+        {"temperature": Range(above=0), "directions": Range(at_least=1, at_most=2)},
+        in_batch=True,
+        needs_both=True,
+    ),
+    "n_pair": LossEntry(
+        n_pair,
+        "dot",
+        "Sohn 2016",
+        "log(1 + sum of exp(scale (s_n - s_p))) over the negatives of each duplicate's anchor",
+        {"scale": Range(above=0)},
+        in_batch=True,
+        needs_both=True,
+        by_row=True,
+    ),
+    "supervised_contrastive": LossEntry(
+        supervised_contrastive,
+        "cosine",
+        "Khosla et al. 2020",
+        "cross-entropy of picking all duplicates out among the batch, in equal shares",
+        {"temperature": Range(above=0)},
+        in_batch=True,
+        needs_both=True,
+        by_row=True,
+        monotone=False,  # the duplicates of an anchor compete: one far closer than the rest raises it
+    ),
+    "multi_similarity": LossEntry(
+        multi_similarity,
+        "cosine",
+        "Wang et al. 2019",
+        "soft maxima of base - s over each anchor's duplicates, and of s - base over its negatives",
+        {"alpha": Range(above=0), "beta": Range(above=0)},
+        in_batch=True,
+        by_row=True,
+    ),
+    "circle": LossEntry(
+        circle,
+        "cosine",
+        "Sun et al. 2020",
+        "soft maximum of s_n² + (1 - s_p)² over each anchor's negatives n and duplicates p",
+        {"scale": Range(above=0)},
+        in_batch=True,
+        needs_both=True,
+        by_row=True,
+        monotone=False,  # a negative between -margin and 0 costs more as it goes farther; its gradient is right
+    ),
+}

@@ -1,4 +1,4 @@
-"""Losses over labelled pairs: every pair counts by itself, or against those of the other kind anywhere in the batch."""
+"""Losses over labelled pairs: each pair by itself, or against the pairs of the other kind anywhere in the batch."""
 
 from __future__ import annotations
 
@@ -6,52 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from qpairs.core.ranges import Range
+from qpairs.objectives.losses.entry import LossEntry
+from qpairs.objectives.losses.masks import masked_mean
+from qpairs.objectives.losses.triplets import one_row, triplet
 from qpairs.objectives.relations import Relation
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values where a mask of their shape holds; zero, with a gradient of zero, where it holds nowhere."""
-    return torch.where(mask, values, 0.0).sum() / mask.count_nonzero().clamp(min=1)
-
-
-def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
-    """Log of the summed exponentials (n,) of the values (n, m) that a mask (n, m) holds; next to -inf where none."""
-    return torch.where(mask, values, torch.finfo(values.dtype).min / 2).logsumexp(1)
-
-
-def marked_columns(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The columns that each row of a mask (n, m) marks, side by side: far fewer to work on where marks are rare.
-
-    Returns:
-        Columns (n, k) int64, k being the most that a row marks, and which of them are there (n, k) bool.
-    """
-    row, column = mask.nonzero(as_tuple=True)
-    counts = row.bincount(minlength=len(mask))  # (n,)
-    there = torch.arange(max(counts.tolist(), default=0), device=mask.device) < counts[:, None]  # (n, k)
-    return torch.zeros_like(there, dtype=torch.int64).masked_scatter(there, column), there
-
-
-def cross_entropy(own: Tensor, logits: Tensor, relation: Relation) -> Tensor:
-    """Softmax cross-entropy of picking a duplicate out among the negatives of its row.
-
-    -log(exp(own) / (exp(own) + sum over negatives k of exp(logits_ik))), mean over the positive pairs; the row's other
-    positives are not in the denominator.
-
-    Args:
-        own: (p,) logit of each positive pair, in the order of `logits[relation.positive]`.
-        logits: (n, m) logits, of which those of the negatives are read.
-        relation: masks (n, m).
-    """
-    row, column = relation.positive.nonzero(as_tuple=True)  # (p,) each
-    one_each = len(row) > 0 and torch.equal(row, torch.arange(len(logits), device=row.device))
-    if one_each and (relation.positive ^ relation.negative).all():  # a classifier
-        return functional.cross_entropy(logits.index_put((row, column), own), column)
-    others = masked_logsumexp(logits, relation.negative)  # (n,)
-    return functional.softplus(others[row] - own).sum() / max(1, len(row))
-
-
 def contrastive(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
-    """Contrastive loss: draws duplicates together, pushes the others apart to the margin.
+    """Contrastive loss: pulls duplicates together, pushes the others apart up to the margin.
 
     Half of d² for duplicates and half of max(0, margin - d)² for the others, mean over the pairs of the relation.
     Hadsell, Chopra, LeCun 2006, eq. 4 (there Y = 0 is the similar pair; here a duplicate is positive, label 1).
@@ -60,30 +23,43 @@ def contrastive(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
         sim: (n, m) minus the Euclidean distance.
         relation: masks (n, m).
         margin: distance beyond which a non-duplicate costs nothing; unit vectors are at most 2 apart.
+
+    Example:
+        >>> sim = torch.tensor([[-0.1, -0.4]])  # distances of a duplicate and of a non-duplicate
+        >>> contrastive(sim, Relation.from_text("+-"))  # (0.1² / 2 + (1 - 0.4)² / 2) / 2
+        tensor(0.0925)
     """
     with torch.no_grad():
-        short = (margin + sim).relu_().mul_(relation.negative)  # (n, m) way that a non-duplicate still has to go
-        half_square = short.square().sum() / 2
-    slope = torch.dot(short.flatten(), sim.flatten())
-    push = slope + (half_square - slope).detach()  # the value of half_square, and its gradient, `short`, at no cost
+        hinge = (margin + sim).relu_().mul_(relation.negative)  # (n, m) distance that is missing to the margin
+        half_square = hinge.square().sum() / 2
+    slope = torch.dot(hinge.flatten(), sim.flatten())
+    push = slope + (half_square - slope).detach()  # the value of half_square, and its gradient, `hinge`, at no cost
     pull = sim[relation.positive].square().sum() / 2
     count = relation.positive.count_nonzero() + relation.negative.count_nonzero()
     return (pull + push) / count.clamp(min=1)
 
 
 def online_contrastive(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
-    """Contrastive loss over the hard pairs of the batch alone.
+    """Contrastive loss over the hard pairs of the batch only.
 
     With cosine distance d: d² for the duplicates farther than the nearest non-duplicate, max(0, margin - d)² for the
     non-duplicates nearer than the farthest duplicate. OnlineContrastiveLoss of sentence-transformers 2019 sums these;
     here the sum is divided by the number of pairs in the relation, so that its scale does not depend on the batch.
-    Where the relation has a teacher's probability p, a pair costs p of what it would as a duplicate and 1 - p of what
-    it would as none, if it is hard as such; p = 1/2 parts duplicates from others in the search for the hard ones.
+    With a teacher's probability p, the cost of a pair is p times that of a duplicate plus 1 - p times that of a
+    non-duplicate, each only if the pair is hard as such; pairs with p >= 1/2 are the duplicates in the search for hard
+    ones.
 
     Args:
         sim: (n, m) cosine similarity.
         relation: masks (n, m).
         margin: cosine distance beyond which a non-duplicate costs nothing.
+
+    Example:
+        >>> relation = Relation.from_text("+-")
+        >>> online_contrastive(torch.tensor([[0.6, 0.9]]), relation)  # (0.4² + (0.5 - 0.1)²) / 2
+        tensor(0.1600)
+        >>> online_contrastive(torch.tensor([[0.9, 0.6]]), relation)  # no hard pair
+        tensor(0.)
     """
     distance = 1 - sim
     nearest_negative = functional.pad(distance.detach()[relation.negative], (0, 1), value=torch.inf).amin()
@@ -91,25 +67,30 @@ def online_contrastive(sim: Tensor, relation: Relation, margin: float = 0.5) -> 
     far, near = distance > nearest_negative, distance < farthest_positive  # (n, m) hard as duplicates, as others
     known = relation.positive | relation.negative
     pull, push = distance.square(), (margin - distance).clamp(min=0).square()  # (n, m)
-    if relation.taught is None:
+    probability = relation.teacher_probability
+    if probability is None:
         cost = torch.where(relation.positive, pull * far, push * near)  # (n, m)
     else:
-        cost = relation.taught * pull * far + (1 - relation.taught) * push * near
+        cost = probability * pull * far + (1 - probability) * push * near
     return masked_mean(cost, known)
 
 
 def logistic(sim: Tensor, relation: Relation, scale: float = 20.0, threshold: float = 0.75) -> Tensor:
-    """Cross-entropy of a logistic verdict on each pair: the sigmoid loss with a fixed temperature and bias.
+    """Cross-entropy of a logistic regression on the similarity: the sigmoid loss with a fixed temperature and bias.
 
     softplus(-z (scale (sim - threshold))) with z = 1 for duplicates and -1 for the others, mean over the pairs of the
-    relation. Zhai et al. 2023 (SigLIP), section 3.2, over labelled pairs. Learns a teacher's probabilities, too, as
+    relation. Zhai et al. 2023 (SigLIP), section 3.2, over labelled pairs. Learns a teacher's probabilities as
     `pair_softmax` does.
 
     Args:
         sim: (n, m) cosine similarity.
         relation: masks (n, m).
-        scale: inverse temperature of the verdict.
-        threshold: similarity at which the verdict is undecided.
+        scale: inverse temperature.
+        threshold: similarity at which the probability is 1/2.
+
+    Example:
+        >>> logistic(torch.tensor([[0.9]]), Relation.from_text("+"))  # log(1 + exp(-20 (0.9 - 0.75)))
+        tensor(0.0486)
     """
     return pair_softmax(scale * (sim - threshold), relation)
 
@@ -119,16 +100,38 @@ def pair_softmax(sim: Tensor, relation: Relation) -> Tensor:
 
     softplus(-z sim) with z = 1 for duplicates and -1 for the others, mean over the pairs of the relation: that of a
     softmax over two classes whose logits differ by sim. Reimers & Gurevych 2019, section 3 (the head: Conneau et al.
-    2017). Where the relation has a teacher's probability p, p softplus(-sim) + (1 - p) softplus(sim) (Hinton et al.
-    2015, section 2).
+    2017). With a teacher's probability p: p softplus(-sim) + (1 - p) softplus(sim), Hinton et al. 2015, section 2.
 
     Args:
         sim: (n, m) logit of the head, the log odds of a duplicate.
         relation: masks (n, m).
+
+    Example:
+        >>> pair_softmax(torch.tensor([[3.0, -1.0]]), Relation.from_text("+-"))  # -log(sigmoid), mean of both pairs
+        tensor(0.1809)
     """
-    target = relation.positive.to(sim.dtype) if relation.taught is None else relation.taught  # (n, m)
+    probability = relation.teacher_probability
+    target = relation.positive.to(sim.dtype) if probability is None else probability  # (n, m)
     cost = functional.binary_cross_entropy_with_logits(sim, target, reduction="none")  # (n, m)
     return masked_mean(cost, relation.positive | relation.negative)
+
+
+def ranking(sim: Tensor, relation: Relation, margin: float = 0.2) -> Tensor:
+    """Siamese ranking hinge: every duplicate of the batch should score above every other pair of it, by the margin.
+
+    max(0, s_n - s_p + margin), mean over all combinations of a positive pair p and a negative pair n. Liu et al. 2017
+    (RankIQA), the pairwise hinge; its scores have no bounds and its margin no default, 0.2 is that of `triplet`.
+
+    Args:
+        sim: (n, m) cosine similarity.
+        relation: masks (n, m).
+        margin: epsilon of the paper, in units of sim.
+
+    Example:
+        >>> ranking(torch.tensor([[0.9], [0.8]]), Relation.from_text("+", "-"))  # max(0, 0.8 - 0.9 + 0.2)
+        tensor(0.1000)
+    """
+    return triplet(sim.reshape(1, -1), one_row(relation), margin)
 
 
 def cosent(sim: Tensor, relation: Relation, scale: float = 20.0) -> Tensor:
@@ -141,7 +144,65 @@ def cosent(sim: Tensor, relation: Relation, scale: float = 20.0) -> Tensor:
         sim: (n, m) cosine similarity.
         relation: masks (n, m).
         scale: inverse temperature.
+
+    Example:
+        >>> cosent(torch.tensor([[0.9], [0.6]]), Relation.from_text("+", "-"), scale=10)  # log(1 + exp(10 (0.6 - 0.9)))
+        tensor(0.0486)
     """
     nearest = (scale * sim[relation.negative]).logsumexp(0)
     farthest = (-scale * sim[relation.positive]).logsumexp(0)
     return functional.softplus(nearest + farthest)
+
+
+PAIRWISE = {
+    "contrastive": LossEntry(
+        contrastive,
+        "euclidean",
+        "Hadsell, Chopra, LeCun 2006",
+        "d²/2 of duplicates, max(0, margin - d)²/2 of others",
+        by_pair=True,
+    ),
+    "online_contrastive": LossEntry(
+        online_contrastive,
+        "cosine",
+        "sentence-transformers 2019",
+        "d² and max(0, margin - d)² of the hard pairs only",
+        needs_both=True,
+        by_pair=True,
+        soft_labels=True,
+    ),
+    "logistic": LossEntry(
+        logistic,
+        "cosine",
+        "Zhai et al. 2023",
+        "cross-entropy of the probability sigmoid(scale (sim - threshold))",
+        {"scale": Range(above=0)},
+        by_pair=True,
+        soft_labels=True,
+    ),
+    "pair_softmax": LossEntry(
+        pair_softmax,
+        "head",
+        "Reimers & Gurevych 2019",
+        "cross-entropy of a classification head on u, v, |u - v|, u * v",
+        by_pair=True,
+        soft_labels=True,
+    ),
+    "ranking": LossEntry(
+        ranking,
+        "cosine",
+        "Liu et al. 2017",
+        "max(0, s_n - s_p + margin) of every duplicate p and every other pair n of the batch",
+        needs_both=True,
+        by_pair=True,
+    ),
+    "cosent": LossEntry(
+        cosent,
+        "cosine",
+        "Su 2022",
+        "log(1 + sum of exp(scale (s_n - s_p))) over every duplicate p and every other pair n of the batch",
+        {"scale": Range(above=0)},
+        needs_both=True,
+        by_pair=True,
+    ),
+}
