@@ -11,7 +11,8 @@ from torch import multiprocessing
 
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.training import distributed as processes
-from qpairs.training.batches import Batches, Feed, in_order
+from qpairs.training.batches import Batches, TokenizedQuestions
+from qpairs.training.samplers import sequential_sampler
 
 WORLD, N, D = 2, 5, 3
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def one_of_two(rank: int, folder: str) -> None:
     seen = {
         "embeddings": embeddings.tolist(),
         "gradient": (weight.grad / WORLD).tolist(),
-        "agreed": processes.agree(rank),
+        "value": processes.broadcast(rank),
     }
     Path(folder, f"{rank}.json").write_text(json.dumps(seen))
     torch.distributed.destroy_process_group()
@@ -56,36 +57,38 @@ def test_gathered_embeddings_and_gradients_are_those_of_a_single_process(tmp_pat
         seen = json.loads((tmp_path / f"{rank}.json").read_text())
         torch.testing.assert_close(torch.tensor(seen["embeddings"]), embeddings.detach())
         torch.testing.assert_close(torch.tensor(seen["gradient"]), weight.grad)
-        assert seen["agreed"] == 0
+        assert seen["value"] == 0
     assert (tmp_path / "order").read_text() == "01"
 
 
 def test_a_single_process_gathers_what_it_has() -> None:
     share = torch.randn(4, 3)
     assert processes.gather(share, 4) is share
-    assert (processes.world(), processes.rank(), processes.agree("x")) == (1, 0, "x")
+    assert (processes.world(), processes.rank(), processes.broadcast("x")) == (1, 0, "x")
 
 
 def test_each_process_gets_the_inputs_of_its_share_and_the_labels_of_all() -> None:
     texts = [f"question {i}" for i in range(14)]
     pairs = pairs_from_texts(texts[:7], texts[7:], [0, 1] * 3 + [0])
     ids = [torch.full((1 + i % 3,), i).numpy() for i in range(14)]
-    feed = Feed(ids, lambda chosen: {"first": torch.tensor([int(one[0]) for one in chosen])})
+    tokens = TokenizedQuestions(ids, lambda chosen: {"first": torch.tensor([int(one[0]) for one in chosen])})
 
     def items(count: int) -> list[dict]:
-        batches = Batches(pairs, [feed], in_order(torch.ones(7).long().numpy(), 4), processes=count)
+        batches = Batches(pairs, [tokens], sequential_sampler(torch.ones(7).long().numpy(), 4), processes=count)
         return [batches[i] for i in range(len(batches))]
 
     def questions(item: dict) -> list[int]:
-        return torch.cat([chunk["first"] for chunk in item["features"]]).tolist()
+        return torch.cat([chunk["first"] for chunk in item["rows"]["features"]]).tolist()
 
     whole, shares = items(1), items(2)
     assert len(shares) == 2 * len(whole)
     for step, item in enumerate(whole):
         both = shares[2 * step : 2 * step + 2]
         assert [questions(share) for share in both] == [questions(item)[0::2], questions(item)[1::2]]
-        for name in ("left", "right", "labels", "positive", "labelled", "strangers", "places"):
+        for name in ("left", "right", "labels"):
             assert all(share[name].equal(item[name]) for share in both)
+        for name in ("positive", "labelled", "strangers", "places"):
+            assert all(share["known"][name].equal(item["known"][name]) for share in both)
 
 
 @pytest.mark.parametrize("encoder", ["lstm+static", "tiny", "minilm"])  # the last has parameters that take no part
