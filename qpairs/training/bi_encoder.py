@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
@@ -22,7 +22,7 @@ from qpairs import metrics
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
-from qpairs.encoders.build import build_encoder, features, token_ids, towers, word_dropout
+from qpairs.encoders.build import build_encoder, features, token_ids, tower_names, towers, word_dropout
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.precision import trains_in_bf16
 from qpairs.objectives.objective import Objective
@@ -31,18 +31,21 @@ from qpairs.training.batches import Batches, TokenizedQuestions, build_label_gra
 from qpairs.training.distributed import world
 from qpairs.training.hard_negatives import mine_epoch
 from qpairs.training.model import PairModel
-from qpairs.training.optimizer import pair_optimizer
 from qpairs.training.run import Run
 from qpairs.training.samplers import Sampler, group_sampler, pair_sampler, sequential_sampler, triplet_sampler
 from qpairs.training.trainer import (
     Diverged,
     Observer,
+    adamw,
     complete_states,
     linear_schedule,
     run_trainer,
     trainer_arguments,
 )
 
+LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
+FINE_TUNING_RATE = 5e-5  # of pretrained encoders
+HEAD_RATE = 1e-2  # of prototypes and of a head on pairs
 VALIDATION_LIMIT = 4096  # validation pairs that are scored during training; the threshold is chosen on all
 
 
@@ -90,9 +93,7 @@ def fit_bi_encoder(
     Raises:
         UserError: the loss became NaN before the first state was kept.
     """
-    config = run.config
-    batches = training_batches(encoder, run)
-    validation = evaluation_batches(encoder, run)
+    config, batches, validation = run.config, training_batches(encoder, run), evaluation_batches(encoder, run)
     learned = objective.learned(int(batches.graph.guard.max()) + 1, encoder.get_embedding_dimension() or 0)
     head = next((module for module in learned.values() if isinstance(module, PairHead)), None)
     score = Score(head if config.score == "head" else None, config.symmetric)
@@ -101,7 +102,7 @@ def fit_bi_encoder(
     batches.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     callbacks = _callbacks(run, Observer(config, steps_per_epoch, run.on_progress, stage))
     set_dropout(encoder, config.dropout)
-    optimizer = pair_optimizer(model, config, rate_factor)
+    optimizer = _optimizer(model, config, rate_factor)
     trainer = Trainer(
         model=model,
         args=_arguments(run, encoder, batches.steps, every=math.ceil(steps_per_epoch / config.evaluations)),
@@ -120,6 +121,15 @@ def fit_bi_encoder(
         _restore(model, run.folder, diverged)
     history = _history(trainer.state.log_history, steps_per_epoch)
     return Fitted(encoder.to("cpu").float(), model.score.head and model.score.head.to("cpu"), history, diverged)
+
+
+def _optimizer(model: PairModel, config: Config, rate_factor: float) -> torch.optim.AdamW:
+    """Each tower has its own learning rate, and so have prototypes and head."""
+    parts: list[tuple[nn.Module, float, float | None]] = [
+        (tower, (config.learning_rate or LEARNING_RATES.get(name, FINE_TUNING_RATE)) * rate_factor, config.weight_decay)
+        for name, tower in zip(tower_names(config.encoder), model.towers, strict=False)
+    ]
+    return adamw([*parts, (model.learned, HEAD_RATE * rate_factor, None)])
 
 
 def _restore(model: PairModel, folder: Path, diverged: str) -> None:
@@ -192,21 +202,10 @@ def evaluation_batches(encoder: SentenceTransformer, run: Run) -> Batches:
 
 
 def _batches(
-    encoder: SentenceTransformer,
-    pairs: Pairs,
-    questions: Sequence[TokenizedQuestions],
-    sampler: Sampler,
-    config: Config,
+    encoder: SentenceTransformer, pairs: Pairs, questions: list[TokenizedQuestions], sampler: Sampler, config: Config
 ) -> Batches:
-    return Batches(
-        pairs,
-        questions,
-        sampler,
-        symmetric=config.symmetric,
-        chunk=_chunk(config, encoder),
-        seed=config.seed,
-        processes=world(),
-    )
+    options: dict[str, Any] = {"symmetric": config.symmetric, "seed": config.seed, "processes": world()}
+    return Batches(pairs, questions, sampler, chunk=_chunk(config, encoder), **options)
 
 
 def _tokenized(encoder: SentenceTransformer, pairs: Pairs, dropped: float = 0.0) -> list[TokenizedQuestions]:

@@ -27,9 +27,16 @@ from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.dropout import set_dropout
-from qpairs.training.optimizer import adamw
 from qpairs.training.samplers import Sampler, pair_sampler
-from qpairs.training.trainer import Observer, check_loss, linear_schedule, only_item, run_trainer, trainer_arguments
+from qpairs.training.trainer import (
+    Observer,
+    adamw,
+    check_loss,
+    linear_schedule,
+    only_item,
+    run_trainer,
+    trainer_arguments,
+)
 
 FILE = "qpairs-teacher.json"
 TRANSFORMERS = ("minilm", "tiny")  # among `encoders.ENCODERS`: a cross-encoder can be trained from these

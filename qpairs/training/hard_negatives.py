@@ -34,18 +34,15 @@ def mine_epoch(
     folder: Path,
     epoch: int,
 ) -> tuple[Ints, Ints]:
-    """The negatives of an epoch, by the encoder as it is now; kept in a file, so that a resumed run has the same.
+    """The negatives of an epoch, by the encoder as it is now, as `nearest_negatives` returns them.
 
     Args:
         encoder: with one tower or two.
         questions: the questions of the pair table as each tower reads them.
         pairs: the pair table.
         config: `mined`, `relative_margin` and `symmetric` are read.
-        folder: where the file is.
+        folder: where they are kept, so that a run that is resumed within the epoch has the same.
         epoch: number of the epoch.
-
-    Returns:
-        As `nearest_negatives`.
     """
     file = folder / f"mined-{epoch}.safetensors"
     with rank_zero_first():

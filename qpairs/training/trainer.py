@@ -1,4 +1,4 @@
-"""What every run of the Hugging Face Trainer has in common: arguments, learning rate schedule, progress, states."""
+"""What every run of the Hugging Face Trainer has in common: arguments, optimiser, schedule, progress, states."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,32 @@ def only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
     return item
 
 
+def adamw(parts: Iterable[tuple[nn.Module, float, float | None]]) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) in which a parameter has the options of the first part that it is in.
+
+    Args:
+        parts: module, learning rate, and weight decay of its matrices; vectors never decay. None: nothing decays.
+
+    >>> optimizer = adamw([(nn.Linear(3, 2), 0.1, 0.01)])
+    >>> [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    [(0.1, 0.01), (0.1, 0.0)]
+    """
+    seen: set[nn.Parameter] = set()
+    groups: list[dict[str, object]] = []
+
+    def add(parameters: Iterable[nn.Parameter], rate: float, decay: float) -> None:
+        fresh = [p for p in parameters if p.requires_grad and p not in seen]
+        seen.update(fresh)
+        if fresh:
+            groups.append({"params": fresh, "lr": rate, "weight_decay": decay})
+
+    for module, rate, decay in parts:
+        if decay is not None:
+            add((p for p in module.parameters() if p.ndim > 1), rate, decay)
+        add(module.parameters(), rate, 0.0)
+    return torch.optim.AdamW(groups, fused=True)
+
+
 def linear_schedule(
     optimizer: torch.optim.Optimizer, steps: int, warmup: float, budget_minutes: float = 0.0
 ) -> torch.optim.lr_scheduler.LambdaLR:
@@ -110,11 +137,7 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
     """
 
     def __init__(
-        self,
-        config: Config,
-        steps_per_epoch: int,
-        on_progress: OnProgress = ignore,
-        stage: str = "training",
+        self, config: Config, steps_per_epoch: int, on_progress: OnProgress = ignore, stage: str = "training"
     ) -> None:
         self.config, self.steps_per_epoch, self.on_progress, self.stage = config, steps_per_epoch, on_progress, stage
         self.metrics: dict[str, float] = {}

@@ -12,6 +12,7 @@ from qpairs.training.trainer import (
     COMPLETE,
     Diverged,
     Observer,
+    adamw,
     complete_states,
     linear_schedule,
     only_item,
@@ -58,6 +59,22 @@ def fit(
     )
     run_trainer(trainer, folder)
     return trainer
+
+
+# The optimiser
+
+
+def test_vectors_never_decay_and_shared_parameters_belong_to_the_first_part() -> None:
+    tower, other, head = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(2, 1)
+    other.weight = tower.weight
+    groups = adamw([(tower, 0.1, 0.01), (other, 0.2, 0.02), (head, 0.3, None)]).param_groups
+    found = [(group["lr"], group["weight_decay"], *map(id, group["params"])) for group in groups]
+    assert found == [
+        (0.1, 0.01, id(tower.weight)),
+        (0.1, 0.0, id(tower.bias)),
+        (0.2, 0.0, id(other.bias)),
+        (0.3, 0.0, id(head.weight), id(head.bias)),
+    ]
 
 
 # The schedule
