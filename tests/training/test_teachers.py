@@ -240,7 +240,9 @@ def test_the_second_pass_starts_from_the_first_one_with_lower_rates_and_its_own_
     config = Config(data=(str(pairs_csv),), encoder="static", teacher=("itself",), epochs=3.0, second_epochs=2.0)
     parts, teaching = load_parts(config), object()
     first, encoder = (build_encoder("static", texts=parts.train.questions, seed=seed) for seed in (1, 2))
-    verdict = SimpleNamespace(encoder=first, head=None, calibration=Calibration(8.0, -3.0))
+    verdict = SimpleNamespace(
+        encoder=first, head=None, verdict=SimpleNamespace(pair=SimpleNamespace(calibration=Calibration(8.0, -3.0)))
+    )
 
     def ask(run: Run, teachers: dict[str, Teacher], encoder: Any) -> Any:
         assert teachers["itself"].model is verdict
@@ -261,15 +263,20 @@ def test_the_second_pass_starts_from_the_first_one_with_lower_rates_and_its_own_
     assert second == second_objective(verdict, goal) != goal
 
 
+def with_calibration(model: qpairs.Checkpoint, slope: float, intercept: float) -> qpairs.Checkpoint:
+    pair = replace(model.verdict.pair, calibration=Calibration(slope, intercept))
+    return replace(model, verdict=replace(model.verdict, pair=pair))
+
+
 def test_the_second_pass_asks_for_the_probabilities_that_the_first_ones_calibration_reads(trained: Path) -> None:
     first = qpairs.load_checkpoint(trained)
     rows, known = knowledge()
-    goal = second_objective(replace(first, calibration=Calibration(8.0, -3.0)), objective("contrastive"))
+    goal = second_objective(with_calibration(first, 8.0, -3.0), objective("contrastive"))
     wanted = {(0, 1): 0.8, (3, 4): 0.6, (4, 5): 0.1, (0, 2): 0.0}
     says = [1 / (1 + np.exp(-(8.0 * float(rows[i] @ rows[j]) - 3.0))) for i, j in wanted]
     naive = [-p * np.log(q) - (1 - p) * np.log(1 - q) for p, q in zip(wanted.values(), says, strict=True)]
     assert float(goal(rows, rows, known)) == pytest.approx(np.mean(naive), rel=1e-5)
-    blind = replace(first, calibration=Calibration(0.0, -0.5))
+    blind = with_calibration(first, 0.0, -0.5)
     assert second_objective(blind, objective("contrastive")) == objective("contrastive")
 
 
