@@ -67,7 +67,7 @@ def _cells_bar() -> Iterator[Callable[[State], None]]:
 
         def on_progress(now: State) -> None:
             cell = plain(f"{now.cell.encoder}, {now.cell.loss}, {now.cell.miner}, seed {now.cell.seed}")
-            state = f"step {now.training.step:,}" if now.training else "loading"
+            state = f"step {now.training.done:,}" if now.training else "loading"
             bar.update(task, description=cell, total=now.cells, completed=now.finished, state=state)
             if now.record:
                 result = now.record.result

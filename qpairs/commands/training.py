@@ -15,6 +15,7 @@ from rich.table import Table
 
 from qpairs.commands.terminal import OverwriteOption, TomlOption, err, out, percent, print_report, progress, quiet
 from qpairs.config import HELP, Config, config_from, read_toml
+from qpairs.core.progress import OnProgress, Progress
 
 
 def _config_option(name: str, kind: Any, default: Any) -> inspect.Parameter:
@@ -92,23 +93,25 @@ def train(
 
 
 @contextlib.contextmanager
-def _progress_bar() -> Iterator[Callable[[Any], None]]:
+def _progress_bar() -> Iterator[OnProgress]:
     with progress() as bar:
         task = bar.add_task("loading", total=None, state="")
         evaluated: list[float] = []
 
-        def on_progress(now: Any) -> None:
-            loss = f"loss {now.loss:.3f}  " if now.loss is not None else ""
-            f1 = f"F1 {now.f1:.3f}  AP {now.average_precision:.3f}  " if now.f1 is not None else ""
-            state = f"{loss}{f1}{now.rate:,.0f} pairs/s"
-            epoch = f"epoch {now.epoch:.2f}"
-            names = {"itself": f"first pass, {epoch}", "teacher": f"teacher, {epoch}", "judging": "teachers judge"}
-            name = names.get(now.phase, epoch)
-            bar.update(task, description=name, total=now.steps, completed=now.step, state=state)
-            if now.average_precision is not None and (not evaluated or evaluated[-1] != now.average_precision):
-                evaluated.append(now.average_precision)
-                err.print(f"step {now.step:>6} of {now.steps}  {loss}validation {f1}", highlight=False)
-            if now.step == now.steps and now.phase == "encoder":
+        def on_progress(now: Progress) -> None:
+            figures, average_precision = now.metrics, now.metrics.get("average_precision")
+            loss = f"loss {figures['loss']:.3f}  " if "loss" in figures else ""
+            f1 = f"F1 {figures['f1']:.3f}  AP {average_precision:.3f}  " if average_precision is not None else ""
+            state = f"{loss}{f1}{figures.get('pairs_per_second', now.rate):,.0f} pairs/s"
+            epoch = f"epoch {figures.get('epoch', 0):.2f}"
+            first, teacher = f"first pass, {epoch}", f"teacher, {epoch}"
+            names = {"training": epoch, "first pass": first, "training the teacher": teacher}
+            name = names.get(now.stage, "teachers judge")
+            bar.update(task, description=name, total=now.total, completed=now.done, state=state)
+            if average_precision is not None and (not evaluated or evaluated[-1] != average_precision):
+                evaluated.append(average_precision)
+                err.print(f"step {now.done:>6} of {now.total}  {loss}validation {f1}", highlight=False)
+            if now.done == now.total and now.stage == "training":
                 bar.update(task, description="judging")
 
         yield on_progress
