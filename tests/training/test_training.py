@@ -116,7 +116,7 @@ def test_the_checkpoint_tells_what_made_it(trained: Path, pairs_csv: Path) -> No
     assert sum(data["split"]["sizes"].values()) + data["split"]["dropped"] == 600
     assert data["split"]["leaks"]["test"]["questions"] == 0
     assert {"f1", "f1_interval", "threshold"} <= data["scores"]["test"].keys()
-    assert data["scores"]["test"]["threshold"] == data["threshold"]
+    assert data["scores"]["test"]["threshold"] == data["verdict"]["pair"]["threshold"]
     evaluated = [row for row in data["history"] if "eval_f1" in row]
     assert len(evaluated) >= 4
     assert data["versions"]["torch"] == torch.__version__
