@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import OverwriteOption, TomlOption, err, out, percent, print_report, progress, quiet
-from qpairs.config import HELP, Config, config_from, read_toml
+from qpairs.commands.terminal import OverwriteOption, TomlOption, out, percent, print_report, progress_bar, quiet
+from qpairs.config import GROUPS, HELP, OPTIONS, TYPES, allowed_values, config_from, read_toml
+from qpairs.core.progress import OnProgress, Progress
 
 
-def _config_option(name: str, kind: Any, default: Any) -> inspect.Parameter:
-    """The option of a field of Config, unset by default, so that a TOML file is overridden by what is given alone."""
-    flag = f"--{name.replace('_', '-')}"
+def _config_option(name: str, default: Any) -> inspect.Parameter:
+    """The option of a field of Config; unset by default, so that it overrides a TOML file only where it is given."""
+    kind, flag = TYPES[name], f"--{name.replace('_', '-')}"
     if kind is bool:
         flag += f"/--no-{name.replace('_', '-')}"
+        default = "yes" if default else "no"
     elif typing.get_origin(kind) is tuple:
-        kind = str if name == "columns" else list[str]
-    shown = ", ".join(default) if isinstance(default, tuple) else default
-    about = HELP[name] + (f" [default: {shown}]" if shown not in ("", None) else "")
-    annotation = Annotated[kind | None, typer.Option(flag, help=about, show_default=False)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        kind, default = str if name == "columns" else list[str], ", ".join(default)
+    shown = f"{default:g}" if isinstance(default, float) else default
+    facts = [f"default: {shown}"] if shown not in ("", None) else []
+    facts += [allowed_values(name)] if allowed_values(name) else []
+    about = HELP[name] + (f" [{'; '.join(facts)}]" if facts else "")
+    (panel,) = (group for group, fields in GROUPS.items() if name in fields.__annotations__)
+    settings = typer.Option(flag, help=about, show_default=False, rich_help_panel=panel.capitalize())
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, settings]
+    )
 
 
 def with_config_options(*without: str, **shown: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Puts an option for each field of Config in the place of **options.
+    """Puts an option for each field of Config in the place of **options, in a panel for each group.
 
     Args:
         without: fields that get none.
-        shown: what the help calls the default of a field, where it is not that of Config.
+        shown: defaults in the help, where they are not those of Config.
     """
-    defaults = {spec.name: spec.default for spec in dataclasses.fields(Config)} | shown
-    kinds = {name: kind for name, kind in typing.get_type_hints(Config).items() if name not in without}
+    defaults = {name: spec.default for name, spec in OPTIONS.items() if name not in without} | shown
 
     def decorated(function: Callable[..., None]) -> Callable[..., None]:
-        options = [_config_option(name, kind, defaults[name]) for name, kind in kinds.items()]
         own = inspect.signature(function, eval_str=True).parameters.values()
-        signature = inspect.Signature([*options, *(p for p in own if p.kind != p.VAR_KEYWORD)])
+        options = [_config_option(name, default) for name, default in defaults.items()]
+        signature = inspect.Signature([*(p for p in own if p.kind != p.VAR_KEYWORD), *options])
         function.__signature__ = signature  # type: ignore[attr-defined]
         function.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()} | {"return": None}
         return function
@@ -52,7 +56,7 @@ def with_config_options(*without: str, **shown: Any) -> Callable[[Callable[..., 
 
 
 def given_options(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of Config that a TOML file and the options give; these go over that."""
+    """The fields of Config that a TOML file and the options give; options override the file."""
     given = {name: value for name, value in options.items() if value not in (None, [])}
     values = {**(read_toml(config) if config else {}), **given}
     config_from(values, where=str(config or "options"))
@@ -63,16 +67,16 @@ def given_options(config: Path | None, options: Mapping[str, Any]) -> dict[str, 
 def train(
     *,
     config: TomlOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run of --output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run of --output.")] = False,
     overwrite: OverwriteOption = False,
     **options: Any,
 ) -> None:
-    """Train a detector on question pairs, choose its threshold on validation, and judge it on unseen questions."""
+    """Train a model on question pairs, choose its threshold on validation, and evaluate it on unseen questions."""
     values = given_options(config, options)
-    with quiet(), _progress_bar() as on_progress:
+    with quiet(), progress_bar() as on_progress:
         from qpairs.training.fit import train as run
 
-        checkpoint = run(resume=resume, overwrite=overwrite, on_progress=on_progress, **values)
+        checkpoint = run(resume=resume, overwrite=overwrite, on_progress=_reporting(on_progress), **values)
     _print_split(checkpoint.split)
     from qpairs.encoders.build import encoder_note
 
@@ -91,27 +95,17 @@ def train(
     )
 
 
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[Callable[[Any], None]]:
-    with progress() as bar:
-        task = bar.add_task("loading", total=None, state="")
-        evaluated: list[float] = []
+def _reporting(on_progress: OnProgress) -> Callable[[Any], None]:
+    """Passes the progress of training on in the form that all long work has."""
+    stages = {"itself": "first training", "teacher": "training the teacher", "judging": "teachers score pairs"}
 
-        def on_progress(now: Any) -> None:
-            loss = f"loss {now.loss:.3f}  " if now.loss is not None else ""
-            f1 = f"F1 {now.f1:.3f}  AP {now.average_precision:.3f}  " if now.f1 is not None else ""
-            state = f"{loss}{f1}{now.rate:,.0f} pairs/s"
-            epoch = f"epoch {now.epoch:.2f}"
-            names = {"itself": f"first pass, {epoch}", "teacher": f"teacher, {epoch}", "judging": "teachers judge"}
-            name = names.get(now.phase, epoch)
-            bar.update(task, description=name, total=now.steps, completed=now.step, state=state)
-            if now.average_precision is not None and (not evaluated or evaluated[-1] != now.average_precision):
-                evaluated.append(now.average_precision)
-                err.print(f"step {now.step:>6} of {now.steps}  {loss}validation {f1}", highlight=False)
-            if now.step == now.steps and now.phase == "encoder":
-                bar.update(task, description="judging")
+    def report(now: Any) -> None:
+        known = {"epoch": now.epoch, "loss": now.loss, "f1": now.f1, "average_precision": now.average_precision}
+        metrics = {name: value for name, value in known.items() if value is not None} | {"pairs_per_second": now.rate}
+        stage = stages.get(now.phase, "evaluating" if now.step == now.steps else "training")
+        on_progress(Progress(stage, now.step, now.steps, metrics=metrics))
 
-        yield on_progress
+    return report
 
 
 def _print_split(split: Mapping[str, Any]) -> None:
@@ -126,10 +120,10 @@ def _print_split(split: Mapping[str, Any]) -> None:
     if split["dropped"]:
         out.print(f"{split['dropped']:,} pairs that cross parts are left out.")
     if split.get("teacher"):
-        told = split["teacher"]
+        teacher = split["teacher"]
         out.print(
-            f"teacher: F1 {told['f1']:.3f}, average precision {told['average_precision']:.3f} on validation; "
-            f"judged {told['neighbours']:,} unlabelled pairs",
+            f"teacher: F1 {teacher['f1']:.3f}, average precision {teacher['average_precision']:.3f} on validation; "
+            f"scored {teacher['neighbours']:,} unlabelled pairs",
             highlight=False,
         )
     if split.get("generated"):

@@ -300,14 +300,8 @@ def build_objective(config: Config, functions: Mapping[str, Callable[..., Any]] 
         raise UserError(
             f"teacher: no part of the loss {config.loss!r} learns from it; add online_contrastive or logistic"
         )
-    if config.teacher and config.sampler == "groups":
-        raise UserError("teacher: judges pairs, and the sampler groups draws none; use pairs or triplets")
     if trained_here(config.teacher) and world() > 1:
         raise UserError("teacher: is trained by one process; train it there, then name its folder")
-    if not config.symmetric and config.sampler == "groups":
-        raise UserError("sampler: groups meet regardless of side; use pairs or triplets with --no-symmetric")
-    if not config.symmetric and config.augment:
-        raise UserError("augment: puts a question beside its changed self, which --no-symmetric does not allow")
     return goal
 
 

@@ -187,7 +187,7 @@ def test_bad_tables_are_one_line_and_nothing_is_written(
         (["--loss", "contrastive(margn=1)"], ["margn", "margin"]),
         (["--encoder", "lstn"], ["lstn", "'lstm'"]),
         (["--precision", "fp16"], ["fp16", "bf16"]),
-        (["--epochs", "0"], ["epochs", "out of range"]),
+        (["--epochs", "0"], ["epochs: 0.0, must be epochs > 0"]),
         (["--config", "missing.toml"], ["missing.toml"]),
         (["--report-to", "nothing"], ["report_to"]),
         (["--vectors", "missing.txt", "--encoder", "lstm"], ["missing.txt"]),
