@@ -81,7 +81,9 @@ class DataOptions:
     test: tuple[str, ...] = option(
         (), "Pairs of the final evaluation; without it and --validation, a part of the data."
     )
-    columns: tuple[str, ...] = option((), "Columns to read, if their names are unusual: TEXT1,TEXT2[,LABEL].")
+    columns: tuple[str, ...] = option(
+        (), "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL."
+    )
     skip_bad_rows: bool = option(False, "Skip and count broken rows, instead of stopping at the first.")
     validation_fraction: float = option(
         0.1, "Share of the data for validation, if that is not given.", Range(above=0, below=1)
@@ -260,7 +262,7 @@ class Config(
 
 RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (lambda c: not c.data, "data: name at least one source of pairs"),
-    (lambda c: len(c.columns) not in (0, 2, 3), "columns: name two or three, TEXT1,TEXT2[,LABEL]"),
+    (lambda c: len(c.columns) not in (0, 2, 3), "columns: name two or three: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL"),
     (
         lambda c: c.validation_fraction + c.test_fraction >= 1,
         "test_fraction: its sum with validation_fraction must be below 1, so that pairs are left for training",

@@ -45,7 +45,7 @@ UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions o
 
 
 def command_line() -> Any:
-    """The commands, with help texts in which rich reads no markup, such as `[,LABEL]`, and short names of types."""
+    """The commands, with help texts in which rich reads no markup, such as `[,LABEL]`, and narrow columns."""
     root: Any = typer.main.get_command(app)
     for command in (root, *root.commands.values()):
         for text in (command, *command.params):

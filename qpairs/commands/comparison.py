@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,41 +20,28 @@ if TYPE_CHECKING:
     from qpairs.experiments.compare import Comparison, Row, State
     from qpairs.objectives.descriptions import Description
 
-PANEL = "Comparison"
+_option = functools.partial(typer.Option, rich_help_panel="Comparison")
 
 
 @with_config_options("encoder", "loss", "miner", "output", budget_minutes=5.0, epochs="no limit", patience=0)
 def compare(
     *,
-    losses: Annotated[
-        str, typer.Option(help="Losses as for train, separated by commas; all: every one.", rich_help_panel=PANEL)
-    ] = "all",
-    encoders: Annotated[
-        str, typer.Option(help="Encoders, separated by commas. [default: minilm]", rich_help_panel=PANEL)
-    ] = "",
+    losses: Annotated[str, _option(help="Losses as for train, separated by commas; all: every one.")] = "all",
+    encoders: Annotated[str, _option(help="Encoders, separated by commas. [default: minilm]")] = "",
     miners: Annotated[
         str,
-        typer.Option(
+        _option(
             help="Miners, separated by commas, and two samplers: offline (triplets, with negatives mined before each "
             "epoch) and groups. [default: everything]",
-            rich_help_panel=PANEL,
         ),
     ] = "",
     seeds: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Runs of each combination, with seeds from --seed on; one split for all.",
-            rich_help_panel=PANEL,
-        ),
+        int, _option(min=1, help="Runs of each combination, with seeds from --seed on; one split for all.")
     ] = 3,
-    output: Annotated[
-        Path,
-        typer.Option(help="Folder of the results; the same command continues what is there.", rich_help_panel=PANEL),
-    ] = Path("runs/compare"),
-    keep_checkpoints: Annotated[
-        bool, typer.Option("--keep-checkpoints", help="Keep the checkpoint of each run.", rich_help_panel=PANEL)
-    ] = False,
+    output: Annotated[Path, _option(help="Folder of the results; the same command continues what is there.")] = Path(
+        "runs/compare"
+    ),
+    keep_checkpoints: Annotated[bool, _option("--keep-checkpoints", help="Keep the checkpoint of each run.")] = False,
     config: TomlOption = None,
     overwrite: OverwriteOption = False,
     **options: Any,

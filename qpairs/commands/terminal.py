@@ -29,8 +29,8 @@ err = Console(stderr=True, quiet=SILENT)
 DataOption = Annotated[
     list[str], typer.Option(help="Labelled pairs: named source, Hub id, folder or file; may be repeated.")
 ]
-ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"])]
-SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"], show_default=False)]
+ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"], rich_help_panel="Reading")]
+SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"], show_default=False, rich_help_panel="Reading")]
 TomlOption = Annotated[
     Path | None, typer.Option(help="TOML file with options by the same names; options given here override it.")
 ]
