@@ -7,7 +7,6 @@ checkpoint stores the fields. To add an option, add a field to its group.
 from __future__ import annotations
 
 import dataclasses
-import operator
 import sys
 import tomllib
 import types
@@ -18,41 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.ranges import Range
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
-FULFILS = {">=": operator.ge, ">": operator.gt, "<": operator.lt, "<=": operator.le}
-
-
-@dataclass(frozen=True)
-class Range:
-    """The numbers that an option allows; a bound of None is none.
-
-    >>> Range(at_least=0, below=1).text("dropout")
-    '0 <= dropout < 1'
-    >>> Range(above=0).allows(0)
-    False
-    """
-
-    at_least: float | None = None
-    above: float | None = None
-    below: float | None = None
-    at_most: float | None = None
-
-    def allows(self, value: float) -> bool:
-        """Whether a number is in the range."""
-        return all(FULFILS[sign](value, bound) for sign, bound in self._bounds())
-
-    def text(self, name: str = "x") -> str:
-        """The range as an inequality."""
-        bounds = self._bounds()
-        if len(bounds) == 1:
-            return f"{name} {bounds[0][0]} {bounds[0][1]}"
-        (low_sign, low), (high_sign, high) = bounds
-        return f"{low} {low_sign.replace('>', '<')} {name} {high_sign} {high}"
-
-    def _bounds(self) -> list[tuple[str, float]]:
-        bounds = zip(FULFILS, (self.at_least, self.above, self.below, self.at_most), strict=True)
-        return [(sign, bound) for sign, bound in bounds if bound is not None]
 
 
 def option(default: Any, help: str, range: Range | None = None, choices: tuple[str, ...] = ()) -> Any:
@@ -93,7 +60,7 @@ class DataOptions:
     augment: float = option(
         0.0,
         "Pairs to generate, as a share of the training pairs: a question and a copy of it changed by rules.",
-        Range(at_least=0, at_most=1),
+        Range(0, at_most=1),
     )
 
 
@@ -107,13 +74,9 @@ class EncoderOptions:
     symmetric: bool = option(
         True, "Two towers: score both directions and take the mean; if not, the first question against the second."
     )
-    max_length: int = option(
-        64, "Tokens that are read of a question; the rest is cut off.", Range(at_least=4, at_most=512)
-    )
-    dropout: float = option(0.1, "Dropout in the encoder during training.", Range(at_least=0, below=1))
-    word_dropout: float = option(
-        0.0, "Share of the tokens that are masked during training.", Range(at_least=0, below=1)
-    )
+    max_length: int = option(64, "Tokens that are read of a question; the rest is cut off.", Range(4, at_most=512))
+    dropout: float = option(0.1, "Dropout in the encoder during training.", Range(0, below=1))
+    word_dropout: float = option(0.0, "Share of the tokens that are masked during training.", Range(0, below=1))
 
 
 @dataclass(frozen=True)
@@ -150,46 +113,19 @@ class TeacherOptions:
 
 
 @dataclass(frozen=True)
-class BatchOptions:
-    """What a training batch consists of."""
-
-    batch_size: int = option(64, "Pairs in a batch, over all processes.", Range(at_least=2))
-    sampler: str = option(
-        "pairs",
-        "What a batch consists of: labelled pairs; triplets, with negatives mined before each epoch; or groups of "
-        "duplicates.",
-        choices=("pairs", "triplets", "groups"),
-    )
-    group_size: int = option(4, "groups: questions of one component in a batch, at most.", Range(at_least=2))
-    mined: int = option(1, "triplets: negatives mined for each duplicate pair.", Range(at_least=1))
-    relative_margin: float = option(
-        0.05,
-        "triplets: how much less similar than the positive a mined negative must be, as a share.",
-        Range(at_least=-1, below=1),
-    )
-    gradient_cache: int = option(
-        0,
-        "Questions whose activations are in memory at a time, for batches that would not fit; 0: the whole batch.",
-        Range(at_least=0),
-    )
-
-
-@dataclass(frozen=True)
 class ScheduleOptions:
     """How long is trained, the optimizer, and the evaluations in between."""
 
     epochs: float = option(1.0, "Passes over the training pairs.", Range(above=0))
     budget_minutes: float = option(
-        0.0,
-        "Longest time of training, over which the learning rate falls; 0: no limit.",
-        Range(at_least=0),
+        0.0, "Longest time of training, over which the learning rate falls; 0: no limit.", Range(0)
     )
     learning_rate: float | None = option(
         None, "Highest learning rate of AdamW; without it, the encoder's own.", Range(above=0)
     )
-    weight_decay: float = option(0.01, "Weight decay of AdamW, except on biases and norms.", Range(at_least=0))
+    weight_decay: float = option(0.01, "Weight decay of AdamW, except on biases and norms.", Range(0))
     warmup: float = option(
-        0.1, "Share of the steps in which the learning rate rises, before it falls to 0.", Range(at_least=0, below=1)
+        0.1, "Share of the steps in which the learning rate rises, before it falls to 0.", Range(0, below=1)
     )
     clip: float = option(
         0.05,
@@ -197,9 +133,34 @@ class ScheduleOptions:
         "others.",
         Range(above=0),
     )
-    evaluations: int = option(2, "Evaluations and checkpoints per epoch.", Range(at_least=1))
+    evaluations: int = option(2, "Evaluations and checkpoints per epoch.", Range(1))
     patience: int = option(
-        4, "Evaluations without a better average precision before training stops; 0: never.", Range(at_least=0)
+        4, "Evaluations without a better average precision before training stops; 0: never.", Range(0)
+    )
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What a training batch consists of."""
+
+    batch_size: int = option(64, "Pairs in a batch, over all processes.", Range(2))
+    sampler: str = option(
+        "pairs",
+        "What a batch consists of: labelled pairs; triplets, with negatives mined before each epoch; or groups of "
+        "duplicates.",
+        choices=("pairs", "triplets", "groups"),
+    )
+    group_size: int = option(4, "groups: questions of one component in a batch, at most.", Range(2))
+    mined: int = option(1, "triplets: negatives mined for each duplicate pair.", Range(1))
+    relative_margin: float = option(
+        0.05,
+        "triplets: how much less similar than the positive a mined negative must be, as a share.",
+        Range(-1, below=1),
+    )
+    gradient_cache: int = option(
+        0,
+        "Questions whose activations are in memory at a time, for batches that would not fit; 0: the whole batch.",
+        Range(0),
     )
 
 
@@ -212,7 +173,7 @@ class RunOptions:
         "Number format of training; auto: bf16 where that is fast.",
         choices=("auto", "fp32", "bf16"),
     )
-    seed: int = option(0, "Seed of every random choice.", Range(at_least=0, below=2**32))
+    seed: int = option(0, "Seed of every random choice.", Range(0, below=2**32))
     output: str = option("", "Folder of the checkpoint; without it, runs/DATA-ENCODER.")
     report_to: str = option(
         "none", "Where training curves are written.", choices=("none", "tensorboard", "wandb", "trackio")
@@ -224,15 +185,15 @@ GROUPS: dict[str, type[Any]] = {
     "encoder": EncoderOptions,
     "objective": ObjectiveOptions,
     "teachers": TeacherOptions,
-    "batches": BatchOptions,
     "schedule": ScheduleOptions,
+    "batches": BatchOptions,
     "run": RunOptions,
 }  # the name of a group: its table in TOML, its panel in --help
 
 
 @dataclass(frozen=True)
 class Config(
-    RunOptions, ScheduleOptions, BatchOptions, TeacherOptions, ObjectiveOptions, EncoderOptions, DataOptions
+    RunOptions, BatchOptions, ScheduleOptions, TeacherOptions, ObjectiveOptions, EncoderOptions, DataOptions
 ):  # dataclasses order fields from the last base to the first
     """Every option of a training run; a function that needs one group takes that group, and is passed the config.
 

@@ -98,10 +98,11 @@ def progress_bar() -> Iterator[OnProgress]:
         stage, evaluated = "", None
 
         def on_progress(now: Progress) -> None:
-            nonlocal stage, evaluated
+            nonlocal stage, task, evaluated
             if now.stage != stage:
                 stage = now.stage
-                bar.reset(task, description=plain(stage))
+                bar.remove_task(task)  # its clock and its total belong to the stage before
+                task = bar.add_task(plain(stage), total=None, state="")
             bar.update(task, total=now.total or None, completed=now.done, state=plain(_state(now)))
             precision = now.metrics.get("average_precision")
             if precision is not None and precision != evaluated:
