@@ -49,7 +49,7 @@ def describe(name: str = "") -> list[Description]:
 
     >>> (circle,) = describe("circle")
     >>> circle.kind, circle.negatives, dict(circle.parameters)
-    ('loss', 'labelled, in-batch', {'scale': 32.0, 'margin': 0.25})
+    ('loss', 'labelled, in-batch', {'scale': 80.0, 'margin': 0.4})
     """
     tables: dict[str, Mapping[str, Any]] = {"loss": LOSSES, "miner": MINERS}
     rows = [(kind, key, entry) for kind, table in tables.items() for key, entry in table.items()]
