@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.objectives.losses import LOSSES, Entry
+from qpairs.objectives.losses import LOSSES, LossEntry
 from qpairs.objectives.miners import MINERS
 from qpairs.objectives.prototypes import Prototypes
 
@@ -62,7 +62,7 @@ def describe(name: str = "") -> list[Description]:
 def _description(kind: str, name: str, entry: Any) -> Description:
     paragraphs, meanings = _docstring(entry.function)
     only_losses = {}
-    if isinstance(entry, Entry):
+    if isinstance(entry, LossEntry):
         only_losses = {"similarity": entry.similarity.replace("_", " "), "negatives": _negatives(entry)}
     return Description(
         kind,
@@ -76,7 +76,7 @@ def _description(kind: str, name: str, entry: Any) -> Description:
     )
 
 
-def _negatives(entry: Entry) -> str:
+def _negatives(entry: LossEntry) -> str:
     if entry.positives_only:
         return "none"
     if entry.prototypes:
