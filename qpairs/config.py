@@ -1,150 +1,266 @@
-"""What a training run is told: one frozen dataclass, the same names in TOML, in the options and in the checkpoint."""
+"""The options of a run: a frozen dataclass for each group, with default, help text and range; the same names in TOML.
+
+`Config` holds the fields of all groups. The command line makes an option of every field and a panel of every group; the
+checkpoint stores the fields. To add an option, add a field to its group.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.ranges import Range
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
-CHOICES = {
-    "precision": ("auto", "fp32", "bf16"),
-    "report_to": ("none", "tensorboard", "wandb", "trackio"),
-    "sampler": ("pairs", "triplets", "groups"),
-    "score": ("cosine", "head"),
-}
 
 
-def _option(default: Any, about: str) -> Any:
-    return field(default=default, metadata={"help": about})
+def option(default: Any, help: str, range: Range | None = None, choices: tuple[str, ...] = ()) -> Any:
+    """A field of a group.
+
+    Args:
+        default: its value where none is given.
+        help: what it does, for `--help`.
+        range: the numbers it allows.
+        choices: the texts it allows.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "range": range, "choices": choices})
 
 
 @dataclass(frozen=True)
-class Config:
-    """Every choice of a training run.
+class DataOptions:
+    """Which pairs are read, and how they are cut into parts."""
 
-    Raises:
-        UserError: a value of the wrong type or out of its range.
-    """
-
-    data: tuple[str, ...] = _option(
+    data: tuple[str, ...] = option(
         ("sample",),
         "Training pairs: sample, quora, qqp, a Hub id[:config], a dataset folder, .csv .tsv .jsonl .parquet.",
     )
-    validation: tuple[str, ...] = _option((), "Pairs that every choice is made on; without it, a part of the data.")
-    test: tuple[str, ...] = _option((), "Pairs for the verdict; without it and --validation, a part of the data.")
-    columns: tuple[str, ...] = _option((), "The columns to read, when they have unusual names: TEXT1,TEXT2[,LABEL].")
-    skip_bad_rows: bool = _option(False, "Leave broken rows out and count them, instead of stopping at the first.")
-    validation_fraction: float = _option(0.1, "Share of the data for validation, where no part is named.")
-    test_fraction: float = _option(0.1, "Share of the data for the test, where no part is named.")
-    drop_suspects: str = _option("", "A file of pairs that training leaves out, such as qpairs audit writes.")
-    augment: float = _option(
-        0.0, "Pairs to generate besides, a share of the training pairs: questions beside what rules change them to."
+    validation: tuple[str, ...] = option(
+        (), "Pairs that the threshold and the best state are chosen on; without it, a part of the data."
     )
-    encoder: str = _option("minilm", "minilm, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
-    vectors: str = _option("", "Word vectors that lstm, cnn and static start from: glove, or a GloVe text file.")
-    share_vectors: bool = _option(False, "Let two towers of words share their word vectors.")
-    symmetric: bool = _option(True, "Two towers: score both directions and take the mean; or first against second.")
-    max_length: int = _option(64, "Tokens of a question that are read; the rest is cut off.")
-    loss: str = _option(
+    test: tuple[str, ...] = option(
+        (), "Pairs of the final evaluation; without it and --validation, a part of the data."
+    )
+    columns: tuple[str, ...] = option(
+        (), "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL."
+    )
+    skip_bad_rows: bool = option(False, "Skip and count broken rows, instead of stopping at the first.")
+    validation_fraction: float = option(
+        0.1, "Share of the data for validation, if that is not given.", Range(above=0, below=1)
+    )
+    test_fraction: float = option(0.1, "Share of the data for the test, if that is not given.", Range(above=0, below=1))
+    drop_suspects: str = option("", "File of pairs to leave out of training, such as qpairs audit writes.")
+    augment: float = option(
+        0.0,
+        "Pairs to generate, as a share of the training pairs: a question and a copy of it changed by rules.",
+        Range(0, at_most=1),
+    )
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """What turns a question into a vector, and its noise in training."""
+
+    encoder: str = option("minilm", "minilm, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
+    vectors: str = option("", "Pretrained word vectors of lstm, cnn and static: glove, or a GloVe text file.")
+    share_vectors: bool = option(False, "Two towers: one table of word vectors for both.")
+    symmetric: bool = option(
+        True, "Two towers: score both directions and take the mean; if not, the first question against the second."
+    )
+    max_length: int = option(64, "Tokens that are read of a question; the rest is cut off.", Range(4, at_most=512))
+    dropout: float = option(0.1, "Dropout in the encoder during training.", Range(0, below=1))
+    word_dropout: float = option(0.0, "Share of the tokens that are masked during training.", Range(0, below=1))
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """What is learned: the loss, the pairs it reads, and the score of a pair."""
+
+    loss: str = option(
         "online_contrastive",
         "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
     )
-    teacher: tuple[str, ...] = _option(
+    miner: str = option("everything", "Pairs of a batch that the loss reads: a miner, with parameters if need be.")
+    score: str = option(
+        "cosine",
+        "Score of a pair: cosine, or head, the classifier that the loss pair_softmax trains.",
+        choices=("cosine", "head"),
+    )
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Distillation: models whose probabilities are learned besides the labels."""
+
+    teacher: tuple[str, ...] = option(
         (),
-        "Who to learn from besides the labels: minilm or tiny trains a cross-encoder first, itself trains the encoder "
-        "with the loss first, and then goes on towards all teachers' probabilities; or a cross-encoder's folder or Hub "
-        "id, or a checkpoint's folder. Of several, the mean counts.",
+        "Teachers besides the labels; the mean of several counts. minilm or tiny: train a cross-encoder first; itself: "
+        "train the encoder on the labels first, then towards the probabilities; or the folder or Hub id of a "
+        "cross-encoder, or the folder of a checkpoint.",
     )
-    teacher_epochs: float = _option(1.0, "teacher: passes of a cross-encoder over the training pairs.")
-    second_epochs: float = _option(1.0, "itself: passes over the judged pairs, after the first ones.")
-    neighbours: int = _option(1, "teacher: nearest questions that it judges each question beside, labelled or not.")
-    score: str = _option("cosine", "What the verdict reads: cosine, or head, the classifier that pair_softmax trains.")
-    miner: str = _option("everything", "Which pairs of a batch the loss sees: a miner, with parameters if need be.")
-    sampler: str = _option(
+    teacher_epochs: float = option(1.0, "Passes of the cross-encoder over the training pairs.", Range(above=0))
+    second_epochs: float = option(1.0, "Passes towards the probabilities, with itself.", Range(above=0))
+    neighbours: int = option(
+        1, "Nearest questions that the teachers score each question with, besides the labelled pairs.", Range(0)
+    )
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """How long is trained, the optimizer, and the evaluations in between."""
+
+    epochs: float = option(1.0, "Passes over the training pairs.", Range(above=0))
+    budget_minutes: float = option(
+        0.0, "Longest time of training, over which the learning rate falls; 0: no limit.", Range(0)
+    )
+    learning_rate: float | None = option(
+        None, "Highest learning rate of AdamW; without it, the encoder's own.", Range(above=0)
+    )
+    weight_decay: float = option(0.01, "Weight decay of AdamW, except on biases and norms.", Range(0))
+    warmup: float = option(
+        0.1, "Share of the steps in which the learning rate rises, before it falls to 0.", Range(0, below=1)
+    )
+    clip: float = option(
+        0.05,
+        "Largest norm of the gradient; the default is so small that batches with few hard pairs weigh as much as "
+        "others.",
+        Range(above=0),
+    )
+    evaluations: int = option(2, "Evaluations and checkpoints per epoch.", Range(1))
+    patience: int = option(
+        4, "Evaluations without a better average precision before training stops; 0: never.", Range(0)
+    )
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What a training batch consists of."""
+
+    batch_size: int = option(64, "Pairs in a batch, over all processes.", Range(2))
+    sampler: str = option(
         "pairs",
-        "What meets in a batch: pairs; triplets (with negatives mined before each epoch); groups of duplicates.",
+        "What a batch consists of: labelled pairs; triplets, with negatives mined before each epoch; or groups of "
+        "duplicates.",
+        choices=("pairs", "triplets", "groups"),
     )
-    group_size: int = _option(4, "groups: questions of one component in a batch, at most.")
-    mined: int = _option(1, "triplets: negatives mined for each duplicate pair.")
-    relative_margin: float = _option(0.05, "triplets: distance of mined negatives from the positive, a share of it.")
-    dropout: float = _option(0.1, "Dropout inside the encoder while it is trained.")
-    word_dropout: float = _option(0.0, "Share of the tokens that are hidden from the encoder while it is trained.")
-    epochs: float = _option(1.0, "Passes over the training pairs.")
-    budget_minutes: float = _option(
-        0.0, "Stop training after so long, the learning rate falling by the clock; 0: no limit."
+    group_size: int = option(4, "groups: questions of one component in a batch, at most.", Range(2))
+    mined: int = option(1, "triplets: negatives mined for each duplicate pair.", Range(1))
+    relative_margin: float = option(
+        0.05,
+        "triplets: how much less similar than the positive a mined negative must be, as a share.",
+        Range(-1, below=1),
     )
-    batch_size: int = _option(64, "Pairs in a batch, of all processes together.")
-    gradient_cache: int = _option(
-        0, "Questions whose activations are held at a time, so that memory limits no batch; 0: the whole batch."
+    gradient_cache: int = option(
+        0,
+        "Questions whose activations are in memory at a time, for batches that would not fit; 0: the whole batch.",
+        Range(0),
     )
-    learning_rate: float | None = _option(None, "Highest learning rate of AdamW; without it, the encoder's own.")
-    weight_decay: float = _option(0.01, "Weight decay of AdamW (not on biases and norms).")
-    warmup: float = _option(0.1, "Share of the steps in which the learning rate rises, before it falls to 0.")
-    clip: float = _option(
-        0.05, "Largest norm of the gradient; so small that batches with few hard pairs weigh as much as others."
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Number format, seed, and what is written."""
+
+    precision: str = option(
+        "auto",
+        "Number format of training; auto: bf16 where that is fast.",
+        choices=("auto", "fp32", "bf16"),
     )
-    precision: str = _option("auto", "fp32, bf16, or auto: bf16 where the hardware is fast at it.")
-    evaluations: int = _option(2, "Times per epoch that validation is looked at and a state to resume from is kept.")
-    patience: int = _option(4, "Evaluations without a better average precision before training stops; 0: never.")
-    seed: int = _option(0, "The one seed of every random choice.")
-    output: str = _option("", "Folder of the checkpoint; without it, runs/DATA-ENCODER.")
-    report_to: str = _option("none", "none, tensorboard, wandb or trackio.")
+    seed: int = option(0, "Seed of every random choice.", Range(0, below=2**32))
+    output: str = option("", "Folder of the checkpoint; without it, runs/DATA-ENCODER.")
+    report_to: str = option(
+        "none", "Where training curves are written.", choices=("none", "tensorboard", "wandb", "trackio")
+    )
+
+
+GROUPS: dict[str, type[Any]] = {
+    "data": DataOptions,
+    "encoder": EncoderOptions,
+    "objective": ObjectiveOptions,
+    "teachers": TeacherOptions,
+    "schedule": ScheduleOptions,
+    "batches": BatchOptions,
+    "run": RunOptions,
+}  # the name of a group: its table in TOML, its panel in --help
+
+
+@dataclass(frozen=True)
+class Config(
+    RunOptions, BatchOptions, ScheduleOptions, TeacherOptions, ObjectiveOptions, EncoderOptions, DataOptions
+):  # dataclasses order fields from the last base to the first
+    """Every option of a training run; a function that needs one group takes that group, and is passed the config.
+
+    Raises:
+        UserError: a value of the wrong type or out of its range, or options that do not go together.
+
+    >>> Config(epochs=2).epochs
+    2.0
+    >>> Config(dropout=1.5)
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: dropout: 1.5, must be 0 <= dropout < 1
+    """
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
-            object.__setattr__(self, spec.name, _typed(spec.name, getattr(self, spec.name)))
-        ranges = {
-            "augment": 0 <= self.augment <= 1,
-            "dropout": 0 <= self.dropout < 1,
-            "word_dropout": 0 <= self.word_dropout < 1,
-            "epochs": self.epochs > 0,
-            "teacher_epochs": self.teacher_epochs > 0,
-            "second_epochs": self.second_epochs > 0,
-            "neighbours": self.neighbours >= 0,
-            "budget_minutes": self.budget_minutes >= 0,
-            "group_size": self.group_size >= 2,
-            "mined": self.mined >= 1,
-            "relative_margin": -1 <= self.relative_margin < 1,
-            "batch_size": self.batch_size >= 2,
-            "gradient_cache": self.gradient_cache >= 0,
-            "max_length": 4 <= self.max_length <= 512,
-            "learning_rate": self.learning_rate is None or self.learning_rate > 0,
-            "weight_decay": self.weight_decay >= 0,
-            "warmup": 0 <= self.warmup < 1,
-            "clip": self.clip > 0,
-            "evaluations": self.evaluations >= 1,
-            "patience": self.patience >= 0,
-            "seed": 0 <= self.seed < 2**32,
-            "validation_fraction": 0 < self.validation_fraction < 1,
-            "test_fraction": 0 < self.test_fraction < 1 and self.validation_fraction + self.test_fraction < 1,
-            "columns": len(self.columns) in (0, 2, 3),
-            "data": len(self.data) > 0,
-        }
-        for name, fits in ranges.items():
-            if not fits:
-                raise UserError(f"{name}: {getattr(self, name)!r} is out of range ({HELP[name]})")
-        for name, options in CHOICES.items():
-            if getattr(self, name) not in options:
-                raise UserError(f"{name}: unknown {getattr(self, name)!r}; {nearest(getattr(self, name), options)}")
+        for name, spec in OPTIONS.items():
+            value = _typed(name, getattr(self, name))
+            object.__setattr__(self, name, value)
+            allowed, choices = spec.metadata["range"], spec.metadata["choices"]
+            if allowed and value is not None and not allowed.allows(value):
+                raise UserError(f"{name}: {value!r}, must be {allowed.text(name)}")
+            if choices and value not in choices:
+                raise UserError(f"{name}: unknown {value!r}; {nearest(value, choices)}")
+        for broken, message in RULES:
+            if broken(self):
+                raise UserError(message)
 
 
-HELP: dict[str, str] = {spec.name: spec.metadata["help"] for spec in dataclasses.fields(Config)}
-_TYPES: dict[str, Any] = typing.get_type_hints(Config)
+RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
+    (lambda c: not c.data, "data: name at least one source of pairs"),
+    (lambda c: len(c.columns) not in (0, 2, 3), "columns: name two or three: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL"),
+    (
+        lambda c: c.validation_fraction + c.test_fraction >= 1,
+        "test_fraction: its sum with validation_fraction must be below 1, so that pairs are left for training",
+    ),
+    (
+        lambda c: bool(c.teacher) and c.sampler == "groups",
+        "teacher: scores pairs, and the sampler groups draws none; use pairs or triplets",
+    ),
+    (
+        lambda c: not c.symmetric and c.sampler == "groups",
+        "sampler: groups meet regardless of side; use pairs or triplets with --no-symmetric",
+    ),
+    (
+        lambda c: not c.symmetric and c.augment > 0,
+        "augment: pairs a question with its changed copy, which --no-symmetric does not allow",
+    ),
+)  # between options, as far as the config alone decides: whether one is broken, and what to say
+OPTIONS = {spec.name: spec for spec in dataclasses.fields(Config)}
+HELP: dict[str, str] = {name: spec.metadata["help"] for name, spec in OPTIONS.items()}
+TYPES: dict[str, Any] = typing.get_type_hints(Config)
+
+
+def allowed_values(name: str) -> str:
+    """What an option allows, for `--help`; empty where anything of its type goes.
+
+    >>> allowed_values("dropout"), allowed_values("precision"), allowed_values("output")
+    ('0 <= x < 1', 'one of auto, fp32, bf16', '')
+    """
+    metadata = OPTIONS[name].metadata
+    if metadata["choices"]:
+        return "one of " + ", ".join(metadata["choices"])
+    return metadata["range"].text() if metadata["range"] else ""
 
 
 def _typed(name: str, value: Any) -> Any:
     """The value as the field's type, without guessing: lists become tuples, whole numbers become floats."""
-    kind = _TYPES[name]
+    kind = TYPES[name]
     if isinstance(kind, types.UnionType):
         if value is None:
             return None
@@ -160,8 +276,7 @@ def _typed(name: str, value: Any) -> Any:
             return float(value)
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    expected = KINDS.get(kind, "a list of texts")
-    raise UserError(f"{name}: expected {expected}, not {value!r} ({HELP[name]})")
+    raise UserError(f"{name}: {value!r}, must be {KINDS.get(kind, 'a list of texts')}")
 
 
 def config_from(values: Mapping[str, Any], where: str = "config") -> Config:
@@ -175,23 +290,33 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> Config:
         UserError: an unknown name (with the nearest known one), or a value that does not fit.
     """
     for name in values:
-        if name not in HELP:
-            raise UserError(f"{where}: unknown key {name!r}; {nearest(name, HELP)}")
+        if name not in OPTIONS:
+            raise UserError(f"{where}: unknown key {name!r}; {nearest(name, OPTIONS)}")
     return Config(**values)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The keys and values of a TOML config file.
+    """The options in a TOML file, as flat keys (`epochs = 3`) or in tables named as in `GROUPS` (`[schedule]`).
 
     Raises:
-        UserError: no such file, or no valid TOML.
+        UserError: no such file, no valid TOML, or an option of another group in a table, or given twice.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot read the config file ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a TOML file: {error}") from None
+    tables = {name: content.pop(name) for name in GROUPS if isinstance(content.get(name), dict)}
+    for table, values in tables.items():
+        names = [spec.name for spec in dataclasses.fields(GROUPS[table])]
+        for name, value in values.items():
+            if name not in names:
+                raise UserError(f"{path}: unknown key {name!r} in [{table}]; {nearest(name, names)}")
+            if name in content:
+                raise UserError(f"{path}: {name} is given twice, in [{table}] and outside")
+            content[name] = value
+    return content
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -202,5 +327,6 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def to_toml(config: Config) -> str:
     """The config as a TOML text that `read_toml` reads back."""
-    text = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in to_dict(config).items())
-    return text.replace("\x7f", "\\u007f")  # the one character that JSON leaves bare and TOML forbids
+    import tomli_w
+
+    return tomli_w.dumps(to_dict(config))

@@ -1,13 +1,18 @@
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qpairs.config import CHOICES, HELP, Config, config_from, read_toml, to_dict, to_toml
+from qpairs.config import GROUPS, HELP, OPTIONS, TYPES, Config, allowed_values, config_from, read_toml, to_dict, to_toml
 from qpairs.core.exceptions import UserError, nearest
 
+RANGES = {name: spec.metadata["range"] for name, spec in OPTIONS.items() if spec.metadata["range"]}
+CHOICES = {name: spec.metadata["choices"] for name, spec in OPTIONS.items() if spec.metadata["choices"]}
+FIXTURES = Path(__file__).parent / "fixtures" / "commit_48e0593"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 CONFIGS = st.builds(
     Config,
@@ -51,50 +56,118 @@ def test_values_take_the_type_of_the_field():
     assert config_from({"columns": "q1, q2,same"}).columns == ("q1", "q2", "same")
 
 
+def test_every_field_is_in_one_group():
+    names = [spec.name for group in GROUPS.values() for spec in dataclasses.fields(group)]
+    assert names == list(OPTIONS)
+    assert all(isinstance(Config(), group) for group in GROUPS.values())
+
+
+def test_every_number_has_a_range():
+    numbers = {name for name, kind in TYPES.items() if kind in (int, float, float | None)}
+    assert numbers == set(RANGES)
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "message"),
     [
-        ("epochs", 0),
-        ("epochs", math.nan),
-        ("epochs", math.inf),
-        ("epochs", 10**400),
-        ("epochs", "2"),
-        ("epochs", True),
-        ("batch_size", 1),
-        ("batch_size", 64.0),
-        ("batch_size", True),
-        ("max_length", 3),
-        ("max_length", 513),
-        ("learning_rate", 0.0),
-        ("weight_decay", -0.1),
-        ("warmup", 1.0),
-        ("clip", 0.0),
-        ("evaluations", 0),
-        ("patience", -1),
-        ("seed", -1),
-        ("seed", 2**32),
-        ("seed", None),
-        ("validation_fraction", 0.0),
-        ("validation_fraction", 0.95),
-        ("test_fraction", 1.0),
-        ("columns", ["a"]),
-        ("columns", ["a", "b", "c", "d"]),
-        ("data", []),
-        ("data", [1]),
-        ("data", {"a": 1}),
-        ("skip_bad_rows", 1),
-        ("skip_bad_rows", "yes"),
-        ("precision", "fp8"),
-        ("report_to", "wandbb"),
-        ("encoder", ["minilm"]),
+        ("dropout", 1.5, "dropout: 1.5, must be 0 <= dropout < 1"),
+        ("dropout", 1, "dropout: 1.0, must be 0 <= dropout < 1"),
+        ("word_dropout", -0.1, "word_dropout: -0.1, must be 0 <= word_dropout < 1"),
+        ("augment", 1.1, "augment: 1.1, must be 0 <= augment <= 1"),
+        ("epochs", 0, "epochs: 0.0, must be epochs > 0"),
+        ("epochs", math.nan, "epochs: nan, must be a finite number"),
+        ("epochs", math.inf, "epochs: inf, must be a finite number"),
+        ("epochs", 10**400, f"epochs: {10**400}, must be a finite number"),
+        ("epochs", "2", "epochs: '2', must be a finite number"),
+        ("epochs", True, "epochs: True, must be a finite number"),
+        ("teacher_epochs", 0, "teacher_epochs: 0.0, must be teacher_epochs > 0"),
+        ("second_epochs", -1, "second_epochs: -1.0, must be second_epochs > 0"),
+        ("neighbours", -1, "neighbours: -1, must be neighbours >= 0"),
+        ("budget_minutes", -1, "budget_minutes: -1.0, must be budget_minutes >= 0"),
+        ("group_size", 1, "group_size: 1, must be group_size >= 2"),
+        ("mined", 0, "mined: 0, must be mined >= 1"),
+        ("relative_margin", 1, "relative_margin: 1.0, must be -1 <= relative_margin < 1"),
+        ("relative_margin", -1.5, "relative_margin: -1.5, must be -1 <= relative_margin < 1"),
+        ("batch_size", 1, "batch_size: 1, must be batch_size >= 2"),
+        ("batch_size", 64.0, "batch_size: 64.0, must be a whole number"),
+        ("batch_size", True, "batch_size: True, must be a whole number"),
+        ("gradient_cache", -1, "gradient_cache: -1, must be gradient_cache >= 0"),
+        ("max_length", 3, "max_length: 3, must be 4 <= max_length <= 512"),
+        ("max_length", 513, "max_length: 513, must be 4 <= max_length <= 512"),
+        ("learning_rate", 0.0, "learning_rate: 0.0, must be learning_rate > 0"),
+        ("weight_decay", -0.1, "weight_decay: -0.1, must be weight_decay >= 0"),
+        ("warmup", 1.0, "warmup: 1.0, must be 0 <= warmup < 1"),
+        ("clip", 0.0, "clip: 0.0, must be clip > 0"),
+        ("evaluations", 0, "evaluations: 0, must be evaluations >= 1"),
+        ("patience", -1, "patience: -1, must be patience >= 0"),
+        ("seed", -1, "seed: -1, must be 0 <= seed < 4294967296"),
+        ("seed", 2**32, "seed: 4294967296, must be 0 <= seed < 4294967296"),
+        ("seed", None, "seed: None, must be a whole number"),
+        ("validation_fraction", 0.0, "validation_fraction: 0.0, must be 0 < validation_fraction < 1"),
+        ("validation_fraction", 0.95, "test_fraction: its sum with validation_fraction must be below 1"),
+        ("test_fraction", 1.0, "test_fraction: 1.0, must be 0 < test_fraction < 1"),
+        ("columns", ["a"], "columns: name two or three"),
+        ("columns", ["a", "b", "c", "d"], "columns: name two or three"),
+        ("data", [], "data: name at least one source"),
+        ("data", [1], "data: [1], must be a list of texts"),
+        ("data", {"a": 1}, "data: {'a': 1}, must be a list of texts"),
+        ("skip_bad_rows", 1, "skip_bad_rows: 1, must be true or false"),
+        ("skip_bad_rows", "yes", "skip_bad_rows: 'yes', must be true or false"),
+        ("precision", "fp8", "precision: unknown 'fp8'; did you mean 'fp32'? there are: auto, fp32, bf16"),
+        ("report_to", "wandbb", "report_to: unknown 'wandbb'; did you mean 'wandb'?"),
+        ("encoder", ["minilm"], "encoder: ['minilm'], must be a text"),
     ],
 )
-def test_a_value_that_does_not_fit_is_one_line_with_its_name(name, value):
+def test_a_value_that_does_not_fit_is_one_line_that_says_what_is_allowed(name, value, message):
     with pytest.raises(UserError) as caught:
         config_from({name: value})
-    message = str(caught.value)
-    assert "\n" not in message
-    assert name in message or "validation_fraction" in name
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_the_ends_of_a_range_are_allowed_or_refused_as_it_says(name):
+    allowed = RANGES[name]
+    kind = int if TYPES[name] is int else float
+    others = {"validation_fraction": {"test_fraction": 1e-9}, "test_fraction": {"validation_fraction": 1e-9}}
+    ends = {
+        allowed.at_least: True,
+        allowed.at_most: True,
+        allowed.above: False,
+        allowed.below: False,
+    }
+    for end, fits in ends.items():
+        values = {**others.get(name, {}), name: end and kind(end)}
+        if end is not None and fits:
+            assert getattr(config_from(values), name) == end
+        elif end is not None:
+            with pytest.raises(UserError, match=f"must be .*{name}"):
+                config_from(values)
+    assert allowed_values(name) == allowed.text("x")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"teacher": "tiny", "sampler": "groups"}, "teacher: scores pairs, and the sampler groups draws none"),
+        ({"symmetric": False, "sampler": "groups"}, "sampler: groups meet regardless of side"),
+        ({"symmetric": False, "augment": 0.1}, "augment: pairs a question with its changed copy"),
+        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "test_fraction: its sum with validation_fraction"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(options, message):
+    with pytest.raises(UserError) as caught:
+        Config(**options)
+    assert str(caught.value).startswith(message)
+    for name in options:  # each alone is allowed
+        Config(**{name: options[name]})
+
+
+@pytest.mark.parametrize("folder", ["one", "two"])
+def test_the_config_of_an_old_checkpoint_loads_as_it_was_stored(folder):
+    stored = json.loads((FIXTURES / folder / "qpairs.json").read_text())["config"]
+    assert set(stored) >= set(OPTIONS) - {"learning_rate"}
+    assert to_dict(config_from(stored)) == stored
 
 
 def test_an_unknown_key_names_the_file_and_the_nearest_key():
@@ -125,3 +198,26 @@ def test_a_missing_config_file_and_a_folder(tmp_path):
 def test_nearest_without_a_close_name_lists_all():
     assert nearest("zzz", ["one", "two"]) == "there are: one, two"
     assert nearest("tow", iter(["one", "two"])) == "did you mean 'two'? there are: one, two"
+
+
+def test_toml_takes_flat_keys_and_tables_of_groups(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('seed = 7\n[schedule]\nepochs = 3\n[data]\ndata = ["a.csv"]\n[encoder]\nencoder = "lstm"\n')
+    config = config_from(read_toml(path))
+    assert (config.seed, config.epochs, config.data, config.encoder) == (7, 3.0, ("a.csv",), "lstm")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[schedule]\nepoch = 3\n", r"run.toml: unknown key 'epoch' in \[schedule\]; did you mean 'epochs'\?"),
+        ("[schedule]\nseed = 3\n", r"run.toml: unknown key 'seed' in \[schedule\]"),
+        ("epochs = 2\n[schedule]\nepochs = 3\n", r"run.toml: epochs is given twice, in \[schedule\] and outside"),
+        ("[schedules]\nepochs = 3\n", "unknown key 'schedules'"),
+    ],
+)
+def test_a_wrong_table_is_one_line(tmp_path, content, message):
+    path = tmp_path / "run.toml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        config_from(read_toml(path), where=str(path))

@@ -61,7 +61,34 @@ def test_light_modules_stay_light(module: str, forbidden: list[str]) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_is_there_and_listed() -> None:
     assert all(hasattr(qpairs, name) for name in qpairs.__all__)
+    assert set(qpairs.__all__) <= set(dir(qpairs))
     with pytest.raises(AttributeError):
         qpairs.nothing  # noqa: B018
+
+
+def test_import_is_quick_and_lists_the_names_before_it_loads_them() -> None:
+    script = "import time; start = time.process_time(); import qpairs; spent = time.process_time() - start\n"
+    script += "import sys; heavy = [m for m in ('torch', 'numpy', 'typer', 'rich') if m in sys.modules]\n"
+    script += "print(round(1e3 * spent), heavy, {'train', 'search', 'LOSSES', 'Config'} <= set(dir(qpairs)))"
+    runs = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True) for _ in range(3)]
+    answers = [run.stdout.split(maxsplit=1) for run in runs]
+    assert all(rest.strip() == "[] True" for _, rest in answers)
+    assert min(int(spent) for spent, _ in answers) < 50  # ms of the processor
+
+
+def test_no_module_takes_the_place_of_a_public_function() -> None:
+    names = [
+        ".".join(("qpairs", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for file in sorted(PACKAGE.rglob("*.py"))
+    ]
+    script = f"import importlib, types, qpairs\nfor name in {names!r}: importlib.import_module(name)\n"
+    script += "print([n for n in dir(qpairs) if n != 'metrics' and isinstance(getattr(qpairs, n), types.ModuleType)])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_type_checkers_find_the_types() -> None:
+    assert (PACKAGE / "py.typed").exists()
+    assert (PACKAGE / "__init__.pyi").exists()

@@ -1,4 +1,4 @@
-"""The command line: options in, library calls, tables out. Imports stay inside the commands: --help is quick."""
+"""The command line: options, one library call, a table. Imports are inside the commands, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.markup import escape
 
 from qpairs import __version__
 from qpairs.commands.comparison import compare, losses
@@ -23,41 +24,42 @@ from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
 
 app = typer.Typer(
-    help="Tells whether two questions ask the same thing, and finds the duplicates in a pile of them.",
+    help="Decides whether two questions ask the same, and finds the duplicates in a collection of questions.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",  # without it there are no panels; see `command_line` for texts that are no markup
 )
-for command in (
-    train,
-    evaluate,
-    predict,
-    calibrate,
-    errors,
-    report,
-    explain,
-    audit,
-    data,
-    compare,
-    losses,
-    export,
-    embed,
-    index,
-    search,
-    dedupe,
-    serve,
-    push,
-):
-    app.command()(command)
+PANELS = {
+    "Train": (train, compare, losses),
+    "Evaluate": (evaluate, predict, calibrate, errors, report, explain),
+    "Look at data": (data, audit),
+    "Search": (export, embed, index, search, dedupe),
+    "Publish": (serve, push),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
 
 
 UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions of typer carry inside
 
 
+def command_line() -> Any:
+    """The commands, with help texts in which rich reads no markup, such as `[,LABEL]`, and narrow columns."""
+    root: Any = typer.main.get_command(app)
+    for command in (root, *root.commands.values()):
+        for text in (command, *command.params):
+            text.help = escape(text.help or "")
+        for option in command.params:
+            if option.param_type_name == "option" and (option.is_flag or option.multiple):
+                option.metavar = "" if option.is_flag else "<str>"
+    return root
+
+
 def main() -> None:
     """Runs the command line; a user's error is one line on stderr and exit code 2."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(command_line()(standalone_mode=False))
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "qpairs"
         _refuse(f"{error.format_message()} ({command} --help tells more)")

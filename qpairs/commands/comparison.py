@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import inspect
-import re
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,71 +12,75 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from qpairs.commands.terminal import OverwriteOption, TomlOption, err, out, plain, progress, quiet
+from qpairs.commands.terminal import OverwriteOption, TomlOption, err, out, plain, progress_bar, quiet
 from qpairs.commands.training import given_options, with_config_options
-from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from qpairs.experiments.compare import Comparison, Row, State
+    from qpairs.objectives.descriptions import Description
+
+_option = functools.partial(typer.Option, rich_help_panel="Comparison")
 
 
 @with_config_options("encoder", "loss", "miner", "output", budget_minutes=5.0, epochs="no limit", patience=0)
 def compare(
     *,
-    losses: Annotated[str, typer.Option(help="Losses as for train, with commas between them; all: every one.")] = "all",
-    encoders: Annotated[str, typer.Option(help="Encoders likewise. [default: minilm]")] = "",
+    losses: Annotated[str, _option(help="Losses as for train, separated by commas; all: every one.")] = "all",
+    encoders: Annotated[str, _option(help="Encoders, separated by commas. [default: minilm]")] = "",
     miners: Annotated[
         str,
-        typer.Option(
-            help="Miners likewise, and two samplers that choose what a loss sees: offline (triplets, with negatives "
-            "mined before each epoch) and groups. [default: everything]"
+        _option(
+            help="Miners, separated by commas, and two samplers: offline (triplets, with negatives mined before each "
+            "epoch) and groups. [default: everything]",
         ),
     ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each kind, from --seed on; the split is --seed's.")] = 3,
-    output: Annotated[Path, typer.Option(help="Folder of the results; going on there is automatic.")] = Path(
+    seeds: Annotated[
+        int, _option(min=1, help="Runs of each combination, with seeds from --seed on; one split for all.")
+    ] = 3,
+    output: Annotated[Path, _option(help="Folder of the results; the same command continues what is there.")] = Path(
         "runs/compare"
     ),
+    keep_checkpoints: Annotated[bool, _option("--keep-checkpoints", help="Keep the checkpoint of each run.")] = False,
     config: TomlOption = None,
-    keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep what each run trained.")] = False,
     overwrite: OverwriteOption = False,
     **options: Any,
 ) -> None:
-    """Train losses, miners and encoders on the same pairs for the same time, and say which is best, and how surely."""
+    """Train losses, miners and encoders on the same pairs for the same time, and rank them, with intervals."""
     values = given_options(config, options) | {
         "losses": losses,
         "encoders": encoders,
         "miners": miners,
         "output": str(output),
     }
-    with quiet(), _cells_bar() as on_progress:
+    with quiet(), progress_bar() as on_progress:
         from qpairs.experiments.compare import compare as run
 
         found = run(
-            seeds=seeds, keep_checkpoints=keep_checkpoints, overwrite=overwrite, on_progress=on_progress, **values
+            seeds=seeds,
+            keep_checkpoints=keep_checkpoints,
+            overwrite=overwrite,
+            on_progress=_reporting(on_progress),
+            **values,
         )
     _print_comparison(found)
     out.print(f"\nAll cells, this table and a chart are in [bold]{output}[/].", highlight=False)
 
 
-@contextlib.contextmanager
-def _cells_bar() -> Iterator[Callable[[State], None]]:
-    with progress() as bar:
-        task = bar.add_task("loading", total=None, state="")
+def _reporting(on_progress: OnProgress) -> Callable[[State], None]:
+    """Passes the state of a comparison on as progress, and prints a line for every cell that has finished."""
 
-        def on_progress(now: State) -> None:
-            cell = plain(f"{now.cell.encoder}, {now.cell.loss}, {now.cell.miner}, seed {now.cell.seed}")
-            state = f"step {now.training.done:,}" if now.training else "loading"
-            bar.update(task, description=cell, total=now.cells, completed=now.finished, state=state)
-            if now.record:
-                result = now.record.result
-                verdict = (
-                    f"F1 {result.f1:.3f}  AP {result.average_precision:.3f}"
-                    if result
-                    else f"[red]failed:[/] {plain(now.record.error)}"
-                )
-                err.print(f"cell {now.finished} of {now.cells}  {cell}  {verdict}", highlight=False, soft_wrap=True)
+    def report(now: State) -> None:
+        cell = f"{now.cell.encoder}, {now.cell.loss}, {now.cell.miner}, seed {now.cell.seed}"
+        step = f", step {now.training.done:,}" if now.training else ""
+        on_progress(Progress("training cells", now.finished, now.cells, note=cell + step))
+        if now.record:
+            result = now.record.result
+            scores = f"F1 {result.f1:.3f}  AP {result.average_precision:.3f}" if result else ""
+            outcome = scores or f"[red]failed:[/] {plain(now.record.error)}"
+            err.print(f"cell {now.finished} of {now.cells}  {plain(cell)}  {outcome}", highlight=False, soft_wrap=True)
 
-        yield on_progress
+    return report
 
 
 def _print_comparison(found: Comparison) -> None:
@@ -129,57 +131,37 @@ def losses(
     name: Annotated[str, typer.Argument(help="A loss or a miner to describe; without it, all are listed.")] = "",
 ) -> None:
     """List the losses and the miners, with formula, paper and defaults, or describe one."""
-    from qpairs.objectives.losses import LOSSES
-    from qpairs.objectives.miners import MINERS
+    from qpairs.objectives.descriptions import describe
 
-    tables: dict[str, Mapping[str, Any]] = {"loss": LOSSES, "miner": MINERS}
+    found = describe(name)
     if name:
-        found = [(kind, rows[name]) for kind, rows in tables.items() if name in rows]
-        if not found:
-            raise UserError(f"losses: no loss or miner {name!r}; {nearest(name, {**LOSSES, **MINERS})}")
-        for kind, entry in found:
-            _print_entry(f"{name}, a {kind}", entry)
+        for description in found:
+            _print_description(description)
         return
-    for kind, rows in tables.items():
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), width=min(out.width, 100))
-        table.add_column(f"{kind}, defaults", min_width=max(map(len, rows)), max_width=30)
-        table.add_column("in words, paper")
-        if kind == "loss":
-            table.add_column("similarity, negatives", no_wrap=True)
-        for row, entry in rows.items():
-            defaults = ", ".join(f"{key}={value:g}" for key, value in entry.parameters.items())
-            reads = (f"{entry.similarity.replace('_', ' ')}\n[dim]{_negatives(entry)}[/]",) if kind == "loss" else ()
-            words = f"{plain(entry.formula)}\n[dim]{plain(entry.paper)}[/]"
-            table.add_row(f"[bold]{row}[/]\n[dim]{defaults}[/]", words, *reads)
-        out.print(table, "")
+    for kind in ("loss", "miner"):
+        _print_overview(kind, [description for description in found if description.kind == kind])
     out.print("qpairs losses NAME describes one of them.", highlight=False)
 
 
-def _negatives(entry: Any) -> str:
-    """What a loss counts as non-duplicates."""
-    if entry.positives_only:
-        return "none"
-    if entry.prototypes:
-        return "prototypes"
-    return "labelled, in-batch" if entry.in_batch else "labelled"
+def _print_overview(kind: str, rows: Sequence[Description]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), width=min(out.width, 100))
+    table.add_column(f"{kind}, defaults", min_width=max(len(row.name) for row in rows), max_width=30)
+    table.add_column("in words, paper")
+    if kind == "loss":
+        table.add_column("similarity, negatives", no_wrap=True)
+    for row in rows:
+        defaults = ", ".join(f"{key}={value:g}" for key, value in row.parameters.items())
+        reads = (f"{row.similarity}\n[dim]{row.negatives}[/]",) if kind == "loss" else ()
+        words = f"{plain(row.formula)}\n[dim]{plain(row.paper)}[/]"
+        table.add_row(f"[bold]{row.name}[/]\n[dim]{defaults}[/]", words, *reads)
+    out.print(table, "")
 
 
-def _print_entry(title: str, entry: Any) -> None:
-    """The docstring of a row's function: its paragraphs, then the parameters as a table."""
-    from qpairs.objectives.prototypes import Prototypes
-
-    paragraphs, meanings = _docstring(entry.function)
-    meanings = {**_docstring(Prototypes.__init__)[1], **meanings}
-    out.print(f"[bold]{title}[/]  [dim]{plain(entry.paper)}[/]\n", highlight=False)
-    for paragraph in paragraphs:
+def _print_description(found: Description) -> None:
+    out.print(f"[bold]{found.name}, a {found.kind}[/]  [dim]{plain(found.paper)}[/]\n", highlight=False)
+    for paragraph in found.paragraphs:
         out.print(f"{plain(paragraph)}\n", highlight=False, width=min(out.width, 100))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    for key, default in entry.parameters.items():
-        table.add_row(f"[bold]{key}={default:g}[/]", plain(meanings.get(key, "")))
+    for key, default in found.parameters.items():
+        table.add_row(f"[bold]{key}={default:g}[/]", plain(found.meanings.get(key, "")))
     out.print(table, width=min(out.width, 100))
-
-
-def _docstring(function: Callable[..., Any]) -> tuple[list[str], dict[str, str]]:
-    """The paragraphs of a docstring, and what it says of each argument."""
-    text, _, arguments = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")
-    return text.strip().split("\n\n"), dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE))

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from qpairs.commands.terminal import ColumnsOption, SkipOption, load, out, percent, plain, print_skipped, quiet
-from qpairs.core.exceptions import UserError
-from qpairs.core.files import write_text
+from qpairs.core.tables import check_table_path, write_table
+
+if TYPE_CHECKING:
+    from qpairs.data.summary import Summary
 
 
 def data(
     source: Annotated[
-        list[str], typer.Argument(help="Pairs: a named source, Hub id, folder or file; several are joined.")
+        list[str],
+        typer.Argument(help="Labelled pairs: named source, Hub id, folder or file; several are joined."),
     ],
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
     examples: Annotated[int, typer.Option(min=0, help="Examples of each kind.")] = 3,
     contradictions_file: Annotated[
-        Path | None, typer.Option("--contradictions", help="Write the contradicting pairs to this CSV.")
+        Path | None,
+        typer.Option("--contradictions", help="Write the contradictions to this .csv, .tsv, .jsonl or .parquet."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the examples.")] = 0,
 ) -> None:
-    """Show what a source of pairs holds: sizes, ratio, lengths, components, contradictions, the split, examples."""
+    """Show what a source of pairs holds: sizes, share of duplicates, lengths, components, contradictions, examples."""
+    if contradictions_file:
+        check_table_path(contradictions_file)
     with quiet():
-        import numpy as np
+        from qpairs.data.summary import summarize
 
-        from qpairs.data.splits import contradictions, question_components, split_pairs
+        found = summarize(load(source, columns, skip_bad_rows), seed=seed)
+    print_skipped(found.pairs)
+    _print_figures(found)
+    for title, pairs in found.examples(examples, seed=seed).items():
+        if pairs:
+            out.print(f"\n[bold]{title}[/]")
+        for first, second in pairs:
+            out.print(f"  {plain(first)}\n  [dim]{plain(second)}[/]\n", highlight=False, soft_wrap=True)
+    if contradictions_file:
+        write_table(contradictions_file, found.contradiction_table())
 
-        pairs = load(source, columns, skip_bad_rows)
-        faults = contradictions(pairs)
-        sizes = np.bincount(question_components(pairs))
-        words = np.array([len(q.split()) for q in pairs.questions])
-    print_skipped(pairs)
+
+def _print_figures(found: Summary) -> None:
+    pairs, words, sizes = found.pairs, found.words, found.components
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = {
         "pairs": f"{len(pairs):,}",
@@ -46,29 +56,13 @@ def data(
         "distinct questions": f"{len(pairs.questions):,}",
         "words per question": f"{words.mean():.1f} on average, at most {words.max()}",
         "components": f"{len(sizes):,}, of {sizes.mean():.1f} questions on average, at most {sizes.max():,}",
-        "contradictions": f"{len(faults):,} pairs labelled 0 that other labels, or their very words, make one question",
+        "contradictions": f"{len(found.contradictions):,} pairs labelled 0 that other labels, or equal texts, make "
+        "duplicates",
     }
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", value)
     out.print(table)
-    with contextlib.suppress(UserError):
-        cut = split_pairs(pairs, seed=seed)
+    if found.split:
+        cut = found.split
         parts = ", ".join(f"{name} {len(getattr(cut, name)):,}" for name in ("train", "validation", "test"))
         out.print(f"[dim]split[/] {parts}, {cut.dropped:,} dropped, fingerprint {cut.fingerprint}", highlight=False)
-    random = np.random.default_rng(seed)
-    for title, found in (
-        ("duplicates", np.flatnonzero(pairs.labels == 1)),
-        ("not duplicates", np.flatnonzero(pairs.labels == 0)),
-        ("contradictions", faults),
-    ):
-        chosen = random.permutation(found)[:examples]
-        if len(chosen):
-            out.print(f"\n[bold]{title}[/]")
-        for row in chosen:
-            one, other = map(plain, pairs.texts(int(row)))
-            out.print(f"  {one}\n  [dim]{other}[/]\n", highlight=False, soft_wrap=True)
-    if contradictions_file:
-        lines = [("question1", "question2", "is_duplicate"), *((*pairs.texts(int(i)), 0) for i in faults)]
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(lines)
-        write_text(contradictions_file, text.getvalue())

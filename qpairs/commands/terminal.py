@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from qpairs.config import HELP
 from qpairs.core.exceptions import UserError
+from qpairs.core.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress as Bar
 
     from qpairs.data.pairs import Pairs
 
@@ -24,17 +26,19 @@ SILENT = os.environ.get("RANK", "0") != "0"  # of several processes that train t
 out = Console(quiet=SILENT)
 err = Console(stderr=True, quiet=SILENT)
 
-DataOption = Annotated[list[str], typer.Option(help="Pairs: a named source, Hub id, folder or file; may be repeated.")]
-ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"])]
-SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"])]
-TomlOption = Annotated[Path | None, typer.Option(help="A TOML file with the same names; options go over it.")]
+DataOption = Annotated[
+    list[str], typer.Option(help="Labelled pairs: named source, Hub id, folder or file; may be repeated.")
+]
+ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"], rich_help_panel="Reading")]
+SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"], show_default=False, rich_help_panel="Reading")]
+TomlOption = Annotated[
+    Path | None, typer.Option(help="TOML file with options by the same names; options given here override it.")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
 
 
 def plain(text: str) -> str:
     """One line of text, with what rich would read as markup escaped."""
-    from rich.markup import escape
-
     return escape(" ".join(text.split()))
 
 
@@ -60,22 +64,73 @@ def quiet() -> Iterator[None]:
         logging.getLogger("qpairs").removeHandler(handler)
 
 
-def progress() -> Progress:
+def progress() -> Bar:
     """A bar on stderr, with time elapsed and left; its tasks have the field `state`."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich import progress as rich
 
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+    return rich.Progress(
+        rich.SpinnerColumn(),
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(bar_width=24),
+        rich.TextColumn("{task.fields[state]}"),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("left"),
+        rich.TimeRemainingColumn(),
         console=err,
         transient=True,
         disable=not err.is_terminal,
     )
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[OnProgress]:
+    """A bar on stderr that shows the progress of a library call, one stage after the other.
+
+    Beside the bar are the units done, the metrics, the units per second (where no metric says pairs per second), and
+    the note. Of the metrics, `epoch`, `loss`, `f1`, `average_precision` and `pairs_per_second` are shown. A value of
+    `average_precision` that differs from the last one is an evaluation, and is printed on a line that stays.
+
+    >>> with progress_bar() as on_progress:
+    ...     on_progress(Progress("training", done=1, total=2, metrics={"loss": 0.5}))
+    """
+    with progress() as bar:
+        task = bar.add_task("loading", total=None, state="")
+        stage, evaluated = "", None
+
+        def on_progress(now: Progress) -> None:
+            nonlocal stage, task, evaluated
+            if now.stage != stage:
+                stage = now.stage
+                bar.remove_task(task)  # its clock and its total belong to the stage before
+                task = bar.add_task(plain(stage), total=None, state="")
+            bar.update(task, total=now.total or None, completed=now.done, state=plain(_state(now)))
+            precision = now.metrics.get("average_precision")
+            if precision is not None and precision != evaluated:
+                evaluated = precision
+                scores = ", ".join(_figures(now, "loss", "f1", "average_precision"))
+                err.print(f"{plain(stage)}, step {now.done:,} of {now.total:,}:  {scores}", highlight=False)
+
+        yield on_progress
+
+
+FIGURES = {
+    "epoch": "epoch {:.2f}",
+    "loss": "loss {:.3f}",
+    "f1": "validation F1 {:.3f}",
+    "average_precision": "AP {:.3f}",
+    "pairs_per_second": "{:,.0f} pairs/s",
+}  # a metric -> how it is shown
+
+
+def _figures(now: Progress, *names: str) -> list[str]:
+    return [FIGURES[name].format(now.metrics[name]) for name in names if name in now.metrics]
+
+
+def _state(now: Progress) -> str:
+    """What is shown beside the bar."""
+    done = [f"{now.done:,}" + (f" of {now.total:,}" if now.total else "")] if now.done or now.total else []
+    rate = [f"{now.rate:,.0f}/s"] if now.rate and "pairs_per_second" not in now.metrics else []
+    return ", ".join([*done, *_figures(now, *FIGURES), *rate, *([now.note] if now.note else [])])
 
 
 def percent(value: float) -> str:

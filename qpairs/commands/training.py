@@ -2,49 +2,51 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import OverwriteOption, TomlOption, err, out, percent, print_report, progress, quiet
-from qpairs.config import HELP, Config, config_from, read_toml
-from qpairs.core.progress import OnProgress, Progress
+from qpairs.commands.terminal import OverwriteOption, TomlOption, out, percent, print_report, progress_bar, quiet
+from qpairs.config import GROUPS, HELP, OPTIONS, TYPES, allowed_values, config_from, read_toml
 
 
-def _config_option(name: str, kind: Any, default: Any) -> inspect.Parameter:
-    """The option of a field of Config, unset by default, so that a TOML file is overridden by what is given alone."""
-    flag = f"--{name.replace('_', '-')}"
+def _config_option(name: str, default: Any) -> inspect.Parameter:
+    """The option of a field of Config; unset by default, so that it overrides a TOML file only where it is given."""
+    kind, flag = TYPES[name], f"--{name.replace('_', '-')}"
     if kind is bool:
         flag += f"/--no-{name.replace('_', '-')}"
+        default = "yes" if default else "no"
     elif typing.get_origin(kind) is tuple:
-        kind = str if name == "columns" else list[str]
-    shown = ", ".join(default) if isinstance(default, tuple) else default
-    about = HELP[name] + (f" [default: {shown}]" if shown not in ("", None) else "")
-    annotation = Annotated[kind | None, typer.Option(flag, help=about, show_default=False)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        kind, default = str if name == "columns" else list[str], ", ".join(default)
+    shown = f"{default:g}" if isinstance(default, float) else default
+    facts = [f"default: {shown}"] if shown not in ("", None) else []
+    facts += [allowed_values(name)] if allowed_values(name) else []
+    about = HELP[name] + (f" [{'; '.join(facts)}]" if facts else "")
+    (panel,) = (group for group, fields in GROUPS.items() if name in fields.__annotations__)
+    settings = typer.Option(flag, help=about, show_default=False, rich_help_panel=panel.capitalize())
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, settings]
+    )
 
 
 def with_config_options(*without: str, **shown: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Puts an option for each field of Config in the place of **options.
+    """Puts an option for each field of Config in the place of **options, in a panel for each group.
 
     Args:
         without: fields that get none.
-        shown: what the help calls the default of a field, where it is not that of Config.
+        shown: defaults in the help, where they are not those of Config.
     """
-    defaults = {spec.name: spec.default for spec in dataclasses.fields(Config)} | shown
-    kinds = {name: kind for name, kind in typing.get_type_hints(Config).items() if name not in without}
+    defaults = {name: spec.default for name, spec in OPTIONS.items() if name not in without} | shown
 
     def decorated(function: Callable[..., None]) -> Callable[..., None]:
-        options = [_config_option(name, kind, defaults[name]) for name, kind in kinds.items()]
         own = inspect.signature(function, eval_str=True).parameters.values()
-        signature = inspect.Signature([*options, *(p for p in own if p.kind != p.VAR_KEYWORD)])
+        options = [_config_option(name, default) for name, default in defaults.items()]
+        signature = inspect.Signature([*(p for p in own if p.kind != p.VAR_KEYWORD), *options])
         function.__signature__ = signature  # type: ignore[attr-defined]
         function.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()} | {"return": None}
         return function
@@ -53,7 +55,7 @@ def with_config_options(*without: str, **shown: Any) -> Callable[[Callable[..., 
 
 
 def given_options(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of Config that a TOML file and the options give; these go over that."""
+    """The fields of Config that a TOML file and the options give; options override the file."""
     given = {name: value for name, value in options.items() if value not in (None, [])}
     values = {**(read_toml(config) if config else {}), **given}
     config_from(values, where=str(config or "options"))
@@ -64,13 +66,13 @@ def given_options(config: Path | None, options: Mapping[str, Any]) -> dict[str, 
 def train(
     *,
     config: TomlOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run of --output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run of --output.")] = False,
     overwrite: OverwriteOption = False,
     **options: Any,
 ) -> None:
-    """Train a detector on question pairs, choose its threshold on validation, and judge it on unseen questions."""
+    """Train a model on question pairs, choose its threshold on validation, and evaluate it on unseen questions."""
     values = given_options(config, options)
-    with quiet(), _progress_bar() as on_progress:
+    with quiet(), progress_bar() as on_progress:
         from qpairs.training.fit import train as run
 
         checkpoint = run(resume=resume, overwrite=overwrite, on_progress=on_progress, **values)
@@ -92,31 +94,6 @@ def train(
     )
 
 
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[OnProgress]:
-    with progress() as bar:
-        task = bar.add_task("loading", total=None, state="")
-        evaluated: list[float] = []
-
-        def on_progress(now: Progress) -> None:
-            figures, average_precision = now.metrics, now.metrics.get("average_precision")
-            loss = f"loss {figures['loss']:.3f}  " if "loss" in figures else ""
-            f1 = f"F1 {figures['f1']:.3f}  AP {average_precision:.3f}  " if average_precision is not None else ""
-            state = f"{loss}{f1}{figures.get('pairs_per_second', now.rate):,.0f} pairs/s"
-            epoch = f"epoch {figures.get('epoch', 0):.2f}"
-            first, teacher = f"first pass, {epoch}", f"teacher, {epoch}"
-            names = {"training": epoch, "first pass": first, "training the teacher": teacher}
-            name = names.get(now.stage, "teachers judge")
-            bar.update(task, description=name, total=now.total, completed=now.done, state=state)
-            if average_precision is not None and (not evaluated or evaluated[-1] != average_precision):
-                evaluated.append(average_precision)
-                err.print(f"step {now.done:>6} of {now.total}  {loss}validation {f1}", highlight=False)
-            if now.done == now.total and now.stage == "training":
-                bar.update(task, description="judging")
-
-        yield on_progress
-
-
 def _print_split(split: Mapping[str, Any]) -> None:
     table = Table(title="Pairs", title_justify="left", box=None, pad_edge=False)
     for column in ("part", "pairs", "questions", "duplicates", "questions seen in train"):
@@ -129,10 +106,10 @@ def _print_split(split: Mapping[str, Any]) -> None:
     if split["dropped"]:
         out.print(f"{split['dropped']:,} pairs that cross parts are left out.")
     if split.get("teacher"):
-        told = split["teacher"]
+        teacher = split["teacher"]
         out.print(
-            f"teacher: F1 {told['f1']:.3f}, average precision {told['average_precision']:.3f} on validation; "
-            f"judged {told['neighbours']:,} unlabelled pairs",
+            f"teacher: F1 {teacher['f1']:.3f}, average precision {teacher['average_precision']:.3f} on validation; "
+            f"scored {teacher['neighbours']:,} unlabelled pairs",
             highlight=False,
         )
     if split.get("generated"):

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from qpairs import metrics
 from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.core.progress import OnProgress, ignore
+from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.evaluation.evaluate import cross_fitted, evaluate, report, tfidf_scores
@@ -69,6 +69,7 @@ def train(
     with open_run(run, resume=resume):
         parts, fitted = _fit(run, encoder, goal, teachers)
         if rank() == 0:
+            run.on_progress(Progress("evaluating"))
             checkpoint = judge(fitted.encoder, config, parts, fitted.history, fitted.head)
             keep_teacher(run)
             checkpoint = dataclasses.replace(checkpoint, path=save_checkpoint(checkpoint, output, overwrite=overwrite))
@@ -148,14 +149,8 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
         raise UserError(
             f"teacher: no part of the loss {config.loss!r} learns from it; add online_contrastive or logistic"
         )
-    if config.teacher and config.sampler == "groups":
-        raise UserError("teacher: judges pairs, and the sampler groups draws none; use pairs or triplets")
     if teachers_to_train(config.teacher) and world() > 1:
         raise UserError("teacher: is trained by one process; train it there, then name its folder")
-    if not config.symmetric and config.sampler == "groups":
-        raise UserError("sampler: groups meet regardless of side; use pairs or triplets with --no-symmetric")
-    if not config.symmetric and config.augment:
-        raise UserError("augment: puts a question beside its changed self, which --no-symmetric does not allow")
     return goal
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,6 @@ import pytest
 from conftest import Result, refused, write_csv
 
 import qpairs
-from qpairs.config import HELP
 
 FAST = ["--encoder", "static", "--epochs", "2", "--batch-size", "16"]
 CLI = Path(__file__).parents[2] / "cli.py"
@@ -25,15 +25,18 @@ def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:
-    script = "import sys; sys.argv = ['qpairs', '--help']\nfrom qpairs.commands import app\n"
-    script += "try: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'datasets' not in sys.modules"
+    script = "import sys; sys.argv = ['qpairs', '--help']\nfrom qpairs.commands import main\n"
+    script += (
+        "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'datasets' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         done = subprocess.run([sys.executable, CLI, "--help"], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.0
+        after = os.times()  # of the processor: a busy machine says nothing about the command
+        times.append(sum(after[2:4]) - sum(before[2:4]))
+    assert min(times) < 0.6
     assert all(name in done.stdout for name in ("train", "evaluate", "predict", "calibrate", "data"))
 
 
@@ -58,12 +61,6 @@ def test_alone_it_tells_what_there_is(run) -> None:
     assert alone.out == run("--help").out
     version = run("--version", "losses")
     assert (version.code, version.out) == (0, f"qpairs {qpairs.__version__}\n")
-
-
-def test_every_field_of_the_config_is_an_option_of_train(run) -> None:
-    shown = run("train", "--help").out
-    for name in HELP:
-        assert f"--{name.replace('_', '-')} " in shown
 
 
 def test_train_prints_the_verdict_beside_the_trivial_answers(run, pairs_csv: Path) -> None:
@@ -187,7 +184,7 @@ def test_bad_tables_are_one_line_and_nothing_is_written(
         (["--loss", "contrastive(margn=1)"], ["margn", "margin"]),
         (["--encoder", "lstn"], ["lstn", "'lstm'"]),
         (["--precision", "fp16"], ["fp16", "bf16"]),
-        (["--epochs", "0"], ["epochs", "out of range"]),
+        (["--epochs", "0"], ["epochs: 0.0, must be epochs > 0"]),
         (["--config", "missing.toml"], ["missing.toml"]),
         (["--report-to", "nothing"], ["report_to"]),
         (["--vectors", "missing.txt", "--encoder", "lstm"], ["missing.txt"]),

@@ -1,0 +1,39 @@
+"""The public names: type checkers read this file, and `__init__.py` loads them from here when they are used."""
+
+from . import metrics as metrics
+from .config import Config as Config
+from .core.exceptions import UserError as UserError
+from .core.progress import Progress as Progress
+from .data.pairs import Pairs as Pairs
+from .data.pairs import pairs_from_texts as pairs_from_texts
+from .data.sources import load_pairs as load_pairs
+from .data.splits import split_pairs as split_pairs
+from .evaluation.evaluate import Report as Report
+from .evaluation.evaluate import calibrate as calibrate
+from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.evaluate import predict as predict
+from .evaluation.robustness import probe as probe
+from .experiments.compare import Comparison as Comparison
+from .experiments.compare import compare as compare
+from .export.export import Parity as Parity
+from .export.export import export_checkpoint as export_checkpoint
+from .models.base import Encoder as Encoder
+from .models.base import Model as Model
+from .models.base import load as load
+from .models.bi_encoder import Checkpoint as Checkpoint
+from .models.bi_encoder import load_checkpoint as load_checkpoint
+from .models.bi_encoder import save_checkpoint as save_checkpoint
+from .objectives.losses import LOSSES as LOSSES
+from .objectives.miners import MINERS as MINERS
+from .objectives.relations import Relation as Relation
+from .retrieval.dedupe import dedupe as dedupe
+from .retrieval.dedupe import search as search
+from .retrieval.embeddings import Embeddings as Embeddings
+from .retrieval.embeddings import embed as embed
+from .retrieval.embeddings import open_shards as open_shards
+from .retrieval.index import build_index as build_index
+from .retrieval.index import open_index as open_index
+from .training.fit import train as train
+
+__version__: str
+__all__: list[str]

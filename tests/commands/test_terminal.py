@@ -1,0 +1,59 @@
+"""The progress bar, and text that a terminal shows as it is."""
+
+import pytest
+
+from qpairs.commands import terminal
+from qpairs.core.progress import Progress
+
+
+def shown(now: Progress) -> str:
+    return terminal._state(now)
+
+
+@pytest.mark.parametrize(
+    ("now", "text"),
+    [
+        (Progress("loading"), ""),
+        (Progress("reading", 1200), "1,200"),
+        (Progress("encoding", 12, 3400, rate=250.4), "12 of 3,400, 250/s"),
+        (Progress("indexing", 1, 2, note="part 3"), "1 of 2, part 3"),
+        (
+            Progress("training", 1, 2, 4.0, metrics={"pairs_per_second": 256, "loss": 0.5, "epoch": 1, "other": 3}),
+            "1 of 2, epoch 1.00, loss 0.500, 256 pairs/s",
+        ),
+    ],
+)
+def test_what_is_shown_beside_the_bar(now: Progress, text: str) -> None:
+    assert shown(now) == text
+
+
+def test_each_evaluation_has_one_line_that_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    def at(step: int, **metrics: float) -> Progress:
+        return Progress("training", step, 20, metrics={"loss": 0.25, **metrics})
+
+    first, second = {"f1": 0.5, "average_precision": 0.625}, {"f1": 0.5, "average_precision": 0.75}
+    with terminal.progress_bar() as on_progress:
+        for now in (at(5), at(10, **first), at(11, **first), at(20, **second)):
+            on_progress(now)
+    assert capsys.readouterr().err.splitlines() == [
+        "training, step 10 of 20:  loss 0.250, validation F1 0.500, AP 0.625",
+        "training, step 20 of 20:  loss 0.250, validation F1 0.500, AP 0.750",
+    ]
+
+
+def test_the_bar_draws_any_stage_and_reads_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    from rich.console import Console
+
+    screen = io.StringIO()
+    monkeypatch.setattr(terminal, "err", Console(file=screen, force_terminal=True, width=120))
+    with terminal.progress_bar() as on_progress:
+        on_progress(Progress("reading", 1, 2))
+        on_progress(Progress("fold [1] of 2", 30, 0, rate=7, note="[/red] x[bold]"))
+    assert "fold [1] of 2" in screen.getvalue()
+    assert "30, 7/s, [/red] x[bold]" in screen.getvalue()
+
+
+def test_plain_text_is_one_line_without_markup() -> None:
+    assert terminal.plain("a\n [bold]b") == r"a \[bold]b"
