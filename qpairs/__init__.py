@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from qpairs.export.export import Parity, export_checkpoint
     from qpairs.models.base import Encoder, Model, load
     from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
-    from qpairs.retrieval.dedupe import dedupe, search
-    from qpairs.retrieval.embeddings import Embeddings, embed, open_shards
+    from qpairs.retrieval.dedupe import dedupe
+    from qpairs.retrieval.embed import embed
+    from qpairs.retrieval.embeddings import Embeddings, open_shards
     from qpairs.retrieval.index import build_index, open_index
+    from qpairs.retrieval.search import search
     from qpairs.training.fit import train
 
 __version__ = "0.1.0"
@@ -44,7 +46,7 @@ _HOMES = {
     "calibrate": "evaluation.evaluate",
     "compare": "experiments.compare",
     "dedupe": "retrieval.dedupe",
-    "embed": "retrieval.embeddings",
+    "embed": "retrieval.embed",
     "evaluate": "evaluation.evaluate",
     "export_checkpoint": "export.export",
     "load": "models.base",
@@ -56,7 +58,7 @@ _HOMES = {
     "predict": "evaluation.evaluate",
     "probe": "evaluation.robustness",
     "save_checkpoint": "models.bi_encoder",
-    "search": "retrieval.dedupe",
+    "search": "retrieval.search",
     "split_pairs": "data.splits",
     "train": "training.fit",
 }
