@@ -2,7 +2,7 @@
 
 A folder holds a manifest and the files of the back end. A change writes new files first and the manifest last: a reader
 finds the old index or the new one, even where a writer was killed. A back end is a class with the methods of
-`VectorIndex` and a row of `BACK_ENDS`.
+`BackEnd` and a row of `BACK_ENDS`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import exclusive_lock, write_text
 from qpairs.core.manifests import read_manifest
 from qpairs.core.progress import Meter, OnProgress, ignore
-from qpairs.retrieval.index.base import Hit, Index, Manifest, VectorIndex
+from qpairs.retrieval.index.base import BackEnd, Hit, Index, Manifest, VectorIndex
 from qpairs.retrieval.index.faiss import FaissIndex
 from qpairs.retrieval.index.kinds import KINDS, kind_for
 from qpairs.retrieval.index.milvus import MilvusIndex
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qpairs.retrieval.embeddings import Embeddings
 
 __all__ = [
+    "BackEnd",
     "Hit",
     "Index",
     "Manifest",
@@ -41,7 +42,7 @@ __all__ = [
     "save_index",
 ]
 
-BACK_ENDS: dict[str, type[VectorIndex]] = {
+BACK_ENDS: dict[str, type[BackEnd]] = {
     "": FaissIndex,
     "milvus": MilvusIndex,
 }  # what an address begins with -> class
@@ -103,7 +104,7 @@ def build_index(
         return _save(output, dataclasses.replace(manifest, recall=recall), index)
 
 
-def _back_end(address: str) -> type[VectorIndex]:
+def _back_end(address: str) -> type[BackEnd]:
     scheme, colon, _ = address.partition(":")
     if scheme not in BACK_ENDS or bool(scheme) != bool(colon):
         raise UserError(f"index {address!r}: give milvus:FILE or milvus:ADDRESS, or nothing for FAISS in the folder")
@@ -198,7 +199,8 @@ def hold_index(folder: str | Path) -> Iterator[Index]:
     """
     folder = Path(folder)
     with _locked(folder) as manifest:
-        yield Index(folder, manifest, _open(folder, manifest, growing=True))
+        back_end = _open(folder, manifest, growing=True)
+        yield Index(folder, manifest, back_end, back_end)
 
 
 def save_index(index: Index) -> Index:
@@ -207,7 +209,7 @@ def save_index(index: Index) -> Index:
     Raises:
         UserError: the disk is full.
     """
-    return dataclasses.replace(index, manifest=_save(index.folder, index.manifest, index.questions))
+    return dataclasses.replace(index, manifest=_save(index.folder, index.manifest, index.back_end))
 
 
 def open_index(folder: str | Path) -> Index:
@@ -217,7 +219,8 @@ def open_index(folder: str | Path) -> Index:
         UserError: no index in it, or Milvus cannot be reached.
     """
     manifest = _read_manifest(Path(folder))
-    return Index(Path(folder), manifest, _open(Path(folder), manifest))
+    back_end = _open(Path(folder), manifest)
+    return Index(Path(folder), manifest, back_end, back_end)
 
 
 def require_model(manifest: Manifest, fingerprint: str, where: str) -> None:
@@ -239,7 +242,7 @@ def _require_same(manifest: Manifest, embeddings: Embeddings, where: str) -> Non
         )
 
 
-def _open(folder: Path, manifest: Manifest, *, growing: bool = False) -> VectorIndex:
+def _open(folder: Path, manifest: Manifest, *, growing: bool = False) -> BackEnd:
     return _back_end(manifest.address).open(folder, manifest, growing=growing)
 
 
@@ -262,7 +265,7 @@ def _read_manifest(folder: Path) -> Manifest:
     return read_manifest(folder / FILE, parse, newest=FORMAT, missing=missing)
 
 
-def _save(folder: Path, manifest: Manifest, index: VectorIndex) -> Manifest:
+def _save(folder: Path, manifest: Manifest, index: BackEnd) -> Manifest:
     """Writes the files of the back end, then the manifest; then removes the files that the manifest does not need."""
     manifest = index.save(manifest)
     content = {"format": FORMAT, **dataclasses.asdict(manifest)}

@@ -56,28 +56,7 @@ class Hit:
 
 
 class VectorIndex(Protocol):
-    """A back end of an index: unit vectors, each with an id and a text.
-
-    Attributes:
-        patterns: names of the files that it may keep in the folder, as for `Path.glob`.
-    """
-
-    patterns: ClassVar[Sequence[str]]
-
-    @classmethod
-    def create(cls, folder: Path, manifest: Manifest, embeddings: Embeddings, *, overwrite: bool) -> Self:
-        """An empty index for these vectors.
-
-        Args:
-            folder: of the manifest.
-            manifest: what the index is to be, with the state of the one that it replaces.
-            embeddings: what will be added, for sizes and for training.
-            overwrite: whether what is at the address already may be replaced.
-        """
-
-    @classmethod
-    def open(cls, folder: Path, manifest: Manifest, *, growing: bool) -> Self:
-        """The index of a manifest; `growing` where vectors are to be added."""
+    """Unit vectors, each with an id and a text."""
 
     def __len__(self) -> int:
         """Number of questions."""
@@ -103,6 +82,31 @@ class VectorIndex(Protocol):
             threads: of this process to search with; without it, the back end decides.
         """
 
+
+class BackEnd(VectorIndex, Protocol):
+    """A `VectorIndex` that keeps itself: the seam behind which FAISS and Milvus are.
+
+    Attributes:
+        patterns: names of the files that it may keep in the folder, as for `Path.glob`.
+    """
+
+    patterns: ClassVar[Sequence[str]]
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Manifest, embeddings: Embeddings, *, overwrite: bool) -> Self:
+        """An empty index for these vectors.
+
+        Args:
+            folder: of the manifest.
+            manifest: what the index is to be, with the state of the one that it replaces.
+            embeddings: what will be added, for sizes and for training.
+            overwrite: whether what is at the address already may be replaced.
+        """
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Manifest, *, growing: bool) -> Self:
+        """The index of a manifest; `growing` where vectors are to be added."""
+
     def tune(self, measure: Callable[[], float]) -> float:
         """Sets how thoroughly to search, and returns the recall reached; `measure` searches and returns a recall."""
 
@@ -115,8 +119,16 @@ class VectorIndex(Protocol):
 
 @dataclass(frozen=True)
 class Index:
-    """A folder, the manifest in it, and the back end that holds the questions."""
+    """An index that is open.
+
+    Attributes:
+        folder: of the manifest.
+        manifest: what the index is.
+        questions: what is searched and changed: the back end, or a layer above it such as a journal.
+        back_end: what keeps the questions.
+    """
 
     folder: Path
     manifest: Manifest
     questions: VectorIndex
+    back_end: BackEnd

@@ -32,7 +32,7 @@ QUESTIONS = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])
 
 
 class FaissIndex:
-    """A `VectorIndex` in memory, and in three files of a folder: vectors, questions, and which are deleted.
+    """A `BackEnd` in memory, and in three files of a folder: vectors, questions, and which are deleted.
 
     A row keeps its number: deleting marks the row, and searches skip it. Saving writes files with new numbers, so that
     readers of the old manifest are not disturbed; `effort`, `generation` and `deletion` are the state in the manifest.

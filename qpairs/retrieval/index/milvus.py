@@ -26,7 +26,7 @@ LONGEST_TEXT, LONGEST_ID, MOST_LISTS = 65_535, 512, 65_536  # the first two in b
 
 
 class MilvusIndex:
-    """A `VectorIndex` that is a collection of Milvus, at milvus:URI#COLLECTION.
+    """A `BackEnd` that is a collection of Milvus, at milvus:URI#COLLECTION.
 
     The URI is a file (Milvus Lite) or the address of a cluster, whose token is read from the environment variable
     MILVUS_TOKEN. What is added or deleted is permanent at once; the folder has the manifest alone.
