@@ -280,18 +280,18 @@ def _print_summary(result: DedupeResult) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column("")
     table.add_column("", justify="right")
-    table.add_row("[dim]questions[/]", f"{summary.rows:,}")
-    table.add_row("[dim]distinct, but for case and white space[/]", f"{summary.distinct:,}")
-    if summary.against:
-        table.add_row(f"[dim]asked in {plain(summary.against)} already[/]", f"{summary.asked:,}")
-    table.add_row(f"[dim]pairs at or above {summary.threshold:.3f}[/]", f"{summary.pairs:,}")
-    table.add_row(f"[dim]clusters, of at most {summary.largest:,}[/]", f"{summary.clusters:,}")
-    table.add_row("[dim]kept[/]", f"[bold]{summary.kept:,}[/] ({percent(summary.kept / summary.rows)})")
+    table.add_row("[dim]questions[/]", f"{summary['rows']:,}")
+    table.add_row("[dim]distinct, but for case and white space[/]", f"{summary['distinct']:,}")
+    if summary["against"]:
+        table.add_row(f"[dim]asked in {plain(summary['against'])} already[/]", f"{summary['asked']:,}")
+    table.add_row(f"[dim]pairs at or above {summary['threshold']:.3f}[/]", f"{summary['pairs']:,}")
+    table.add_row(f"[dim]clusters, of at most {summary['largest']:,}[/]", f"{summary['clusters']:,}")
+    table.add_row("[dim]kept[/]", f"[bold]{summary['kept']:,}[/] ({percent(summary['kept'] / summary['rows'])})")
     out.print(table)
-    if summary.recall_measured_on:
+    if summary["recall_measured_on"]:
         out.print(
-            f"Not all were compared with all: {percent(summary.recall)} of the pairs are found, measured on "
-            f"{summary.recall_measured_on:,} of a sample.",
+            f"Not all were compared with all: {percent(summary['recall'])} of the pairs are found, measured on "
+            f"{summary['recall_measured_on']:,} of a sample.",
             highlight=False,
         )
     least = result.pairs.sort_values("similarity", kind="stable").head(EXAMPLES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,39 +29,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "dedupe.json"
 BLOCK = 8192  # texts between two reports of progress
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What `dedupe` found, in figures.
-
-    Attributes:
-        questions, against: the files; None where there is no other one.
-        model, fingerprint: the folder of the model, and its identity.
-        threshold: least cosine of duplicates.
-        rows, distinct: questions, and those that differ in more than case and white space.
-        asked: distinct questions that the other file has already.
-        pairs: pairs of duplicates among the rest.
-        clusters, largest: clusters of two rows or more, and the rows in the largest.
-        kept: questions without the duplicates.
-        recall, recall_measured_on: share of the pairs that were found, and pairs of a sample that it was measured on; 1
-            and 0 where all were compared.
-    """
-
-    questions: str
-    against: str | None
-    model: str
-    fingerprint: str
-    threshold: float
-    rows: int
-    distinct: int
-    asked: int
-    pairs: int
-    clusters: int
-    largest: int
-    kept: int
-    recall: float
-    recall_measured_on: int
 
 
 @dataclass(frozen=True)
@@ -122,27 +89,34 @@ class DedupeResult:
         return self.corpus.table.iloc[self.found.kept]
 
     @cached_property
-    def summary(self) -> Summary:
-        """The figures."""
+    def summary(self) -> dict[str, Any]:
+        """What is written to dedupe.json.
+
+        `questions`, `against` and `model` are paths; `rows` counts the questions, `distinct` those that differ in more
+        than case and white space, `asked` the distinct ones that the other corpus has, `pairs` the pairs of duplicates
+        among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest, `kept` the rows
+        without duplicates. `recall` is the share of the pairs that were found, measured on `recall_measured_on` pairs
+        of a sample, or 1 and 0 where all were compared.
+        """
         found = self.found
         sizes = Counter(found.representative[found.question].tolist())
         clusters = [n for n in sizes.values() if n > 1]
-        return Summary(
-            questions=str(self.corpus.path),
-            against=str(self.against.path) if self.against else None,
-            model=str(self.model.path),
-            fingerprint=self.model.fingerprint,
-            threshold=self.setting.threshold,
-            rows=len(self.corpus.texts),
-            distinct=len(found.first),
-            asked=len(found.asked),
-            pairs=len(found.pairs),
-            clusters=len(clusters),
-            largest=max(clusters, default=1),
-            kept=len(found.kept),
-            recall=found.pairs.recall,
-            recall_measured_on=found.pairs.sampled,
-        )
+        return {
+            "questions": str(self.corpus.path),
+            "against": str(self.against.path) if self.against else None,
+            "model": str(self.model.path),
+            "fingerprint": self.model.fingerprint,
+            "threshold": self.setting.threshold,
+            "rows": len(self.corpus.texts),
+            "distinct": len(found.first),
+            "asked": len(found.asked),
+            "pairs": len(found.pairs),
+            "clusters": len(clusters),
+            "largest": max(clusters, default=1),
+            "kept": len(found.kept),
+            "recall": found.pairs.recall,
+            "recall_measured_on": found.pairs.sampled,
+        }
 
     def write(self, folder: str | Path, kind: str = "csv") -> None:
         """Writes pairs, clusters, kept and, against another corpus, asked; and the summary, dedupe.json.
@@ -162,7 +136,7 @@ class DedupeResult:
             write_table(folder / f"asked.{kind}", self.asked)
         own = self.corpus.path.suffix.lower()
         write_table(folder / f"kept{own if own in WRITERS else '.csv'}", self.kept)
-        write_text(folder / SUMMARY, json.dumps(asdict(self.summary), indent=1) + "\n")
+        write_text(folder / SUMMARY, json.dumps(self.summary, indent=1) + "\n")
 
     def _table(self, columns: dict[str, Any], similarity: Floats) -> pandas.DataFrame:
         import pandas

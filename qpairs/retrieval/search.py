@@ -102,17 +102,9 @@ def answers_table(questions: Sequence[str], answers: Sequence[Sequence[Answer]])
     import pandas
 
     rows = [
-        (
-            question,
-            rank,
-            answer.hit.id,
-            answer.hit.text,
-            answer.hit.similarity,
-            answer.probability,
-            int(answer.duplicate),
-        )
+        (question, rank, each.hit.id, each.hit.text, each.hit.similarity, each.probability, int(each.duplicate))
         for question, found in zip(questions, answers, strict=True)
-        for rank, answer in enumerate(found, start=1)
+        for rank, each in enumerate(found, start=1)
     ]
     columns = ["question", "rank", "id", "text", "similarity", "probability", "duplicate"]
     return pandas.DataFrame(rows, columns=columns)

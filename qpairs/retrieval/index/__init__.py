@@ -20,27 +20,16 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import exclusive_lock, write_text
 from qpairs.core.manifests import read_manifest
 from qpairs.core.progress import Meter, OnProgress, ignore
-from qpairs.retrieval.index.base import BackEnd, Hit, Index, Manifest, VectorIndex
+from qpairs.retrieval.index.base import BackEnd, VectorIndex
+from qpairs.retrieval.index.base import Hit as Hit
+from qpairs.retrieval.index.base import Index as Index
+from qpairs.retrieval.index.base import Manifest as Manifest
 from qpairs.retrieval.index.faiss import FaissIndex
 from qpairs.retrieval.index.kinds import KINDS, kind_for
 from qpairs.retrieval.index.milvus import MilvusIndex
 
 if TYPE_CHECKING:
     from qpairs.retrieval.embeddings import Embeddings
-
-__all__ = [
-    "BackEnd",
-    "Hit",
-    "Index",
-    "Manifest",
-    "VectorIndex",
-    "add_to_index",
-    "build_index",
-    "delete_from_index",
-    "hold_index",
-    "open_index",
-    "save_index",
-]
 
 BACK_ENDS: dict[str, type[BackEnd]] = {
     "": FaissIndex,
