@@ -25,7 +25,7 @@ def size(job: Job) -> WrittenFile:
 
 
 def test_the_plain_engine_makes_one_file_after_the_other() -> None:
-    assert [(part.file, part.rows) for part in run_serially(partial(counted, 3), size)] == [
+    assert [(file.file, file.rows) for file in run_serially(partial(counted, 3), size)] == [
         ("0", 0),
         ("1", 1),
         ("2", 2),
@@ -76,9 +76,9 @@ def plain(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.ray
 def test_two_workers_share_the_jobs(engine: Executor) -> None:
     parts = list(engine(partial(counted, 12), size))
-    assert sorted((int(part.file), part.rows) for part in parts) == [(k, k) for k in range(12)]
-    assert len({part.encoded for part in parts}) == 2
-    assert os.getpid() not in {part.encoded for part in parts}
+    assert sorted((int(file.file), file.rows) for file in parts) == [(k, k) for k in range(12)]
+    assert len({file.encoded for file in parts}) == 2
+    assert os.getpid() not in {file.encoded for file in parts}
     assert list(engine(partial(counted, 0), size)) == []
 
 
@@ -104,7 +104,7 @@ def written(folder: Path, job: Job) -> WrittenFile:
 @pytest.mark.ray
 def test_a_worker_that_dies_midway_loses_nothing(engine: Executor, tmp_path: Path) -> None:
     parts = list(engine(partial(counted, 8), partial(written, tmp_path)))
-    assert sorted((int(part.file), part.rows) for part in parts) == [(k, k) for k in range(8)]
+    assert sorted((int(file.file), file.rows) for file in parts) == [(k, k) for k in range(8)]
     assert (tmp_path / "died").exists()
     assert [(tmp_path / f"{k}").read_text() for k in range(8)] == [f"text {k}" * k for k in range(8)]
 

@@ -1,8 +1,6 @@
 import dataclasses
 import json
 import resource
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -344,17 +342,11 @@ def test_a_search_with_one_thread_leaves_the_others_to_the_next_one(tmp_path: Pa
     assert max_threads() == threads
 
 
-def test_milvus_is_searched_by_another_process(tmp_path: Path) -> None:
+def test_a_collection_that_is_not_loaded_is_loaded(tmp_path: Path) -> None:
     folder = build(tmp_path, "milvus", range(50))
-    script = "import sys, numpy; from qpairs import open_index; from pathlib import Path\n"
-    script += "index = open_index(Path(sys.argv[1])).questions\n"
-    script += "print([hit.id for hit in index.search(numpy.load(sys.argv[2]), 3)[0]])"
-    np.save(tmp_path / "query.npy", VECTORS[[7]])
-    expected = found(folder, [7], 3)[0]
-    MilvusIndex.open(folder, open_index(folder).manifest, growing=False)._client.release_collection("qpairs")
-    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "query.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(expected)
+    expected = found(folder, [7], 3)
+    MilvusIndex(open_index(folder).manifest)._client.release_collection("qpairs")  # as in a new process
+    assert found(folder, [7], 3) == expected
 
 
 # Commands
