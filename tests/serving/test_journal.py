@@ -177,7 +177,7 @@ def test_threads_may_add_search_and_delete_at_once(exact: Path) -> None:
         try:
             for row in range(start, start + 40):
                 index.questions.add([f"id{row}"], [f"t{row}"], VECTORS[[row]])
-                (hits,) = index.questions.search(VECTORS[[row]], 1, 0)
+                (hits,) = index.questions.search(VECTORS[[row]], 1)
                 assert hits[0].id == f"id{row}"
                 if row % 2:
                     index.questions.delete([f"id{row}"])
