@@ -38,8 +38,10 @@ from rich.table import Table
 import qpairs
 from qpairs.commands.terminal import quiet
 from qpairs.models.base import Model
-from qpairs.retrieval.dedupe import dedupe, find_matches
-from qpairs.retrieval.embeddings import Embeddings, embed
+from qpairs.retrieval.dedupe import dedupe
+from qpairs.retrieval.embed import embed
+from qpairs.retrieval.embeddings import Embeddings
+from qpairs.retrieval.matches import find_matches
 
 PLANTED = 20  # one question in so many
 COMPARED = 100_000  # questions, up to which all are compared with all
@@ -197,7 +199,7 @@ def measure_search(embeddings: Embeddings, vectors: Vectors, queries: NDArray[np
     taken, found = [], []
     for query in np.concatenate([queries, queries])[:, None]:  # the first half warms up
         start = time.perf_counter()
-        (hits,) = index.search(query, NEAREST, made.effort)
+        (hits,) = index.search(query, NEAREST)
         taken.append(1000 * (time.perf_counter() - start))
         found.append(np.array([hit.similarity for hit in hits]))
     exact, _ = faiss.knn(queries, vectors, NEAREST, metric=faiss.METRIC_INNER_PRODUCT)
@@ -206,7 +208,7 @@ def measure_search(embeddings: Embeddings, vectors: Vectors, queries: NDArray[np
         "vectors": len(vectors),
         "dimension": made.dimension,
         "kind": made.kind,
-        "effort": made.effort,
+        "effort": made.state["effort"],
         "build_seconds": seconds,
         "ms_median": float(np.median(taken[len(queries) :])),
         "ms_95": float(np.quantile(taken[len(queries) :], 0.95)),

@@ -50,7 +50,7 @@ def test_imports_run_downwards_only(folder: str) -> None:
         ("objectives.relations", ["transformers", "sentence_transformers", "datasets"]),
         ("objectives.losses", ["transformers", "sentence_transformers", "datasets"]),
         ("data.splits", ["torch", "datasets", "transformers"]),
-        ("retrieval.dedupe", ["torch", "transformers", "sentence_transformers", "datasets"]),
+        ("retrieval.corpus", ["torch", "transformers", "sentence_transformers", "datasets"]),
         ("serving.app", ["torch", "transformers", "sentence_transformers", "datasets"]),
         ("commands", ["torch", "numpy", "datasets", "transformers"]),
     ],

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from qpairs.commands.terminal import OverwriteOption, SkipOption, out, progress, quiet
 from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.progress import OnProgress, Progress
 
 ENGINES = ("plain", "ray")
 
@@ -22,17 +23,17 @@ def embed(
     text_column: Annotated[
         str, typer.Option(help="Column of the questions; without it the only one, or question, text, sentence, q.")
     ] = "",
-    id_column: Annotated[str, typer.Option(help="Column of their ids; without it, the number of the row.")] = "",
+    id_column: Annotated[str, typer.Option(help="Column of their ids; without it, the row number.")] = "",
     dtype: Annotated[str, typer.Option(help="float32, float16 or int8 (with a scale for each vector).")] = "float32",
     dim: Annotated[
         int | None,
         typer.Option(
-            help="Keep only the first numbers of each vector; an encoder that was not trained for that (Matryoshka) "
-            "loses accuracy.",
+            help="Truncate the vectors to so many numbers; an encoder that was not trained for that (Matryoshka) loses "
+            "accuracy.",
             show_default=False,
         ),
     ] = None,
-    side: Annotated[str, typer.Option(help="Two towers: left or right, the one that encodes.")] = "left",
+    side: Annotated[str, typer.Option(help="Which of two towers encodes: left or right.")] = "left",
     shard_size: Annotated[int, typer.Option(help="Questions in a shard.")] = 50_000,
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
@@ -41,14 +42,14 @@ def embed(
         str, typer.Option(help="Address of the Ray cluster, such as auto; without it, one on this machine.")
     ] = "",
 ) -> None:
-    """Embed a file of questions into Parquet shards; after an interruption, the same command goes on."""
+    """Embed a file of questions into Parquet shards; run again after an interruption, the command continues."""
     if engine not in ENGINES:
         raise UserError(f"engine: unknown {engine!r}; {nearest(engine, ENGINES)}")
     if ray_address and engine != "ray":
         raise UserError("--ray-address goes with --engine ray")
-    with quiet(), _progress_bar() as on_progress:
-        from qpairs.retrieval.embeddings import embed as run
-        from qpairs.retrieval.executors import in_order, on_ray
+    with quiet(), progress_bar() as on_progress:
+        from qpairs.retrieval.embed import embed as run
+        from qpairs.retrieval.executors import ray_executor, run_serially
 
         result = run(
             checkpoint,
@@ -62,7 +63,7 @@ def embed(
             shard_size=shard_size,
             skip_bad_rows=skip_bad_rows,
             overwrite=overwrite,
-            engine=on_ray(ray_address or None) if engine == "ray" else in_order,
+            engine=ray_executor(ray_address or None) if engine == "ray" else run_serially,
             on_progress=on_progress,
         )
     if result.skipped:
@@ -78,18 +79,17 @@ def embed(
 
 
 @contextlib.contextmanager
-def _progress_bar() -> Iterator[Callable[[Any], None]]:
+def progress_bar() -> Iterator[OnProgress]:
+    """A bar on stderr for the progress of a library call."""
     with progress() as bar:
-        task = bar.add_task("loading", total=None, state="")
-        stage = ""
+        task, stage = bar.add_task("loading", total=None, state=""), ""
 
-        def on_progress(now: Any) -> None:
+        def on_progress(now: Progress) -> None:
             nonlocal stage
             if now.stage != stage:
                 stage = now.stage
                 bar.reset(task, description=stage)
-            unit = {"checking": "files", "reading": "questions", "encoding": "texts"}[stage]
-            state = f"{now.done:,} {unit}, {now.rate:,.0f}/s"
+            state = f"{now.done:,}, {now.rate:,.0f}/s" if now.rate else ""
             bar.update(task, total=now.total or None, completed=now.done, state=state)
 
         yield on_progress
@@ -97,13 +97,13 @@ def _progress_bar() -> Iterator[Callable[[Any], None]]:
 
 def push(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
-    name: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub; made if need be.")],
-    private: Annotated[bool, typer.Option("--private", help="Let nobody else see it.")] = False,
+    name: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub; created if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     dry_run: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write what would be uploaded to this folder, and stop.")
+        Path | None, typer.Option(metavar="DIR", help="Write the files to this folder instead of uploading them.")
     ] = None,
 ) -> None:
-    """Put a checkpoint on the Hugging Face Hub, with a card that tells data, threshold, F1 and limits."""
+    """Put a checkpoint on the Hugging Face Hub, with a model card: data, threshold, F1 and limits."""
     with quiet():
         from qpairs.export.hub import CARD, stage
         from qpairs.export.hub import push as run

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import OverwriteOption, SkipOption, out, percent, plain, progress, quiet
+from qpairs.commands.embed import progress_bar
+from qpairs.commands.terminal import OverwriteOption, SkipOption, out, percent, plain, quiet
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import write_text
-from qpairs.core.tables import WRITERS, write_table
+from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from rich.progress import Progress, TaskID
-
     from qpairs.models.base import Model
     from qpairs.models.verdict import Setting
-    from qpairs.retrieval.dedupe import Answer, Deduplicated
+    from qpairs.retrieval.corpus import DedupeResult
     from qpairs.retrieval.index import Manifest
+    from qpairs.retrieval.search import Answer
 
 EXAMPLES = 5
-SUMMARY = "dedupe.json"
 
 TextColumnOption = Annotated[
     str, typer.Option(help="Column of the questions; without it the only one, or question, text, sentence, q.")
@@ -38,7 +31,7 @@ ThresholdOption = Annotated[
     typer.Option(
         min=-1,
         max=1,
-        help="Similarity from which on it is a duplicate.  [default: the checkpoint's]",
+        help="Least similarity of duplicates.  [default: the model's]",
         show_default=False,
     ),
 ]
@@ -47,14 +40,16 @@ PrecisionOption = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Take the lowest threshold that reached this precision on validation.",
+        help="Use the lowest threshold that reached this precision on validation.",
         show_default=False,
     ),
 ]
 
 
 def index(
-    source: Annotated[Path, typer.Argument(help="Embeddings, from qpairs embed; without --output, an index.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of embeddings, from qpairs embed; without --output, of an index.")
+    ],
     output: Annotated[Path | None, typer.Option(help="Folder of the new index.", show_default=False)] = None,
     kind: Annotated[str, typer.Option(help="auto (by size), exact, ivf or hnsw.")] = "auto",
     address: Annotated[
@@ -67,32 +62,24 @@ def index(
     ] = "",
     add: Annotated[Path | None, typer.Option(help="Add these embeddings to the index.", show_default=False)] = None,
     delete: Annotated[
-        Path | None, typer.Option(help="Delete the ids in this file, one a line.", show_default=False)
+        Path | None,
+        typer.Option(help="Delete the questions with the ids in this file, one per line.", show_default=False),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Index embeddings for search; add to an index, delete from it, or show what it is."""
+    """Index embeddings for search; add to an index, delete from it, or describe it."""
     if sum(option is not None for option in (output, add, delete)) > 1:
         raise UserError("index: --output, --add and --delete don't go together; one at a time")
-    with quiet(), progress() as bar:
+    with quiet(), progress_bar() as on_progress:
         from qpairs.retrieval.embeddings import open_shards
         from qpairs.retrieval.index import add_to_index, build_index, delete_from_index, open_index
 
-        task = bar.add_task("indexing", total=None, state="")
-
-        def on_progress(done: int) -> None:
-            bar.update(task, completed=done, state=f"{done:,} questions")
-
         if output:
-            embeddings = open_shards(source)
-            bar.update(task, total=embeddings.count)
             made = build_index(
-                embeddings, output, kind=kind, address=address, overwrite=overwrite, on_progress=on_progress
+                open_shards(source), output, kind=kind, address=address, overwrite=overwrite, on_progress=on_progress
             )
         elif add:
-            embeddings = open_shards(add)
-            bar.update(task, total=embeddings.count)
-            made = add_to_index(source, embeddings, on_progress)
+            made = add_to_index(source, open_shards(add), on_progress)
         elif delete:
             made, deleted = delete_from_index(source, _lines(delete))
         else:
@@ -113,52 +100,57 @@ def _lines(file: Path) -> list[str]:
 
 
 def _print_index(made: Manifest, chosen: bool) -> None:
-    from qpairs.retrieval.index import KINDS, NEAREST, SMALL
+    from qpairs.retrieval.index import NEAREST
+    from qpairs.retrieval.index.kinds import KINDS, SMALL
 
     where = f" in {made.address}" if made.address else ""
     why = f" (by size: exact up to {SMALL:,} questions, ivf above)" if chosen else ""
     out.print(f"{made.count:,} questions{where}, {made.dimension} numbers each", highlight=False)
-    out.print(f"[bold]{made.kind}[/]: {KINDS[made.kind].about}{why}", highlight=False, soft_wrap=True)
+    out.print(f"[bold]{made.kind}[/]: {KINDS[made.kind]}{why}", highlight=False, soft_wrap=True)
     if made.kind != "exact":
         out.print(
             f"a search finds {percent(made.recall)} of the nearest {NEAREST}, measured against all on questions of the "
-            f"index (effort {made.effort})",
+            f"index (effort {made.state.get('effort', 0)})",
             highlight=False,
             soft_wrap=True,
         )
     if made.count > 2 * made.built or made.count < made.built / 2:
         out.print(
-            f"[yellow]It had {made.built:,} questions when it was built for that many; build it anew.[/]",
+            f"[yellow]It was built for {made.built:,} questions, which is far from what it has now; build it anew.[/]",
             highlight=False,
         )
 
 
 def search(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index.")],
-    questions: Annotated[list[str] | None, typer.Argument(help="What to look for.", show_default=False)] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many to find.")] = 10,
+    questions: Annotated[list[str] | None, typer.Argument(help="Questions to search for.", show_default=False)] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many questions to find.")] = 10,
     model: Annotated[
-        Path | None, typer.Option(help="The model, where it is not where it was.", show_default=False)
+        Path | None, typer.Option(help="Model folder, if it has moved since the index was built.", show_default=False)
     ] = None,
     threshold: ThresholdOption = None,
     precision: PrecisionOption = None,
-    file: Annotated[Path | None, typer.Option(help="Look for all questions of a file.", show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Search for all questions in this file.", show_default=False)
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Where the hits go: .csv, .tsv, .jsonl or .parquet; needed with --file.", show_default=False),
+        typer.Option(
+            help="File of the results: .csv, .tsv, .jsonl or .parquet; needed with --file.", show_default=False
+        ),
     ] = None,
     text_column: TextColumnOption = "",
 ) -> None:
     """Find the questions of an index that are nearest to one, with the verdict on each."""
     if bool(questions) == bool(file) or bool(file) != bool(output):
         raise UserError("search: give a question, or --file with --output")
-    if output and output.suffix not in WRITERS:
-        raise UserError(f"{output}: unknown kind of file; {nearest(output.suffix, WRITERS)}")
+    if output:
+        check_table_path(output)
     with quiet():
         from qpairs.data.questions import open_questions
         from qpairs.models.base import load
-        from qpairs.retrieval.dedupe import search as run
         from qpairs.retrieval.index import open_index
+        from qpairs.retrieval.search import search as run
 
         opened = open_index(folder)
         if not model and not Path(opened.manifest.model).is_dir():
@@ -201,23 +193,9 @@ def _print_answers(question: str, found: Sequence[Answer], threshold: float) -> 
 
 
 def _write_answers(output: Path, asked: Sequence[str], answers: Sequence[Sequence[Answer]]) -> None:
-    import pandas
+    from qpairs.retrieval.search import answers_table
 
-    rows = [
-        (
-            question,
-            rank,
-            answer.hit.id,
-            answer.hit.text,
-            answer.hit.similarity,
-            answer.probability,
-            int(answer.duplicate),
-        )
-        for question, found in zip(asked, answers, strict=True)
-        for rank, answer in enumerate(found, start=1)
-    ]
-    columns = ["question", "rank", "id", "text", "similarity", "probability", "duplicate"]
-    write_table(output, pandas.DataFrame(rows, columns=columns))
+    write_table(output, answers_table(asked, answers))
     known = sum(any(answer.duplicate for answer in found) for found in answers)
     out.print(
         f"{len(asked):,} questions, {known:,} with a duplicate in the index ({percent(known / max(1, len(asked)))}), "
@@ -233,186 +211,72 @@ def dedupe(
     ],
     text_column: TextColumnOption = "",
     embeddings: Annotated[
-        Path | None, typer.Option(help="Vectors from qpairs embed; only what they lack is encoded.", show_default=False)
+        Path | None,
+        typer.Option(help="Vectors from qpairs embed; only texts that they lack are encoded.", show_default=False),
     ] = None,
     threshold: ThresholdOption = None,
     precision: PrecisionOption = None,
     against: Annotated[
-        Path | None, typer.Option(help="Leave out, too, what this other file asks already.", show_default=False)
+        Path | None, typer.Option(help="Drop questions already present in this file.", show_default=False)
     ] = None,
     linkage: Annotated[
         str,
-        typer.Option(help="star: all of a cluster are like the one that is kept; single: likes of likes are, too."),
+        typer.Option(
+            help="star: all members are duplicates of the one kept; single: members may be linked only through others."
+        ),
     ] = "star",
     recall: Annotated[
         float, typer.Option(min=0.5, max=1, help="Share of the pairs to find in a large corpus; 1 compares all.")
     ] = 0.9999,
-    kind: Annotated[str, typer.Option("--format", help="Of pairs and clusters: csv, tsv, jsonl, parquet.")] = "csv",
+    kind: Annotated[
+        str, typer.Option("--format", help="Format of pairs and clusters: csv, tsv, jsonl or parquet.")
+    ] = "csv",
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Find the questions of a corpus that ask the same, and keep one of each."""
-    if f".{kind}" not in WRITERS:
-        raise UserError(f"format {kind!r}: {nearest(kind, [suffix[1:] for suffix in WRITERS])}")
+    """Find the duplicates in a corpus of questions, and keep one of each cluster."""
     if linkage not in ("star", "single"):
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
-    with quiet(), progress() as bar:
+    with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import exclusive_lock
+        from qpairs.core.progress import Progress
+        from qpairs.data.corpus import read_corpus
         from qpairs.models.base import load
-        from qpairs.retrieval.dedupe import dedupe as run
-        from qpairs.retrieval.dedupe import require_one_tower, stored
+        from qpairs.retrieval.corpus import check_format, dedupe_corpus
+        from qpairs.retrieval.dedupe import require_one_tower
         from qpairs.retrieval.embeddings import open_shards
 
-        task = bar.add_task("reading", total=None, state="")
-        corpus = _read(questions, text_column, skip_bad_rows)
-        other = _read(against, text_column, skip_bad_rows) if against else None
+        check_format(kind)
+        on_progress(Progress("reading"))
+        corpus = read_corpus(questions, text_column=text_column, skip_bad_rows=skip_bad_rows)
+        other = read_corpus(against, text_column=text_column, skip_bad_rows=skip_bad_rows) if against else None
         model = load(checkpoint)
         require_one_tower(model)
-        limit = _setting(model, threshold, precision).threshold
+        setting = _setting(model, threshold, precision)
         with exclusive_lock(output):
             if not overwrite and any(entry.name != ".lock" for entry in output.iterdir()):
                 raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
-            encode = _encoder(model, bar, task)
-            found = run(
-                corpus.texts,
-                stored(open_shards(embeddings), model, encode) if embeddings else encode,
-                limit,
-                against=other.texts if other else (),
+            result = dedupe_corpus(
+                model,
+                corpus,
+                setting=setting,
+                against=other,
                 linkage="star" if linkage == "star" else "single",
                 recall=recall,
-                on_progress=lambda done: bar.update(task, description="comparing", total=1, completed=done, state=""),
+                embeddings=open_shards(embeddings) if embeddings else None,
+                on_progress=on_progress,
             )
-            bar.update(task, description="writing", total=None)
-            summary = _summary(found, limit, model, corpus, other)
-            _write(output, f".{kind}", found, model, corpus, other)
-            write_text(output / SUMMARY, json.dumps(summary, indent=1) + "\n")
+            on_progress(Progress("writing"))
+            result.write(output, kind)
     for skipped in (corpus.skipped, other.skipped if other else {}):
         if skipped:
             out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in skipped.items()))
-    _print_summary(summary, found, corpus)
+    _print_summary(result)
     out.print(f"Saved in [bold]{output}[/].", highlight=False)
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """A file of questions, without the rows that cannot be used.
-
-    Attributes:
-        path: the file.
-        table: a data frame with all its columns.
-        texts: (n,) the questions, runs of white space made one space.
-        rows: (n,) their numbers in the file, from 1.
-        skipped: reason -> rows that were left out.
-    """
-
-    path: Path
-    table: Any
-    texts: Sequence[str]
-    rows: Any
-    skipped: Mapping[str, int]
-
-
-def _read(path: Path, text_column: str, skip_bad_rows: bool) -> Corpus:
-    import numpy as np
-    import pandas
-
-    from qpairs.data.pairs import text_fault
-    from qpairs.data.questions import open_questions
-    from qpairs.data.tables import read_table
-
-    questions = open_questions(path, text_column=text_column)
-    malformed = 0
-    if path.suffix.lower() == ".txt":
-        table = pandas.DataFrame({"text": [text for _, text in questions.rows()]})
-    else:
-        data = read_table(path, skip_bad_rows=skip_bad_rows)
-        table, malformed = data.frame, data.malformed
-    column = questions.text_column
-    values = [None if value is pandas.NA else value for value in table[column]]
-    faults = {row: fault for row, value in enumerate(values) if (fault := text_fault(value, column))}
-    if faults and not skip_bad_rows:
-        row, (_, what) = next(iter(faults.items()))
-        raise UserError(f"{path}, row {row + 1}: {what}; mend it, or pass --skip-bad-rows")
-    usable = np.array([row for row in range(len(values)) if row not in faults], dtype=np.int64)
-    if not len(usable):
-        raise UserError(f"{path}: there are no questions in it")
-    skipped = Counter(kind for kind, _ in faults.values()) + Counter(malformed=malformed)
-    return Corpus(path, table.iloc[usable], [" ".join(values[row].split()) for row in usable], usable + 1, skipped)
-
-
-def _encoder(model: Model, bar: Progress, task: TaskID) -> Callable[[Sequence[str]], NDArray[np.float32]]:
-    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
-        import numpy as np
-
-        from qpairs.retrieval.dedupe import ENCODED
-
-        vectors = np.empty((len(texts), model.dimension), dtype=np.float32)
-        for start in range(0, len(texts), ENCODED):
-            state = f"{start:,} of {len(texts):,} texts"
-            bar.update(task, description="encoding", total=len(texts), completed=start, state=state)
-            vectors[start : start + ENCODED] = model.encode(texts[start : start + ENCODED])
-        return vectors
-
-    return encode
-
-
-def _summary(
-    found: Deduplicated, threshold: float, model: Model, corpus: Corpus, other: Corpus | None
-) -> dict[str, Any]:
-    sizes = Counter(found.representative[found.question].tolist())
-    clusters = [n for n in sizes.values() if n > 1]
-    return {
-        "questions": str(corpus.path),
-        "against": str(other.path) if other else None,
-        "model": str(model.path),
-        "fingerprint": model.fingerprint,
-        "threshold": threshold,
-        "rows": len(corpus.texts),
-        "distinct": len(found.first),
-        "asked": len(found.asked),
-        "pairs": len(found.pairs),
-        "clusters": len(clusters),
-        "largest": max(clusters, default=1),
-        "kept": len(found.kept),
-        "recall": found.pairs.recall,
-        "recall_measured_on": found.pairs.sampled,
-    }
-
-
-def _write(folder: Path, suffix: str, found: Deduplicated, model: Model, corpus: Corpus, other: Corpus | None) -> None:
-    import numpy as np
-    import pandas
-
-    def columns(name: str, rows: Any, source: Corpus) -> dict[str, Any]:
-        return {f"row{name}": source.rows[rows], f"question{name}": [source.texts[row] for row in rows]}
-
-    def verdict(similarity: Any) -> dict[str, Any]:
-        return {"similarity": similarity, "probability": model.verdict.pair.probability(similarity)}
-
-    left, right = found.first[found.pairs.left], found.first[found.pairs.right]
-    pairs = columns("1", left, corpus) | columns("2", right, corpus) | verdict(found.pairs.similarity)
-    write_table(folder / f"pairs{suffix}", pandas.DataFrame(pairs))
-    stands = found.representative[found.question]  # (n,) the question that stands for each row
-    members = np.flatnonzero(np.bincount(stands, minlength=len(found.first))[stands] > 1)
-    members = members[np.lexsort((members, members != found.first[stands[members]], found.first[stands[members]]))]
-    head = found.first[stands[members]]
-    clusters = {
-        "cluster": corpus.rows[head],
-        **columns("", members, corpus),
-        "representative": (members == head).astype(int),
-        "similarity": found.similarity[found.question[members]],
-    }
-    write_table(folder / f"clusters{suffix}", pandas.DataFrame(clusters))
-    if other:
-        asked = columns("", found.first[found.asked.left], corpus) | columns("_there", found.asked.right, other)
-        write_table(folder / f"asked{suffix}", pandas.DataFrame(asked | verdict(found.asked.similarity)))
-    own = corpus.path.suffix.lower()
-    write_table(folder / f"kept{own if own in WRITERS else '.csv'}", corpus.table.iloc[found.kept])
-
-
-def _print_summary(summary: Mapping[str, Any], found: Deduplicated, corpus: Corpus) -> None:
-    import numpy as np
-
+def _print_summary(result: DedupeResult) -> None:
+    summary = result.summary
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column("")
     table.add_column("", justify="right")
@@ -430,12 +294,9 @@ def _print_summary(summary: Mapping[str, Any], found: Deduplicated, corpus: Corp
             f"{summary['recall_measured_on']:,} of a sample.",
             highlight=False,
         )
-    least = np.argsort(found.pairs.similarity, kind="stable")[:EXAMPLES]
+    least = result.pairs.sort_values("similarity", kind="stable").head(EXAMPLES)
     if len(least):
         out.print("\n[bold]nearest to the threshold[/]")
-    for pair in least:
-        ends = (found.first[side[pair]] for side in (found.pairs.left, found.pairs.right))
-        one, another = (plain(corpus.texts[row]) for row in ends)
-        out.print(
-            f"  {found.pairs.similarity[pair]:.3f}  {one}\n  [dim]       {another}[/]", highlight=False, soft_wrap=True
-        )
+    for pair in least.itertuples():
+        one, another = plain(pair.question1), plain(pair.question2)
+        out.print(f"  {pair.similarity:.3f}  {one}\n  [dim]       {another}[/]", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Who makes the files of a long job: this process, or the workers of a Ray cluster."""
+"""What runs the jobs of `embed`: this process, one after the other, or the workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from qpairs.core.exceptions import UserError
+from qpairs.core.extras import require
 
 
 @dataclass(frozen=True)
 class Job:
-    """A file to make.
+    """A file to write.
 
     Attributes:
         file: its path in the output folder.
         texts: (n,) the texts of its rows.
-        ids: (n,) their identities; none where the texts stand for themselves.
-        places: (n,) where the vector of a text is kept already; -1 where the text is to be encoded. None for all -1.
+        ids: (n,) their ids; None in a file of repeated texts.
+        places: (n,) the row of each text in the files of repeated texts; -1 where the text is to be encoded. None where
+            all are to be encoded.
     """
 
     file: str
@@ -30,8 +32,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A file that was made: its path in the folder, its rows, the texts encoded for it, and its checksum."""
+class WrittenFile:
+    """A file that was written: its path in the folder, its rows, the texts encoded for it, and its checksum."""
 
     file: str
     rows: int
@@ -40,34 +42,31 @@ class Part:
 
 
 Jobs = Callable[[], Iterable[Job]]
-Make = Callable[[Job], Part]
-Engine = Callable[[Jobs, Make], Iterator[Part]]
+Write = Callable[[Job], WrittenFile]
+Executor = Callable[[Jobs, Write], Iterator[WrittenFile]]
 
 
-def in_order(jobs: Jobs, make: Make) -> Iterator[Part]:
-    """The plain engine: one job after the other, in this process."""
-    return map(make, jobs())
+def run_serially(jobs: Jobs, write: Write) -> Iterator[WrittenFile]:
+    """The plain executor: one job after the other, in this process."""
+    return map(write, jobs())
 
 
-def on_ray(address: str | None = None) -> Engine:
-    """An engine of Ray Data, with a worker for each GPU of a cluster or, where it has none, for each CPU.
+def ray_executor(address: str | None = None) -> Executor:
+    """An executor of Ray Data, with a worker for each GPU of a cluster or, where it has none, for each CPU.
 
-    The job list is read by one task and streamed to the workers; a job whose worker dies is done again by another. All
-    machines must see the input, the checkpoint and the output folder under the same paths.
+    One task lists the jobs and streams them to the workers; a job whose worker dies is done again by another. The
+    input, the model and the output folder must have the same paths on all machines.
 
     Args:
-        address: of the cluster, `auto` or HOST:PORT; None: one on this machine, for this call.
+        address: of the cluster, `auto` or HOST:PORT; None starts one on this machine, for this call.
 
     Raises:
-        UserError: Ray is not installed, or no cluster answers; from the engine, also what a worker reports.
+        UserError: Ray is not installed, or no cluster answers; from the executor, also what a worker reports.
     """
-    try:
-        import pyarrow
-        import ray.data
-    except ImportError:
-        raise UserError("the engine ray is not installed; pip install 'qpairs[ray]'") from None
+    data = require("ray.data", "the engine ray")
+    import pyarrow
 
-    def run(jobs: Jobs, make: Make) -> Iterator[Part]:
+    def run(jobs: Jobs, write: Write) -> Iterator[WrittenFile]:
         def rows(_: Any) -> Iterator[Any]:
             for job in jobs():
                 yield pyarrow.Table.from_pylist([asdict(job)])
@@ -75,31 +74,31 @@ def on_ray(address: str | None = None) -> Engine:
         class Worker:  # Ray makes one in each process
             def __call__(self, batch: Any) -> Any:
                 (row,) = batch.to_pylist()
-                part, fault = Part(row["file"], 0, 0, ""), ""
+                written, error = WrittenFile(row["file"], 0, 0, ""), ""
                 try:
-                    part = make(Job(**row))
-                except UserError as error:  # raised here, it would come back in Ray's wrapping
-                    fault = str(error)
-                return pyarrow.Table.from_pylist([{**asdict(part), "fault": fault}])
+                    written = write(Job(**row))
+                except UserError as raised:  # Ray would wrap it in an exception of its own
+                    error = str(raised)
+                return pyarrow.Table.from_pylist([{**asdict(written), "error": error}])
 
         with _cluster(address) as resources:
-            context = ray.data.DataContext.get_current().copy()
+            context = data.DataContext.get_current().copy()
             context.enable_progress_bars = False
             context.target_max_block_size = 1  # bytes: each job is a block of its own
             size, needs = workers(resources)
-            with ray.data.DataContext.current(context):
-                listed = ray.data.from_items([0]).map_batches(rows, num_cpus=0, batch_size=None)
-                made = listed.map_batches(
+            with data.DataContext.current(context):
+                listed = data.from_items([0]).map_batches(rows, num_cpus=0, batch_size=None)
+                files = listed.map_batches(
                     Worker,
-                    compute=ray.data.ActorPoolStrategy(size=size),
+                    compute=data.ActorPoolStrategy(size=size),
                     batch_size=1,
                     batch_format="pyarrow",
                     **needs,
                 )
-            for row in made.iter_rows():
-                if fault := row.pop("fault"):
-                    raise UserError(fault)
-                yield Part(**row)
+            for row in files.iter_rows():
+                if error := row.pop("error"):
+                    raise UserError(error)
+                yield WrittenFile(**row)
 
     return run
 

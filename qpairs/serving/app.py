@@ -32,8 +32,8 @@ from starlette.exceptions import HTTPException as BaseHTTPException
 from qpairs import __version__
 from qpairs.core.exceptions import UserError
 from qpairs.models.base import Model
-from qpairs.retrieval.dedupe import Answer
 from qpairs.retrieval.index import Index
+from qpairs.retrieval.search import Answer
 from qpairs.serving.batching import Microbatches
 from qpairs.serving.limits import Limits, guarded, refusal
 from qpairs.serving.requests import Add, Conflict, Delete, Job, Judge, Score, Search

@@ -88,10 +88,10 @@ class JournalledIndex:
         with self._lock:
             return iter(list(self._index.questions.texts()))
 
-    def search(self, vectors: Floats, k: int, effort: int) -> list[list[Hit]]:
+    def search(self, vectors: Floats, k: int, *, threads: int | None = None) -> list[list[Hit]]:
         """The nearest k questions, nearest first, for each of the vectors (q, dimension)."""
         with self._lock:
-            return self._index.questions.search(vectors, k, effort)
+            return self._index.questions.search(vectors, k, threads=threads)
 
     def add(self, ids: Sequence[str], texts: Sequence[str], vectors: Floats) -> None:
         """Adds n questions with their vectors (n, dimension).

@@ -25,8 +25,9 @@ from qpairs.core.files import atomic_file
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.data.splits import question_components
 from qpairs.models.base import Model
-from qpairs.retrieval.dedupe import require_one_tower, search
+from qpairs.retrieval.dedupe import require_one_tower
 from qpairs.retrieval.index import Index
+from qpairs.retrieval.search import search
 
 if TYPE_CHECKING:
     from fastapi import APIRouter

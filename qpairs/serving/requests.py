@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.models.base import Model, Side
-from qpairs.retrieval.dedupe import Answer, answers, query_side, require_searchable
 from qpairs.retrieval.embeddings import shorten
-from qpairs.retrieval.index import Index, faiss_module
+from qpairs.retrieval.index import Index
+from qpairs.retrieval.search import Answer, query_side, require_searchable, search_vectors
 
 Floats = NDArray[np.float32]
 
@@ -130,8 +130,8 @@ class Judge:
     def _searched(self, jobs: Sequence[Search], vectors: Vectors) -> Sequence[list[Answer]]:
         index = self._require_index()
         asked = vectors([job.question for job in jobs], query_side(index))
-        faiss_module().omp_set_num_threads(1)  # of this thread: to wake others takes longer than to search
-        found = answers(index, self.model, asked, max(job.k for job in jobs))
+        k, setting = max(job.k for job in jobs), self.model.verdict.pair
+        found = search_vectors(index, asked, k, setting, threads=1)  # to wake other threads takes longer than to search
         return [row[: job.k] for row, job in zip(found, jobs, strict=True)]
 
     def _added(self, jobs: Sequence[Add], vectors: Vectors) -> Sequence[int | Conflict]:

@@ -24,8 +24,10 @@ from mocks import MockModel
 import qpairs
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock, sha256
-from qpairs.retrieval import embeddings as shards
-from qpairs.retrieval.embeddings import MANIFEST, embed, open_shards, shorten
+from qpairs.core.progress import Progress
+from qpairs.retrieval import survey, writer
+from qpairs.retrieval.embed import WRITTEN, embed
+from qpairs.retrieval.embeddings import MANIFEST, open_shards, shorten
 
 DIMENSION = 8
 
@@ -102,7 +104,7 @@ def test_any_repeats_and_any_size_of_shards(tmp_path: Path, texts: list[str], si
 def test_digests_that_were_gathered_in_several_goes(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "FOLDED", 0)
+    monkeypatch.setattr(survey, "MERGED", 0)
     encoder = Stub()
     made = embed(a_model(encoder), source, tmp_path / "emb", text_column="q", shard_size=7)
     assert sorted(encoder.encoded) == sorted(set(TEXTS))
@@ -165,7 +167,7 @@ def test_the_side_is_handed_to_the_encoder(source: Path, tmp_path: Path) -> None
 
 
 def test_progress_goes_through_its_stages_and_ends_at_the_total(source: Path, tmp_path: Path) -> None:
-    told: list[shards.Progress] = []
+    told: list[Progress] = []
     embed(a_model(Stub(1e-3)), source, tmp_path / "emb", on_progress=told.append, **OPTIONS)
     encoding = [now for now in told if now.stage == "encoding"]
     assert (encoding[-1].done, encoding[-1].total) == (122, 122)
@@ -205,13 +207,13 @@ def test_killed_at_any_time_and_run_again_nothing_is_lost_and_nothing_made_twice
 
 
 def test_a_list_of_files_that_a_kill_cut_off(source: Path, tmp_path: Path) -> None:
-    def stop(now: shards.Progress) -> None:
+    def stop(now: Progress) -> None:
         if now.stage == "encoding" and (tmp_path / "emb" / "shards" / "000002.parquet").exists():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         embed(a_model(Stub(2e-3)), source, tmp_path / "emb", on_progress=stop, **OPTIONS)
-    listed = tmp_path / "emb" / shards.MADE
+    listed = tmp_path / "emb" / WRITTEN
     listed.write_text(listed.read_text()[:-20])
     embed(a_model(Stub()), source, tmp_path / "emb", **OPTIONS)
     embed(a_model(Stub()), source, tmp_path / "unbroken", **OPTIONS)
@@ -242,7 +244,7 @@ def test_a_full_disk_leaves_whole_shards_and_the_run_goes_on_when_there_is_room(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed(a_model(Stub()), source, tmp_path / "unbroken", **OPTIONS)
-    write_shard = shards._write_shard
+    write_shard = writer._write_shard
 
     def full(file: Path, *content: object) -> None:
         if "000002" in file.name:
@@ -251,7 +253,7 @@ def test_a_full_disk_leaves_whole_shards_and_the_run_goes_on_when_there_is_room(
         write_shard(file, *content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_write_shard", full)
+        patch.setattr(writer, "_write_shard", full)
         with pytest.raises(UserError, match=r"000002\.parquet: cannot be written \(No space left on device\)$"):
             embed(a_model(Stub()), source, tmp_path / "emb", **OPTIONS)
     unbroken = sums(tmp_path / "unbroken")
@@ -287,7 +289,7 @@ def test_a_folder_that_another_process_writes_is_refused(source: Path, tmp_path:
 def test_another_input_model_or_option_is_refused_by_name(finished: bool, source: Path, tmp_path: Path) -> None:
     folder, model = tmp_path / "emb", a_model(Stub(1e-3))
 
-    def stop(now: shards.Progress) -> None:
+    def stop(now: Progress) -> None:
         if now.stage == "encoding" and now.done > OPTIONS["shard_size"] and not finished:
             raise KeyboardInterrupt
 

@@ -1,4 +1,3 @@
-import builtins
 import os
 import sys
 import time
@@ -11,8 +10,8 @@ from test_embeddings import OPTIONS, TEXTS, sums, write
 
 import qpairs
 from qpairs.core.exceptions import UserError
-from qpairs.retrieval.embeddings import embed
-from qpairs.retrieval.executors import Engine, Job, Part, in_order, on_ray, workers
+from qpairs.retrieval.embed import embed
+from qpairs.retrieval.executors import Executor, Job, WrittenFile, ray_executor, run_serially, workers
 
 
 def counted(jobs: int) -> Iterator[Job]:
@@ -20,13 +19,17 @@ def counted(jobs: int) -> Iterator[Job]:
         yield Job(f"{k}", [f"text {k}"] * k)
 
 
-def size(job: Job) -> Part:
+def size(job: Job) -> WrittenFile:
     time.sleep(0.1)
-    return Part(job.file, len(job.texts), os.getpid(), "")
+    return WrittenFile(job.file, len(job.texts), os.getpid(), "")
 
 
 def test_the_plain_engine_makes_one_file_after_the_other() -> None:
-    assert [(part.file, part.rows) for part in in_order(partial(counted, 3), size)] == [("0", 0), ("1", 1), ("2", 2)]
+    assert [(file.file, file.rows) for file in run_serially(partial(counted, 3), size)] == [
+        ("0", 0),
+        ("1", 1),
+        ("2", 2),
+    ]
 
 
 def test_a_worker_for_each_gpu_or_else_for_each_cpu() -> None:
@@ -36,30 +39,22 @@ def test_a_worker_for_each_gpu_or_else_for_each_cpu() -> None:
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = builtins.__import__
-
-    def without(name: str, *details: object) -> object:
-        if name.split(".")[0] == "ray":
-            raise ImportError(name)
-        return usual(name, *details)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    for module in [name for name in sys.modules if name.split(".")[0] == "ray"]:
-        monkeypatch.delitem(sys.modules, module)
+    for module in {"ray", "ray.data", *(name for name in sys.modules if name.split(".")[0] == "ray")}:
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"pip install 'qpairs\[ray\]'"):
-        on_ray()
+        ray_executor()
 
 
 # On a cluster of two workers
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
+def engine() -> Iterator[Executor]:
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers need not import the tests
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield on_ray()
+    yield ray_executor()
     ray.shutdown()
 
 
@@ -79,17 +74,17 @@ def plain(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.ray
-def test_two_workers_share_the_jobs(engine: Engine) -> None:
+def test_two_workers_share_the_jobs(engine: Executor) -> None:
     parts = list(engine(partial(counted, 12), size))
-    assert sorted((int(part.file), part.rows) for part in parts) == [(k, k) for k in range(12)]
-    assert len({part.encoded for part in parts}) == 2
-    assert os.getpid() not in {part.encoded for part in parts}
+    assert sorted((int(file.file), file.rows) for file in parts) == [(k, k) for k in range(12)]
+    assert len({file.encoded for file in parts}) == 2
+    assert os.getpid() not in {file.encoded for file in parts}
     assert list(engine(partial(counted, 0), size)) == []
 
 
 @pytest.mark.ray
 def test_ray_makes_the_same_shards_byte_for_byte(
-    engine: Engine, checkpoint: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Executor, checkpoint: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(plain)  # relative paths are those of this process
     made = embed(checkpoint, "q.csv", tmp_path / "emb", engine=engine, **OPTIONS)
@@ -97,7 +92,7 @@ def test_ray_makes_the_same_shards_byte_for_byte(
     assert made.shards == qpairs.open_shards(plain / "emb").shards
 
 
-def written(folder: Path, job: Job) -> Part:
+def written(folder: Path, job: Job) -> WrittenFile:
     """Writes the file of a job, but ends the process of the worker that comes to the third one first."""
     if job.file == "2" and not (folder / "died").exists():
         (folder / "died").touch()
@@ -107,19 +102,19 @@ def written(folder: Path, job: Job) -> Part:
 
 
 @pytest.mark.ray
-def test_a_worker_that_dies_midway_loses_nothing(engine: Engine, tmp_path: Path) -> None:
+def test_a_worker_that_dies_midway_loses_nothing(engine: Executor, tmp_path: Path) -> None:
     parts = list(engine(partial(counted, 8), partial(written, tmp_path)))
-    assert sorted((int(part.file), part.rows) for part in parts) == [(k, k) for k in range(8)]
+    assert sorted((int(file.file), file.rows) for file in parts) == [(k, k) for k in range(8)]
     assert (tmp_path / "died").exists()
     assert [(tmp_path / f"{k}").read_text() for k in range(8)] == [f"text {k}" * k for k in range(8)]
 
 
-def failing(job: Job) -> Part:
+def failing(job: Job) -> WrittenFile:
     raise UserError(f"{job.file}: cannot be written (No space left on device)")
 
 
 @pytest.mark.ray
-def test_what_a_worker_reports_is_one_line(engine: Engine) -> None:
+def test_what_a_worker_reports_is_one_line(engine: Executor) -> None:
     with pytest.raises(UserError) as raised:
         list(engine(partial(counted, 2), failing))
     assert str(raised.value).endswith(": cannot be written (No space left on device)")
@@ -132,4 +127,4 @@ def test_no_cluster_at_an_address_is_one_line() -> None:
 
     ray.shutdown()
     with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
-        list(on_ray("127.0.0.1:1")(partial(counted, 1), size))
+        list(ray_executor("127.0.0.1:1")(partial(counted, 1), size))

@@ -1,7 +1,9 @@
+import dataclasses
 import json
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,12 +13,26 @@ from mocks import MockModel
 import qpairs
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
+from qpairs.core.progress import Progress
 from qpairs.metrics import Calibration
 from qpairs.models.base import Model
 from qpairs.models.verdict import Setting, Verdict
 from qpairs.retrieval import index
-from qpairs.retrieval.embeddings import Embeddings, embed
-from qpairs.retrieval.index import FILE, add_to_index, build_index, delete_from_index, open_index
+from qpairs.retrieval.embed import embed
+from qpairs.retrieval.embeddings import Embeddings
+from qpairs.retrieval.index import (
+    FILE,
+    Hit,
+    Manifest,
+    add_to_index,
+    build_index,
+    delete_from_index,
+    kinds,
+    open_index,
+    recall_measure,
+)
+from qpairs.retrieval.index.faiss import FaissIndex, max_threads
+from qpairs.retrieval.index.milvus import MilvusIndex
 
 DIMENSION = 20
 
@@ -78,7 +94,7 @@ def build(tmp_path: Path, backend: str, rows: Sequence[int] = range(2000), **opt
 
 def found(folder: Path, rows: Sequence[int], k: int = 5) -> list[list[str]]:
     opened = open_index(folder)
-    hits = opened.questions.search(VECTORS[list(rows)], k, opened.manifest.effort)
+    hits = opened.questions.search(VECTORS[list(rows)], k)
     return [[hit.id for hit in row] for row in hits]
 
 
@@ -87,7 +103,7 @@ def test_every_kind_finds_what_comparing_all_finds(backend: str, tmp_path: Path)
     folder = build(tmp_path, backend)
     opened = open_index(folder)
     queries = VECTORS[2000:2200]
-    hits = opened.questions.search(queries, 10, opened.manifest.effort)
+    hits = opened.questions.search(queries, 10)
     cosines = queries @ VECTORS[:2000].T
     right = 0
     for row, expected in zip(hits, np.argsort(-cosines, axis=1)[:, :10], strict=True):
@@ -125,7 +141,7 @@ def test_adding_and_deleting_change_what_is_found(backend: str, tmp_path: Path) 
 def test_the_kind_is_chosen_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings = embedded(tmp_path, a_model(VECTORS), range(500))
     assert build_index(embeddings, tmp_path / "small").kind == "exact"
-    monkeypatch.setattr(index, "SMALL", 499)
+    monkeypatch.setattr(kinds, "SMALL", 499)
     assert build_index(embeddings, tmp_path / "large").kind == "ivf"
 
 
@@ -135,17 +151,20 @@ def test_equal_questions_do_not_lower_the_recall(tmp_path: Path) -> None:
     assert made.recall == 1
 
 
-def test_recall_is_low_where_a_search_finds_little(tmp_path: Path) -> None:
+def test_recall_is_low_where_a_search_finds_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings = embedded(tmp_path, a_model(VECTORS), range(2000))
 
-    class Blind(index.FaissIndex):
-        def search(self, vectors: np.ndarray, k: int, effort: int) -> list[list[index.Hit]]:
-            return [row[: 1 + effort] for row in super().search(vectors, k, 0)]
+    class Blind(FaissIndex):
+        def search(self, vectors: np.ndarray, k: int, **options: object) -> list[list[index.Hit]]:
+            return [row[: 1 + self._effort] for row in super().search(vectors, k)]
 
-    blind = Blind.create("exact", embeddings)
-    index._fill(blind, embeddings, lambda _: None)
-    assert index._tune(blind, embeddings, (3,)) == (3, pytest.approx(0.3, abs=0.01))
-    assert index._tune(blind, embeddings, (3, 10, 20)) == (10, 1.0)
+    manifest = build_index(embeddings, tmp_path / "idx")
+    blind = Blind.open(tmp_path / "idx", manifest, growing=False)
+    measure = recall_measure(blind, embeddings)
+    for efforts, expected in (((3,), (3, 0.3)), ((3, 10, 20), (10, 1.0))):
+        monkeypatch.setitem(kinds.EFFORTS, "exact", efforts)
+        assert blind.tune(measure) == pytest.approx(expected[1], abs=0.01)
+        assert blind._effort == expected[0]
 
 
 def test_few_questions_and_few_numbers(tmp_path: Path) -> None:
@@ -153,7 +172,7 @@ def test_few_questions_and_few_numbers(tmp_path: Path) -> None:
     for kind in ("exact", "ivf", "hnsw"):
         build_index(embedded(tmp_path / kind, a_model(vectors), range(2)), tmp_path / kind / "idx", kind=kind)
         opened = open_index(tmp_path / kind / "idx")
-        (hits,) = opened.questions.search(vectors[:1], 10, opened.manifest.effort)
+        (hits,) = opened.questions.search(vectors[:1], 10)
         assert [hit.id for hit in hits] == ["id0", "id1"]
 
 
@@ -246,6 +265,88 @@ def test_milvus_that_does_not_answer_or_has_the_collection_is_one_line(
     build_index(embeddings, tmp_path / "a", address=address)
     with pytest.raises(UserError, match="collection is there already"):
         build_index(embeddings, tmp_path / "b", address=address)
+
+
+class InMemory:
+    """A whole back end: unit vectors in a list, which is kept under its address."""
+
+    patterns = ()
+    kept: ClassVar[dict[str, "InMemory"]] = {}
+
+    def __init__(self, address: str) -> None:
+        self.address, self.rows = address, list[tuple[str, str, np.ndarray]]()
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Manifest, embeddings: Embeddings, *, overwrite: bool) -> "InMemory":
+        return cls.kept.setdefault(manifest.address, cls(manifest.address))
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Manifest, *, growing: bool) -> "InMemory":
+        return cls.kept[manifest.address]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, ids: Sequence[str], texts: Sequence[str], vectors: np.ndarray) -> None:
+        self.rows += zip(ids, texts, vectors, strict=True)
+
+    def known(self, ids: Sequence[str]) -> list[str]:
+        return [name for name, _, _ in self.rows if name in ids]
+
+    def delete(self, ids: Sequence[str]) -> int:
+        before, self.rows = len(self), [row for row in self.rows if row[0] not in ids]
+        return before - len(self)
+
+    def texts(self) -> Iterator[str]:
+        return (text for _, text, _ in self.rows)
+
+    def search(self, vectors: np.ndarray, k: int, *, threads: int | None = None) -> list[list[Hit]]:
+        cosines = vectors @ np.stack([vector for _, _, vector in self.rows]).T
+        order = np.argsort(-cosines, axis=1)[:, :k]
+        return [
+            [Hit(*self.rows[at][:2], float(row[at])) for at in best] for row, best in zip(cosines, order, strict=True)
+        ]
+
+    def tune(self, measure: Callable[[], float]) -> float:
+        return measure()
+
+    def save(self, manifest: Manifest) -> Manifest:
+        return dataclasses.replace(manifest, count=len(self), state={"saved": 1 + manifest.state.get("saved", 0)})
+
+    def files(self) -> Sequence[str]:
+        return ()
+
+
+def test_a_back_end_is_a_class_and_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(index.BACK_ENDS, "memory", InMemory)
+    model, folder, reports = a_model(VECTORS), tmp_path / "idx", list[Progress]()
+    embeddings = embedded(tmp_path / "a", model, range(100))
+    made = build_index(embeddings, folder, address="memory:here", on_progress=reports.append)
+    assert (made.count, made.recall, made.address, made.state) == (100, 1.0, "memory:here", {"saved": 1})
+    assert list(dict.fromkeys(now.stage for now in reports)) == ["indexing", "measuring", "writing"]
+    assert add_to_index(folder, embedded(tmp_path / "b", model, [200])).count == 101
+    manifest, deleted = delete_from_index(folder, ["id3", "nothing"])
+    assert (deleted, manifest.count, manifest.state) == (1, 100, {"saved": 3})
+    assert open_index(folder).manifest == manifest
+    assert [row[0] for row in found(folder, [200, 5])] == ["id200", "id5"]
+    (answers,) = qpairs.search(open_index(folder), model, ["t5"], 2)
+    assert (answers[0].hit.id, answers[0].duplicate) == ("id5", True)
+    assert sorted(entry.name for entry in folder.iterdir()) == [".lock", FILE]
+    assert build_index(embeddings, folder, overwrite=True).state["generation"] == 1  # FAISS takes its place
+
+
+def test_a_search_with_one_thread_leaves_the_others_to_the_next_one(tmp_path: Path) -> None:
+    opened, threads = open_index(build(tmp_path, "ivf", range(500))), max_threads()
+    alone = opened.questions.search(VECTORS[:20], 5, threads=1)
+    assert alone == opened.questions.search(VECTORS[:20], 5)
+    assert max_threads() == threads
+
+
+def test_a_collection_that_is_not_loaded_is_loaded(tmp_path: Path) -> None:
+    folder = build(tmp_path, "milvus", range(50))
+    expected = found(folder, [7], 3)
+    MilvusIndex(open_index(folder).manifest)._client.release_collection("qpairs")  # as in a new process
+    assert found(folder, [7], 3) == expected
 
 
 # Commands

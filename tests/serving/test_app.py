@@ -33,8 +33,8 @@ from test_index import VECTORS, Table, a_model, build, embedded
 import qpairs
 from qpairs.core.exceptions import UserError
 from qpairs.export.export import export_checkpoint
-from qpairs.retrieval.dedupe import search
 from qpairs.retrieval.index import build_index, open_index
+from qpairs.retrieval.search import search
 from qpairs.serving.app import create_app
 from qpairs.serving.journal import FILE, journalled
 from qpairs.serving.limits import Limits

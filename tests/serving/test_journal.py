@@ -42,7 +42,7 @@ def change(folder: Path) -> None:
 
 def nearest(folder: Path, row: int) -> tuple[str, str]:
     index = open_index(folder)
-    (hits,) = index.questions.search(VECTORS[[row]], 1, index.manifest.effort)
+    (hits,) = index.questions.search(VECTORS[[row]], 1)
     return hits[0].id, hits[0].text
 
 
@@ -51,7 +51,7 @@ def test_what_was_changed_before_a_kill_is_there_afterwards(folder: Path) -> Non
     with journalled(folder) as index:
         assert len(index.questions) == 2000 + 4 - 2
         assert index.questions.known(["id2000", "id2001", "id7", "id8"]) in (["id8", "id2000"], ["id2000", "id8"])
-        (hits,) = index.questions.search(VECTORS[[2003]], 1, index.manifest.effort)
+        (hits,) = index.questions.search(VECTORS[[2003]], 1)
         assert (hits[0].id, hits[0].text) == ("id2003", "t2003")
         assert {"t2000", "t8"} < set(index.questions.texts())
         assert not {"t2001", "t7"} & set(index.questions.texts())
@@ -177,7 +177,7 @@ def test_threads_may_add_search_and_delete_at_once(exact: Path) -> None:
         try:
             for row in range(start, start + 40):
                 index.questions.add([f"id{row}"], [f"t{row}"], VECTORS[[row]])
-                (hits,) = index.questions.search(VECTORS[[row]], 1, 0)
+                (hits,) = index.questions.search(VECTORS[[row]], 1)
                 assert hits[0].id == f"id{row}"
                 if row % 2:
                     index.questions.delete([f"id{row}"])

@@ -1,0 +1,217 @@
+"""The duplicates of a file of questions, as tables: pairs, clusters, and the file without its duplicates."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.files import write_text
+from qpairs.core.progress import Meter, OnProgress, ignore
+from qpairs.core.tables import WRITERS, write_table
+from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.models.base import Model, as_model
+from qpairs.models.verdict import Setting
+from qpairs.retrieval.blocks import Floats, Ints
+from qpairs.retrieval.clusters import Linkage
+from qpairs.retrieval.dedupe import Deduplicated, Encode, dedupe, require_one_tower, stored
+from qpairs.retrieval.embeddings import Embeddings
+
+if TYPE_CHECKING:
+    import pandas
+
+SUMMARY = "dedupe.json"
+BLOCK = 8192  # texts between two reports of progress
+
+
+@dataclass(frozen=True)
+class DedupeResult:
+    """The duplicates of a corpus, as tables. Rows are counted from 1, as in the file.
+
+    Attributes:
+        model: that encoded the questions.
+        setting: whose threshold says which pairs are duplicates.
+        corpus: the questions.
+        against: the questions that were known before.
+        found: the duplicates, as numbers of rows.
+    """
+
+    model: Model
+    setting: Setting
+    corpus: Corpus
+    against: Corpus | None
+    found: Deduplicated
+
+    @cached_property
+    def pairs(self) -> pandas.DataFrame:
+        """Pairs of duplicates: row1, question1, row2, question2, similarity, probability."""
+        left, right = (self.found.first[side] for side in (self.found.pairs.left, self.found.pairs.right))
+        return self._table(
+            _columns("1", left, self.corpus) | _columns("2", right, self.corpus), self.found.pairs.similarity
+        )
+
+    @cached_property
+    def clusters(self) -> pandas.DataFrame:
+        """Members of clusters, the representative first: cluster, row, question, representative, similarity."""
+        import pandas
+
+        found = self.found
+        heads = found.representative[found.question]  # (n,) the question that represents each row
+        members = np.flatnonzero(np.bincount(heads, minlength=len(found.first))[heads] > 1)
+        members = members[np.lexsort((members, members != found.first[heads[members]], found.first[heads[members]]))]
+        head = found.first[heads[members]]
+        return pandas.DataFrame(
+            {
+                "cluster": self.corpus.rows[head],
+                **_columns("", members, self.corpus),
+                "representative": (members == head).astype(int),
+                "similarity": found.similarity[found.question[members]],
+            }
+        )
+
+    @cached_property
+    def asked(self) -> pandas.DataFrame:
+        """Questions that the other corpus has: row, question, row_there, question_there, similarity, probability."""
+        found = self.found.asked
+        there = _columns("_there", found.right, self.against or self.corpus)
+        return self._table(_columns("", self.found.first[found.left], self.corpus) | there, found.similarity)
+
+    @cached_property
+    def kept(self) -> pandas.DataFrame:
+        """The corpus without its duplicates, with all its columns."""
+        return self.corpus.table.iloc[self.found.kept]
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What is written to dedupe.json.
+
+        `questions`, `against` and `model` are paths; `rows` counts the questions, `distinct` those that differ in more
+        than case and white space, `asked` the distinct ones that the other corpus has, `pairs` the pairs of duplicates
+        among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest, `kept` the rows
+        without duplicates. `recall` is the share of the pairs that were found, measured on `recall_measured_on` pairs
+        of a sample, or 1 and 0 where all were compared.
+        """
+        found = self.found
+        sizes = Counter(found.representative[found.question].tolist())
+        clusters = [n for n in sizes.values() if n > 1]
+        return {
+            "questions": str(self.corpus.path),
+            "against": str(self.against.path) if self.against else None,
+            "model": str(self.model.path),
+            "fingerprint": self.model.fingerprint,
+            "threshold": self.setting.threshold,
+            "rows": len(self.corpus.texts),
+            "distinct": len(found.first),
+            "asked": len(found.asked),
+            "pairs": len(found.pairs),
+            "clusters": len(clusters),
+            "largest": max(clusters, default=1),
+            "kept": len(found.kept),
+            "recall": found.pairs.recall,
+            "recall_measured_on": found.pairs.sampled,
+        }
+
+    def write(self, folder: str | Path, kind: str = "csv") -> None:
+        """Writes pairs, clusters, kept and, against another corpus, asked; and the summary, dedupe.json.
+
+        Args:
+            folder: is made if need be; files of the same names are replaced.
+            kind: of pairs, clusters and asked: csv, tsv, jsonl or parquet. `kept` has the format of the corpus, or CSV.
+
+        Raises:
+            UserError: another kind, or a file cannot be written.
+        """
+        check_format(kind)
+        folder = Path(folder)
+        write_table(folder / f"pairs.{kind}", self.pairs)
+        write_table(folder / f"clusters.{kind}", self.clusters)
+        if self.against:
+            write_table(folder / f"asked.{kind}", self.asked)
+        own = self.corpus.path.suffix.lower()
+        write_table(folder / f"kept{own if own in WRITERS else '.csv'}", self.kept)
+        write_text(folder / SUMMARY, json.dumps(self.summary, indent=1) + "\n")
+
+    def _table(self, columns: dict[str, Any], similarity: Floats) -> pandas.DataFrame:
+        import pandas
+
+        probability = self.setting.probability(similarity)
+        return pandas.DataFrame({**columns, "similarity": similarity, "probability": probability})
+
+
+def check_format(kind: str) -> None:
+    """Raises UserError where tables cannot be written in a format."""
+    if f".{kind}" not in WRITERS:
+        raise UserError(f"format {kind!r}: {nearest(kind, [suffix[1:] for suffix in WRITERS])}")
+
+
+def _columns(suffix: str, rows: Ints, source: Corpus) -> dict[str, Any]:
+    return {f"row{suffix}": source.rows[rows], f"question{suffix}": [source.texts[row] for row in rows]}
+
+
+def dedupe_corpus(
+    model: Model | str | Path,
+    corpus: Corpus | str | Path,
+    *,
+    setting: Setting | None = None,
+    against: Corpus | str | Path | None = None,
+    linkage: Linkage = "star",
+    recall: float = 0.9999,
+    embeddings: Embeddings | None = None,
+    on_progress: OnProgress = ignore,
+) -> DedupeResult:
+    """Finds the duplicates in a file of questions, and the questions that another file has already.
+
+    Args:
+        model: or its folder.
+        corpus: a file of questions, or one from `read_corpus`.
+        setting: says from which cosine on two questions are duplicates, such as `model.verdict.pair.at(0.8)`; without
+            it, the model's own for pairs.
+        against: the other questions.
+        linkage: how clusters are made, see `clusters`.
+        recall: share of the pairs to find in a large corpus; 1 compares all.
+        embeddings: vectors of the model; only the texts that they lack are encoded.
+        on_progress: the stages encoding (texts) and comparing (cosines).
+
+    Raises:
+        UserError: a file cannot be read, the model's verdict cannot be read from one cosine, or there are far too many
+            pairs.
+    """
+    model = as_model(model)
+    corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
+    against = read_corpus(against) if isinstance(against, str | Path) else against
+    require_one_tower(model)
+    model.verdict.require_cosine(model.path)
+    setting = setting or model.verdict.pair
+    encode = _metered(model, Meter(on_progress))
+    found = dedupe(
+        corpus.texts,
+        stored(embeddings, model, encode) if embeddings else encode,
+        setting.threshold,
+        against=against.texts if against else (),
+        linkage=linkage,
+        recall=recall,
+        on_progress=on_progress,
+    )
+    return DedupeResult(model, setting, corpus, against, found)
+
+
+def _metered(model: Model, meter: Meter) -> Encode:
+    """Encodes with a model, and reports the progress."""
+
+    def encode(texts: Sequence[str]) -> Floats:
+        meter.begin("encoding", len(texts))
+        vectors = np.empty((len(texts), model.dimension), dtype=np.float32)
+        for start in range(0, len(texts), BLOCK):
+            block = texts[start : start + BLOCK]
+            vectors[start : start + BLOCK] = model.encode(block)
+            meter.advance(len(block))
+        return vectors
+
+    return encode

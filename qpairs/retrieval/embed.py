@@ -1,0 +1,186 @@
+"""`embed` makes embeddings of a file of questions, and continues where an interrupted run stopped.
+
+A shard is complete or not there, and its checksum is recorded, so that complete ones are found again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+from qpairs import __version__
+from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.files import exclusive_lock, os_reason, sha256, write_text
+from qpairs.core.progress import Meter, OnProgress, ignore
+from qpairs.data.questions import open_questions
+from qpairs.models.base import Model, Side, as_model
+from qpairs.retrieval.embeddings import FORMAT, MANIFEST, PLAN, UNFINISHED, DType, Embeddings, Plan, open_shards
+from qpairs.retrieval.executors import Executor, WrittenFile, run_serially
+from qpairs.retrieval.survey import SHARDS, Survey, repeat_jobs, shard_jobs, survey
+from qpairs.retrieval.writer import Writer
+
+WRITTEN = f"{UNFINISHED}/made.jsonl"  # a line for each complete file
+SHARD_SIZE = 50_000  # questions; 77 MB of 384 float32
+
+
+def embed(
+    model: Model | str | Path,
+    source: str | Path,
+    output: str | Path,
+    *,
+    text_column: str = "",
+    id_column: str = "",
+    dtype: DType = "float32",
+    dimension: int | None = None,
+    side: Side = "left",
+    shard_size: int = SHARD_SIZE,
+    skip_bad_rows: bool = False,
+    overwrite: bool = False,
+    engine: Executor = run_serially,
+    on_progress: OnProgress = ignore,
+) -> Embeddings:
+    """Embeds a file of questions into Parquet shards; each distinct text is encoded once.
+
+    Memory grows with the file by 16 bytes for each distinct text only (about three times that while they are sorted).
+    A run that was interrupted continues when it is called again; shards of a finished run that are missing or altered
+    are made again.
+
+    Args:
+        model: or its folder.
+        source: .csv, .tsv, .jsonl, .parquet or .txt.
+        output: the folder; it gets `manifest.json` and `shards/`, with columns id, text, vector and, for int8, scale.
+        text_column: as in `open_questions`.
+        id_column: likewise.
+        dtype: of the numbers; those of int8 are to be multiplied by the scale of their row.
+        dimension: keep only so many numbers of each vector, and scale it to unit length again.
+        side: which of two towers encodes.
+        shard_size: questions in a shard.
+        skip_bad_rows: leave out rows that cannot be used, and count them.
+        overwrite: start anew where the folder holds other embeddings.
+        engine: what runs the jobs: `run_serially`, or an executor from `ray_executor`.
+        on_progress: the stages checking (files of an earlier run), reading (questions) and encoding (distinct texts).
+
+    Raises:
+        UserError: an option, the file of questions or the folder cannot be used; the disk is full.
+    """
+    model = as_model(model)
+    questions = open_questions(source, text_column=text_column, id_column=id_column)
+    output, meter = Path(output), Meter(on_progress)
+    plan = Plan(
+        fingerprint=model.fingerprint,
+        dimension=model.dimension if dimension is None else dimension,
+        dtype=dtype,
+        side=side,
+        shard_size=shard_size,
+        source=questions.sha256(),
+        text_column=questions.text_column,
+        id_column=questions.id_column,
+        skip_bad_rows=skip_bad_rows,
+    )
+    _check(plan, model, output)
+    with exclusive_lock(output):
+        written = _begin(output, plan, meter, overwrite=overwrite)
+        if not (output / MANIFEST).exists():
+            found = survey(questions, plan, meter)
+            writer = Writer(model, output, plan, meter.advance)
+            encoded = sum(file.encoded for file in written.values())
+            meter.begin("encoding", found.distinct, encoded)
+            anywhere = dataclasses.replace(questions, path=questions.path.absolute())
+            for jobs in (repeat_jobs, shard_jobs) if len(found.repeated) else (shard_jobs,):
+                listed = functools.partial(jobs, anywhere, output.absolute(), plan, found.repeated, frozenset(written))
+                for file in engine(listed, writer):
+                    _record(output, file)
+                    written[file.file] = file
+                    encoded += file.encoded
+                    meter.advance(encoded - meter.done)  # where another process encoded
+            _finish(output, model, plan, found, written)
+    return open_shards(output)
+
+
+def _check(plan: Plan, model: Model, output: Path) -> None:
+    if not 1 <= plan.dimension <= model.dimension:
+        raise UserError(f"dim: {plan.dimension} is out of range; the vectors of {model.path} have {model.dimension}")
+    for name, value, options in (("dtype", plan.dtype, get_args(DType)), ("side", plan.side, get_args(Side))):
+        if value not in options:
+            raise UserError(f"{name}: unknown {value!r}; {nearest(value, options)}")
+    if plan.shard_size < 1:
+        raise UserError(f"shard_size: {plan.shard_size} is out of range; 1 or more")
+    if output.exists() and not (output.is_dir() and (_earlier_run(output)[0] or not any(output.glob("[!.]*")))):
+        raise UserError(f"{output}: is in use, and holds no embeddings; name another folder with --output")
+
+
+def _earlier_run(output: Path) -> tuple[dict[str, Any], list[WrittenFile]]:
+    """The plan of the run in a folder, finished or not, and the files that it wrote; an empty plan without any."""
+    if (output / MANIFEST).exists():
+        kept = open_shards(output)
+        return asdict(kept.plan), list(kept.shards)
+    if not (output / PLAN).exists():
+        return {}, []
+    files = []
+    for line in (output / WRITTEN).read_text("utf-8").splitlines():
+        if line.endswith("}"):  # a line that was cut off when the process was killed does not
+            files.append(WrittenFile(**json.loads(line)))
+    return (json.loads((output / PLAN).read_text("utf-8")), files) if files else ({}, [])
+
+
+def _begin(output: Path, plan: Plan, meter: Meter, *, overwrite: bool) -> dict[str, WrittenFile]:
+    """Prepares a folder for a run; returns the complete files of an earlier run with the same plan."""
+    kept, files = _earlier_run(output)
+    differ = [name for name, value in asdict(plan).items() if kept and kept.get(name) != value]
+    if differ and not overwrite:
+        raise UserError(
+            f"{output}: holds embeddings with another {', '.join(differ)}; name another folder with --output, or start "
+            "anew with --overwrite"
+        )
+    if differ:
+        (output / MANIFEST).unlink(missing_ok=True)
+        for folder in (UNFINISHED, SHARDS):
+            shutil.rmtree(output / folder, ignore_errors=True)
+        files = []
+    meter.begin("checking", len(files))
+    complete = {}
+    for file in files:
+        if sha256(output / file.file) == file.sha256:
+            complete[file.file] = file
+        meter.advance()
+    if (output / MANIFEST).exists() and len(complete) == len(files):
+        shutil.rmtree(output / UNFINISHED, ignore_errors=True)
+        return complete
+    for leftover in output.glob("*/**/.new-*"):
+        leftover.unlink()
+    write_text(output / WRITTEN, "".join(json.dumps(asdict(file)) + "\n" for file in complete.values()))
+    write_text(output / PLAN, json.dumps(asdict(plan), indent=1) + "\n")
+    (output / MANIFEST).unlink(missing_ok=True)
+    return complete
+
+
+def _record(output: Path, file: WrittenFile) -> None:
+    try:
+        with (output / WRITTEN).open("a", encoding="utf-8") as written:
+            written.write(json.dumps(asdict(file)) + "\n")
+    except OSError as error:
+        raise UserError(f"{output / WRITTEN}: cannot be written ({os_reason(error)})") from error
+
+
+def _finish(output: Path, model: Model, plan: Plan, found: Survey, written: Mapping[str, WrittenFile]) -> None:
+    shards = [written[file] for file in sorted(written) if file.startswith(SHARDS)]
+    if sum(shard.rows for shard in shards) != found.count:
+        raise UserError(f"{output}: the file of questions changed while it was read; start anew with --overwrite")
+    manifest = {
+        "format": FORMAT,
+        "qpairs": __version__,
+        "model": str(model.path.absolute()),
+        "plan": asdict(plan),
+        "count": found.count,
+        "distinct": found.distinct,
+        "skipped": found.skipped,
+        "shards": [asdict(shard) for shard in shards],
+    }
+    write_text(output / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    shutil.rmtree(output / UNFINISHED, ignore_errors=True)

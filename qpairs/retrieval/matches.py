@@ -1,0 +1,76 @@
+"""All pairs of questions whose cosine is at or above a threshold; nearly all of them where there are very many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qpairs.core.progress import Meter, OnProgress, ignore
+from qpairs.retrieval.blocks import Comparison, Floats, Ints, all_blocks, compare, distinct
+from qpairs.retrieval.cells import cell_blocks
+from qpairs.retrieval.index.kinds import lists_for
+
+EXACT = 2_500_000_000  # comparisons, up to which all are made
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The pairs of questions at or above a threshold.
+
+    Attributes:
+        left, right: (m,) rows, sorted; within one corpus left < right.
+        similarity: (m,) cosines.
+        recall: share of all such pairs that were found: 1 where all were compared, nan where the sample had none.
+        sampled: pairs that the recall was measured on; 0 where all were compared.
+    """
+
+    left: Ints
+    right: Ints
+    similarity: Floats
+    recall: float = 1.0
+    sampled: int = 0
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.left)
+
+
+NO_MATCHES = Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def find_matches(
+    vectors: Floats,
+    threshold: float,
+    *,
+    others: Floats | None = None,
+    recall: float = 0.9999,
+    seed: int = 0,
+    on_progress: OnProgress = ignore,
+) -> Matches:
+    """All pairs whose cosine is at or above a threshold; where there are very many questions, nearly all of them.
+
+    Args:
+        vectors: (n, d) unit vectors.
+        threshold: of the cosine.
+        others: (m, d) unit vectors to compare them with; without it, they are compared with one another.
+        recall: share of the pairs to find where not all can be compared; 1 compares all.
+        seed: of samples and cells.
+        on_progress: the stage comparing (done, total: cosines).
+
+    Raises:
+        UserError: there are far too many pairs.
+
+    >>> vectors = np.array([[1, 0], [0, 1], [0.8, 0.6]], dtype=np.float32)
+    >>> found = find_matches(vectors, 0.7)
+    >>> found.left.tolist(), found.right.tolist()
+    ([0], [2])
+    """
+    comparison = Comparison(vectors, vectors if others is None else others, threshold, within=others is None)
+    n, m, meter = len(comparison.rows), len(comparison.columns), Meter(on_progress)
+    probing = 2 * (n + m) * lists_for(m)  # comparisons that cells would take before a pair is found
+    if recall >= 1 or n * m <= max(EXACT, probing):
+        return Matches(*distinct(comparison, compare(comparison, list(all_blocks(comparison)), meter)))
+    meter.begin("comparing")
+    blocks, measured, sampled = cell_blocks(comparison, recall, seed)
+    return Matches(*distinct(comparison, compare(comparison, blocks, meter)), measured, sampled)

@@ -1,0 +1,162 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from conftest import refused
+from test_index import a_model, clustered, embedded
+from test_matches import naive
+
+import qpairs
+from qpairs.data.corpus import read_corpus
+from qpairs.metrics import OperatingPoint
+from qpairs.retrieval.corpus import dedupe_corpus
+
+
+def questions(path: Path, rows: range) -> Path:
+    path.write_text("id,q\n" + "".join(f"id{row},t{row}\n" for row in rows))
+    return path
+
+
+def test_the_tables_of_a_corpus_from_python(tmp_path: Path) -> None:
+    vectors = clustered(120)
+    model, reports = a_model(vectors), []
+    setting = model.verdict.pair.at(0.9)
+    old = questions(tmp_path / "old.csv", range(20))
+    result = dedupe_corpus(
+        model, questions(tmp_path / "q.csv", range(10, 120)), setting=setting, against=old, on_progress=reports.append
+    )
+    assert [now.stage for now in reports][:1] == ["encoding"]
+    assert {"encoding", "comparing"} == {now.stage for now in reports}
+    assert set(result.asked["row"]) >= set(range(1, 11))  # t10 to t19 are in both
+    assert (result.asked["similarity"][:10] > 0.999).all()
+    new = np.setdiff1d(np.arange(10, 120), result.asked["row"] + 9)
+    expected = {(new[a] - 9, new[b] - 9) for a, b in naive(vectors[new], 0.9)}
+    assert set(result.pairs[["row1", "row2"]].itertuples(index=False, name=None)) == expected
+    np.testing.assert_allclose(result.pairs["probability"], setting.probability(result.pairs["similarity"]))
+    members = result.clusters
+    assert members.groupby("cluster")["representative"].sum().eq(1).all()
+    gone = {*result.asked["row"], *members["row"][members["representative"] == 0]}
+    assert result.kept["id"].tolist() == [f"id{row + 9}" for row in range(1, 111) if row not in gone]
+    assert result.summary["kept"] == len(result.kept)
+    assert (result.summary["threshold"], result.summary["asked"]) == (0.9, len(result.asked))
+
+
+def test_a_result_is_written_as_its_tables(tmp_path: Path) -> None:
+    model = a_model(clustered(40))
+    corpus = read_corpus(questions(tmp_path / "q.csv", range(40)), text_column="q")
+    kept = embedded(tmp_path, model, range(30))
+    model.encoder.encoded.clear()
+    result = dedupe_corpus(model, corpus, setting=model.verdict.pair.at(0.9), embeddings=kept)
+    assert model.encoder.encoded == [f"t{row}" for row in range(30, 40)]
+    result.write(tmp_path / "out", "jsonl")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "clusters.jsonl", "dedupe.json", "kept.csv", "pairs.jsonl",
+    ]  # fmt: skip
+    assert len(pandas.read_json(tmp_path / "out" / "pairs.jsonl", lines=True)) == len(result.pairs) > 0
+    assert json.loads((tmp_path / "out" / "dedupe.json").read_text()) == result.summary
+    with pytest.raises(qpairs.UserError, match="'xls'"):
+        result.write(tmp_path / "other", "xls")
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "x"
+    qpairs.train(data=str(pairs_csv), encoder="static", epochs=2, batch_size=16, output=str(output))
+    return output
+
+
+@pytest.fixture
+def corpus(sample_rows: list, tmp_path: Path) -> Path:
+    """300 questions with an id, the first of them again in other letters, and in another order of words."""
+    questions = sorted({" ".join(q.split()) for row in sample_rows for q in row[:2]})[:300]
+    again = [questions[0].upper(), " ".join(reversed(questions[1].split()))]
+    with (tmp_path / "q.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "q"), *((f"x{i}", q) for i, q in enumerate(questions + again))])
+    return tmp_path / "q.csv"
+
+
+def test_dedupe_writes_pairs_clusters_and_the_kept_corpus(run, checkpoint: Path, corpus: Path) -> None:
+    result = run("dedupe", checkpoint, corpus, "--text-column", "q", "--output", "dups", "--threshold", "0.95")
+    assert result.code == 0, result.err
+    rows = pandas.read_csv(corpus)
+    summary = json.loads(Path("dups/dedupe.json").read_text())
+    assert (summary["rows"], summary["distinct"], summary["threshold"]) == (302, 301, 0.95)
+    pairs = pandas.read_csv("dups/pairs.csv")
+    model = qpairs.load(checkpoint)
+    vectors = model.encode([*rows["q"][:300], rows["q"][301]])
+    expected = naive(vectors, 0.95)
+    numbers = pairs[["row1", "row2"]].clip(upper=301) - 1  # row 301 is row 1 in other letters
+    assert set(numbers.itertuples(index=False, name=None)) == expected.keys()
+    assert len(pairs) == summary["pairs"]
+    assert (pairs["similarity"] >= 0.95).all()
+    members = pandas.read_csv("dups/clusters.csv")
+    assert {1, 301} <= set(members["row"])
+    assert members.groupby("cluster")["representative"].sum().eq(1).all()
+    kept = pandas.read_csv("dups/kept.csv")
+    assert list(kept.columns) == ["id", "q"]
+    assert len(kept) == summary["kept"] == 302 - (members["representative"] == 0).sum()
+    assert set(kept["id"]) == set(rows["id"]) - {
+        f"x{row - 1}" for row in members["row"][members["representative"] == 0]
+    }
+    for words in ("302", "at or above 0.950", "kept", "nearest to the threshold", "dups"):
+        assert words in result.out
+
+
+def test_dedupe_takes_embeddings_and_other_formats(run, checkpoint: Path, corpus: Path) -> None:
+    rows = pandas.read_csv(corpus)
+    rows["votes"] = pandas.array([None, *range(301)], dtype="Int64")
+    rows.to_parquet("q.parquet")
+    assert run("embed", checkpoint, "q.parquet", "--text-column", "q", "--output", "emb").code == 0
+    command = ("dedupe", checkpoint, "q.parquet", "--text-column", "q", "--threshold", "0.95")
+    assert run(*command, "--output", "a", "--format", "parquet").code == 0
+    result = run(*command, "--output", "b", "--format", "parquet", "--embeddings", "emb")
+    assert result.code == 0, result.err
+    for file in ("pairs", "clusters", "kept"):
+        pandas.testing.assert_frame_equal(*(pandas.read_parquet(f"{x}/{file}.parquet") for x in "ab"), rtol=1e-5)
+    assert pandas.read_parquet("a/kept.parquet", dtype_backend="numpy_nullable")["votes"].dtype == "Int64"
+    again = run(*command, "--output", "c", "--against", "a/kept.parquet")
+    assert again.code == 0, again.err
+    assert json.loads(Path("c/dedupe.json").read_text())["kept"] == 0
+    assert len(pandas.read_csv("c/asked.csv")) == 301
+
+
+def test_dedupe_at_the_threshold_of_a_precision(run, checkpoint: Path, corpus: Path, monkeypatch) -> None:
+    file = checkpoint / "qpairs.json"
+    before = file.read_text()
+    data = json.loads(before)
+    data["verdict"]["pair"]["operating_points"] = [{"precision": 0.9, "threshold": 0.97, "recall": 0.1}]
+    file.write_text(json.dumps(data))
+    try:
+        assert isinstance(qpairs.load(checkpoint).verdict.pair.operating_points[0], OperatingPoint)
+        command = ("dedupe", checkpoint, corpus, "--text-column", "q", "--output")
+        assert "at or above 0.970" in run(*command, "a", "--precision", "0.9").out
+        refused(run(*command, "b", "--precision", "0.99"), "0.99")
+    finally:
+        file.write_text(before)
+    assert f"at or above {data['verdict']['pair']['threshold']:.3f}" in run(*command, "c").out
+
+
+def test_bad_input_is_one_line_and_nothing_is_written(run, checkpoint: Path, corpus: Path) -> None:
+    text = ("--text-column", "q")
+    refused(run("dedupe", checkpoint, "none.csv", "--output", "x"), "none.csv", "no such file")
+    refused(run("dedupe", checkpoint, corpus, "--text-column", "body", "--output", "x"), "'body'", "'q'")
+    refused(run("dedupe", checkpoint, corpus, *text, "--output", "x", "--linkage", "sngle"), "'single'")
+    refused(run("dedupe", checkpoint, corpus, *text, "--output", "x", "--format", "xls"), "xls")
+    refused(run("dedupe", "nowhere", corpus, *text, "--output", "x"), "nowhere")
+    Path("broken.csv").write_text("n,question\n1,a\n2,\n3,b\n")
+    refused(run("dedupe", checkpoint, "broken.csv", "--output", "x"), "row 2", "--skip-bad-rows")
+    assert not Path("x").exists()
+    result = run("dedupe", checkpoint, "broken.csv", "--output", "x", "--skip-bad-rows", "--threshold", "1")
+    assert result.code == 0, result.err
+    assert "1 empty question" in result.out
+    assert Path("x/kept.csv").read_text() == "n,question\n1,a\n3,b\n"
+    refused(run("dedupe", checkpoint, "broken.csv", "--output", "x", "--skip-bad-rows"), "x: ", "--overwrite")
+    Path("lines.txt").write_text("a\na\nb\n")
+    assert run("dedupe", checkpoint, "lines.txt", "--output", "y", "--threshold", "1").code == 0
+    assert Path("y/kept.csv").read_text() == "text\na\nb\n"
