@@ -18,7 +18,7 @@ import qpairs
 from qpairs.config import Config
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.precision import trains_in_bf16
-from qpairs.training.fit import FINE_TUNING_RATE
+from qpairs.training.bi_encoder import FINE_TUNING_RATE
 
 
 def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer, float]:

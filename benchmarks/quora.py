@@ -69,11 +69,13 @@ def run_qpairs(name: str, config: Config, folder: Path) -> dict[str, Any]:
     rates: dict[int, float] = {}
 
     def on_progress(now: Any) -> None:
-        if now.phase == "encoder":
-            rates.setdefault(now.step, now.rate)  # the first report of a step comes before its evaluation
-        if now.step % max(1, now.steps // 10) == 0:
-            figures = f"loss {now.loss}, F1 {now.f1}, AP {now.average_precision}"
-            console.log(f"{name}, {now.phase}: step {now.step} of {now.steps}, {now.rate:.0f} pairs/s, {figures}")
+        figures = now.metrics
+        rate = figures.get("pairs_per_second", now.rate)
+        if now.stage == "training":
+            rates.setdefault(now.done, rate)  # the first report of a step comes before its evaluation
+        if now.done % max(1, now.total // 10) == 0:
+            scores = f"loss {figures.get('loss')}, F1 {figures.get('f1')}, AP {figures.get('average_precision')}"
+            console.log(f"{name}, {now.stage}: {now.done} of {now.total}, {rate:.0f} pairs/s, {scores}")
 
     output = folder / f"{name.replace(' ', '-')}-{config.seed}"
     checkpoint = qpairs.train(dataclasses.replace(config, output=str(output)), overwrite=True, on_progress=on_progress)

@@ -63,7 +63,7 @@ def run_qpairs(config: Config, parts: Parts) -> tuple[float, qpairs.Checkpoint]:
     ends: list[float] = []
 
     def on_progress(now: Any) -> None:
-        if now.step == now.steps and not ends:
+        if now.done == now.total and not ends:
             ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:

@@ -72,7 +72,7 @@ def _reporting(on_progress: OnProgress) -> Callable[[State], None]:
 
     def report(now: State) -> None:
         cell = f"{now.cell.encoder}, {now.cell.loss}, {now.cell.miner}, seed {now.cell.seed}"
-        step = f", step {now.training.step:,}" if now.training else ""
+        step = f", step {now.training.done:,}" if now.training else ""
         on_progress(Progress("training cells", now.finished, now.cells, note=cell + step))
         if now.record:
             result = now.record.result

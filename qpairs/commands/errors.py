@@ -35,8 +35,8 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
 
 if TYPE_CHECKING:
+    from qpairs.core.progress import Progress
     from qpairs.evaluation.mistakes import Analysis, ErrorSlice, Mistake, Word
-    from qpairs.training.trainer import Progress
 
 SHOWN = 12  # slices in the table
 ILLUSTRATED = 3  # slices with examples
@@ -196,8 +196,8 @@ def _folds_bar(folds: int) -> Iterator[Callable[[int, Progress], None]]:
         task = bar.add_task("loading", total=None, state="")
 
         def on_progress(fold: int, now: Progress) -> None:
-            done, total = fold * now.steps + now.step, folds * now.steps
-            state = f"{now.rate:,.0f} pairs/s"
+            done, total = fold * now.total + now.done, folds * now.total
+            state = f"{now.metrics.get('pairs_per_second', now.rate):,.0f} pairs/s"
             bar.update(task, description=f"fold {fold + 1} of {folds}", completed=done, total=total, state=state)
 
         yield on_progress

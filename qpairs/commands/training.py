@@ -13,7 +13,6 @@ from rich.table import Table
 
 from qpairs.commands.terminal import OverwriteOption, TomlOption, out, percent, print_report, progress_bar, quiet
 from qpairs.config import GROUPS, HELP, OPTIONS, TYPES, allowed_values, config_from, read_toml
-from qpairs.core.progress import OnProgress, Progress
 
 
 def _config_option(name: str, default: Any) -> inspect.Parameter:
@@ -76,7 +75,7 @@ def train(
     with quiet(), progress_bar() as on_progress:
         from qpairs.training.fit import train as run
 
-        checkpoint = run(resume=resume, overwrite=overwrite, on_progress=_reporting(on_progress), **values)
+        checkpoint = run(resume=resume, overwrite=overwrite, on_progress=on_progress, **values)
     _print_split(checkpoint.split)
     from qpairs.encoders.build import encoder_note
 
@@ -93,19 +92,6 @@ def train(
     out.print(
         f'qpairs predict {folder} "How do I reset my password?" "I forgot my password"', highlight=False, soft_wrap=True
     )
-
-
-def _reporting(on_progress: OnProgress) -> Callable[[Any], None]:
-    """Passes the progress of training on in the form that all long work has."""
-    stages = {"itself": "first training", "teacher": "training the teacher", "judging": "teachers score pairs"}
-
-    def report(now: Any) -> None:
-        known = {"epoch": now.epoch, "loss": now.loss, "f1": now.f1, "average_precision": now.average_precision}
-        metrics = {name: value for name, value in known.items() if value is not None} | {"pairs_per_second": now.rate}
-        stage = stages.get(now.phase, "evaluating" if now.step == now.steps else "training")
-        on_progress(Progress(stage, now.step, now.steps, metrics=metrics))
-
-    return report
 
 
 def _print_split(split: Mapping[str, Any]) -> None:

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.config import Config, config_from, to_dict
 from qpairs.core.exceptions import UserError
+from qpairs.core.progress import Progress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import Parts
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.evaluate import predict
 from qpairs.training.fit import train
-from qpairs.training.teachers import trained_here
-from qpairs.training.trainer import Progress
+from qpairs.training.teachers import teachers_to_train
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def audit(
     if not 0 <= confidence <= 1:
         raise UserError(f"audit: confidence is {confidence:g}; it takes a probability, 0 to 1")
     config = config_from({**(to_dict(config) if config else {}), **options}, where="audit")
-    if len(trained_here(config.teacher)) < len(config.teacher):
+    if len(teachers_to_train(config.teacher)) < len(config.teacher):
         raise UserError("audit: a teacher that knows the labels disputes none; minilm trains one for each fold")
     pairs = pairs or load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
     need_both_labels(pairs, "audit")
@@ -142,7 +142,7 @@ def audit(
             model = train(
                 dataclasses.replace(config, output=str(scratch / str(k))),
                 parts=Parts(cut.train, cut.validation, None, {"fingerprint": cut.fingerprint}),
-                on_progress=functools.partial(on_progress, k) if on_progress else None,
+                on_progress=functools.partial(on_progress, k) if on_progress else ignore,
             )
             probability[fold == k] = predict(model, pairs.subset(fold == k)).probability
             log.info("audit: fold %d of %d is judged", k + 1, folds)
@@ -154,7 +154,7 @@ def audit(
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
     """A folder for the models, which is gone afterwards: what training says of it is kept back."""
-    trainer = logging.getLogger("qpairs.training.fit")
+    trainer = logging.getLogger("qpairs.training.run")
     with tempfile.TemporaryDirectory(prefix="qpairs-audit-") as folder:
 
         def of_use(record: logging.LogRecord) -> bool:

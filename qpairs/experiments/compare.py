@@ -37,6 +37,7 @@ from qpairs import metrics
 from qpairs.config import Config, config_from, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_file, exclusive_lock
+from qpairs.core.progress import Progress
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
@@ -47,9 +48,9 @@ from qpairs.models.base import score_pairs
 from qpairs.objectives.functions import function_name
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
-from qpairs.training.fit import build_objective, partial_of, train
-from qpairs.training.teachers import trained_here
-from qpairs.training.trainer import Progress
+from qpairs.training.fit import build_objective, train
+from qpairs.training.run import partial_of
+from qpairs.training.teachers import teachers_to_train
 
 log = logging.getLogger(__name__)
 
@@ -300,7 +301,7 @@ def compare(
         raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
     if seeds < 1:
         raise UserError(f"compare: seeds must be at least 1, not {seeds}")
-    if trained_here(base.teacher):
+    if teachers_to_train(base.teacher):
         raise UserError("compare: every run would train a teacher of its own; train one first, then name its folder")
     axes = (
         _items("encoders", encoders or [base.encoder]),
@@ -546,7 +547,7 @@ def _measure(config: Config, parts: Parts, tell: Callable[[Progress], None]) -> 
         The result; verdict (n,) bool, label (n,) int8 and component (n,) int64 of the judged pairs.
     """
     begun = ended = told = 0.0
-    latest = Progress(0, 0, 0.0, 0.0)
+    latest = Progress("training")
 
     def on_progress(now: Progress) -> None:
         nonlocal begun, ended, told, latest
@@ -569,8 +570,8 @@ def _measure(config: Config, parts: Parts, tell: Callable[[Progress], None]) -> 
         f1_interval=metrics.bootstrap_interval(verdict, pairs.labels, components, 0.5)["f1"],
         threshold=checkpoint.verdict.pair.threshold,
         seconds=ended - begun,
-        steps=latest.step,
-        epochs=latest.epoch,
+        steps=latest.done,
+        epochs=latest.metrics.get("epoch", 0.0),
         peak_bytes=_peak_memory(),
         report=checkpoint.scores[part],
     )

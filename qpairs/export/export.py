@@ -463,7 +463,7 @@ def _tuned(student: SentenceTransformer, config: Config, parts: Parts, tell: Tel
                 **TUNING,
             ),
             parts=parts,
-            on_progress=lambda now: tell("tuning", now.step, now.steps),
+            on_progress=lambda now: tell("tuning", now.done, now.total),
         ).encoder
     pairs = parts.validation
     return max(

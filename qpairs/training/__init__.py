@@ -1,1 +1,1 @@
-"""A config to a checkpoint: batches, hard negatives, teachers, the Hugging Face Trainer."""
+"""Training: samplers and batches, hard negatives, teachers, the Hugging Face Trainer, and runs from config to model."""

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def initialize() -> None:
-    """Joins the processes that the launcher's environment names, if it names several."""
+    """Joins the process group that the launcher's environment describes, if it has several processes."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState  # type: ignore[import-untyped]
 
@@ -27,23 +27,23 @@ def initialize() -> None:
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """The place of this process among them; the first one, 0, is the one that writes and tells."""
+    """Number of this process; process 0 writes files and prints."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def barrier() -> None:
-    """Waits until every process is here."""
+    """Waits until every process has reached this call."""
     if world() > 1:
         distributed.barrier()
 
 
 def broadcast(value: T) -> T:
-    """The value of the first process, in every process."""
+    """The value of process 0, in every process."""
     values = [value]
     if world() > 1:
         distributed.broadcast_object_list(values, src=0)
@@ -52,7 +52,7 @@ def broadcast(value: T) -> T:
 
 @contextlib.contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """Lets the first process through its block before the others enter theirs."""
+    """Runs the block in process 0 first, then in the others."""
     if rank() > 0:
         barrier()
     yield

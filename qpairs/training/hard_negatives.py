@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from sentence_transformers import SentenceTransformer
 
+from qpairs.config import Config
+from qpairs.core.files import atomic_file
 from qpairs.data.pairs import Pairs
+from qpairs.encoders.build import embed, towers
+from qpairs.training.batches import TokenizedQuestions, build_label_graph
+from qpairs.training.distributed import rank_zero_first
+
+log = logging.getLogger(__name__)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 BLOCK = 2**25  # similarities at a time: 128 MiB
+
+
+def mine_epoch(
+    encoder: SentenceTransformer,
+    questions: Sequence[TokenizedQuestions],
+    pairs: Pairs,
+    config: Config,
+    folder: Path,
+    epoch: int,
+) -> tuple[Ints, Ints]:
+    """The negatives of an epoch, by the encoder as it is now, as `nearest_negatives` returns them.
+
+    Args:
+        encoder: with one tower or two.
+        questions: the questions of the pair table as each tower reads them.
+        pairs: the pair table.
+        config: `mined`, `relative_margin` and `symmetric` are read.
+        folder: where they are kept, so that a run that is resumed within the epoch has the same.
+        epoch: number of the epoch.
+    """
+    file = folder / f"mined-{epoch}.safetensors"
+    with rank_zero_first():
+        if not file.exists():
+            sides = zip(dict.fromkeys(towers(encoder)), questions, strict=True)
+            embeddings = [embed(tower, tokens.ids) for tower, tokens in sides]
+            rows, negatives = nearest_negatives(
+                pairs,
+                build_label_graph(pairs).cluster.numpy(),
+                embeddings[0],
+                embeddings[-1],
+                count=config.mined,
+                relative_margin=config.relative_margin,
+                candidates=None if config.symmetric else np.unique(pairs.right),
+            )
+            with atomic_file(file) as fresh:
+                save_file({"rows": rows, "negatives": negatives}, fresh)
+            log.info("epoch %d: %d negatives mined for %d pairs", epoch, len(rows), len(pairs))
+    mined = load_file(file)
+    return mined["rows"], mined["negatives"]
 
 
 def nearest_negatives(
@@ -23,20 +75,20 @@ def nearest_negatives(
     relative_margin: float = 0.05,
     candidates: Ints | None = None,
 ) -> tuple[Ints, Ints]:
-    """The hardest negatives of each duplicate pair (a, p) that are no likely duplicates themselves.
+    """The hardest negatives of each duplicate pair (a, p) that are unlikely to be duplicates themselves.
 
     Of all questions n of other components, those with s(a, n) <= s(a, p) (1 - relative_margin), the nearest first:
-    a negative that is nearer is more likely an unlabelled duplicate (Moreira et al. 2024, NV-Retriever, section 3,
-    TopK-PercPos). At 0.05 what is found is semi-hard; a margin below 0 admits hard ones, too.
+    a question nearer than that is more likely an unlabelled duplicate (Moreira et al. 2024, NV-Retriever, section 3,
+    TopK-PercPos). With a margin of 0.05 the negatives are semi-hard; a margin below 0 admits hard ones, too.
 
     Args:
         pairs: the pair table.
-        guard: (n_questions,) component of each question, canonically equal texts joined: never negatives.
+        guard: (n_questions,) component of each question, equal texts joined; its members are never negatives.
         rows: (n_questions, d) unit embeddings of the questions as anchors.
         columns: (n_questions, d) unit embeddings of the questions as negatives.
         count: negatives for each pair, at most.
-        relative_margin: distance that is kept from the positive, as a share of its similarity.
-        candidates: question ids that may be negatives; without it, all.
+        relative_margin: least gap to the similarity of the positive, as a share of it.
+        candidates: question ids that may be negatives; None: all.
 
     Returns:
         rows (f,) of the pair table; negatives (f, 2), an anchor and its negative.
@@ -60,13 +112,13 @@ def nearest_negatives(
 
 
 def unlabelled_neighbours(pairs: Pairs, same: Ints, embeddings: Floats, count: int) -> Ints:
-    """The nearest questions of each question that no label stands between.
+    """The nearest questions of each question, without the pairs that have a label.
 
     Args:
         pairs: the pair table.
-        same: (n_questions,) the same number for questions that are one, but for case, spaces and punctuation.
+        same: (n_questions,) canonical id of each question, equal where texts differ in case, spaces and punctuation.
         embeddings: (n_questions, d) unit embeddings.
-        count: neighbours that are looked for, the question itself left out.
+        count: neighbours of each question, the question itself left out.
 
     Returns:
         Pairs (k, 2) of question ids, the smaller first, none twice.

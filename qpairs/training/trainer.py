@@ -1,32 +1,37 @@
-"""What every run of the Hugging Face Trainer shares here: arguments, the fall of the rate, progress, whole states."""
+"""What every run of the Hugging Face Trainer has in common: arguments, optimiser, schedule, progress, states."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import TrainerCallback, TrainingArguments
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from qpairs.config import Config
+from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.encoders.precision import trains_in_bf16
 from qpairs.training.distributed import rank, world
 
 log = logging.getLogger(__name__)
 
-COMPLETE = "complete"  # marks a state folder whose every file is written
+COMPLETE = "complete"  # marks the folder of a state whose every file is written
 
 
 class Diverged(ArithmeticError):
     """The loss became NaN or infinite."""
+
+
+def check_loss(loss: Tensor) -> None:
+    """Raises Diverged where a loss on the CPU is not finite; on a GPU, `Observer` looks when the loss is logged."""
+    if loss.device.type == "cpu" and not torch.isfinite(loss):
+        raise Diverged
 
 
 def trainer_arguments(
@@ -35,11 +40,11 @@ def trainer_arguments(
     """The Trainer's arguments for a dataset whose item i is the batch of step i.
 
     Args:
-        config: what the run was told.
+        config: the choices of the run.
         encoder: what is trained.
         folder: where its states are kept.
-        steps: to train for.
-        every: so many steps a state is kept, and what `more` asks for at each state is done.
+        steps: number of steps to train for.
+        every: number of steps between two states, and between two evaluations where `more` asks for them.
         more: further arguments.
     """
     bf16 = trains_in_bf16(encoder, config.precision)
@@ -72,10 +77,48 @@ def only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
     return item
 
 
+def adamw(parts: Iterable[tuple[nn.Module, float, float | None]]) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) in which a parameter has the options of the first part that it is in.
+
+    Args:
+        parts: module, learning rate, and weight decay of its matrices; vectors never decay. None: nothing decays.
+
+    >>> optimizer = adamw([(nn.Linear(3, 2), 0.1, 0.01)])
+    >>> [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    [(0.1, 0.01), (0.1, 0.0)]
+    """
+    seen: set[nn.Parameter] = set()
+    groups: list[dict[str, object]] = []
+
+    def add(parameters: Iterable[nn.Parameter], rate: float, decay: float) -> None:
+        fresh = [p for p in parameters if p.requires_grad and p not in seen]
+        seen.update(fresh)
+        if fresh:
+            groups.append({"params": fresh, "lr": rate, "weight_decay": decay})
+
+    for module, rate, decay in parts:
+        if decay is not None:
+            add((p for p in module.parameters() if p.ndim > 1), rate, decay)
+        add(module.parameters(), rate, 0.0)
+    return torch.optim.AdamW(groups, fused=True)
+
+
 def linear_schedule(
     optimizer: torch.optim.Optimizer, steps: int, warmup: float, budget_minutes: float = 0.0
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """A linear rise, then a linear fall to 0: over the steps, or over the budget if that ends earlier."""
+    """A learning rate that rises linearly, then falls linearly to 0: over the steps, or over the budget if it is less.
+
+    Args:
+        optimizer: has the highest rates.
+        steps: number of steps.
+        warmup: share of the steps in which the rate rises.
+        budget_minutes: time after which the rate is 0, whatever the steps; 0: no limit.
+
+    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    >>> schedule = linear_schedule(optimizer, steps=10, warmup=0.2)
+    >>> [schedule.lr_lambdas[0](step) for step in (0, 1, 2, 6, 10)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
     warmup, budget, start = max(warmup, 1 / steps), budget_minutes * 60, time.monotonic()
 
     def factor(step: int) -> float:
@@ -85,71 +128,45 @@ def linear_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is; numbers that are not known yet are None.
+class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event on every callback
+    """Reports progress, ends a run whose time budget is spent, and marks states that are complete.
 
-    Attributes:
-        step, steps: optimiser steps done, and in all.
-        epoch: passes over the training pairs.
-        rate: training pairs per second since the start or the resumption.
-        loss: mean since the last report.
-        f1, average_precision: on validation, F1 at its best threshold.
-        collapsed: the validation similarities do not vary.
-        phase: what is trained: `itself` (an encoder that will teach itself), `teacher` (a cross-encoder) or `encoder`;
-            or `judging`: the teachers judge pairs, step of steps.
+    Progress counts steps; its metrics are epoch, pairs_per_second and, as soon as they are known, loss (mean since the
+    last report), f1 (validation, at its best threshold), average_precision (validation) and collapsed (1.0 where the
+    validation similarities do not vary).
     """
 
-    step: int
-    steps: int
-    epoch: float
-    rate: float
-    loss: float | None = None
-    f1: float | None = None
-    average_precision: float | None = None
-    collapsed: bool = False
-    phase: str = "encoder"
-
-
-class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event on every callback
-    """Tells `on_progress` how far the run is, keeps the history, and marks states that are whole."""
-
     def __init__(
-        self,
-        config: Config,
-        steps_per_epoch: int,
-        on_progress: Callable[[Progress], None] | None,
-        phase: str = "encoder",
+        self, config: Config, steps_per_epoch: int, on_progress: OnProgress = ignore, stage: str = "training"
     ) -> None:
-        self.config, self.steps_per_epoch, self.on_progress = config, steps_per_epoch, on_progress
-        self.last = Progress(0, 0, 0.0, 0.0, phase=phase)
+        self.config, self.steps_per_epoch, self.on_progress, self.stage = config, steps_per_epoch, on_progress, stage
+        self.metrics: dict[str, float] = {}
         self.start: tuple[float, int] | None = None
 
-    def _tell(self, step: int, steps: int, **changes: Any) -> None:
+    def _report(self, state: Any, **metrics: float) -> None:
+        step = state.global_step
         start_time, start_step = self.start or (time.monotonic(), step)
-        rate = (step - start_step) * self.config.batch_size / max(1e-9, time.monotonic() - start_time)
-        self.last = dataclasses.replace(
-            self.last, step=step, steps=steps, epoch=step / self.steps_per_epoch, rate=rate, **changes
-        )
-        if self.on_progress:
-            self.on_progress(self.last)
+        rate = (step - start_step) / max(1e-9, time.monotonic() - start_time)
+        self.metrics |= metrics
+        figures = {"epoch": step / self.steps_per_epoch, "pairs_per_second": rate * self.config.batch_size}
+        self.on_progress(Progress(self.stage, step, state.max_steps, rate, metrics={**figures, **self.metrics}))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Starts the clock."""
         self.start = (time.monotonic(), state.global_step)
-        self._tell(state.global_step, state.max_steps)
+        self._report(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tells the step, and ends a run whose budget is spent."""
+        """Reports the step, and ends a run whose budget is spent."""
         start, budget = self.start or (time.monotonic(), 0), self.config.budget_minutes * 60
         late = budget > 0 and time.monotonic() - start[0] > budget
         if late or state.global_step == state.max_steps:
             control.should_evaluate, control.should_save = args.eval_strategy != "no", True
             control.should_training_stop = control.should_training_stop or late
-        self._tell(state.global_step, state.max_steps)
+        self._report(state)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tells loss and scores, and names a model that has collapsed.
+        """Reports loss and scores, and warns of a model that has collapsed.
 
         Raises:
             Diverged: the loss is not a finite number.
@@ -158,40 +175,41 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
         if "loss" in logs:
             if not math.isfinite(logs["loss"]):
                 raise Diverged
-            self._tell(state.global_step, state.max_steps, loss=logs["loss"])
+            self._report(state, loss=logs["loss"])
         if "eval_f1" in logs:
-            collapsed = bool(logs["eval_collapsed"])
-            if collapsed:
+            if logs["eval_collapsed"]:
                 log.warning(
                     "step %d: the model has collapsed: it maps all questions to nearly one point, and similarities no "
                     "longer vary; lower the learning rate, or choose another loss",
                     state.global_step,
                 )
-            scores = {
-                "f1": logs["eval_f1"],
-                "average_precision": logs["eval_average_precision"],
-                "collapsed": collapsed,
-            }
-            self._tell(state.global_step, state.max_steps, **scores)
+            self._report(state, **{name: logs[f"eval_{name}"] for name in ("f1", "average_precision", "collapsed")})
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Marks the state that was written, and throws away those that nothing needs any more."""
+        """Marks the state that was just written, and deletes all others but the best one."""
         if rank() > 0:
             return
-        here = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        mark(here)
-        for other in states(Path(args.output_dir)):
-            if other != here and str(other) != str(state.best_model_checkpoint):
+        newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        mark_complete(newest)
+        for other in complete_states(Path(args.output_dir)):
+            if other != newest and str(other) != str(state.best_model_checkpoint):
                 (other / COMPLETE).unlink()
                 shutil.rmtree(other)
 
 
-def mark(state: Path) -> None:
-    """Marks a state as whole."""
+def mark_complete(state: Path) -> None:
+    """Marks a state as complete."""
     (state / COMPLETE).touch()
 
 
-def states(folder: Path) -> list[Path]:
-    """The whole states of an interrupted run, the oldest first: those that were written to the end."""
+def complete_states(folder: Path) -> list[Path]:
+    """The states of an interrupted run that were written to the end, the oldest first."""
     found = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def run_trainer(trainer: Trainer, folder: Path) -> None:
+    """Trains, from the last complete state in a folder on if there is one, without lines on the terminal."""
+    trainer.remove_callback(PrinterCallback)
+    found = complete_states(folder)
+    trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)

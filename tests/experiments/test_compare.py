@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 import qpairs
 from qpairs import metrics
 from qpairs.config import Config
+from qpairs.core.progress import Progress
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.experiments import compare as comparison
@@ -26,7 +27,6 @@ from qpairs.experiments.compare import Cell, Comparison, Outcome, Result, Row, S
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.miners import MINERS
 from qpairs.objectives.objective import parse_objective
-from qpairs.training.trainer import Progress
 
 GOOD, BAD, FAILING = "contrastive(margin=0.1)", "contrastive(margin=0.3)", "contrastive"
 CLI = Path(__file__).parents[2] / "cli.py"
@@ -40,7 +40,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
     def made_up(config: Config, parts: Parts, log: Path, tell: Callable[[Progress], None]) -> Outcome:
         configs.append(config)
-        tell(Progress(7, 9, 0.5, 100.0))
+        tell(Progress("training", 7, 9, 100.0))
         Path(config.output).mkdir()
         wrong = parse_objective(config.loss).terms[0].parameters.get("margin")
         if wrong is None:

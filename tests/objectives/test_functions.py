@@ -17,7 +17,7 @@ from qpairs.objectives.losses.pairwise import contrastive
 from qpairs.objectives.miners import hard
 from qpairs.objectives.objective import parse_objective
 from qpairs.objectives.relations import Relation
-from qpairs.training.fit import partial_of
+from qpairs.training.run import partial_of
 
 FAST = {"encoder": "static", "batch_size": 16, "evaluations": 1, "patience": 0, "max_length": 24}
 

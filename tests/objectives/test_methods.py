@@ -24,8 +24,8 @@ from qpairs.objectives.labels import batch_labels
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.miners import MINERS
 from qpairs.objectives.relations import Relation
-from qpairs.training import fit as training
-from qpairs.training.batches import graph_of
+from qpairs.training import hard_negatives
+from qpairs.training.batches import build_label_graph
 
 FAST = {"encoder": "static", "batch_size": 16, "evaluations": 2, "patience": 0, "max_length": 24}
 
@@ -63,7 +63,7 @@ class Learner:
         self.train, self.validation = (synonym_pairs(part, random) for part in (topics[:48], topics[48:]))
         self.encoder = build_encoder("static", texts=self.train.questions, max_length=24, seed=0)
         self.start = copy.deepcopy(self.encoder.state_dict())
-        self.graph = graph_of(self.train)
+        self.graph = build_label_graph(self.train)
         self.tokens = {id(pairs): token_ids(self.encoder, pairs.questions) for pairs in (self.train, self.validation)}
         self.untrained = self.average_precision("info_nce", steps=0)
 
@@ -211,7 +211,7 @@ def test_both_towers_and_shared_vectors_are_trained(pairs_csv: Path, tmp_path: P
     trained = train(pairs_csv, tmp_path / "x", **options)
     vectors = [tower[0].emb_layer.weight for tower in towers(trained.encoder)]
     assert torch.equal(*vectors)
-    before = training.build_encoder(
+    before = build_encoder(
         "cnn+cnn", texts=load_parts(trained.config).train.questions, max_length=24, seed=1, share_vectors=True
     )
     fresh, after = dict(before.named_parameters()), dict(trained.encoder.named_parameters())
@@ -259,8 +259,8 @@ def test_negatives_are_mined_anew_for_each_epoch(
         mined.append({tuple(pair) for pair in found[1].tolist()})
         return found
 
-    nearest = training.nearest_negatives
-    monkeypatch.setattr(training, "nearest_negatives", watched)
+    nearest = hard_negatives.nearest_negatives
+    monkeypatch.setattr(hard_negatives, "nearest_negatives", watched)
     train(pairs_csv, tmp_path / "x", loss="triplet", sampler="triplets", epochs=3.0, learning_rate=0.1)
     assert len(mined) == 3
     assert mined[0] != mined[1] != mined[2]
@@ -269,7 +269,7 @@ def test_negatives_are_mined_anew_for_each_epoch(
 def test_a_budget_ends_the_run_and_the_learning_rate_with_it(pairs_csv: Path, tmp_path: Path) -> None:
     seen = []
     model = train(pairs_csv, tmp_path / "x", epochs=1e4, budget_minutes=0.1, on_progress=seen.append)
-    seconds = seen[-1].step * FAST["batch_size"] / seen[-1].rate
+    seconds = seen[-1].done / seen[-1].rate
     assert 5 < seconds < 30
-    assert seen[-1].step < seen[-1].steps
+    assert seen[-1].done < seen[-1].total
     assert model.scores["test"]["f1"] > 0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,17 +9,8 @@ from hypothesis import strategies as st
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.data.splits import canonical
 from qpairs.objectives.labels import batch_labels
-from qpairs.training.batches import (
-    WINDOW,
-    Batches,
-    Draw,
-    Feed,
-    graph_of,
-    group_sampler,
-    in_order,
-    pair_sampler,
-    triplet_sampler,
-)
+from qpairs.training.batches import Batches, TokenizedQuestions, build_label_graph, model_inputs, pair_lengths
+from qpairs.training.samplers import BatchIndices, pair_sampler, triplet_sampler
 
 TEXTS = st.sampled_from(["how", "How?", "how!", "why", "Why", "what", "WHAT?", "who", "when"])
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS, st.integers(0, 1)), min_size=1, max_size=12)
@@ -42,67 +35,32 @@ def random_pairs(n, seed=0):
 
 
 def longer(pairs, ids):
-    lengths = np.array([len(tokens) for tokens in ids])
-    return np.maximum(lengths[pairs.left], lengths[pairs.right])
+    return pair_lengths(TokenizedQuestions(ids, padded), pairs)
 
 
-def batches(n=300, batch_size=32, seed=0, noise=None, **options):
+def batches(n=300, batch_size=32, seed=0, word_dropout=None, **options):
     pairs, ids = random_pairs(n)
-    feed = Feed(ids, padded, noise)
-    return Batches(pairs, [feed], pair_sampler(longer(pairs, ids), batch_size, seed), seed=seed, **options)
-
-
-def same(one, other):
-    one, other = ([*item.pop("features"), item] for item in (dict(one), dict(other)))
-    return len(one) == len(other) and all(
-        a.keys() == b.keys() and all(a[key].equal(b[key]) for key in a) for a, b in zip(one, other, strict=True)
+    questions = TokenizedQuestions(ids, padded, word_dropout)
+    return Batches(
+        pairs, [questions], pair_sampler(pair_lengths(questions, pairs), batch_size, seed), seed=seed, **options
     )
 
 
-# Samplers
+def same(one, other):
+    """Whether two nested dicts and lists of tensors are equal."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one is other if one is None else one.equal(other)
 
 
-@property_test
-@given(st.integers(1, 400), st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 5))
-def test_every_pair_is_met_once_an_epoch(n, batch_size, seed, epoch):
-    lengths = np.random.default_rng(seed).integers(3, 60, n)
-    for sampler in (pair_sampler(lengths, batch_size, seed), in_order(lengths, batch_size)):
-        plan = sampler(epoch)
-        assert sorted(np.concatenate([draw.pairs for draw in plan])) == list(range(n))
-        assert sorted(len(draw.pairs) for draw in plan) == sorted(
-            [batch_size] * (n // batch_size) + [n % batch_size] * (n % batch_size > 0)
-        )
+def first_tokens(questions):
+    """The first token of each question: its number, where `random_pairs` made the tokens."""
+    return torch.cat([features["input_ids"][:, 0] for features in questions["features"]])
 
 
-def listed(plan):
-    return [draw.pairs.tolist() for draw in plan]
-
-
-def test_the_plan_is_a_function_of_seed_and_epoch():
-    lengths = np.random.default_rng(0).integers(3, 60, 500)
-    sample = pair_sampler(lengths, 16, seed=1)
-    assert listed(sample(3)) == listed(pair_sampler(lengths, 16, seed=1)(3))
-    assert listed(sample(3)) != listed(sample(4))
-    assert listed(sample(3)) != listed(pair_sampler(lengths, 16, seed=2)(3))
-
-
-def test_other_epochs_and_seeds_meet_other_batches_not_the_same_ones_in_another_order():
-    lengths = np.random.default_rng(0).integers(3, 60, 500)
-    met = [{tuple(sorted(draw.pairs)) for draw in pair_sampler(lengths, 16, s)(e)} for s, e in ((1, 0), (1, 1), (2, 0))]
-    assert all(len(a & b) <= 2 for a, b in ((met[0], met[1]), (met[0], met[2]), (met[1], met[2])))
-
-
-def test_length_does_not_decide_the_order_of_batches():
-    lengths = np.random.default_rng(0).integers(3, 60, 16 * WINDOW)
-    means = [lengths[draw.pairs].mean() for draw in pair_sampler(lengths, 16, seed=0)(0)]
-    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5
-
-
-def test_evaluation_goes_by_length_the_same_in_every_epoch():
-    lengths = np.random.default_rng(0).integers(3, 60, 100)
-    sample = in_order(lengths, 8)
-    assert (np.diff(lengths[np.concatenate(listed(sample(0)))]) >= 0).all()
-    assert listed(sample(0)) == listed(sample(1))
+# Padding
 
 
 def test_padding_is_a_fraction_of_what_random_batches_need():
@@ -112,16 +70,18 @@ def test_padding_is_a_fraction_of_what_random_batches_need():
     def waste(sampler, chunk):
         """Share of padding among the tokens of an epoch."""
         cells = tokens = 0
-        items = Batches(pairs, [Feed(ids, padded)], sampler, chunk=chunk)
+        items = Batches(pairs, [TokenizedQuestions(ids, padded)], sampler, chunk=chunk)
         for item in (items[i] for i in range(len(items))):
-            for chunk_ids in (features["input_ids"] for features in item["features"]):
+            for chunk_ids in (features["input_ids"] for features in item["rows"]["features"]):
                 cells += chunk_ids.numel()
                 tokens += sum(len(ids[q]) for q in chunk_ids[:, 0])
         assert tokens >= size
         return 1 - tokens / cells
 
     lengths, order = longer(pairs, ids), np.random.default_rng(0).permutation(len(pairs))
-    at_random = waste(lambda epoch: [Draw(rows) for rows in np.array_split(order, len(order) // 64)], chunk=10**6)
+    at_random = waste(
+        lambda epoch: [BatchIndices(rows) for rows in np.array_split(order, len(order) // 64)], chunk=10**6
+    )
     by_length = waste(pair_sampler(lengths, 64, seed=0), chunk=32)
     assert at_random > 0.4
     assert by_length < at_random / 4
@@ -145,7 +105,7 @@ def naive_components(pairs, texts_too):
 @given(PAIRS)
 def test_graph_joins_duplicates_and_guards_canonically_equal_texts(rows):
     pairs = pairs_from_texts(*zip(*rows, strict=True))
-    graph = graph_of(pairs)
+    graph = build_label_graph(pairs)
     for found, texts_too in ((graph.component, False), (graph.cluster, True)):
         naive = naive_components(pairs, texts_too)
         assert (found[:, None] == found[None]).numpy().tolist() == (naive[:, None] == naive[None]).tolist()
@@ -156,13 +116,13 @@ def test_graph_joins_duplicates_and_guards_canonically_equal_texts(rows):
 def test_questions_of_one_component_and_equal_texts_are_never_assumed_negative(rows):
     pairs = pairs_from_texts(*zip(*rows, strict=True))
     everything = torch.arange(len(pairs.questions))
-    strangers = batch_labels(graph_of(pairs), everything, everything).unrelated
+    strangers = batch_labels(build_label_graph(pairs), everything, everything).unrelated
     naive = naive_components(pairs, texts_too=True)
     assert strangers.tolist() == (naive[:, None] != naive[None]).tolist()
 
 
 def test_pairs_without_a_label_tell_nothing():
-    graph = graph_of(pairs_from_texts(["a", "c"], ["b", "d"], [-1, -1]))
+    graph = build_label_graph(pairs_from_texts(["a", "c"], ["b", "d"], [-1, -1]))
     assert len(graph.component.unique()) == 4
     assert len(graph.others) == 0
 
@@ -177,10 +137,10 @@ def test_an_item_holds_its_pairs(rows, batch_size, seed):
     random = np.random.default_rng(seed)
     ids = [np.full(random.integers(1, 9), q, dtype=np.int32) for q in range(len(pairs.questions))]
     sampler = pair_sampler(longer(pairs, ids), batch_size, seed)
-    items = Batches(pairs, [Feed(ids, padded)], sampler, chunk=3)
+    items = Batches(pairs, [TokenizedQuestions(ids, padded)], sampler, chunk=3)
     for step, draw in enumerate(sampler(0)):
         item, rows_of_step = items[step], draw.pairs
-        chunks = [features["input_ids"] for features in item["features"]]
+        chunks = [features["input_ids"] for features in item["rows"]["features"]]
         questions = torch.cat([chunk[:, 0] for chunk in chunks])
         assert [len(ids[q]) for q in questions] == sorted(len(ids[q]) for q in questions)
         assert all(chunk.shape[1] == max(len(ids[q]) for q in chunk[:, 0]) for chunk in chunks)
@@ -190,16 +150,16 @@ def test_an_item_holds_its_pairs(rows, batch_size, seed):
         assert questions[item["right"]].tolist() == pairs.right[rows_of_step].tolist()
         assert item["labels"].tolist() == pairs.labels[rows_of_step].tolist()
         known = batch_labels(items.graph, questions, questions)
-        for name, mask in (("positive", known.positive), ("labelled", known.labelled), ("strangers", known.unrelated)):
-            assert item[name].equal(mask)
+        for name in ("positive", "labelled", "unrelated"):
+            assert item["known"][name].equal(getattr(known, name))
 
 
 def test_the_pairs_of_a_batch_stand_in_its_masks():
     for item in batches():
         one = item["labels"] == 1
-        assert item["positive"][item["left"][one], item["right"][one]].float().mean() > 0.9
-        assert item["labelled"][item["left"][~one], item["right"][~one]].float().mean() > 0.9
-        assert item["strangers"].float().mean() > 0.9
+        assert item["known"]["positive"][item["left"][one], item["right"][one]].float().mean() > 0.9
+        assert item["known"]["labelled"][item["left"][~one], item["right"][~one]].float().mean() > 0.9
+        assert item["known"]["unrelated"].float().mean() > 0.9
 
 
 def test_an_item_is_a_function_of_seed_and_step_alone():
@@ -229,97 +189,32 @@ def test_fewer_pairs_than_a_batch_holds():
 @pytest.mark.parametrize(("chunk", "expected"), [(1000, 1), (32, 2), (16, 4)])
 def test_questions_are_padded_in_chunks_of_about_equal_size(chunk, expected):
     item = batches(n=3000, batch_size=32, chunk=chunk)[0]
-    sizes = [len(features["input_ids"]) for features in item["features"]]
+    sizes = [len(features["input_ids"]) for features in item["rows"]["features"]]
     assert len(sizes) == expected
     assert max(sizes) - min(sizes) <= 1
 
 
-# Noise
+# Word dropout
 
 
-def test_noise_is_drawn_from_seed_and_step_and_leaves_the_pair_table_alone():
-    def noise(ids, random):
+def test_word_dropout_is_drawn_from_seed_and_step_and_leaves_the_pair_table_alone():
+    def drop(ids, random):
         return np.where(random.random(len(ids)) < 0.5, -1, ids).astype(np.int32)
 
-    noisy, again, other = batches(noise=noise, seed=1), batches(noise=noise, seed=1), batches(noise=noise, seed=2)
-    before = [ids.copy() for ids in noisy.feeds[0].ids]
-    assert same(noisy[3], again[3])
-    assert not same(noisy[3], other[3])
-    assert not same(noisy[3], batches()[3])
-    assert all(np.array_equal(a, b) for a, b in zip(before, noisy.feeds[0].ids, strict=True))
+    one, again, other = (batches(word_dropout=drop, seed=seed) for seed in (1, 1, 2))
+    before = [ids.copy() for ids in one.towers[0].ids]
+    assert same(one[3], again[3])
+    assert not same(one[3], other[3])
+    assert not same(one[3], batches()[3])
+    assert all(np.array_equal(a, b) for a, b in zip(before, one.towers[0].ids, strict=True))
 
 
-# Groups and triplets
-
-
-def labelled_questions(seed, n=60, edges=80):
-    """A table of n questions whose components have one to a dozen members."""
-    random = np.random.default_rng(seed)
-    left, right = random.integers(0, n, (2, edges))
-    labels = (random.random(edges) < 0.35).astype(int)
-    texts = [f"question number {q}" for q in range(n)]
-    return pairs_from_texts([texts[q] for q in left], [texts[q] for q in right], labels)
-
-
-@property_test
-@given(st.integers(0, 2**32 - 1), st.integers(4, 40), st.integers(2, 4), st.integers(0, 3))
-def test_groups_meet_each_question_once_an_epoch_and_components_stay_together(seed, batch_size, k, epoch):
-    graph = graph_of(labelled_questions(seed))
-    sample = group_sampler(graph, batch_size, k, seed)
-    plan = sample(epoch)
-    component = graph.component.numpy()
-    assert sorted(np.concatenate([draw.questions for draw in plan])) == list(range(len(component)))
-    assert len(plan) == len(sample(epoch + 1)) == max(1, round(len(component) / batch_size))
-    assert all(abs(len(draw.questions) - len(component) / len(plan)) <= k for draw in plan)
-    together = sum(len(set(component[draw.questions])) for draw in plan)
-    members = np.bincount(component)
-    assert together <= (-(-members // k)).sum()
-    small = {c for c in range(len(members)) if members[c] <= k}
-    assert all(sum(c in component[draw.questions] for draw in plan) == 1 for c in small)
-
-
-def test_no_batch_is_empty_where_groups_are_as_large_as_a_batch():
-    pairs = pairs_from_texts(["a", "a", "a", "x"], ["b", "c", "d", "y"], [1] * 4)  # 4 questions and 2, in batches of 4
-    for seed in range(20):
-        plan = group_sampler(graph_of(pairs), 4, 4, seed)(0)
-        assert sorted(len(draw.questions) for draw in plan) == [2, 4]
-
-
-def test_groups_of_a_large_component_have_at_most_k_members_and_none_is_alone():
-    pairs = pairs_from_texts(["a"] * 9, list("bcdefghij"), [1] * 9)
-    plan = group_sampler(graph_of(pairs), 4, 4, seed=0)(0)
-    assert sorted(len(draw.questions) for draw in plan) in ([3, 7], [2, 4, 4], [3, 3, 4], [4, 6])
-
-
-def test_components_that_a_label_tells_apart_meet_more_often_than_by_chance():
-    pairs = labelled_questions(1, n=400, edges=300)
-
-    def met(plan):
-        batch = np.empty(len(pairs.questions), int)
-        for i, draw in enumerate(plan):
-            batch[draw.questions] = i
-        apart = pairs.labels == 0
-        return np.mean(batch[pairs.left[apart]] == batch[pairs.right[apart]])
-
-    graph = graph_of(pairs)
-    shuffled = np.array_split(np.random.default_rng(0).permutation(len(pairs.questions)), 10)
-    assert met(group_sampler(graph, 40, 4, seed=0)(0)) > 4 * met([Draw(questions=part) for part in shuffled])
-
-
-def test_the_plan_of_groups_is_a_function_of_seed_and_epoch():
-    graph = graph_of(labelled_questions(0))
-
-    def plan(seed, epoch):
-        return [draw.questions.tolist() for draw in group_sampler(graph, 8, 4, seed)(epoch)]
-
-    assert plan(1, 2) == plan(1, 2)
-    assert plan(1, 2) != plan(1, 3)
-    assert plan(1, 2) != plan(2, 2)
+# Mined negatives
 
 
 def test_mined_negatives_come_with_the_pair_that_they_were_mined_for_and_count_as_labelled():
     pairs, ids = random_pairs(200)
-    guard = graph_of(pairs).cluster.numpy()
+    guard = build_label_graph(pairs).cluster.numpy()
     random = np.random.default_rng(0)
 
     def mine(epoch):
@@ -330,50 +225,115 @@ def test_mined_negatives_come_with_the_pair_that_they_were_mined_for_and_count_a
 
     mined = {}
     sampler = triplet_sampler(pair_sampler(longer(pairs, ids), 32, 0), mine)
-    items = Batches(pairs, [Feed(ids, padded)], sampler, steps=14)
+    items = Batches(pairs, [TokenizedQuestions(ids, padded)], sampler, steps=14)
     for epoch in (0, 1):
         plan = sampler(epoch)
-        found = {(int(a), int(n)) for draw in plan for a, n in draw.negatives}
+        found = {(int(a), int(n)) for indices in plan for a, n in indices.negatives}
         assert found == {(a, n) for _, a, n in mined[epoch]}
-        for draw in plan:
-            assert {int(a) for a in draw.negatives[:, 0]} <= set(pairs.left[draw.pairs].tolist())
-    draw = next(draw for draw in plan if len(draw.negatives))
-    item = items.collate(draw, random)
-    questions = torch.cat([chunk["input_ids"][:, 0] for chunk in item["features"]]).tolist()
-    for a, n in draw.negatives:
+        for indices in plan:
+            assert {int(a) for a in indices.negatives[:, 0]} <= set(pairs.left[indices.pairs].tolist())
+    indices = next(indices for indices in plan if len(indices.negatives))
+    item = items.collate(indices, random)
+    questions, labelled = first_tokens(item["rows"]).tolist(), item["known"]["labelled"]
+    for a, n in indices.negatives:
         i, j = questions.index(a), questions.index(n)
-        assert item["labelled"][i, j]
-        assert item["labelled"][j, i]
+        assert labelled[i, j]
+        assert labelled[j, i]
     known = batch_labels(items.graph, *[torch.tensor(questions)] * 2)
-    assert item["labelled"].sum() - known.labelled.sum() <= 2 * len(draw.negatives)
-    assert len(item["labels"]) == len(draw.pairs)
+    assert labelled.sum() - known.labelled.sum() <= 2 * len(indices.negatives)
+    assert len(item["labels"]) == len(indices.pairs)
 
 
-# Two towers, and sides of different kinds
+# Two towers, and questions with a fixed side
 
 
-@pytest.mark.parametrize("sided", [False, True])
-def test_a_second_tower_reads_the_columns_with_its_own_tokens(sided):
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_second_tower_reads_the_columns_with_its_own_tokens(symmetric):
     pairs, ids = random_pairs(100)
     other_ids = [np.concatenate([tokens[:1], tokens + 1000]) for tokens in ids]
-    sampler = pair_sampler(longer(pairs, ids), 16, 0)
-    items = Batches(pairs, [Feed(ids, padded), Feed(other_ids, padded)], sampler, sided=sided)
-    for step, draw in enumerate(sampler(0)):
+    sampler, towers = pair_sampler(longer(pairs, ids), 16, 0), [TokenizedQuestions(i, padded) for i in (ids, other_ids)]
+    items = Batches(pairs, towers, sampler, symmetric=symmetric)
+    for step, indices in enumerate(sampler(0)):
         item = items[step]
-        rows, columns = (
-            torch.cat([chunk["input_ids"][:, 0] for chunk in item[name]]) for name in ("features", "column_features")
-        )
-        assert rows[item["left"]].tolist() == pairs.left[draw.pairs].tolist()
-        assert columns[item["right"]].tolist() == pairs.right[draw.pairs].tolist()
-        assert all((chunk["input_ids"][:, 1] >= 1000).all() for chunk in item["column_features"])
+        rows, columns = first_tokens(item["rows"]), first_tokens(item["columns"])
+        assert rows[item["left"]].tolist() == pairs.left[indices.pairs].tolist()
+        assert columns[item["right"]].tolist() == pairs.right[indices.pairs].tolist()
+        assert all((features["input_ids"][:, 1] >= 1000).all() for features in item["columns"]["features"])
         known = batch_labels(items.graph, rows, columns)
-        assert item["positive"].equal(known.positive)
-        assert item["labelled"].equal(known.labelled)
-        assert item["strangers"].equal(known.unrelated)
-        assert item["component"].tolist() == items.graph.cluster[rows].tolist()
-        assert item["column_component"].tolist() == items.graph.cluster[columns].tolist()
-        if sided:
-            assert set(rows.tolist()) == set(pairs.left[draw.pairs].tolist())
-            assert set(columns.tolist()) == set(pairs.right[draw.pairs].tolist())
-        else:
+        assert all(item["known"][name].equal(getattr(known, name)) for name in ("positive", "labelled", "unrelated"))
+        assert item["rows"]["component"].tolist() == items.graph.cluster[rows].tolist()
+        assert item["columns"]["component"].tolist() == items.graph.cluster[columns].tolist()
+        if symmetric:
             assert rows.equal(columns)
+        else:
+            assert set(rows.tolist()) == set(pairs.left[indices.pairs].tolist())
+            assert set(columns.tolist()) == set(pairs.right[indices.pairs].tolist())
+
+
+# All of a batch
+
+
+def naive_known(pairs, guard, component, indices, symmetric, rows, columns):
+    """What a batch knows of rows x columns, by loops over its pairs."""
+    table = {(a, b): label for a, b, label in zip(pairs.left, pairs.right, pairs.labels, strict=True)}
+    mined = [tuple(pair) for pair in indices.negatives]
+    asked = {(pairs.left[row], pairs.right[row]): pairs.taught[row] for row in indices.pairs}
+    both = (lambda a, b: [(a, b), (b, a)]) if symmetric else (lambda a, b: [(a, b)])
+    positive, labelled, strangers, taught = (np.zeros((len(rows), len(columns)), np.float32) for _ in range(4))
+    for i, a in enumerate(rows):
+        for j, b in enumerate(columns):
+            zero = table.get((a, b)) == 0 or table.get((b, a)) == 0
+            positive[i, j] = component[a] == component[b] and a != b and not zero
+            labelled[i, j] = (zero and component[a] != component[b]) or any(pair in mined for pair in both(a, b))
+            strangers[i, j] = guard[a] != guard[b]
+            taught[i, j] = next((asked[pair] for pair in both(a, b) if pair in asked), np.nan)
+    masks = {"positive": positive > 0, "labelled": labelled > 0, "unrelated": strangers > 0}
+    return {name: torch.from_numpy(table) for name, table in {**masks, "teacher_probability": taught}.items()}
+
+
+@property_test
+@given(PAIRS, st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))
+def test_a_batch_agrees_with_naive_loops(texts, symmetric, two_towers, seed):
+    distinct = {frozenset((a, b)): (a, b, label) for a, b, label in texts}.values()
+    pairs, random = pairs_from_texts(*zip(*distinct, strict=True)), np.random.default_rng(seed)
+    pairs = replace(pairs, taught=random.random(len(pairs)).astype(np.float32))
+    n = len(pairs.questions)
+    ids = [np.full(random.integers(1, 9), q, dtype=np.int32) for q in range(n)]
+    component, guard = (naive_components(pairs, texts_too) for texts_too in (False, True))
+    mined = [(a, b) for a in range(n) for b in range(n) if guard[a] != guard[b] and random.random() < 0.1]
+    indices = BatchIndices(
+        pairs=np.flatnonzero(random.random(len(pairs)) < 0.7),
+        questions=np.flatnonzero(random.random(n) < 0.3) if symmetric else np.empty(0, np.int64),
+        negatives=np.array(mined, np.int64).reshape(-1, 2),
+    )
+    items = Batches(
+        pairs, [TokenizedQuestions(ids, padded)] * (1 + two_towers), lambda epoch: [indices], symmetric=symmetric
+    )
+    if not len(indices.pairs) + len(indices.questions) + len(mined):
+        return
+    item = items[0]
+    left, right = (
+        set(side[indices.pairs]) | set(indices.negatives[:, k]) for k, side in enumerate((pairs.left, pairs.right))
+    )
+    sides = (left, right) if not symmetric else [left | right | set(indices.questions)] * 2
+    assert (item["columns"] is None) == (symmetric and not two_towers)
+    rows, columns = (first_tokens(item[name] or item["rows"]).tolist() for name in ("rows", "columns"))
+    for found, wanted in ((rows, sides[0]), (columns, sides[1])):
+        assert sorted(found) == sorted(wanted)
+        assert [len(ids[q]) for q in found] == sorted(len(ids[q]) for q in found)
+    for row, i, j, label in zip(indices.pairs, item["left"], item["right"], item["labels"], strict=True):
+        assert (rows[i], columns[j], label) == (pairs.left[row], pairs.right[row], pairs.labels[row])
+    known = naive_known(pairs, guard, component, indices, symmetric, rows, columns)
+    for name, wanted in known.items():
+        torch.testing.assert_close(item["known"][name], wanted, equal_nan=True)
+    places = (known["positive"] | known["labelled"]).nonzero()
+    assert item["known"]["known_pairs"].equal(places)
+    found = item["rows"]["component"]
+    assert (found[:, None] == found[None]).tolist() == [[guard[a] == guard[b] for b in rows] for a in rows]
+
+
+def test_the_model_gets_the_batch_and_the_trainer_its_labels():
+    (item,) = [batches()[0]]
+    inputs = model_inputs([item])
+    assert inputs["batch"] is item
+    assert inputs["labels"] is item["labels"]

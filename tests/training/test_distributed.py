@@ -9,9 +9,11 @@ from conftest import write_csv
 from safetensors.torch import load_file
 from torch import multiprocessing
 
+import qpairs
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.training import distributed as processes
-from qpairs.training.batches import Batches, Feed, in_order
+from qpairs.training.batches import Batches, TokenizedQuestions
+from qpairs.training.samplers import sequential_sampler
 
 WORLD, N, D = 2, 5, 3
 ROOT = Path(__file__).parents[2]
@@ -39,7 +41,7 @@ def one_of_two(rank: int, folder: str) -> None:
     seen = {
         "embeddings": embeddings.tolist(),
         "gradient": (weight.grad / WORLD).tolist(),
-        "agreed": processes.agree(rank),
+        "value": processes.broadcast(rank),
     }
     Path(folder, f"{rank}.json").write_text(json.dumps(seen))
     torch.distributed.destroy_process_group()
@@ -56,56 +58,58 @@ def test_gathered_embeddings_and_gradients_are_those_of_a_single_process(tmp_pat
         seen = json.loads((tmp_path / f"{rank}.json").read_text())
         torch.testing.assert_close(torch.tensor(seen["embeddings"]), embeddings.detach())
         torch.testing.assert_close(torch.tensor(seen["gradient"]), weight.grad)
-        assert seen["agreed"] == 0
+        assert seen["value"] == 0
     assert (tmp_path / "order").read_text() == "01"
 
 
 def test_a_single_process_gathers_what_it_has() -> None:
     share = torch.randn(4, 3)
     assert processes.gather(share, 4) is share
-    assert (processes.world(), processes.rank(), processes.agree("x")) == (1, 0, "x")
+    assert (processes.world(), processes.rank(), processes.broadcast("x")) == (1, 0, "x")
 
 
 def test_each_process_gets_the_inputs_of_its_share_and_the_labels_of_all() -> None:
     texts = [f"question {i}" for i in range(14)]
     pairs = pairs_from_texts(texts[:7], texts[7:], [0, 1] * 3 + [0])
     ids = [torch.full((1 + i % 3,), i).numpy() for i in range(14)]
-    feed = Feed(ids, lambda chosen: {"first": torch.tensor([int(one[0]) for one in chosen])})
+    tokens = TokenizedQuestions(ids, lambda chosen: {"first": torch.tensor([int(one[0]) for one in chosen])})
 
     def items(count: int) -> list[dict]:
-        batches = Batches(pairs, [feed], in_order(torch.ones(7).long().numpy(), 4), processes=count)
+        batches = Batches(pairs, [tokens], sequential_sampler(torch.ones(7).long().numpy(), 4), processes=count)
         return [batches[i] for i in range(len(batches))]
 
     def questions(item: dict) -> list[int]:
-        return torch.cat([chunk["first"] for chunk in item["features"]]).tolist()
+        return torch.cat([chunk["first"] for chunk in item["rows"]["features"]]).tolist()
 
     whole, shares = items(1), items(2)
     assert len(shares) == 2 * len(whole)
     for step, item in enumerate(whole):
         both = shares[2 * step : 2 * step + 2]
         assert [questions(share) for share in both] == [questions(item)[0::2], questions(item)[1::2]]
-        for name in ("left", "right", "labels", "positive", "labelled", "strangers", "places"):
+        for name in ("left", "right", "labels"):
             assert all(share[name].equal(item[name]) for share in both)
+        for name in ("positive", "labelled", "unrelated", "known_pairs"):
+            assert all(share["known"][name].equal(item["known"][name]) for share in both)
 
 
 @pytest.mark.parametrize("encoder", ["lstm+static", "tiny", "minilm"])  # the last has parameters that take no part
 def test_two_processes_train_what_one_does(encoder: str, sample_rows: list, tmp_path: Path) -> None:
-    """The whole command under torchrun: same batches, same loss, same steps, up to rounding; one of them speaks."""
+    """The whole command under torchrun: same batches, same loss, same steps, up to rounding; one process prints."""
     data = write_csv(tmp_path / "pairs.csv", sample_rows)
-    loss = "2*online_contrastive + info_nce"
-    options = ["train", "--data", str(data), "--encoder", encoder, "--loss", loss, "--dropout", "0"]
-    options += ["--epochs", "0.2", "--precision", "fp32"]  # in bfloat16 they differ by more than rounding
+    options = {"encoder": encoder, "loss": "2*online_contrastive + info_nce", "dropout": 0.0, "epochs": 0.2}
+    options |= {"max_length": 16, "precision": "fp32"}  # in bfloat16 they differ by more than rounding
+    qpairs.train(data=str(data), output=str(tmp_path / "one"), **options)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    told, weights = {}, {}
-    for name, launcher in (("one", [sys.executable]), ("two", torchrun)):
-        command = [*launcher, str(ROOT / "cli.py"), *options, "--output", str(tmp_path / name)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-        assert done.returncode == 0, done.stderr
-        told[name] = done.stdout
+    command = [*torchrun, str(ROOT / "cli.py"), "train", "--data", str(data), "--output", str(tmp_path / "two")]
+    command += [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Saved in") == 1
+    assert not list(tmp_path.glob("*.partial"))
+    weights = {}
+    for name in ("one", "two"):
         files = sorted((tmp_path / name).rglob("*.safetensors"))
         weights[name] = {f"{f.relative_to(tmp_path / name)} {k}": v for f in files for k, v in load_file(f).items()}
-        assert not list(tmp_path.glob("*.partial"))
-    assert told["two"].count("Saved in") == 1
     assert weights["one"].keys() == weights["two"].keys()
     for name, weight in weights["one"].items():
         torch.testing.assert_close(weights["two"][name], weight, atol=1e-5, rtol=1e-4)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.training import hard_negatives as mining
-from qpairs.training.batches import graph_of
+from qpairs.training.batches import build_label_graph
 from qpairs.training.hard_negatives import nearest_negatives
 
 
@@ -16,7 +16,7 @@ def drawn(seed, n=12, k=20, d=4):
     pairs = pairs_from_texts(*[[f"q{i}" for i in side] for side in ends.T], (random.random(k) < 0.4).astype(int))
     tables = random.normal(size=(2, len(pairs.questions), d)).astype(np.float32)
     tables /= np.linalg.norm(tables, axis=2, keepdims=True)
-    return pairs, graph_of(pairs).cluster.numpy(), *tables
+    return pairs, build_label_graph(pairs).cluster.numpy(), *tables
 
 
 def naive(pairs, guard, rows, columns, count, relative_margin, candidates):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,27 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 import qpairs
+from qpairs.config import Config
 from qpairs.data.pairs import pairs_from_texts
+from qpairs.data.parts import load_parts
 from qpairs.encoders.build import build_encoder, features, token_ids
 from qpairs.metrics import Calibration
 from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
-from qpairs.training import fit as training
-from qpairs.training.batches import Batches, Draw, Feed
-from qpairs.training.fit import partial_of, teacher_of
+from qpairs.training import fit
+from qpairs.training.batches import Batches, TokenizedQuestions
+from qpairs.training.cross_encoder import new_cross_encoder, save_cross_encoder, train_cross_encoder
+from qpairs.training.fit import second_objective
+from qpairs.training.run import Run, partial_of
+from qpairs.training.samplers import BatchIndices
 from qpairs.training.teachers import (
     Teacher,
-    judge_pairs,
+    add_probabilities,
     load_teacher,
-    new_cross_encoder,
-    save_cross_encoder,
-    scores_on,
-    taught_pairs,
+    probabilities_of,
+    teacher_of,
+    teacher_scores,
 )
 
 FAST: dict[str, Any] = {
@@ -58,8 +63,9 @@ def test_the_checkpoint_tells_of_its_teacher(trained: Path) -> None:
     told = qpairs.load_checkpoint(trained).split["teacher"]
     assert told["same_split"]
     assert told["neighbours"] > 100
-    assert 0 <= told["f1"] <= 1
-    assert 0 < told["average_precision"] <= 1
+    validation = load_parts(qpairs.load_checkpoint(trained).config).validation
+    again = teacher_scores([load_teacher(str(teacher_of(trained)))], validation)
+    assert {name: told[name] for name in again} == pytest.approx(again, abs=1e-6)
     assert not partial_of(trained).exists()
 
 
@@ -74,7 +80,7 @@ def test_a_process_without_qpairs_loads_the_teacher(trained: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     theirs = np.array(json.loads(done.stdout.splitlines()[-1]))  # after the sigmoid
     logit = np.log(theirs / (1 - theirs)).mean()
-    ours = judge_pairs([load_teacher(str(teacher_of(trained)))], pairs_from_texts([pair[0]], [pair[1]], [-1]))
+    ours = probabilities_of([load_teacher(str(teacher_of(trained)))], pairs_from_texts([pair[0]], [pair[1]], [-1]))
     assert ours == pytest.approx(1 / (1 + np.exp(-logit)), abs=5e-3)  # here perhaps in bfloat16
 
 
@@ -98,30 +104,26 @@ def test_of_another_split_there_is_a_warning(
 def test_a_teacher_learns_its_pairs(pairs_csv: Path, tmp_path: Path) -> None:
     """By heart, so that it is seen that labels, orders and pairs belong together."""
     rows = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(48))
-    from qpairs.config import Config
-    from qpairs.training.teachers import train_cross_encoder
-
-    config = Config(teacher=("tiny",), teacher_epochs=60.0, batch_size=16, dropout=0.0, precision="fp32", warmup=0.2)
-    teachers = [Teacher(train_cross_encoder(config, rows, tmp_path / "states"))]
-    assert scores_on(teachers, rows)["average_precision"] > 0.95
-    assert judge_pairs(teachers, rows)[rows.labels == 1].mean() > 0.7
+    config = Config(teacher_epochs=40.0, batch_size=16, dropout=0.0, precision="fp32", warmup=0.2)
+    teachers = [Teacher(train_cross_encoder("tiny", config, rows, tmp_path / "states"))]
+    assert teacher_scores(teachers, rows)["average_precision"] > 0.95
+    assert probabilities_of(teachers, rows)[rows.labels == 1].mean() > 0.7
 
 
 KILLED = """
 import os, signal
 import qpairs
-from qpairs.training import trainer as loop
-from qpairs.training import fit as training
+from qpairs.training import fit, teachers
 at = {at!r}
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 def on_progress(now):
-    if (now.phase, now.step) == at:
+    if (now.stage, now.done) == at:
         die()
 if at == "saving the answers":
-    training.save_arrays = die
+    teachers.save_file = die
 if at == "final":
-    training.save_checkpoint = die
+    fit.save_checkpoint = die
 qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, **{options!r})
 """
 
@@ -133,7 +135,7 @@ def taught_by_itself(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) 
     return output
 
 
-@pytest.mark.parametrize("at", [("teacher", 9), ("encoder", 9), "saving the answers", "final"])
+@pytest.mark.parametrize("at", [("training the teacher", 9), ("training", 9), "saving the answers", "final"])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     at: Any, trained: Path, pairs_csv: Path, tmp_path: Path
 ) -> None:
@@ -143,7 +145,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
         same_weights(one, other)
 
 
-@pytest.mark.parametrize("at", [("itself", 6), ("encoder", 6), "saving the answers"])
+@pytest.mark.parametrize("at", [("first pass", 6), ("training", 6), "saving the answers"])
 def test_so_does_an_encoder_that_teaches_itself(
     at: Any, taught_by_itself: Path, pairs_csv: Path, tmp_path: Path
 ) -> None:
@@ -167,24 +169,24 @@ def same_weights(one: Path, other: Path) -> None:
 
 def test_neighbours_get_the_teachers_word_and_labelled_pairs_the_mean(trained: Path, pairs_csv: Path) -> None:
     train = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(80))
-    teachers, searcher = [load_teacher(str(teacher_of(trained)))], build_encoder("tiny", texts=train.questions)
-    taught = taught_pairs(teachers, searcher, train, 2)
+    teachers, encoder = [load_teacher(str(teacher_of(trained)))], build_encoder("tiny", texts=train.questions)
+    taught = add_probabilities(train, teachers, encoder, 2)
     assert taught.taught is not None
-    thinks, n = judge_pairs(teachers, taught, both_orders=False), len(train)
+    thinks, n = probabilities_of(teachers, taught, both_orders=False), len(train)
     np.testing.assert_array_equal(taught.labels[:n], train.labels)
     assert set(taught.labels[n:].tolist()) == {-1}
     np.testing.assert_allclose(taught.taught[n:], thinks[n:], atol=1e-6)
     np.testing.assert_allclose(taught.taught[:n], (train.labels + thinks[:n]) / 2, atol=1e-6)
-    none = taught_pairs(teachers, searcher, train, 0)
+    none = add_probabilities(train, teachers, encoder, 0)
     assert len(none) == n
 
 
 def test_of_several_teachers_the_mean_log_odds_count(trained: Path, pairs_csv: Path) -> None:
     pairs = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(60))
     cross, encoder = load_teacher(str(teacher_of(trained))), load_teacher(str(trained))
-    first, second = (np.asarray(judge_pairs([teacher], pairs), np.float64) for teacher in (cross, encoder))
+    first, second = (np.asarray(probabilities_of([teacher], pairs), np.float64) for teacher in (cross, encoder))
     odds = (np.log(first / (1 - first)) + np.log(second / (1 - second))) / 2
-    np.testing.assert_allclose(judge_pairs([cross, encoder], pairs), 1 / (1 + np.exp(-odds)), atol=1e-5)
+    np.testing.assert_allclose(probabilities_of([cross, encoder], pairs), 1 / (1 + np.exp(-odds)), atol=1e-5)
     theirs = qpairs.predict(trained, pairs).probability
     np.testing.assert_allclose(second, theirs, atol=5e-3)  # here perhaps in bfloat16
 
@@ -207,21 +209,21 @@ def test_a_checkpoint_teaches_an_encoder_of_another_kind(trained: Path, pairs_cs
 
 
 def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: Path, tmp_path: Path) -> None:
-    phases: list[str] = []
-    options = {**FAST, "teacher": ("tiny", "itself")}
+    stages: list[str] = []
+    options = {**FAST, "encoder": "static", "teacher": ("tiny", "itself")}
     output = tmp_path / "x"
     seen: dict[str, torch.Tensor] = {}
 
     def on_progress(now: Any) -> None:
-        if not phases or phases[-1] != now.phase:
-            phases.append(now.phase)
+        if not stages or stages[-1] != now.stage:
+            stages.append(now.stage)
             first = partial_of(output) / "first-pass"
-            if now.phase == "encoder":
+            if now.stage == "training":
                 seen.update(load_file(first / "model.safetensors"))
 
     model = qpairs.train(data=str(pairs_csv), output=str(output), seed=3, on_progress=on_progress, **options)
-    assert phases == ["itself", "teacher", "judging", "encoder"]
-    alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**FAST, "teacher": ()})
+    assert stages == ["first pass", "training the teacher", "asking the teachers", "training"]
+    alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**options, "teacher": ()})
     after = load_file(output / "model.safetensors")
     first = load_file(Path(alone.config.output) / "model.safetensors")
     assert all(torch.equal(first[name], seen[name]) for name in first)
@@ -231,27 +233,51 @@ def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: P
     assert not partial_of(output).exists()
 
 
-def test_the_second_pass_is_slower_by_its_factor(
-    taught_by_itself: Path, pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_second_pass_starts_from_the_first_one_with_lower_rates_and_its_own_epochs(
+    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "SECOND_RATE", 0.0)
-    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=3, **ITSELF)
-    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**ITSELF, "teacher": ()})
-    same_weights(tmp_path / "x", tmp_path / "y")
-    with pytest.raises(AssertionError):
-        same_weights(tmp_path / "x", taught_by_itself)
+    """With mocks in place of trainings."""
+    config = Config(data=(str(pairs_csv),), encoder="static", teacher=("itself",), epochs=3.0, second_epochs=2.0)
+    parts, teaching = load_parts(config), object()
+    first, encoder = (build_encoder("static", texts=parts.train.questions, seed=seed) for seed in (1, 2))
+    verdict = SimpleNamespace(
+        encoder=first, head=None, verdict=SimpleNamespace(pair=SimpleNamespace(calibration=Calibration(8.0, -3.0)))
+    )
+
+    def ask(run: Run, teachers: dict[str, Teacher], encoder: Any) -> Any:
+        assert teachers["itself"].model is verdict
+        assert teachers["itself"].fingerprint == parts.split["fingerprint"]
+        return teaching
+
+    def fitted(run: Run, encoder: Any, goal: Any, **options: Any) -> Any:
+        assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), first.parameters(), strict=True))
+        return run.parts, run.config.epochs, goal, options
+
+    monkeypatch.setattr(fit, "_first_pass", lambda run: verdict)
+    monkeypatch.setattr(fit, "ask_teachers", ask)
+    monkeypatch.setattr(fit, "fit_bi_encoder", fitted)
+    goal = parse_objective("contrastive")
+    answered, (taught, epochs, second, options) = fit._fit(Run(config, parts, tmp_path), encoder, goal, {})
+    assert answered is taught is teaching
+    assert (epochs, options) == (2.0, {"rate_factor": fit.SECOND_RATE})
+    assert second == second_objective(verdict, goal) != goal
+
+
+def with_calibration(model: qpairs.Checkpoint, slope: float, intercept: float) -> qpairs.Checkpoint:
+    pair = replace(model.verdict.pair, calibration=Calibration(slope, intercept))
+    return replace(model, verdict=replace(model.verdict, pair=pair))
 
 
 def test_the_second_pass_asks_for_the_probabilities_that_the_first_ones_calibration_reads(trained: Path) -> None:
     first = qpairs.load_checkpoint(trained)
     rows, known = knowledge()
-    goal = training._second_goal(replace(first, calibration=Calibration(8.0, -3.0)), parse_objective("contrastive"))
+    goal = second_objective(with_calibration(first, 8.0, -3.0), parse_objective("contrastive"))
     wanted = {(0, 1): 0.8, (3, 4): 0.6, (4, 5): 0.1, (0, 2): 0.0}
     says = [1 / (1 + np.exp(-(8.0 * float(rows[i] @ rows[j]) - 3.0))) for i, j in wanted]
     naive = [-p * np.log(q) - (1 - p) * np.log(1 - q) for p, q in zip(wanted.values(), says, strict=True)]
     assert float(goal(rows, rows, known)) == pytest.approx(np.mean(naive), rel=1e-5)
-    blind = replace(first, calibration=Calibration(0.0, -0.5))
-    assert training._second_goal(blind, parse_objective("contrastive")) == parse_objective("contrastive")
+    blind = with_calibration(first, 0.0, -0.5)
+    assert second_objective(blind, parse_objective("contrastive")) == parse_objective("contrastive")
 
 
 def test_an_encoder_that_teaches_itself_may_learn_the_labels_by_any_loss(pairs_csv: Path, tmp_path: Path) -> None:
@@ -265,7 +291,8 @@ def test_judging_does_not_depend_on_the_order_of_a_pair(trained: Path) -> None:
     teachers = [load_teacher(str(teacher_of(trained)))]
     texts = ["How do I pay?", "where is my parcel, and when does it come?", "???"]
     there, back = (
-        judge_pairs(teachers, pairs_from_texts(a, b, [-1] * 3)) for a, b in ((texts, texts[::-1]), (texts[::-1], texts))
+        probabilities_of(teachers, pairs_from_texts(a, b, [-1] * 3))
+        for a, b in ((texts, texts[::-1]), (texts[::-1], texts))
     )
     np.testing.assert_allclose(there, back, atol=1e-6)
 
@@ -276,17 +303,18 @@ def test_a_batch_says_what_the_teacher_thinks_and_unlabelled_pairs_stay_unknown(
         pairs.questions, pairs.left, pairs.right, pairs.labels, taught=np.array([0.9, 0.2, 0.7], np.float32)
     )
     encoder = build_encoder("tiny", texts=pairs.questions * 2)
-    feed = Feed(token_ids(encoder, pairs.questions), lambda ids: features(encoder, ids))
-    batches = Batches(pairs, [feed], lambda epoch: [Draw(np.array([0, 2]))])
+    questions = TokenizedQuestions(token_ids(encoder, pairs.questions), lambda ids: features(encoder, ids))
+    batches = Batches(pairs, [questions], lambda epoch: [BatchIndices(np.array([0, 2]))])
     item = batches[0]
-    taught, (left, right) = item["taught"], (item["left"], item["right"])
+    known, left, right = item["known"], item["left"], item["right"]
+    taught = known["taught"]
     assert taught[left, right].tolist() == pytest.approx([0.9, 0.7])
     assert taught[right, left].tolist() == pytest.approx([0.9, 0.7])
     assert int((~taught.isnan()).sum()) == 4
-    assert not item["positive"][left[1], right[1]]
-    assert not item["labelled"][left[1], right[1]]
+    assert not known["positive"][left[1], right[1]]
+    assert not known["labelled"][left[1], right[1]]
     untaught = pairs_from_texts(["a b"], ["c d"], [1])
-    assert "taught" not in Batches(untaught, [feed], lambda epoch: [Draw(np.array([0]))])[0]
+    assert Batches(untaught, [questions], lambda epoch: [BatchIndices(np.array([0]))])[0]["known"]["taught"] is None
 
 
 def knowledge() -> tuple[torch.Tensor, BatchLabels]:
@@ -375,9 +403,9 @@ def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_pa
 def test_a_teacher_whose_loss_becomes_nan_saves_nothing(
     pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qpairs.training import teachers
+    from qpairs.training import cross_encoder
 
-    monkeypatch.setitem(teachers.RATES, "tiny", 1e30)
+    monkeypatch.setitem(cross_encoder.RATES, "tiny", 1e30)
     with pytest.raises(qpairs.UserError, match="teacher: its loss became NaN; nothing was saved"):
         qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), **FAST)
     assert list(tmp_path.iterdir()) == []
@@ -408,5 +436,5 @@ def test_a_saved_teacher_is_the_same(tmp_path: Path) -> None:
     loaded = load_teacher(str(tmp_path / "t"))
     assert (loaded.encoder, loaded.fingerprint) == ("tiny", "abc")
     pairs = pairs_from_texts(["a b"], ["c d"], [-1])
-    np.testing.assert_array_equal(judge_pairs([Teacher(model)], pairs), judge_pairs([loaded], pairs))
+    np.testing.assert_array_equal(probabilities_of([Teacher(model)], pairs), probabilities_of([loaded], pairs))
     assert {p.suffix for p in (tmp_path / "t").rglob("*") if p.is_file()} <= {".safetensors", ".json", ".txt"}

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 import qpairs
 from qpairs.config import Config
 from qpairs.data.parts import load_parts
-from qpairs.training.fit import PairModel, partial_of
-from qpairs.training.trainer import COMPLETE, states
+from qpairs.training.model import PairModel
+from qpairs.training.run import Run, partial_of
+from qpairs.training.trainer import complete_states
 
 CLI = Path(__file__).parents[2] / "cli.py"
 FAST = {
@@ -115,7 +116,7 @@ def test_the_checkpoint_tells_what_made_it(trained: Path, pairs_csv: Path) -> No
     assert sum(data["split"]["sizes"].values()) + data["split"]["dropped"] == 600
     assert data["split"]["leaks"]["test"]["questions"] == 0
     assert {"f1", "f1_interval", "threshold"} <= data["scores"]["test"].keys()
-    assert data["scores"]["test"]["threshold"] == data["threshold"]
+    assert data["scores"]["test"]["threshold"] == data["verdict"]["pair"]["threshold"]
     evaluated = [row for row in data["history"] if "eval_f1" in row]
     assert len(evaluated) >= 4
     assert data["versions"]["torch"] == torch.__version__
@@ -137,25 +138,23 @@ def test_a_process_without_qpairs_loads_it_and_gets_the_same_vectors(trained: Pa
 KILLED_RUN = """
 import os, signal, sys
 import qpairs
-from qpairs.training import trainer as loop
-from qpairs.training import fit as training
+from qpairs.training import fit, trainer
 at, options = {at!r}, {options!r}
-save = loop.mark
+save = trainer.mark_complete
 saved = []
 def killed_while_saving(state):
     saved.append(state)
     if at == "saving" and len(saved) == int(options["kill_step"]):
         os.kill(os.getpid(), signal.SIGKILL)
     save(state)
-loop.mark = killed_while_saving
+trainer.mark_complete = killed_while_saving
 def on_progress(now):
-    if at == "step" and now.step == int(options["kill_step"]):
+    if at == "step" and now.done == int(options["kill_step"]):
         os.kill(os.getpid(), signal.SIGKILL)
 if at == "final":
-    rename = training.save_checkpoint
     def before_saving(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
-    training.save_checkpoint = before_saving
+    fit.save_checkpoint = before_saving
 qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, **{fast!r})
 """
 
@@ -195,7 +194,7 @@ def test_killed_at_random_moments_it_still_ends_with_the_same_weights(
         process.wait()
         if output.exists():
             break
-        for state in states(partial_of(output)) if partial_of(output).exists() else []:
+        for state in complete_states(partial_of(output)) if partial_of(output).exists() else []:
             assert (state / "trainer_state.json").exists()
     else:
         subprocess.run([*command, "--resume"], check=True)
@@ -218,9 +217,9 @@ def test_resume_refuses_other_options_and_changed_data(pairs_csv: Path, tmp_path
         qpairs.train(data=str(data), output=str(tmp_path / "never"), seed=3, resume=True, **FAST)
 
 
-@pytest.mark.parametrize("looked_at", ["each step", "when it is logged, as on a GPU"])
+@pytest.mark.parametrize("checked", ["each step", "when it is logged, as on a GPU"])
 def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(
-    looked_at: str, pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checked: str, pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward, calls = PairModel.forward, []
 
@@ -233,7 +232,7 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(
         return forward(self, **inputs)
 
     monkeypatch.setattr(PairModel, "forward", poisoned)
-    if looked_at != "each step":
+    if checked != "each step":
         monkeypatch.setattr(torch, "isfinite", lambda loss: torch.tensor(True))
     output = tmp_path / "run"
     with pytest.raises(qpairs.UserError, match=r"NaN at step 2[01]; the last good state is saved in .*run"):
@@ -252,7 +251,7 @@ def test_a_collapsed_model_is_named(pairs_csv: Path, tmp_path: Path, caplog: pyt
     seen = []
     options = {**FAST, "learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 0.5}
     from qpairs.encoders import build as encoders
-    from qpairs.training import fit as training
+    from qpairs.training import bi_encoder
 
     def constant(*args: object, **kwargs: object) -> object:
         encoder = encoders.build_encoder(*args, **kwargs)
@@ -263,10 +262,10 @@ def test_a_collapsed_model_is_named(pairs_csv: Path, tmp_path: Path, caplog: pyt
         return encoder
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "build_encoder", constant)
+        patch.setattr(bi_encoder, "build_encoder", constant)
         model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), on_progress=seen.append, **options)
     assert "collapsed" in caplog.text
-    assert any(now.collapsed for now in seen)
+    assert any(now.metrics.get("collapsed") for now in seen)
     assert model.scores["test"]["collapsed"]
 
 
@@ -285,12 +284,12 @@ def test_parts_that_the_user_brings_are_checked_for_leaks(sample_rows: list, tmp
 def test_progress_counts_steps_and_rates(pairs_csv: Path, tmp_path: Path) -> None:
     seen = []
     qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), on_progress=seen.append, **{**FAST, "epochs": 1.0})
-    steps = [now.step for now in seen]
+    steps = [now.done for now in seen]
     assert steps == sorted(steps)
-    assert seen[-1].step == seen[-1].steps
-    assert seen[-1].epoch == pytest.approx(1.0)
-    assert seen[-1].f1 is not None
-    assert seen[-1].average_precision is not None
+    assert {now.stage for now in seen} == {"training"}
+    assert seen[-1].done == seen[-1].total
+    assert seen[-1].metrics["epoch"] == pytest.approx(1.0)
+    assert {"loss", "f1", "average_precision", "collapsed"} <= seen[-1].metrics.keys()
     assert seen[-1].rate > 0
 
 
@@ -313,15 +312,6 @@ def test_two_runs_into_one_folder_the_second_is_refused(pairs_csv: Path, tmp_pat
         qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), overwrite=True, **FAST)
 
 
-def test_states_lists_only_whole_ones_in_order(tmp_path: Path) -> None:
-    for step, whole in ((100, True), (20, True), (300, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if whole:
-            (folder / COMPLETE).touch()
-    assert [p.name for p in states(tmp_path)] == ["checkpoint-20", "checkpoint-100"]
-
-
 def test_config_of_the_checkpoint_can_train_again(trained: Path) -> None:
     config = qpairs.load_checkpoint(trained).config
     assert dataclasses.asdict(config)["encoder"] == "tiny"
@@ -333,23 +323,24 @@ def step(encoder: str, gradient_cache: int, pairs_csv: Path, folder: Path) -> tu
     from qpairs.encoders.build import build_encoder
     from qpairs.objectives.objective import parse_objective
     from qpairs.objectives.pair_head import Score
-    from qpairs.training import fit as training
+    from qpairs.training.batches import model_inputs
+    from qpairs.training.bi_encoder import training_batches
 
     options = {"encoder": encoder, "loss": "info_nce", "gradient_cache": gradient_cache, "precision": "fp32"}
     config = Config(data=(str(pairs_csv),), **options)
-    pairs = load_parts(config).train
+    parts = load_parts(config)
     model = PairModel(
-        build_encoder(encoder, texts=pairs.questions),
+        build_encoder(encoder, texts=parts.train.questions),
         parse_objective(config.loss),
         torch.nn.ModuleDict(),
         Score(),
         recompute=gradient_cache > 0,
     ).train()
-    item = training._training_batches(model.encoder, pairs, config, folder)[0]
+    item = training_batches(model.encoder, Run(config, parts, folder))[0]
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
         torch.manual_seed(0)
-        loss = model(**item)["loss"]
+        loss = model(**model_inputs([item]))["loss"]
     loss.backward()
     return {name: p.grad for name, p in model.named_parameters()}, sum(kept)
 

@@ -1,0 +1,256 @@
+"""Trains an encoder: batches, model, optimiser and Trainer of one pass, and what comes out of it."""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from torch import nn
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer_utils import EvalPrediction
+
+from qpairs import metrics
+from qpairs.config import Config
+from qpairs.core.exceptions import UserError
+from qpairs.data.pairs import Pairs
+from qpairs.encoders.build import build_encoder, features, token_ids, tower_names, towers, word_dropout
+from qpairs.encoders.dropout import set_dropout
+from qpairs.encoders.precision import trains_in_bf16
+from qpairs.objectives.objective import Objective
+from qpairs.objectives.pair_head import PairHead, Score
+from qpairs.training.batches import Batches, TokenizedQuestions, build_label_graph, model_inputs, pair_lengths
+from qpairs.training.distributed import world
+from qpairs.training.hard_negatives import mine_epoch
+from qpairs.training.model import PairModel
+from qpairs.training.run import Run
+from qpairs.training.samplers import Sampler, group_sampler, pair_sampler, sequential_sampler, triplet_sampler
+from qpairs.training.trainer import (
+    Diverged,
+    Observer,
+    adamw,
+    complete_states,
+    linear_schedule,
+    run_trainer,
+    trainer_arguments,
+)
+
+LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
+FINE_TUNING_RATE = 5e-5  # of pretrained encoders
+HEAD_RATE = 1e-2  # of prototypes and of a head on pairs
+VALIDATION_LIMIT = 4096  # validation pairs that are scored during training; the threshold is chosen on all
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained encoder, on the CPU.
+
+    Attributes:
+        encoder: at its best state.
+        head: the classifier that the verdict reads; None: it reads the cosine.
+        history: losses and scores by step.
+        diverged: what happened where the loss became NaN, and the last good state was restored; else ''.
+    """
+
+    encoder: SentenceTransformer
+    head: PairHead | None
+    history: list[dict[str, Any]]
+    diverged: str = ""
+
+
+def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
+    """The encoder of a config, not trained yet."""
+    return build_encoder(
+        config.encoder,
+        vectors=config.vectors,
+        texts=train.questions,
+        max_length=config.max_length,
+        seed=config.seed,
+        share_vectors=config.share_vectors,
+    )
+
+
+def fit_bi_encoder(
+    run: Run, encoder: SentenceTransformer, objective: Objective, stage: str = "training", rate_factor: float = 1.0
+) -> Fitted:
+    """Trains an encoder on the training pairs, and keeps the state with the best average precision on validation.
+
+    Args:
+        run: config, data and the folder of the states, from the last of which training goes on.
+        encoder: what is trained.
+        objective: the loss.
+        stage: what progress calls it.
+        rate_factor: factor on all learning rates.
+
+    Raises:
+        UserError: the loss became NaN before the first state was kept.
+    """
+    config, batches, validation = run.config, training_batches(encoder, run), evaluation_batches(encoder, run)
+    learned = objective.learned_modules(int(batches.graph.cluster.max()) + 1, encoder.get_embedding_dimension() or 0)
+    head = next((module for module in learned.values() if isinstance(module, PairHead)), None)
+    score = Score(head if config.score == "head" else None, config.symmetric)
+    model = PairModel(encoder, objective, learned, score, recompute=config.gradient_cache > 0)
+    steps_per_epoch = batches.steps
+    batches.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
+    callbacks = _callbacks(run, Observer(config, steps_per_epoch, run.on_progress, stage))
+    set_dropout(encoder, config.dropout)
+    optimizer = _optimizer(model, config, rate_factor)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(run, encoder, batches.steps, every=math.ceil(steps_per_epoch / config.evaluations)),
+        data_collator=model_inputs,
+        train_dataset=batches,
+        eval_dataset=validation,
+        compute_metrics=_validation_scores,
+        callbacks=callbacks,
+        optimizers=(optimizer, linear_schedule(optimizer, batches.steps, config.warmup, config.budget_minutes)),
+    )
+    diverged = ""
+    try:
+        run_trainer(trainer, run.folder)
+    except Diverged:
+        diverged = f"the loss became NaN at step {trainer.state.global_step + 1}"
+        _restore(model, run.folder, diverged)
+    except UserError:  # a loss or a miner that is a function has returned something else
+        if not complete_states(run.folder) and not config.teacher:
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    history = _history(trainer.state.log_history, steps_per_epoch)
+    return Fitted(encoder.to("cpu").float(), model.score.head and model.score.head.to("cpu"), history, diverged)
+
+
+def _optimizer(model: PairModel, config: Config, rate_factor: float) -> torch.optim.AdamW:
+    """Each tower has its own learning rate, and so have prototypes and head."""
+    parts: list[tuple[nn.Module, float, float | None]] = [
+        (tower, (config.learning_rate or LEARNING_RATES.get(name, FINE_TUNING_RATE)) * rate_factor, config.weight_decay)
+        for name, tower in zip(tower_names(config.encoder), model.towers, strict=False)
+    ]
+    return adamw([*parts, (model.learned, HEAD_RATE * rate_factor, None)])
+
+
+def _restore(model: PairModel, folder: Path, diverged: str) -> None:
+    """Loads the last good state."""
+    states = complete_states(folder)
+    if not states:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(f"{diverged}, before the first evaluation; nothing was saved; lower --learning-rate") from None
+    model.load_state_dict(load_file(states[-1] / "model.safetensors"))
+
+
+def _arguments(run: Run, encoder: SentenceTransformer, steps: int, every: int) -> TrainingArguments:
+    config = run.config
+    return trainer_arguments(
+        config,
+        encoder,
+        run.folder,
+        steps,
+        every,
+        eval_strategy="steps",
+        eval_steps=every,
+        load_best_model_at_end=True,
+        metric_for_best_model="average_precision",
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,
+        # processes that make batches ahead of a GPU; mined negatives need the model of this one
+        dataloader_num_workers=4 if torch.cuda.is_available() and config.sampler != "triplets" else 0,
+        report_to="none" if config.report_to == "tensorboard" else config.report_to,
+    )
+
+
+def _callbacks(run: Run, observer: Observer) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [observer]
+    if run.config.report_to == "tensorboard":
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(Path(run.config.output).parent / "tensorboard" / run.folder.stem)
+        callbacks.append(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
+    if run.config.patience:
+        callbacks.append(EarlyStoppingCallback(run.config.patience))
+    return callbacks
+
+
+# Batches
+
+
+def training_batches(encoder: SentenceTransformer, run: Run) -> Batches:
+    """The training pairs, in the batches of the config's sampler."""
+    config, pairs = run.config, run.parts.train
+    questions = _tokenized(encoder, pairs, config.word_dropout)
+    sampler = pair_sampler(pair_lengths(questions[0], pairs), config.batch_size, config.seed)
+    if config.sampler == "groups":
+        size = 2 * config.batch_size  # questions, as many as in a batch of pairs
+        sampler = group_sampler(build_label_graph(pairs), size, min(config.group_size, size), config.seed)
+    elif config.sampler == "triplets":
+        mine = functools.partial(mine_epoch, encoder, questions, pairs, config, run.folder)
+        sampler = triplet_sampler(sampler, mine)
+    return _batches(encoder, pairs, questions, sampler, config)
+
+
+def evaluation_batches(encoder: SentenceTransformer, run: Run) -> Batches:
+    """The validation pairs once, or a sample of them where they are more than `VALIDATION_LIMIT`."""
+    config, pairs = run.config, run.parts.validation
+    if len(pairs) > VALIDATION_LIMIT:
+        rows = np.random.default_rng(config.seed).choice(len(pairs), VALIDATION_LIMIT, replace=False)
+        pairs = pairs.subset(np.sort(rows))
+    questions = _tokenized(encoder, pairs)
+    sampler = sequential_sampler(pair_lengths(questions[0], pairs), config.batch_size)
+    return _batches(encoder, pairs, questions, sampler, config)
+
+
+def _batches(
+    encoder: SentenceTransformer, pairs: Pairs, questions: list[TokenizedQuestions], sampler: Sampler, config: Config
+) -> Batches:
+    options: dict[str, Any] = {"symmetric": config.symmetric, "seed": config.seed, "processes": world()}
+    return Batches(pairs, questions, sampler, chunk=_chunk(config, encoder), **options)
+
+
+def _tokenized(encoder: SentenceTransformer, pairs: Pairs, dropped: float = 0.0) -> list[TokenizedQuestions]:
+    """The questions as each tower reads them, with a share of the tokens dropped at random."""
+    return [
+        TokenizedQuestions(
+            token_ids(tower, pairs.questions),
+            functools.partial(features, tower),
+            word_dropout(tower, dropped) if dropped else None,
+        )
+        for tower in dict.fromkeys(towers(encoder))
+    ]
+
+
+def _chunk(config: Config, encoder: SentenceTransformer) -> int:
+    """Questions that are padded together: a GPU wants one large call, a CPU little padding, but in bf16 large calls."""
+    if config.gradient_cache or torch.cuda.is_available():
+        return config.gradient_cache or 2**20
+    return 128 if trains_in_bf16(encoder, config.precision) else 32
+
+
+# Scores
+
+
+def _validation_scores(prediction: EvalPrediction) -> dict[str, float]:
+    scores, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    if not np.isfinite(scores).all():
+        raise Diverged
+    threshold = metrics.best_threshold(scores, labels)
+    return {
+        "f1": metrics.confusion(scores, labels, threshold).f1,
+        "average_precision": metrics.average_precision(scores, labels),
+        "collapsed": float(metrics.is_collapsed(scores)),
+    }
+
+
+def _history(logs: list[dict[str, float]], steps_per_epoch: int) -> list[dict[str, Any]]:
+    """The Trainer's log as it is saved in a checkpoint."""
+    kept = ("loss", "eval_loss", "eval_f1", "eval_average_precision")
+    rows = [
+        {"step": row["step"], "epoch": row["step"] / steps_per_epoch, **{k: row[k] for k in kept if k in row}}
+        for row in logs
+    ]
+    return [row for row in rows if len(row) > 2]

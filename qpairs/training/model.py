@@ -1,0 +1,98 @@
+"""What the Trainer trains: an encoder, an objective and what the objective learns besides, as one module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from qpairs.encoders.build import towers
+from qpairs.objectives.labels import BatchLabels
+from qpairs.objectives.objective import Objective
+from qpairs.objectives.pair_head import Score
+from qpairs.training.batches import Batch, Features
+from qpairs.training.distributed import gather
+from qpairs.training.trainer import check_loss
+
+
+class PairModel(nn.Module):
+    """The loss of a batch, and the scores of its pairs.
+
+    Args:
+        encoder: texts to unit embeddings, with one tower or two.
+        objective: the loss.
+        learned: prototypes and heads of the objective, as `objective.learned` makes them.
+        score: what a verdict on a pair reads.
+        recompute: whether to drop the activations of a chunk of questions after the forward pass and compute them
+            again, with the same dropout, when its gradient comes: gradient caching (Gao et al. 2021, section 3).
+    """
+
+    def __init__(
+        self,
+        encoder: SentenceTransformer,
+        objective: Objective,
+        learned: nn.ModuleDict,
+        score: Score,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        self.recompute = recompute
+        self.encoder, self.objective, self.learned, self.score = encoder, objective, learned, score
+        self.towers = towers(encoder)  # a tuple, so that the parameters are registered once, under the encoder
+        self.register_state_dict_post_hook(_drop_shared)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_restore_shared)  # type: ignore[no-untyped-call]
+
+    def forward(self, batch: Batch, labels: Tensor) -> dict[str, Tensor]:
+        """The loss, a scalar, and the scores (k,) of the labelled pairs.
+
+        Args:
+            batch: of n row and m column questions.
+            labels: (k,) those of the batch; read by the Trainer alone.
+
+        Raises:
+            Diverged: the loss is not a finite number.
+        """
+        known = BatchLabels(**batch["known"])  # type: ignore[arg-type]
+        n, m = known.positive.shape
+        rows = gather(self._embed(self.towers[0], batch["rows"]["features"]), n)  # (n, d)
+        columns, members = rows, (rows, batch["rows"]["component"])
+        if batch["columns"] is not None:
+            columns = gather(self._embed(self.towers[1], batch["columns"]["features"]), m)  # (m, d)
+            components = torch.cat([batch["rows"]["component"], batch["columns"]["component"]])  # (n + m,)
+            members = torch.cat([rows, columns]), components
+        loss = self.objective(rows, columns, known, members, self.learned)
+        check_loss(loss)
+        with torch.no_grad():
+            return {"loss": loss, "scores": self.score(rows.float(), columns.float(), batch["left"], batch["right"])}
+
+    def _embed(self, tower: nn.Module, chunks: list[Features]) -> Tensor:
+        """Embeddings (k, d) of the questions of some chunks."""
+        if self.recompute and self.training:
+            return torch.cat([checkpoint(_embeddings, tower, chunk, use_reentrant=False) for chunk in chunks])
+        return torch.cat([_embeddings(tower, chunk) for chunk in chunks])
+
+
+def _embeddings(tower: nn.Module, chunk: Features) -> Tensor:
+    embeddings: Tensor = tower(chunk)["sentence_embedding"]  # (k, d)
+    return embeddings
+
+
+def _shared_names(module: nn.Module) -> dict[str, str]:
+    """Second names of parameters that have several, such as shared word vectors -> their first names."""
+    first: dict[nn.Parameter, str] = {}
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: first[p] for name, p in named if first.setdefault(p, name) != name}
+
+
+def _drop_shared(module: nn.Module, state: dict[str, Tensor], prefix: str, *metadata: Any) -> None:
+    """Keeps each tensor of a state dict once: safetensors refuses one that is there twice."""
+    for name in _shared_names(module):
+        del state[prefix + name]
+
+
+def _restore_shared(module: nn.Module, state: dict[str, Tensor], prefix: str, *details: Any) -> None:
+    for name, first in _shared_names(module).items():
+        state.setdefault(prefix + name, state[prefix + first])

@@ -1,0 +1,131 @@
+"""A run of training: its config, its data, and the folders that it writes.
+
+While it lasts, its states are in OUTPUT.partial, from where an interrupted run is resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qpairs.config import Config, config_from, read_toml, to_dict, to_toml
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import exclusive_lock
+from qpairs.core.progress import OnProgress, ignore
+from qpairs.data.parts import Parts
+from qpairs.models.base import check_output
+from qpairs.training.distributed import barrier, broadcast, rank
+
+log = logging.getLogger(__name__)
+
+CONFIG, SPLIT = "config.toml", "split.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of a run share.
+
+    Attributes:
+        config: the choices.
+        parts: the data.
+        folder: where unfinished work is kept.
+        on_progress: called at every step.
+    """
+
+    config: Config
+    parts: Parts
+    folder: Path
+    on_progress: OnProgress = ignore
+
+
+def default_output(config: Config) -> Path:
+    """The first free folder runs/DATA-ENCODER, runs/DATA-ENCODER-2, ..."""
+    name = "-".join(Path(part).stem for part in (config.data[0], config.encoder))
+    folders = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+    return next(folder for folder in folders if not folder.exists() and not partial_of(folder).exists())
+
+
+def partial_of(output: Path) -> Path:
+    """The folder of an unfinished run, beside its output."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def run_config(options: Mapping[str, Any], *, resume: bool) -> Config:
+    """The config of a run, with its output folder: from the options, or that of the interrupted run to resume.
+
+    Raises:
+        UserError: a bad option; or nothing to resume, or an option that differs from the interrupted run's.
+    """
+    config = config_from(options, where="train")
+    if not resume:
+        output = Path(config.output) if config.output else broadcast(default_output(config))
+        return dataclasses.replace(config, output=str(output))
+    if not config.output:
+        raise UserError("resume: name the interrupted run's folder with --output")
+    folder = partial_of(Path(config.output))
+    if not (folder / SPLIT).exists():
+        raise UserError(f"{folder}: no interrupted run to resume")
+    stored = config_from(read_toml(folder / CONFIG), where=str(folder / CONFIG))
+    asked, kept = to_dict(config), to_dict(stored)
+    if changed := [name for name in options if asked.get(name) != kept.get(name)]:
+        raise UserError(
+            f"{folder}: the interrupted run has another {changed[0]} ({kept.get(changed[0])!r}); "
+            "resume without that option, or start anew with --overwrite"
+        )
+    return stored
+
+
+def check_run(config: Config, *, resume: bool, overwrite: bool) -> None:
+    """Raises UserError where a run cannot report or write its results, before any work is done."""
+    if config.report_to != "none" and importlib.util.find_spec(config.report_to) is None:
+        raise UserError(f"report_to: {config.report_to} is not installed; pip install {config.report_to}")
+    output = Path(config.output)
+    check_output(output, overwrite=overwrite)
+    if partial_of(output).exists() and not (resume or overwrite):
+        raise UserError(
+            f"{partial_of(output)}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite"
+        )
+
+
+@contextlib.contextmanager
+def open_run(run: Run, *, resume: bool) -> Iterator[None]:
+    """Locks the folder of a run, and empties it unless the run is resumed; the folder goes when the block ends well.
+
+    Raises:
+        UserError: another process holds the folder; or the data has changed since the run was interrupted.
+    """
+    barrier()  # no process writes before all have checked the folders
+    with exclusive_lock(run.folder) if rank() == 0 else contextlib.nullcontext():
+        if rank() == 0 and not resume:
+            _clear(run.folder)
+            (run.folder / CONFIG).write_text(to_toml(run.config), encoding="utf-8")
+            (run.folder / SPLIT).write_text(json.dumps(run.parts.split), encoding="utf-8")
+        barrier()
+        if json.loads((run.folder / SPLIT).read_text("utf-8"))["fingerprint"] != run.parts.split["fingerprint"]:
+            raise UserError(
+                f"{run.folder}: the data has changed since the run was interrupted; start anew with --overwrite"
+            )
+        try:
+            yield
+        except KeyboardInterrupt:
+            log.warning("interrupted; go on with: qpairs train --resume --output %s", run.config.output)
+            raise
+        if rank() == 0:
+            shutil.rmtree(run.folder, ignore_errors=True)
+        barrier()
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != ".lock":
+            entry.unlink()

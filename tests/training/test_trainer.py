@@ -1,0 +1,183 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import Trainer
+
+from qpairs.config import Config
+from qpairs.core.progress import Progress, ignore
+from qpairs.training.trainer import (
+    COMPLETE,
+    Diverged,
+    Observer,
+    adamw,
+    complete_states,
+    linear_schedule,
+    only_item,
+    run_trainer,
+    trainer_arguments,
+)
+
+STEPS = 12
+
+
+class Line(nn.Module):
+    """A mock of a model: the line y = w x with the loss of one point; step `at` may have another loss."""
+
+    def __init__(self, losses: dict[int, float] | None = None) -> None:
+        super().__init__()
+        self.weight, self.losses, self.calls = nn.Parameter(torch.zeros(1)), losses or {}, 0
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        scores = self.weight * x
+        self.calls += self.training
+        loss = (scores - labels).square().mean() * self.losses.get(self.calls, 1.0)
+        return {"loss": loss, "scores": scores.detach()}
+
+
+POINTS = [{"x": torch.tensor([1.0 + step % 3]), "labels": torch.tensor([2.0])} for step in range(STEPS)]
+
+
+def fit(
+    model: Line, folder: Path, on_progress: Any = ignore, scores: Any = None, budget_minutes: float = 0.0, **more: Any
+) -> Trainer:
+    """Trains a line, with states at every third step."""
+    config = Config(batch_size=8, clip=1.0, precision="fp32", budget_minutes=budget_minutes)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    options: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 3} if scores else {"eval_strategy": "no"}
+    trainer = Trainer(
+        model=model,
+        args=trainer_arguments(config, nn.Sequential(model), folder, STEPS, 3, report_to="none", **options, **more),
+        data_collator=only_item,
+        train_dataset=POINTS,
+        eval_dataset=POINTS[:2],
+        compute_metrics=scores,
+        callbacks=[Observer(config, steps_per_epoch=4, on_progress=on_progress, stage="drawing")],
+        optimizers=(optimizer, linear_schedule(optimizer, STEPS, 0.1)),
+    )
+    run_trainer(trainer, folder)
+    return trainer
+
+
+# The optimiser
+
+
+def test_vectors_never_decay_and_shared_parameters_belong_to_the_first_part() -> None:
+    tower, other, head = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(2, 1)
+    other.weight = tower.weight
+    groups = adamw([(tower, 0.1, 0.01), (other, 0.2, 0.02), (head, 0.3, None)]).param_groups
+    found = [(group["lr"], group["weight_decay"], *map(id, group["params"])) for group in groups]
+    assert found == [
+        (0.1, 0.01, id(tower.weight)),
+        (0.1, 0.0, id(tower.bias)),
+        (0.2, 0.0, id(other.bias)),
+        (0.3, 0.0, id(head.weight), id(head.bias)),
+    ]
+
+
+# The schedule
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.5])
+def test_the_rate_rises_and_falls_linearly(warmup: float) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=2.0)
+    schedule, rates = linear_schedule(optimizer, 100, warmup), []
+    for _ in range(100):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    top = max(1, round(100 * warmup))  # with no warm-up, the first step alone is at rate 0
+    naive = [2.0 * (step / top if step < top else (100 - step) / (100 - top)) for step in range(100)]
+    assert rates == pytest.approx(naive, abs=1e-6)
+    assert schedule.get_last_lr()[0] == 0.0
+
+
+def test_a_budget_that_ends_before_the_steps_sets_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    factor = linear_schedule(torch.optim.SGD([torch.zeros(1)], lr=1.0), 100, 0.1, budget_minutes=1.0).lr_lambdas[0]
+    now += 30.0  # half of the budget
+    assert factor(10) == pytest.approx(0.5 / 0.9)
+    assert factor(80) == pytest.approx(0.2 / 0.9)  # here the steps end first
+    now += 60.0
+    assert factor(10) == 0.0
+
+
+# States
+
+
+def test_complete_states_are_listed_in_order_and_others_are_not(tmp_path: Path) -> None:
+    for step, complete in ((100, True), (20, True), (300, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if complete:
+            (folder / COMPLETE).touch()
+    assert [p.name for p in complete_states(tmp_path)] == ["checkpoint-20", "checkpoint-100"]
+
+
+def test_the_newest_state_and_the_best_one_are_kept(tmp_path: Path) -> None:
+    scores = iter([0.1, 0.9, 0.5, 0.3])
+
+    def score(prediction: Any) -> dict[str, float]:
+        return {"f1": 0.5, "average_precision": next(scores), "collapsed": 0.0}
+
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "average_precision", "greater_is_better": True}
+    fit(Line(), tmp_path, scores=score, **best)
+    assert [p.name for p in complete_states(tmp_path)] == ["checkpoint-6", "checkpoint-12"]
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-6"]
+
+
+def test_training_goes_on_from_the_last_complete_state(tmp_path: Path) -> None:
+    unbroken, broken, resumed = Line(), Line({8: float("nan")}), Line()
+    fit(unbroken, tmp_path / "unbroken")
+    with pytest.raises(Diverged):
+        fit(broken, tmp_path / "broken")
+    assert [p.name for p in complete_states(tmp_path / "broken")] == ["checkpoint-6"]
+    (tmp_path / "broken" / "checkpoint-9").mkdir()  # a process died while it wrote this one
+    fit(resumed, tmp_path / "broken")
+    assert resumed.calls == STEPS - 6
+    assert torch.equal(resumed.weight, unbroken.weight)
+
+
+# Events
+
+
+def test_progress_counts_steps_and_carries_the_figures(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+
+    def score(prediction: Any) -> dict[str, float]:
+        assert prediction.predictions.shape == prediction.label_ids.shape == (2,)
+        return {"f1": 0.5, "average_precision": 0.25, "collapsed": 0.0}
+
+    fit(Line(), tmp_path, seen.append, score)
+    assert {now.stage for now in seen} == {"drawing"}
+    assert [now.done for now in seen if "loss" not in now.metrics] == [0, 1]
+    assert sorted({now.done for now in seen}) == list(range(STEPS + 1))
+    assert all(now.total == STEPS and now.metrics["epoch"] == now.done / 4 for now in seen)
+    assert next(now.done for now in seen if "f1" in now.metrics) == 3
+    last = seen[-1]
+    assert (last.metrics["f1"], last.metrics["average_precision"], last.metrics["collapsed"]) == (0.5, 0.25, 0.0)
+    assert 0 < last.metrics["loss"] < seen[3].metrics["loss"]
+    assert last.metrics["pairs_per_second"] == pytest.approx(8 * last.rate)
+
+
+def test_a_collapsed_model_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[Progress] = []
+    fit(Line(), tmp_path, seen.append, lambda prediction: {"f1": 0.5, "average_precision": 0.25, "collapsed": 1.0})
+    assert "step 3: the model has collapsed" in caplog.text
+    assert seen[-1].metrics["collapsed"] == 1.0
+
+
+def test_a_spent_budget_ends_the_run_with_a_state_and_an_evaluation(tmp_path: Path) -> None:
+    evaluated = []
+
+    def score(prediction: Any) -> dict[str, float]:
+        evaluated.append(prediction)
+        return {"f1": 0.5, "average_precision": 0.25, "collapsed": 0.0}
+
+    trainer = fit(Line(), tmp_path, scores=score, budget_minutes=1e-9)
+    assert trainer.state.global_step == 1
+    assert [p.name for p in complete_states(tmp_path)] == ["checkpoint-1"]
+    assert len(evaluated) == 1
