@@ -369,9 +369,9 @@ def test_losses_lists_every_row(run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_losses_describes_a_loss_and_the_miner_of_the_same_name(run) -> None:
     shown = " ".join(run("losses", "multi_similarity")[1].split())
-    for words in ("a loss", "a miner", "Wang et al. 2019", "alpha=2 how", "epsilon=0.1 slack"):
+    for words in ("a loss", "a miner", "Wang et al. 2019", "alpha=2 inverse temperature", "epsilon=0.1 slack"):
         assert words in shown
-    assert "sampled=4096 how many" in " ".join(run("losses", "arcface")[1].split())
+    assert "sampled=4096 prototypes" in " ".join(run("losses", "arcface")[1].split())
     code, _, err = run("losses", "arcfase")
     assert code == 2
     assert "did you mean 'arcface'" in err
