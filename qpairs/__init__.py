@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from qpairs.data.splits import split_pairs
     from qpairs.evaluation.evaluate import Report, calibrate, evaluate, predict
     from qpairs.evaluation.robustness import probe
-    from qpairs.experiments.compare import Comparison, compare
+    from qpairs.experiments.compare import compare
+    from qpairs.experiments.results import Comparison
     from qpairs.export.export import Parity, export_checkpoint
     from qpairs.models.base import Encoder, Model, load
     from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Checkpoint": "models.bi_encoder",
-    "Comparison": "experiments.compare",
+    "Comparison": "experiments.results",
     "Config": "config",
     "Embeddings": "retrieval.embeddings",
     "Encoder": "models.base",

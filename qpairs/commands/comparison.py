@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ from qpairs.commands.training import given_options, with_config_options
 from qpairs.core.exceptions import UserError, nearest
 
 if TYPE_CHECKING:
-    from qpairs.experiments.compare import Comparison, Row, State
+    from qpairs.core.progress import OnProgress, Progress
+    from qpairs.experiments.results import Comparison, Row
 
 
 @with_config_options("encoder", "loss", "miner", "output", budget_minutes=5.0, epochs="no limit", patience=0)
@@ -61,22 +63,18 @@ def compare(
 
 
 @contextlib.contextmanager
-def _cells_bar() -> Iterator[Callable[[State], None]]:
+def _cells_bar() -> Iterator[OnProgress]:
     with progress() as bar:
         task = bar.add_task("loading", total=None, state="")
+        done = math.inf  # cells, at the last report
 
-        def on_progress(now: State) -> None:
-            cell = plain(f"{now.cell.encoder}, {now.cell.loss}, {now.cell.miner}, seed {now.cell.seed}")
-            state = f"step {now.training.step:,}" if now.training else "loading"
-            bar.update(task, description=cell, total=now.cells, completed=now.finished, state=state)
-            if now.record:
-                result = now.record.result
-                verdict = (
-                    f"F1 {result.f1:.3f}  AP {result.average_precision:.3f}"
-                    if result
-                    else f"[red]failed:[/] {plain(now.record.error)}"
-                )
-                err.print(f"cell {now.finished} of {now.cells}  {cell}  {verdict}", highlight=False, soft_wrap=True)
+        def on_progress(now: Progress) -> None:
+            nonlocal done
+            cell, note = plain(now.stage), plain(now.note).replace("failed:", "[red]failed:[/]", 1)
+            bar.update(task, description=cell, total=now.total, completed=now.done, state=note)
+            if now.done > done:
+                err.print(f"cell {now.done} of {now.total}  {cell}  {note}", highlight=False, soft_wrap=True)
+            done = now.done
 
         yield on_progress
 

@@ -1,5 +1,5 @@
+import importlib
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -19,32 +19,37 @@ from safetensors.numpy import load_file
 import qpairs
 from qpairs import metrics
 from qpairs.config import Config
+from qpairs.core.progress import OnProgress, Progress
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
-from qpairs.experiments import compare as comparison
-from qpairs.experiments.compare import Cell, Comparison, Outcome, Result, Row, State, compare
+from qpairs.experiments.cells import Arrays, Cell, Result, expand_losses, parse_list
+from qpairs.experiments.compare import compare
+from qpairs.experiments.processes import ProcessError
+from qpairs.experiments.results import Comparison, Row
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.miners import MINERS
 from qpairs.objectives.objective import objective
-from qpairs.training.fit import Progress
 
 GOOD, BAD, FAILING = "contrastive(margin=0.1)", "contrastive(margin=0.3)", "contrastive"
 CLI = Path(__file__).parents[2] / "cli.py"
 QUICK = {"encoders": "static", "budget_minutes": 0.02, "batch_size": 16, "seeds": 2}
 
 
+HOME = importlib.import_module("qpairs.experiments.compare")  # qpairs.experiments.compare is also a function
+
+
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """The configs of the cells that were trained; in place of training, the margin is the share of wrong answers."""
+    """The configs of the cells that were trained; instead of training, the margin is the share of wrong answers."""
     configs: list[Config] = []
 
-    def made_up(config: Config, parts: Parts, log: Path, tell: Callable[[Progress], None]) -> Outcome:
+    def train(config: Config, parts: Parts, on_progress: OnProgress) -> tuple[Result, Arrays]:
         configs.append(config)
-        tell(Progress(7, 9, 0.5, 100.0))
+        on_progress(Progress("training", 7, 9, 100.0))
         Path(config.output).mkdir()
         wrong = objective(config.loss).terms[0].parameters.get("margin")
         if wrong is None:
-            return "it fell"
+            raise ProcessError("it fell")
         pairs = parts.validation if parts.test is None else parts.test
         verdict = (pairs.labels == 1) ^ (np.random.default_rng(config.seed).random(len(pairs)) < wrong)
         f1 = metrics.confusion(verdict, pairs.labels, 0.5).f1
@@ -52,7 +57,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         report["collapsed"] = config.loss == BAD
         return Result(f1, (f1 - 0.1, f1 + 0.1), 0.5, 1.0, 7, 0.5, 2**30, report), {"verdict": verdict}
 
-    monkeypatch.setattr(comparison, "_in_a_process", made_up)
+    monkeypatch.setattr(HOME, "train_cell", train)
+    monkeypatch.setattr(HOME, "run_in_process", lambda function, log_file, on_progress: function(on_progress))
     return configs
 
 
@@ -65,18 +71,18 @@ def small(pairs_csv: Path, output: Path, **changes: object) -> Comparison:
 
 
 def test_all_is_every_loss_and_each_can_be_trained() -> None:
-    losses = comparison._losses(["all"])
+    losses = expand_losses(["all"])
     assert len(losses) == len(LOSSES)
     assert "softmax + 0.003*center" in losses
     assert "center" not in losses
     assert {term.name for loss in losses for term in objective(loss).terms} == set(LOSSES)
-    assert comparison._losses(["cosent", "all", "center"])[0] == "cosent"
-    assert set(comparison._losses(["cosent", "all", "center"])) == set(losses)
+    assert expand_losses(["cosent", "all", "center"])[0] == "cosent"
+    assert set(expand_losses(["cosent", "all", "center"])) == set(losses)
 
 
 def test_commas_inside_parentheses_belong_to_parameters() -> None:
     listed = "info_nce(temperature=0.1), 2*(contrastive(margin=1) + multi_similarity(alpha=1, beta=2)),cosent,cosent"
-    assert comparison._items("losses", listed) == [
+    assert parse_list("losses", listed) == [
         "info_nce(temperature=0.1)",
         "2*(contrastive(margin=1) + multi_similarity(alpha=1, beta=2))",
         "cosent",
@@ -158,7 +164,7 @@ def test_every_cell_has_the_same_split_and_its_own_seed(
     trained: list[Config], pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Config] = []
-    monkeypatch.setattr(comparison, "load_parts", lambda config: loads.append(config) or load_parts(config))
+    monkeypatch.setattr(HOME, "load_parts", lambda config: loads.append(config) or load_parts(config))
     small(pairs_csv, tmp_path, seed=5)
     assert [config.seed for config in loads] == [5]
     assert [config.seed for config in trained] == [5, 6, 5, 6]
@@ -213,16 +219,20 @@ def test_without_matplotlib_the_tables_are_there(
 def test_finished_cells_are_kept_and_failed_ones_tried_again(
     trained: list[Config], pairs_csv: Path, tmp_path: Path
 ) -> None:
-    states: list[State] = []
+    reports: list[Progress] = []
 
-    def interrupt(now: State) -> None:
-        states.append(now)
-        if now.finished == 2 and now.training:
+    def interrupt(now: Progress) -> None:
+        reports.append(now)
+        if now.done == 2 and now.note.startswith("step"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         small(pairs_csv, tmp_path, on_progress=interrupt)
-    assert [now.finished for now in states if now.record] == [1, 2]
+    seen = [(now.stage, now.done, now.note.split()[0]) for now in reports]
+    cells = [f"static, {loss}, everything, seed {seed}" for loss in (BAD, GOOD) for seed in (0, 1)]
+    steps = [(cell, n, note) for n, cell in enumerate(cells) for note in ("loading", "step", "F1")]
+    assert seen == [(cell, n + (note == "F1"), note) for cell, n, note in steps[:8]]
+    assert {now.total for now in reports} == {4}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.json")}
     assert len(before) == 2
     del trained[:]
@@ -264,18 +274,6 @@ def test_checkpoints_are_kept_if_asked_for(trained: list[Config], pairs_csv: Pat
 
 
 # ---------------------------------------------------------------------- real processes
-
-
-def test_a_process_that_dies_is_an_error_of_its_cell(pairs_csv: Path, tmp_path: Path) -> None:
-    base = Config(data=(str(pairs_csv),), encoder="static", budget_minutes=0.02, epochs=1e3)
-    config = Cell("static", "contrastive", "everything", 0).config(base, tmp_path)
-
-    def kill(now: Progress) -> None:
-        multiprocessing.active_children()[0].kill()
-
-    outcome = comparison._in_a_process(config, load_parts(base), tmp_path / "log", kill)
-    assert outcome == "the process was ended by SIGKILL (the system may be out of memory)"
-    assert multiprocessing.active_children() == []
 
 
 def waits_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

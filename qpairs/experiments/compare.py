@@ -1,0 +1,170 @@
+"""Compares encoders, losses and miners on the same pairs, split and seeds, each trained for the same wall-clock time.
+
+A cell of the comparison is one training run, in a process of its own. Its result stays in OUTPUT/cells, so that an
+interrupted comparison continues with the cells that are missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qpairs.config import Config, config_from
+from qpairs.core.exceptions import UserError
+from qpairs.core.progress import OnProgress, Progress, ignore
+from qpairs.data.parts import Parts, load_parts
+from qpairs.encoders.build import build_encoder
+from qpairs.experiments.cells import CELLS, Cell, Record, cells_of, expand_losses, parse_list, train_cell
+from qpairs.experiments.comparison_folder import (
+    cell_file,
+    hold_folder,
+    manifest_of,
+    read_record,
+    read_verdict,
+    write_comparison,
+    write_record,
+)
+from qpairs.experiments.processes import ProcessError, run_in_process
+from qpairs.experiments.results import Comparison, compare_records
+from qpairs.training.fit import build_objective, partial_of
+from qpairs.training.teachers import trained_here
+
+log = logging.getLogger(__name__)
+
+NO_LIMIT = 1e3  # epochs: the time budget ends a cell first
+VOCABULARY = 1000  # questions whose words an encoder is tried with
+
+
+def compare(
+    *,
+    losses: str | Sequence[str] = "all",
+    encoders: str | Sequence[str] = "",
+    miners: str | Sequence[str] = "",
+    seeds: int = 3,
+    output: str = "runs/compare",
+    budget_minutes: float = 5.0,
+    epochs: float = NO_LIMIT,
+    patience: int = 0,
+    keep_checkpoints: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress = ignore,
+    **options: Any,
+) -> Comparison:
+    """Trains every encoder with every loss and miner, and tests which are better and by how much.
+
+    The pairs are loaded and split once. Started again in the same folder, it trains the cells that failed or were
+    interrupted, and keeps the finished ones. In a script, call it under `if __name__ == "__main__":`: each cell is a
+    process that imports the script.
+
+    Args:
+        losses: expressions as in `Config.loss`, a list or one text with commas; `all` is every loss. Center loss,
+            which cannot be trained alone, is added to softmax.
+        encoders: names as in `Config.encoder`; default: the encoder of the options.
+        miners: expressions as in `Config.miner`; also `offline` (negatives mined before each epoch, the sampler
+            `triplets`) and `groups` (the sampler of that name); default: the miner of the options.
+        seeds: cells of each kind, with the seeds `seed`, `seed + 1`, ...; the split is that of the first.
+        output: folder of the results, see `comparison_folder`.
+        budget_minutes: training time of each cell; 0: until the epochs are done.
+        epochs: passes over the pairs, at most.
+        patience: as in `Config`; 0, so that all cells train equally long.
+        keep_checkpoints: whether the trained models stay in OUTPUT/cells.
+        overwrite: start anew in a folder that holds another comparison.
+        on_progress: counts finished cells; the stage names the cell, the note says how far it is or its result.
+        options: further fields of `Config`, for every cell.
+
+    Raises:
+        UserError: a mistake that the user can fix, before the first cell is trained.
+    """
+    limits = {"budget_minutes": budget_minutes, "epochs": epochs, "patience": patience}
+    base = config_from({**options, **limits}, where="compare")
+    _check(base, seeds)
+    cells = cells_of(
+        parse_list("encoders", encoders or [base.encoder]),
+        expand_losses(parse_list("losses", losses)),
+        parse_list("miners", miners or [base.miner]),
+        range(base.seed, base.seed + seeds),
+    )
+    folder = Path(output)
+    for cell in cells:
+        build_objective(cell.config(base, folder))
+    parts = load_parts(base)
+    for cell in {cell.encoder: cell for cell in cells}.values():
+        _try_encoder(cell.config(base, folder), parts.train.questions[:VOCABULARY])
+    with hold_folder(folder, manifest_of(base, parts), overwrite=overwrite):
+        try:
+            records = _train_all(cells, base, parts, folder, keep_checkpoints, on_progress)
+        except KeyboardInterrupt:
+            log.warning("interrupted; the same command goes on from the finished cells in %s", folder / CELLS)
+            raise
+        comparison = compare_records(records, base, parts, functools.partial(read_verdict, folder))
+        write_comparison(folder, comparison)
+    return comparison
+
+
+def _check(base: Config, seeds: int) -> None:
+    """Raises UserError where options contradict each other."""
+    if not base.budget_minutes and base.epochs >= NO_LIMIT:
+        raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
+    if seeds < 1:
+        raise UserError(f"compare: seeds must be at least 1, not {seeds}")
+    if trained_here(base.teacher):
+        raise UserError("compare: every run would train a teacher of its own; train one first, then name its folder")
+
+
+def _try_encoder(config: Config, texts: Sequence[str]) -> None:
+    """Raises UserError where the encoder of a config cannot be built."""
+    build_encoder(
+        config.encoder,
+        vectors=config.vectors,
+        texts=texts,
+        max_length=config.max_length,
+        share_vectors=config.share_vectors,
+    )
+
+
+def _train_all(
+    cells: Sequence[Cell], base: Config, parts: Parts, folder: Path, keep_checkpoints: bool, on_progress: OnProgress
+) -> list[Record]:
+    """A record for each cell; those of finished cells are read from the folder."""
+    records = {cell: read_record(folder, cell) for cell in cells}
+    done = sum(record is not None for record in records.values())
+    for cell in (cell for cell, record in records.items() if not record):
+        now, config = Progress(cell.title, done, len(cells), note="loading"), cell.config(base, folder)
+        on_progress(now)
+        _remove_checkpoint(config)
+        arrays = None
+        try:
+            result, arrays = run_in_process(
+                functools.partial(train_cell, config, parts), cell_file(folder, cell, "log"), _steps(now, on_progress)
+            )
+            record = Record(cell, result)
+        except ProcessError as error:
+            record = Record(cell, None, str(error))
+        if not keep_checkpoints:
+            _remove_checkpoint(config)
+        write_record(folder, record, arrays)
+        records[cell], done = record, done + 1
+        on_progress(dataclasses.replace(now, done=done, note=_note(record)))
+    return [record for record in records.values() if record]
+
+
+def _steps(now: Progress, on_progress: OnProgress) -> OnProgress:
+    """Reports the steps of a training run as the note of its cell."""
+    return lambda training: on_progress(dataclasses.replace(now, note=f"step {training.done:,}"))
+
+
+def _note(record: Record) -> str:
+    if record.result is None:
+        return f"failed: {record.error}"
+    return f"F1 {record.result.f1:.3f}  AP {record.result.average_precision:.3f}"
+
+
+def _remove_checkpoint(config: Config) -> None:
+    """Removes the checkpoint of a cell, finished or partial."""
+    for path in (Path(config.output), partial_of(Path(config.output))):
+        shutil.rmtree(path, ignore_errors=True)
