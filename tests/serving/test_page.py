@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from mocks import moved
 
 import qpairs
 from qpairs.data.pairs import load_pairs
@@ -26,7 +27,7 @@ from qpairs.models.base import Model
 from qpairs.retrieval.index import build_index
 from qpairs.serving.app import create_app
 from qpairs.serving.journal import journalled
-from qpairs.serving.labelling import LABELS
+from qpairs.serving.label_file import LABELS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -57,7 +58,7 @@ def made(questions: list[str], pairs_csv: Path, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="module")
 def model(made: Path) -> Model:
     """The model, as sure of itself as one that has seen more."""
-    return replace(qpairs.load(made / "model"), threshold=0.9, calibration=Calibration(slope=20, intercept=-17))
+    return moved(qpairs.load(made / "model"), threshold=0.9, calibration=Calibration(slope=20, intercept=-17))
 
 
 @contextlib.contextmanager
@@ -503,3 +504,15 @@ def test_what_the_service_refuses_is_said_and_the_next_try_works(page: "Page", s
     page.unroute("**/labelling/answer")
     answers(page, "y")
     assert page.inner_text("#label-status") == ""
+
+
+def test_the_description_of_the_api_is_drawn_and_tried_out(page: "Page", site: str) -> None:
+    page.goto(f"{site}docs")
+    page.wait_for_selector(".opblock")
+    paths = [" ".join(text.split()) for text in page.locator(".opblock-summary-path").all_inner_texts()]
+    assert {"/score", "/search", "/ready", "/labelling/answer"} <= set(paths)
+    page.locator(".opblock", has_text="/ready").click()
+    page.get_by_role("button", name="Try it out").click()
+    with page.expect_response("**/ready") as answer:
+        page.get_by_role("button", name="Execute").click()
+    assert answer.value.status == 200
