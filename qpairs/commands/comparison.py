@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from qpairs.commands.terminal import OverwriteOption, TomlOption, err, out, plain, progress, quiet
@@ -70,7 +71,7 @@ def _cells_bar() -> Iterator[OnProgress]:
 
         def on_progress(now: Progress) -> None:
             nonlocal done
-            cell, note = plain(now.stage), plain(now.note).replace("failed:", "[red]failed:[/]", 1)
+            cell, note = plain(now.stage), escape(now.note).replace("failed:", "[red]failed:[/]", 1)
             bar.update(task, description=cell, total=now.total, completed=now.done, state=note)
             if now.done > done:
                 err.print(f"cell {now.done} of {now.total}  {cell}  {note}", highlight=False, soft_wrap=True)

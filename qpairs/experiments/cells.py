@@ -46,7 +46,7 @@ class Cell:
     """A training run of a comparison.
 
     >>> Cell("minilm", "softmax", "offline", 0).name
-    'minilm-softmax-offline-0-b2f8e8b5'
+    'minilm-softmax-offline-0-bb5f041d'
     """
 
     encoder: str

@@ -19,16 +19,8 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.parts import Parts, load_parts
 from qpairs.encoders.build import build_encoder
+from qpairs.experiments import comparison_folder as store
 from qpairs.experiments.cells import CELLS, Cell, Record, cells_of, expand_losses, parse_list, train_cell
-from qpairs.experiments.comparison_folder import (
-    cell_file,
-    hold_folder,
-    manifest_of,
-    read_record,
-    read_verdict,
-    write_comparison,
-    write_record,
-)
 from qpairs.experiments.processes import ProcessError, run_in_process
 from qpairs.experiments.results import Comparison, compare_records
 from qpairs.training.fit import build_objective, partial_of
@@ -68,7 +60,7 @@ def compare(
         miners: expressions as in `Config.miner`; also `offline` (negatives mined before each epoch, the sampler
             `triplets`) and `groups` (the sampler of that name); default: the miner of the options.
         seeds: cells of each kind, with the seeds `seed`, `seed + 1`, ...; the split is that of the first.
-        output: folder of the results, see `comparison_folder`.
+        output: folder of the results, its files are listed in `comparison_folder`.
         budget_minutes: training time of each cell; 0: until the epochs are done.
         epochs: passes over the pairs, at most.
         patience: as in `Config`; 0, so that all cells train equally long.
@@ -95,14 +87,14 @@ def compare(
     parts = load_parts(base)
     for cell in {cell.encoder: cell for cell in cells}.values():
         _try_encoder(cell.config(base, folder), parts.train.questions[:VOCABULARY])
-    with hold_folder(folder, manifest_of(base, parts), overwrite=overwrite):
+    with store.hold_folder(folder, store.manifest_of(base, parts), overwrite=overwrite):
         try:
             records = _train_all(cells, base, parts, folder, keep_checkpoints, on_progress)
         except KeyboardInterrupt:
             log.warning("interrupted; the same command goes on from the finished cells in %s", folder / CELLS)
             raise
-        comparison = compare_records(records, base, parts, functools.partial(read_verdict, folder))
-        write_comparison(folder, comparison)
+        comparison = compare_records(records, base, parts, functools.partial(store.read_verdict, folder))
+        store.write_comparison(folder, comparison)
     return comparison
 
 
@@ -131,7 +123,7 @@ def _train_all(
     cells: Sequence[Cell], base: Config, parts: Parts, folder: Path, keep_checkpoints: bool, on_progress: OnProgress
 ) -> list[Record]:
     """A record for each cell; those of finished cells are read from the folder."""
-    records = {cell: read_record(folder, cell) for cell in cells}
+    records = {cell: store.read_record(folder, cell) for cell in cells}
     done = sum(record is not None for record in records.values())
     for cell in (cell for cell, record in records.items() if not record):
         now, config = Progress(cell.title, done, len(cells), note="loading"), cell.config(base, folder)
@@ -140,14 +132,16 @@ def _train_all(
         arrays = None
         try:
             result, arrays = run_in_process(
-                functools.partial(train_cell, config, parts), cell_file(folder, cell, "log"), _steps(now, on_progress)
+                functools.partial(train_cell, config, parts),
+                store.cell_file(folder, cell, "log"),
+                _steps(now, on_progress),
             )
             record = Record(cell, result)
         except ProcessError as error:
             record = Record(cell, None, str(error))
         if not keep_checkpoints:
             _remove_checkpoint(config)
-        write_record(folder, record, arrays)
+        store.write_record(folder, record, arrays)
         records[cell], done = record, done + 1
         on_progress(dataclasses.replace(now, done=done, note=_note(record)))
     return [record for record in records.values() if record]
