@@ -1,4 +1,4 @@
-"""Plants wrong labels; measures how many `qpairs audit` ranks first, and how removing or correcting them changes dev F1.
+"""Plants wrong labels; measures how many `qpairs audit` ranks first, and how removing or correcting them changes F1.
 
     python benchmarks/audit.py --data TRAIN.parquet --validation DEV.parquet --noise 0.05 --json OUT
 
