@@ -1,10 +1,10 @@
-"""Plants wrong labels, looks how many of them `qpairs audit` ranks first, and what dropping or mending does to dev F1.
+"""Plants wrong labels; measures how many `qpairs audit` ranks first, and how removing or correcting them changes F1.
 
     python benchmarks/audit.py --data TRAIN.parquet --validation DEV.parquet --noise 0.05 --json OUT
 
-With --noise 0 nothing is planted, and dev F1 tells what dropping and mending the suspects of the data as it is does.
-Labels that were wrong before count as false alarms among the suspects, so that precision is a lower bound. F1 is
-cross-fitted: each half of the dev pairs is judged at the threshold of the other; their labels are left as they are.
+With --noise 0 nothing is planted: the suspects of the original labels are dropped or corrected. Labels that were wrong
+before count as false alarms, so that precision is a lower bound. F1 is cross-fitted: each half of the dev pairs is
+judged at the threshold of the other half; their labels are not changed.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ console = Console(width=120)
 
 
 def plant(pairs: qpairs.Pairs, share: float, seed: int) -> tuple[qpairs.Pairs, NDArray[np.bool_]]:
-    """The pairs with a share of the labels turned round, drawn from all alike, and (n,) which."""
+    """The pairs with a random share of the labels inverted, and (n,) which ones."""
     planted = np.zeros(len(pairs), dtype=np.bool_)
     planted[np.random.default_rng(seed).choice(len(pairs), round(share * len(pairs)), replace=False)] = True
     return dataclasses.replace(pairs, labels=np.where(planted, 1 - pairs.labels, pairs.labels)), planted
 
 
 def found(result: Audit, planted: NDArray[np.bool_]) -> dict[str, float]:
-    """How many of the planted are among as many that rank first, and among the suspects."""
+    """How many planted labels are among the first of the ranking, and among the suspects."""
     labels, count = result.pairs.labels, int(planted.sum())
     by_models = np.argsort(np.where(labels == 1, result.probability, 1 - result.probability), kind="stable")
     suspects = result.disputed | result.contradicted
@@ -59,7 +59,7 @@ def found(result: Audit, planted: NDArray[np.bool_]) -> dict[str, float]:
 
 
 def answers(config: Config, train: qpairs.Pairs, parts: Parts, folder: Path) -> NDArray[np.bool_]:
-    """(n_dev,) cross-fitted verdicts on the dev pairs, of a model trained on other pairs than those of the parts."""
+    """(n_dev,) cross-fitted verdicts on the dev pairs, of a model trained on the given pairs."""
     dev = parts.validation
     config = dataclasses.replace(config, output=str(folder / "model"))
     model = qpairs.train(config, parts=dataclasses.replace(parts, train=train, test=None), overwrite=True)
@@ -69,7 +69,7 @@ def answers(config: Config, train: qpairs.Pairs, parts: Parts, folder: Path) -> 
 def main(
     data: Annotated[Path, typer.Option(help="Pairs to plant noise in and to train on.")],
     validation: Annotated[Path | None, typer.Option(help="Dev pairs; without them, a part of the data.")] = None,
-    noise: Annotated[float, typer.Option(min=0, max=0.5, help="Share of the labels to turn round.")] = 0.05,
+    noise: Annotated[float, typer.Option(min=0, max=0.5, help="Share of the labels to invert.")] = 0.05,
     folds: Annotated[int, typer.Option(help="Folds of the audit.")] = 5,
     confidence: Annotated[float, typer.Option(help="Of the models that dispute a label.")] = 0.8,
     seeds: Annotated[int, typer.Option(help="Runs on each version of the labels.")] = 3,
@@ -107,12 +107,12 @@ def main(
             ),
             **({"before planting": parts.train} if noise else {}),
         }
-        said: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in versions}
+        verdicts: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in versions}
         for seed in range(seeds):
             for name, train in versions.items():
-                said[name].append(answers(dataclasses.replace(config, seed=seed), train, parts, Path(folder)))
-                console.log(f"seed {seed}, {name}: dev F1 {f1(said[name][-1], parts):.4f}")
-    rows = [row_of(name, said, len(versions[name]), parts) for name in versions]
+                verdicts[name].append(answers(dataclasses.replace(config, seed=seed), train, parts, Path(folder)))
+                console.log(f"seed {seed}, {name}: dev F1 {f1(verdicts[name][-1], parts):.4f}")
+    rows = [row_of(name, verdicts, len(versions[name]), parts) for name in versions]
     show(rows)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -120,17 +120,17 @@ def main(
         json_file.write_text(json.dumps({**measured_on, **settings, **summary, "rows": rows}, indent=1) + "\n")
 
 
-def f1(said: NDArray[np.bool_], parts: Parts) -> float:
+def f1(verdicts: NDArray[np.bool_], parts: Parts) -> float:
     """F1 of verdicts on the dev pairs."""
-    return metrics.confusion(said, parts.validation.labels, 0.5).f1
+    return metrics.confusion(verdicts, parts.validation.labels, 0.5).f1
 
 
-def row_of(name: str, said: dict[str, list[NDArray[np.bool_]]], pairs: int, parts: Parts) -> dict[str, Any]:
+def row_of(name: str, verdicts: dict[str, list[NDArray[np.bool_]]], pairs: int, parts: Parts) -> dict[str, Any]:
     """A line of the results: dev F1 of each run, and the mean difference to the labels as they are."""
     dev = parts.validation
     groups = question_components(dev)[dev.left]
-    gain = metrics.paired_difference(np.stack(said[name]), np.stack(said["as they are"]), dev.labels, groups)
-    runs = [f1(each, parts) for each in said[name]]
+    gain = metrics.paired_difference(np.stack(verdicts[name]), np.stack(verdicts["as they are"]), dev.labels, groups)
+    runs = [f1(each, parts) for each in verdicts[name]]
     return {"name": name, "pairs": pairs, "dev_f1": runs, "gain": dataclasses.asdict(gain)}
 
 

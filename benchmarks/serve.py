@@ -2,10 +2,10 @@
 
     python benchmarks/serve.py --model CHECKPOINT_OR_EXPORT --data F.parquet --json OUT [--minutes 10]
 
-Two services, one of which encodes each request alone, search an index of the first `--questions` questions of F, for
-questions that come after these; 1, 8 and 64 clients, in a process of their own, ask the one and the other by turns,
-each as soon as it has its answer. With `--minutes`, 8 clients then search and score for so long, and the memory of the
-service after the first tenth of that time is compared with that at the end.
+Two services search an index of the first `--questions` questions of F for later questions; one encodes each request
+alone. 1, 8 and 64 clients, in a process of their own, query the services in turn, each as soon as it has its answer.
+With `--minutes`, 8 clients then search and score for that time, and the memory of the service after the first tenth of
+it is compared with that at the end.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def serving(model: Path, index: Path, batch: int) -> Iterator[str]:
 
 
 def requests(texts: Sequence[str], scores: bool) -> Iterator[tuple[str, Body]]:
-    """Searches without end, and with `scores` a pair to judge after every third."""
+    """An endless stream of searches; with `scores`, a pair to score after every third."""
     for number, text in enumerate(itertools.cycle(texts)):
         if scores and number % 4 == 3:
             yield "/score", {"pairs": [[text, texts[number % len(texts) - 1]]]}
@@ -72,7 +72,7 @@ def requests(texts: Sequence[str], scores: bool) -> Iterator[tuple[str, Body]]:
 
 
 def ask(url: str, clients: int, seconds: float, texts: Sequence[str], scores: bool) -> tuple[list[float], float]:
-    """Latencies in seconds of what clients ask a service, and how long they asked; an answer but 200 is an error."""
+    """Latencies of the requests of some clients, and the duration, in seconds; a status other than 200 is an error."""
     host, port = url.removeprefix("http://").split(":")
     waiting, latencies = requests(texts, scores), list[float]()
     begin = time.perf_counter()
@@ -101,13 +101,13 @@ def ask(url: str, clients: int, seconds: float, texts: Sequence[str], scores: bo
 
 
 def metric(url: str, name: str) -> float:
-    """A figure that a service tells of itself."""
+    """A figure in the metrics of a service."""
     with urllib.request.urlopen(f"{url}/metrics") as answer:
         return float(re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)[1])
 
 
 def mean_batch(url: str) -> tuple[float, float]:
-    """Requests so far, and batches that they made."""
+    """Requests so far, and their batches."""
     return metric(url, "qpairs_batch_requests_sum"), metric(url, "qpairs_batch_requests_count")
 
 

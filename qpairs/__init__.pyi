@@ -13,8 +13,8 @@ from .evaluation.evaluate import calibrate as calibrate
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evaluate import predict as predict
 from .evaluation.robustness import probe as probe
-from .experiments.compare import Comparison as Comparison
 from .experiments.compare import compare as compare
+from .experiments.results import Comparison as Comparison
 from .export.export import Parity as Parity
 from .export.export import export_checkpoint as export_checkpoint
 from .models.base import Encoder as Encoder
@@ -27,12 +27,12 @@ from .objectives.losses import LOSSES as LOSSES
 from .objectives.miners import MINERS as MINERS
 from .objectives.relations import Relation as Relation
 from .retrieval.dedupe import dedupe as dedupe
-from .retrieval.search import search as search
-from .retrieval.embeddings import Embeddings as Embeddings
 from .retrieval.embed import embed as embed
+from .retrieval.embeddings import Embeddings as Embeddings
 from .retrieval.embeddings import open_shards as open_shards
 from .retrieval.index import build_index as build_index
 from .retrieval.index import open_index as open_index
+from .retrieval.search import search as search
 from .training.fit import train as train
 
 __version__: str

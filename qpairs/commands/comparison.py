@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from qpairs.commands.training import given_options, with_config_options
 from qpairs.core.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
-    from qpairs.experiments.compare import Comparison, Row, State
+    from qpairs.experiments.results import Comparison, Row
     from qpairs.objectives.descriptions import Description
 
 _option = functools.partial(typer.Option, rich_help_panel="Comparison")
@@ -60,25 +61,25 @@ def compare(
             seeds=seeds,
             keep_checkpoints=keep_checkpoints,
             overwrite=overwrite,
-            on_progress=_reporting(on_progress),
+            on_progress=_with_finished_cells(on_progress),
             **values,
         )
     _print_comparison(found)
     out.print(f"\nAll cells, this table and a chart are in [bold]{output}[/].", highlight=False)
 
 
-def _reporting(on_progress: OnProgress) -> Callable[[State], None]:
-    """Passes the state of a comparison on as progress, and prints a line for every cell that has finished."""
+def _with_finished_cells(on_progress: OnProgress) -> OnProgress:
+    """Prints a line, besides, for every cell that has finished."""
+    finished = math.inf  # cells, at the last report
 
-    def report(now: State) -> None:
-        cell = f"{now.cell.encoder}, {now.cell.loss}, {now.cell.miner}, seed {now.cell.seed}"
-        step = f", step {now.training.done:,}" if now.training else ""
-        on_progress(Progress("training cells", now.finished, now.cells, note=cell + step))
-        if now.record:
-            result = now.record.result
-            scores = f"F1 {result.f1:.3f}  AP {result.average_precision:.3f}" if result else ""
-            outcome = scores or f"[red]failed:[/] {plain(now.record.error)}"
-            err.print(f"cell {now.finished} of {now.cells}  {plain(cell)}  {outcome}", highlight=False, soft_wrap=True)
+    def report(now: Progress) -> None:
+        nonlocal finished
+        on_progress(now)
+        if now.done > finished:
+            note = plain(now.note).replace("failed:", "[red]failed:[/]", 1)
+            line = f"cell {now.done} of {now.total}  {plain(now.stage)}  {note}"
+            err.print(line, highlight=False, soft_wrap=True)
+        finished = now.done
 
     return report
 

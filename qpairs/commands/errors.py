@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import io
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +26,7 @@ from qpairs.commands.terminal import (
     plain,
     print_skipped,
     print_verdict,
-    progress,
+    progress_bar,
     quiet,
 )
 from qpairs.commands.training import given_options, with_config_options
@@ -35,7 +34,6 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
 
 if TYPE_CHECKING:
-    from qpairs.core.progress import Progress
     from qpairs.evaluation.mistakes import Analysis, ErrorSlice, Mistake, Word
 
 SHOWN = 12  # slices in the table
@@ -134,24 +132,22 @@ def _print_mistake(mistake: Mistake) -> None:
 @with_config_options("validation", "test", "test_fraction", "drop_suspects", "output", "report_to")
 def audit(
     *,
-    folds: Annotated[int, typer.Option(min=2, help="Parts that share no question; each is judged by the others.")] = 5,
+    folds: Annotated[int, typer.Option(min=2, help="Parts that share no question.")] = 5,
     confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Probability of the other label at which the models dispute one.")
     ] = 0.8,
-    output: Annotated[Path, typer.Option(help="Where the suspects go, for another look: a CSV.")] = Path(
-        "suspects.csv"
-    ),
+    output: Annotated[Path, typer.Option(help="CSV file for the suspects.")] = Path("suspects.csv"),
     examples: Annotated[int, typer.Option(min=0, help="Suspects to show.")] = 5,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a list that is there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     config: TomlOption = None,
     **options: Any,
 ) -> None:
-    """Rank the labels that are probably wrong: disputed by cross-validated models, or contradicted by other labels."""
+    """Rank labels that are probably wrong: disputed by cross-validated models, or contradicted by other labels."""
     values = given_options(config, options)
     check_file(output)
     if output.exists() and not overwrite:
         raise UserError(f"{output}: is there already; name another file with --output, or pass --overwrite")
-    with quiet(), _folds_bar(folds) as on_progress:
+    with quiet(), progress_bar() as on_progress:
         from qpairs.experiments.audit import Suspect
         from qpairs.experiments.audit import audit as run
 
@@ -171,7 +167,7 @@ def audit(
     )
     out.print(
         f"[dim]The models reach an average precision of {found.average_precision:.3f} on questions they have not seen: "
-        "the weaker they are, the less their word counts.[/]",
+        "the weaker they are, the less a dispute means.[/]",
         highlight=False,
     )
     for suspect in suspects[:examples]:
@@ -183,24 +179,11 @@ def audit(
             out.print(f"    {plain(text)}", highlight=False, soft_wrap=True)
     if suspects:
         out.print(
-            f"\nRanked in [bold]{plain(str(output))}[/]. Strike out what is right, and train without the rest:\n"
+            f"\nRanked in [bold]{plain(str(output))}[/]. Remove rows whose label is right; train without the rest:\n"
             f"qpairs train --drop-suspects {plain(str(output))}",
             highlight=False,
             soft_wrap=True,
         )
-
-
-@contextlib.contextmanager
-def _folds_bar(folds: int) -> Iterator[Callable[[int, Progress], None]]:
-    with progress() as bar:
-        task = bar.add_task("loading", total=None, state="")
-
-        def on_progress(fold: int, now: Progress) -> None:
-            done, total = fold * now.total + now.done, folds * now.total
-            state = f"{now.metrics.get('pairs_per_second', now.rate):,.0f} pairs/s"
-            bar.update(task, description=f"fold {fold + 1} of {folds}", completed=done, total=total, state=state)
-
-        yield on_progress
 
 
 def explain(

@@ -1,13 +1,12 @@
-"""Which labels are probably wrong: those that contradict the graph, and those that cross-validated models dispute."""
+"""Finds labels that are probably wrong: other labels contradict them, or cross-validated models dispute them."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.config import Config, config_from, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.core.progress import Progress, ignore
+from qpairs.core.extras import require
+from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import Parts
 from qpairs.data.sources import load_pairs
@@ -39,9 +39,9 @@ class Suspect:
 
     Attributes:
         question1, question2: the pair.
-        is_duplicate: its label as given; suggested: the other one.
+        is_duplicate: its given label; suggested: the other one.
         probability: of being duplicates, by a model that has seen neither question.
-        reason: what speaks against the label.
+        reason: why the label is suspect.
     """
 
     question1: str
@@ -54,10 +54,10 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Audit:
-    """What speaks against the labels of some pairs.
+    """The result of an audit.
 
     Attributes:
-        pairs: the pairs.
+        pairs: the audited pairs.
         probability: (n,) of being duplicates, by a model that has seen no question of the pair's component.
         disputed: (n,) bool, labels that these models dispute with confidence.
         contradicted: (n,) bool, labels 0 that other labels contradict.
@@ -70,13 +70,13 @@ class Audit:
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """(n,) all rows, the most suspicious first: by how many reasons there are, then by the label's probability."""
+        """(n,) all rows, the most suspicious first: by number of reasons, then by probability of the given label."""
         given = np.where(self.pairs.labels == 1, self.probability, 1 - self.probability)
         return np.lexsort((given, -(self.disputed.astype(int) + self.contradicted)))
 
     @property
     def suspects(self) -> list[Suspect]:
-        """The labels that anything speaks against, the most suspicious first."""
+        """The disputed or contradicted labels, the most suspicious first."""
         found = self.order[: int((self.disputed | self.contradicted).sum())]
         return [
             Suspect(
@@ -95,7 +95,7 @@ class Audit:
 
     @property
     def average_precision(self) -> float:
-        """Of the models on the pairs that they have not seen, by the labels as given."""
+        """Of the models, on the pairs they have not seen, against the given labels."""
         return metrics.average_precision(self.probability, self.pairs.labels)
 
 
@@ -105,23 +105,23 @@ def audit(
     folds: int = 5,
     confidence: float = CONFIDENCE,
     pairs: Pairs | None = None,
-    on_progress: Callable[[int, Progress], None] | None = None,
+    on_progress: OnProgress = ignore,
     **options: Any,
 ) -> Audit:
-    """Looks for wrong labels by the graph, and by models trained on the other folds.
+    """Looks for wrong labels in the graph of duplicates, and with models trained on the other folds.
 
     Args:
-        config: how the models are trained; its `data` is audited, its parts and output are not read.
-        folds: parts that the components are dealt to, so that none shares a question with another.
-        confidence: probability of the other label at which the models dispute one.
-        pairs: the data, where it is loaded already.
-        on_progress: called with the fold, from 0, at every step of its training.
-        options: fields of `Config`, over those of `config`.
+        config: options of the models; its `data` is audited, its parts and output are ignored.
+        folds: number of parts; whole components go into one, so that no two parts share a question.
+        confidence: least probability of the other label for a model to dispute a label.
+        pairs: the data, if it is already loaded.
+        on_progress: counts the training steps of all folds; the stage is `fold 2 of 5`.
+        options: fields of `Config`; they override those of `config`.
 
     Raises:
-        UserError: the data cannot be used, or has too few components; the confidence is no probability.
+        UserError: the data cannot be used, or has too few components; the confidence is not a probability.
     """
-    need_cleanlab()
+    require("cleanlab", "an audit")
     if not 0 <= confidence <= 1:
         raise UserError(f"audit: confidence is {confidence:g}; it takes a probability, 0 to 1")
     config = config_from({**(to_dict(config) if config else {}), **options}, where="audit")
@@ -131,7 +131,7 @@ def audit(
     need_both_labels(pairs, "audit")
     fold = component_folds(pairs, folds, config.seed)
     probability = np.empty(len(pairs))
-    with _scratch() as scratch:
+    with _temporary_folder() as temporary:
         for k in range(folds):
             cut = split_pairs(
                 pairs.subset(fold != k),
@@ -140,9 +140,9 @@ def audit(
                 seed=config.seed,
             )
             model = train(
-                dataclasses.replace(config, output=str(scratch / str(k))),
+                dataclasses.replace(config, output=str(temporary / str(k))),
                 parts=Parts(cut.train, cut.validation, None, {"fingerprint": cut.fingerprint}),
-                on_progress=functools.partial(on_progress, k) if on_progress else ignore,
+                on_progress=_in_fold(k, folds, on_progress),
             )
             probability[fold == k] = predict(model, pairs.subset(fold == k)).probability
             log.info("audit: fold %d of %d is judged", k + 1, folds)
@@ -151,26 +151,36 @@ def audit(
     return Audit(pairs, probability, disputed(pairs.labels, probability, confidence), contradicted)
 
 
+def _in_fold(k: int, folds: int, on_progress: OnProgress) -> OnProgress:
+    """Reports the steps of one training as steps of all folds."""
+
+    def report(now: Progress) -> None:
+        done, total = k * now.total + now.done, folds * now.total
+        on_progress(dataclasses.replace(now, stage=f"fold {k + 1} of {folds}", done=done, total=total))
+
+    return report
+
+
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for the models, which is gone afterwards: what training says of it is kept back."""
+def _temporary_folder() -> Iterator[Path]:
+    """A folder for the models; log records and errors that name it are left out or shortened, since it is deleted."""
     trainer = logging.getLogger("qpairs.training.run")
     with tempfile.TemporaryDirectory(prefix="qpairs-audit-") as folder:
 
-        def of_use(record: logging.LogRecord) -> bool:
+        def is_relevant(record: logging.LogRecord) -> bool:
             return folder not in record.getMessage()
 
-        trainer.addFilter(of_use)
+        trainer.addFilter(is_relevant)
         try:
             yield Path(folder)
         except UserError as error:
             raise UserError("audit: " + "; ".join(p for p in str(error).split("; ") if folder not in p)) from None
         finally:
-            trainer.removeFilter(of_use)
+            trainer.removeFilter(is_relevant)
 
 
 def component_folds(pairs: Pairs, folds: int, seed: int = 0) -> NDArray[np.int64]:
-    """(n,) fold of each pair: components go, the largest first, to the fold with the fewest pairs.
+    """(n,) fold of each pair: each component, the largest first, goes to the fold with the fewest pairs.
 
     Raises:
         UserError: there are fewer components than folds.
@@ -193,11 +203,12 @@ def component_folds(pairs: Pairs, folds: int, seed: int = 0) -> NDArray[np.int64
 def disputed(
     labels: NDArray[np.int8], probability: NDArray[np.float64], confidence: float = CONFIDENCE
 ) -> NDArray[np.bool_]:
-    """(n,) the labels that confident learning calls wrong (Northcutt, Jiang and Chuang, 2021), by cleanlab.
+    """(n,) bool, the labels that confident learning (Northcutt, Jiang and Chuang, 2021) calls wrong, by cleanlab.
 
     It estimates how many labels of each class are wrong from the pairs whose probability of the other class is above
-    the mean of that class, and calls so many of the least probable ones wrong ("prune by noise rate"). Models that are
-    unsure of many pairs make that too many: a label is disputed where, besides, they are confident of the other one.
+    the mean of that class, and calls that many of the least probable labels wrong ("prune by noise rate"). That is too
+    many where the models are unsure of many pairs: here a label is disputed only if the models are also confident of
+    the other one.
 
     Args:
         labels: (n,) 0 or 1.
@@ -207,18 +218,8 @@ def disputed(
     Raises:
         UserError: cleanlab is not installed.
     """
-    need_cleanlab()
-    from cleanlab.filter import find_label_issues
-
+    find_label_issues = require("cleanlab.filter", "an audit").find_label_issues
     table = np.stack([1 - probability, probability], axis=1)  # (n, 2)
     other = table[np.arange(len(labels)), 1 - labels]
     wrong: NDArray[np.bool_] = find_label_issues(labels.astype(np.int64), table, n_jobs=1) & (other >= confidence)
     return wrong
-
-
-def need_cleanlab() -> None:
-    """Raises UserError where the extra `audit` is not installed."""
-    try:
-        import cleanlab  # noqa: F401
-    except ImportError:
-        raise UserError("an audit needs cleanlab: pip install 'qpairs[audit]'") from None

@@ -1,6 +1,6 @@
-"""A queue, and one thread that works together on what waits in it together.
+"""A queue whose waiting items one thread processes together.
 
-Nothing waits for company: while the thread is at work on one batch, the next one gathers.
+A batch is never delayed to grow: while the thread processes one, the next one fills up.
 """
 
 from __future__ import annotations
@@ -13,33 +13,38 @@ from queue import Full
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-Job = TypeVar("Job")
+Item = TypeVar("Item")
 
 
-class Microbatches(Generic[Job]):
-    """A context in which a thread works on jobs; on leaving it, what was submitted is finished first."""
+class BatchQueue(Generic[Item]):
+    """A context with a thread that processes submitted items in batches; leaving it first finishes them.
+
+    >>> with BatchQueue(lambda items: [2 * item for item in items], lambda _: 1, batch_size=8, capacity=20) as queue:
+    ...     queue.submit(21).result()
+    42
+    """
 
     def __init__(
         self,
-        work: Callable[[Sequence[Job]], Sequence[object]],
-        size: Callable[[Job], int],
+        process: Callable[[Sequence[Item]], Sequence[object]],
+        size: Callable[[Item], int],
         *,
-        largest: int,
-        waiting: int,
+        batch_size: int,
+        capacity: int,
     ) -> None:
-        """Only stores.
+        """Stores the settings; entering the context starts the thread.
 
         Args:
-            work: jobs to their answers; an answer that is an exception is raised to the one who asked.
-            size: of a job.
-            largest: what the sizes of a batch add up to at most, unless one job alone is larger.
-            waiting: jobs that may wait.
+            process: items to their results; a result that is an exception is raised from the item's future.
+            size: of an item.
+            batch_size: largest total size of a batch, unless a single item is larger.
+            capacity: largest number of waiting items.
         """
-        self._work = work
+        self._process = process
         self._size = size
-        self._largest = largest
-        self._waiting = waiting
-        self._queue: deque[tuple[Job, Future[object]]] = deque()
+        self._batch_size = batch_size
+        self._capacity = capacity
+        self._queue: deque[tuple[Item, Future[object]]] = deque()
         self._changed = threading.Condition()
         self._open = False
         self._thread = threading.Thread()
@@ -47,67 +52,67 @@ class Microbatches(Generic[Job]):
     def __enter__(self) -> Self:
         """Starts the thread."""
         self._open = True
-        self._thread = threading.Thread(target=self._run, name="microbatches", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finishes what was submitted, and stops the thread."""
+        """Finishes the submitted items, and stops the thread."""
         with self._changed:
             self._open = False
             self._changed.notify()
         self._thread.join()
 
     def __len__(self) -> int:
-        """Number of jobs that wait."""
+        """Number of waiting items."""
         return len(self._queue)
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are worked on."""
+        """Whether items are processed."""
         return self._open and self._thread.is_alive()
 
-    def submit(self, job: Job) -> Future[object]:
-        """Puts a job into the queue; one whose future is cancelled before its turn is left out.
+    def submit(self, item: Item) -> Future[object]:
+        """Queues an item; it is skipped if its future is cancelled before its turn.
 
         Raises:
-            queue.Full: too many jobs wait.
+            queue.Full: too many items are waiting, or the thread does not run.
         """
         future: Future[object] = Future()
         with self._changed:
-            if len(self._queue) >= self._waiting or not self._open:
+            if len(self._queue) >= self._capacity or not self._open:
                 raise Full
-            self._queue.append((job, future))
+            self._queue.append((item, future))
             self._changed.notify()
         return future
 
     def _run(self) -> None:
         while self._open or self._queue:
-            batch = self._next()
+            batch = self._next_batch()
             if not batch:
                 continue
-            jobs, futures = zip(*batch, strict=True)
+            items, futures = zip(*batch, strict=True)
             try:
-                answers = self._work(jobs)
+                results = self._process(items)
             except Exception as error:
-                answers = [error] * len(jobs)
-            for future, answer in zip(futures, answers, strict=True):
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
+                results = [error] * len(items)
+            for future, result in zip(futures, results, strict=True):
+                if isinstance(result, Exception):
+                    future.set_exception(result)
                 else:
-                    future.set_result(answer)
+                    future.set_result(result)
 
-    def _next(self) -> list[tuple[Job, Future[object]]]:
-        """What waits, up to the largest batch."""
-        taken: list[tuple[Job, Future[object]]] = []
-        room = self._largest
+    def _next_batch(self) -> list[tuple[Item, Future[object]]]:
+        """Waits for items, and takes those that fit into a batch."""
+        batch: list[tuple[Item, Future[object]]] = []
+        room = self._batch_size
         with self._changed:
             self._changed.wait_for(lambda: self._queue or not self._open)
-            while self._queue and (not taken or self._size(self._queue[0][0]) <= room):
-                job, future = self._queue.popleft()
+            while self._queue and (not batch or self._size(self._queue[0][0]) <= room):
+                item, future = self._queue.popleft()
                 if future.set_running_or_notify_cancel():
-                    taken.append((job, future))
-                    room -= self._size(job)
-        return taken
+                    batch.append((item, future))
+                    room -= self._size(item)
+        return batch

@@ -1,7 +1,8 @@
-"""An index that forgets no change: each is in a journal on the disk before it is acknowledged.
+"""An index with a write-ahead journal: a change is on the disk before it is acknowledged.
 
-The journal lies in the folder of the index: a line for each change, with its checksum. It is played when the folder is
-opened for changes, and folded into the index then, when it is long, and in the end. Playing it twice changes nothing.
+The journal is a file in the folder of the index, with a line and a checksum for each change. Opening the folder for
+changes replays it. It is merged into the index after that, when it has grown long, and on closing. Replaying it twice
+changes nothing.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 
 FILE = "journal.jsonl"
-LONG = 20_000  # questions in a journal, from which on it is folded into the index
+MERGE_AT = 20_000  # questions in the journal
 
 
 @contextmanager
 def journalled(folder: str | Path) -> Iterator[Index]:
-    """The index in a folder, held against other processes; what is added and deleted is on the disk at once.
+    """Opens the index in a folder for changes, and locks it; a change is on the disk when its method returns.
 
-    A change that was on its way to the disk when a process died, and that nobody was told of, is not in it.
+    A change that was being written when a process died, and so was not acknowledged, is discarded.
 
     Raises:
-        UserError: no index in it, another process at work there, a journal that is damaged or was written with another
-            model, or a full disk.
+        UserError: the folder has no index or is locked, the journal is damaged or of another model, or the disk is
+            full.
     """
     with hold_index(folder) as index, _open(index.folder / FILE) as file:
         questions = JournalledIndex(index, file)
         yield dataclasses.replace(index, questions=questions)
-        questions.fold()
+        questions.merge()
 
 
 @contextmanager
@@ -63,15 +64,15 @@ def _open(path: Path) -> Iterator[FileIO]:
 
 
 class JournalledIndex:
-    """A `VectorIndex` that several threads may share, each of whose changes is on the disk when it returns."""
+    """A `VectorIndex` for several threads, whose changes are on the disk when its methods return."""
 
     def __init__(self, index: Index, file: FileIO) -> None:
         self._index = index
         self._file = file
         self._lock = threading.RLock()
         self._length = 0  # questions in the journal
-        self._play()
-        self.fold()
+        self._replay()
+        self.merge()
 
     def __len__(self) -> int:
         """Number of questions."""
@@ -79,7 +80,7 @@ class JournalledIndex:
             return len(self._index.questions)
 
     def known(self, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are there."""
+        """The ids that exist, of those given."""
         with self._lock:
             return self._index.questions.known(ids)
 
@@ -97,7 +98,7 @@ class JournalledIndex:
         """Adds n questions with their vectors (n, dimension).
 
         Raises:
-            UserError: the disk is full; nothing is added then.
+            UserError: the disk is full; nothing was added.
         """
         with self._lock:
             content = base64.b64encode(vectors.astype("<f4").tobytes()).decode()
@@ -105,17 +106,17 @@ class JournalledIndex:
             self._write({"ids": list(ids), "texts": list(texts), "model": model, "vectors": content})
             self._index.questions.add(ids, texts, vectors)
             self._length += len(ids)
-            if self._length >= LONG:
+            if self._length >= MERGE_AT:
                 try:
-                    self.fold()
-                except UserError as error:  # which can wait: all is in the journal
-                    log.warning("the journal goes on growing: %s", error)
+                    self.merge()
+                except UserError as error:  # nothing is lost: the journal has all changes
+                    log.warning("the journal keeps growing: %s", error)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Takes out those of the questions that are there, and says how many they are.
+        """Deletes the questions that exist, and returns their number.
 
         Raises:
-            UserError: the disk is full; nothing is deleted then.
+            UserError: the disk is full; nothing was deleted.
         """
         with self._lock:
             known = self.known(ids)
@@ -124,11 +125,11 @@ class JournalledIndex:
                 self._index.questions.delete(known)
             return len(known)
 
-    def fold(self) -> None:
-        """Writes the index, after which the journal is empty.
+    def merge(self) -> None:
+        """Writes the index with all changes, and empties the journal.
 
         Raises:
-            UserError: the disk is full; the journal is then as it was.
+            UserError: the disk is full; the journal is unchanged.
         """
         with self._lock:
             if self._file.seek(0, os.SEEK_END):
@@ -149,20 +150,20 @@ class JournalledIndex:
             self._file.truncate(end)
             raise UserError(f"{self._index.folder / FILE}: cannot be written ({os_reason(error)})") from error
 
-    def _play(self) -> None:
+    def _replay(self) -> None:
         self._file.seek(0)
-        whole, lines = 0, self._file.readall().splitlines(keepends=True)
+        intact, lines = 0, self._file.readall().splitlines(keepends=True)
         for number, line in enumerate(lines, 1):
             change = _read(line)
             if change is not None:
-                self._repeat(change)
-                whole += len(line)
+                self._apply(change)
+                intact += len(line)
             elif number < len(lines):
                 where = f"{self._index.folder / FILE}, line {number}"
-                raise UserError(f"{where}: damaged; take the line out to go on without what it adds or deletes")
-        self._file.truncate(whole)
+                raise UserError(f"{where}: damaged; remove the line to continue without its change")
+        self._file.truncate(intact)
 
-    def _repeat(self, change: dict[str, Any]) -> None:
+    def _apply(self, change: dict[str, Any]) -> None:
         questions, manifest = self._index.questions, self._index.manifest
         if "deleted" in change:
             questions.delete(change["deleted"])
@@ -172,7 +173,7 @@ class JournalledIndex:
         if (change["model"], vectors.shape[1]) != (manifest.fingerprint, manifest.dimension):
             raise UserError(
                 f"{self._index.folder / FILE}: has questions that were added to another index, of the model "
-                f"{change['model']}; remove it to go on without them"
+                f"{change['model']}; remove it to continue without them"
             )
         known = set(questions.known(ids))
         new = [row for row, name in enumerate(ids) if name not in known]
@@ -180,7 +181,7 @@ class JournalledIndex:
 
 
 def _read(line: bytes) -> dict[str, Any] | None:
-    """The change in a line; None where the line is not as it was written."""
+    """The change in a line; None if the line is damaged or incomplete."""
     checksum, _, content = line.partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(content[:-1]):
         return None

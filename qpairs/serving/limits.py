@@ -1,4 +1,4 @@
-"""What stands before an HTTP application: limits of time and size, a token, a server that closes idle connections."""
+"""The HTTP layer in front of an application: limits of time and size, a token, security headers, and the server."""
 
 import asyncio
 import hmac
@@ -22,9 +22,11 @@ log = logging.getLogger(__name__)
 
 Observe = Callable[[str, int, float], None]
 
-OPEN = ("/", "/health", "/docs", "/openapi.json")  # and what is under /page/: told without a token
-SECURITY = {
-    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json")  # need no token, as all under /page/
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),  # data: for the icons in the style sheet of Swagger UI
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
@@ -32,15 +34,15 @@ SECURITY = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What the service puts up with.
+    """Beyond which a service refuses requests.
 
     Attributes:
         body: bytes of a request.
         items: pairs or questions in a request.
         characters: of a question.
-        queue: requests that wait; further ones are told to come back.
-        seconds: that a request may take, from its first byte to its answer.
-        batch: texts that are encoded together; with 1, each request is on its own.
+        queue: waiting requests; a client is asked to try again later.
+        seconds: from the first byte of a request to its answer.
+        batch: texts that are encoded together; with 1, each request is encoded alone.
     """
 
     body: int = 1_000_000
@@ -51,116 +53,120 @@ class Limits:
     batch: int = 64
 
 
-def refusal(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An answer that says why there is none, in one line of at most 300 characters."""
+def error_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A response with the reason for an error, in one line of at most 300 characters.
+
+    >>> error_response(404, "no such question").body
+    b'{"detail":"no such question"}'
+    """
     return JSONResponse({"detail": " ".join(detail.split())[:300]}, status, headers)
 
 
-def guarded(app: ASGIApp, limits: Limits, token: str | None, observe: Observe) -> ASGIApp:
-    """An application behind a token, a limit of time and one of size.
+def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, observe: Observe) -> ASGIApp:
+    """ASGI middleware that checks the token, the size and the time of each request, and adds the security headers.
 
     Args:
-        app: answers.
+        app: answers the allowed requests.
         limits: of size and time.
-        token: that requests must bear, but those that are open.
-        observe: hears of every request: its route's path (or `other`), the status, the seconds that it took.
+        token: bearer token of all requests, except for open paths; None: no token is needed.
+        observe: called for each request with the path of its route (or `other`), the status and the seconds it took.
     """
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        status, begin = 0, time.perf_counter()
+        status, start = 0, time.perf_counter()
 
-        async def answer(message: Message) -> None:
+        async def send_secured(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(SECURITY)
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
             await send(message)
 
-        async def refuse(code: int, detail: str, **headers: str) -> None:
-            if not status:
-                names = {name.replace("_", "-"): value for name, value in headers.items()}
-                await refusal(code, detail, names)(scope, receive, answer)
+        async def refuse(code: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+            if not status:  # no response has been started
+                await error_response(code, detail, headers)(scope, receive, send_secured)
 
         body: bytes | None = None
-        allowed = token is None or _is_open(scope["path"]) or _bears(Headers(scope=scope), token)
+        allowed = token is None or _is_open(scope["path"]) or _has_token(Headers(scope=scope), token)
         try:
             async with asyncio.timeout(limits.seconds):
-                body = await _read(receive, limits.body if allowed else 0)
+                body = await _read_body(receive, limits.body if allowed else 0)
                 if not allowed:
-                    await refuse(401, "the bearer token is missing or wrong", www_authenticate="Bearer")
+                    await refuse(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer"})
                 elif body is None:
                     await refuse(413, f"the body has more than {limits.body:,} bytes")
                 else:
-                    await app(scope, _again(body, receive), answer)
+                    await app(scope, _replay(body, receive), send_secured)
         except TimeoutError:
             if body is None:
-                await refuse(408, f"the request took longer than {limits.seconds:g} s to arrive", connection="close")
+                late = f"the request took longer than {limits.seconds:g} s to arrive"
+                await refuse(408, late, {"connection": "close"})
             else:
-                await refuse(503, f"the answer took longer than {limits.seconds:g} s", retry_after="1")
+                await refuse(503, f"the answer took longer than {limits.seconds:g} s", {"retry-after": "1"})
         except ClientDisconnect:
             pass
         except Exception:
             log.exception("%s %s", scope["method"], scope["path"])
             await refuse(500, "the service failed; its log says why")
         path = getattr(scope.get("route"), "path", "other")
-        observe(path, status, time.perf_counter() - begin)
+        observe(path, status, time.perf_counter() - start)
 
     return serve
 
 
 def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith("/page/")
+    return path in OPEN_PATHS or path.startswith("/page/")
 
 
-def _bears(headers: Headers, token: str) -> bool:
+def _has_token(headers: Headers, token: str) -> bool:
     scheme, _, given = headers.get("authorization", "").partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
 
 
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """A body; None where it has more bytes: then it is read to its end, so that the client listens to the answer."""
+async def _read_body(receive: Receive, max_bytes: int) -> bytes | None:
+    """The body; None if it is larger. It is read to its end even then, or the client would not read the response."""
     parts, size, more = list[bytes](), 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         size += len(message.get("body", b""))
-        parts = [*parts, message.get("body", b"")] if size <= most else []
+        parts = [*parts, message.get("body", b"")] if size <= max_bytes else []
         more = message.get("more_body", False)
-    return b"".join(parts) if size <= most else None
+    return b"".join(parts) if size <= max_bytes else None
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """What gives a body that was read, and then what comes."""
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that returns a body already read, and then goes on with the original."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def give() -> Message:
+    async def receive_again() -> Message:
         return first.pop() if first else await receive()
 
-    return give
+    return receive_again
 
 
-def run(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
-    """Serves until SIGINT or SIGTERM; requests that have come by then are answered first."""
+def run_server(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
+    """Serves until SIGINT or SIGTERM, then answers the requests already received."""
 
-    class Punctual(H11Protocol):
-        """Closes a connection where no request comes in time; of one that comes, `guarded` takes the time."""
+    class IdleTimeoutProtocol(H11Protocol):
+        """Closes a connection on which no request arrives in time; `enforce_limits` times requests that do."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._deadline = self.loop.call_later(limits.seconds, self._close_idle)
+            self._timer = self.loop.call_later(limits.seconds, self._close_idle)
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            self._deadline.cancel()
-            self._deadline = self.loop.call_later(limits.seconds, self._close_idle)
+            self._timer.cancel()
+            self._timer = self.loop.call_later(limits.seconds, self._close_idle)
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
-            self._deadline.cancel()
+            self._timer.cancel()
 
         def _close_idle(self) -> None:
             if self.cycle is None or self.cycle.response_complete:
@@ -168,12 +174,12 @@ def run(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
 
     config = uvicorn.Config(
         app,
-        http=Punctual,
+        http=IdleTimeoutProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=math.ceil(limits.seconds) + 1,
     )
-    for stop in (signal.SIGINT, signal.SIGTERM):  # which uvicorn raises once more when all is answered
+    for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again after its shutdown
         signal.signal(stop, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])

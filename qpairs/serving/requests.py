@@ -1,4 +1,4 @@
-"""What is asked of a service, and who answers it: jobs, and a model with perhaps an index that takes many at once."""
+"""The requests of a service, and the handler that answers many at once: a model, and an index if there is one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.models.base import Model, Side
+from qpairs.models.verdict import Setting
 from qpairs.retrieval.embeddings import shorten
 from qpairs.retrieval.index import Index
 from qpairs.retrieval.search import Answer, query_side, require_searchable, search_vectors
@@ -18,95 +19,119 @@ from qpairs.retrieval.search import Answer, query_side, require_searchable, sear
 Floats = NDArray[np.float32]
 
 
-class Conflict(Exception):
-    """Why the index, as it is, does not allow what a job asks."""
+class IndexConflict(Exception):
+    """A request that the index in its present state does not allow."""
 
 
 @dataclass(frozen=True)
-class Score:
-    """Pairs of questions to judge."""
+class ScoreRequest:
+    """Pairs of questions to score."""
 
     pairs: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Search:
-    """A question to find the nearest k of."""
+class SearchRequest:
+    """A question whose k nearest are searched."""
 
     question: str
     k: int
 
 
 @dataclass(frozen=True)
-class Add:
-    """Questions to put into the index."""
+class AddRequest:
+    """Questions to add to the index."""
 
     ids: Sequence[str]
     texts: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Delete:
-    """A question to take out of the index."""
+class DeleteRequest:
+    """A question to delete from the index."""
 
     id: str
 
 
-Job = Score | Search | Add | Delete
-Vectors = Callable[[Sequence[str], Side], Floats]  # texts, of one side, to (n, dimension)
+ServiceRequest = ScoreRequest | SearchRequest | AddRequest | DeleteRequest
+Vectors = Callable[[Sequence[str], Side], Floats]  # texts of one side -> (n, dimension)
 
 
-class Judge:
-    """A model and perhaps an index, answering jobs; their texts are encoded together, each once."""
+class RequestHandler:
+    """Answers requests in batches; all their texts are encoded together, each once.
+
+    Attributes:
+        model, index: that answer.
+        pair_setting: decides on pairs of questions.
+        search_setting: decides on the questions that a search finds.
+    """
 
     def __init__(self, model: Model, index: Index | None) -> None:
+        """Checks that model and index belong together.
+
+        Raises:
+            UserError: the verdict cannot be read from cosines, or the index is of another model.
+        """
         model.verdict.require_cosine(model.path)
         if index:
             require_searchable(index, model)
         self.model = model
         self.index = index
-        self._one_tower = model.one_tower
+        self.pair_setting: Setting = model.verdict.pair
+        self.search_setting: Setting = model.verdict.pair
 
-    def answer(self, jobs: Sequence[Job]) -> Sequence[object]:
-        """The answers to jobs, in their order; exceptions where there is none. What changes the index goes first."""
-        vectors = self._encoded(jobs)
+    def answer(self, requests: Sequence[ServiceRequest]) -> Sequence[object]:
+        """The answers in the order of the requests; an exception where a request fails.
+
+        The changes of the index come first: a search in the same batch sees them. An answer is, by type of request:
+        (n,) cosines of n pairs; a list of `Answer`; the number of questions after adding; whether the deleted question
+        existed.
+        """
+        vectors = self._encode(requests)
         found: dict[int, object] = {}
-        kinds: Sequence[tuple[type, Callable[[Any, Vectors], Sequence[object]]]] = (
-            (Delete, self._deleted),
-            (Add, self._added),
-            (Score, self._scored),
-            (Search, self._searched),
+        methods: Sequence[tuple[type, Callable[[Any, Vectors], Sequence[object]]]] = (
+            (DeleteRequest, self._delete),
+            (AddRequest, self._add),
+            (ScoreRequest, self._score),
+            (SearchRequest, self._search),
         )
-        for kind, method in kinds:
-            rows = [row for row, job in enumerate(jobs) if isinstance(job, kind)]
+        for kind, method in methods:
+            rows = [row for row, request in enumerate(requests) if isinstance(request, kind)]
             if rows:
                 try:
-                    found.update(zip(rows, method([jobs[row] for row in rows], vectors), strict=True))
+                    found.update(zip(rows, method([requests[row] for row in rows], vectors), strict=True))
                 except Exception as error:
                     found.update(dict.fromkeys(rows, error))
-        return [found[row] for row in range(len(jobs))]
+        return [found[row] for row in range(len(requests))]
 
-    def texts(self, job: Job) -> Sequence[tuple[str, Side]]:
-        """The texts of a job, and which tower they are for."""
-        match job:
-            case Score(pairs):
-                both = not self._one_tower and self.model.verdict.symmetric
-                sides: Sequence[Sequence[Side]] = (
-                    (("left", "right"), ("right", "left")) if both else (("left", "right"),)
-                )
-                return [(text, s) for pair in pairs for way in sides for text, s in zip(pair, way, strict=True)]
-            case Search(question) if self.index:
+    def size(self, request: ServiceRequest) -> int:
+        """How much of a batch a request takes: its number of texts to encode, at least 1."""
+        return max(1, len(self._texts(request)))
+
+    def _texts(self, request: ServiceRequest) -> Sequence[tuple[str, Side]]:
+        """The texts of a request, each with the tower that encodes it."""
+        match request:
+            case ScoreRequest(pairs):
+                both = not self.model.one_tower and self.model.verdict.symmetric
+                directions: Sequence[tuple[Side, Side]] = (("left", "right"), ("right", "left"))
+                return [
+                    text_and_side
+                    for pair in pairs
+                    for direction in directions[: 1 + both]
+                    for text_and_side in zip(pair, direction, strict=True)
+                ]
+            case SearchRequest(question) if self.index:
                 return [(question, query_side(self.index))]
-            case Add(_, texts) if self.index:
+            case AddRequest(_, texts) if self.index:
                 return [(text, self.index.manifest.side) for text in texts]
         return []
 
-    def _encoded(self, jobs: Sequence[Job]) -> Vectors:
+    def _encode(self, requests: Sequence[ServiceRequest]) -> Vectors:
         rows: Mapping[Side, dict[str, int]] = {"left": {}, "right": {}}
-        for job in jobs:
-            for text, side in self.texts(job):
-                of = rows[self._tower(side)]
-                of.setdefault(text, len(of))
+        for request in requests:
+            for text, side in self._texts(request):
+                row_of = rows[self._tower(side)]
+                row_of.setdefault(text, len(row_of))
         vectors = {side: self.model.encode(list(texts), side) for side, texts in rows.items() if texts}
 
         def look_up(texts: Sequence[str], side: Side) -> Floats:
@@ -116,55 +141,53 @@ class Judge:
         return look_up
 
     def _tower(self, side: Side) -> Side:
-        return "left" if self._one_tower else side
+        return "left" if self.model.one_tower else side
 
-    def _scored(self, jobs: Sequence[Score], vectors: Vectors) -> Sequence[NDArray[np.float64]]:
-        """(n,) cosines for each."""
-        first, second = zip(*(pair for job in jobs for pair in job.pairs), strict=True)
+    def _score(self, requests: Sequence[ScoreRequest], vectors: Vectors) -> Sequence[NDArray[np.float64]]:
+        first, second = zip(*(pair for request in requests for pair in request.pairs), strict=True)
         cosines = (vectors(first, "left") * vectors(second, "right")).sum(axis=1)
-        if self.model.verdict.symmetric and not self._one_tower:
+        if self.model.verdict.symmetric and not self.model.one_tower:
             cosines = (cosines + (vectors(second, "left") * vectors(first, "right")).sum(axis=1)) / 2
-        ends = np.cumsum([len(job.pairs) for job in jobs])[:-1]
+        ends = np.cumsum([len(request.pairs) for request in requests])[:-1]
         return np.split(cosines.clip(-1, 1).astype(np.float64), ends)
 
-    def _searched(self, jobs: Sequence[Search], vectors: Vectors) -> Sequence[list[Answer]]:
+    def _search(self, requests: Sequence[SearchRequest], vectors: Vectors) -> Sequence[list[Answer]]:
         index = self._require_index()
-        asked = vectors([job.question for job in jobs], query_side(index))
-        k, setting = max(job.k for job in jobs), self.model.verdict.pair
-        found = search_vectors(index, asked, k, setting, threads=1)  # to wake other threads takes longer than to search
-        return [row[: job.k] for row, job in zip(found, jobs, strict=True)]
+        queries = vectors([request.question for request in requests], query_side(index))
+        k = max(request.k for request in requests)
+        found = search_vectors(index, queries, k, self.search_setting, threads=1)  # waking others takes longer
+        return [row[: request.k] for row, request in zip(found, requests, strict=True)]
 
-    def _added(self, jobs: Sequence[Add], vectors: Vectors) -> Sequence[int | Conflict]:
-        """How many questions there are then."""
+    def _add(self, requests: Sequence[AddRequest], vectors: Vectors) -> Sequence[int | IndexConflict]:
         index = self._require_index()
-        taken = set(index.questions.known([name for job in jobs for name in job.ids]))
-        clashes: list[str | None] = []
+        known = set(index.questions.known([name for request in requests for name in request.ids]))
+        conflicts: list[str | None] = []
         ids, texts = list[str](), list[str]()
-        for job in jobs:
-            clash = next((name for name in job.ids if name in taken), None)
-            clashes.append(clash)
-            if clash is None:
-                taken.update(job.ids)
-                ids += job.ids
-                texts += job.texts
+        for request in requests:
+            conflict = next((name for name in request.ids if name in known), None)
+            conflicts.append(conflict)
+            if conflict is None:
+                known.update(request.ids)
+                ids += request.ids
+                texts += request.texts
         if ids:
             manifest = index.manifest
             index.questions.add(ids, texts, shorten(vectors(texts, manifest.side), manifest.dimension))
         count = len(index.questions)
         return [
-            count if clash is None else Conflict(f"id {reprlib.repr(clash)} is in the index already")
-            for clash in clashes
+            count if name is None else IndexConflict(f"id {reprlib.repr(name)} is in the index already")
+            for name in conflicts
         ]
 
-    def _deleted(self, jobs: Sequence[Delete], _: Vectors) -> Sequence[bool]:
-        """Whether the question was there; of several who delete it, for the first."""
+    def _delete(self, requests: Sequence[DeleteRequest], _: Vectors) -> Sequence[bool]:
+        """Of several requests to delete one question, the first finds it."""
         index = self._require_index()
-        known = index.questions.known([job.id for job in jobs])
+        known = index.questions.known([request.id for request in requests])
         index.questions.delete(known)
-        first = {job.id: row for row, job in reversed(list(enumerate(jobs)))}
-        return [job.id in known and first[job.id] == row for row, job in enumerate(jobs)]
+        first = {request.id: row for row, request in reversed(list(enumerate(requests)))}
+        return [request.id in known and first[request.id] == row for row, request in enumerate(requests)]
 
     def _require_index(self) -> Index:
         if not self.index:
-            raise Conflict("the service has no index; start it with --index")
+            raise IndexConflict("the service has no index; start it with --index")
         return self.index

@@ -107,12 +107,14 @@ def test_no_model_has_seen_a_question_that_it_judges(sample_rows: list, monkeypa
     monkeypatch.setattr(home, "train", spied_train)
     monkeypatch.setattr(home, "predict", spied_predict)
     pairs, steps = pairs_of(sample_rows[:300]), []
-    result = audit(pairs=pairs, folds=2, on_progress=lambda fold, now: steps.append(fold), **FAST)
+    result = audit(pairs=pairs, folds=2, on_progress=steps.append, **FAST)
     assert len(seen) == len(judged) == 2
     assert not any(a & b for a, b in zip(seen, judged, strict=True))
     assert set.union(*judged) == {canonical(q) for q in pairs.questions}
-    assert steps == sorted(steps)
-    assert set(steps) == {0, 1}
+    shares = [now.done / now.total for now in steps]
+    assert shares == sorted(shares)
+    assert list(dict.fromkeys(now.stage for now in steps)) == ["fold 1 of 2", "fold 2 of 2"]
+    assert (steps[-1].done, steps[-1].metrics["epoch"]) == (steps[-1].total, 1)
     assert ((result.probability >= 0) & (result.probability <= 1)).all()
 
 
@@ -196,7 +198,7 @@ def test_a_loss_that_diverges_is_told_without_the_folder_that_is_gone(
 
 
 def test_interrupted_it_does_not_offer_to_go_on(easy: list, caplog: pytest.LogCaptureFixture) -> None:
-    def stop(fold: int, now: object) -> None:
+    def stop(now: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

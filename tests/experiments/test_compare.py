@@ -1,5 +1,5 @@
+import importlib
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -19,11 +19,13 @@ from safetensors.numpy import load_file
 import qpairs
 from qpairs import metrics
 from qpairs.config import Config
-from qpairs.core.progress import Progress
+from qpairs.core.progress import OnProgress, Progress
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
-from qpairs.experiments import compare as comparison
-from qpairs.experiments.compare import Cell, Comparison, Outcome, Result, Row, State, compare
+from qpairs.experiments.cells import Arrays, Cell, Result, expand_losses, parse_list
+from qpairs.experiments.compare import compare
+from qpairs.experiments.processes import ProcessError
+from qpairs.experiments.results import Comparison, Row
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.miners import MINERS
 from qpairs.objectives.objective import parse_objective
@@ -33,18 +35,21 @@ CLI = Path(__file__).parents[2] / "cli.py"
 QUICK = {"encoders": "static", "budget_minutes": 0.02, "batch_size": 16, "seeds": 2}
 
 
+HOME = importlib.import_module("qpairs.experiments.compare")  # qpairs.experiments.compare is also a function
+
+
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """The configs of the cells that were trained; in place of training, the margin is the share of wrong answers."""
+    """The configs of the cells that were trained; instead of training, the margin is the share of wrong answers."""
     configs: list[Config] = []
 
-    def made_up(config: Config, parts: Parts, log: Path, tell: Callable[[Progress], None]) -> Outcome:
+    def train(config: Config, parts: Parts, on_progress: OnProgress) -> tuple[Result, Arrays]:
         configs.append(config)
-        tell(Progress("training", 7, 9, 100.0))
+        on_progress(Progress("training", 7, 9, 100.0))
         Path(config.output).mkdir()
         wrong = parse_objective(config.loss).terms[0].parameters.get("margin")
         if wrong is None:
-            return "it fell"
+            raise ProcessError("it fell")
         pairs = parts.validation if parts.test is None else parts.test
         verdict = (pairs.labels == 1) ^ (np.random.default_rng(config.seed).random(len(pairs)) < wrong)
         f1 = metrics.confusion(verdict, pairs.labels, 0.5).f1
@@ -52,7 +57,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         report["collapsed"] = config.loss == BAD
         return Result(f1, (f1 - 0.1, f1 + 0.1), 0.5, 1.0, 7, 0.5, 2**30, report), {"verdict": verdict}
 
-    monkeypatch.setattr(comparison, "_in_a_process", made_up)
+    monkeypatch.setattr(HOME, "train_cell", train)
+    monkeypatch.setattr(HOME, "run_in_process", lambda function, log_file, on_progress: function(on_progress))
     return configs
 
 
@@ -61,22 +67,26 @@ def small(pairs_csv: Path, output: Path, **changes: object) -> Comparison:
     return compare(output=str(output), **values)  # type: ignore[arg-type]
 
 
+def as_options(values: dict[str, object]) -> list[object]:
+    return [part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", value)]
+
+
 # ---------------------------------------------------------------------- which cells
 
 
 def test_all_is_every_loss_and_each_can_be_trained() -> None:
-    losses = comparison._losses(["all"])
+    losses = expand_losses(["all"])
     assert len(losses) == len(LOSSES)
     assert "softmax + 0.003*center" in losses
     assert "center" not in losses
     assert {term.name for loss in losses for term in parse_objective(loss).terms} == set(LOSSES)
-    assert comparison._losses(["cosent", "all", "center"])[0] == "cosent"
-    assert set(comparison._losses(["cosent", "all", "center"])) == set(losses)
+    assert expand_losses(["cosent", "all", "center"])[0] == "cosent"
+    assert set(expand_losses(["cosent", "all", "center"])) == set(losses)
 
 
 def test_commas_inside_parentheses_belong_to_parameters() -> None:
     listed = "info_nce(temperature=0.1), 2*(contrastive(margin=1) + multi_similarity(alpha=1, beta=2)),cosent,cosent"
-    assert comparison._items("losses", listed) == [
+    assert parse_list("losses", listed) == [
         "info_nce(temperature=0.1)",
         "2*(contrastive(margin=1) + multi_similarity(alpha=1, beta=2))",
         "cosent",
@@ -158,7 +168,7 @@ def test_every_cell_has_the_same_split_and_its_own_seed(
     trained: list[Config], pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Config] = []
-    monkeypatch.setattr(comparison, "load_parts", lambda config: loads.append(config) or load_parts(config))
+    monkeypatch.setattr(HOME, "load_parts", lambda config: loads.append(config) or load_parts(config))
     small(pairs_csv, tmp_path, seed=5)
     assert [config.seed for config in loads] == [5]
     assert [config.seed for config in trained] == [5, 6, 5, 6]
@@ -207,22 +217,38 @@ def test_without_matplotlib_the_tables_are_there(
     assert not (tmp_path / "comparison.png").exists()
 
 
+def test_the_command_prints_cells_and_rows(run, trained: list[Config], pairs_csv: Path) -> None:
+    losses = ["--losses", f"{GOOD},{BAD},{FAILING}"]
+    code, out, err = run("compare", "--data", pairs_csv, "--output", "c", *losses, *as_options(QUICK))
+    assert code == 0, err
+    lines = [line for line in err.splitlines() if line.startswith("cell ")]
+    assert [line.split("  ")[0] for line in lines] == [f"cell {n} of 6" for n in range(1, 7)]
+    assert re.fullmatch(r"cell 1 of 6  static, .*, everything, seed 0  F1 0\.\d{3}  AP 0\.\d{3}", lines[0])
+    assert lines[5].endswith("seed 1  failed: it fell")
+    assert re.search(r"0\.1\) +0\.\d{3} ± 0\.\d{3} +0\.\d{3} ± 0\.\d{3}.* best", out)
+    assert len(re.findall(r"failed: static, contrastive, everything, seed [01]: it fell", out)) == 2
+
+
 # ---------------------------------------------------------------------- going on
 
 
 def test_finished_cells_are_kept_and_failed_ones_tried_again(
     trained: list[Config], pairs_csv: Path, tmp_path: Path
 ) -> None:
-    states: list[State] = []
+    reports: list[Progress] = []
 
-    def interrupt(now: State) -> None:
-        states.append(now)
-        if now.finished == 2 and now.training:
+    def interrupt(now: Progress) -> None:
+        reports.append(now)
+        if now.done == 2 and now.note.startswith("step"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         small(pairs_csv, tmp_path, on_progress=interrupt)
-    assert [now.finished for now in states if now.record] == [1, 2]
+    seen = [(now.stage, now.done, now.note.split()[0]) for now in reports]
+    cells = [f"static, {loss}, everything, seed {seed}" for loss in (BAD, GOOD) for seed in (0, 1)]
+    steps = [(cell, n, note) for n, cell in enumerate(cells) for note in ("loading", "step", "F1")]
+    assert seen == [(cell, n + (note == "F1"), note) for cell, n, note in steps[:8]]
+    assert {now.total for now in reports} == {4}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.json")}
     assert len(before) == 2
     del trained[:]
@@ -266,18 +292,6 @@ def test_checkpoints_are_kept_if_asked_for(trained: list[Config], pairs_csv: Pat
 # ---------------------------------------------------------------------- real processes
 
 
-def test_a_process_that_dies_is_an_error_of_its_cell(pairs_csv: Path, tmp_path: Path) -> None:
-    base = Config(data=(str(pairs_csv),), encoder="static", budget_minutes=0.02, epochs=1e3)
-    config = Cell("static", "contrastive", "everything", 0).config(base, tmp_path)
-
-    def kill(now: Progress) -> None:
-        multiprocessing.active_children()[0].kill()
-
-    outcome = comparison._in_a_process(config, load_parts(base), tmp_path / "log", kill)
-    assert outcome == "the process was ended by SIGKILL (the system may be out of memory)"
-    assert multiprocessing.active_children() == []
-
-
 def waits_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 240
     while not condition():
@@ -289,8 +303,8 @@ def waits_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> 
 def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_cells(
     run, pairs_csv: Path, tmp_path: Path
 ) -> None:
-    arguments = ["compare", "--data", pairs_csv, "--losses", "contrastive,logistic(scale=1e39)", "--output", "c"]
-    arguments += [part for name, value in QUICK.items() for part in (f"--{name.replace('_', '-')}", value)]
+    losses = ["--losses", "contrastive,logistic(scale=1e39)"]
+    arguments = ["compare", "--data", pairs_csv, "--output", "c", *losses, *as_options(QUICK | {"seeds": 1})]
     cells = tmp_path / "c" / "cells"
 
     def start() -> subprocess.Popen[str]:
@@ -325,11 +339,9 @@ def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_ce
     code, out, err = run(*arguments)
     assert code == 0, err
     assert first.read_bytes() == written
-    assert len(list(cells.glob("*.json"))) == 4
-    assert re.search(r"contrastive +0\.\d{3} ± 0\.\d{3} +0\.\d{3} ± 0\.\d{3}.* best", out)
-    assert (
-        len(re.findall(r"failed: static, logistic\(scale=1e39\), everything, seed [01]: the loss became NaN", out)) == 2
-    )
+    assert len(list(cells.glob("*.json"))) == 2
+    assert re.search(r"contrastive +0\.\d{3} +0\.\d{3}.* best", out)
+    assert "failed: static, logistic(scale=1e39), everything, seed 0: the loss became NaN" in out
     record = json.loads(written)
     arrays = load_file(first.with_suffix(".safetensors"))
     assert metrics.confusion(arrays["verdict"], arrays["label"], 0.5).f1 == record["result"]["f1"]

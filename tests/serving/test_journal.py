@@ -69,7 +69,7 @@ def test_a_clean_stop_leaves_an_index_for_everyone(exact: Path) -> None:
     assert sorted(file.name for file in exact.iterdir()) == before, "nothing is written where nothing changed"
 
 
-def test_playing_a_journal_again_changes_nothing(exact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replaying_a_journal_again_changes_nothing(exact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change(exact)
     content = (exact / FILE).read_bytes()
     for _ in range(2):  # as if each time the process had died between the index and the emptying of the journal
@@ -157,8 +157,8 @@ def test_a_full_disk_refuses_a_change_and_keeps_the_others(full: Path, monkeypat
         assert len(index.questions) == 198
 
 
-def test_a_long_journal_is_folded_into_the_index(exact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "LONG", 3)
+def test_a_long_journal_is_merged_into_the_index(exact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "MERGE_AT", 3)
     with pytest.raises(Killed), journalled(exact) as index:
         for row in NEW:
             index.questions.add([f"id{row}"], [f"t{row}"], VECTORS[[row]])

@@ -11,6 +11,7 @@ import schemathesis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
+from mocks import moved
 from test_index import a_model, clustered, embedded
 
 import qpairs
@@ -21,7 +22,9 @@ from qpairs.metrics import bootstrap_interval, confusion
 from qpairs.models.base import Model
 from qpairs.retrieval.index import Index, add_to_index, build_index, open_index
 from qpairs.serving.app import create_app
-from qpairs.serving.labelling import LABELS, LEAST, Answer, Desk, Given, State, pairs_to_judge
+from qpairs.serving.label_file import LABELS
+from qpairs.serving.label_pairs import pairs_to_label
+from qpairs.serving.labelling import MIN_LABELS, Answer, Labelling, LabelRequest, State
 
 VECTORS = clustered(400)
 MODEL = a_model(VECTORS)
@@ -35,22 +38,22 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 
 @pytest.fixture
-def desk(index: Index, tmp_path: Path) -> Desk:
-    return Desk.open(tmp_path / "labels.csv", MODEL, index)
+def labelling(index: Index, tmp_path: Path) -> Labelling:
+    return Labelling.open(tmp_path / "labels.csv", MODEL, index)
 
 
 def cosine(one: str, other: str) -> float:
     return float(VECTORS[int(one[1:])] @ VECTORS[int(other[1:])])
 
 
-def say(desk: Desk, answer: Given, choice: str = "threshold") -> State:
-    pair = desk.state(choice).pair
+def answer_next(labelling: Labelling, answer: Answer, choice: str = "threshold") -> State:
+    pair = labelling.state(choice).pair
     assert pair
-    return desk.answer(Answer(pair.question1, pair.question2, answer, choice))
+    return labelling.answer(LabelRequest(pair.question1, pair.question2, answer, choice))
 
 
-def some(desk: Desk, choice: str = "threshold") -> Given:
-    pair = desk.state(choice).pair
+def some(labelling: Labelling, choice: str = "threshold") -> Answer:
+    pair = labelling.state(choice).pair
     assert pair
     return "yes" if (int(pair.question1[1:]) + int(pair.question2[1:])) % 2 else "no"
 
@@ -61,7 +64,7 @@ def rows(path: Path) -> list[list[str]]:
 
 
 def test_the_pairs_nearest_the_threshold_come_first(index: Index) -> None:
-    pairs = list(pairs_to_judge(index, MODEL)["threshold"].values())
+    pairs = list(pairs_to_label(index, MODEL)["threshold"].values())
     cosines = VECTORS[:300] @ VECTORS[:300].T
     np.fill_diagonal(cosines, -2)
     expected = {frozenset((f"t{i}", f"t{j}")) for i, row in enumerate(cosines) for j in np.argsort(-row)[:5]}
@@ -72,22 +75,22 @@ def test_the_pairs_nearest_the_threshold_come_first(index: Index) -> None:
 
 
 def test_random_pairs_are_each_questions_nearest_in_an_order_of_the_seeds(index: Index) -> None:
-    pairs = list(pairs_to_judge(index, MODEL)["random"].values())
+    pairs = list(pairs_to_label(index, MODEL)["random"].values())
     cosines = VECTORS[:300] @ VECTORS[:300].T
     np.fill_diagonal(cosines, -2)
     assert all(int(other[1:]) == cosines[int(one[1:])].argmax() for one, other in pairs)
     assert len(pairs) > 150
-    assert pairs == list(pairs_to_judge(index, MODEL)["random"].values())
-    assert pairs != list(pairs_to_judge(index, MODEL, seed=1)["random"].values())
+    assert pairs == list(pairs_to_label(index, MODEL)["random"].values())
+    assert pairs != list(pairs_to_label(index, MODEL, seed=1)["random"].values())
     numbers = [int(one[1:]) for one, _ in pairs]
     assert abs(np.corrcoef(numbers, range(len(numbers)))[0, 1]) < 0.2
 
 
 def test_questions_that_come_hardly_change_the_order(tmp_path: Path) -> None:
     build_index(embedded(tmp_path, MODEL, range(300)), tmp_path / "idx")
-    before = list(pairs_to_judge(open_index(tmp_path / "idx"), MODEL)["random"])
+    before = list(pairs_to_label(open_index(tmp_path / "idx"), MODEL)["random"])
     add_to_index(tmp_path / "idx", embedded(tmp_path / "more", MODEL, range(300, 306)))
-    after = list(pairs_to_judge(open_index(tmp_path / "idx"), MODEL)["random"])
+    after = list(pairs_to_label(open_index(tmp_path / "idx"), MODEL)["random"])
     stayed = [pair for pair in after if pair in set(before)]
     assert len(stayed) > 0.85 * len(before)
     assert stayed == [pair for pair in before if pair in set(after)]
@@ -97,58 +100,57 @@ def test_the_questions_of_milvus_are_those_of_faiss(index: Index, tmp_path: Path
     build_index(embedded(tmp_path, MODEL, range(300)), tmp_path / "idx", address=f"milvus:{tmp_path}/v.db")
     milvus = open_index(tmp_path / "idx")
     assert sorted(milvus.questions.texts()) == sorted(index.questions.texts())
-    assert set(pairs_to_judge(milvus, MODEL)["threshold"]) == set(pairs_to_judge(index, MODEL)["threshold"])
+    assert set(pairs_to_label(milvus, MODEL)["threshold"]) == set(pairs_to_label(index, MODEL)["threshold"])
 
 
-def test_answers_are_a_file_of_pairs(desk: Desk) -> None:
-    asked = [desk.state().pair]
+def test_answers_are_a_file_of_pairs(labelling: Labelling) -> None:
+    asked = [labelling.state().pair]
     for answer in ("yes", "skip", "no"):
-        asked.append(say(desk, answer).pair)
-    assert rows(desk.path) == [
+        asked.append(answer_next(labelling, answer).pair)
+    assert rows(labelling.path) == [
         list(LABELS),
         [asked[0].question1, asked[0].question2, "1"],
         [asked[2].question1, asked[2].question2, "0"],
     ]
     assert len(set(asked)) == 4
-    pairs = load_pairs(desk.path)
+    pairs = load_pairs(labelling.path)
     assert [(*pairs.texts(i), int(pairs.labels[i])) for i in range(2)] == [
         (asked[0].question1, asked[0].question2, 1),
         (asked[2].question1, asked[2].question2, 0),
     ]
-    state = desk.state()
+    state = labelling.state()
     assert (state.duplicates, state.different, state.skipped) == (1, 1, 1)
 
 
 def test_undo_takes_answers_and_skips_back_in_their_order_also_after_a_restart(
-    desk: Desk, index: Index, tmp_path: Path
+    labelling: Labelling, index: Index, tmp_path: Path
 ) -> None:
-    states = [desk.state()]
+    states = [labelling.state()]
     for answer in ("skip", "yes", "skip", "skip", "no", "yes", "skip"):
-        states.append(say(desk, answer))
+        states.append(answer_next(labelling, answer))
     assert states[-1].last.answer == "skip"
     for n, expected in enumerate(states[-2::-1]):
         if n % 2:
-            desk = Desk.open(tmp_path / "labels.csv", MODEL, index)
-        assert desk.undo() == expected
+            labelling = Labelling.open(tmp_path / "labels.csv", MODEL, index)
+        assert labelling.undo() == expected
     with pytest.raises(LookupError, match="no answer"):
-        desk.undo()
+        labelling.undo()
 
 
-def test_a_restart_goes_on_and_another_model_keeps_the_labels(desk: Desk, index: Index, tmp_path: Path) -> None:
+def test_a_restart_goes_on_and_a_new_model_keeps_the_labels(labelling: Labelling, index: Index, tmp_path: Path) -> None:
     for _ in range(12):
-        state = say(desk, some(desk))
-    assert Desk.open(tmp_path / "labels.csv", MODEL, index).state() == state
-    other = a_model(VECTORS, threshold=0.3)
-    moved = Desk.open(tmp_path / "labels.csv", other, index).state()
-    assert (moved.duplicates, moved.different) == (state.duplicates, state.different)
-    assert moved.pair != state.pair
-    assert moved.last.duplicate
+        state = answer_next(labelling, some(labelling))
+    assert Labelling.open(tmp_path / "labels.csv", MODEL, index).state() == state
+    other = Labelling.open(tmp_path / "labels.csv", moved(MODEL, threshold=0.3), index).state()
+    assert (other.duplicates, other.different) == (state.duplicates, state.different)
+    assert other.pair != state.pair
+    assert other.last.duplicate
 
 
-def test_f1_and_its_interval_are_those_of_metrics(desk: Desk) -> None:
+def test_f1_and_its_interval_are_those_of_metrics(labelling: Labelling) -> None:
     for _ in range(45):
-        state = say(desk, some(desk))
-    pairs = load_pairs(desk.path)
+        state = answer_next(labelling, some(labelling))
+    pairs = load_pairs(labelling.path)
     similarity = [cosine(*pairs.texts(i)) for i in range(len(pairs))]
     groups = question_components(pairs)[pairs.left]
     assert [figure.n for figure in state.figures] == [10, 20, 40, 45]
@@ -160,53 +162,53 @@ def test_f1_and_its_interval_are_those_of_metrics(desk: Desk) -> None:
     assert state.more == 135
 
 
-def test_few_labels_give_no_figure_but_words(desk: Desk) -> None:
-    for n in range(1, LEAST + 3):
-        state = say(desk, "no")
+def test_few_labels_give_no_figure_but_words(labelling: Labelling) -> None:
+    for n in range(1, MIN_LABELS + 3):
+        state = answer_next(labelling, "no")
         assert state.figures == []
         assert f"so far there are {n}: 0 the same, {n} different" in state.missing
     for _ in range(3):
-        state = say(desk, "yes")
+        state = answer_next(labelling, "yes")
     assert [figure.n for figure in state.figures] == [15]
     assert state.missing == ""
 
 
-def test_the_random_figure_counts_only_pairs_up_to_the_first_gap(desk: Desk) -> None:
-    drawn = list(desk._pairs["random"].values())
+def test_the_random_figure_counts_only_pairs_up_to_the_first_gap(labelling: Labelling) -> None:
+    drawn = list(labelling._pairs["random"].values())
     for pair in (drawn[0], drawn[1], drawn[3], *drawn[5:25]):
-        desk.answer(Answer(*pair, "yes"))
-    state = desk.state("random")
+        labelling.answer(LabelRequest(*pair, "yes"))
+    state = labelling.state("random")
     assert "so far there are 2: 2 the same" in state.missing
     assert state.left == len(drawn) - 23
     assert (state.pair.question1, state.pair.question2) == drawn[2]
-    state = say(desk, "no", "random")
+    state = answer_next(labelling, "no", "random")
     assert "so far there are 4: 3 the same" in state.missing
     for _ in range(3):
-        state = say(desk, "no", "random")
+        state = answer_next(labelling, "no", "random")
     assert [figure.n for figure in state.figures] == [27]
-    assert desk.state("threshold").figures[-1].n == 27
+    assert labelling.state("threshold").figures[-1].n == 27
 
 
-def test_only_a_pair_that_waits_is_answered(desk: Desk) -> None:
-    pair = desk.state().pair
-    say(desk, "yes")
-    before = desk.path.read_bytes()
+def test_only_a_pair_that_waits_is_answered(labelling: Labelling) -> None:
+    pair = labelling.state().pair
+    answer_next(labelling, "yes")
+    before = labelling.path.read_bytes()
     for one, other in [
         (pair.question1, pair.question2),
         (pair.question2, pair.question1.upper()),
         ("t1", "=cmd()"),
     ]:
         with pytest.raises(LookupError, match="does not wait"):
-            desk.answer(Answer(one, other, "no"))
-    assert desk.path.read_bytes() == before
+            labelling.answer(LabelRequest(one, other, "no"))
+    assert labelling.path.read_bytes() == before
 
 
 def test_when_all_are_answered_there_is_no_next_pair(tmp_path: Path) -> None:
     build_index(embedded(tmp_path, MODEL, [0, 1]), tmp_path / "idx")
-    desk = Desk.open(tmp_path / "labels.csv", MODEL, open_index(tmp_path / "idx"))
-    state = say(desk, "no")
+    labelling = Labelling.open(tmp_path / "labels.csv", MODEL, open_index(tmp_path / "idx"))
+    state = answer_next(labelling, "no")
     assert (state.pair, state.left) == (None, 0)
-    assert desk.state("random").pair is None
+    assert labelling.state("random").pair is None
 
 
 def test_files_that_are_none_of_labels_are_refused(index: Index, tmp_path: Path) -> None:
@@ -220,16 +222,16 @@ def test_files_that_are_none_of_labels_are_refused(index: Index, tmp_path: Path)
         path = tmp_path / name
         path.write_text(content)
         with pytest.raises(UserError, match=f"{name}.*--labels"):
-            Desk.open(path, MODEL, index)
+            Labelling.open(path, MODEL, index)
         assert path.read_text() == content
     with pytest.raises(UserError, match="cannot be written"):
-        Desk.open(Path("/proc/labels.csv"), MODEL, index)
+        Labelling.open(Path("/proc/labels.csv"), MODEL, index)
 
 
 def test_two_towers_and_other_models_are_refused(index: Index, tmp_path: Path) -> None:
     for model in (a_model(VECTORS, towers=2), a_model(VECTORS, fingerprint="b" * 16), a_model(VECTORS, score="head")):
         with pytest.raises(UserError):
-            Desk.open(tmp_path / "labels.csv", model, index)
+            Labelling.open(tmp_path / "labels.csv", model, index)
 
 
 KILLED = """
@@ -238,8 +240,8 @@ sys.path[:0] = {tests!r}
 from pathlib import Path
 import qpairs.serving.labelling, test_labelling
 from qpairs.retrieval.index import open_index
-from qpairs.serving.labelling import Desk
-desk = Desk.open({path!r}, test_labelling.MODEL, open_index({index!r}))
+from qpairs.serving.labelling import Labelling
+labelling = Labelling.open({path!r}, test_labelling.MODEL, open_index({index!r}))
 replace = Path.replace
 for step in range(6):
     if step == {step}:
@@ -248,7 +250,7 @@ for step in range(6):
             Path.replace = lambda fresh, path: (replace(fresh, path), kill())
         else:
             Path.replace = kill
-    state = desk.undo() if step == 3 else test_labelling.say(desk, ["yes", "skip", "no"][step % 3])
+    state = labelling.undo() if step == 3 else test_labelling.answer_next(labelling, ["yes", "skip", "no"][step % 3])
     print(state.duplicates, state.different, state.skipped, flush=True)
 """
 
@@ -256,22 +258,20 @@ for step in range(6):
 @pytest.mark.parametrize(("step", "late"), [(0, False), (2, True), (3, False), (3, True), (4, False), (5, True)])
 def test_a_kill_loses_no_acknowledged_answer(step: int, late: bool, index: Index, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    script = KILLED.format(
-        tests=str(Path(__file__).parent), path=str(path), index=str(index.folder), step=step, late=late
-    )
+    script = KILLED.format(tests=sys.path, path=str(path), index=str(index.folder), step=step, late=late)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
     acknowledged = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     assert len(acknowledged) == step
     expected = [(0, 0, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 0, 1), (1, 0, 2), (1, 1, 2)]
     assert acknowledged == expected[1 : step + 1]
-    state = Desk.open(path, MODEL, index).state()
+    state = Labelling.open(path, MODEL, index).state()
     assert (state.duplicates, state.different, state.skipped) == expected[step + late]
 
 
 @pytest.fixture
-def app(index: Index, desk: Desk) -> FastAPI:
-    return create_app(MODEL, index, labels=desk.path)
+def app(index: Index, labelling: Labelling) -> FastAPI:
+    return create_app(MODEL, index, labels=labelling.path)
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_the_routes_keep_to_their_description(app: FastAPI) -> None:
         keeps_to_it()
 
 
-def test_the_routes_label_undo_and_hand_out_the_file(client: TestClient, desk: Desk) -> None:
+def test_the_routes_label_undo_and_hand_out_the_file(client: TestClient, labelling: Labelling) -> None:
     state = client.get("/labelling").json()
     answered = client.post("/labelling/answer", json={**state["pair"], "answer": "yes"})
     assert answered.status_code == 200
@@ -304,12 +304,12 @@ def test_the_routes_label_undo_and_hand_out_the_file(client: TestClient, desk: D
     assert last["duplicate"] == (last["similarity"] >= MODEL.verdict.pair.threshold)
     file = client.get("/labelling/labels.csv")
     assert file.headers["content-type"].startswith("text/csv")
-    assert file.content == desk.path.read_bytes()
+    assert file.content == labelling.path.read_bytes()
     assert client.post("/labelling/undo").json() == state
     assert client.get("/labelling", params={"choice": "random"}).json()["pair"] != state["pair"]
 
 
-def test_the_routes_refuse(client: TestClient, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_routes_refuse(client: TestClient, labelling: Labelling, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = client.get("/labelling").json()["pair"]
     answer: Callable = lambda **changes: client.post("/labelling/answer", json={**pair, "answer": "yes", **changes})  # noqa: E731
     assert client.post("/labelling/undo").status_code == 409
@@ -323,7 +323,7 @@ def test_the_routes_refuse(client: TestClient, desk: Desk, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", full)
     full_disk = answer()
     assert full_disk.status_code == 503
-    assert str(desk.path.parent) not in full_disk.text
+    assert str(labelling.path.parent) not in full_disk.text
     monkeypatch.undo()
     assert client.get("/labelling").json()["duplicates"] == 0
     assert answer().status_code == 200
@@ -338,9 +338,9 @@ def test_training_and_calibration_take_the_labels(
     questions = list(dict.fromkeys(text for row in sample_rows for text in row[:2]))[:120]
     (tmp_path / "q.txt").write_text("\n".join(" ".join(text.split()) for text in questions))
     build_index(qpairs.embed(model, tmp_path / "q.txt", tmp_path / "emb"), tmp_path / "idx")
-    desk = Desk.open(tmp_path / "labels.csv", model, open_index(tmp_path / "idx"))
+    labelling = Labelling.open(tmp_path / "labels.csv", model, open_index(tmp_path / "idx"))
     for n in range(40):
-        say(desk, "yes" if n % 3 else "no")
-    assert qpairs.calibrate(folder, desk.path).n == 40
-    own = {"data": str(desk.path), "validation": str(pairs_csv)}
+        answer_next(labelling, "yes" if n % 3 else "no")
+    assert qpairs.calibrate(folder, labelling.path).n == 40
+    own = {"data": str(labelling.path), "validation": str(pairs_csv)}
     qpairs.train(**own, encoder="static", epochs=1, batch_size=8, output=str(tmp_path / "again"))

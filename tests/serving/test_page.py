@@ -11,13 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from mocks import moved
 
 import qpairs
 from qpairs.data.sources import load_pairs
@@ -26,7 +26,7 @@ from qpairs.models.base import Model
 from qpairs.retrieval.index import build_index
 from qpairs.serving.app import create_app
 from qpairs.serving.journal import journalled
-from qpairs.serving.labelling import LABELS
+from qpairs.serving.label_file import LABELS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -57,7 +57,7 @@ def made(questions: list[str], pairs_csv: Path, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="module")
 def model(made: Path) -> Model:
     """The model, as sure of itself as one that has seen more."""
-    return replace(qpairs.load(made / "model"), threshold=0.9, calibration=Calibration(slope=20, intercept=-17))
+    return moved(qpairs.load(made / "model"), threshold=0.9, calibration=Calibration(slope=20, intercept=-17))
 
 
 @contextlib.contextmanager
@@ -117,16 +117,16 @@ def search(page: "Page", question: str) -> None:
 
 
 def answers(page: "Page", keys: str) -> None:
-    """Presses keys of the labelling view, each when the desk has taken the one before."""
+    """Presses keys of the labelling view, each when the one before is stored."""
     for key in keys:
         with page.expect_response("**/labelling/**"):
             page.keyboard.press(key)
-        page.wait_for_selector("#desk[aria-busy=false]")
+        page.wait_for_selector("#labelling[aria-busy=false]")
 
 
-def open_desk(page: "Page", site: str) -> None:
+def open_labelling(page: "Page", site: str) -> None:
     page.goto(f"{site}#label")
-    page.wait_for_selector("#desk:visible")
+    page.wait_for_selector("#labelling:visible")
 
 
 def pair(page: "Page") -> tuple[str, str]:
@@ -188,7 +188,7 @@ def test_an_answer_that_comes_late_is_dropped(page: "Page", site: str, questions
 
 
 def test_a_question_that_was_not_asked_is_added(page: "Page", index: Path, model: Model) -> None:
-    strict = replace(model, threshold=0.9999)
+    strict = moved(model, threshold=0.9999)
     with journalled(index) as opened, served(create_app(strict, opened)) as address:
         page.goto(address)
         search(page, "zebra pay xylophone?")
@@ -235,7 +235,7 @@ def test_a_hit_is_compared(page: "Page", site: str, questions: list[str]) -> Non
 
 
 def test_ten_pairs_are_labelled_undone_and_there_after_a_reload(page: "Page", site: str, labels: Path) -> None:
-    open_desk(page, site)
+    open_labelling(page, site)
     asked = []
     for key in "ynsyynnyny":
         asked.append(pair(page))
@@ -249,7 +249,7 @@ def test_ten_pairs_are_labelled_undone_and_there_after_a_reload(page: "Page", si
     assert progress.startswith("9 pairs labelled: 5 the same, 4 different; 1 skipped")
     now = pair(page)
     page.reload()
-    page.wait_for_selector("#desk:visible")
+    page.wait_for_selector("#labelling:visible")
     assert (page.inner_text("#progress"), pair(page)) == (progress, now)
     page.click("#undo")
     until(page, lambda: pair(page) == asked[-1])
@@ -257,7 +257,7 @@ def test_ten_pairs_are_labelled_undone_and_there_after_a_reload(page: "Page", si
     assert pair(page) == asked[-2]
     assert rows(labels) == [list(LABELS), *expected[:-2]]
     page.reload()
-    page.wait_for_selector("#desk:visible")
+    page.wait_for_selector("#labelling:visible")
     assert pair(page) == asked[-2]
     answers(page, "u" * 8)
     assert page.is_disabled("#undo")
@@ -265,7 +265,7 @@ def test_ten_pairs_are_labelled_undone_and_there_after_a_reload(page: "Page", si
 
 
 def test_the_interval_of_f1_is_drawn_and_its_meaning_told(page: "Page", site: str, labels: Path) -> None:
-    open_desk(page, site)
+    open_labelling(page, site)
     assert page.inner_text("#figure").startswith("F1 takes 10 answers or more")
     assert not page.is_visible("#intervals")
     answers(page, "ynyn" * 6)
@@ -290,9 +290,9 @@ def test_the_interval_of_f1_is_drawn_and_its_meaning_told(page: "Page", site: st
 
 
 def test_a_pair_answered_in_another_window_is_not_answered_twice(page: "Page", site: str, labels: Path) -> None:
-    open_desk(page, site)
+    open_labelling(page, site)
     other = page.context.new_page()
-    open_desk(other, site)
+    open_labelling(other, site)
     seen = pair(page)
     answers(page, "y")
     assert pair(other) == seen
@@ -320,7 +320,7 @@ def test_a_killed_service_loses_no_label(page: "Page", made: Path, labels: Path,
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as service:
             try:
                 assert service.stdout
-                open_desk(page, service.stdout.readline().split()[-1] + "/")
+                open_labelling(page, service.stdout.readline().split()[-1] + "/")
                 answers(page, keys)
                 seen.append((page.inner_text("#progress"), pair(page)))
             finally:
@@ -359,7 +359,7 @@ def test_all_of_it_by_keyboard(page: "Page", site: str, labels: Path) -> None:
     page.evaluate("document.activeElement.blur()")
     tab_to("Label")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#desk:visible")
+    page.wait_for_selector("#labelling:visible")
     assert focused("id") == "label-title"
     tab_to("No, different")
     with page.expect_response("**/labelling/answer"):
@@ -399,7 +399,7 @@ def test_texts_of_questions_are_never_markup(page: "Page", site: str, model: Mod
         lambda route: route.fulfill(json={**route.fetch().json(), "pair": {"question1": EVIL, "question2": EVIL}}),
     )
     page.goto(f"{site}#label")
-    page.wait_for_selector("#desk:visible")
+    page.wait_for_selector("#labelling:visible")
     assert pair(page) == (EVIL, EVIL)
     assert page.locator("main img, main script").count() == 0
     page.wait_for_timeout(100)
@@ -438,7 +438,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(page: "Page", site: str) -
         page.click(f"nav a[href='#{view}']")
         page.wait_for_load_state("networkidle")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for button in page.locator("#desk .answers button").all():
+    for button in page.locator("#labelling .answers button").all():
         box = button.bounding_box()
         assert box and box["height"] >= 44
         assert box["width"] >= 44
@@ -456,7 +456,7 @@ def test_without_an_index_there_is_comparing_alone(page: "Page", model: Model) -
         page.wait_for_selector("#comparison:visible")
         page.click("nav a[href='#label']")
         until(page, lambda: "--labels" in page.inner_text("#label-status"))
-        assert not page.is_visible("#desk")
+        assert not page.is_visible("#labelling")
 
 
 def test_a_token_is_asked_for_and_kept_for_the_tab(page: "Page", browser: "Browser", model: Model) -> None:
@@ -494,7 +494,7 @@ def test_what_the_service_refuses_is_said_and_the_next_try_works(page: "Page", s
     page.unroute("**/search")
     search(page, questions[2])
     assert page.inner_text("#search-status").startswith("Yes")
-    open_desk(page, site)
+    open_labelling(page, site)
     before = pair(page)
     page.route("**/labelling/answer", lambda route: route.fulfill(status=503, json={"detail": "the disk is full"}))
     page.keyboard.press("y")
@@ -503,3 +503,15 @@ def test_what_the_service_refuses_is_said_and_the_next_try_works(page: "Page", s
     page.unroute("**/labelling/answer")
     answers(page, "y")
     assert page.inner_text("#label-status") == ""
+
+
+def test_the_description_of_the_api_is_drawn_and_tried_out(page: "Page", site: str) -> None:
+    page.goto(f"{site}docs")
+    page.wait_for_selector(".opblock")
+    paths = [" ".join(text.split()) for text in page.locator(".opblock-summary-path").all_inner_texts()]
+    assert {"/score", "/search", "/ready", "/labelling/answer"} <= set(paths)
+    page.locator(".opblock", has_text="/ready").click()
+    page.get_by_role("button", name="Try it out").click()
+    with page.expect_response("**/ready") as answer:
+        page.get_by_role("button", name="Execute").click()
+    assert answer.value.status == 200

@@ -247,33 +247,33 @@ let pair = null;
 
 const choice = () => document.querySelector("[name=choice]:checked").value;
 
-/** Asks the desk, one request at a time, and shows where it then stands. */
-async function atDesk(method, path, body) {
-  if ($("desk").ariaBusy === "true") return;
-  $("desk").ariaBusy = "true";
+/** Sends a request for labelling, one at a time, and shows the state that it returns. */
+async function requestState(method, path, body) {
+  if ($("labelling").ariaBusy === "true") return;
+  $("labelling").ariaBusy = "true";
   const chosen = choice();
   let stale = false;
   try {
-    showDesk(await ask(method, path, body));
+    showState(await ask(method, path, body));
     $("label-status").textContent = "";
   } catch (error) {
     stale = error.status === 409; // the pair was answered in another window
-    $("desk").hidden ||= error.status === 404;
+    $("labelling").hidden ||= error.status === 404;
     $("label-status").textContent =
       error.status === 404 ? "There is nothing to label: start the service with --index and --labels labels.csv." : error.message;
   }
-  $("desk").ariaBusy = "false";
+  $("labelling").ariaBusy = "false";
   if (stale || chosen !== choice()) label();
 }
 
-const label = () => atDesk("GET", `/labelling?choice=${choice()}`);
-const undo = () => atDesk("POST", `/labelling/undo?choice=${choice()}`);
+const label = () => requestState("GET", `/labelling?choice=${choice()}`);
+const undo = () => requestState("POST", `/labelling/undo?choice=${choice()}`);
 
 function answer(said) {
-  if (pair) atDesk("POST", "/labelling/answer", { ...pair, answer: said, choice: choice() });
+  if (pair) requestState("POST", "/labelling/answer", { ...pair, answer: said, choice: choice() });
 }
 
-function showDesk(state) {
+function showState(state) {
   pair = state.pair;
   $("pair-first").textContent = pair?.question1 ?? "";
   $("pair-second").textContent = pair?.question2 ?? "";
@@ -287,7 +287,7 @@ function showDesk(state) {
     `${labelled} labelled: ${number(state.duplicates)} the same, ${number(state.different)} different; ` +
     `${number(state.skipped)} skipped, ${number(state.left)} to go.`;
   showFigures(state);
-  $("desk").hidden = false;
+  $("labelling").hidden = false;
 }
 
 function judged({ answer, duplicate, probability }) {

@@ -1,0 +1,127 @@
+"""The folder of a comparison: its manifest, the record of each cell, tables and a chart.
+
+OUTPUT/compare.json         what all cells have in common
+OUTPUT/cells/NAME.json      record of a cell; written last
+OUTPUT/cells/NAME.safetensors, NAME.log
+OUTPUT/results.csv          a line per cell
+OUTPUT/summary.csv          a line per encoder, loss and miner
+OUTPUT/comparison.png       where matplotlib is installed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from qpairs.config import Config, to_dict
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import atomic_file, exclusive_lock, write_text
+from qpairs.core.tables import write_table
+from qpairs.data.parts import Parts
+from qpairs.experiments import plots
+from qpairs.experiments.cells import CELLS, Arrays, Cell, Record, Result, components_of, judged_pairs
+from qpairs.experiments.results import SCORES, Comparison
+
+log = logging.getLogger(__name__)
+
+MANIFEST, RESULTS, SUMMARY, CHART = "compare.json", "results.csv", "summary.csv", "comparison.png"
+LEGEND = "dot: mean over the seeds; tick: a seed; bar: 95 % interval, bootstrap over components"
+OF_A_CELL = ("encoder", "loss", "miner", "output")  # options that differ between cells
+
+
+def manifest_of(base: Config, parts: Parts) -> dict[str, Any]:
+    """The options, split and judged pairs that all cells of a folder must share to be compared pair by pair."""
+    part, pairs = judged_pairs(parts)
+    digest = hashlib.sha256(pairs.labels.tobytes() + components_of(pairs).tobytes()).hexdigest()[:16]
+    return {
+        **{name: value for name, value in to_dict(base).items() if name not in OF_A_CELL},
+        "split": parts.split["fingerprint"],
+        "judged": [part, digest],
+    }
+
+
+@contextmanager
+def hold_folder(folder: Path, manifest: dict[str, Any], *, overwrite: bool) -> Iterator[None]:
+    """Locks the folder of a comparison, once it is certain that it holds this one or none.
+
+    Raises:
+        UserError: it holds something else, or another comparison and `overwrite` is not given; or it is locked.
+    """
+    file = folder / MANIFEST
+    if folder.exists() and not (folder.is_dir() and (file.exists() or not any(folder.glob("[!.]*")))):
+        raise UserError(f"{folder}: is in use, and holds no comparison; name another folder with --output")
+    with exclusive_lock(folder):
+        kept = json.loads(file.read_text("utf-8")) if file.exists() else manifest
+        differ = [name for name in {**kept, **manifest} if kept.get(name) != manifest.get(name)]
+        if differ and not overwrite:
+            raise UserError(
+                f"{folder}: holds a comparison with another {', '.join(differ)}; "
+                "name another folder with --output, or start anew with --overwrite"
+            )
+        if overwrite:
+            shutil.rmtree(folder / CELLS, ignore_errors=True)
+            for name in (RESULTS, SUMMARY, CHART):
+                (folder / name).unlink(missing_ok=True)
+        (folder / CELLS).mkdir(exist_ok=True)
+        write_text(file, json.dumps(manifest, indent=1) + "\n")
+        yield
+
+
+def cell_file(folder: Path, cell: Cell, kind: str) -> Path:
+    """A file of a cell: its `json`, `safetensors` or `log`."""
+    return folder / CELLS / f"{cell.name}.{kind}"
+
+
+def write_record(folder: Path, record: Record, arrays: Arrays | None = None) -> None:
+    """Writes the record of a cell, after the arrays that belong to it."""
+    if arrays:
+        with atomic_file(cell_file(folder, record.cell, "safetensors")) as fresh:
+            save_file(arrays, fresh)
+    write_text(cell_file(folder, record.cell, "json"), json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+
+
+def read_record(folder: Path, cell: Cell) -> Record | None:
+    """The record of a finished cell; None where it has not been trained, or has failed."""
+    try:
+        result = json.loads(cell_file(folder, cell, "json").read_text("utf-8"))["result"]
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return Record(cell, Result(**result)) if result else None
+
+
+def read_verdict(folder: Path, cell: Cell) -> NDArray[np.bool_]:
+    """(n,) The verdict of a finished cell on the judged pairs."""
+    verdict: NDArray[np.bool_] = load_file(cell_file(folder, cell, "safetensors"))["verdict"]
+    return verdict
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> None:
+    """Writes the tables, and the chart where matplotlib is installed."""
+    write_table(folder / RESULTS, comparison.cells_frame())
+    write_table(folder / SUMMARY, comparison.to_frame())
+    panels: dict[str, dict[str, list[plots.Dot]]] = {}
+    several_miners = len({row.miner for row in comparison.rows}) > 1
+    for row in comparison.rows:
+        if row.results:
+            label = f"{row.loss}, {row.miner}" if several_miners else row.loss
+            panels.setdefault(row.encoder, {})[label] = [
+                plots.Dot(row.mean(measure), row.interval(measure), row.values(measure)) for measure in SCORES[:2]
+            ]
+    if not panels:
+        return
+    try:
+        with atomic_file(folder / CHART) as fresh:
+            plots.dots(panels, ("F1", "average precision"), fresh, title=comparison.title, legend=LEGEND)
+    except UserError as error:
+        log.warning("%s is left out: %s", CHART, error)

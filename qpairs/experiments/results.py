@@ -1,0 +1,174 @@
+"""The result of a comparison: a row for each encoder, loss and miner, with its difference to the best."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas
+from numpy.typing import NDArray
+
+from qpairs import metrics
+from qpairs.config import Config
+from qpairs.data.parts import Parts
+from qpairs.encoders.build import encoder_note
+from qpairs.experiments.cells import WITH_SOFTMAX, Cell, Interval, Record, Result, components_of, judged_pairs
+from qpairs.objectives.losses import LOSSES
+from qpairs.objectives.objective import parse_objective
+
+SCORES = ("f1", "average_precision", "mining_average_precision")
+COSTS = ("seconds", "steps", "epochs", "peak_bytes")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of one encoder, loss and miner.
+
+    Attributes:
+        encoder, loss, miner: of all its cells.
+        records: one for each seed.
+        difference: mean F1 minus that of the best row, paired; None for the best row, and where no cell finished.
+    """
+
+    encoder: str
+    loss: str
+    miner: str
+    records: tuple[Record, ...]
+    difference: metrics.Difference | None = None
+
+    @property
+    def results(self) -> list[Result]:
+        """The results of the cells that finished."""
+        return [record.result for record in self.records if record.result]
+
+    def values(self, measure: str) -> list[Any]:
+        """An attribute of each result."""
+        return [getattr(result, measure) for result in self.results]
+
+    def mean(self, measure: str) -> float:
+        """Mean over the seeds; NaN where no cell finished."""
+        return float(np.mean(self.values(measure) or [math.nan]))
+
+    def sd(self, measure: str) -> float:
+        """Standard deviation over the seeds; NaN for fewer than two."""
+        values = self.values(measure)
+        return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+    def interval(self, measure: str) -> Interval:
+        """The interval of f1 or average_precision: the mean over the seeds of each end."""
+        low, high = np.mean(self.values(f"{measure}_interval"), axis=0)
+        return float(low), float(high)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line of summary.csv."""
+        difference = self.difference
+        return {
+            "encoder": self.encoder,
+            "loss": self.loss,
+            "miner": self.miner,
+            "seeds": len(self.records),
+            "finished": len(self.results),
+            **{name: self.mean(name) for name in (*SCORES, *COSTS)},
+            **{f"{name}_sd": self.sd(name) for name in SCORES},
+            "difference": difference and difference.value,
+            "difference_low": difference and difference.low,
+            "difference_high": difference and difference.high,
+            "distinguishable": difference and difference.distinguishable,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison, the best row first.
+
+    Attributes:
+        rows: one for each encoder, loss and miner, by mean F1.
+        part: that F1 is measured on: test, or where there is none, validation, cross-fitted.
+        n: pairs of that part.
+        config: the base of every cell.
+        notes: that a reader of the figures must know.
+    """
+
+    rows: tuple[Row, ...]
+    part: str
+    n: int
+    config: Config
+    notes: tuple[str, ...]
+
+    @property
+    def records(self) -> list[Record]:
+        """The records of all rows."""
+        return [record for row in self.rows for record in row.records]
+
+    @property
+    def title(self) -> str:
+        """The judged pairs, the budget and the number of seeds, in a line."""
+        pairs = f"{self.n:,} {self.part} pairs" + (", cross-fitted" if self.part == "validation" else "")
+        limit = (
+            f"{self.config.budget_minutes:g} min" if self.config.budget_minutes else f"{self.config.epochs:g} epochs"
+        )
+        seeds = len({record.cell.seed for record in self.records})
+        return f"{pairs}; {limit} a cell, {seeds} seed{'s' if seeds > 1 else ''}"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One line per row, as in summary.csv."""
+        return pandas.DataFrame([row.to_dict() for row in self.rows])
+
+    def cells_frame(self) -> pandas.DataFrame:
+        """One line per cell, as in results.csv."""
+        return pandas.DataFrame([_cell_line(record) for record in self.records])
+
+
+def _cell_line(record: Record) -> dict[str, Any]:
+    measured = {name: getattr(record.result, name) for name in (*SCORES, *COSTS)} if record.result else {}
+    return {**dataclasses.asdict(record.cell), **measured, "error": record.error}
+
+
+def compare_records(
+    records: Sequence[Record], base: Config, parts: Parts, verdict_of: Callable[[Cell], NDArray[np.bool_]]
+) -> Comparison:
+    """Groups records into rows, and tests each row against the best.
+
+    Args:
+        records: of all cells.
+        base: of every cell.
+        parts: that the cells were trained and judged on.
+        verdict_of: the verdict (n,) of a finished cell on the judged pairs.
+    """
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.cell.encoder, record.cell.loss, record.cell.miner), []).append(record)
+    rows = [Row(*group, tuple(members)) for group, members in groups.items()]
+    rows.sort(key=lambda row: row.mean("f1") if row.results else -1.0, reverse=True)
+    part, pairs = judged_pairs(parts)
+
+    def verdicts(row: Row) -> list[NDArray[np.bool_]]:
+        return [verdict_of(record.cell) for record in row.records if record.result]
+
+    best, components = verdicts(rows[0]), components_of(pairs)
+    for place, row in enumerate(rows):
+        if place and row.results:
+            difference = metrics.paired_difference(verdicts(row), best, pairs.labels, components, seed=base.seed)
+            rows[place] = dataclasses.replace(row, difference=difference)
+    return Comparison(tuple(rows), part, len(pairs), base, tuple(_notes(rows, part, base.score)))
+
+
+def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
+    losses = dict.fromkeys(row.loss for row in rows)
+    for name, entry in LOSSES.items():
+        if entry.positives_only and WITH_SOFTMAX.format(name) in losses:
+            yield f"{name} cannot be trained alone: it is added to softmax"
+    if score == "cosine":
+        for loss in losses:
+            if parse_objective(loss).has_head:
+                yield f"{loss} is judged by its cosine; --score head judges it by its classifier"
+    for row in rows:
+        if any(result.report["collapsed"] for result in row.results):
+            yield f"{row.encoder}, {row.loss}, {row.miner} has collapsed: its similarities do not vary"
+    if part == "validation":
+        yield "F1 is cross-fitted on the pairs that also chose each run's best state: name unseen ones with --test"
+    yield from dict.fromkeys(note for row in rows if (note := encoder_note(row.encoder)))

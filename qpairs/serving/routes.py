@@ -1,0 +1,266 @@
+"""The HTTP routes of a service: bodies of requests and answers, and what each route does with them."""
+
+import asyncio
+import dataclasses
+import reprlib
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from queue import Full
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.security import HTTPBearer
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from qpairs.retrieval.search import Answer
+from qpairs.serving.batching import BatchQueue
+from qpairs.serving.limits import Limits
+from qpairs.serving.monitoring import Monitor
+from qpairs.serving.requests import (
+    AddRequest,
+    DeleteRequest,
+    RequestHandler,
+    ScoreRequest,
+    SearchRequest,
+    ServiceRequest,
+)
+
+MAX_HITS = 100
+MAX_ID = 128  # characters
+NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # white space as in Python, in the syntax of JavaScript
+STRICT = ConfigDict(strict=True, extra="forbid")
+EXAMPLE_PAIRS = [["How do I pay?", "Which ways to pay are there?"]]
+ERRORS = {
+    401: "The bearer token is missing or wrong.",
+    404: "There is no such question.",
+    408: "The request did not come in time.",
+    409: "The index does not allow it.",
+    413: "The body is too large.",
+    422: "The body is not as described here.",
+    503: "Too many requests wait (Retry-After says when to come back), or the answer took too long.",
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes share.
+
+    Attributes:
+        handler: answers batches of requests.
+        queue: of requests for the handler.
+        monitor: counts them.
+        limits: of the bodies of requests.
+        secured: whether a token is needed.
+    """
+
+    handler: RequestHandler
+    queue: BatchQueue[ServiceRequest]
+    monitor: Monitor
+    limits: Limits
+    secured: bool
+
+    async def ask(self, request: ServiceRequest) -> Any:
+        """The answer of the handler, or a refusal if the queue is full."""
+        try:
+            future = self.queue.submit(request)
+        except Full:
+            raise HTTPException(503, "too many requests wait; come back in a second", {"Retry-After": "1"}) from None
+        return await asyncio.wrap_future(future)
+
+    def errors(self, *codes: int) -> dict[int | str, dict[str, Any]]:
+        """Descriptions of error responses for the OpenAPI document; that of a missing token is added."""
+        codes = (*codes, 401) if self.secured else codes
+        return {code: {"model": Error, "description": ERRORS[code]} for code in sorted(codes)}
+
+    @property
+    def credentials(self) -> Sequence[Any]:
+        """Declares the token in the OpenAPI document; `limits.enforce_limits` checks it."""
+        return [Depends(HTTPBearer(auto_error=False))] if self.secured else []
+
+
+class Error(BaseModel):
+    """The reason for an error, in one line."""
+
+    detail: str
+
+
+class ScoredPair(BaseModel):
+    """The verdict on a pair."""
+
+    similarity: float
+    probability: float
+    duplicate: bool
+
+
+class Scores(BaseModel):
+    """The verdicts on pairs, in their order, and the threshold of the similarity."""
+
+    threshold: float
+    results: list[ScoredPair]
+
+
+class FoundQuestion(BaseModel):
+    """A question of the index, and the verdict on it."""
+
+    id: str
+    text: str
+    similarity: float
+    probability: float
+    duplicate: bool
+
+
+class Hits(BaseModel):
+    """The nearest questions, nearest first, with their verdicts and the threshold of the similarity."""
+
+    threshold: float
+    hits: list[FoundQuestion]
+
+
+class Added(BaseModel):
+    """The ids of the added questions, in their order, and the number of questions in the index."""
+
+    ids: list[str]
+    count: int
+
+
+class Ready(BaseModel):
+    """The model's name and identity, the number of questions in the index (null: no index), the threshold."""
+
+    model: str
+    fingerprint: str
+    questions: int | None
+    threshold: float
+
+
+class Alive(BaseModel):
+    """The process runs."""
+
+    status: Literal["alive"] = "alive"
+
+
+def question_routes(service: Service) -> APIRouter:
+    """POST /score, POST /search, POST /questions, DELETE /questions/{id}."""
+    routes = APIRouter(dependencies=service.credentials, responses=service.errors(408, 413, 422, 503))
+    _add_score(routes, service)
+    _add_search(routes, service)
+    _add_changes(routes, service)
+    return routes
+
+
+def _question_field(limits: Limits) -> Any:
+    return Field(min_length=1, max_length=limits.characters, json_schema_extra={"pattern": NOT_BLANK})
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    if not line:
+        raise ValueError("the question is empty")
+    return line
+
+
+def _whole_number(number: Any) -> Any:
+    """In JSON, 10.0 is an integer."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _add_score(routes: APIRouter, service: Service) -> None:
+    setting = service.handler.pair_setting
+    Question = Annotated[str, _question_field(service.limits), AfterValidator(_one_line)]
+    Pair = Annotated[list[Question], Field(min_length=2, max_length=2)]
+
+    class Pairs(BaseModel):
+        model_config = STRICT
+        pairs: Annotated[list[Pair], Field(min_length=1, max_length=service.limits.items, examples=[EXAMPLE_PAIRS])]
+
+    @routes.post("/score")
+    async def score(body: Pairs) -> Scores:
+        """Judge pairs of questions: whether both ask the same."""
+        cosines = await service.ask(ScoreRequest(body.pairs))
+        columns = (cosines, setting.probability(cosines), setting.decide(cosines))
+        results = [
+            ScoredPair(similarity=similarity, probability=probability, duplicate=duplicate)
+            for similarity, probability, duplicate in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+        return Scores(threshold=setting.threshold, results=results)
+
+
+def _add_search(routes: APIRouter, service: Service) -> None:
+    setting = service.handler.search_setting
+    Question = Annotated[str, _question_field(service.limits), AfterValidator(_one_line)]
+
+    class Query(BaseModel):
+        model_config = STRICT
+        question: Annotated[Question, Field(examples=["How do I pay?"])]
+        k: Annotated[int, Field(ge=1, le=MAX_HITS), BeforeValidator(_whole_number)] = 10
+
+    @routes.post("/search", responses=service.errors(409))
+    async def search(body: Query) -> Hits:
+        """Find the questions of the index that are nearest to one, with the verdict on each."""
+        found: list[Answer] = await service.ask(SearchRequest(body.question, body.k))
+        hits = [
+            FoundQuestion(**dataclasses.asdict(answer.hit), probability=answer.probability, duplicate=answer.duplicate)
+            for answer in found
+        ]
+        return Hits(threshold=setting.threshold, hits=hits)
+
+
+def _add_changes(routes: APIRouter, service: Service) -> None:
+    Question = Annotated[str, _question_field(service.limits), AfterValidator(_one_line)]
+
+    class NewQuestion(BaseModel):
+        model_config = STRICT
+        id: Annotated[str, Field(min_length=1, max_length=MAX_ID)] | None = None
+        text: Question
+
+    class NewQuestions(BaseModel):
+        model_config = STRICT
+        questions: Annotated[
+            list[NewQuestion],
+            Field(min_length=1, max_length=service.limits.items, examples=[[{"id": "faq-7", "text": "How do I pay?"}]]),
+        ]
+
+    @routes.post("/questions", status_code=201, responses=service.errors(409))
+    async def add(body: NewQuestions) -> Added:
+        """Add questions to the index, all or none; they are on the disk when this answers."""
+        ids = [uuid.uuid4().hex if new.id is None else new.id for new in body.questions]
+        repeated = next((name for name, count in Counter(ids).items() if count > 1), None)
+        if repeated is not None:
+            raise HTTPException(409, f"id {reprlib.repr(repeated)} is in the request twice")
+        return Added(ids=ids, count=await service.ask(AddRequest(ids, [new.text for new in body.questions])))
+
+    @routes.delete("/questions/{id:path}", status_code=204, responses=service.errors(404, 409))
+    async def delete(id: str) -> None:
+        """Delete a question from the index; this is on the disk when it answers."""
+        if not await service.ask(DeleteRequest(id)):
+            raise HTTPException(404, f"id {reprlib.repr(id)} is not in the index")
+
+
+def operator_routes(service: Service) -> APIRouter:
+    """GET /health, GET /ready, GET /metrics."""
+    routes, secured = APIRouter(), APIRouter(dependencies=service.credentials, responses=service.errors())
+    model, index = service.handler.model, service.handler.index
+
+    @routes.get("/health")
+    async def health() -> Alive:
+        """Whether the process runs."""
+        return Alive()
+
+    @secured.get("/ready", responses=service.errors(503))
+    def ready() -> Ready:
+        """Whether questions are answered, by which model, over how many questions."""
+        if not service.queue.alive:
+            raise HTTPException(503, "the service is starting or stopping")
+        count, threshold = len(index.questions) if index else None, service.handler.pair_setting.threshold
+        return Ready(model=model.path.name, fingerprint=model.fingerprint, questions=count, threshold=threshold)
+
+    @secured.get("/metrics", response_class=PlainTextResponse)
+    def metrics() -> Response:
+        """Requests by path and status, their times, sizes of batches and length of the queue, for Prometheus."""
+        return Response(service.monitor.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    routes.include_router(secured)
+    return routes

@@ -1,0 +1,156 @@
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from test_index import Table, a_model, clustered
+
+from qpairs.core.exceptions import UserError
+from qpairs.retrieval.index import Hit, Index
+from qpairs.serving.requests import (
+    AddRequest,
+    DeleteRequest,
+    IndexConflict,
+    RequestHandler,
+    ScoreRequest,
+    SearchRequest,
+)
+
+VECTORS = clustered(60)
+
+
+@dataclass
+class MemoryIndex:
+    """A `VectorIndex` that compares all with all, and counts its changes."""
+
+    vectors: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def known(self, ids: Sequence[str]) -> list[str]:
+        return [name for name in ids if name in self.vectors]
+
+    def texts(self) -> Iterator[str]:
+        return (text for text, _ in self.vectors.values())
+
+    def search(self, vectors: np.ndarray, k: int, effort: int) -> list[list[Hit]]:
+        self.calls.append("search")
+        hits = [[Hit(name, text, float(q @ v)) for name, (text, v) in self.vectors.items()] for q in vectors]
+        return [sorted(row, key=lambda hit: -hit.similarity)[:k] for row in hits]
+
+    def add(self, ids: Sequence[str], texts: Sequence[str], vectors: np.ndarray) -> None:
+        self.calls.append("add")
+        self.vectors |= {name: (text, v) for name, text, v in zip(ids, texts, vectors, strict=True)}
+
+    def delete(self, ids: Sequence[str]) -> int:
+        self.calls.append("delete")
+        return sum(self.vectors.pop(name, None) is not None for name in ids)
+
+
+def an_index(rows: Sequence[int] = range(40), side: str = "left", questions: Any = None) -> Index:
+    manifest = SimpleNamespace(fingerprint="a" * 16, dimension=VECTORS.shape[1], side=side, effort=0, model="model")
+    stored = {f"id{row}": (f"t{row}", VECTORS[row] * (-1 if side == "right" else 1)) for row in rows}
+    return Index(Path("index"), manifest, questions or MemoryIndex(stored))  # type: ignore[arg-type]
+
+
+def test_texts_of_all_requests_are_encoded_together_each_once() -> None:
+    model = a_model(VECTORS)
+    handler = RequestHandler(model, an_index())
+    model.encoder.encoded.clear()
+    requests = [ScoreRequest([("t1", "t2"), ("t2", "t3")]), SearchRequest("t1", 2), AddRequest(["new"], ["t50"])]
+    scores, found, count = handler.answer(requests)
+    assert sorted(model.encoder.encoded) == ["t1", "t2", "t3", "t50"]
+    np.testing.assert_allclose(scores, [VECTORS[1] @ VECTORS[2], VECTORS[2] @ VECTORS[3]], atol=1e-6)
+    assert found[0].hit.id == "id1"
+    assert (len(found), count) == (2, 41)
+    assert [handler.size(request) for request in (*requests, DeleteRequest("id1"))] == [4, 1, 1, 1]
+
+
+def test_decisions_are_those_of_a_setting_for_pairs_and_one_for_searches() -> None:
+    handler = RequestHandler(a_model(VECTORS), an_index())
+    assert handler.pair_setting == handler.search_setting == handler.model.verdict.pair
+    handler.search_setting = handler.pair_setting.at(2.0)
+    (found,) = handler.answer([SearchRequest("t1", 3)])
+    assert not any(answer.duplicate for answer in found)
+    assert found[0].probability == pytest.approx(float(handler.pair_setting.probability(found[0].hit.similarity)))
+
+
+def test_changes_come_before_searches_of_the_same_batch_and_deletions_first() -> None:
+    index = an_index()
+    requests = [SearchRequest("t50", 1), AddRequest(["id1"], ["t50"]), DeleteRequest("id1")]
+    found, count, existed = RequestHandler(a_model(VECTORS), index).answer(requests)
+    assert index.questions.calls == ["delete", "add", "search"]
+    assert (found[0].hit.id, found[0].hit.text, count, existed) == ("id1", "t50", 40, True)
+
+
+def test_an_id_that_exists_is_a_conflict_of_its_own_request_and_adds_none_of_it() -> None:
+    index = an_index()
+    requests = [AddRequest(["x", "id7"], ["t51", "t52"]), AddRequest(["y"], ["t53"]), AddRequest(["y"], ["t54"])]
+    first, second, third = RequestHandler(a_model(VECTORS), index).answer(requests)
+    assert isinstance(first, IndexConflict)
+    assert str(first) == "id 'id7' is in the index already"
+    assert second == 41
+    assert "'y'" in str(third)
+    assert index.questions.known(["x", "y"]) == ["y"]
+
+
+def test_of_several_requests_to_delete_a_question_the_first_finds_it() -> None:
+    requests = [DeleteRequest("id1"), DeleteRequest("nobody"), DeleteRequest("id1"), DeleteRequest("id2")]
+    assert RequestHandler(a_model(VECTORS), an_index()).answer(requests) == [True, False, False, True]
+
+
+def test_without_an_index_every_request_for_it_is_a_conflict() -> None:
+    requests = [SearchRequest("t1", 1), AddRequest(["x"], ["t1"]), DeleteRequest("x"), ScoreRequest([("t1", "t1")])]
+    *conflicts, scores = RequestHandler(a_model(VECTORS), None).answer(requests)
+    assert ["--index" in str(conflict) for conflict in conflicts] == [True] * 3
+    assert scores.tolist() == [pytest.approx(1)]
+
+
+def test_a_request_that_fails_does_not_take_others_with_it() -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise OSError("/secret/path: broken")
+
+    handler = RequestHandler(a_model(VECTORS), an_index(questions=Broken()))
+    good, bad = handler.answer([ScoreRequest([("t1", "t1")]), SearchRequest("t1", 3)])
+    assert good.tolist() == [pytest.approx(1)]
+    assert isinstance(bad, OSError)
+
+
+def test_two_towers_score_the_mean_of_both_directions_or_the_first_against_the_second() -> None:
+    class Towers(Table):
+        def encode(self, texts: Sequence[str], side: str = "left") -> np.ndarray:
+            found = super().encode(texts)
+            return np.roll(found, 1, axis=1) if side == "right" else found
+
+    right = np.roll(VECTORS, 1, axis=1)
+    there, back = VECTORS[1] @ right[2], VECTORS[2] @ right[1]
+    for symmetric, expected in ((True, (there + back) / 2), (False, there)):
+        model = replace(a_model(VECTORS, symmetric=symmetric, towers=2), encoder=Towers(VECTORS))
+        handler = RequestHandler(model, None)
+        requests = [ScoreRequest([("t1", "t2")]), ScoreRequest([("t1", "t2"), ("t1", "t2")])]
+        ((cosine,), same) = handler.answer(requests)
+        assert cosine == pytest.approx(expected, abs=1e-6)
+        assert same.tolist() == [cosine, cosine]
+        assert handler.size(requests[1]) == (8 if symmetric else 4)
+
+
+def test_an_index_of_the_right_tower_is_searched_with_the_left() -> None:
+    handler = RequestHandler(a_model(VECTORS, towers=2, symmetric=False), an_index(side="right"))
+    found, _ = handler.answer([SearchRequest("t50", 41), AddRequest(["new"], ["t50"])])
+    assert (found[-1].hit.id, found[-1].hit.similarity) == ("new", pytest.approx(-1)), "its right tower is upside down"
+
+
+def test_a_model_that_cannot_judge_the_index_is_refused() -> None:
+    for model, reason in (
+        (a_model(VECTORS, fingerprint="b" * 16), "made by the model"),
+        (a_model(VECTORS, towers=2), "both directions"),
+        (a_model(VECTORS, score="head"), "head"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            RequestHandler(model, an_index())
