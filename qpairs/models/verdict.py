@@ -49,7 +49,7 @@ class Setting:
         >>> Setting(0.5, Calibration(10.0, -5.0)).decide([0.4, 0.5])
         array([False,  True])
         """
-        return np.asarray(np.asarray(scores, dtype=np.float64) >= self.threshold)
+        return metrics.decide(scores, self.threshold)
 
     def probability(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Probabilities of being duplicates, in the shape of the scores."""
