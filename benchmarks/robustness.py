@@ -30,7 +30,7 @@ from rich.table import Table
 import qpairs
 from qpairs.commands.terminal import quiet
 from qpairs.config import config_from
-from qpairs.evaluation.evaluate import predict
+from qpairs.evaluation.predict import predict
 from qpairs.evaluation.robustness import failure_interval, probe
 from qpairs.models.bi_encoder import load_checkpoint
 

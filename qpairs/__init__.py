@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from qpairs.core.exceptions import UserError
     from qpairs.data.pairs import Pairs, load_pairs, pairs_from_texts
     from qpairs.data.splits import split_pairs
-    from qpairs.evaluation.evaluate import Report, calibrate, evaluate, predict
+    from qpairs.evaluation.calibrate import calibrate
+    from qpairs.evaluation.evaluate import Report, evaluate
+    from qpairs.evaluation.predict import predict
     from qpairs.evaluation.robustness import probe
     from qpairs.experiments.compare import Comparison, compare
     from qpairs.export.export import Parity, export_checkpoint
@@ -40,7 +42,7 @@ _HOMES = {
     "Report": "evaluation.evaluate",
     "UserError": "core.exceptions",
     "build_index": "retrieval.index",
-    "calibrate": "evaluation.evaluate",
+    "calibrate": "evaluation.calibrate",
     "compare": "experiments.compare",
     "dedupe": "retrieval.dedupe",
     "embed": "retrieval.embeddings",
@@ -52,7 +54,7 @@ _HOMES = {
     "open_index": "retrieval.index",
     "open_shards": "retrieval.embeddings",
     "pairs_from_texts": "data.pairs",
-    "predict": "evaluation.evaluate",
+    "predict": "evaluation.predict",
     "probe": "evaluation.robustness",
     "save_checkpoint": "models.bi_encoder",
     "search": "retrieval.dedupe",

@@ -21,7 +21,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs, load_pairs, need_both_labels
 from qpairs.data.parts import Parts
 from qpairs.data.splits import contradictions, question_components, split_pairs
-from qpairs.evaluation.evaluate import predict
+from qpairs.evaluation.predict import predict
 from qpairs.training.fit import train
 from qpairs.training.teachers import trained_here
 from qpairs.training.trainer import Progress

@@ -41,7 +41,7 @@ from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import TAKE_VECTORS, build_encoder, encoder_note, tower_names
-from qpairs.evaluation.evaluate import cross_fitted
+from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.experiments import plots
 from qpairs.models.base import score_pairs
 from qpairs.objectives.losses import LOSSES
@@ -63,7 +63,7 @@ CELLS = "cells"
 SCORES = ("f1", "average_precision", "mining_average_precision")
 COSTS = ("seconds", "steps", "epochs", "peak_bytes")
 LEGEND = "dot: mean over the seeds; tick: a seed; bar: 95 % interval, bootstrap over components"
-RESULTS, SUMMARY, CHART = "results.csv", "summary.csv", "comparison.png"
+RESULTS, SUMMARY, CHART = "results.csv", "summary.csv", "comparison.svg"
 
 Interval = tuple[float, float]
 Arrays = dict[str, NDArray[Any]]
@@ -646,23 +646,19 @@ def _summary_line(row: Row) -> dict[str, Any]:
 
 
 def _write(comparison: Comparison, folder: Path) -> None:
-    """The tables, and the chart where matplotlib is installed."""
+    """The tables and the chart."""
     cells = pandas.DataFrame([_cell_line(record) for record in comparison.records])
     for name, table in ((RESULTS, cells), (SUMMARY, comparison.to_frame())):
         with atomic_file(folder / name) as fresh:
             table.to_csv(fresh, index=False)
-    panels: dict[str, dict[str, list[plots.Dot]]] = {}
+    panels: dict[str, dict[str, list[plots.Estimate]]] = {}
     several_miners = len({row.miner for row in comparison.rows}) > 1
     for row in comparison.rows:
         if row.results:
             label = f"{row.loss}, {row.miner}" if several_miners else row.loss
             panels.setdefault(row.encoder, {})[label] = [
-                plots.Dot(row.mean(measure), row.interval(measure), row.values(measure)) for measure in SCORES[:2]
+                plots.Estimate(row.mean(measure), row.interval(measure), row.values(measure)) for measure in SCORES[:2]
             ]
-    if not panels:
-        return
-    try:
+    if panels:
         with atomic_file(folder / CHART) as fresh:
-            plots.dots(panels, ("F1", "average precision"), fresh, title=comparison.title, legend=LEGEND)
-    except UserError as error:
-        log.warning("%s is left out: %s", CHART, error)
+            plots.plot_estimates(panels, ("F1", "average precision"), fresh, title=comparison.title, legend=LEGEND)

@@ -11,6 +11,8 @@ from qpairs.metrics.inputs import BLOCK, Floats, Ints, as_labelled, as_labels, r
 from qpairs.metrics.ranking import area_under_cuts
 from qpairs.metrics.threshold import decide
 
+Interval = tuple[float, float]
+
 
 def bootstrap_interval(
     scores: ArrayLike,
@@ -21,7 +23,7 @@ def bootstrap_interval(
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, Interval]:
     """Percentile intervals of f1, precision, recall and accuracy at a fixed threshold.
 
     Whole groups are drawn with replacement, as many as there are (cluster bootstrap; Field and Welsh, 2007), since
@@ -63,7 +65,7 @@ def average_precision_interval(
     samples: int = 200,
     level: float = 0.95,
     seed: int = 0,
-) -> tuple[float, float]:
+) -> Interval:
     """Percentile interval of the average precision, resampled as in `bootstrap_interval`.
 
     A resample without duplicates counts as 0.
@@ -164,7 +166,7 @@ def _resampled(counts: Ints, samples: int, seed: int) -> Ints:
     return np.concatenate([rng.multinomial(len(counts), members / len(counts), size) @ kinds for size in sizes])
 
 
-def _percentiles(values: Floats, level: float) -> tuple[float, float]:
+def _percentiles(values: Floats, level: float) -> Interval:
     """The ends of the central interval that holds the share `level` of the values (n,)."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -37,7 +37,9 @@ from qpairs.data.splits import question_components
 from qpairs.encoders.build import build_encoder, embed, features, token_ids, tower_names, towers, word_dropout
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.precision import trains_in_bf16
-from qpairs.evaluation.evaluate import cross_fitted, evaluate, report, tfidf_scores
+from qpairs.evaluation.baselines import tfidf_scores
+from qpairs.evaluation.calibrate import cross_fitted
+from qpairs.evaluation.evaluate import evaluate, report
 from qpairs.models.base import check_output
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, save_checkpoint, score_tables
 from qpairs.models.verdict import fit_verdict
