@@ -114,10 +114,11 @@ def evaluate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str 
     Raises:
         UserError: the data cannot be used, or has pairs of one label only.
 
-    Example, with the folder of a trained model::
+    Example, where `model` is a model or its folder, and `pairs` are labelled:
 
-        report = qpairs.evaluate("runs/minilm", "my_pairs.csv")
-        report.f1, report.f1_interval
+    >>> report = evaluate(model, pairs)
+    >>> f"F1 {report.f1:.2f}, 95 % interval {report.f1_interval[0]:.2f} to {report.f1_interval[1]:.2f}"
+    'F1 0.62, 95 % interval 0.56 to 0.69'
     """
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "evaluate")

@@ -37,10 +37,11 @@ def predict(model: Model | str | Path, pairs: Pairs) -> Predictions:
         model: a model, or its folder.
         pairs: labelled or not.
 
-    Example, with the folder of a trained model::
+    Example, where `model` is a model or its folder:
 
-        pairs = qpairs.pairs_from_texts(["How do I pay?"], ["How can I pay?"], [-1])
-        qpairs.predict("runs/minilm", pairs).probability
+    >>> asked = qpairs.pairs_from_texts(["How do I pay?", "Who?"], ["How can I pay?", "How do I pay?"], [-1, -1])
+    >>> predict(model, asked).duplicate.tolist()
+    [True, False]
     """
     model = as_model(model)
     return predictions(model.verdict.pair, score_pairs(model, pairs)[0])

@@ -55,7 +55,7 @@ def _row(name: str, f1: float, interval: Interval | None = None) -> str:
 
 def _about(model: Model, found: Report, source: str) -> dict[str, str]:
     config, sizes, reference = model.config, model.split.get("sizes", {}), model.verdict.reference
-    trained = f"on {source_names(config.data)}" if model.split else "on pairs that are not known"
+    trained = f"on {source_names(config.data)}" if model.split else "on unknown pairs"
     if "train" in sizes:
         trained += f": {sizes['train']:,} pairs"
     chosen = model.scores.get("calibrated_on", {}).get("n") or (reference.n if reference else 0)
