@@ -29,7 +29,7 @@ from qpairs.commands.terminal import quiet
 from qpairs.config import Config
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
-from qpairs.evaluation.evaluate import cross_fitted
+from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.experiments.audit import Audit, audit
 
 console = Console(width=120)

@@ -51,7 +51,7 @@ from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import build_encoder, load_encoder, token_ids
 from qpairs.encoders.precision import fast_bf16
-from qpairs.evaluation.evaluate import cross_fitted
+from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.export.export import export_checkpoint
 from qpairs.models.bi_encoder import save_checkpoint
 from qpairs.training.fit import judge

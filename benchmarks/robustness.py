@@ -7,7 +7,7 @@ FOLDER holds train.parquet and dev.parquet (question1, question2, is_duplicate).
 given for dev is cross-fitted. Failures are counted twice: on the questions of dev, changed by the very rules that
 generated pairs to train on (from other questions), and on the pairs of suite.toml, which are written in other words.
 A static encoder reads no order of words: judge word-order with lstm or minilm. With --judge, nothing is trained: the
-checkpoints are judged that `qpairs train --validation FOLDER/dev.parquet` made with and without --augment.
+checkpoints are evaluated that `qpairs train --validation FOLDER/dev.parquet` made with and without --augment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rich.table import Table
 import qpairs
 from qpairs.commands.terminal import quiet
 from qpairs.config import config_from
-from qpairs.evaluation.evaluate import predict
+from qpairs.evaluation.predict import predict
 from qpairs.evaluation.robustness import failure_interval, probe
 from qpairs.models.bi_encoder import load_checkpoint
 
@@ -41,14 +41,14 @@ console = Console(width=140)
 
 def suite() -> list[tuple[str, str, str, bool]]:
     """Kind, two questions, whether they are duplicates: the templates of the suite, filled the same way each time."""
-    told = tomllib.loads(SUITE.read_text(encoding="utf-8"))
+    content = tomllib.loads(SUITE.read_text(encoding="utf-8"))
     random = np.random.default_rng(0)
     rows: dict[tuple[str, str, str, bool], None] = {}
-    for test in told["test"]:
+    for test in content["test"]:
         for templates in test["pairs"]:
             names = sorted({name for text in templates for _, name, *_ in string.Formatter().parse(text) if name})
             for _ in range(FILLED):
-                chosen = {name: str(random.choice(told["fill"][name])) for name in names}
+                chosen = {name: str(random.choice(content["fill"][name])) for name in names}
                 first, second = (text.format(**chosen) for text in templates)
                 rows[test["kind"], first, second, test["duplicate"]] = None
     return list(rows)
@@ -123,19 +123,19 @@ def main(
     output: Annotated[Path, typer.Option(help="Where the checkpoints go.")] = Path("runs/robustness"),
     judge: Annotated[str, typer.Option(help="Judge these checkpoints, with commas, instead of training.")] = "",
 ) -> None:
-    """Trains, judges, prints a table and writes JSON."""
+    """Trains, evaluates, prints a table and writes JSON."""
     train = data / "train.parquet"
     if pairs:
         output.mkdir(parents=True, exist_ok=True)
         train = output / f"first-{pairs}.parquet"
         pandas.read_parquet(data / "train.parquet").head(pairs).to_parquet(train)
-    told = {"data": [str(train)], "validation": [str(data / "dev.parquet")], "encoder": encoder, "vectors": vectors}
+    options = {"data": [str(train)], "validation": [str(data / "dev.parquet")], "encoder": encoder, "vectors": vectors}
 
     def trained() -> Iterator[qpairs.Checkpoint]:
         for seed in range(seeds):
             for share in (0.0, augment):
                 folder = str(output / f"{Path(encoder).name}-{share:g}-{seed}")
-                config = config_from({**told, "epochs": epochs, "seed": seed, "augment": share, "output": folder})
+                config = config_from({**options, "epochs": epochs, "seed": seed, "augment": share, "output": folder})
                 yield qpairs.train(config, overwrite=True)
 
     rows: list[dict[str, Any]] = []

@@ -8,10 +8,10 @@ from .data.pairs import Pairs as Pairs
 from .data.pairs import pairs_from_texts as pairs_from_texts
 from .data.sources import load_pairs as load_pairs
 from .data.splits import split_pairs as split_pairs
+from .evaluation.calibrate import calibrate as calibrate
 from .evaluation.evaluate import Report as Report
-from .evaluation.evaluate import calibrate as calibrate
 from .evaluation.evaluate import evaluate as evaluate
-from .evaluation.evaluate import predict as predict
+from .evaluation.predict import predict as predict
 from .evaluation.robustness import probe as probe
 from .experiments.compare import compare as compare
 from .experiments.results import Comparison as Comparison

@@ -13,6 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+    from qpairs.models.bi_encoder import Checkpoint
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores
@@ -50,6 +52,15 @@ def write_csv(path: Path, rows: list[tuple[str, str, int]]) -> Path:
 def pairs_csv(sample_rows: list[tuple[str, str, int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV of 600 labelled pairs in a dozen components."""
     return write_csv(tmp_path_factory.mktemp("pairs") / "pairs.csv", sample_rows)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A static checkpoint, trained once for all tests that only read one; its folder is called `mine`."""
+    import qpairs
+
+    output = tmp_path_factory.mktemp("runs") / "mine"
+    return qpairs.train(data=str(pairs_csv), encoder="static", epochs=3, batch_size=16, output=str(output))
 
 
 class Result(NamedTuple):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,10 +28,12 @@ from qpairs.commands.terminal import (
 )
 from qpairs.commands.training import given_options, with_config_options
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import write_text
+from qpairs.core.tables import check_table_path, write_rows
 
 if TYPE_CHECKING:
-    from qpairs.evaluation.mistakes import Analysis, ErrorSlice, Mistake, Word
+    from qpairs.evaluation.explain import Word
+    from qpairs.evaluation.mistakes import Analysis, Mistake
+    from qpairs.evaluation.slices import ErrorSlice
 
 SHOWN = 12  # slices in the table
 ILLUSTRATED = 3  # slices with examples
@@ -48,54 +47,44 @@ def errors(
     examples: Annotated[int, typer.Option(min=0, help="Examples of each of the worst slices.")] = 2,
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of the test against chance.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of the test of slices.")] = 0,
 ) -> None:
-    """Show what a checkpoint gets wrong: every mistake, and the kinds of pair among which mistakes are frequent."""
+    """Show the mistakes of a checkpoint or an export, and the kinds of pair among which mistakes are frequent."""
     for name in ("mistakes.csv", "slices.csv"):
         check_file(output / name)
     with quiet():
         from qpairs.data.pairs import need_both_labels
-        from qpairs.data.parts import training_pairs
-        from qpairs.evaluation.mistakes import ErrorSlice, Mistake, analyse
+        from qpairs.evaluation.mistakes import Mistake, analyse
+        from qpairs.evaluation.slices import ErrorSlice
+        from qpairs.evaluation.sources import training_pairs_of
         from qpairs.models.base import load as load_model
 
         model = load_model(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
         need_both_labels(pairs, "errors")
-        trained_on = training_pairs(model.config, model.split)
+        trained_on = training_pairs_of(model)
         found = analyse(model, pairs, trained_on=trained_on, seed=seed)
-    _write_table(output / "mistakes.csv", Mistake, found.mistakes())
-    _write_table(output / "slices.csv", ErrorSlice, found.slices)
+    write_rows(output / "mistakes.csv", Mistake, found.mistakes())
+    write_rows(output / "slices.csv", ErrorSlice, found.slices)
     print_skipped(pairs)
     if trained_on is None:
-        out.print("[dim]The training pairs are not to be read here: known words are those of the data itself.[/]")
+        out.print("[dim]The training pairs are unavailable: known words are those of the data itself.[/]")
     _print_analysis(found, examples)
     out.print(f"\nEvery mistake and every slice are in [bold]{plain(str(output))}[/].", highlight=False)
 
 
-def _write_table(path: Path, kind: type[Any], rows: Sequence[Any]) -> None:
-    """Writes dataclasses of one kind as a CSV; several texts in a field get semicolons between them."""
-    text = io.StringIO()
-    names = [spec.name for spec in dataclasses.fields(kind)]
-    values = ([getattr(row, name) for name in names] for row in rows)
-    lines = (["; ".join(map(str, v)) if isinstance(v, tuple) else v for v in line] for line in values)
-    csv.writer(text, lineterminator="\n").writerows([names, *lines])
-    write_text(path, text.getvalue())
-
-
 def _print_analysis(found: Analysis, examples: int) -> None:
     n, mistakes = len(found.pairs), int(found.wrong.sum())
-    missed = int((found.wrong & (found.pairs.labels == 1)).sum())
     out.print(
-        f"{mistakes:,} of {n:,} verdicts are wrong ({percent(mistakes / n)}): {mistakes - missed:,} are called "
-        f"duplicates that are none, {missed:,} duplicates are missed.",
+        f"{mistakes:,} of {n:,} decisions are wrong ({percent(mistakes / n)}): {mistakes - found.missed:,} pairs are "
+        f"called duplicates and are not, {found.missed:,} duplicates are missed.",
         highlight=False,
     )
     worse = [part for part in found.slices if part.worse]
     if worse:
         _print_slices(f"Mistakes are frequent in {len(worse)} of {len(found.slices)} slices", worse[:SHOWN])
     elif found.slices:
-        _print_slices(f"In none of {len(found.slices)} slices more mistakes than by chance", found.slices[:3])
+        _print_slices(f"Mistakes are frequent in none of {len(found.slices)} slices", found.slices[:3])
     for number, part in enumerate(worse[:ILLUSTRATED] if examples else []):
         out.print(f"\n[bold]{plain(part.name)}[/]  [dim]{plain(part.rule)}[/]", highlight=False)
         for mistake in found.mistakes(number)[:examples]:
@@ -118,14 +107,17 @@ def _print_slices(title: str, slices: Sequence[ErrorSlice]) -> None:
             f"{low:.3f} to {high:.3f}",
         )
     out.print(table)
-    out.print("[dim]lift: wrong here over wrong elsewhere; p: of its being chance, corrected for so many slices[/]")
+    out.print("[dim]lift: error rate here over that elsewhere; p: by chance, corrected for the number of slices[/]")
 
 
 def _print_mistake(mistake: Mistake) -> None:
+    from qpairs.data.words import words
+
     what = "[red]missed[/]" if mistake.label else "[yellow]not duplicates[/]"
     out.print(f"  {what}, similarity {mistake.similarity:.3f} ({mistake.distance:+.3f})", highlight=False)
     for text, own in ((mistake.question1, mistake.only1), (mistake.question2, mistake.only2)):
-        marked = (f"[bold]{plain(w)}[/]" if w.lower().strip("?!.,;:\"'()") in own else plain(w) for w in text.split())
+        parts = ((plain(part), any(word in own for word in words(part))) for part in text.split())
+        marked = (f"[bold]{part}[/]" if is_own else part for part, is_own in parts)
         out.print(f"    {' '.join(marked)}", highlight=False, soft_wrap=True)
 
 
@@ -144,6 +136,7 @@ def audit(
 ) -> None:
     """Rank labels that are probably wrong: disputed by cross-validated models, or contradicted by other labels."""
     values = given_options(config, options)
+    check_table_path(output)
     check_file(output)
     if output.exists() and not overwrite:
         raise UserError(f"{output}: is there already; name another file with --output, or pass --overwrite")
@@ -157,7 +150,7 @@ def audit(
             err.print("interrupted; nothing was written")
             raise
     suspects = found.suspects
-    _write_table(output, Suspect, suspects)
+    write_rows(output, Suspect, suspects)
     print_skipped(found.pairs)
     out.print(
         f"[bold]{len(suspects):,}[/] of {len(found.pairs):,} labels are suspect: models dispute "
@@ -192,14 +185,14 @@ def explain(
     question2: Annotated[str, typer.Argument(help="The second question.")],
     neighbours: Annotated[int, typer.Option(min=0, help="Nearest training pairs of each label; 0: none.")] = 3,
 ) -> None:
-    """Show which words pull two questions together or apart, and the nearest training pairs."""
+    """Show the effect of each word on the similarity of two questions, and the nearest training pairs."""
     with quiet():
-        from qpairs.data.parts import training_pairs
-        from qpairs.evaluation.mistakes import explain as run
+        from qpairs.evaluation.explain import explain as run
+        from qpairs.evaluation.sources import training_pairs_of
         from qpairs.models.base import load as load_model
 
         model = load_model(checkpoint)
-        trained_on = training_pairs(model.config, model.split) if neighbours else None
+        trained_on = training_pairs_of(model) if neighbours else None
         found = run(model, question1, question2, trained_on=trained_on, count=neighbours)
     print_verdict(found.similarity, found.probability, found.duplicate, found.threshold)
     _print_words(found.words)
@@ -211,7 +204,7 @@ def explain(
             out.print(f"  {pair.similarity:.3f}  {plain(pair.question1)}", highlight=False, soft_wrap=True)
             out.print(f"         [dim]{plain(pair.question2)}[/]", highlight=False, soft_wrap=True)
     if neighbours and trained_on is None:
-        out.print("\n[dim]No neighbours: the training pairs are not to be read here, or have changed.[/]")
+        out.print("\n[dim]No neighbours: the training pairs are unavailable, or have changed.[/]")
 
 
 def _print_words(words: tuple[Sequence[Word], Sequence[Word]]) -> None:

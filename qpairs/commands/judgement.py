@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,9 +25,8 @@ from qpairs.commands.terminal import (
     quiet,
     split_columns,
 )
-from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
-from qpairs.core.tables import WRITERS
 
 
 def evaluate(
@@ -38,11 +36,11 @@ def evaluate(
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
     perturb: Annotated[
-        str, typer.Option(help="Change questions by rule, and count wrong verdicts: kinds with commas, or all.")
+        str, typer.Option(help="Change questions by rule, and count wrong decisions: kinds with commas, or all.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, and of the changes.")] = 0,
 ) -> None:
-    """Judge a checkpoint, at its own threshold, on labelled pairs."""
+    """Evaluate a checkpoint or an export, at its own threshold, on labelled pairs."""
     with quiet():
         from qpairs.data.perturbations import kinds_of
         from qpairs.encoders.build import encoder_note, tower_names
@@ -60,6 +58,8 @@ def evaluate(
         write_text(json_file, json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1) + "\n")
     print_skipped(pairs)
     print_report(result, "pairs", note=encoder_note(model.config.encoder))
+    if result["shift"]["statistic"] is None:
+        out.print("[dim]Shift unknown: the export does not hold the similarities that its threshold was chosen on.[/]")
     _print_slices(result["slices"])
     if kinds:
         _print_behaviour(result["perturbations"], kinds, reads_order="static" not in tower_names(model.config.encoder))
@@ -92,9 +92,9 @@ def _print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], read
     out.print(table)
     missing = set(kinds) - {b["kind"] for b in behaviours}
     if missing:
-        out.print(f"No question here is one that they fit: {', '.join(sorted(missing))}.")
+        out.print(f"No question here fits these kinds: {', '.join(sorted(missing))}.")
     if "word-order" in kinds and not reads_order:
-        out.print("[dim]Note: a static encoder reads no order of words; judge word-order with lstm or minilm.[/]")
+        out.print("[dim]Note: a static encoder ignores word order; judge word-order with lstm or minilm.[/]")
     for b in behaviours:
         if b["examples"] and b["against"] == "itself":
             worst = b["examples"][0]
@@ -111,10 +111,11 @@ def predict(
     ] = None,
     columns: ColumnsOption = "",
 ) -> None:
-    """Say of two questions, or of each pair in a file, whether they ask the same thing."""
+    """Predict for two questions, or for each pair in a file, whether they ask the same."""
     with quiet():
         from qpairs.data.pairs import pairs_from_texts
-        from qpairs.evaluation.evaluate import predict as run
+        from qpairs.evaluation.predict import predict as run
+        from qpairs.evaluation.predict import predict_file
         from qpairs.models.base import load as load_model
 
         if len(questions) == 2:
@@ -127,36 +128,13 @@ def predict(
             return
         if len(questions) != 1:
             raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")
-        _predict_file(checkpoint, questions[0], output, split_columns(columns))
-
-
-def _predict_file(checkpoint: Path, source: str, output: Path | None, columns: tuple[str, ...]) -> None:
-    from qpairs.data.sources import load_pairs_and_table
-    from qpairs.evaluation.evaluate import predict as run
-    from qpairs.models.base import load as load_model
-
-    if output is None:
-        raise UserError("predict: name the file for the scored pairs with --output")
-    if output.suffix not in WRITERS:
-        raise UserError(f"{output}: unknown kind of file; {nearest(output.suffix, WRITERS)}")
-    model = load_model(checkpoint)
-    pairs, whole = load_pairs_and_table(source, columns=columns)
-    table = whole.frame
-    verdict = run(model, pairs)
-    table["similarity"] = verdict.similarity
-    table["probability"] = verdict.probability
-    table["duplicate"] = verdict.duplicate.astype(int)
-    fresh = output.with_name(f".{os.getpid()}.{output.name}")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        WRITERS[output.suffix](table, str(fresh))
-        fresh.replace(output)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
-    finally:
-        fresh.unlink(missing_ok=True)
-    found = int(verdict.duplicate.sum())
-    out.print(f"{len(pairs):,} pairs, {found:,} called duplicates ({percent(found / len(pairs))}), written to {output}")
+        if output is None:
+            raise UserError("predict: name the file for the scored pairs with --output")
+        found = predict_file(checkpoint, questions[0], output, columns=split_columns(columns)).duplicate
+    out.print(
+        f"{len(found):,} pairs, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "
+        f"written to {output}"
+    )
 
 
 def calibrate(
@@ -169,7 +147,7 @@ def calibrate(
 ) -> None:
     """Fit threshold and probability to a few dozen labelled pairs of your own, without training."""
     with quiet():
-        from qpairs.evaluation.evaluate import calibrate as run
+        from qpairs.evaluation.calibrate import calibrate as run
         from qpairs.models.base import check_output
         from qpairs.models.base import load as load_model
 

@@ -16,20 +16,20 @@ def report(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(help="Labelled pairs; may be repeated. Without it, those that the checkpoint was tested on."),
+        typer.Option(help="Labelled pairs; may be repeated. Without it, those that the model was tested on."),
     ] = None,
     output: Annotated[Path, typer.Option(help="Where the page goes: an .html file.")] = Path("report.html"),
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap, of the test against chance, and of the map.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap, of the test of slices, and of the map.")] = 0,
 ) -> None:
-    """Write one HTML page on a checkpoint: verdict, curves, slices, every mistake, and a map of the questions."""
+    """Write one HTML page on a checkpoint or an export: figures, curves, slices, every mistake, and a map."""
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output}: the page is HTML; name a file that ends in .html with --output")
     check_file(output)
     with quiet():
-        from qpairs.data.parts import training_pairs
-        from qpairs.evaluation.report import named_sources, render
+        from qpairs.evaluation.report import render
+        from qpairs.evaluation.sources import source_names, training_pairs_of
         from qpairs.models.base import load as load_model
 
         model = load_model(checkpoint)
@@ -37,8 +37,8 @@ def report(
         if data:
             pairs = load(data, columns, skip_bad_rows)
             print_skipped(pairs)
-            known = training_pairs(model.config, model.split)
-            page = render(model, pairs, title=title, source=named_sources(data), trained_on=known, seed=seed)
+            known = training_pairs_of(model)
+            page = render(model, pairs, title=title, source=source_names(data), trained_on=known, seed=seed)
         else:
             page = render(model, title=title, seed=seed)
     write_text(output, page)

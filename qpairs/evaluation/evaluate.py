@@ -1,13 +1,11 @@
-"""A model and labelled pairs give a `Report`; a model and any pairs give verdicts.
+"""Evaluation: a model and labelled pairs give a `Report`.
 
-The threshold is the model's own, chosen on validation: nothing here is chosen on the pairs that are reported,
-but by `calibrate`, which is asked to.
+The threshold is the model's own, chosen on validation: nothing is chosen on the pairs that are reported.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -21,32 +19,18 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs, need_both_labels
-from qpairs.data.sources import load_pairs
 from qpairs.data.splits import duplicate_components, question_components
+from qpairs.evaluation.baselines import baselines
+from qpairs.evaluation.slices import Slice, slices
+from qpairs.evaluation.sources import as_pairs
+from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables, as_model, score_pairs
-from qpairs.models.verdict import Reference, Setting, fit_verdict
+from qpairs.models.verdict import Reference
 
 log = logging.getLogger(__name__)
 
 RETRIEVAL_LIMIT = 50_000  # questions; the retrieval scores compare all with all
 SHIFTED = 0.15  # Kolmogorov-Smirnov distance from which on the old threshold should not be trusted
-LENGTHS = ((0, 8, "up to 8 words"), (8, 15, "9 to 15 words"), (15, 10**9, "over 15 words"))
-OVERLAPS = ((-1.0, 0.2, "word overlap up to 20 %"), (0.2, 0.5, "20 to 50 %"), (0.5, 1.0, "over 50 %"))
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The verdict on the pairs of one kind."""
-
-    kind: str
-    name: str
-    n: int
-    duplicates: float
-    f1: float
-    precision: float
-    recall: float
 
 
 @dataclass(frozen=True)
@@ -54,9 +38,9 @@ class Shift:
     """How far the similarities lie from those that the threshold was chosen on.
 
     Attributes:
-        statistic: Kolmogorov-Smirnov distance, 0 to 1.
-        p_value: of so large a distance by chance.
-        differs: whether it is so large that the threshold should be fitted anew.
+        statistic: Kolmogorov-Smirnov distance, 0 to 1; nan where those are not known.
+        p_value: of so large a distance by chance; nan likewise.
+        differs: whether the distance is so large that the threshold should be fitted anew.
     """
 
     statistic: float
@@ -66,21 +50,22 @@ class Shift:
 
 @dataclass(frozen=True)
 class Report:
-    """How well a model tells duplicates on a set of labelled pairs.
+    """How well a model finds duplicates among labelled pairs.
 
     Attributes:
         n, n_questions: pairs, and distinct questions.
         duplicates: share of duplicates.
-        threshold: the frozen threshold that was applied.
-        f1, precision, recall, accuracy: of the verdict at the threshold.
-        average_precision, roc_auc: of the order of the similarities.
+        threshold: that of the model.
+        f1, precision, recall, accuracy: of the decisions at the threshold.
+        average_precision, roc_auc: of the ranking by similarity.
         f1_interval, precision_interval, recall_interval, accuracy_interval, average_precision_interval: 95 % by
             bootstrap over the components of the question graph.
-        calibration_error: expected, over 15 bins of equal mass; brier: mean squared error of the probability.
-        collapsed: the similarities do not vary; nothing else in the report means anything then.
+        calibration_error: expected calibration error over 15 bins of equal mass.
+        brier: mean squared error of the probability.
+        collapsed: the similarities do not vary, and the other numbers mean nothing.
         shift: distance to the pairs that the threshold was chosen on.
-        baselines: what trivial answers get on the same pairs: name -> f1 and average_precision.
-        slices: the verdict by length and by word overlap.
+        baselines: scores of trivial baselines on the same pairs: name -> f1 and average_precision.
+        slices: the decisions by length and by word overlap.
         retrieval: over the question table: mrr_at_10, recall_at_1, 5 and 10, mining_average_precision.
         scores, labels: (n,) similarity and label of each pair; not in the JSON form.
     """
@@ -111,32 +96,15 @@ class Report:
     labels: NDArray[np.int8] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values for JSON, without the arrays."""
+        """The report as plain values for JSON, without the arrays; an unknown shift is None."""
         values = dataclasses.asdict(self)
+        if math.isnan(self.shift.statistic):
+            values["shift"] |= {"statistic": None, "p_value": None}
         return {name: value for name, value in values.items() if name not in ("scores", "labels")}
 
 
-def as_pairs(data: Pairs | str | Path | Sequence[str | Path]) -> Pairs:
-    """Pairs, or those of a source."""
-    return data if isinstance(data, Pairs) else load_pairs(data)
-
-
-def tfidf_scores(pairs: Pairs) -> NDArray[np.float32]:
-    """(n_pairs,) TF-IDF cosine over character n-grams of 2 to 4 inside words; the trivial answer to beat."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    try:
-        matrix = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True).fit_transform(
-            pairs.questions
-        )
-    except ValueError:  # no text has a single n-gram
-        return np.zeros(len(pairs), dtype=np.float32)
-    cosine = matrix[pairs.left].multiply(matrix[pairs.right]).sum(axis=1)
-    return np.asarray(cosine, dtype=np.float32).ravel()
-
-
 def evaluate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Report:
-    """Judges a model, at its own threshold, on labelled pairs.
+    """Evaluates a model, at its own threshold, on labelled pairs.
 
     Args:
         model: a model, or its folder.
@@ -145,6 +113,12 @@ def evaluate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str 
 
     Raises:
         UserError: the data cannot be used, or has pairs of one label only.
+
+    Example, where `model` is a model or its folder, and `pairs` are labelled:
+
+    >>> report = evaluate(model, pairs)
+    >>> f"F1 {report.f1:.2f}, 95 % interval {report.f1_interval[0]:.2f} to {report.f1_interval[1]:.2f}"
+    'F1 0.62, 95 % interval 0.56 to 0.69'
     """
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "evaluate")
@@ -164,7 +138,7 @@ def report(
     Args:
         model: whose verdict is applied.
         pairs: labelled pairs.
-        scores: (n_pairs,) their similarities.
+        scores: (n_pairs,) similarities.
         tables: embeddings of their questions, from `score_pairs`.
         seed: of the bootstrap.
     """
@@ -205,56 +179,21 @@ def report(
 
 
 def shift(scores: NDArray[np.float32], reference: Reference | None) -> Shift:
-    """How far scores (n,) lie from those that the threshold was chosen on; nan where these are not known."""
+    """How far scores (n,) lie from those that the threshold was chosen on; nan where these are not known.
+
+    >>> shift(np.array([0.8, 0.9], dtype=np.float32), None)
+    Shift(statistic=nan, p_value=nan, differs=False)
+    """
     if reference is None:
         return Shift(math.nan, math.nan, False)
     distance = metrics.distribution_shift(scores, reference.quantiles, reference.n)
     return Shift(distance.statistic, distance.p_value, distance.p_value < 0.001 and distance.statistic > SHIFTED)
 
 
-def baselines(pairs: Pairs, tfidf_threshold: float | None) -> dict[str, dict[str, float]]:
-    """F1 and average precision of answering "duplicate" always, and of TF-IDF at a threshold chosen on validation.
-
-    Without such a threshold TF-IDF is left out; it is, too, where scikit-learn is not installed.
-    """
-    found = {
-        "all duplicate": {"f1": metrics.all_duplicate_f1(pairs.labels), "average_precision": pairs.duplicate_ratio}
-    }
-    if tfidf_threshold is not None and importlib.util.find_spec("sklearn"):
-        scores = tfidf_scores(pairs)
-        found["TF-IDF"] = {
-            "f1": metrics.confusion(scores, pairs.labels, tfidf_threshold).f1,
-            "average_precision": metrics.average_precision(scores, pairs.labels),
-        }
-    return found
-
-
-def slices(pairs: Pairs, scores: NDArray[np.float32], threshold: float) -> list[Slice]:
-    """The verdict by words of the longer question, and by word overlap (Jaccard); empty kinds are left out."""
-    words = [set(q.lower().split()) for q in pairs.questions]
-    lengths = np.array([len(q.split()) for q in pairs.questions])
-    longer = np.maximum(lengths[pairs.left], lengths[pairs.right])
-    overlap = np.array(
-        [
-            len(words[a] & words[b]) / max(1, len(words[a] | words[b]))
-            for a, b in zip(pairs.left, pairs.right, strict=True)
-        ]
-    )
-    result = []
-    for kind, values, bounds in (("length", longer, LENGTHS), ("overlap", overlap, OVERLAPS)):
-        for low, high, name in bounds:
-            rows = (values > low) & (values <= high)
-            if rows.any():
-                c = metrics.confusion(scores[rows], pairs.labels[rows], threshold)
-                ratio = float(np.mean(pairs.labels[rows] == 1))
-                result.append(Slice(kind, name, int(rows.sum()), ratio, c.f1, c.precision, c.recall))
-    return result
-
-
 def retrieval(pairs: Pairs, tables: Tables, symmetric: bool = True) -> dict[str, float]:
-    """Search for the duplicates of each question among all others, and mining of all, by cosine.
+    """Scores of searching the duplicates of each question among all others, and of mining all pairs, by cosine.
 
-    Empty for too many questions, where the sides are of different kinds, and where no question has a duplicate.
+    Empty for too many questions, where the sides of a pair may not be swapped, and where no question has a duplicate.
 
     Args:
         pairs: labelled pairs.
@@ -274,99 +213,3 @@ def retrieval(pairs: Pairs, tables: Tables, symmetric: bool = True) -> dict[str,
         **metrics.retrieval_scores(rows, component, others=columns),
         "mining_average_precision": metrics.mining_average_precision(rows, component, others=columns),
     }
-
-
-def cross_fitted(
-    scores: NDArray[np.float32],
-    labels: NDArray[np.int8],
-    groups: NDArray[np.int64],
-    prior: float | None = None,
-    folds: int = 2,
-) -> NDArray[np.bool_]:
-    """Verdicts (n,) on pairs that a threshold is chosen on, without that advantage: each fold at the others' threshold.
-
-    Args:
-        scores: (n,) similarities.
-        labels: (n,) labels.
-        groups: (n,) component of each pair; folds share none.
-        prior: the old threshold that `metrics.fit_threshold` shrinks towards.
-        folds: into how many parts the components are dealt, at random with a fixed seed.
-    """
-    fold = np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % folds
-    verdict = np.zeros(len(scores), dtype=np.bool_)
-    for k in np.unique(fold):
-        here = fold == k
-        rest = ~here if len(set(labels[~here].tolist())) == 2 else np.ones_like(here)
-        verdict[here] = scores[here].astype(np.float64) >= metrics.fit_threshold(scores[rest], labels[rest], prior)
-    return verdict
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What a model says of pairs: (n,) similarity, probability of being duplicates, and the answer."""
-
-    similarity: NDArray[np.float32]
-    probability: NDArray[np.float64]
-    duplicate: NDArray[np.bool_]
-
-
-def predict(model: Model | str | Path, pairs: Pairs) -> Verdicts:
-    """The verdict on each pair, as on pairs that a person hands over; labels are not read."""
-    model = as_model(model)
-    return verdicts(model.verdict.pair, score_pairs(model, pairs)[0])
-
-
-def verdicts(setting: Setting, scores: NDArray[np.float32]) -> Verdicts:
-    """The verdicts on pairs that are scored already; scores (n,)."""
-    return Verdicts(scores, setting.probability(scores), setting.decide(scores))
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What fitting a threshold to a user's own pairs gave.
-
-    Attributes:
-        model: with the new verdict.
-        n: pairs it was fitted on.
-        f1_before, f1_after: on these pairs, at the old threshold, and at the new one by cross-fitting.
-        interval: 95 % of f1_after.
-        more_pairs: how many more labelled pairs would halve the interval.
-    """
-
-    model: Model
-    n: int
-    f1_before: float
-    f1_after: float
-    interval: Interval
-    more_pairs: int
-
-
-def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Fit:
-    """Fits threshold and probability to labelled pairs of the user's own, without training.
-
-    Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`).
-
-    Args:
-        model: a model, or its folder.
-        data: a few dozen labelled pairs or more, or their source.
-        seed: of the bootstrap.
-
-    Raises:
-        UserError: the data cannot be used, or has pairs of one label only.
-    """
-    model, pairs = as_model(model), as_pairs(data)
-    need_both_labels(pairs, "calibrate")
-    scores, _ = score_pairs(model, pairs)
-    labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
-    tfidf = metrics.best_threshold(tfidf_scores(pairs), labels)
-    new = fit_verdict(scores, labels, tfidf, score=old.score, symmetric=old.symmetric, prior=old.pair)
-    decided = cross_fitted(scores, labels, groups, old.pair.threshold, folds=10)
-    interval = metrics.bootstrap_interval(decided, labels, groups, 0.5, seed=seed)["f1"]
-    return Fit(
-        model=model.with_verdict(new, {**model.scores, "calibrated_on": {"n": len(pairs), "f1_interval": interval}}),
-        n=len(pairs),
-        f1_before=metrics.confusion(scores, labels, old.pair.threshold).f1,
-        f1_after=metrics.confusion(decided, labels, 0.5).f1,
-        interval=interval,
-        more_pairs=metrics.pairs_to_halve(len(pairs)),
-    )

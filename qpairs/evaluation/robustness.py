@@ -1,12 +1,12 @@
-"""A checkpoint and pairs -> how often its verdict is wrong about changed questions, for each kind of change.
+"""Robustness: how often the decisions of a model are wrong about questions that were changed by rule.
 
-Behavioural testing as in CheckList (Ribeiro et al. 2020, section 2): invariance and directional expectation. A high F1
-hides it, for a set of real pairs has few that differ in `before` and `after` alone.
+Behavioural testing as in CheckList (Ribeiro et al. 2020, section 2): invariance and directional expectation. F1 hardly
+shows these errors, because few real pairs differ only in words like `before` and `after`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from qpairs.data.pairs import Pairs, pairs_from_texts
 from qpairs.data.perturbations import PERTURBATIONS, Vocabulary, perturb, vocabulary_of
-from qpairs.evaluation.evaluate import Interval, as_pairs, predict
+from qpairs.evaluation.predict import Predictions, predict
+from qpairs.evaluation.sources import as_pairs
+from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, as_model
+from qpairs.models.verdict import Verdict
 
 CASES = 500  # changed questions of a kind
 EXAMPLES = 3
@@ -28,7 +31,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Failure:
-    """A question, what it became, and the one that this was compared with, at what similarity: a wrong verdict."""
+    """A wrong decision: a question, its changed form, the question that this was compared with, and the similarity."""
 
     question: str
     changed: str
@@ -38,17 +41,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What became of the verdict on questions that were changed in one way.
+    """The failures of one kind of change.
 
     Attributes:
         kind: a row of `PERTURBATIONS`.
-        same: whether a changed question should still ask the same.
-        against: `itself`, where the changed question is compared with what it was; `pairs`, where it takes its place in
-            a pair: the verdict should stay, or, for a pair that was rightly called duplicates, fall.
+        same: whether a changed question still asks the same.
+        against: `itself`, where the changed question is compared with the original; `pairs`, where it replaces the
+            original in a pair: the decision should stay, or, for duplicates that were found, become "not duplicates".
         n: comparisons.
-        failures: how many went wrong.
+        failures: wrong decisions.
         interval: 95 % of the failure rate (Wilson 1927).
-        examples: the failures that lie farthest from the threshold.
+        examples: the failures farthest from the threshold.
     """
 
     kind: str
@@ -61,7 +64,7 @@ class Behaviour:
 
     @property
     def rate(self) -> float:
-        """Share of the comparisons that went wrong."""
+        """Share of the comparisons that failed."""
         return self.failures / self.n
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def failure_interval(failures: int, n: int) -> Interval:
 
 @dataclass(frozen=True)
 class _Change:
-    """A question of a pair, the first or the second one, what it became, the other one, and the label of the pair."""
+    """A question of a pair, its changed form, the other question, which of the two it is, and the label of the pair."""
 
     kind: str
     question: str
@@ -89,7 +92,7 @@ class _Change:
     label: int
 
     def comparisons(self) -> list[tuple[str, str]]:
-        """The pair; the question with its changed self; the changed pair."""
+        """The pair; the question with its changed form; the changed pair."""
         both = (self.question, self.other), (self.question, self.changed), (self.changed, self.other)
         return [(a, b) if self.is_first else (b, a) for a, b in both]
 
@@ -102,7 +105,7 @@ def probe(
     cases: int = CASES,
     seed: int = 0,
 ) -> list[Behaviour]:
-    """Changes questions by rule and judges the verdicts at the model's threshold.
+    """Changes questions by rule, and counts the wrong decisions.
 
     Args:
         model: a model, or its folder.
@@ -112,48 +115,50 @@ def probe(
         seed: of the choice of questions and changes.
 
     Returns:
-        Two for each kind, `itself` and `pairs`; none for what has no case. Where the sides of a pair differ in kind
-        (`symmetric` is off), a question has no verdict with itself.
+        Two for each kind, `itself` and `pairs`; none where no question fits. `itself` is left out where the sides of
+        a pair may not be swapped (`symmetric` is off).
     """
-    judge, pairs = as_model(model), as_pairs(data)
+    model, pairs = as_model(model), as_pairs(data)
     vocabulary, random = vocabulary_of(pairs.questions), np.random.default_rng(seed)
     changes = [change for kind in kinds for change in _changes(pairs, kind, vocabulary, cases, random)]
     if not changes:
         return []
     compared = [comparison for change in changes for comparison in change.comparisons()]
     first, second = zip(*compared, strict=True)
-    verdicts = predict(judge, pairs_from_texts(first, second, [-1] * len(compared)))
-    similarity, duplicate = verdicts.similarity.reshape(-1, 3), verdicts.duplicate.reshape(-1, 3)  # (n, 3)
-    labels = np.array([change.label for change in changes])
+    found = predict(model, pairs_from_texts(first, second, [-1] * len(compared)))
+    behaviours: list[Behaviour] = []
+    for kind in dict.fromkeys(change.kind for change in changes):
+        rows = np.array([i for i, change in enumerate(changes) if change.kind == kind])
+        behaviours += _behaviours([changes[row] for row in rows], found, rows, model.verdict)
+    return behaviours
+
+
+def _behaviours(changes: Sequence[_Change], found: Predictions, rows: Rows, verdict: Verdict) -> Iterator[Behaviour]:
+    """The behaviours under changes of one kind; `rows` are those of the changes among all that were compared."""
+    kind, same = changes[0].kind, PERTURBATIONS[changes[0].kind].same
+    similarity, duplicate = found.similarity.reshape(-1, 3)[rows], found.duplicate.reshape(-1, 3)[rows]
     before, itself, after = duplicate.T
 
-    def behaviour(kind: str, against: Against, rows: Rows, failed: NDArray[np.bool_]) -> Behaviour:
-        wrong, column = rows[failed[rows]], ("itself", "pairs").index(against) + 1
-        worst = wrong[np.argsort(-np.abs(similarity[wrong, column] - judge.verdict.pair.threshold), kind="stable")]
+    def behaviour(against: Against, rows: Rows, failed: NDArray[np.bool_]) -> Behaviour:
+        wrong, column = rows[failed[rows]], 1 if against == "itself" else 2
+        worst = wrong[np.argsort(-np.abs(similarity[wrong, column] - verdict.pair.threshold), kind="stable")]
         examples = [
-            Failure(
-                c.question, c.changed, c.other if against == "pairs" else c.question, float(similarity[row, column])
-            )
-            for row in worst[:EXAMPLES].tolist()
-            for c in [changes[row]]
+            Failure(c.question, c.changed, c.question if against == "itself" else c.other, float(similarity[i, column]))
+            for i, c in ((i, changes[i]) for i in worst[:EXAMPLES].tolist())
         ]
         interval = failure_interval(len(wrong), len(rows))
-        return Behaviour(kind, PERTURBATIONS[kind].same, against, len(rows), len(wrong), interval, examples)
+        return Behaviour(kind, same, against, len(rows), len(wrong), interval, examples)
 
-    found = []
-    for kind in dict.fromkeys(change.kind for change in changes):
-        rows, same = np.array([i for i, change in enumerate(changes) if change.kind == kind]), PERTURBATIONS[kind].same
-        if judge.verdict.symmetric:
-            found.append(behaviour(kind, "itself", rows, itself != same))
-        if not same:
-            rows = rows[before[rows] & (labels[rows] == 1)]
-        if len(rows):
-            found.append(behaviour(kind, "pairs", rows, after != before if same else after))
-    return found
+    every = np.arange(len(changes))
+    if verdict.symmetric:
+        yield behaviour("itself", every, itself != same)
+    fitting = every if same else every[before & np.array([change.label == 1 for change in changes])]
+    if len(fitting):
+        yield behaviour("pairs", fitting, after != before if same else after)
 
 
 def _changes(pairs: Pairs, kind: str, vocabulary: Vocabulary, cases: int, random: np.random.Generator) -> list[_Change]:
-    """Up to so many distinct questions that a rule fits; for a rule that makes another question, duplicates first."""
+    """Up to `cases` distinct questions that a rule fits; duplicates first for a rule that changes the meaning."""
     ends: Rows = random.permutation(2 * len(pairs))
     if not PERTURBATIONS[kind].same:
         ends = ends[np.argsort(-pairs.labels[ends // 2], kind="stable")]

@@ -23,7 +23,7 @@ from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import Parts
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
-from qpairs.evaluation.evaluate import predict
+from qpairs.evaluation.predict import predict
 from qpairs.training.fit import train
 from qpairs.training.teachers import teachers_to_train
 

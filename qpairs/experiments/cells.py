@@ -25,7 +25,7 @@ from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import TAKE_VECTORS, tower_names
-from qpairs.evaluation.evaluate import cross_fitted
+from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.experiments.processes import peak_memory
 from qpairs.models.base import score_pairs
 from qpairs.objectives.functions import function_name

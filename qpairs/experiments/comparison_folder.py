@@ -35,7 +35,7 @@ from qpairs.experiments.results import SCORES, Comparison
 
 log = logging.getLogger(__name__)
 
-MANIFEST, RESULTS, SUMMARY, CHART = "compare.json", "results.csv", "summary.csv", "comparison.png"
+MANIFEST, RESULTS, SUMMARY, CHART = "compare.json", "results.csv", "summary.csv", "comparison.svg"
 LEGEND = "dot: mean over the seeds; tick: a seed; bar: 95 % interval, bootstrap over components"
 OF_A_CELL = ("encoder", "loss", "miner", "output")  # options that differ between cells
 
@@ -107,21 +107,17 @@ def read_verdict(folder: Path, cell: Cell) -> NDArray[np.bool_]:
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:
-    """Writes the tables, and the chart where matplotlib is installed."""
+    """Writes the tables and the chart."""
     write_table(folder / RESULTS, comparison.cells_frame())
     write_table(folder / SUMMARY, comparison.to_frame())
-    panels: dict[str, dict[str, list[plots.Dot]]] = {}
+    panels: dict[str, dict[str, list[plots.Estimate]]] = {}
     several_miners = len({row.miner for row in comparison.rows}) > 1
     for row in comparison.rows:
         if row.results:
             label = f"{row.loss}, {row.miner}" if several_miners else row.loss
             panels.setdefault(row.encoder, {})[label] = [
-                plots.Dot(row.mean(measure), row.interval(measure), row.values(measure)) for measure in SCORES[:2]
+                plots.Estimate(row.mean(measure), row.interval(measure), row.values(measure)) for measure in SCORES[:2]
             ]
-    if not panels:
-        return
-    try:
+    if panels:
         with atomic_file(folder / CHART) as fresh:
-            plots.dots(panels, ("F1", "average precision"), fresh, title=comparison.title, legend=LEGEND)
-    except UserError as error:
-        log.warning("%s is left out: %s", CHART, error)
+            plots.plot_estimates(panels, ("F1", "average precision"), fresh, title=comparison.title, legend=LEGEND)

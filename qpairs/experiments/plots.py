@@ -1,93 +1,93 @@
-"""Charts: draws what it is given, never computes. Needs the extra `plots`."""
+"""The chart of a comparison, as an SVG file that any browser opens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from qpairs.core.exceptions import UserError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from qpairs.evaluation.charts import Axis, Dot, Line, Mark, Plane, draw
 
 COLOURS = ("#0b6e99", "#d1701c", "#5b8a3c", "#8a4f9e")  # of the measures
-INK, FAINT = "#333333", "#e4e4e4"
-LINE = 0.36  # inches, of each line of a panel
-APART = 0.26  # of a line, between the dots of two measures
+WIDTH, ROW = 380, 32  # of a panel, and height of one of its rows
+TOP, BOTTOM, EDGE = 66, 88, 16  # above the panels, below them, and at the sides
+LETTER = 6.6  # width, about
+APART = 0.26  # of a row, between the dots of two measures
+
+_STYLE = (
+    "text { font: 12px system-ui, sans-serif; fill: #333 } .title { font-weight: 600; font-size: 15px } "
+    ".panel { font-weight: 600 } .grid { stroke: #e4e4e4 } .line { fill: none } .interval { stroke-width: 5; "
+    "stroke-opacity: .35 } .tick { stroke-width: 1.5 } .dot { stroke: white; stroke-width: 1.5 } "
+    + " ".join(
+        f".m{i} {{ stroke: {colour} }} .dot.m{i} {{ fill: {colour}; stroke: white }}"
+        for i, colour in enumerate(COLOURS)
+    )
+)
 
 
 @dataclass(frozen=True)
-class Dot:
-    """A mean, the interval around it, and the single values behind it."""
+class Estimate:
+    """A mean, the interval around it, and the single values that it is the mean of."""
 
     mean: float
     interval: tuple[float, float]
     values: Sequence[float]
 
 
-Lines = Mapping[str, Sequence[Dot]]  # label, the uppermost first -> a dot for each measure
+Rows = Mapping[str, Sequence[Estimate]]  # label, the uppermost first -> one for each measure
 
 
-def dots(panels: Mapping[str, Lines], measures: Sequence[str], path: str | Path, *, title: str, legend: str) -> None:
-    """Draws panels side by side: in each, a line for every label, and on it a dot with its interval for every measure.
+def plot_estimates(
+    panels: Mapping[str, Rows], measures: Sequence[str], path: str | Path, *, title: str, legend: str
+) -> None:
+    """Draws panels side by side: for each row a dot with its interval and its single values, for every measure.
 
     Args:
-        panels: title of the panel -> its lines.
-        measures: the names of the dots of a line.
-        path: where the picture goes.
+        panels: title of the panel -> its rows.
+        measures: the names of the estimates of a row.
+        path: where the SVG goes.
         title: above all panels.
-        legend: what dots, bars and ticks are.
-
-    Raises:
-        UserError: matplotlib is not installed.
+        legend: the meaning of dots, bars and ticks.
     """
-    longest = max(map(len, panels.values()))
-    figure = _figure(6.4 * len(panels), LINE * longest + 1.6)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    grid = figure.subplots(1, len(panels), squeeze=False, sharex=True)[0]
-    for axes, (name, lines) in zip(grid, panels.items(), strict=True):
-        axes.set_title(name, loc="left", fontsize=11, color=INK)
-        axes.set_yticks(range(len(lines)), list(lines))
-        axes.set_ylim(longest - 0.5, -0.5)
-        _style(axes)
-        for place, line in enumerate(lines.values()):
-            for number, dot in enumerate(line):
-                _draw(axes, dot, place + APART * (number - (len(line) - 1) / 2), COLOURS[number])
-    figure.legend(
-        [grid[0].plot([], "o", color=colour)[0] for colour in COLOURS[: len(measures)]],
-        measures,
-        title=legend,
-        title_fontsize=9,
-        fontsize=10,
-        ncols=len(measures),
-        loc="outside lower left",
-        alignment="left",
-        frameon=False,
-        labelcolor=INK,
+    margin = LETTER * max(len(label) for rows in panels.values() for label in rows) + EDGE
+    floor = TOP + ROW * max(map(len, panels.values()))
+    width, height = len(panels) * (margin + WIDTH) + EDGE, floor + BOTTOM
+    low, high = _range(panels)
+    drawn = [f'<text class="title" x="{EDGE}" y="26">{escape(title)}</text>']
+    for number, (name, rows) in enumerate(panels.items()):
+        left = number * (margin + WIDTH) + margin
+        x = Axis(", ".join(measures), low, high)
+        y = Axis("", max(map(len, panels.values())) - 0.5, -0.5, names=list(rows))
+        drawn.append(f'<text class="panel" x="{left:.1f}" y="{TOP - 12}">{escape(name)}</text>')
+        drawn.append(draw(Plane(x, y, left, left + WIDTH - EDGE, TOP, floor), list(_marks(rows))))
+    for number, name in enumerate(measures):
+        at = EDGE + sum(len(before) * LETTER + 34 for before in measures[:number])
+        drawn.append(f'<circle class="dot m{number}" cx="{at + 5:.1f}" cy="{floor + 56}" r="4.5"/>')
+        drawn.append(f'<text x="{at + 15:.1f}" y="{floor + 60}">{escape(name)}</text>')
+    drawn.append(f'<text x="{EDGE}" y="{floor + 79}">{escape(legend)}</text>')
+    picture = "\n".join(drawn)
+    Path(path).write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'height="{height:.0f}">\n<style>{_STYLE}</style>\n<rect width="100%" height="100%" fill="white"/>\n'
+        f"{picture}\n</svg>\n",
+        encoding="utf-8",
     )
-    figure.savefig(path, dpi=150)
 
 
-def _style(axes: Axes) -> None:
-    axes.tick_params(length=0, colors=INK, labelsize=9)
-    axes.grid(color=FAINT)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
+def _marks(rows: Rows) -> Iterator[Mark]:
+    for place, estimates in enumerate(rows.values()):
+        for number, estimate in enumerate(estimates):
+            at = place + APART * (number - (len(estimates) - 1) / 2)
+            yield Line(estimate.interval, [at, at], f"interval m{number}")
+            for value in estimate.values:
+                yield Line([value, value], [at - 0.1, at + 0.1], f"tick m{number}")
+            yield Dot(estimate.mean, at, f"m{number}")
 
 
-def _draw(axes: Axes, dot: Dot, height: float, colour: str) -> None:
-    axes.hlines(height, *dot.interval, color=colour, alpha=0.35, linewidth=4)
-    axes.plot(dot.values, [height] * len(dot.values), "|", color=colour, markersize=7)
-    axes.plot(dot.mean, height, "o", color=colour, markersize=6, markeredgecolor="white")
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches; no window, and nothing that outlives it."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("charts need matplotlib: pip install 'qpairs[plots]'") from None
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+def _range(panels: Mapping[str, Rows]) -> tuple[float, float]:
+    """The ends of an axis that holds all values and intervals, with some room."""
+    estimates = [one for rows in panels.values() for row in rows.values() for one in row]
+    values = [value for one in estimates for value in (one.mean, *one.interval, *one.values)]
+    room = 0.05 * (max(values) - min(values)) or 0.01
+    return min(values) - room, max(values) + room

@@ -39,7 +39,9 @@ from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import Ids, embed, token_ids, towers, word_tokenizer
-from qpairs.evaluation.evaluate import as_pairs, cross_fitted, tfidf_scores
+from qpairs.evaluation.baselines import tfidf_scores
+from qpairs.evaluation.calibrate import cross_fitted
+from qpairs.evaluation.sources import as_pairs
 from qpairs.models.base import FILE, FORMAT, TOKENIZER, check_output, cosine_scores, score_pairs
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, versions
 from qpairs.models.exported import GRAPH, VECTORS, open_towers

@@ -49,7 +49,7 @@ class Setting:
         >>> Setting(0.5, Calibration(10.0, -5.0)).decide([0.4, 0.5])
         array([False,  True])
         """
-        return np.asarray(np.asarray(scores, dtype=np.float64) >= self.threshold)
+        return metrics.decide(scores, self.threshold)
 
     def probability(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Probabilities of being duplicates, in the shape of the scores."""
@@ -107,7 +107,7 @@ class Verdict:
 def fit_verdict(
     scores: NDArray[np.float32],
     labels: NDArray[np.int8],
-    tfidf_threshold: float,
+    tfidf_threshold: float | None,
     *,
     score: ScoreKind = "cosine",
     symmetric: bool = True,
@@ -118,7 +118,7 @@ def fit_verdict(
     Args:
         scores: (n,) scores of the pairs.
         labels: (n,) 1 duplicate, 0 not; both occur.
-        tfidf_threshold: of the TF-IDF baseline on the same pairs.
+        tfidf_threshold: of the TF-IDF baseline on the same pairs; None where it is unknown.
         score: what the scores are.
         symmetric: whether the sides of a pair may be swapped.
         prior: an earlier setting, which threshold and calibration shrink towards when the pairs are few.

@@ -16,7 +16,9 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
-from qpairs.evaluation.evaluate import cross_fitted, evaluate, report, tfidf_scores
+from qpairs.evaluation.baselines import tfidf_scores
+from qpairs.evaluation.calibrate import cross_fitted
+from qpairs.evaluation.evaluate import evaluate, report
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, save_checkpoint, score_tables
 from qpairs.models.verdict import fit_verdict
 from qpairs.objectives.functions import Function, objective_of, separate_functions

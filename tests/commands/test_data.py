@@ -11,7 +11,7 @@ import pytest
 from qpairs import load_pairs, metrics, split_pairs
 from qpairs.data.pairs import Pairs
 from qpairs.data.splits import canonical, contradictions
-from qpairs.evaluation.evaluate import tfidf_scores
+from qpairs.evaluation.baselines import tfidf_scores
 
 DATA = Path(__file__).parents[2] / "data"
 

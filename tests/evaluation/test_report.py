@@ -18,10 +18,10 @@ import qpairs
 from qpairs import metrics
 from qpairs.data.parts import load_parts
 from qpairs.data.splits import duplicate_components
-from qpairs.evaluation import report
-from qpairs.evaluation.charts import Axis, Bar, Dot, Line, gauge, plot, strips
 from qpairs.evaluation.mistakes import analyse
-from qpairs.evaluation.report import mapped, marked, render
+from qpairs.evaluation.report import question_map, render
+from qpairs.evaluation.report.question_map import chosen_questions
+from qpairs.evaluation.report.tables import marked
 from qpairs.models.bi_encoder import Checkpoint
 
 if TYPE_CHECKING:
@@ -74,14 +74,8 @@ class Reader(HTMLParser):
 def small_map() -> object:
     """A map of few questions, because t-SNE is what takes the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "MAPPED", 60)
+        patch.setattr(question_map, "MAPPED", 60)
         yield
-
-
-@pytest.fixture(scope="module")
-def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    output = tmp_path_factory.mktemp("runs") / "mine"
-    return qpairs.train(data=str(pairs_csv), encoder="static", epochs=2, batch_size=16, output=str(output))
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +137,8 @@ def test_the_histogram_counts_every_pair_on_its_side(
     counts = metrics.confusion(
         qpairs.predict(checkpoint, pairs).similarity, pairs.labels, checkpoint.verdict.pair.threshold
     )
-    told = [re.fullmatch(r"similarity (\S+) to .*\n(\d+) duplicates, (\d+) not", tip) for tip in reader.tips]
-    bars = [(float(match[1]), int(match[2]), int(match[3])) for match in told if match]
+    matches = [re.fullmatch(r"similarity (\S+) to .*\n(\d+) duplicates, (\d+) not", tip) for tip in reader.tips]
+    bars = [(float(match[1]), int(match[2]), int(match[3])) for match in matches if match]
     edge = min((start for start, *_ in bars), key=lambda start: abs(start - checkpoint.verdict.pair.threshold))
     passed = np.sum([bar[1:] for bar in bars if bar[0] >= edge], axis=0)
     others = np.sum([bar[1:] for bar in bars if bar[0] < edge], axis=0)
@@ -195,7 +189,7 @@ def test_without_data_it_is_of_the_test_part(checkpoint: Checkpoint) -> None:
     assert f"F1 {test['f1']:.3f} 95 % interval {test['f1_interval'][0]:.3f}" in reader.text
     assert "pairs.csv, the part kept for the test" in reader.text
     assert "mine" in reader.text
-    assert "known words" not in reader.text.split("What was judged")[0]
+    assert "known words" not in reader.text.split("What was evaluated")[0]
 
 
 def test_a_checkpoint_without_test_part_says_what_its_figures_are_worth(
@@ -205,86 +199,55 @@ def test_a_checkpoint_without_test_part_says_what_its_figures_are_worth(
     config = dataclasses.replace(checkpoint.config, validation=(str(other),))
     parts = load_parts(config)
     scores = {"validation": {**checkpoint.scores["validation"], "f1_cross_fitted": 0.4321}}
-    told = Reader(render(dataclasses.replace(checkpoint, config=config, split=parts.split, scores=scores))).text
-    assert "chosen on these very pairs" in told
-    assert "F1 was 0.432" in told
-    assert "other.csv (validation)" in told
-    assert f"{len(parts.validation.questions)} of the questions stand in the training pairs too" in told
+    shown = Reader(render(dataclasses.replace(checkpoint, config=config, split=parts.split, scores=scores))).text
+    assert "chosen on these very pairs" in shown
+    assert "F1 was 0.432" in shown
+    assert "other.csv (validation)" in shown
+    assert f"{len(parts.validation.questions)} of the questions are in the training pairs too" in shown
 
 
 def test_what_is_not_known_is_said(checkpoint: Checkpoint, pairs: qpairs.Pairs, reader: Reader) -> None:
     assert "known words are those of these pairs themselves" in reader.text
     right = np.flatnonzero(qpairs.predict(checkpoint, pairs).duplicate == (pairs.labels == 1))
     few = pairs.subset(np.array([right[pairs.labels[right] == label][0] for label in (0, 1)]))
-    told = Reader(render(dataclasses.replace(checkpoint, history=()), few)).text
-    for words in ("keeps no history", "In none of 0 slices", "0 of 2 verdicts are wrong", "nothing to map"):
-        assert words in told
+    shown = Reader(render(dataclasses.replace(checkpoint, history=()), few)).text
+    for words in ("has no training history", "In none of 0 slices", "0 of 2 decisions are wrong", "nothing to map"):
+        assert words in shown
 
 
 def test_a_collapsed_model_is_named(checkpoint: Checkpoint) -> None:
-    told = Reader(render(checkpoint, qpairs.pairs_from_texts(["why"] * 8, ["Why"] * 8, [0, 1] * 4))).text
-    assert "has collapsed" in told
-    assert "nothing to map" in told
+    shown = Reader(render(checkpoint, qpairs.pairs_from_texts(["why"] * 8, ["Why"] * 8, [0, 1] * 4))).text
+    assert "has collapsed" in shown
+    assert "nothing to map" in shown
 
 
 def test_two_towers_and_a_head_have_a_report_too(pairs_csv: Path, tmp_path: Path) -> None:
     options = {"loss": "pair_softmax", "score": "head", "output": str(tmp_path / "x"), "batch_size": 32}
     model = qpairs.train(data=str(pairs_csv), encoder="static+static", epochs=1, **options)
-    told = Reader(render(model))
-    assert "How the score parts them" in told.text
-    assert told.elements["circle"] > 60
+    shown = Reader(render(model))
+    assert "How the score separates them" in shown.text
+    assert shown.elements["circle"] > 60
 
 
 def test_the_map_takes_whole_components_and_mistakes(pairs: qpairs.Pairs) -> None:
     component = duplicate_components(pairs)
     wrong = np.zeros(len(pairs), dtype=bool)
     wrong[::50] = True
-    chosen = mapped(pairs, wrong, most=200)
+    chosen = chosen_questions(pairs, wrong, most=200)
     assert 150 < len(chosen) <= 200
     assert len(set(chosen.tolist())) == len(chosen)
     inside = set(chosen.tolist())
     assert all(set(np.flatnonzero(component == c).tolist()) <= inside for c in set(component[chosen].tolist()))
     assert any(int(pairs.left[row]) in inside and int(pairs.right[row]) in inside for row in np.flatnonzero(wrong))
-    assert mapped(pairs, wrong, most=200).tolist() == chosen.tolist()
-    assert mapped(pairs, wrong, most=200, seed=1).tolist() != chosen.tolist()
-    assert sorted(mapped(pairs, wrong, most=10**6).tolist()) == list(range(len(pairs.questions)))
+    assert chosen_questions(pairs, wrong, most=200).tolist() == chosen.tolist()
+    assert chosen_questions(pairs, wrong, most=200, seed=1).tolist() != chosen.tolist()
+    assert sorted(chosen_questions(pairs, wrong, most=10**6).tolist()) == list(range(len(pairs.questions)))
 
 
 def test_every_second_piece_is_a_marked_word() -> None:
     assert marked("How can't I pay, pay-now?", {"can't", "now"}) == ["How ", "can't", " I pay, pay-", "now", "?"]
     assert marked("Can\N{RIGHT SINGLE QUOTATION MARK}t", {"can't"}) == ["", "Can\N{RIGHT SINGLE QUOTATION MARK}t", ""]
     assert marked("?!", {"x"}) == ["?!"]
-
-
-# ---------------------------------------------------------------------- charts
-
-
-@pytest.mark.parametrize("ends", [(0, 1), (-0.3, 1.0), (0, 1234), (0.84, 0.86), (-7e-5, 3e-5)])
-def test_ticks_are_round_and_inside(ends: tuple[float, float]) -> None:
-    ticks = Axis("x", *ends).ticks()
-    assert 3 <= len(ticks) <= 7
-    assert ends[0] - 1e-12 <= ticks[0] < ticks[-1] <= ends[1] + 1e-12
-    assert all(len(f"{tick:g}") <= 6 for tick in ticks)
-
-
-def test_marks_lie_where_their_values_are() -> None:
-    drawn = plot("", Axis("a", 0, 10), Axis("b", 0, 1), [Dot(5, 1, "x", '"<&'), Line([0, 10], [0, 1], "y")])
-    bottom = f"{280 - 42:.1f}"
-    assert f'points="46.0,{bottom} 388.0,12.0"' in drawn
-    assert 'cx="217.0" cy="12.0"' in drawn
-    assert 'data-tip="&quot;&lt;&amp;"' in drawn
-    bars = plot("", Axis("a", 0, 2), Axis("b", -1, 1), [Bar(0, 1, 1, "x"), Bar(0, 1, -1, "y")])
-    assert re.findall(r'class="bar (\w)" x="46.0" y="([\d.]+)"', bars) == [("x", "12.0"), ("y", "125.0")]
-
-
-def test_strips_meet_in_the_middle() -> None:
-    found = strips([0, 1, 3], ["a", "b", "c"])
-    assert [(strip.low, strip.high) for strip in found] == [(0, 0.5), (0.5, 2), (2, 3)]
-
-
-def test_a_gauge_has_its_interval_and_what_it_is_held_against() -> None:
-    assert 'x1="60.0" x2="90.0"' in gauge(0.5, (0.4, 0.6))
-    assert 'class="beside" x1="75.0"' in gauge(0.5, beside=0.5)
 
 
 # ---------------------------------------------------------------------- command
@@ -297,7 +260,7 @@ def test_report_writes_a_page_into_a_folder_that_it_makes(run, checkpoint: Check
     written = Path("new/page.html").read_text(encoding="utf-8")
     known = load_parts(checkpoint.config).train
     assert written == render(checkpoint, str(pairs_csv), title="mine", source="pairs.csv", trained_on=known)
-    assert f"{len(known.questions)} of the questions stand in the training pairs too" in Reader(written).text
+    assert f"{len(known.questions)} of the questions are in the training pairs too" in Reader(written).text
     assert [path.name for path in Path("new").iterdir()] == ["page.html"]
 
 
@@ -310,8 +273,8 @@ def test_report_writes_a_page_into_a_folder_that_it_makes(run, checkpoint: Check
         (["MINE", "--data", "ones.csv"], ["report", "all 3 pairs are duplicates"]),
         (["MINE", "--output", "page.txt"], ["page.txt", ".html", "--output"]),
         (["MINE", "--output", "bare.csv/page.html"], ["bare.csv/page.html", "cannot be written"]),
-        (["moved"], ["pairs of its test", "gone.csv: no such file", "--data"]),
-        (["changed"], ["pairs of its test", "has changed", "--data"]),
+        (["moved"], ["test pairs are unavailable", "gone.csv: no such file", "--data"]),
+        (["changed"], ["test pairs are unavailable", "has changed", "--data"]),
     ],
 )
 def test_bad_input_is_one_line(run, checkpoint: Checkpoint, arguments: list[str], words: list[str]) -> None:

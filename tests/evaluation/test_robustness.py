@@ -24,12 +24,6 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    output = tmp_path_factory.mktemp("runs") / "x"
-    return qpairs.train(data=str(pairs_csv), encoder="static", epochs=2, batch_size=16, output=str(output))
-
-
-@pytest.fixture(scope="module")
 def pairs() -> qpairs.Pairs:
     return qpairs.pairs_from_texts(*zip(*ROWS, strict=True))
 

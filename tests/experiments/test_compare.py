@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas
@@ -183,7 +184,7 @@ def test_the_files_say_what_the_rows_say(trained: list[Config], pairs_csv: Path,
     assert len(cells) == 12
     mean = cells.groupby(["loss", "miner"])["f1"].mean()
     assert all(mean[row.loss, row.miner] == pytest.approx(row.mean("f1"), nan_ok=True) for row in found.rows)
-    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert ElementTree.parse(tmp_path / "comparison.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
     assert not list((tmp_path / "cells").glob("*/")), "a checkpoint is left"
 
 
@@ -200,21 +201,7 @@ def test_what_stands_in_for_center_is_said(trained: list[Config], pairs_csv: Pat
     found = small(pairs_csv, tmp_path, losses="all", seeds=1)
     assert len(found.rows) == len(LOSSES)
     assert any("center cannot be trained alone" in note for note in found.notes)
-    assert not (tmp_path / "comparison.png").exists(), "nothing finished, and there is nothing to draw"
-
-
-def test_without_matplotlib_the_tables_are_there(
-    trained: list[Config],
-    pairs_csv: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    small(pairs_csv, tmp_path)
-    assert "pip install 'qpairs[plots]'" in caplog.text
-    assert (tmp_path / "summary.csv").exists()
-    assert not (tmp_path / "comparison.png").exists()
+    assert not (tmp_path / "comparison.svg").exists(), "nothing finished, and there is nothing to draw"
 
 
 def test_the_command_prints_cells_and_rows(run, trained: list[Config], pairs_csv: Path) -> None:

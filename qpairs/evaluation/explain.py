@@ -1,0 +1,134 @@
+"""One pair explained: the effect of each word on the similarity, and the nearest training pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpairs.core.exceptions import UserError
+from qpairs.core.extras import require
+from qpairs.data.pairs import Pairs, join, pairs_from_texts, text_fault
+from qpairs.evaluation.predict import predict
+from qpairs.models.base import Model, as_model
+
+COMPARED = 4096  # training pairs that are encoded to find the nearest
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a question, and its effect: the similarity of the pair minus that of the pair without the word."""
+
+    text: str
+    effect: float
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training pair, its label, and its similarity: mean over both sides, in the better order."""
+
+    question1: str
+    question2: str
+    label: int
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The prediction for one pair, and what it rests on.
+
+    Attributes:
+        similarity, probability, duplicate: the prediction.
+        threshold: of the model.
+        words: those of both questions in their order, split at blanks, with punctuation.
+        neighbours: the nearest training pairs of either label, the nearest first.
+    """
+
+    similarity: float
+    probability: float
+    duplicate: bool
+    threshold: float
+    words: tuple[Sequence[Word], Sequence[Word]]
+    neighbours: Sequence[Neighbour]
+
+
+def explain(
+    model: Model | str | Path, question1: str, question2: str, *, trained_on: Pairs | None = None, count: int = 3
+) -> Explanation:
+    """Leaves each word out in turn, and finds the nearest training pairs.
+
+    The effect of a word is exact: the shortened question is encoded. All variants are encoded together.
+
+    Args:
+        model: a model, or its folder.
+        question1: the first question.
+        question2: the second one.
+        trained_on: where the neighbours come from; without it there are none.
+        count: neighbours of each label.
+
+    Raises:
+        UserError: a question is empty or too long.
+    """
+    model, texts = as_model(model), (question1, question2)
+    for text, name in zip(texts, ("question1", "question2"), strict=True):
+        if fault := text_fault(text, name):
+            raise UserError(f"explain: {fault[1].replace('column ', '')}")
+    words = [text.split() for text in texts]
+    shortened = [[" ".join(part[:i] + part[i + 1 :]) for i in range(len(part))] for part in words]
+    first = [question1, *shortened[0], *[question1] * len(shortened[1])]
+    second = [question2, *[question2] * len(shortened[0]), *shortened[1]]
+    found = predict(model, pairs_from_texts(first, second, np.full(len(first), -1)))
+    similarity = float(found.similarity[0])
+    effects = iter((similarity - found.similarity[1:].astype(np.float64)).tolist())
+    return Explanation(
+        similarity=similarity,
+        probability=float(found.probability[0]),
+        duplicate=bool(found.duplicate[0]),
+        threshold=model.verdict.pair.threshold,
+        words=([Word(word, next(effects)) for word in words[0]], [Word(word, next(effects)) for word in words[1]]),
+        neighbours=neighbours(model, texts, trained_on, count=count) if trained_on and count else (),
+    )
+
+
+def neighbours(
+    model: Model, texts: tuple[str, str], trained_on: Pairs, *, count: int = 3, compared: int = COMPARED
+) -> list[Neighbour]:
+    """The training pairs nearest to a pair by cosine, `count` of each label, the nearest first.
+
+    Of more than `compared` training pairs, only the nearest by TF-IDF are encoded, which needs scikit-learn.
+
+    Raises:
+        UserError: there are so many, and scikit-learn is not installed.
+    """
+    near = trained_on
+    if len(near) > compared:
+        text = require("sklearn.feature_extraction.text", f"explain: to find neighbours among {len(near):,} pairs")
+        vectorizer = text.TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True)
+        table = vectorizer.fit_transform(near.questions)
+        by_words = _pair_similarity((vectorizer.transform(texts) @ table.T).toarray(), near)
+        near = near.subset(np.sort(np.argsort(-by_words, kind="stable")[:compared]))
+    both = join([pairs_from_texts(texts[:1], texts[1:], [-1]), near])
+    rows, columns = model.embed_tables(both.questions)
+    ends = [both.left[0], both.right[0]]
+    similarity = _pair_similarity((rows[ends] @ columns.T + columns[ends] @ rows.T) / 2, both)
+    order = np.argsort(-similarity, kind="stable")
+    chosen = [row for label in (1, 0) for row in order[both.labels[order] == label][:count].tolist()]
+    return [
+        Neighbour(*both.texts(row), int(both.labels[row]), float(similarity[row]))
+        for row in sorted(chosen, key=lambda row: -similarity[row])
+    ]
+
+
+def _pair_similarity(similarity: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
+    """(n,) mean similarity of two questions to the two of each pair, in the better order.
+
+    Args:
+        similarity: (2, n_questions) of each of the two to all questions.
+        pairs: the pairs.
+    """
+    one, other = similarity
+    same_order, swapped = one[pairs.left] + other[pairs.right], one[pairs.right] + other[pairs.left]
+    return np.asarray(np.maximum(same_order, swapped) / 2)

@@ -1,0 +1,42 @@
+"""Small pieces of HTML, and how numbers are written, for all sections of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+import numpy as np
+
+from qpairs.metrics.intervals import Interval
+from qpairs.models.base import Model
+from qpairs.models.exported import Export
+
+
+def noun(model: Model) -> str:
+    """What the page calls a model."""
+    return "export" if isinstance(model, Export) else "checkpoint"
+
+
+def figure(title: str, chart: str, caption: str) -> str:
+    """A chart with a heading and a caption."""
+    return f"<figure>\n<h3>{escape(title)}</h3>\n{chart}\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
+
+
+def facts(values: Mapping[str, str]) -> str:
+    """A list of names and values."""
+    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in values.items())}</dl>"
+
+
+def percent(value: float) -> str:
+    """A share as `12.3 %`."""
+    return f"{100 * value:.1f} %"
+
+
+def lift(value: float) -> str:
+    """A quotient of error rates."""
+    return f"{value:.2f}" if np.isfinite(value) else "∞"
+
+
+def with_interval(value: float, interval: Interval) -> str:
+    """A score and its interval."""
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"

@@ -1,0 +1,109 @@
+"""The first section: the figures beside trivial baselines, what was evaluated, and what to keep in mind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from qpairs.data.pairs import Pairs
+from qpairs.data.splits import leak
+from qpairs.evaluation.charts import gauge
+from qpairs.evaluation.evaluate import Report
+from qpairs.evaluation.report.markup import facts, noun, percent, with_interval
+from qpairs.evaluation.sources import source_names
+from qpairs.metrics.intervals import Interval
+from qpairs.models.base import Model
+
+
+def summary(model: Model, found: Report, source: str, notes: Iterator[str]) -> str:
+    """The section.
+
+    Args:
+        model: the model.
+        found: its report.
+        source: the name of the pairs.
+        notes: from `notices`.
+    """
+    low, high = found.f1_interval
+    trivial = sorted(((values["f1"], name) for name, values in found.baselines.items()), reverse=True)
+    best = trivial[0][0]
+    if low > best:
+        compared = "It is clearly better than the trivial baselines."
+    elif found.f1 > best:
+        compared = "It is better than the trivial baselines, but on so few pairs that may be chance."
+    else:
+        compared = "It is no better than a trivial baseline."
+    rows = [_row(f"this {noun(model)}", found.f1, found.f1_interval), *(_row(name, f1) for f1, name in trivial)]
+    tfidf = "TF-IDF compares the letters alone; " if "TF-IDF" in found.baselines else ""
+    return (
+        f'<p class="lead">F1 <strong>{found.f1:.3f}</strong> '
+        f'<span class="soft">95 % interval {low:.3f} to {high:.3f}</span><br>'
+        f"Of 100 pairs that it calls duplicates, {100 * found.precision:.0f} are. "
+        f"Of 100 duplicates, it finds {100 * found.recall:.0f}. {compared}</p>\n"
+        + "".join(f'<p class="notice">{escape(note)}</p>\n' for note in notes)
+        + f'<div class="sides">\n<div class="panel"><h3>F1 beside trivial baselines</h3>\n<table class="trivial">'
+        f"{''.join(rows)}</table>\n"
+        f'<p class="soft">{tfidf}all duplicate calls every pair one.</p></div>\n'
+        f'<div class="panel"><h3>What was evaluated</h3>\n{facts(_about(model, found, source))}</div>\n</div>'
+    )
+
+
+def _row(name: str, f1: float, interval: Interval | None = None) -> str:
+    style = "" if interval else ' class="faint"'
+    return f'<tr{style}><td>{escape(name)}</td><td>{gauge(f1, interval)}</td><td class="number">{f1:.3f}</td></tr>'
+
+
+def _about(model: Model, found: Report, source: str) -> dict[str, str]:
+    config, sizes, reference = model.config, model.split.get("sizes", {}), model.verdict.reference
+    trained = f"on {source_names(config.data)}" if model.split else "on unknown pairs"
+    if "train" in sizes:
+        trained += f": {sizes['train']:,} pairs"
+    chosen = model.scores.get("calibrated_on", {}).get("n") or (reference.n if reference else 0)
+    written, is_export = model.versions.get("written", "")[:10], noun(model) == "export"
+    return {
+        "Pairs": f"{found.n:,} over {found.n_questions:,} questions; {percent(found.duplicates)} are duplicates",
+        "From": source,
+        "Encoder": config.encoder,
+        **({"Trained": trained, "Exported": written} if is_export else {"Trained": f"{written}, {trained}"}),
+        "Threshold": f"{found.threshold:.3f}" + (f", chosen on {chosen:,} pairs" if chosen else ""),
+        "Precision": with_interval(found.precision, found.precision_interval),
+        "Recall": with_interval(found.recall, found.recall_interval),
+        "Average precision": with_interval(found.average_precision, found.average_precision_interval),
+    }
+
+
+def notices(model: Model, found: Report, own: bool, pairs: Pairs, trained_on: Pairs | None) -> Iterator[str]:
+    """What a reader must know to read the figures right.
+
+    Args:
+        model: the model.
+        found: its report.
+        own: whether the pairs are the test or validation pairs of the model itself.
+        pairs: the pairs.
+        trained_on: the training pairs, where they are available.
+    """
+    from qpairs.encoders.build import encoder_note
+
+    if found.collapsed:
+        yield "The model has collapsed: its similarities do not vary, and the figures below mean nothing."
+    on_validation = model.scores.get("validation")
+    if own and on_validation and not model.scores.keys() & {"test", "calibrated_on"}:
+        low, high = on_validation["f1_cross_fitted_interval"]
+        yield (
+            f"The {noun(model)} has no test part: threshold and probability were chosen on these very pairs. With each "
+            f"half evaluated at the threshold of the other, F1 was {on_validation['f1_cross_fitted']:.3f} "
+            f"({low:.3f} to {high:.3f})."
+        )
+    if found.shift.differs:
+        yield (
+            "The similarities here differ from those that the threshold was chosen on: fit it to a few dozen labelled "
+            "pairs with qpairs calibrate."
+        )
+    if model.verdict.reference is None:
+        yield "Whether the similarities differ from those that the threshold was chosen on is unknown for this export."
+    if trained_on is None:
+        yield "The training pairs are unavailable: known words are those of these pairs themselves."
+    elif seen := leak(trained_on, pairs).questions:
+        yield f"{seen:,} of the questions are in the training pairs too, which flatters the figures."
+    if note := encoder_note(model.config.encoder):
+        yield f"{note}."

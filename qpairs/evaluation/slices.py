@@ -1,0 +1,204 @@
+"""Slices: the pairs of one kind, the decisions on them, and whether mistakes are more frequent there than by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpairs import metrics
+from qpairs.data.pairs import Pairs
+from qpairs.evaluation.predict import Predictions
+from qpairs.evaluation.wording import KINDS, LENGTHS, Bands, Wording, band_of
+from qpairs.metrics.inputs import BLOCK
+from qpairs.metrics.intervals import Interval
+
+OVERLAPS: Bands[float] = (
+    (-1.0, 0.2, "word overlap up to 20 %"),
+    (0.2, 0.5, "20 to 50 %"),
+    (0.5, 1.0, "over 50 %"),
+)
+MIN_PAIRS = 20  # of a slice of mistakes
+FLIPS = 9_999  # of the signs in a test
+SIGNIFICANT = 0.05  # p value, corrected for the number of slices
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The decisions on the pairs of one kind."""
+
+    kind: str
+    name: str
+    n: int
+    duplicates: float
+    f1: float
+    precision: float
+    recall: float
+
+
+def slices(pairs: Pairs, scores: NDArray[np.float32], threshold: float) -> list[Slice]:
+    """The decisions by words of the longer question, and by word overlap (Jaccard); empty slices are left out."""
+    wordings = wordings_of(pairs, frozenset())
+    lengths = [band_of(wording.length, LENGTHS) for wording in wordings]
+    overlaps = [band_of(wording.overlap, OVERLAPS) for wording in wordings]
+    result = []
+    for kind, found, bands in (("length", lengths, LENGTHS), ("overlap", overlaps, OVERLAPS)):
+        for _, _, name in bands:
+            rows = np.array(found) == name
+            if rows.any():
+                c = metrics.confusion(scores[rows], pairs.labels[rows], threshold)
+                duplicates = float(np.mean(pairs.labels[rows] == 1))
+                result.append(Slice(kind, name, int(rows.sum()), duplicates, c.f1, c.precision, c.recall))
+    return result
+
+
+def wordings_of(pairs: Pairs, known: frozenset[str]) -> list[Wording]:
+    """What the rules read of each pair; `known` words are those of `vocabulary`."""
+    return [Wording(pairs.texts(row), known) for row in range(len(pairs))]
+
+
+@dataclass(frozen=True)
+class ErrorSlice:
+    """The mistakes among the pairs of one kind and value.
+
+    Attributes:
+        kind: a key of `KINDS`.
+        value: what its rule gave.
+        rule: in words.
+        n: pairs.
+        errors: wrong decisions among them.
+        f1: of the decisions.
+        f1_interval: 95 %, by bootstrap over components.
+        error_rate: errors / n.
+        lift: error_rate over the error rate of all other pairs.
+        p_value: of so large a difference of the error rates by chance.
+        p_corrected: that the largest difference of all slices would be so large by chance.
+    """
+
+    kind: str
+    value: str
+    rule: str
+    n: int
+    errors: int
+    f1: float
+    f1_interval: Interval
+    error_rate: float
+    lift: float
+    p_value: float
+    p_corrected: float
+
+    @property
+    def name(self) -> str:
+        """Kind and value."""
+        return f"{self.kind}: {self.value}"
+
+    @property
+    def worse(self) -> bool:
+        """Whether mistakes are significantly more frequent here than elsewhere."""
+        return self.lift > 1 and self.p_corrected < SIGNIFICANT
+
+
+def error_slices(
+    pairs: Pairs,
+    predictions: Predictions,
+    wordings: Sequence[Wording],
+    groups: NDArray[np.int64],
+    *,
+    seed: int = 0,
+) -> tuple[list[ErrorSlice], NDArray[np.bool_]]:
+    """The slices of at least `MIN_PAIRS` pairs: first those with significantly more mistakes, then by falling lift.
+
+    Args:
+        pairs: labelled pairs.
+        predictions: of a model on them.
+        wordings: (n,) from `wordings_of`.
+        groups: (n,) component of each pair.
+        seed: of the bootstrap and of the test.
+
+    Returns:
+        The slices, and their pairs as (slices, n) bool.
+    """
+    keys, members = _members(wordings)
+    wrong = predictions.duplicate != (pairs.labels == 1)
+    p_values = zip(*sign_flip_test(wrong, members, groups, seed=seed), strict=True)
+    found = []
+    for (kind, value), rows, (p_value, p_corrected) in zip(keys, members, p_values, strict=True):
+        decided, labels = predictions.duplicate[rows], pairs.labels[rows]
+        rate, elsewhere = float(wrong[rows].mean()), float(wrong[~rows].mean()) if not rows.all() else 0.0
+        found.append(
+            ErrorSlice(
+                kind=kind,
+                value=value,
+                rule=KINDS[kind].rule,
+                n=int(rows.sum()),
+                errors=int(wrong[rows].sum()),
+                f1=metrics.confusion(decided, labels, 0.5).f1,
+                f1_interval=metrics.bootstrap_interval(decided, labels, groups[rows], 0.5, seed=seed)["f1"],
+                error_rate=rate,
+                lift=rate / elsewhere if elsewhere else float("inf") if rate and not rows.all() else 1.0,
+                p_value=float(p_value),
+                p_corrected=float(p_corrected),
+            )
+        )
+    order = sorted(range(len(found)), key=lambda i: (not found[i].worse, -found[i].lift))
+    return [found[i] for i in order], members[order]
+
+
+def _members(wordings: Sequence[Wording]) -> tuple[list[tuple[str, str]], NDArray[np.bool_]]:
+    """Kind and value of each slice of at least `MIN_PAIRS` pairs, and its pairs: (slices, n) bool."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for row, wording in enumerate(wordings):
+        for name, kind in KINDS.items():
+            if value := kind.value(wording):
+                found.setdefault((name, value), []).append(row)
+    keys = [key for key, rows in found.items() if len(rows) >= MIN_PAIRS]
+    members = np.zeros((len(keys), len(wordings)), dtype=np.bool_)
+    for member, key in zip(members, keys, strict=True):
+        member[found[key]] = True
+    return keys, members
+
+
+def sign_flip_test(
+    wrong: NDArray[np.bool_],
+    members: NDArray[np.bool_],
+    groups: NDArray[np.int64],
+    *,
+    flips: int = FLIPS,
+    seed: int = 0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """P values of each slice: is being wrong independent of being in it, where pairs of a group are dependent?
+
+    If it is, the contribution of each group to their covariance is as likely positive as negative, so the signs of
+    the groups are flipped at random (Hemerik, Goeman and Finos, 2020, for the model with only an intercept). The
+    corrected p value compares with the largest statistic of all slices under the same flips (Westfall and Young,
+    1993), which accounts for slices that overlap.
+
+    Args:
+        wrong: (n,) wrong decisions.
+        members: (slices, n) the pairs of each slice.
+        groups: (n,) component of each pair.
+        flips: of all signs; the least p value is 1 / (flips + 1).
+        seed: of the flips.
+
+    Returns:
+        p value (slices,), and p value corrected for their number (slices,).
+    """
+    if not len(members):
+        return np.empty(0), np.empty(0)
+    index = np.unique(groups, return_inverse=True)[1]
+    centred = wrong - wrong.mean()
+    parts = np.stack([np.bincount(index, (rows - rows.mean()) * centred) for rows in members], 1)  # (groups, slices)
+    spread = np.sqrt((parts**2).sum(0))  # (slices,), the same under every flip
+    parts = np.divide(parts, spread, out=np.zeros_like(parts), where=spread > 1e-12)
+    statistic = np.abs(parts.sum(0)) - 1e-9  # (slices,)
+    exceeded, exceeded_by_largest = np.ones(len(members)), np.ones(len(members))
+    random = np.random.default_rng(seed)
+    block = max(1, BLOCK // len(parts))
+    for start in range(0, flips, block):
+        signs = random.choice(np.array([-1, 1], dtype=np.int8), (min(block, flips - start), len(parts)))
+        flipped = np.abs(signs.astype(np.float32) @ parts)  # (flips, slices)
+        exceeded += (flipped >= statistic).sum(0)
+        exceeded_by_largest += (flipped.max(1, keepdims=True) >= statistic).sum(0)
+    return exceeded / (flips + 1), exceeded_by_largest / (flips + 1)

@@ -1,0 +1,56 @@
+"""The pairs that a caller names, and those that a model was trained and tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from qpairs.core.exceptions import UserError
+from qpairs.data.formats import FORMATS
+from qpairs.data.pairs import Pairs
+from qpairs.data.parts import parts_of, training_pairs
+from qpairs.data.sources import load_pairs
+from qpairs.models.base import Model
+
+
+def as_pairs(data: Pairs | str | Path | Sequence[str | Path]) -> Pairs:
+    """Pairs, or those of a source."""
+    return data if isinstance(data, Pairs) else load_pairs(data)
+
+
+def training_pairs_of(model: Model) -> Pairs | None:
+    """The training pairs of a model; None where they are unknown, gone, or have changed."""
+    return training_pairs(model.config, model.split) if model.split else None
+
+
+def tested_on(model: Model) -> tuple[Pairs, str, Pairs]:
+    """The pairs that a model was tested on (without a test part: validated on), their source, the training pairs.
+
+    Raises:
+        UserError: they are unknown, gone, or have changed.
+    """
+    if not model.split:
+        raise UserError(
+            "report: an export of an older version does not say which pairs it was tested on; "
+            "name labelled pairs with --data"
+        )
+    try:
+        parts = parts_of(model.config, model.split)
+    except UserError as error:
+        raise UserError(f"report: its test pairs are unavailable ({error}); name others with --data") from error
+    config = model.config
+    if parts.test is None:
+        return parts.validation, f"{source_names(config.validation)} (validation)", parts.train
+    where = source_names(config.test) if config.test else f"{source_names(config.data)}, the part kept for the test"
+    return parts.test, where, parts.train
+
+
+def source_names(sources: Iterable[str]) -> str:
+    """The names of sources, without the folders of the machine.
+
+    >>> source_names(["/home/me/pairs.csv", "sample"])
+    'pairs.csv, sample'
+    """
+    return ", ".join(
+        Path(name).name if Path(name).is_absolute() or Path(name).suffix in FORMATS else name for name in sources
+    )

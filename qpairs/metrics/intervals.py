@@ -1,0 +1,172 @@
+"""Intervals by bootstrap over groups of pairs, because pairs that share questions are not independent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from qpairs.metrics.inputs import BLOCK, Floats, Ints, as_labelled, as_labels, ratio
+from qpairs.metrics.ranking import area_under_cuts
+from qpairs.metrics.threshold import decide
+
+Interval = tuple[float, float]
+
+
+def bootstrap_interval(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike,
+    threshold: float,
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Percentile intervals of f1, precision, recall and accuracy at a fixed threshold.
+
+    Whole groups are drawn with replacement, as many as there are (cluster bootstrap; Field and Welsh, 2007), since
+    pairs that share questions are not independent. Undefined ratios count as 0, as in `Confusion`.
+
+    Args:
+        scores: (n,) similarities.
+        labels: (n,) 0 or 1.
+        groups: (n,) integers, the component of each pair.
+        threshold: duplicate if and only if score >= threshold.
+        samples: number of resamples.
+        level: coverage of the interval.
+        seed: of the draws.
+
+    >>> interval = bootstrap_interval([0.2, 0.9, 0.7, 0.6] * 25, [0, 1, 0, 1] * 25, range(100), 0.65)
+    >>> [round(end, 1) for end in interval["accuracy"]]
+    [0.4, 0.6]
+    """
+    values, duplicate = as_labelled(scores, labels, both=False)
+    index, number = _grouped(groups, len(values), samples, level)
+    called = decide(values, threshold)
+    masks = (called & duplicate, called & ~duplicate, ~called & duplicate, ~called & ~duplicate)
+    counts = np.stack([np.bincount(index[mask], minlength=number) for mask in masks], axis=1)  # (groups, 4)
+    tp, fp, fn, tn = _resampled(counts, samples, seed).T
+    resampled = {
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+        "accuracy": ratio(tp + tn, tp + fp + fn + tn),
+    }
+    return {name: _percentiles(ratio, level) for name, ratio in resampled.items()}
+
+
+def average_precision_interval(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike,
+    *,
+    samples: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of the average precision, resampled as in `bootstrap_interval`.
+
+    A resample without duplicates counts as 0.
+    """
+    values, duplicate = as_labelled(scores, labels)
+    index, number = _grouped(groups, len(values), samples, level)
+    order = np.argsort(-values, kind="stable")
+    ranked, relevant, index = values[order], duplicate[order], index[order]
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    rng = np.random.default_rng(seed)
+    resampled = []
+    for _ in range(samples):
+        weights = np.bincount(rng.integers(number, size=number), minlength=number)[index]
+        tp = np.cumsum(weights * relevant)[last]
+        resampled.append(area_under_cuts(tp, np.cumsum(weights)[last], int(tp[-1])))
+    return _percentiles(np.array(resampled), level)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether zero lies outside the interval."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_difference(
+    answers: ArrayLike,
+    others: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike,
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """By how much the F1 of decisions exceeds that of others on the same pairs, each a mean over runs.
+
+    Both are resampled together, in whole groups as in `bootstrap_interval` (paired bootstrap; Efron and Tibshirani,
+    1993, chapter 8): what makes a pair hard for both cancels out. The interval covers the choice of pairs, not how
+    far runs of other seeds differ.
+
+    Args:
+        answers: (runs, n) 0 or 1, the decisions of each run.
+        others: (other runs, n) 0 or 1.
+        labels: (n,) 0 or 1.
+        groups: (n,) integers, the component of each pair.
+        samples: number of resamples.
+        level: coverage of the interval.
+        seed: of the draws.
+    """
+    duplicate, sides = as_labels(labels), [np.asarray(side, dtype=bool) for side in (answers, others)]
+    index, number = _grouped(groups, len(duplicate), samples, level)
+    for side in sides:
+        if side.ndim != 2 or side.shape[1] != len(duplicate) or not len(side):
+            raise ValueError(f"answers must be of shape (runs, {len(duplicate)}), not {side.shape}")
+    runs = np.concatenate(sides)  # (r, n)
+    masks = np.concatenate([runs & duplicate, runs, duplicate[None]])  # (2r + 1, n)
+    counts = np.stack([np.bincount(index[mask], minlength=number) for mask in masks], axis=1)  # (groups, 2r + 1)
+    drawn = np.concatenate([counts.sum(axis=0, keepdims=True), _resampled(counts, samples, seed)])
+    tp, called, relevant = np.split(drawn, [len(runs), 2 * len(runs)], axis=1)
+    f1 = ratio(2 * tp, called + relevant)  # (1 + samples, r), the first without resampling
+    differences = f1[:, : len(sides[0])].mean(axis=1) - f1[:, len(sides[0]) :].mean(axis=1)
+    return Difference(float(differences[0]), *_percentiles(differences[1:], level))
+
+
+def pairs_to_halve(n: int) -> int:
+    """How many more labelled pairs halve the width of an interval from n pairs: it falls as 1 / sqrt(n), so 3n more."""
+    return 3 * n
+
+
+def _grouped(groups: ArrayLike, n: int, samples: int, level: float) -> tuple[Ints, int]:
+    """Groups as 0, 1, ... per pair, and their number."""
+    array = np.asarray(groups)
+    if array.shape != (n,):
+        raise ValueError(f"groups must be one per pair, ({n},), not of shape {array.shape}")
+    if samples < 1 or not 0 < level < 1:
+        raise ValueError(f"at least 1 sample and a level inside (0, 1) are needed, not {samples} and {level}")
+    names, index = np.unique(array, return_inverse=True)
+    return index.astype(np.int64), len(names)
+
+
+def _resampled(counts: Ints, samples: int, seed: int) -> Ints:
+    """Sums (samples, k) of the counts (groups, k) of as many groups as there are, drawn with replacement.
+
+    Groups of equal counts are alike, so a resample is one multinomial draw over the kinds of group.
+    """
+    kinds, members = np.unique(counts, axis=0, return_counts=True)  # (kinds, k), (kinds,)
+    rng = np.random.default_rng(seed)
+    rows = max(1, BLOCK // (8 * len(kinds)))
+    sizes = [min(rows, samples - start) for start in range(0, samples, rows)]
+    return np.concatenate([rng.multinomial(len(counts), members / len(counts), size) @ kinds for size in sizes])
+
+
+def _percentiles(values: Floats, level: float) -> Interval:
+    """The ends of the central interval that holds the share `level` of the values (n,)."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

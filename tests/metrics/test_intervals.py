@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from labelled_scores import Ints, draw_pairs
+from numpy.typing import NDArray
+from scipy import stats
+
+from qpairs.metrics import (
+    Difference,
+    average_precision,
+    average_precision_interval,
+    bootstrap_interval,
+    confusion,
+    paired_difference,
+    pairs_to_halve,
+)
+
+
+def test_bootstrap_over_single_pairs_gives_the_binomial_interval() -> None:
+    n = 400
+    labels = np.arange(n) % 2
+    scores = np.where(np.arange(n) % 10 < 8, labels, 1 - labels)  # 80 % right
+    low, high = bootstrap_interval(scores, labels, np.arange(n), 0.5, samples=20_000)["accuracy"]
+    assert (low, high) == pytest.approx(stats.binom.ppf([0.025, 0.975], n, 0.8) / n, abs=0.003)
+
+
+def naive_resamples(groups: Ints, samples: int) -> list[Ints]:
+    """The rows of each resample of whole groups."""
+    rng = np.random.default_rng(8)
+    names = np.unique(groups)
+    rows = {name: np.flatnonzero(groups == name) for name in names}
+    return [np.concatenate([rows[name] for name in rng.choice(names, len(names))]) for _ in range(samples)]
+
+
+def test_bootstrap_agrees_with_a_loop_over_groups() -> None:
+    rng = np.random.default_rng(9)
+    scores, labels = draw_pairs(rng, 300)
+    groups = 7 * rng.integers(0, 60, 300) - 100
+    resamples = naive_resamples(groups, 3000)
+    mine = bootstrap_interval(scores, labels, groups, 0.76, samples=20_000)
+    assert list(mine) == ["f1", "precision", "recall", "accuracy"]
+    for name, interval in mine.items():
+        naive = [getattr(confusion(scores[rows], labels[rows], 0.76), name) for rows in resamples]
+        assert interval == pytest.approx(np.quantile(naive, [0.025, 0.975]), abs=0.006)
+    naive = [average_precision(scores[rows], labels[rows]) for rows in resamples]
+    low_high = average_precision_interval(scores, labels, groups, samples=3000)
+    assert low_high == pytest.approx(np.quantile(naive, [0.025, 0.975]), abs=0.008)
+
+
+def test_dependent_pairs_widen_the_interval() -> None:
+    scores, labels = draw_pairs(np.random.default_rng(10), 200)
+    copies = [np.repeat(x, 9) for x in (scores, labels, np.arange(200))]
+    widths = [
+        np.diff(bootstrap_interval(copies[0], copies[1], groups, 0.76)["f1"])[0]
+        for groups in (copies[2], np.arange(1800))
+    ]
+    assert widths[0] == pytest.approx(3 * widths[1], rel=0.15)
+
+
+def test_bootstrap_is_fixed_by_its_seed_and_memory_flat() -> None:
+    scores, labels = draw_pairs(np.random.default_rng(11), 100_000)
+    first = bootstrap_interval(scores, labels, np.arange(100_000), 0.76)
+    assert first == bootstrap_interval(scores, labels, np.arange(100_000), 0.76)
+    assert first != bootstrap_interval(scores, labels, np.arange(100_000), 0.76, seed=1)
+    peak = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import numpy as np, tracemalloc; from qpairs.metrics import bootstrap_interval\n"
+            "rng = np.random.default_rng(0); n = 5000; groups = np.repeat(np.arange(n), rng.integers(1, 40, n))\n"
+            "scores = rng.random(len(groups)); labels = rng.random(len(groups)) < scores; tracemalloc.start()\n"
+            "bootstrap_interval(scores, labels, groups, 0.5, samples=8000); print(tracemalloc.get_traced_memory()[1])",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert int(peak) < 60e6
+
+
+def draw_runs(rng: np.random.Generator, n: int, *wrong: float) -> tuple[Ints, list[NDArray[np.bool_]]]:
+    """Labels, and for each share of wrong answers those of three runs, which err on much the same pairs."""
+    labels, hard = (rng.random(n) < 0.4).astype(np.int64), rng.random(n)
+    return labels, [(hard + rng.normal(0, 0.02, (3, n)) < share) != (labels == 1) for share in wrong]
+
+
+def test_paired_difference_agrees_with_a_loop_over_groups() -> None:
+    labels, (answers, others) = draw_runs(np.random.default_rng(12), 400, 0.25, 0.3)
+    others, groups = others[:2], 3 * np.random.default_rng(13).integers(0, 90, 400) - 50
+    mine = paired_difference(answers, others, labels, groups, samples=20_000)
+
+    def f1(runs: NDArray[np.bool_], rows: Ints) -> float:
+        return float(np.mean([confusion(run[rows], labels[rows], 0.5).f1 for run in runs]))
+
+    def gap(rows: Ints) -> float:
+        return f1(answers, rows) - f1(others, rows)
+
+    assert mine.value == pytest.approx(gap(np.arange(400)))
+    naive = np.quantile([gap(rows) for rows in naive_resamples(groups, 1500)], [0.025, 0.975])
+    assert (mine.low, mine.high) == pytest.approx(tuple(naive), abs=0.003)
+
+
+def test_pairing_tells_apart_what_separate_intervals_do_not() -> None:
+    labels, (better, worse) = draw_runs(np.random.default_rng(14), 2000, 0.20, 0.23)
+    groups = np.arange(2000)
+    ends = [bootstrap_interval(runs[0], labels, groups, 0.5)["f1"] for runs in (better, worse)]
+    assert ends[0][0] < ends[1][1]
+    difference = paired_difference(better, worse, labels, groups)
+    assert difference.low > 0
+    assert difference.distinguishable
+    turned = paired_difference(worse, better, labels, groups)
+    assert turned.value == -difference.value
+    assert turned.distinguishable
+
+
+def test_the_same_answers_do_not_differ() -> None:
+    labels, (answers,) = draw_runs(np.random.default_rng(15), 100, 0.2)
+    same = paired_difference(answers, answers[::-1], labels, np.arange(100))
+    assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0))
+    assert not Difference(0.1, -0.1, 0.3).distinguishable
+    with pytest.raises(ValueError, match=r"shape \(runs, 100\), not \(100,\)"):
+        paired_difference(answers[0], answers, labels, np.arange(100))
+
+
+def test_one_group_has_no_width() -> None:
+    low, high = bootstrap_interval([0.1, 0.9, 0.8], [0, 1, 0], [4, 4, 4], 0.5)["f1"]
+    assert low == high == pytest.approx(2 / 3)
+
+
+def test_halving_an_interval_takes_three_times_as_many_more() -> None:
+    rng = np.random.default_rng(12)
+    scores, labels = draw_pairs(rng, 4000)
+    n = 1000
+    total = n + pairs_to_halve(n)
+    few, more = (np.diff(bootstrap_interval(scores[:k], labels[:k], np.arange(k), 0.76)["f1"])[0] for k in (n, total))
+    assert total == 4000
+    assert more == pytest.approx(few / 2, rel=0.15)
