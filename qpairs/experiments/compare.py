@@ -40,7 +40,7 @@ from qpairs.core.files import atomic_file, exclusive_lock
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
-from qpairs.encoders.build import TAKE_VECTORS, build_encoder, encoder_note, tower_names
+from qpairs.encoders.build import build_encoder, encoder_note, takes_vectors, tower_names
 from qpairs.evaluation.evaluate import cross_fitted
 from qpairs.experiments import plots
 from qpairs.models.base import score_pairs
@@ -90,11 +90,11 @@ class Cell:
 
         Word vectors and the score of a head are left to the encoders and losses that have them.
         """
-        takes_vectors = any(name in TAKE_VECTORS for name in tower_names(self.encoder))
+        takes = any(map(takes_vectors, tower_names(self.encoder)))
         return dataclasses.replace(
             base,
             encoder=self.encoder,
-            vectors=base.vectors if takes_vectors else "",
+            vectors=base.vectors if takes else "",
             loss=self.loss,
             score=base.score if objective(self.loss).has_head else "cosine",
             miner="everything" if self.miner in SAMPLERS else self.miner,

@@ -34,9 +34,11 @@ from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
-from qpairs.encoders.build import build_encoder, embed, features, token_ids, tower_names, towers, word_dropout
+from qpairs.encoders.build import build_encoder, tower_names
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.precision import trains_in_bf16
+from qpairs.encoders.tokens import embed, features, token_ids, word_dropout
+from qpairs.encoders.towers import towers
 from qpairs.evaluation.evaluate import cross_fitted, evaluate, report, tfidf_scores
 from qpairs.models.base import check_output
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, save_checkpoint, score_tables

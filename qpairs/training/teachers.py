@@ -34,9 +34,11 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import UNLABELLED, Pairs
 from qpairs.data.splits import canonical_ids
-from qpairs.encoders.build import ENCODERS, build_encoder, embed, token_ids, towers
+from qpairs.encoders.build import ENCODERS, build_encoder
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.precision import fast_bf16
+from qpairs.encoders.tokens import embed, token_ids
+from qpairs.encoders.towers import towers
 from qpairs.models.base import FILE as CHECKPOINT
 from qpairs.models.base import Tables
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint

@@ -12,13 +12,14 @@ from mocks import moved
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
 import qpairs
-from qpairs.encoders.build import embed, token_ids
+from qpairs.encoders.batches import by_length, padded
+from qpairs.encoders.tokens import embed, token_ids
 from qpairs.export.export import export_checkpoint
 from qpairs.metrics import OperatingPoint
 from qpairs.models import encoding, tokens
 from qpairs.models import exported as runtime
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
-from qpairs.models.tokens import Reading, Tokens, joined
+from qpairs.models.tokens import Tokens, joined
 
 FEW = settings(deadline=None, max_examples=50)
 POINTS = [OperatingPoint(0.8, 0.6, 0.7), OperatingPoint(0.9, 0.75, 0.4)]
@@ -150,9 +151,8 @@ def test_words_are_looked_up_as_sentence_transformers_does(
 def test_batches_hold_every_text_once_and_within_their_budget(rows: list[list[int]], pad_left: bool) -> None:
     tokens = joined(rows)
     seen = []
-    for batch in runtime._by_length(np.diff(tokens.bounds), 24):
-        inputs = runtime._padded(tokens, batch, Reading(pad=99, pad_left=pad_left))
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    for batch in by_length(np.diff(tokens.bounds), 24):
+        ids, mask = padded(tokens.of(batch), np.diff(tokens.bounds)[batch], pad=99, pad_left=pad_left)
         assert ids.size <= 24 or len(batch) == 1
         assert [row[kept == 1].tolist() for row, kept in zip(ids, mask, strict=True)] == [rows[k] for k in batch]
         assert (ids[mask == 0] == 99).all()
@@ -163,7 +163,7 @@ def test_batches_hold_every_text_once_and_within_their_budget(rows: list[list[in
 
 
 def test_no_text_is_no_batch() -> None:
-    assert list(runtime._by_length(np.empty(0, dtype=np.int64), 8)) == []
+    assert list(by_length(np.empty(0, dtype=np.int64), 8)) == []
     assert joined([]) == Tokens(pytest.approx(np.empty(0)), pytest.approx(np.zeros(1)))
 
 

@@ -13,7 +13,8 @@ from test_training import KILLED_RUN
 
 import qpairs
 from qpairs.data.parts import load_parts
-from qpairs.encoders.build import embed, token_ids, towers
+from qpairs.encoders.tokens import embed, token_ids
+from qpairs.encoders.towers import towers
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.miners import MINERS
 from qpairs.training import fit as training

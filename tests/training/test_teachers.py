@@ -15,7 +15,8 @@ from torch.nn import functional
 
 import qpairs
 from qpairs.data.pairs import pairs_from_texts
-from qpairs.encoders.build import build_encoder, features, token_ids
+from qpairs.encoders.build import build_encoder
+from qpairs.encoders.tokens import features, token_ids
 from qpairs.metrics import Calibration
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import objective
