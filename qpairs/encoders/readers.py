@@ -188,7 +188,7 @@ def _word_list(module: Any) -> TextReader:
     )
 
 
-READERS: tuple[tuple[type, type, Callable[[Any], TextReader]], ...] = (
+READERS: tuple[tuple[type[Any], type[Any], Callable[[Any], TextReader]], ...] = (
     (Transformer, object, _transformer),
     (StaticEmbedding, Tokenizer, _static),
     (WordEmbeddings, TransformersTokenizerWrapper, _subwords),

@@ -111,7 +111,7 @@ def ridge(inputs: csr_array, targets: Floats, start: Floats, strength: float, st
     [[0.5], [0.5]]
     """
     scale = 1 / (inputs.multiply(inputs).sum(axis=0) + strength)[:, None].astype(start.dtype)  # (k, 1)
-    strength = start.dtype.type(strength)
+    hold = start.dtype.type(strength)
 
     def operator(apply: Callable[[Floats], Floats]) -> LinearOperator:
         """A linear map of (k, d), as scipy takes it."""
@@ -119,8 +119,8 @@ def ridge(inputs: csr_array, targets: Floats, start: Floats, strength: float, st
         return LinearOperator((size, size), lambda v: apply(v.reshape(start.shape)).ravel(), dtype=start.dtype)
 
     found, _ = cg(
-        operator(lambda table: inputs.T @ (inputs @ table) + strength * table),
-        (inputs.T @ targets + strength * start).ravel(),
+        operator(lambda table: inputs.T @ (inputs @ table) + hold * table),
+        (inputs.T @ targets + hold * start).ravel(),
         start.ravel(),
         rtol=0,
         maxiter=steps,

