@@ -38,7 +38,6 @@ from onnxruntime.quantization import quantize_dynamic
 from rich.console import Console
 from rich.table import Table
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Transformer
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -49,8 +48,11 @@ from qpairs.config import Config
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
-from qpairs.encoders.build import build_encoder, load_encoder, token_ids
+from qpairs.encoders.build import build_encoder
 from qpairs.encoders.precision import fast_bf16
+from qpairs.encoders.pretrained import load_encoder
+from qpairs.encoders.readers import is_transformer
+from qpairs.encoders.tokens import token_ids
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.export.export import export_checkpoint
 from qpairs.models.bi_encoder import save_checkpoint
@@ -285,7 +287,7 @@ def main(
         texts = list(qpairs.load_pairs(data).questions[:questions])
         np.random.default_rng(0).shuffle(texts)
         encoder = load_encoder(folder / "torch")
-        if not isinstance(encoder[0], Transformer):
+        if not is_transformer(encoder):
             raise qpairs.UserError(f"{checkpoint}: the checkpoint is not of a transformer")
         fast = fast_bf16(encoder)
         names = [PEER, *([PEER_BF16] if fast else []), HAND_MADE, *OURS]

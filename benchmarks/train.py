@@ -35,8 +35,9 @@ import qpairs
 from qpairs.commands.terminal import quiet
 from qpairs.config import Config
 from qpairs.data.parts import Parts, load_parts
-from qpairs.encoders.build import build_encoder, token_ids
+from qpairs.encoders.build import build_encoder
 from qpairs.encoders.precision import fast_bf16
+from qpairs.encoders.tokens import token_ids
 from qpairs.training.fit import judge
 
 NAMES = {"qpairs": "qpairs", "ST": "sentence-transformers"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import qpairs
-from qpairs.encoders.build import embed, token_ids
+from qpairs.encoders.tokens import embed, token_ids
 
 pytestmark = [
     pytest.mark.gpu,

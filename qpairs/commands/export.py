@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.terminal import ColumnsOption, OverwriteOption, SkipOption, load, out, progress, quiet
+from qpairs.core.progress import OnProgress, Progress
 
 
 def export(
@@ -75,17 +76,17 @@ def _megabytes(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def _progress_bar() -> Iterator[OnProgress]:
     with progress() as bar:
         task = bar.add_task("loading", total=None, state="")
-        last = ""
+        stage = ""
 
-        def on_progress(stage: str, done: int, total: int) -> None:
-            nonlocal last
-            if stage != last:
-                last = stage
+        def on_progress(now: Progress) -> None:
+            nonlocal stage
+            if now.stage != stage:
+                stage = now.stage
                 bar.reset(task, description=stage)
-            state = f"{done:,} of {total:,}" if total else ""
-            bar.update(task, total=total or None, completed=done, state=state)
+            state = f"{now.done:,} of {now.total:,}" if now.total else ""
+            bar.update(task, total=now.total or None, completed=now.done, state=state)
 
         yield on_progress

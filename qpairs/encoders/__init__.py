@@ -1,1 +1,1 @@
-"""Names to sentence encoders of stock modules: transformers, word vectors, towers."""
+"""Encoders: texts to unit vectors. A name becomes a `SentenceTransformer` of stock modules, and texts token ids."""

@@ -1,4 +1,4 @@
-"""Whether a machine is faster in bfloat16."""
+"""Whether an encoder is faster in bfloat16 on this machine."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import math
 import time
 
 import torch
-from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import nn
 from torch.nn import functional
 
-SPEEDUP = 1.5  # of bfloat16 on a CPU, from which on it is used: far from what is met, so that noise does not decide
+from qpairs.encoders.readers import is_transformer
+
+SPEEDUP = 1.5  # of bfloat16 on a CPU, above which it is used: far from common values, so that noise does not decide
 
 
 def fast_bf16(encoder: nn.Sequential) -> bool:
     """Whether this machine trains an encoder faster in bfloat16 than in float32; on a CPU, transformers alone do."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if not isinstance(encoder[0], Transformer):
+    if not is_transformer(encoder):
         return False
     abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16")) and bf16_speedup() > SPEEDUP
@@ -26,9 +27,9 @@ def fast_bf16(encoder: nn.Sequential) -> bool:
 
 @functools.cache
 def bf16_speedup() -> float:
-    """How many times as fast this CPU multiplies matrices in bfloat16 as in float32: the best of a few turns of each.
+    """How many times as fast this CPU multiplies matrices in bfloat16 as in float32, from the best of 8 runs each.
 
-    An instruction set does not tell: an AMD EPYC with AVX512-BF16 reaches 5, an Intel Xeon with it 0.5, with AMX 8.
+    The instruction set does not decide: an AMD EPYC with AVX512-BF16 reaches 5, an Intel Xeon with it 0.5, with AMX 8.
     """
     times = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
     with torch.no_grad():

@@ -24,7 +24,7 @@ from qpairs.core.progress import OnProgress, Progress
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts
 from qpairs.data.splits import question_components
-from qpairs.encoders.build import TAKE_VECTORS, tower_names
+from qpairs.encoders.build import takes_vectors, tower_names
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.experiments.processes import peak_memory
 from qpairs.models.base import score_pairs
@@ -71,11 +71,11 @@ class Cell:
 
         Word vectors apply only to encoders that take them, and `score=head` only to losses that have a head.
         """
-        takes_vectors = any(name in TAKE_VECTORS for name in tower_names(self.encoder))
+        takes = any(map(takes_vectors, tower_names(self.encoder)))
         return dataclasses.replace(
             base,
             encoder=self.encoder,
-            vectors=base.vectors if takes_vectors else "",
+            vectors=base.vectors if takes else "",
             loss=self.loss,
             score=base.score if parse_objective(self.loss).has_head else "cosine",
             miner="everything" if self.miner in SAMPLERS else self.miner,

@@ -1,1 +1,1 @@
-"""A checkpoint to ONNX graphs or word vectors, and to the Hugging Face Hub."""
+"""Checkpoints in other forms: ONNX graphs, word vectors, a model on the Hugging Face Hub."""

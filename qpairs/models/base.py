@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qpairs.config import Config
+from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.manifests import read_manifest
-from qpairs.models.verdict import Verdict
+from qpairs.models.verdict import Verdict, verdict_to_dict
 
 if TYPE_CHECKING:
     from qpairs.data.pairs import Pairs
@@ -101,9 +101,12 @@ def load(path: str | Path) -> Model:
 
     Raises:
         UserError: no such folder, no model in it, or what runs it is not installed.
+
+    >>> model = load("runs/support")  # doctest: +SKIP
+    >>> model.encode(["How do I reset my password?"]).shape  # doctest: +SKIP
+    (1, 384)
     """
     path = Path(path)
-
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint or export folder")
 
@@ -119,6 +122,19 @@ def load(path: str | Path) -> Model:
     return read_manifest(
         path / FILE, parse, newest=FORMAT, missing=f"{path}: no checkpoint and no export here (no {FILE})"
     )
+
+
+def model_to_dict(model: Model) -> dict[str, Any]:
+    """What `qpairs.json` holds of every model, as plain values for JSON."""
+    return {
+        "format": FORMAT,
+        "verdict": verdict_to_dict(model.verdict),
+        "config": to_dict(model.config),
+        "split": dict(model.split),
+        "scores": dict(model.scores),
+        "history": list(model.history),
+        "versions": dict(model.versions),
+    }
 
 
 def as_model(model: Model | str | Path) -> Model:

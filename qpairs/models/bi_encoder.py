@@ -23,16 +23,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from qpairs.config import Config, config_from, to_dict
+from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.core.manifests import read_manifest
 from qpairs.data.pairs import Pairs
-from qpairs.encoders.build import embed, load_encoder, token_ids, towers
 from qpairs.encoders.precision import fast_bf16
-from qpairs.models.base import FILE, FORMAT, HEAD, Floats, Side, Tables, check_output, cosine_scores, fingerprint
+from qpairs.encoders.pretrained import load_encoder
+from qpairs.encoders.tokens import embed, token_ids
+from qpairs.encoders.towers import is_siamese, towers
+from qpairs.models.base import (
+    FILE,
+    FORMAT,
+    HEAD,
+    Floats,
+    Side,
+    Tables,
+    check_output,
+    cosine_scores,
+    fingerprint,
+    model_to_dict,
+)
 from qpairs.models.encoding import Tower, Towers
-from qpairs.models.verdict import Verdict, verdict_from_dict, verdict_to_dict
+from qpairs.models.verdict import Verdict, verdict_from_dict
 from qpairs.objectives.pair_head import PairHead, Score
 
 LIBRARIES = ("qpairs", "torch", "transformers", "sentence-transformers", "datasets", "numpy")
@@ -78,8 +91,7 @@ class Checkpoint:
     @property
     def one_tower(self) -> bool:
         """Whether both sides of a pair have the same encoder."""
-        left, right = towers(self.encoder)
-        return left is right
+        return is_siamese(self.encoder)
 
     @functools.cached_property
     def _towers(self) -> Towers:
@@ -168,20 +180,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool
         checkpoint.encoder.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
         if checkpoint.head is not None:
             save_file(checkpoint.head.state_dict(), fresh / HEAD)
-        (fresh / FILE).write_text(json.dumps(_to_json(checkpoint), indent=1) + "\n", encoding="utf-8")
+        (fresh / FILE).write_text(json.dumps(model_to_dict(checkpoint), indent=1) + "\n", encoding="utf-8")
     return path
-
-
-def _to_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "verdict": verdict_to_dict(checkpoint.verdict),
-        "config": to_dict(checkpoint.config),
-        "split": dict(checkpoint.split),
-        "scores": dict(checkpoint.scores),
-        "history": list(checkpoint.history),
-        "versions": dict(checkpoint.versions),
-    }
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

@@ -8,9 +8,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.extras import require
 from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import Pairs
-from qpairs.models.base import FILE, FORMAT, Floats, Side, Tables, check_output, cosine_scores, fingerprint
+from qpairs.encoders.batches import Ints, by_length, padded
+from qpairs.models.base import FILE, Floats, Side, Tables, check_output, cosine_scores, fingerprint, model_to_dict
 from qpairs.models.encoding import Tower, Towers
-from qpairs.models.tokens import Ints, Reading, Tokens, bags, tokeniser
-from qpairs.models.verdict import Verdict, verdict_from_dict, verdict_to_dict
+from qpairs.models.tokens import Reading, Tokens, bags, tokeniser
+from qpairs.models.verdict import Verdict, verdict_from_dict
 
 GRAPH, VECTORS = "model.onnx", "vectors.safetensors"
 BATCH_TOKENS = 256  # of a graph, each batch being one core's: what a layer hands to the next stays in its cache
@@ -37,14 +38,24 @@ class Export:
     Attributes:
         encoder: one tower or two.
         verdict: fitted anew to the export's own vectors.
+        config: the options of the checkpoint; in exports of older versions `encoder` and `symmetric` alone.
+        form: the export's own part of `qpairs.json`: its kind, dimension and towers, its source and how it compares.
+        split: the parts of the checkpoint; empty in exports of older versions.
+        scores: what is known of how good the verdict is; the reports of the checkpoint are not true of the export.
+        history: the training history of the checkpoint.
+        versions: of what made the export, and when.
         path: the folder.
-        data: the content of its `qpairs.json`.
     """
 
     encoder: Towers
     verdict: Verdict
-    path: Path
-    data: Mapping[str, Any]
+    config: Config
+    form: Mapping[str, Any]
+    split: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    path: Path = Path()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -61,36 +72,6 @@ class Export:
         """Whether both sides of a pair have the same encoder."""
         return self.encoder.left is self.encoder.right
 
-    @functools.cached_property
-    def config(self) -> Config:
-        """The options of the checkpoint; in exports of older versions `encoder` and `symmetric` alone."""
-        known = {name: self.data[name] for name in ("encoder", "symmetric") if name in self.data}
-        return config_from(self.data.get("config", known), where=f"{self.path}/{FILE}")
-
-    @property
-    def split(self) -> Mapping[str, Any]:
-        """The parts of the checkpoint; empty in exports of older versions."""
-        split: Mapping[str, Any] = self.data.get("split", {})
-        return split
-
-    @property
-    def scores(self) -> Mapping[str, Any]:
-        """What is known of how good the verdict is; the reports of the checkpoint are not true of the export."""
-        scores: Mapping[str, Any] = self.data.get("scores", {})
-        return scores
-
-    @property
-    def history(self) -> Sequence[Mapping[str, Any]]:
-        """The training history of the checkpoint."""
-        history: Sequence[Mapping[str, Any]] = self.data.get("history", ())
-        return history
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """Of what made the export, and when."""
-        versions: Mapping[str, str] = self.data["versions"]
-        return versions
-
     def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
         """Unit vectors (n, dimension) of texts, in their order."""
         return self.encoder.encode(texts, side)
@@ -106,7 +87,7 @@ class Export:
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Export:
         """The same vectors with another verdict."""
-        return dataclasses.replace(self, verdict=verdict, data={**self.data, "scores": dict(scores)})
+        return dataclasses.replace(self, verdict=verdict, scores=scores)
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Writes the export into a folder that is whole or not there.
@@ -117,15 +98,29 @@ class Export:
         with atomic_folder(path) as fresh:
             check_output(path, overwrite=overwrite)
             shutil.copytree(self.path, fresh, dirs_exist_ok=True)
-            parts = ("threshold", "calibration", "operating_points")  # of format 1
-            data = {name: value for name, value in self.data.items() if name not in parts}
-            data |= {"format": FORMAT, "verdict": verdict_to_dict(self.verdict)}
-            (fresh / FILE).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+            write_export(self, fresh)
+
+
+def write_export(export: Export, folder: Path) -> None:
+    """Writes the `qpairs.json` of an export, whose towers are in the folder already."""
+    text = json.dumps({**export.form, **model_to_dict(export)}, indent=1)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def open_export(path: Path, data: Mapping[str, Any]) -> Export:
     """The export in a folder, of whose `qpairs.json` the content is `data`."""
-    return Export(open_towers(path, data), verdict_from_dict(data), path, data)
+    known = {name: data[name] for name in ("encoder", "symmetric") if name in data}  # of format 1
+    return Export(
+        open_towers(path, data),
+        verdict_from_dict(data),
+        config_from(data.get("config", known), where=f"{path}/{FILE}"),
+        {name: data[name] for name in ("kind", "dimension", "towers", "source", "parity") if name in data},
+        data.get("split", {}),
+        data.get("scores", {}),
+        data.get("history", ()),
+        data["versions"],
+        path,
+    )
 
 
 def open_towers(path: Path, data: Mapping[str, Any]) -> Towers:
@@ -159,10 +154,11 @@ def _onnx_tower(folder: Path, reading: Reading) -> Tower:
         vectors = np.empty((len(lengths), dimension), dtype=np.float32)
 
         def run(rows: Ints) -> None:
-            vectors[rows] = session.run(None, _padded(tokens, rows, reading))[0]
+            ids, mask = padded(tokens.of(rows), lengths[rows], reading.pad, reading.pad_left)
+            vectors[rows] = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
         share = math.ceil(lengths.sum() / cores)  # of few texts, so that no core waits for another
-        list(pool.map(run, _by_length(lengths, min(BATCH_TOKENS, share))))
+        list(pool.map(run, by_length(lengths, min(BATCH_TOKENS, share))))
         return vectors
 
     return Tower(tokeniser(folder, reading), embed)
@@ -173,26 +169,6 @@ def _cores() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     affinity = getattr(os, "sched_getaffinity", None)  # on Linux alone
     return int(asked) if asked.isdigit() else len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _by_length(lengths: Ints, batch_tokens: int) -> Iterator[Ints]:
-    """Rows of texts of about one length, the longest first, such that a batch has so many tokens with its padding."""
-    order = np.argsort(-lengths, kind="stable")
-    while len(order):
-        size = max(1, batch_tokens // max(1, int(lengths[order[0]])))
-        yield order[:size]
-        order = order[size:]
-
-
-def _padded(tokens: Tokens, rows: Ints, reading: Reading) -> dict[str, Ints]:
-    """Token ids and their mask, (rows, width) each."""
-    lengths = tokens.bounds[rows + 1] - tokens.bounds[rows]
-    places = np.arange(max(1, lengths.max()))
-    inside = places < lengths[:, None]
-    mask = inside[:, ::-1] if reading.pad_left else inside
-    ids = np.full(mask.shape, reading.pad, dtype=np.int64)
-    ids[mask] = tokens.ids[(tokens.bounds[rows, None] + places)[inside]]
-    return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
 
 
 def _static_tower(folder: Path, reading: Reading) -> Tower:

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from qpairs.encoders.batches import Ints
 from qpairs.models.base import TOKENIZER, WORDS
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-Ints = NDArray[np.int64]
-
-KNOWN_WORDS = 2**20  # whose tokens are remembered
+KNOWN_WORDS = 2**20  # whose tokens are kept in memory
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,10 @@ class Tokens:
 
     ids: Ints
     bounds: Ints
+
+    def of(self, rows: Ints) -> Ints:
+        """(tokens,) the ids of some of the texts, one after the other."""
+        return np.concatenate([self.ids[self.bounds[row] : self.bounds[row + 1]] for row in rows])
 
 
 def tokeniser(folder: Path, reading: Reading) -> Callable[[Sequence[str]], Tokens]:

@@ -22,9 +22,11 @@ from qpairs import metrics
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
-from qpairs.encoders.build import build_encoder, features, token_ids, tower_names, towers, word_dropout
+from qpairs.encoders.build import build_encoder, tower_names
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.precision import trains_in_bf16
+from qpairs.encoders.tokens import features, token_ids, word_dropout
+from qpairs.encoders.towers import towers
 from qpairs.objectives.objective import Objective
 from qpairs.objectives.pair_head import PairHead, Score
 from qpairs.training.batches import Batches, TokenizedQuestions, build_label_graph, model_inputs, pair_lengths

@@ -15,7 +15,8 @@ from sentence_transformers import SentenceTransformer
 from qpairs.config import Config
 from qpairs.core.files import atomic_file
 from qpairs.data.pairs import Pairs
-from qpairs.encoders.build import embed, towers
+from qpairs.encoders.tokens import embed
+from qpairs.encoders.towers import towers
 from qpairs.training.batches import TokenizedQuestions, build_label_graph
 from qpairs.training.distributed import rank_zero_first
 

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from qpairs.encoders.build import towers
+from qpairs.encoders.towers import towers
 from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.objective import Objective
 from qpairs.objectives.pair_head import Score

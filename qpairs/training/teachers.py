@@ -33,8 +33,10 @@ from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.data.pairs import UNLABELLED, Pairs
 from qpairs.data.parts import Parts
 from qpairs.data.splits import canonical_ids
-from qpairs.encoders.build import ENCODERS, build_encoder, embed, token_ids, towers
+from qpairs.encoders.build import ENCODERS, build_encoder
 from qpairs.encoders.precision import fast_bf16
+from qpairs.encoders.tokens import embed, token_ids
+from qpairs.encoders.towers import towers
 from qpairs.models.base import FILE as CHECKPOINT
 from qpairs.models.base import Tables
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint

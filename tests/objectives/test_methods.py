@@ -17,7 +17,9 @@ from test_training import KILLED_RUN
 
 import qpairs
 from qpairs.data.parts import load_parts
-from qpairs.encoders.build import build_encoder, embed, features, token_ids, towers
+from qpairs.encoders.build import build_encoder
+from qpairs.encoders.tokens import embed, features, token_ids
+from qpairs.encoders.towers import towers
 from qpairs.metrics import average_precision
 from qpairs.objectives.functions import objective_of
 from qpairs.objectives.labels import batch_labels

@@ -18,7 +18,8 @@ import qpairs
 from qpairs.config import Config
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.data.parts import load_parts
-from qpairs.encoders.build import build_encoder, features, token_ids
+from qpairs.encoders.build import build_encoder
+from qpairs.encoders.tokens import features, token_ids
 from qpairs.metrics import Calibration
 from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LOSSES

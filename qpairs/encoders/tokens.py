@@ -1,0 +1,92 @@
+"""Texts to token ids, once; ids to what an encoder takes; ids to embeddings. All for encoders of one tower.
+
+Questions are tokenised once (`token_ids`); a batch is cut from those ids (`features`) without the tokenizer. An
+encoder of two towers is taken apart first (`towers.towers`). What depends on the kind of encoder is its reader's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sentence_transformers import SentenceTransformer
+
+from qpairs.encoders.batches import by_length
+from qpairs.encoders.readers import is_transformer, reader_of
+
+Ids = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
+
+def prompt_of(encoder: SentenceTransformer, task: str = "") -> str:
+    """What is put before every text: the prompt of the task if the encoder has one, else its default prompt."""
+    return encoder.prompts.get(task) or encoder.prompts.get(encoder.default_prompt_name or "") or ""
+
+
+def token_ids(encoder: SentenceTransformer, texts: Sequence[str]) -> list[Ids]:
+    """The token ids of each text, special tokens included, cut to the encoder's maximum length: arrays (length,)."""
+    if not texts:
+        return []
+    prompt, reader = prompt_of(encoder), reader_of(encoder)
+    rows = reader.ids([prompt + text for text in texts])
+    return [np.asarray(row[: reader.longest], dtype=np.int32) for row in rows]
+
+
+def features(encoder: SentenceTransformer, ids: Sequence[Ids]) -> dict[str, torch.Tensor]:
+    """What the encoder's first module takes, on the CPU, for n texts of at most `width` tokens.
+
+    `input_ids` and `attention_mask` (n, width), for word vectors also `sentence_lengths` (n,); for a StaticEmbedding
+    `input_ids` (all tokens,) and `offsets` (n,). Integers of 64 bits.
+    """
+    flat = np.concatenate([*ids, np.empty(0, dtype=np.int32)]).astype(np.int64)
+    return reader_of(encoder).features(flat, _lengths(ids))
+
+
+def word_dropout(encoder: SentenceTransformer, share: float) -> Callable[[Ids, np.random.Generator], Ids]:
+    """Noise for training: each token but the special ones becomes the unknown token with probability `share`.
+
+    Iyyer et al. 2015, section 3.2 (there the words are left out).
+    """
+    special, unknown = reader_of(encoder).special()
+
+    def noise(ids: Ids, random: np.random.Generator) -> Ids:
+        hidden = (random.random(len(ids)) < share) & ~np.isin(ids, special)
+        return np.where(hidden, unknown, ids).astype(np.int32)
+
+    return noise
+
+
+def embed(encoder: SentenceTransformer, ids: Sequence[Ids], *, batch_tokens: int | None = None) -> Floats:
+    """Embeddings (n, dimension) in the order of `ids`, computed in batches of one length and bounded size.
+
+    Args:
+        encoder: in training or evaluation mode, which it keeps.
+        ids: from `token_ids`.
+        batch_tokens: tokens of a batch, padding included; a single longer text is a batch of its own. Without it, few
+            for a transformer on a CPU, so that what a layer hands to the next stays in the cache.
+
+    >>> from qpairs.encoders.build import build_encoder
+    >>> encoder = build_encoder("static", texts=["how do I pay", "how do I pay by card"])
+    >>> embed(encoder, token_ids(encoder, ["how do I pay", "pay"])).shape
+    (2, 128)
+    """
+    if batch_tokens is None:
+        batch_tokens = 512 if is_transformer(encoder) and encoder.device.type == "cpu" else 8192
+    embeddings = np.zeros((len(ids), encoder.get_embedding_dimension() or 0), dtype=np.float32)
+    training = encoder[0].training  # of the modules, which a tower shares
+    encoder.eval()
+    try:
+        with torch.inference_mode():
+            for rows in by_length(_lengths(ids), batch_tokens):
+                batch = features(encoder, [ids[row] for row in rows])
+                output = encoder({key: value.to(encoder.device) for key, value in batch.items()})
+                embeddings[rows] = output["sentence_embedding"].float().cpu().numpy()
+    finally:
+        encoder.train(training)
+    return embeddings
+
+
+def _lengths(ids: Sequence[Ids]) -> npt.NDArray[np.int64]:
+    return np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))

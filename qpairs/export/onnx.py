@@ -1,0 +1,93 @@
+"""A tower of an encoder as an ONNX graph, in 32 or 8 bits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+
+from qpairs.encoders.readers import reader_of
+from qpairs.models.exported import GRAPH
+
+OPSET = 17
+QUANTISED = ("MatMul", "Gemm", "LSTM")
+INT8 = ("MatMulInteger", "DynamicQuantizeLSTM")  # what becomes of them
+
+
+class _Graph(nn.Module):
+    """Token ids and mask (n, width) to unit vectors (n, dimension)."""
+
+    def __init__(self, tower: SentenceTransformer) -> None:
+        super().__init__()
+        self.tower = tower
+        self.apply_first = reader_of(tower).apply
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        features = self.apply_first(input_ids, attention_mask)
+        for module in list(self.tower)[1:]:
+            features = module(features)
+        return features["sentence_embedding"]
+
+
+def write_graph(tower: SentenceTransformer, folder: Path) -> None:
+    """Writes a tower as a graph: `input_ids` and `attention_mask` (n, width) to `vectors` (n, dimension)."""
+    ids = torch.ones((2, 5), dtype=torch.int64)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    free = {0: "texts", 1: "width"}
+    with _silent(), torch.inference_mode():
+        torch.onnx.export(
+            _Graph(tower),
+            (ids, mask),
+            folder / GRAPH,
+            input_names=["input_ids", "attention_mask"],
+            output_names=["vectors"],
+            dynamic_axes={"input_ids": free, "attention_mask": free, "vectors": {0: "texts"}},
+            opset_version=OPSET,
+            dynamo=False,  # the other exporter cannot trace an LSTM
+        )
+
+
+def quantise(graph: Path) -> bool:
+    """Puts the weights of matrix products and LSTMs into 8 bits, a scale for each column; whether there were any.
+
+    7 of the bits are used, because products of all 8 overflow on processors without VNNI.
+    """
+    import onnx
+    from onnxruntime.quantization import quantize_dynamic
+
+    whole = graph.with_suffix(".fp32")
+    graph.rename(whole)
+    with _silent():
+        quantize_dynamic(
+            whole,
+            graph,
+            op_types_to_quantize=list(QUANTISED),
+            per_channel=True,
+            reduce_range=True,
+            extra_options={"MatMulConstBOnly": True},
+        )
+    whole.unlink()
+    return any(node.op_type in INT8 for node in onnx.load(graph).graph.node)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps the exporters' own messages off the terminal."""
+    level, stderr = logging.root.manager.disable, os.dup(2)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
+            warnings.simplefilter("ignore")
+            os.dup2(nowhere.fileno(), 2)  # torch writes there by itself
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        logging.disable(level)
