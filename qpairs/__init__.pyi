@@ -27,12 +27,12 @@ from .objectives.losses import LOSSES as LOSSES
 from .objectives.miners import MINERS as MINERS
 from .objectives.relations import Relation as Relation
 from .retrieval.dedupe import dedupe as dedupe
-from .retrieval.search import search as search
-from .retrieval.embeddings import Embeddings as Embeddings
 from .retrieval.embed import embed as embed
+from .retrieval.embeddings import Embeddings as Embeddings
 from .retrieval.embeddings import open_shards as open_shards
 from .retrieval.index import build_index as build_index
 from .retrieval.index import open_index as open_index
+from .retrieval.search import search as search
 from .training.fit import train as train
 
 __version__: str
