@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from qpairs.config import HELP
 from qpairs.core.exceptions import UserError
@@ -71,8 +71,8 @@ def progress() -> Bar:
     return rich.Progress(
         rich.SpinnerColumn(),
         rich.TextColumn("{task.description}"),
-        rich.BarColumn(bar_width=24),
-        rich.TextColumn("{task.fields[state]}"),
+        rich.BarColumn(bar_width=16),
+        rich.TextColumn("{task.fields[state]}", table_column=Column()),  # wraps in a narrow terminal
         rich.TimeElapsedColumn(),
         rich.TextColumn("left"),
         rich.TimeRemainingColumn(),
@@ -86,9 +86,9 @@ def progress() -> Bar:
 def progress_bar() -> Iterator[OnProgress]:
     """A bar on stderr that shows the progress of a library call, one stage after the other.
 
-    Beside the bar are the units done, the metrics, the units per second (where no metric says pairs per second), and
-    the note. Of the metrics, `epoch`, `loss`, `f1`, `average_precision` and `pairs_per_second` are shown. A value of
-    `average_precision` that differs from the last one is an evaluation, and is printed on a line that stays.
+    Beside the bar are the units done, the metrics `epoch`, `loss` and `pairs_per_second`, or without the last one the
+    units per second, and the note. A metric `average_precision` whose value differs from the last one is an evaluation:
+    it is printed with `loss` and `f1` on a line that stays.
 
     >>> with progress_bar() as on_progress:
     ...     on_progress(Progress("training", done=1, total=2, metrics={"loss": 0.5}))
@@ -130,7 +130,9 @@ def _state(now: Progress) -> str:
     """What is shown beside the bar."""
     done = [f"{now.done:,}" + (f" of {now.total:,}" if now.total else "")] if now.done or now.total else []
     rate = [f"{now.rate:,.0f}/s"] if now.rate and "pairs_per_second" not in now.metrics else []
-    return ", ".join([*done, *_figures(now, *FIGURES), *rate, *([now.note] if now.note else [])])
+    return ", ".join(
+        [*done, *_figures(now, "epoch", "loss", "pairs_per_second"), *rate, *([now.note] if now.note else [])]
+    )
 
 
 def percent(value: float) -> str:

@@ -1,6 +1,9 @@
 """The progress bar, and text that a terminal shows as it is."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from qpairs.commands import terminal
 from qpairs.core.progress import Progress
@@ -42,10 +45,6 @@ def test_each_evaluation_has_one_line_that_stays(capsys: pytest.CaptureFixture[s
 
 
 def test_the_bar_draws_any_stage_and_reads_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
-    from rich.console import Console
-
     screen = io.StringIO()
     monkeypatch.setattr(terminal, "err", Console(file=screen, force_terminal=True, width=120))
     with terminal.progress_bar() as on_progress:
@@ -53,6 +52,18 @@ def test_the_bar_draws_any_stage_and_reads_no_markup(monkeypatch: pytest.MonkeyP
         on_progress(Progress("fold [1] of 2", 30, 0, rate=7, note="[/red] x[bold]"))
     assert "fold [1] of 2" in screen.getvalue()
     assert "30, 7/s, [/red] x[bold]" in screen.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_in_a_narrow_terminal_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(terminal, "err", Console(file=screen, force_terminal=True, width=width))
+    metrics = {"epoch": 1.25, "loss": 0.5, "f1": 0.5, "average_precision": 0.5, "pairs_per_second": 12345.0}
+    with terminal.progress_bar() as on_progress:
+        on_progress(Progress("training the teacher", 12345, 234567, metrics=metrics))
+    assert "training the teacher" in screen.getvalue()
+    assert "…" not in screen.getvalue()
+    assert "12,345 pairs/s" in " ".join(screen.getvalue().split()) or width == 80
 
 
 def test_plain_text_is_one_line_without_markup() -> None:
