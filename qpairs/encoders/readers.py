@@ -43,7 +43,7 @@ class TextReader:
         shorten: cuts questions to so many tokens from now on, at most.
         apply: padded ids and mask (n, width) to what the module returns, by operations that ONNX has.
         tokenizer: a library tokenizer over the same vocabulary, without padding.
-        save: writes what gives the same ids without transformers into a folder.
+        save: writes what gives the same ids without transformers into a folder; None: `tokenizer` does.
         special_tokens: whether the library tokenizer adds its own.
         longest: tokens that are kept of what the tokenizer gives; None: all.
         pad, pad_left: the id that fills up a batch, and whether it comes before the text.
@@ -57,7 +57,7 @@ class TextReader:
     shorten: Callable[[int], None]
     apply: Callable[[Tensor, Tensor], Features]
     tokenizer: Callable[[], Tokenizer]
-    save: Callable[[Path], None]
+    save: Callable[[Path], None] | None = None
     special_tokens: bool = True
     longest: int | None = None
     pad: int = 0
@@ -79,6 +79,19 @@ def reader_of(encoder: nn.Sequential) -> TextReader:
     raise UserError(f"an encoder that starts with {type(module).__name__} takes no plain token ids")
 
 
+def save_tokenizer(encoder: nn.Sequential, folder: Path) -> None:
+    """Writes what gives the token ids of an encoder without transformers into a folder.
+
+    Raises:
+        UserError: its tokenizer cannot be written.
+    """
+    reader = reader_of(encoder)
+    if reader.save is None:
+        reader.tokenizer().save(str(folder / TOKENIZER))
+    else:
+        reader.save(folder)
+
+
 def is_transformer(encoder: nn.Sequential) -> bool:
     """Whether an encoder is one tower, and that a transformer."""
     return isinstance(encoder[0], Transformer)
@@ -87,9 +100,6 @@ def is_transformer(encoder: nn.Sequential) -> bool:
 def _transformer(module: Any) -> TextReader:
     tokenizer = module.tokenizer
     pad_left = tokenizer.padding_side == "left"
-
-    def shorten(length: int) -> None:
-        module.max_seq_length = min(length, module.max_seq_length or length)
 
     def apply(ids: Tensor, mask: Tensor) -> Features:
         module.model.set_attn_implementation("eager")  # plain products, the fastest in ONNX Runtime
@@ -104,10 +114,9 @@ def _transformer(module: Any) -> TextReader:
         ids=lambda texts: tokenizer(texts, truncation=True)["input_ids"],
         features=lambda ids, lengths: _matrix(ids, lengths, tokenizer.pad_token_id, pad_left),
         special=lambda: (tokenizer.all_special_ids, tokenizer.unk_token_id),
-        shorten=shorten,
+        shorten=lambda length: _shorten(module, length),
         apply=apply,
         tokenizer=library,
-        save=lambda folder: library().save(str(folder / TOKENIZER)),
         pad=tokenizer.pad_token_id,
         pad_left=pad_left,
     )
@@ -130,7 +139,6 @@ def _static(module: Any) -> TextReader:
         shorten=tokenizer.enable_truncation,
         apply=apply,
         tokenizer=lambda: _copy(tokenizer),
-        save=lambda folder: _copy(tokenizer).save(str(folder / TOKENIZER)),
         special_tokens=False,
         longest=(tokenizer.truncation or {}).get("max_length"),
     )
@@ -142,16 +150,13 @@ def _words(module: Any, **own: Any) -> TextReader:
     def features(ids: Ints, lengths: Ints) -> Features:
         return {**_matrix(ids, lengths), "sentence_lengths": torch.from_numpy(lengths)}
 
-    def shorten(length: int) -> None:
-        module.max_seq_length = min(length, module.max_seq_length or length)
-
     def apply(ids: Tensor, mask: Tensor) -> Features:
         found: Features = module({"input_ids": ids, "attention_mask": mask, "sentence_lengths": mask.sum(1)})
         return found
 
     return TextReader(
         features=features,
-        shorten=shorten,
+        shorten=lambda length: _shorten(module, length),
         apply=apply,
         longest=module.max_seq_length,
         padded_table=module.emb_layer,
@@ -166,7 +171,6 @@ def _subwords(module: Any) -> TextReader:
         ids=lambda texts: tokenizer(texts)["input_ids"],
         special=lambda: (tokenizer.all_special_ids, tokenizer.unk_token_id),
         tokenizer=lambda: _copy(getattr(tokenizer, "backend_tokenizer", tokenizer)),
-        save=lambda folder: _copy(tokenizer.backend_tokenizer).save(str(folder / TOKENIZER)),
         routed=lambda texts: split_at_spaces(module, texts),
     )
 
@@ -194,6 +198,10 @@ READERS: tuple[tuple[type[Any], type[Any], Callable[[Any], TextReader]], ...] = 
     (WordEmbeddings, TransformersTokenizerWrapper, _subwords),
     (WordEmbeddings, WordTokenizer, _word_list),
 )  # kind of first module, kind of its tokenizer -> its reader; the first row that fits
+
+
+def _shorten(module: Any, length: int) -> None:
+    module.max_seq_length = min(length, module.max_seq_length or length)
 
 
 def _matrix(ids: Ints, lengths: NDArray[np.int64], pad: int = 0, pad_left: bool = False) -> Features:

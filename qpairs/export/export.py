@@ -24,7 +24,7 @@ from qpairs.core.files import atomic_folder
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import Parts, load_parts
-from qpairs.encoders.readers import reader_of
+from qpairs.encoders.readers import reader_of, save_tokenizer
 from qpairs.encoders.tokens import prompt_of
 from qpairs.encoders.towers import towers
 from qpairs.encoders.words import mean_vectors
@@ -160,7 +160,7 @@ def _parts(checkpoint: Checkpoint) -> Parts:
 
 
 def _write_towers(checkpoint: Checkpoint, sides: Sides, folder: Path, format: str) -> Export:
-    """Writes one tower into the folder, or two into folders in it; the export has the checkpoint's verdict yet."""
+    """Writes one tower into the folder, or two into folders in it; the verdict is still that of the checkpoint."""
     left, right = sides
     write = _write_vectors if format == "static" else _write_graph
     readings = {}
@@ -207,7 +207,7 @@ def _write_vectors(tower: SentenceTransformer, folder: Path) -> Reading:
 def _write_tokenizer(tower: SentenceTransformer, folder: Path) -> Reading:
     """Writes what `tokens.tokeniser` needs to give the same ids as `encoders.tokens.token_ids`."""
     reader = reader_of(tower)
-    reader.save(folder)
+    save_tokenizer(tower, folder)
     return Reading(prompt_of(tower), reader.special_tokens, reader.longest, pad=reader.pad, pad_left=reader.pad_left)
 
 

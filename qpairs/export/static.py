@@ -25,7 +25,7 @@ from qpairs.encoders.words import mean_encoder
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.models.base import Floats, cosine_scores
 from qpairs.models.bi_encoder import embed_tables
-from qpairs.models.tokens import bags, joined
+from qpairs.models.tokens import bag_of_words, concatenated
 from qpairs.training.fit import train
 
 MAX_QUESTIONS = 100_000  # training questions that a student learns from, at most
@@ -63,8 +63,8 @@ def distil(tower: SentenceTransformer, texts: Sequence[str], on_progress: OnProg
     """
     meter, tokenizer = Meter(on_progress), reader_of(tower).tokenizer()
     vocabulary = tokenizer.get_vocab_size()
-    tokens = joined([encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)])
-    counts = bags(tokens, vocabulary)  # (texts, vocabulary)
+    tokens = concatenated([encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)])
+    counts = bag_of_words(tokens, vocabulary)  # (texts, vocabulary)
     means = counts.multiply(1 / np.maximum(np.diff(tokens.bounds), 1)[:, None].astype(np.float32)).tocsr()
     frequency = counts.sum(axis=0) / len(tokens.ids)
     single = _embed(tower, _single_tokens(tower, vocabulary), meter, "vocabulary")

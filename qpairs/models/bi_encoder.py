@@ -1,6 +1,6 @@
 """A checkpoint: a folder that `SentenceTransformer(path)` loads, plus `qpairs.json`.
 
-`qpairs.json` holds the verdict, and what must be known to trust it: the config, the split's fingerprint, the scores,
+`qpairs.json` holds the verdict, and what is known of how it was made: the config, the split's fingerprint, the scores,
 the training history and the versions of the libraries.
 """
 
@@ -128,7 +128,7 @@ def embed_tables(encoder: SentenceTransformer, questions: Sequence[str]) -> Tabl
 
 
 def score_tables(tables: Tables, pairs: Pairs, score: Score) -> Floats:
-    """Scores (n_pairs,) of pairs whose questions are embedded already: their cosines, or what a head says of them."""
+    """Scores (n_pairs,) of pairs whose questions are embedded already: cosines, or a head's probabilities."""
     if score.head is None:
         return cosine_scores(tables, pairs, symmetric=score.symmetric)
     rows, columns = tables
@@ -198,7 +198,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def open_checkpoint(path: Path, data: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint in a folder, of whose `qpairs.json` the content is `data`.
+    """The checkpoint in a folder, from the content of its `qpairs.json`.
 
     Raises:
         UserError: it is an export, or damaged.

@@ -1,4 +1,4 @@
-"""An encoder of one tower or two: texts are tokenised in a thread ahead of what embeds them."""
+"""An encoder of one tower or two: a thread tokenises texts ahead of the model that embeds them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WINDOW = 2048  # texts that are tokenised ahead of the model, and sorted by leng
 
 @dataclass(frozen=True)
 class Tower:
-    """One side of an encoder; what its tokens are is its own affair.
+    """One side of an encoder; the tokens pass from `tokenise` to `embed`, in a form of their own.
 
     Attributes:
         tokenise: texts to tokens, from one thread or several.
@@ -40,15 +40,15 @@ class Towers:
         tower: Tower = getattr(self, side)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         start = 0
-        for tokens in _ahead(tower.tokenise, texts):
+        for tokens in _tokenised_ahead(tower.tokenise, texts):
             embedded = tower.embed(tokens)
             vectors[start : start + len(embedded)] = embedded
             start += len(embedded)
         return vectors
 
 
-def _ahead(tokenise: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:
-    """The tokens of window after window, the next one always under way in a thread."""
+def _tokenised_ahead(tokenise: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:
+    """The tokens of window after window, while a thread tokenises the next one."""
     windows = [texts[start : start + WINDOW] for start in range(0, len(texts), WINDOW)]
     if len(windows) < 2:
         yield from map(tokenise, windows)

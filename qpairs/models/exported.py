@@ -24,7 +24,7 @@ from qpairs.data.pairs import Pairs
 from qpairs.encoders.batches import Ints, by_length, padded
 from qpairs.models.base import FILE, Floats, Side, Tables, check_output, cosine_scores, fingerprint, model_to_dict
 from qpairs.models.encoding import Tower, Towers
-from qpairs.models.tokens import Reading, Tokens, bags, tokeniser
+from qpairs.models.tokens import Reading, Tokens, bag_of_words, tokeniser
 from qpairs.models.verdict import Verdict, verdict_from_dict
 
 GRAPH, VECTORS = "model.onnx", "vectors.safetensors"
@@ -108,7 +108,7 @@ def write_export(export: Export, folder: Path) -> None:
 
 
 def open_export(path: Path, data: Mapping[str, Any]) -> Export:
-    """The export in a folder, of whose `qpairs.json` the content is `data`."""
+    """The export in a folder, from the content of its `qpairs.json`."""
     known = {name: data[name] for name in ("encoder", "symmetric") if name in data}  # of format 1
     return Export(
         open_towers(path, data),
@@ -178,7 +178,7 @@ def _static_tower(folder: Path, reading: Reading) -> Tower:
     table = load_file(folder / VECTORS)["vectors"]  # (vocabulary, dimension)
 
     def embed(tokens: Tokens) -> Floats:
-        sums = bags(tokens, len(table)) @ table  # (n, dimension)
+        sums = bag_of_words(tokens, len(table)) @ table  # (n, dimension)
         unit: Floats = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
         return unit
 

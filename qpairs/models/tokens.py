@@ -31,7 +31,7 @@ class Reading:
         prompt: what is put before every text.
         special_tokens: whether the tokenizer adds its own.
         longest: tokens that are kept; None: all that the tokenizer gives.
-        by_word: whether a blank always parts tokens, so that words can be tokenised one by one.
+        by_word: whether no token crosses a space, so that words can be tokenised one by one.
         pad: the id that fills up a batch.
         pad_left: whether it comes before the text.
     """
@@ -64,25 +64,25 @@ class Tokens:
 def tokeniser(folder: Path, reading: Reading) -> Callable[[Sequence[str]], Tokens]:
     """Texts to the ids that the checkpoint's own tokenizer gives, from the file that is in the folder."""
     if (folder / WORDS).exists():
-        rows_of = _looked_up(json.loads((folder / WORDS).read_text(encoding="utf-8")))
+        rows_of = _whitespace_rows(json.loads((folder / WORDS).read_text(encoding="utf-8")))
     else:
-        rows_of = _encoded(Tokenizer.from_file(str(folder / TOKENIZER)), special_tokens=reading.special_tokens)
-        rows_of = _remembered(rows_of) if reading.by_word else rows_of
+        rows_of = _library_rows(Tokenizer.from_file(str(folder / TOKENIZER)), special_tokens=reading.special_tokens)
+        rows_of = _cached_by_word(rows_of) if reading.by_word else rows_of
 
     def tokenise(texts: Sequence[str]) -> Tokens:
-        return joined([row[: reading.longest] for row in rows_of([reading.prompt + text for text in texts])])
+        return concatenated([row[: reading.longest] for row in rows_of([reading.prompt + text for text in texts])])
 
     return tokenise
 
 
-def joined(rows: Sequence[Sequence[int]]) -> Tokens:
-    """The token ids of texts, in the form that is quick to cut batches from."""
+def concatenated(rows: Sequence[Sequence[int]]) -> Tokens:
+    """The token ids of texts, as one array, from which batches are cut."""
     bounds = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=bounds[1:])
     return Tokens(np.fromiter(itertools.chain.from_iterable(rows), np.int64, bounds[-1]), bounds)
 
 
-def bags(tokens: Tokens, vocabulary: int) -> csr_array:
+def bag_of_words(tokens: Tokens, vocabulary: int) -> csr_array:
     """How often each token occurs in each text, (n, vocabulary)."""
     from scipy.sparse import csr_array
 
@@ -93,15 +93,15 @@ def bags(tokens: Tokens, vocabulary: int) -> csr_array:
 Rows = Callable[[Sequence[str]], list[list[int]]]
 
 
-def _encoded(tokenizer: Tokenizer, *, special_tokens: bool) -> Rows:
+def _library_rows(tokenizer: Tokenizer, *, special_tokens: bool) -> Rows:
     def rows(texts: Sequence[str]) -> list[list[int]]:
         return [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=special_tokens)]
 
     return rows
 
 
-def _remembered(rows_of: Rows) -> Rows:
-    """The same ids several times as fast: a word that was met before is not tokenised again."""
+def _cached_by_word(rows_of: Rows) -> Rows:
+    """The same ids several times as fast: each word is tokenised once, and its ids are kept."""
     known: dict[str, list[int]] = {}
     lock = threading.Lock()
 
@@ -117,7 +117,7 @@ def _remembered(rows_of: Rows) -> Rows:
     return rows
 
 
-def _looked_up(rules: Mapping[str, Any]) -> Rows:
+def _whitespace_rows(rules: Mapping[str, Any]) -> Rows:
     """The ids of sentence-transformers' WhitespaceTokenizer, which skips stop words and unknown ones.
 
     A word is looked up as it is, without the marks around it, and then in lower case.

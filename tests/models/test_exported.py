@@ -21,7 +21,7 @@ from qpairs.metrics import OperatingPoint
 from qpairs.models import encoding, tokens
 from qpairs.models import exported as runtime
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
-from qpairs.models.tokens import Tokens, joined
+from qpairs.models.tokens import Tokens, concatenated
 
 FEW = settings(deadline=None, max_examples=50)
 POINTS = [OperatingPoint(0.8, 0.6, 0.7), OperatingPoint(0.9, 0.75, 0.4)]
@@ -185,13 +185,13 @@ def test_words_are_looked_up_as_sentence_transformers_does(
     vocabulary: list[str], stop_words: list[str], lower: bool, text: str
 ) -> None:
     rules = {"vocab": vocabulary, "stop_words": stop_words, "do_lower_case": lower}
-    assert tokens._looked_up(rules)([text]) == [WhitespaceTokenizer(vocabulary, stop_words, lower).tokenize(text)]
+    assert tokens._whitespace_rows(rules)([text]) == [WhitespaceTokenizer(vocabulary, stop_words, lower).tokenize(text)]
 
 
 @FEW
 @given(st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=40), st.booleans())
 def test_batches_hold_every_text_once_and_within_their_budget(rows: list[list[int]], pad_left: bool) -> None:
-    tokens = joined(rows)
+    tokens = concatenated(rows)
     seen = []
     for batch in by_length(np.diff(tokens.bounds), 24):
         ids, mask = padded(tokens.of(batch), np.diff(tokens.bounds)[batch], pad=99, pad_left=pad_left)
@@ -206,7 +206,7 @@ def test_batches_hold_every_text_once_and_within_their_budget(rows: list[list[in
 
 def test_no_text_is_no_batch() -> None:
     assert list(by_length(np.empty(0, dtype=np.int64), 8)) == []
-    assert joined([]) == Tokens(pytest.approx(np.empty(0)), pytest.approx(np.zeros(1)))
+    assert concatenated([]) == Tokens(pytest.approx(np.empty(0)), pytest.approx(np.zeros(1)))
 
 
 def test_cores_are_those_that_the_user_allows(monkeypatch: pytest.MonkeyPatch) -> None:
