@@ -48,12 +48,10 @@ def quiet() -> Iterator[None]:
     import logging
     import warnings
 
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    import transformers
     from rich.logging import RichHandler
 
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # read on import
     handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
     logging.getLogger("qpairs").addHandler(handler)
     try:
