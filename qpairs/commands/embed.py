@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from qpairs.commands.terminal import OverwriteOption, SkipOption, out, progress, quiet
+from qpairs.commands.terminal import OverwriteOption, SkipOption, out, progress_bar, quiet
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.progress import OnProgress, Progress
 
 ENGINES = ("plain", "ray")
 
@@ -76,23 +73,6 @@ def embed(
     )
     out.print(f"Saved in [bold]{output}[/]. Read it with any Parquet reader, or:", highlight=False)
     out.print(f"qpairs index {output} --output {output.with_name('idx')}", highlight=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def progress_bar() -> Iterator[OnProgress]:
-    """A bar on stderr for the progress of a library call."""
-    with progress() as bar:
-        task, stage = bar.add_task("loading", total=None, state=""), ""
-
-        def on_progress(now: Progress) -> None:
-            nonlocal stage
-            if now.stage != stage:
-                stage = now.stage
-                bar.reset(task, description=stage)
-            state = f"{now.done:,}, {now.rate:,.0f}/s" if now.rate else ""
-            bar.update(task, total=now.total or None, completed=now.done, state=state)
-
-        yield on_progress
 
 
 def push(

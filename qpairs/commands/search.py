@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.embed import progress_bar
-from qpairs.commands.terminal import OverwriteOption, SkipOption, out, percent, plain, quiet
+from qpairs.commands.terminal import OverwriteOption, SkipOption, out, percent, plain, progress_bar, quiet
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.tables import check_table_path, write_table
 
