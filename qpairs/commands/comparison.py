@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from qpairs.commands.terminal import OverwriteOption, TomlOption, err, out, plain, progress_bar, quiet
@@ -76,7 +77,7 @@ def _with_finished_cells(on_progress: OnProgress) -> OnProgress:
         nonlocal finished
         on_progress(now)
         if now.done > finished:
-            note = plain(now.note).replace("failed:", "[red]failed:[/]", 1)
+            note = escape(now.note).replace("failed:", "[red]failed:[/]", 1)
             line = f"cell {now.done} of {now.total}  {plain(now.stage)}  {note}"
             err.print(line, highlight=False, soft_wrap=True)
         finished = now.done

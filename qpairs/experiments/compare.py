@@ -6,11 +6,12 @@ interrupted comparison continues with the cells that are missing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,9 @@ def compare(
     for cell in cells:
         build_objective(cell.config(base, folder))
     parts = load_parts(base)
-    for cell in {cell.encoder: cell for cell in cells}.values():
-        _try_encoder(cell.config(base, folder), parts.train.questions[:VOCABULARY])
-    with store.hold_folder(folder, store.manifest_of(base, parts), overwrite=overwrite):
-        try:
-            records = _train_all(cells, base, parts, folder, keep_checkpoints, on_progress)
-        except KeyboardInterrupt:
-            log.warning("interrupted; the same command goes on from the finished cells in %s", folder / CELLS)
-            raise
+    _try_encoders(cells, base, parts.train.questions[:VOCABULARY])
+    with store.hold_folder(folder, store.manifest_of(base, parts), overwrite=overwrite), _interruptible(folder):
+        records = _train_all(cells, base, parts, folder, keep_checkpoints, on_progress)
         comparison = compare_records(records, base, parts, functools.partial(store.read_verdict, folder))
         store.write_comparison(folder, comparison)
     return comparison
@@ -109,15 +105,27 @@ def _check(base: Config, seeds: int) -> None:
         raise UserError("compare: every run would train a teacher of its own; train one first, then name its folder")
 
 
-def _try_encoder(config: Config, texts: Sequence[str]) -> None:
-    """Raises UserError where the encoder of a config cannot be built."""
-    build_encoder(
-        config.encoder,
-        vectors=config.vectors,
-        texts=texts,
-        max_length=config.max_length,
-        share_vectors=config.share_vectors,
-    )
+def _try_encoders(cells: Sequence[Cell], base: Config, texts: Sequence[str]) -> None:
+    """Raises UserError where an encoder cannot be built."""
+    for cell in {cell.encoder: cell for cell in cells}.values():
+        config = cell.config(base, Path())
+        build_encoder(
+            config.encoder,
+            vectors=config.vectors,
+            texts=texts,
+            max_length=config.max_length,
+            share_vectors=config.share_vectors,
+        )
+
+
+@contextlib.contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Says on Ctrl-C how to continue."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.warning("interrupted; the same command goes on from the finished cells in %s", folder / CELLS)
+        raise
 
 
 def _train_all(
