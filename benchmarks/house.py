@@ -49,6 +49,7 @@ class House:
     Attributes:
         lines: module, as a path inside the package -> lines.
         imports: (module, imported module) for each statement that imports from another folder.
+        all_imports: the same at the top of modules, inside folders too.
         functions: all of them, methods and nested ones included.
         config: modules with a function that has a parameter `config`.
         progress: classes named Progress or Meter, with a module each.
@@ -58,6 +59,7 @@ class House:
 
     lines: dict[str, int]
     imports: Sequence[tuple[str, str]]
+    all_imports: Sequence[tuple[str, str]]
     functions: Sequence[Function]
     config: Sequence[str]
     progress: Sequence[str]
@@ -87,11 +89,16 @@ def folder(module: str) -> str:
 def measure(package: Path) -> House:
     """The structure of a package, from its source alone."""
     lines, imports, functions = dict[str, int](), list[tuple[str, str]](), list[Function]()
+    all_imports = list[tuple[str, str]]()
     config, progress, kinds, comparisons = dict[str, None](), list[str](), list[str](), Counter[str]()
     for file in sorted(package.rglob("*.py")):
         module, text = file.relative_to(package).as_posix(), file.read_text(encoding="utf-8")
         lines[module] = len(text.splitlines())
-        for node in ast.walk(ast.parse(text)):
+        tree = ast.parse(text)
+        all_imports += [
+            (module, found) for node in tree.body if isinstance(node, ast.ImportFrom) for found in _imported(node)
+        ]
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 names = [argument.arg for argument in _arguments(node)]
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -106,7 +113,7 @@ def measure(package: Path) -> House:
                 kinds.append(f"{module}:{node.lineno}")
             elif isinstance(node, ast.Compare) and _is_verdict(node):
                 comparisons[module] += 1
-    return House(lines, imports, functions, list(config), progress, kinds, comparisons)
+    return House(lines, imports, all_imports, functions, list(config), progress, kinds, comparisons)
 
 
 def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:

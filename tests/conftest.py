@@ -20,7 +20,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-LONG = ("test_training.py", "test_benchmarks.py", "test_teachers.py", "test_comparison.py", "test_processes.py")
+LONG = (
+    "test_training.py",
+    "test_benchmarks.py",
+    "test_teachers.py",
+    "test_compare.py",
+    "test_distributed.py",
+    "test_methods.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,8 @@
-"""The order of the folders, and what each may import."""
+"""The structure of the package: the order of its folders, what each imports, how large files and functions are."""
 
-import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,26 +10,10 @@ import pytest
 import qpairs
 
 PACKAGE = Path(qpairs.__file__).parent
-ORDER = [
-    "core", "config", "data", "metrics", "encoders", "objectives", "models", "evaluation", "training", "experiments",
-    "export", "retrieval", "serving", "commands",
-]  # fmt: skip
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from house import LONG_FILE, LONG_FUNCTION, ORDER, measure  # noqa: E402
 
-
-def modules(folder: str) -> list[Path]:
-    home = PACKAGE / folder
-    return sorted(home.rglob("*.py")) if home.is_dir() else [home.with_suffix(".py")]
-
-
-def imported(folder: str) -> set[str]:
-    """The folders of qpairs that the modules of a folder import at their top or inside functions."""
-    found = set()
-    for file in modules(folder):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "qpairs":
-                parts = (node.module or "").split(".")
-                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-    return (found & set(ORDER)) - {folder}
+HOUSE = measure(PACKAGE)
 
 
 def test_every_folder_has_its_place() -> None:
@@ -37,9 +21,28 @@ def test_every_folder_has_its_place() -> None:
     assert names - {"__init__"} == set(ORDER)
 
 
-@pytest.mark.parametrize("folder", ORDER)
-def test_imports_run_downwards_only(folder: str) -> None:
-    assert imported(folder) <= set(ORDER[: ORDER.index(folder)])
+def test_imports_run_downwards_only() -> None:
+    assert len(HOUSE.imports) > 100
+    assert HOUSE.upward == []
+
+
+def test_no_two_modules_import_each_other() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, imported in HOUSE.all_imports:
+        own = module.removesuffix(".py").removesuffix("/__init__")
+        graph.setdefault(own, set()).update({imported} - {own})  # a package's own file imports from its modules
+    assert len(list(TopologicalSorter(graph).static_order())) > 100
+
+
+def test_files_and_functions_stay_small() -> None:
+    long_files = {module for module, lines in HOUSE.lines.items() if lines > LONG_FILE}
+    long_functions = {function.name for function in HOUSE.functions if function.lines > LONG_FUNCTION}
+    assert len(long_files) <= 3, long_files
+    assert len(long_functions) <= 5, long_functions
+
+
+def test_what_depends_on_the_kind_of_an_encoder_is_asked_inside_encoders() -> None:
+    assert HOUSE.kinds == []
 
 
 @pytest.mark.parametrize(
