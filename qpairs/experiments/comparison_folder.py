@@ -5,7 +5,7 @@ OUTPUT/cells/NAME.json      record of a cell; written last
 OUTPUT/cells/NAME.safetensors, NAME.log
 OUTPUT/results.csv          a line per cell
 OUTPUT/summary.csv          a line per encoder, loss and miner
-OUTPUT/comparison.png       where matplotlib is installed
+OUTPUT/comparison.svg       the chart
 """
 
 from __future__ import annotations
