@@ -81,8 +81,9 @@ class Contender:
 def contender(name: str, folder: Path) -> Contender:
     """The contender of a name, over what `prepare` left in the folder."""
     if name in OURS:
-        towers: Any = qpairs.load(folder / OURS[name]).encoder
-        return Contender(towers.encode, towers.left.tokenise)
+        model: Any = qpairs.load(folder / OURS[name])
+        towers = getattr(model, "towers", model.encoder)  # a checkpoint's encoder is a SentenceTransformer
+        return Contender(model.encode, towers.left.tokenise)
     if name == HAND_MADE:
         return hand_made(folder)
     dtype = torch.bfloat16 if name == PEER_BF16 else torch.float32

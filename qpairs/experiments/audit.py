@@ -155,6 +155,8 @@ def _in_fold(k: int, folds: int, on_progress: OnProgress) -> OnProgress:
     """Reports the steps of one training as steps of all folds."""
 
     def report(now: Progress) -> None:
+        if not now.total:  # what follows the training
+            return
         done, total = k * now.total + now.done, folds * now.total
         on_progress(dataclasses.replace(now, stage=f"fold {k + 1} of {folds}", done=done, total=total))
 

@@ -194,9 +194,10 @@ def train_cell(config: Config, parts: Parts, on_progress: OnProgress) -> tuple[R
 
     def observe(now: Progress) -> None:
         nonlocal first, last, latest
-        last, latest = time.monotonic(), now
-        first = first or last
-        on_progress(latest)
+        if now.stage != "evaluating":
+            last, latest = time.monotonic(), now
+            first = first or last
+        on_progress(now)
 
     model = train(config, parts=parts, on_progress=observe)
     part, pairs = judged_pairs(parts)

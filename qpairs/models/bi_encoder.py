@@ -40,7 +40,6 @@ from qpairs.models.base import (
     Side,
     Tables,
     check_output,
-    cosine_scores,
     fingerprint,
     model_to_dict,
 )
@@ -94,14 +93,15 @@ class Checkpoint:
         return is_siamese(self.encoder)
 
     @functools.cached_property
-    def _towers(self) -> Towers:
+    def towers(self) -> Towers:
+        """What encodes the two sides, in bfloat16 where this machine is fast at it."""
         left, right = towers(self.encoder.eval())
         first = _tower(left)
         return Towers(first, first if right is left else _tower(right), self.dimension)
 
     def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
-        """Unit vectors (n, dimension) of texts, in bfloat16 where this machine is fast at it."""
-        return self._towers.encode(texts, side)
+        """Unit vectors (n, dimension) of texts, in their order."""
+        return self.towers.encode(texts, side)
 
     def embed_tables(self, questions: Sequence[str]) -> Tables:
         """The vectors of questions as first ones and as second ones, in float32."""
@@ -129,15 +129,13 @@ def embed_tables(encoder: SentenceTransformer, questions: Sequence[str]) -> Tabl
 
 def score_tables(tables: Tables, pairs: Pairs, score: Score) -> Floats:
     """Scores (n_pairs,) of pairs whose questions are embedded already: cosines, or a head's probabilities."""
-    if score.head is None:
-        return cosine_scores(tables, pairs, symmetric=score.symmetric)
     rows, columns = tables
     first = torch.from_numpy(rows)
     second = first if columns is rows else torch.from_numpy(columns)
     ends = zip(*(torch.split(torch.from_numpy(side), SCORED) for side in (pairs.left, pairs.right)), strict=True)
     with torch.inference_mode():
         found = [score(first, second, left, right) for left, right in ends]
-    scores: Floats = torch.cat([torch.empty(0), *found]).numpy()
+    scores: Floats = torch.cat([torch.empty(0), *found]).clamp(-1, 1).numpy()
     return scores
 
 

@@ -59,6 +59,10 @@ def train(
 
     Raises:
         UserError: something that the user can mend; or the loss became NaN, and the last good state was saved.
+
+    >>> model = train(data="mine.csv", encoder="minilm", epochs=2)  # doctest: +SKIP
+    >>> model.scores["test"]["f1_interval"]  # doctest: +SKIP
+    (0.71, 0.77)
     """
     initialize()
     options, functions = separate_functions(options)

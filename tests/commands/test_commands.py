@@ -208,7 +208,7 @@ def test_an_output_in_use_and_a_missing_checkpoint(run, checkpoint: Path, pairs_
     refused(run("calibrate", checkpoint, "--data", pairs_csv, "--output", checkpoint), "in use")
     refused(run("evaluate", "runs/none", "--data", pairs_csv), "no such checkpoint")
     Path("empty").mkdir()
-    refused(run("predict", "empty", "a", "b"), "not a qpairs checkpoint")
+    refused(run("predict", "empty", "a", "b"), "no checkpoint and no export here")
     refused(run("predict", checkpoint, "a", "b", "c"), "two questions")
     refused(run("predict", checkpoint, str(pairs_csv)), "--output")
     refused(run("predict", checkpoint, str(pairs_csv), "--output", "x.xls"), "x.xls")

@@ -171,7 +171,7 @@ def test_what_audit_writes_train_can_drop(run, easy: list, tmp_path: Path) -> No
     [
         (["audit", "--data", "missing.csv", "--encoder", "static"], ["missing.csv", "no such file"]),
         (["audit", "--data", "few.csv", "--encoder", "static"], ["do not make 5 folds", "--folds"]),
-        (["audit", "--data", "few.csv", "--output", "folder"], ["folder", "cannot be written"]),
+        (["audit", "--data", "few.csv", "--output", "folder.csv"], ["folder.csv", "cannot be written"]),
         (["audit", "--data", "few.csv", "--epochs", "0"], ["epochs", "must be epochs > 0"]),
         (["audit", "--data", "few.csv", "--output", "few.csv"], ["few.csv", "there already", "--overwrite"]),
         (["audit", "--data", "few.csv", "--encoder", "static", "--folds", "2"], ["audit", "not of both labels"]),
@@ -180,9 +180,9 @@ def test_what_audit_writes_train_can_drop(run, easy: list, tmp_path: Path) -> No
 )
 def test_bad_input_is_one_line(run, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     Path("few.csv").write_text("question1,question2,is_duplicate\na b,c d,1\ne f,g h,0\n")
-    Path("folder").mkdir()
+    Path("folder.csv").mkdir()
     refused(run(*arguments), *words)
-    assert {p.name for p in tmp_path.iterdir()} == {"few.csv", "folder"}
+    assert {p.name for p in tmp_path.iterdir()} == {"few.csv", "folder.csv"}
 
 
 def test_a_loss_that_diverges_is_told_without_the_folder_that_is_gone(

@@ -119,7 +119,7 @@ def test_functions_train_an_encoder_and_the_checkpoint_names_them(pairs_csv: Pat
 
 def test_a_run_is_resumed_with_the_same_function(pairs_csv: Path, tmp_path: Path):
     def interrupt(progress):
-        if progress.step == 20:
+        if progress.done == 20:
             raise KeyboardInterrupt
 
     options = {"loss": margin_loss, "epochs": 1.0, "evaluations": 4}

@@ -271,6 +271,7 @@ def test_negatives_are_mined_anew_for_each_epoch(
 def test_a_budget_ends_the_run_and_the_learning_rate_with_it(pairs_csv: Path, tmp_path: Path) -> None:
     seen = []
     model = train(pairs_csv, tmp_path / "x", epochs=1e4, budget_minutes=0.1, on_progress=seen.append)
+    assert seen.pop().stage == "evaluating"
     seconds = seen[-1].done / seen[-1].rate
     assert 5 < seconds < 30
     assert seen[-1].done < seen[-1].total

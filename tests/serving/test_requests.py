@@ -38,7 +38,7 @@ class MemoryIndex:
     def texts(self) -> Iterator[str]:
         return (text for text, _ in self.vectors.values())
 
-    def search(self, vectors: np.ndarray, k: int, effort: int) -> list[list[Hit]]:
+    def search(self, vectors: np.ndarray, k: int, *, threads: int | None = None) -> list[list[Hit]]:
         self.calls.append("search")
         hits = [[Hit(name, text, float(q @ v)) for name, (text, v) in self.vectors.items()] for q in vectors]
         return [sorted(row, key=lambda hit: -hit.similarity)[:k] for row in hits]
@@ -55,7 +55,8 @@ class MemoryIndex:
 def an_index(rows: Sequence[int] = range(40), side: str = "left", questions: Any = None) -> Index:
     manifest = SimpleNamespace(fingerprint="a" * 16, dimension=VECTORS.shape[1], side=side, effort=0, model="model")
     stored = {f"id{row}": (f"t{row}", VECTORS[row] * (-1 if side == "right" else 1)) for row in rows}
-    return Index(Path("index"), manifest, questions or MemoryIndex(stored))  # type: ignore[arg-type]
+    kept: Any = questions or MemoryIndex(stored)
+    return Index(Path("index"), manifest, kept, kept)  # type: ignore[arg-type]
 
 
 def test_texts_of_all_requests_are_encoded_together_each_once() -> None:

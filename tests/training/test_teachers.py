@@ -223,7 +223,7 @@ def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: P
                 seen.update(load_file(first / "model.safetensors"))
 
     model = qpairs.train(data=str(pairs_csv), output=str(output), seed=3, on_progress=on_progress, **options)
-    assert stages == ["first pass", "training the teacher", "asking the teachers", "training"]
+    assert stages == ["first pass", "training the teacher", "asking the teachers", "training", "evaluating"]
     alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**options, "teacher": ()})
     after = load_file(output / "model.safetensors")
     first = load_file(Path(alone.config.output) / "model.safetensors")
@@ -254,7 +254,7 @@ def test_the_second_pass_starts_from_the_first_one_with_lower_rates_and_its_own_
         assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), first.parameters(), strict=True))
         return run.parts, run.config.epochs, goal, options
 
-    monkeypatch.setattr(fit, "_first_pass", lambda run: verdict)
+    monkeypatch.setattr(fit, "_first_pass", lambda run, goal: verdict)
     monkeypatch.setattr(fit, "ask_teachers", ask)
     monkeypatch.setattr(fit, "fit_bi_encoder", fitted)
     goal = parse_objective("contrastive")
@@ -308,14 +308,15 @@ def test_a_batch_says_what_the_teacher_thinks_and_unlabelled_pairs_stay_unknown(
     batches = Batches(pairs, [questions], lambda epoch: [BatchIndices(np.array([0, 2]))])
     item = batches[0]
     known, left, right = item["known"], item["left"], item["right"]
-    taught = known["taught"]
+    taught = known["teacher_probability"]
     assert taught[left, right].tolist() == pytest.approx([0.9, 0.7])
     assert taught[right, left].tolist() == pytest.approx([0.9, 0.7])
     assert int((~taught.isnan()).sum()) == 4
     assert not known["positive"][left[1], right[1]]
     assert not known["labelled"][left[1], right[1]]
     untaught = pairs_from_texts(["a b"], ["c d"], [1])
-    assert Batches(untaught, [questions], lambda epoch: [BatchIndices(np.array([0]))])[0]["known"]["taught"] is None
+    (batch,) = Batches(untaught, [questions], lambda epoch: [BatchIndices(np.array([0]))])
+    assert batch["known"]["teacher_probability"] is None
 
 
 def knowledge() -> tuple[torch.Tensor, BatchLabels]:

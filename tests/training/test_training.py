@@ -284,6 +284,7 @@ def test_parts_that_the_user_brings_are_checked_for_leaks(sample_rows: list, tmp
 def test_progress_counts_steps_and_rates(pairs_csv: Path, tmp_path: Path) -> None:
     seen = []
     qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), on_progress=seen.append, **{**FAST, "epochs": 1.0})
+    assert seen.pop().stage == "evaluating"
     steps = [now.done for now in seen]
     assert steps == sorted(steps)
     assert {now.stage for now in seen} == {"training"}
