@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import ColumnsOption, OverwriteOption, SkipOption, load, out, progress, quiet
-from qpairs.core.progress import OnProgress, Progress
+from qpairs.commands.terminal import ColumnsOption, OverwriteOption, SkipOption, load, out, progress_bar, quiet
 
 
 def export(
@@ -45,7 +42,7 @@ def export(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a checkpoint in a form that runs without torch, several times as fast, and compare it with the original."""
-    with quiet(), _progress_bar() as on_progress:
+    with quiet(), progress_bar() as on_progress:
         from qpairs.export.export import export_checkpoint as run
 
         parity = run(
@@ -73,20 +70,3 @@ def export(
 
 def _megabytes(folder: Path) -> str:
     return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:,.1f}"
-
-
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[OnProgress]:
-    with progress() as bar:
-        task = bar.add_task("loading", total=None, state="")
-        stage = ""
-
-        def on_progress(now: Progress) -> None:
-            nonlocal stage
-            if now.stage != stage:
-                stage = now.stage
-                bar.reset(task, description=stage)
-            state = f"{now.done:,} of {now.total:,}" if now.total else ""
-            bar.update(task, total=now.total or None, completed=now.done, state=state)
-
-        yield on_progress

@@ -62,7 +62,7 @@ def quiet() -> Iterator[None]:
         logging.getLogger("qpairs").removeHandler(handler)
 
 
-def progress() -> Bar:
+def _bar() -> Bar:
     """A bar on stderr, with time elapsed and left; its tasks have the field `state`."""
     from rich import progress as rich
 
@@ -91,7 +91,7 @@ def progress_bar() -> Iterator[OnProgress]:
     >>> with progress_bar() as on_progress:
     ...     on_progress(Progress("training", done=1, total=2, metrics={"loss": 0.5}))
     """
-    with progress() as bar:
+    with _bar() as bar:
         task = bar.add_task("loading", total=None, state="")
         stage, evaluated = "", None
 
