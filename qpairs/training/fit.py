@@ -67,13 +67,13 @@ def train(
     initialize()
     options, functions = separate_functions(options)
     config = run_config({**(to_dict(config) if config else {}), **options}, resume=resume)
-    output, goal = Path(config.output), build_objective(config, functions)
+    output, objective = Path(config.output), build_objective(config, functions)
     check_run(config, resume=resume, overwrite=overwrite)
     teachers = load_teachers(config, overwrite=overwrite or resume)
     run = Run(config, parts or load_parts(config), partial_of(output), on_progress if rank() == 0 else ignore)
     encoder = new_encoder(config, run.parts.train)
     with open_run(run, resume=resume):
-        parts, fitted = _fit(run, encoder, goal, teachers)
+        parts, fitted = _fit(run, encoder, objective, teachers)
         if rank() == 0:
             run.on_progress(Progress("evaluating"))
             checkpoint = judge(fitted.encoder, config, parts, fitted.history, fitted.head)
@@ -85,23 +85,23 @@ def train(
 
 
 def _fit(
-    run: Run, encoder: SentenceTransformer, goal: Objective, teachers: Mapping[str, Teacher]
+    run: Run, encoder: SentenceTransformer, objective: Objective, teachers: Mapping[str, Teacher]
 ) -> tuple[Parts, Fitted]:
     """Trains the encoder of a run, after its teachers; returns the parts with what the teachers answered, too."""
     schedule, rate_factor = run.config, 1.0
     if ITSELF in run.config.teacher:
-        first = _first_pass(run, goal)
+        first = _first_pass(run, objective)
         encoder.load_state_dict(first.encoder.state_dict())
         teachers = {**teachers, ITSELF: Teacher(first, run.config.encoder, run.parts.split["fingerprint"])}
-        goal, rate_factor = second_objective(first, goal), SECOND_RATE
+        objective, rate_factor = second_objective(first, objective), SECOND_RATE
         schedule = dataclasses.replace(run.config, epochs=run.config.second_epochs)
     if run.config.teacher:
         run = dataclasses.replace(run, parts=ask_teachers(run, teachers, encoder))
     second = dataclasses.replace(run, config=schedule)
-    return run.parts, fit_bi_encoder(second, encoder, goal, rate_factor=rate_factor)
+    return run.parts, fit_bi_encoder(second, encoder, objective, rate_factor=rate_factor)
 
 
-def _first_pass(run: Run, goal: Objective) -> Checkpoint:
+def _first_pass(run: Run, objective: Objective) -> Checkpoint:
     """The encoder of a run that is its own teacher, trained on the labels alone, or resumed, or loaded."""
     output, states = run.folder / FIRST, run.folder / "first"
     if not output.exists():
@@ -109,7 +109,7 @@ def _first_pass(run: Run, goal: Objective) -> Checkpoint:
         first = dataclasses.replace(run, config=config, folder=states)
         try:
             encoder = new_encoder(config, run.parts.train)
-            fitted = fit_bi_encoder(first, encoder, goal, "first pass")
+            fitted = fit_bi_encoder(first, encoder, objective, "first pass")
             if fitted.diverged:
                 raise UserError(f"teacher: {fitted.diverged}; nothing was saved; lower --learning-rate")
         except UserError:
@@ -120,7 +120,7 @@ def _first_pass(run: Run, goal: Objective) -> Checkpoint:
     return load_checkpoint(output)
 
 
-def second_objective(first: Checkpoint, goal: Objective) -> Objective:
+def second_objective(first: Checkpoint, objective: Objective) -> Objective:
     """The loss of an encoder's second pass: the cross-entropy between its teachers' probabilities and its own.
 
     Its own are those that the calibration of its first pass gives for its cosines, so that the second pass starts
@@ -130,9 +130,9 @@ def second_objective(first: Checkpoint, goal: Objective) -> Objective:
     calibration = first.verdict.pair.calibration
     slope, intercept = calibration.slope, calibration.intercept
     if first.head is not None or slope <= 0:
-        return goal
+        return objective
     logistic = Term("logistic", parameters={"scale": slope, "threshold": -intercept / slope})
-    return dataclasses.replace(goal, terms=(logistic,))
+    return dataclasses.replace(objective, terms=(logistic,))
 
 
 def build_objective(config: Config, functions: Mapping[str, Function] | None = None) -> Objective:
@@ -146,18 +146,18 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
         UserError: no such loss or miner, or options that do not go together.
     """
     functions = functions or {}
-    goal = objective_of(functions.get("loss", config.loss), functions.get("miner", config.miner))
-    if config.score == "head" and not goal.has_head:
+    objective = objective_of(functions.get("loss", config.loss), functions.get("miner", config.miner))
+    if config.score == "head" and not objective.has_head:
         raise UserError(f"score: head needs the loss pair_softmax, which {config.loss!r} does not have")
     if config.budget_minutes and world() > 1:
         raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
-    if config.teacher and ITSELF not in config.teacher and not goal.learns_from_a_teacher:
+    if config.teacher and ITSELF not in config.teacher and not objective.learns_from_a_teacher:
         raise UserError(
             f"teacher: no part of the loss {config.loss!r} learns from it; add online_contrastive or logistic"
         )
     if teachers_to_train(config.teacher) and world() > 1:
         raise UserError("teacher: is trained by one process; train it there, then name its folder")
-    return goal
+    return objective
 
 
 def judge(
