@@ -22,6 +22,7 @@ from qpairs.commands.serve import serve
 from qpairs.commands.terminal import err, out, plain
 from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
+from qpairs.core.extras import install
 
 app = typer.Typer(
     help="Decides whether two questions ask the same, and finds the duplicates in a collection of questions.",
@@ -65,6 +66,11 @@ def main() -> None:
         _refuse(f"{error.format_message()} ({command} --help tells more)")
     except UserError as error:
         _refuse(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "qpairs"):
+            raise
+        _refuse(f"this needs {package}, which is not installed: {install(package)}, or pip install qpairs")
     except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted")
         sys.exit(130)

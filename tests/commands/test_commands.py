@@ -259,3 +259,10 @@ def test_collapse_is_said_in_the_verdict(run, checkpoint: Path, pairs_csv: Path,
     result = run("evaluate", tmp_path / "flat", "--data", pairs_csv)
     assert result.code == 0
     assert "collapsed" in result.out
+
+
+def test_a_package_that_is_missing_is_one_line(pairs_csv: Path, tmp_path: Path) -> None:
+    script = "import sys; sys.modules['sentence_transformers'] = None\nfrom qpairs.commands import main\n"
+    script += f"sys.argv = ['qpairs', 'train', '--data', {str(pairs_csv)!r}, '--encoder', 'static']; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    refused(Result(done.returncode, done.stdout, done.stderr), "sentence_transformers", "pip install qpairs")
