@@ -143,12 +143,12 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
         KeyError, TypeError: a part is missing, or is not what it should be.
     """
     if "verdict" in data:
-        told = data["verdict"]
-        score, symmetric, pair = told["score"], told["symmetric"], told["pair"]
+        stored = data["verdict"]
+        score, symmetric, pair = stored["score"], stored["symmetric"], stored["pair"]
     else:
-        options, told = data.get("config", data), data
+        options, stored = data.get("config", data), data
         score, symmetric, pair = options.get("score", "cosine"), options.get("symmetric", True), data
-    reference, tfidf = told.get("reference"), told.get("tfidf_threshold")
+    reference, tfidf = stored.get("reference"), stored.get("tfidf_threshold")
     return Verdict(
         Setting(
             float(pair["threshold"]),

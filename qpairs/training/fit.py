@@ -171,7 +171,7 @@ def judge(
 
     Args:
         encoder: a trained encoder.
-        config: what the run was told.
+        config: the options of the run.
         parts: its data.
         history: what training reported.
         head: the classifier that the verdict reads; None: the cosine.
