@@ -8,9 +8,9 @@ from typing import Any
 from qpairs.config import Config
 from qpairs.metrics import Calibration
 from qpairs.models.base import Encoder, cosine_scores
-from qpairs.models.verdict import Setting, Verdict
+from qpairs.models.verdict import PairSetting, Verdict
 
-VERDICT = Verdict(Setting(0.5, Calibration(10.0, -5.0)))
+VERDICT = Verdict(PairSetting(0.5, Calibration(10.0, -5.0)))
 
 
 @dataclass(frozen=True)

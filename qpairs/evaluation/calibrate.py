@@ -13,10 +13,12 @@ from qpairs import metrics
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_threshold
+from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import as_pairs
+from qpairs.metrics import Densities
 from qpairs.metrics.intervals import Interval
-from qpairs.models.base import Model, as_model, score_pairs
-from qpairs.models.verdict import fit_verdict
+from qpairs.models.base import Model, Tables, as_model, score_pairs
+from qpairs.models.verdict import Verdict, fit_verdict
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,17 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
     """
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "calibrate")
-    scores, _ = score_pairs(model, pairs)
+    scores, tables = score_pairs(model, pairs)
     labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
-    new = fit_verdict(scores, labels, tfidf_threshold(pairs), score=old.score, symmetric=old.symmetric, prior=old.pair)
+    new = fit_verdict(
+        scores,
+        labels,
+        tfidf_threshold(pairs),
+        score=old.score,
+        symmetric=old.symmetric,
+        prior=old.pair,
+        densities=_densities(old, pairs, scores, tables),
+    )
     decided = cross_fitted(scores, labels, groups, old.pair.threshold, folds=10)
     interval = metrics.bootstrap_interval(decided, labels, groups, 0.5, seed=seed)["f1"]
     return Fit(
@@ -74,6 +84,15 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
         interval=interval,
         more_pairs=metrics.pairs_to_halve(len(pairs)),
     )
+
+
+def _densities(old: Verdict, pairs: Pairs, scores: NDArray[np.float32], tables: Tables) -> Densities | None:
+    """Those of the pairs' own question table where there are many pairs; the old ones, moved, where there are few."""
+    if old.score != "cosine":
+        return None
+    if old.densities and len(pairs) < metrics.MANY_PAIRS:
+        return metrics.moved(old.densities, scores[pairs.labels == 1])
+    return table_densities(pairs, tables, symmetric=old.symmetric) or old.densities
 
 
 def cross_fitted(

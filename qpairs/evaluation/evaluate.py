@@ -21,6 +21,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.splits import duplicate_components, question_components
 from qpairs.evaluation.baselines import baselines
+from qpairs.evaluation.question_table import symmetric_tables
 from qpairs.evaluation.slices import Slice, slices
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
@@ -206,9 +207,7 @@ def retrieval(pairs: Pairs, tables: Tables, symmetric: bool = True) -> dict[str,
     component = duplicate_components(pairs)
     if len(np.unique(component)) == len(component):
         return {}
-    rows, columns = tables
-    if columns is not rows:  # the inner product of these is the mean of both directions
-        rows, columns = (np.concatenate(both, axis=1) / np.float32(np.sqrt(2)) for both in (tables, tables[::-1]))
+    rows, columns = symmetric_tables(tables)
     return {
         **metrics.retrieval_scores(rows, component, others=columns),
         "mining_average_precision": metrics.mining_average_precision(rows, component, others=columns),

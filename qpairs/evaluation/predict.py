@@ -52,7 +52,8 @@ def predictions(setting: Setting, scores: NDArray[np.float32]) -> Predictions:
     """Predictions for pairs that are scored already.
 
     >>> from qpairs.metrics import Calibration
-    >>> setting = Setting(0.5, Calibration(slope=10.0, intercept=-5.0))
+    >>> from qpairs.models.verdict import PairSetting
+    >>> setting = PairSetting(0.5, Calibration(slope=10.0, intercept=-5.0))
     >>> predictions(setting, np.array([0.4, 0.9], dtype=np.float32)).duplicate.tolist()
     [False, True]
     """

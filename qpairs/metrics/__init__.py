@@ -9,6 +9,16 @@ A new metric is one function in the file of its subject, its name below, and one
 """
 
 from qpairs.metrics.calibration import Calibration, brier, expected_calibration_error, fit_calibration, reliability
+from qpairs.metrics.corpus import (
+    CorpusEstimate,
+    Expectation,
+    estimate_corpus,
+    like_validation,
+    own_densities,
+    why_not,
+    with_labels,
+)
+from qpairs.metrics.densities import Densities, fit_densities, known_pairs, moved, pairs_within
 from qpairs.metrics.intervals import (
     Difference,
     average_precision_interval,
@@ -23,8 +33,10 @@ from qpairs.metrics.ranking import (
     retrieval_scores,
     roc_auc,
 )
+from qpairs.metrics.score_counts import ScoreCounts, count_scores
 from qpairs.metrics.shift import Shift, distribution_shift, is_collapsed, quantiles
 from qpairs.metrics.threshold import (
+    MANY_PAIRS,
     PRECISIONS,
     Confusion,
     OperatingPoint,
@@ -37,11 +49,16 @@ from qpairs.metrics.threshold import (
 )
 
 __all__ = [
+    "MANY_PAIRS",
     "PRECISIONS",
     "Calibration",
     "Confusion",
+    "CorpusEstimate",
+    "Densities",
     "Difference",
+    "Expectation",
     "OperatingPoint",
+    "ScoreCounts",
     "Shift",
     "all_duplicate_f1",
     "average_precision",
@@ -50,19 +67,29 @@ __all__ = [
     "bootstrap_interval",
     "brier",
     "confusion",
+    "count_scores",
     "decide",
     "distribution_shift",
+    "estimate_corpus",
     "expected_calibration_error",
     "fit_calibration",
+    "fit_densities",
     "fit_threshold",
     "is_collapsed",
+    "known_pairs",
+    "like_validation",
     "mining_average_precision",
+    "moved",
     "operating_points",
+    "own_densities",
     "paired_difference",
     "pairs_to_halve",
+    "pairs_within",
     "precision_recall_curve",
     "quantiles",
     "reliability",
     "retrieval_scores",
     "roc_auc",
+    "why_not",
+    "with_labels",
 ]

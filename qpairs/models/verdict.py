@@ -7,18 +7,26 @@ else compares a score with a threshold.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
-from qpairs.metrics import Calibration, OperatingPoint
+from qpairs.metrics import Calibration, CorpusEstimate, Densities, Expectation, OperatingPoint, ScoreCounts
+
+log = logging.getLogger(__name__)
 
 ScoreKind = Literal["cosine", "head"]
+
+NO_DENSITIES = (
+    "the model knows pairs alone, so what it says of a corpus is far too sure; "
+    "qpairs calibrate MODEL --corpus QUESTIONS, or training anew, mends it"
+)
 
 
 @dataclass(frozen=True)
@@ -29,9 +37,37 @@ class Reference:
     n: int
 
 
+class Setting(Protocol):
+    """What scores mean in one place: among pairs that people hand over, or in a corpus."""
+
+    @property
+    def threshold(self) -> float:
+        """A pair is called a duplicate if and only if its score is at or above it."""
+
+    @property
+    def precision_of(self) -> str:
+        """What its probabilities and precisions are true of, in words."""
+
+    def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
+        """Whether pairs are called duplicates, in the shape of the scores."""
+
+    def probability(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Probabilities of being duplicates, in the shape of the scores."""
+
+    def at(self, threshold: float) -> Setting:
+        """The same setting with another threshold."""
+
+    def at_precision(self, precision: float) -> Setting:
+        """The setting with the lowest threshold whose precision is at least `precision`, with 95 % confidence.
+
+        Raises:
+            UserError: no threshold's is.
+        """
+
+
 @dataclass(frozen=True)
-class Setting:
-    """What scores mean in one place.
+class PairSetting:
+    """What scores mean among pairs that people hand over, such as labelled ones.
 
     Attributes:
         threshold: a pair is called a duplicate if and only if its score is at or above it.
@@ -43,10 +79,15 @@ class Setting:
     calibration: Calibration
     operating_points: Sequence[OperatingPoint] = ()
 
+    @property
+    def precision_of(self) -> str:
+        """What its probabilities and precisions are true of."""
+        return "of pairs like those of validation"
+
     def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """Whether pairs are called duplicates, in the shape of the scores.
 
-        >>> Setting(0.5, Calibration(10.0, -5.0)).decide([0.4, 0.5])
+        >>> PairSetting(0.5, Calibration(10.0, -5.0)).decide([0.4, 0.5])
         array([False,  True])
         """
         return metrics.decide(scores, self.threshold)
@@ -55,12 +96,12 @@ class Setting:
         """Probabilities of being duplicates, in the shape of the scores."""
         return self.calibration.probability(scores)
 
-    def at(self, threshold: float) -> Setting:
+    def at(self, threshold: float) -> PairSetting:
         """The same setting with another threshold."""
         return replace(self, threshold=threshold)
 
-    def at_precision(self, precision: float) -> Setting:
-        """The setting with the lowest threshold that reached a precision on validation.
+    def at_precision(self, precision: float) -> PairSetting:
+        """The setting with the lowest threshold whose precision on validation is at least this, with 95 % confidence.
 
         It is that of the next operating point at or above the precision.
 
@@ -68,14 +109,62 @@ class Setting:
             UserError: no threshold did, or there are no operating points.
         """
         if not self.operating_points:
-            raise UserError("precision: the model has no thresholds for a precision; qpairs calibrate makes them")
+            raise UserError(
+                "precision: the model was fitted to too few pairs to promise any precision; use --threshold, or "
+                "calibrate it on more labelled pairs"
+            )
         best = self.operating_points[-1]
         if precision > best.precision:
             raise UserError(
-                f"precision: no threshold reached precision {precision:g} on validation; the highest is "
-                f"{best.precision:g}, with recall {best.recall:.2f}"
+                f"precision: no threshold reached precision {precision:g} on validation, with 95 % confidence; the "
+                f"highest is {best.precision:g}, with recall {best.recall:.2f}"
             )
         return self.at(next(point.threshold for point in self.operating_points if point.precision >= precision))
+
+
+@dataclass(frozen=True)
+class CorpusSetting:
+    """What scores mean among all pairs of a corpus of n questions, and for the hits of a search in it.
+
+    Attributes:
+        threshold: a pair is called a duplicate if and only if its score is at or above it.
+        estimate: the duplicates in the corpus, as far as they are known.
+    """
+
+    threshold: float
+    estimate: CorpusEstimate
+
+    @property
+    def precision_of(self) -> str:
+        """What its probabilities and precisions are true of."""
+        return f"of a hit among {self.estimate.counts.n:,} questions"
+
+    def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
+        """Whether pairs are called duplicates, in the shape of the scores."""
+        return metrics.decide(scores, self.threshold)
+
+    def probability(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Probabilities that pairs of the corpus, or hits of a search in it, are duplicates."""
+        return self.estimate.probability(scores)
+
+    def expected(self, threshold: float | None = None) -> Expectation:
+        """Expected precision and recall over the corpus, at the setting's threshold or another."""
+        return self.estimate.expected(self.threshold if threshold is None else threshold)
+
+    def at(self, threshold: float) -> CorpusSetting:
+        """The same setting with another threshold."""
+        return replace(self, threshold=threshold)
+
+    def at_precision(self, precision: float) -> CorpusSetting:
+        """The setting with the lowest threshold whose precision is at least this, with 95 % confidence.
+
+        Raises:
+            UserError: no threshold's is; says which is the highest, and whether more labels may help.
+        """
+        threshold = self.estimate.threshold_at(precision)
+        if threshold is None:
+            raise UserError(f"precision: {metrics.why_not(self.estimate, precision)}")
+        return self.at(threshold)
 
 
 @dataclass(frozen=True)
@@ -88,13 +177,34 @@ class Verdict:
         symmetric: whether the sides of a pair may be swapped; two towers then score the mean of both directions.
         reference: the scores that `pair` was fitted to; None in exports of older versions.
         tfidf_threshold: of the TF-IDF baseline, chosen on the same pairs; None likewise.
+        densities: of duplicates, near misses and strangers in the validation table, or in a corpus that the verdict
+            was fitted to; None in models of older versions, and where cosines don't decide.
     """
 
-    pair: Setting
+    pair: PairSetting
     score: ScoreKind = "cosine"
     symmetric: bool = True
     reference: Reference | None = None
     tfidf_threshold: float | None = None
+    densities: Densities | None = None
+
+    def corpus(self, counts: ScoreCounts | int) -> Setting:
+        """What scores mean among all pairs of a corpus; its threshold is that of greatest expected F1.
+
+        Args:
+            counts: the scores of the corpus, which say how it differs from the validation table; or its number of
+                questions alone, where they are not known: then it is taken to be like the validation table.
+
+        A verdict without densities gives the setting for pairs, which says nothing of a corpus, and logs a warning.
+        """
+        if self.densities is None:
+            log.warning(NO_DENSITIES)
+            return self.pair
+        if isinstance(counts, int):
+            estimate = metrics.like_validation(self.densities, counts)
+        else:
+            estimate = metrics.estimate_corpus(self.densities, counts)
+        return CorpusSetting(estimate.best_threshold(), estimate)
 
     def require_cosine(self, where: object) -> None:
         """Raises UserError where the verdict of a model cannot be read from cosines; `where` names the model."""
@@ -111,7 +221,8 @@ def fit_verdict(
     *,
     score: ScoreKind = "cosine",
     symmetric: bool = True,
-    prior: Setting | None = None,
+    prior: PairSetting | None = None,
+    densities: Densities | None = None,
 ) -> Verdict:
     """The verdict that labelled pairs give.
 
@@ -122,18 +233,21 @@ def fit_verdict(
         score: what the scores are.
         symmetric: whether the sides of a pair may be swapped.
         prior: an earlier setting, which threshold and calibration shrink towards when the pairs are few.
+        densities: for the setting of a corpus.
     """
-    setting = Setting(
+    setting = PairSetting(
         metrics.fit_threshold(scores, labels, prior.threshold if prior else None),
         metrics.fit_calibration(scores, labels, prior.calibration if prior else None),
         metrics.operating_points(scores, labels),
     )
-    return Verdict(setting, score, symmetric, Reference(metrics.quantiles(scores), len(scores)), tfidf_threshold)
+    return Verdict(
+        setting, score, symmetric, Reference(metrics.quantiles(scores), len(scores)), tfidf_threshold, densities
+    )
 
 
 def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
     """The verdict as plain values for JSON."""
-    return asdict(verdict)
+    return asdict(replace(verdict, densities=None)) | {"densities": verdict.densities and verdict.densities.to_dict()}
 
 
 def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
@@ -148,9 +262,9 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
     else:
         options, stored = data.get("config", data), data
         score, symmetric, pair = options.get("score", "cosine"), options.get("symmetric", True), data
-    reference, tfidf = stored.get("reference"), stored.get("tfidf_threshold")
+    reference, tfidf, densities = (stored.get(name) for name in ("reference", "tfidf_threshold", "densities"))
     return Verdict(
-        Setting(
+        PairSetting(
             float(pair["threshold"]),
             Calibration(**pair["calibration"]),
             [OperatingPoint(**point) for point in pair.get("operating_points", ())],
@@ -159,4 +273,5 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
         symmetric,
         reference and Reference(**reference),
         tfidf if tfidf is None else float(tfidf),
+        densities and Densities.from_dict(densities),
     )

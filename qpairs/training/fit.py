@@ -19,6 +19,7 @@ from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_scores
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.evaluation.evaluate import evaluate, report
+from qpairs.evaluation.question_table import table_densities
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, save_checkpoint, score_tables
 from qpairs.models.verdict import fit_verdict
 from qpairs.objectives.functions import Function, objective_of, separate_functions
@@ -185,6 +186,9 @@ def judge(
         metrics.best_threshold(tfidf_scores(pairs), pairs.labels),
         score="cosine" if head is None else "head",
         symmetric=config.symmetric,
+        densities=table_densities(pairs, tables, symmetric=config.symmetric, seed=config.seed)
+        if head is None
+        else None,
     )
     checkpoint = Checkpoint(encoder, verdict, config, parts.split, history=history, head=head)
     groups = question_components(pairs)[pairs.left]

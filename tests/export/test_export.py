@@ -23,7 +23,7 @@ from qpairs.export.static import ridge
 from qpairs.metrics import Calibration
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 from qpairs.models.tokens import Reading, tokeniser
-from qpairs.models.verdict import Reference, Setting, Verdict
+from qpairs.models.verdict import PairSetting, Reference, Verdict
 from qpairs.objectives.pair_head import PairHead
 
 ENCODERS = ["tiny", "lstm", "cnn", "static", "lstm+cnn", "tiny+static"]
@@ -48,7 +48,9 @@ def made(pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Made:
         if not place.exists():
             built = build_encoder(encoder, texts=pairs.questions, max_length=24)
             config = Config(encoder=encoder, data=("gone.csv",))
-            verdict = Verdict(Setting(0.5, Calibration(9, -5)), reference=Reference([0.0, 1.0], 2), tfidf_threshold=0.5)
+            verdict = Verdict(
+                PairSetting(0.5, Calibration(9, -5)), reference=Reference([0.0, 1.0], 2), tfidf_threshold=0.5
+            )
             save_checkpoint(Checkpoint(built, verdict, config, head=head), place)
         return place
 

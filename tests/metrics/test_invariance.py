@@ -92,7 +92,7 @@ METRICS: dict[str, Traits] = {
     "expected_calibration_error": plain(metrics.expected_calibration_error, probabilities=True, one_class=True),
     "fit_calibration": plain(metrics.fit_calibration, mirrored=lambda line: [line[0], -line[1]]),
     "fit_threshold": plain(metrics.fit_threshold),
-    "operating_points": plain(lambda scores, labels: metrics.operating_points(scores, labels, (0.4, 0.8), least=4)),
+    "operating_points": plain(lambda scores, labels: metrics.operating_points(scores, labels, (0.1, 0.4))),
     "precision_recall_curve": plain(metrics.precision_recall_curve, repeatable=True),
     "precision_recall_curve, its ratios": plain(
         lambda scores, labels: metrics.precision_recall_curve(scores, labels)[:2], by_rank=True, repeatable=True

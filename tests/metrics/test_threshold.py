@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from labelled_scores import REPEATABLE, Floats, Ints, draw_pairs, judged
 from sklearn import metrics as oracle
 
 from qpairs.metrics import (
-    PRECISIONS,
     Confusion,
     all_duplicate_f1,
     average_precision,
@@ -55,17 +55,20 @@ def test_best_threshold_lies_midway_or_on_the_least_score() -> None:
 
 
 @REPEATABLE
-@given(judged(), st.integers(1, 8))
-def test_an_operating_point_is_the_lowest_threshold_of_its_precision(data: tuple[Floats, Ints], least: int) -> None:
+@given(judged())
+def test_an_operating_point_is_the_lowest_threshold_whose_bound_reaches_its_precision(
+    data: tuple[Floats, Ints],
+) -> None:
     scores, labels = data
-    precisions = (0.3, 0.5, 0.75, 1.0)
-    found = {point.precision: point for point in operating_points(scores, labels, precisions, least)}
+    precisions = (0.05, 0.3, 0.5, 0.75)
+    found = {point.precision: point for point in operating_points(scores, labels, precisions)}
     for precision in precisions:
-        reached = [
-            cut
-            for cut in np.unique(scores)
-            if (scores >= cut).sum() >= least and labels[scores >= cut].mean() >= precision
-        ]
+        reached = []
+        for cut in np.unique(scores):
+            right, called = int(labels[scores >= cut].sum()), int((scores >= cut).sum())
+            bound = scipy.stats.binomtest(right, called, alternative="greater").proportion_ci(0.95).low
+            if bound >= precision - 1e-12:
+                reached.append(cut)
         assert (precision in found) == bool(reached)
         if reached:
             point = found[precision]
@@ -73,12 +76,27 @@ def test_an_operating_point_is_the_lowest_threshold_of_its_precision(data: tuple
             assert point.recall == pytest.approx(confusion(scores, labels, point.threshold).recall)
 
 
-def test_operating_points_need_twenty_pairs_and_part_the_scores_midway() -> None:
+def test_a_promised_precision_is_rarely_missed() -> None:
+    rng, promised, missed = np.random.default_rng(0), 0, 0
+    for _ in range(200):
+        labels = (rng.random(838) < 0.37).astype(np.int64)
+        scores = rng.standard_normal(838) + 2.5 * labels
+        points = operating_points(scores, labels, [0.95])
+        promised += len(points)
+        for point in points:
+            right, wrong = (
+                0.37 * scipy.stats.norm.sf(point.threshold - 2.5),
+                0.63 * scipy.stats.norm.sf(point.threshold),
+            )
+            missed += right / (right + wrong) < 0.95
+    assert promised > 150 and missed <= 0.05 * promised
+
+
+def test_twenty_pairs_promise_no_more_than_they_show() -> None:
     scores, labels = np.linspace(0, 1, 41), np.arange(41) >= 21  # 20 duplicates, all above the others
-    assert [point.precision for point in operating_points(scores, labels)] == list(PRECISIONS)
-    strict = operating_points(scores, labels)[-1]
-    assert (strict.threshold, strict.recall) == (pytest.approx((scores[20] + scores[21]) / 2), 1.0)
-    assert operating_points(scores[2:], labels[2:], least=40) == []
+    points = operating_points(scores, labels)
+    assert points[-1].precision == 0.85  # 0.05 ** (1 / 20) = 0.861
+    assert (points[-1].threshold, points[-1].recall) == (pytest.approx((scores[20] + scores[21]) / 2), 1.0)
 
 
 @pytest.mark.parametrize("upper", [1.0, 0.7, 5e-324, -0.3, 1.7e308])

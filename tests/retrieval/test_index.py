@@ -16,7 +16,7 @@ from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import Progress
 from qpairs.metrics import Calibration
 from qpairs.models.base import Model
-from qpairs.models.verdict import Setting, Verdict
+from qpairs.models.verdict import PairSetting, Verdict
 from qpairs.retrieval import index
 from qpairs.retrieval.embed import embed
 from qpairs.retrieval.embeddings import Embeddings
@@ -65,7 +65,7 @@ class Table:
 
 def a_model(vectors: np.ndarray, fingerprint: str = "a" * 16, **options: object) -> MockModel:
     towers = options.pop("towers", 1)
-    verdict = Verdict(Setting(0.8, Calibration(10, -8)), **options)
+    verdict = Verdict(PairSetting(0.8, Calibration(10, -8)), **options)
     return MockModel(Table(vectors, towers), verdict, fingerprint, one_tower=towers == 1)
 
 

@@ -1,0 +1,277 @@
+"""The densities that a verdict for a corpus rests on, read off a question table whose duplicates are known.
+
+Three kinds of pairs: duplicates, near misses (not the same, but about the same subject), and strangers. Duplicates and
+near misses of a corpus grow with its questions, strangers with the square of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from qpairs.metrics.inputs import Floats, Ints
+from qpairs.metrics.score_counts import EDGES, ScoreCounts, histogram
+
+HIGHEST_LOW = 0.95  # so that the bins are not thinner than the counts
+BINS = 64  # from the lowest score that matters to 1
+RESAMPLES = 200  # of the components
+FACTORS = 5  # that hold the uncertainty
+DOMAIN_SD = 0.5  # of the log odds of a duplicate, between corpora; measured by benchmarks/corpus_verdict.py
+LARGE = 200  # questions of a component from which on its unlabelled pairs count as strangers
+DEGREE = 4  # of the log density of strangers
+
+
+@dataclass(frozen=True)
+class Densities:
+    """Scores of duplicates, near misses and strangers in a table of n questions.
+
+    Attributes:
+        n: questions of the table.
+        low: the lowest score that is told apart; the bins divide what lies above it evenly.
+        duplicates: (bins,) expected pairs of duplicates in each bin.
+        below: pairs of duplicates that score lower than `low`.
+        near: (bins,) pairs of near misses in each bin.
+        strangers: coefficients of the log density of strangers, per pair and bin: a polynomial of x, the place in the
+            range from 0 to 1, lowest degree first.
+        factors: (k, bins) the uncertainty of the log odds of a duplicate in each bin, as independent parts of
+            standard deviation 1.
+        domain_sd: standard deviation of these log odds between corpora.
+        labels: pairs of the corpus itself that a person labelled; 0 for a table of validation.
+    """
+
+    n: int
+    low: float
+    duplicates: tuple[float, ...]
+    below: float
+    near: tuple[float, ...]
+    strangers: tuple[float, ...]
+    factors: tuple[tuple[float, ...], ...]
+    domain_sd: float = DOMAIN_SD
+    labels: int = 0
+
+    @property
+    def edges(self) -> Floats:
+        """(bins + 1,) limits of the bins."""
+        return bin_edges(self.low, len(self.duplicates))
+
+    @property
+    def per_question(self) -> float:
+        """Pairs of duplicates for each question."""
+        return (sum(self.duplicates) + self.below) / self.n
+
+    def stranger_density(self, tilt: Floats | None = None) -> Floats:
+        """(bins,) share of all stranger pairs in each bin; `tilt` (3,) is added to the first coefficients."""
+        coefficients = np.array(self.strangers)
+        if tilt is not None:
+            coefficients[: len(tilt)] += tilt
+        return log_density(coefficients, len(self.duplicates))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Densities:
+        """The inverse of `to_dict`."""
+        lists = {name: tuple(data[name]) for name in ("duplicates", "near", "strangers")}
+        return cls(**{**data, **lists, "factors": tuple(tuple(row) for row in data["factors"])})
+
+
+def bin_edges(low: float, bins: int = BINS) -> Floats:
+    """(bins + 1,) limits of even bins from `low` to 1."""
+    return np.linspace(low, 1.0, bins + 1)
+
+
+def log_density(coefficients: Floats, bins: int) -> Floats:
+    """(bins,) exp of a polynomial of the place of each bin in the range, 0 to 1, never overflowing."""
+    place = (np.arange(bins) + 0.5) / bins
+    return np.asarray(np.exp(np.clip(np.polynomial.polynomial.polyval(place, coefficients), -60.0, 2.0)))
+
+
+def fit_densities(
+    counts: ScoreCounts,
+    scores: NDArray[np.floating],
+    kinds: NDArray[np.int8],
+    groups: Ints,
+    *,
+    seed: int = 0,
+) -> Densities:
+    """The densities of a table of questions.
+
+    Pairs of different components count as strangers. Where labels are incomplete, the unlabelled pairs of a component
+    are divided between duplicates and near misses by the share of duplicates among its labelled pairs of like score.
+
+    Args:
+        counts: of all pairs of the table.
+        scores: (m,) scores of the pairs within components.
+        kinds: (m,) 1 duplicate, 0 near miss, -1 unknown; 1 and 0 occur.
+        groups: (m,) component of each pair.
+        seed: of the bootstrap over components.
+    """
+    outside = counts.counts - histogram(scores)
+    half = int(np.searchsorted(np.cumsum(outside), 0.5 * max(outside.sum(), 1e-9)))
+    low = min(float(EDGES[half]), HIGHEST_LOW)
+    edges = bin_edges(low)
+    place = np.clip(np.searchsorted(edges, scores, "right") - 1, -1, BINS - 1)  # -1: below
+    share = known_share(place, kinds)
+    duplicate = np.where(kinds < 0, share, kinds == 1)
+    names, group = np.unique(groups, return_inverse=True)
+    cell = group * (BINS + 1) + place + 1
+    shape = len(names), BINS + 1
+    same, near = (
+        np.bincount(cell, weight, shape[0] * shape[1]).reshape(shape).astype(np.float64)
+        for weight in (duplicate, 1.0 - duplicate)
+    )
+    strangers = fit_tail(np.maximum(ScoreCounts(outside, counts.n).rebinned(edges), 0.0), max(outside.sum(), 1.0))
+    totals = same.sum(axis=0), near.sum(axis=0)
+    densities = Densities(
+        n=counts.n,
+        low=low,
+        duplicates=_rounded(smoothed(totals[0][1:])),
+        below=float(totals[0][0]),
+        near=_rounded(smoothed(totals[1][1:])),
+        strangers=_rounded(strangers, 6),
+        factors=(),
+    )
+    background = outside.sum() * densities.stranger_density()
+    return replace(densities, factors=_bootstrap(same[:, 1:], near[:, 1:], background, seed))
+
+
+def moved(densities: Densities, duplicates: NDArray[np.floating], strength: float = 10.0) -> Densities:
+    """The densities where the scores lie elsewhere, as they do in another forum.
+
+    All bins are stretched alike, a score of 1 staying where it is, so that the mean score of duplicates moves to that
+    of the new ones; by less the fewer there are.
+
+    Args:
+        densities: of another table.
+        duplicates: (m,) scores of new duplicates.
+        strength: of the old mean, in pairs.
+    """
+    weights, bins = np.array(densities.duplicates), len(densities.duplicates)
+    place = float(np.average((np.arange(bins) + 0.5) / bins, weights=weights)) if weights.any() else 0.5
+    inside = duplicates[duplicates >= densities.low]
+    if not len(inside):
+        return densities
+    mean = densities.low + place * (1 - densities.low)
+    move = (float(inside.mean()) - mean) * len(inside) / (len(inside) + strength)
+    return replace(densities, low=min(max(densities.low + move / (1 - place), -1.0), HIGHEST_LOW))
+
+
+def known_share(place: Ints, kinds: NDArray[np.int8]) -> Floats:
+    """(m,) share of duplicates among the labelled pairs of like score, for each pair: a smoothed, rising curve."""
+    known = kinds >= 0
+    bins = np.bincount(place[known] + 1, minlength=BINS + 1), np.bincount(place[kinds == 1] + 1, minlength=BINS + 1)
+    total, same = (smoothed(counts.astype(np.float64), 3.0) for counts in bins)
+    overall = same.sum() / max(total.sum(), 1e-9)
+    curve = rising((same + overall) / (total + 1.0), total + 1.0)
+    return np.asarray(curve[place + 1])
+
+
+def rising(values: Floats, weights: Floats) -> Floats:
+    """The rising curve nearest to the values (n,), weighted: isotonic regression (Barlow et al., 1972)."""
+    return np.asarray(isotonic_regression(values, weights=np.maximum(weights, 1e-12)).x)
+
+
+def smoothed(counts: Floats, width: float = 1.5) -> Floats:
+    """Counts (n,) spread over neighbouring bins by a normal kernel; their sum stays, and none leaves the range."""
+    reach = np.arange(-int(4 * width), int(4 * width) + 1)
+    kernel = np.exp(-0.5 * (reach / width) ** 2)
+    rows = np.arange(len(counts))[:, None] + reach
+    inside = (rows >= 0) & (rows < len(counts))
+    weights = np.where(inside, kernel, 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    spread = (weights * counts[:, None]).ravel()
+    return np.bincount(np.clip(rows, 0, len(counts) - 1).ravel(), spread, len(counts)).astype(np.float64)
+
+
+def fit_tail(counts: Floats, pairs: float) -> Floats:
+    """(DEGREE + 1,) coefficients of the log density of strangers.
+
+    Least squares on the logarithm of the counts, each bin weighted by at most 400 pairs, so that the body does not
+    outweigh the tail; the few pairs at the top, among them unlabelled duplicates, weigh little.
+    """
+    place = (np.arange(len(counts)) + 0.5) / len(counts)
+    some = counts > 0
+    weights = np.sqrt(np.minimum(counts[some], 400.0))
+    degree = min(DEGREE, max(int(some.sum()) - 1, 0))
+    if not some.any():
+        return np.array([-30.0] + [0.0] * DEGREE)
+    design = np.vander(place[some], degree + 1, increasing=True)
+    target = np.log(counts[some] / pairs)
+    coefficients = np.linalg.lstsq(design * weights[:, None], target * weights, rcond=None)[0]
+    return np.append(coefficients, np.zeros(DEGREE - degree))
+
+
+def _bootstrap(same: Floats, near: Floats, background: Floats, seed: int) -> tuple[tuple[float, ...], ...]:
+    """The uncertainty of the log odds of a duplicate over components (groups, bins) drawn with replacement."""
+    rng, number = np.random.default_rng(seed), len(same)
+    drawn = rng.multinomial(number, np.full(number, 1 / number), RESAMPLES).astype(np.float64)
+    odds = np.stack(
+        [
+            np.log((smoothed(row) + 0.05) / (smoothed(other) + background + 0.05))
+            for row, other in zip(drawn @ same, drawn @ near, strict=True)
+        ]
+    )
+    return factors_of((odds - odds.mean(axis=0)).T @ (odds - odds.mean(axis=0)) / RESAMPLES)
+
+
+def factors_of(covariance: Floats) -> tuple[tuple[float, ...], ...]:
+    """The greatest independent parts of a covariance (bins, bins): rows whose products add up to nearly all of it."""
+    values, vectors = np.linalg.eigh(covariance)
+    top = np.argsort(values)[::-1][:FACTORS]
+    return tuple(_rounded(np.sqrt(max(values[k], 0.0)) * vectors[:, k]) for k in top)
+
+
+def _rounded(values: Floats, digits: int = 4) -> tuple[float, ...]:
+    return tuple(round(float(value), digits) for value in values)
+
+
+def known_pairs(cluster: Ints, component: Ints, different: tuple[Ints, Ints]) -> tuple[Ints, Ints, NDArray[np.int8]]:
+    """All pairs of questions within components, and what labels say of them.
+
+    Two questions of one cluster are duplicates; two clusters with a pair that is labelled different are different as a
+    whole; of the others nothing is known. Components of more than `LARGE` questions give their known pairs alone.
+
+    Args:
+        cluster: (n,) cluster of duplicates of each question.
+        component: (n,) component of each question; a cluster lies within one.
+        different: pairs of questions that are labelled different.
+
+    Returns:
+        (m,) left, (m,) right, (m,) kinds as in `fit_densities`.
+    """
+    one, other = different
+    size = np.bincount(component)[component]
+    alone = -1 - np.arange(len(component))  # each a group of its own
+    sides = [pairs_within(cluster), pairs_within(np.where(size <= LARGE, component, alone)), (one, other)]
+    left, right = (np.concatenate(column) for column in zip(*sides, strict=True))
+    left, right = np.divmod(np.unique(_keys(left, right)), 2**32)
+    pair, apart = _keys(cluster[left], cluster[right]), _keys(cluster[one], cluster[other])
+    kinds = np.where(cluster[left] == cluster[right], 1, np.where(np.isin(pair, apart), 0, -1))
+    return left, right, kinds.astype(np.int8)
+
+
+def pairs_within(group: Ints) -> tuple[Ints, Ints]:
+    """(m,) left and (m,) right of all pairs of rows whose groups (n,) are equal, left < right.
+
+    >>> [side.tolist() for side in pairs_within(np.array([5, 7, 5, 5]))]
+    [[0, 0, 2], [2, 3, 3]]
+    """
+    order = np.argsort(group, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    sides = [[rows[side] for side in np.triu_indices(len(rows), 1)] for rows in members if len(rows) > 1]
+    if not sides:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    left, right = (np.concatenate(column) for column in zip(*sides, strict=True))
+    return left, right
+
+
+def _keys(one: Ints, other: Ints) -> Ints:
+    """(m,) one number for each unordered pair of numbers below 2^32."""
+    return np.minimum(one, other) * 2**32 + np.maximum(one, other)
