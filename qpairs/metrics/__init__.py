@@ -16,6 +16,7 @@ from qpairs.metrics.intervals import (
     paired_difference,
     pairs_to_halve,
 )
+from qpairs.metrics.partition import PartitionScores, partition_scores
 from qpairs.metrics.ranking import (
     average_precision,
     mining_average_precision,
@@ -42,6 +43,7 @@ __all__ = [
     "Confusion",
     "Difference",
     "OperatingPoint",
+    "PartitionScores",
     "Shift",
     "all_duplicate_f1",
     "average_precision",
@@ -60,6 +62,7 @@ __all__ = [
     "operating_points",
     "paired_difference",
     "pairs_to_halve",
+    "partition_scores",
     "precision_recall_curve",
     "quantiles",
     "reliability",
