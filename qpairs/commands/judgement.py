@@ -13,7 +13,6 @@ from rich.table import Table
 from qpairs.commands.terminal import (
     ColumnsOption,
     DataOption,
-    OverwriteOption,
     SkipOption,
     load,
     out,
@@ -135,37 +134,3 @@ def predict(
         f"{len(found):,} pairs, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "
         f"written to {output}"
     )
-
-
-def calibrate(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
-    data: DataOption,
-    output: Annotated[Path, typer.Option(help="Folder of the new model.")],
-    columns: ColumnsOption = "",
-    skip_bad_rows: SkipOption = False,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Fit threshold and probability to a few dozen labelled pairs of your own, without training."""
-    with quiet():
-        from qpairs.evaluation.calibrate import calibrate as run
-        from qpairs.models.base import check_output
-        from qpairs.models.base import load as load_model
-
-        check_output(output, overwrite=overwrite)
-        model = load_model(checkpoint)
-        pairs = load(data, columns, skip_bad_rows)
-        fit = run(model, pairs)
-        fit.model.save(output, overwrite=overwrite)
-    print_skipped(pairs)
-    low, high = fit.interval
-    old, new = (judge.verdict.pair.threshold for judge in (model, fit.model))
-    out.print(
-        f"threshold {old:.3f} -> [bold]{new:.3f}[/], from {fit.n:,} pairs",
-        highlight=False,
-    )
-    out.print(
-        f"F1 on them: {fit.f1_before:.3f} before, {fit.f1_after:.3f} after (cross-fitted); 95 % interval {low:.3f} to "
-        f"{high:.3f}, {high - low:.3f} wide; about {fit.more_pairs:,} more pairs would halve it",
-        highlight=False,
-    )
-    out.print(f"Saved in [bold]{output}[/].")

@@ -91,7 +91,7 @@ def _densities(old: Verdict, pairs: Pairs, scores: NDArray[np.float32], tables: 
     if old.score != "cosine":
         return None
     if old.densities and len(pairs) < metrics.MANY_PAIRS:
-        return metrics.moved(old.densities, scores[pairs.labels == 1])
+        return metrics.moved_densities(old.densities, scores[pairs.labels == 1])
     return table_densities(pairs, tables, symmetric=old.symmetric) or old.densities
 
 

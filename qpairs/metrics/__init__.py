@@ -12,13 +12,15 @@ from qpairs.metrics.calibration import Calibration, brier, expected_calibration_
 from qpairs.metrics.corpus import (
     CorpusEstimate,
     Expectation,
+    after_more_labels,
     estimate_corpus,
+    labels_needed,
     like_validation,
     own_densities,
     why_not,
     with_labels,
 )
-from qpairs.metrics.densities import Densities, fit_densities, known_pairs, moved, pairs_within
+from qpairs.metrics.densities import Densities, fit_densities, known_pairs, moved_densities, pairs_within
 from qpairs.metrics.intervals import (
     Difference,
     average_precision_interval,
@@ -62,6 +64,7 @@ __all__ = [
     "PartitionScores",
     "ScoreCounts",
     "Shift",
+    "after_more_labels",
     "all_duplicate_f1",
     "average_precision",
     "average_precision_interval",
@@ -79,9 +82,10 @@ __all__ = [
     "fit_threshold",
     "is_collapsed",
     "known_pairs",
+    "labels_needed",
     "like_validation",
     "mining_average_precision",
-    "moved",
+    "moved_densities",
     "operating_points",
     "own_densities",
     "paired_difference",

@@ -12,21 +12,24 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 from scipy.special import expit
 
-from qpairs.metrics.densities import Densities, factors_of, kept_factors, log_density, rising
+from qpairs.metrics.densities import DOMAIN_SD, Densities, factors_of, kept_factors, log_density, rising
 from qpairs.metrics.inputs import Floats
 from qpairs.metrics.intervals import Interval
 from qpairs.metrics.score_counts import EDGES, WIDTH, ScoreCounts
 
+LABELS = (20, 50, 100, 200, 500, 1000, 2000)  # numbers of more labels that are tried
 DRAWS = 400  # from the uncertainty
 ONE_SIDED = 0.05  # share of the draws below a bound that is promised
 MODEL_ERROR = 0.1  # relative error of the mixture in each bin, beside the chance of counting
-FREE, BOUND = 1.5, 0.3  # how far the mixture may leave the densities: of another table, or of the corpus itself
+FREE = 1.5  # how far the mixture may leave the densities of another table
+UNLIKE = 0.25  # mean relative difference of the counts from which on a corpus is another one
 DESIGN_EFFECT = 2.0  # pairs of one cluster are right and wrong together
 REACH = 32  # pairs for each question: below the score that so many lie above, hardly any pair is a duplicate
 UNSEEN_SD = 1.0  # of the log odds in a corpus whose scores are not known
@@ -201,14 +204,31 @@ def estimate_corpus(densities: Densities, counts: ScoreCounts) -> CorpusEstimate
     counts of the upper half of the corpus' scores by regularised least squares.
 
     Args:
-        densities: of the validation table, or of the corpus itself where it was labelled.
+        densities: of the validation table, or of a corpus that the verdict was fitted to; where this corpus is like
+            that one, they are taken as they are.
         counts: of the corpus.
     """
-    own = counts.rebinned(densities.edges)
-    scale, tilt = _fit_mixture(densities, own, counts.n)
+    if densities.own and _is_like(densities, counts):
+        return _mixture(densities, counts, 1.0, np.array(densities.strangers), densities.domain_sd)
+    scale, tilt = _fit_mixture(densities, counts.rebinned(densities.edges), counts.n)
     strangers = np.array(densities.strangers)
     strangers[: len(tilt)] += tilt
-    return _mixture(densities, counts, scale, strangers, densities.domain_sd)
+    return _mixture(densities, counts, scale, strangers, max(densities.domain_sd, DOMAIN_SD))
+
+
+def _is_like(densities: Densities, counts: ScoreCounts) -> bool:
+    """Whether a corpus has the scores of the one that the densities were fitted to, but for growth."""
+    found, expected = counts.rebinned(densities.edges), expected_counts(densities, counts.n)
+    enough = expected >= 20
+    if not enough.any():
+        return False
+    return bool(np.mean(np.abs(found[enough] / expected[enough] - 1)) < UNLIKE)
+
+
+def expected_counts(densities: Densities, n: int) -> Floats:
+    """(bins,) pairs that a corpus of n questions would have, if it were like the one of the densities."""
+    related = n / densities.n * (np.array(densities.duplicates) + densities.near)
+    return np.asarray(related + n * (n - 1) / 2 * densities.stranger_density())
 
 
 def like_validation(densities: Densities, n: int) -> CorpusEstimate:
@@ -219,10 +239,7 @@ def like_validation(densities: Densities, n: int) -> CorpusEstimate:
         n: questions of the corpus.
     """
     strangers = np.array(densities.strangers)
-    bins = len(densities.duplicates)
-    expected = n / densities.n * (np.array(densities.duplicates) + densities.near)
-    expected = expected + n * (n - 1) / 2 * log_density(strangers, bins)
-    above = np.append(np.cumsum(expected[::-1])[::-1], 0.0)
+    above = np.append(np.cumsum(expected_counts(densities, n)[::-1])[::-1], 0.0)
     counts = ScoreCounts(-np.diff(np.interp(EDGES, densities.edges, above)), n)
     return _mixture(densities, counts, 1.0, strangers, max(densities.domain_sd, UNSEEN_SD))
 
@@ -234,7 +251,7 @@ def _mixture(
     ratio = scale * counts.n / densities.n
     same, near = ratio * np.array(densities.duplicates), ratio * np.array(densities.near)
     different = near + counts.n * (counts.n - 1) / 2 * log_density(strangers, bins)
-    chance = 1.0 if densities.labels else 1 + densities.n / max(counts.n, 1)  # of the table's components, and of these
+    chance = 1.0 if densities.own else 1 + densities.n / max(counts.n, 1)  # of the table's components, and of these
     factors = np.array(densities.factors).reshape(-1, bins)
     covariance = chance * factors.T @ factors + _between_corpora(domain_sd, bins)
     return CorpusEstimate(
@@ -265,8 +282,7 @@ def _fit_mixture(densities: Densities, own: Floats, n: int) -> tuple[float, Floa
         n: questions of the corpus.
     """
     pairs, related = n * (n - 1) / 2, n / densities.n * (np.array(densities.duplicates) + densities.near)
-    free = BOUND if densities.labels else FREE
-    spread = np.array([free, 2 * free, 6 * free, 12 * free])
+    spread = FREE * np.array([1.0, 2.0, 6.0, 12.0])
     below = pairs - own.sum() + np.cumsum(own)
     upper = below >= 0.5 * pairs
 
@@ -304,6 +320,26 @@ def with_labels(estimate: CorpusEstimate, scores: ArrayLike, labels: ArrayLike) 
         factors=factors_of(covariance),
         labels=estimate.labels + len(answers),
     )
+
+
+def after_more_labels(estimate: CorpusEstimate, more: int) -> CorpusEstimate:
+    """The estimate as it is expected to be after more stratified labels: the same mean, with less uncertainty.
+
+    Args:
+        estimate: now.
+        more: labels, divided evenly between strata whose number of pairs doubles, from n / 8 of n questions on.
+    """
+    counts = estimate.counts
+    ends = counts.n * np.append(0.0, 2.0 ** np.arange(-3, 6))  # pairs above the end of each stratum
+    pairs = estimate.counts.rebinned(estimate.edges)
+    above = np.append(np.cumsum(pairs[::-1])[::-1], 0.0)
+    placed = np.stack([np.clip(above, low, high) - low for low, high in pairwise(ends)])  # (strata, bins + 1)
+    share = -np.diff(placed, axis=1) / np.maximum(placed[:, :1], 1e-12)
+    drawn = share.sum(axis=0) * more / (len(ends) - 1)
+    probability = expit(estimate.log_odds)
+    prior = estimate.factors.T @ estimate.factors + 1e-6 * np.eye(len(drawn))
+    _, covariance = _laplace(estimate.log_odds, prior, drawn, drawn * probability)
+    return dataclasses.replace(estimate, factors=factors_of(covariance), labels=estimate.labels + more)
 
 
 def _laplace(mean: Floats, prior: Floats, drawn: Floats, right: Floats) -> tuple[Floats, Floats]:
@@ -353,7 +389,8 @@ def own_densities(estimate: CorpusEstimate, densities: Densities) -> Densities:
         near=tuple(np.round(near, 4).tolist()),
         strangers=tuple(np.round(estimate.strangers, 6).tolist()),
         factors=kept_factors(estimate.factors.T @ estimate.factors),
-        domain_sd=OWN_SD if estimate.labels else densities.domain_sd,
+        domain_sd=OWN_SD,
+        own=True,
         labels=estimate.labels,
     )
 
@@ -371,23 +408,24 @@ def why_not(estimate: CorpusEstimate, precision: float) -> str:
         f"{math.floor(100 * bound[best]) / 100:.2f}, at {estimate.curves.thresholds[best]:.3f} (expected "
         f"{expected[best]:.2f})"
     )
-    more = labels_needed(float(expected[likely]), precision)
+    more = labels_needed(estimate, precision)
     if more is None:
         return (
-            f"{had}; since at most {expected[likely]:.2f} is expected, more labels would hardly help: train on pairs "
-            "like these, or use --threshold"
+            f"{had}; more labels would hardly get there, since {expected[likely]:.2f} at most is expected: train on "
+            "pairs like these, or use --threshold"
         )
     return (
-        f"{had}; with about {more:,} labels of the stratified view it may be reached: qpairs serve --labels, then "
+        f"{had}; with about {more:,} more labels of the stratified view it may be reached: qpairs serve --labels, then "
         "qpairs calibrate --corpus --labels"
     )
 
 
-def labels_needed(expected: float, precision: float) -> int | None:
-    """About how many stratified labels would lift the lower bound of an expected precision to a value; None: no number.
+def labels_needed(estimate: CorpusEstimate, precision: float) -> int | None:
+    """About how many more stratified labels may lift the lower bound of the precision to a value; None: hardly any.
 
-    A third of the labels lies above the threshold; the bound is that of a binomial share.
+    The numbers tried are `LABELS`; see `after_more_labels`.
     """
-    if expected <= precision + 0.01:
-        return None
-    return math.ceil(3 * expected * (1 - expected) * (1.645 / (expected - precision)) ** 2 / 10) * 10
+    for more in LABELS:
+        if after_more_labels(estimate, more).threshold_at(precision) is not None:
+            return more
+    return None

@@ -41,7 +41,8 @@ class Densities:
         factors: (k, bins) the uncertainty of the log odds of a duplicate in each bin, as independent parts of
             standard deviation 1.
         domain_sd: standard deviation of these log odds between corpora.
-        labels: pairs of the corpus itself that a person labelled; 0 for a table of validation.
+        own: whether they are of a corpus that the verdict was fitted to, and not of a table of validation.
+        labels: pairs of that corpus that a person labelled.
     """
 
     n: int
@@ -52,6 +53,7 @@ class Densities:
     strangers: tuple[float, ...]
     factors: tuple[tuple[float, ...], ...]
     domain_sd: float = DOMAIN_SD
+    own: bool = False
     labels: int = 0
 
     @property
@@ -142,7 +144,7 @@ def fit_densities(
     return replace(densities, factors=_bootstrap(same[:, 1:], near[:, 1:], background, seed))
 
 
-def moved(densities: Densities, duplicates: NDArray[np.floating], strength: float = 10.0) -> Densities:
+def moved_densities(densities: Densities, duplicates: NDArray[np.floating], strength: float = 10.0) -> Densities:
     """The densities where the scores lie elsewhere, as they do in another forum.
 
     All bins are stretched alike, a score of 1 staying where it is, so that the mean score of duplicates moves to that

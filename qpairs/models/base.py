@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.manifests import read_manifest
+from qpairs.core.progress import Meter
 from qpairs.models.verdict import Verdict, verdict_to_dict
 
 if TYPE_CHECKING:
@@ -140,6 +141,17 @@ def model_to_dict(model: Model) -> dict[str, Any]:
 def as_model(model: Model | str | Path) -> Model:
     """A model, or the one in a folder."""
     return load(model) if isinstance(model, str | Path) else model
+
+
+def encode_in_blocks(model: Encoder, texts: Sequence[str], meter: Meter, block: int = 8192) -> Floats:
+    """Unit vectors (n, dimension) of texts; the meter's stage is encoding, and counts texts."""
+    meter.begin("encoding", len(texts))
+    vectors = np.empty((len(texts), model.dimension), dtype=np.float32)
+    for start in range(0, len(texts), block):
+        part = texts[start : start + block]
+        vectors[start : start + block] = model.encode(part)
+        meter.advance(len(part))
+    return vectors
 
 
 def score_pairs(model: Model, pairs: Pairs) -> tuple[Floats, Tables]:

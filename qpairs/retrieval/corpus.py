@@ -18,14 +18,13 @@ from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.metrics import Expectation, count_scores
-from qpairs.models.base import Model, as_model
+from qpairs.models.base import Model, as_model, encode_in_blocks
 from qpairs.models.verdict import CorpusSetting, Setting
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.clusters import Linkage
 from qpairs.retrieval.dedupe import (
     Deduplicated,
     Distinct,
-    Encode,
     distinct,
     find_candidates,
     require_one_tower,
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     import pandas
 
 SUMMARY = "dedupe.json"
-BLOCK = 8192  # texts between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -264,10 +262,14 @@ def prepare(
     against = read_corpus(against) if isinstance(against, str | Path) else against
     require_one_tower(model)
     model.verdict.require_cosine(model.path)
-    encode = _metered(model, Meter(on_progress))
-    encode = stored(embeddings, model, encode) if embeddings else encode
-    own = distinct(corpus.texts, encode)
-    other = distinct(against.texts, encode) if against else None
+    meter = Meter(on_progress)
+
+    def encode(texts: Sequence[str]) -> Floats:
+        return encode_in_blocks(model, texts, meter)
+
+    look_up = stored(embeddings, model, encode) if embeddings else encode
+    own = distinct(corpus.texts, look_up)
+    other = distinct(against.texts, look_up) if against else None
     on_progress(Progress("estimating"))
     vectors = np.concatenate([own.vectors, other.vectors]) if other else own.vectors
     return Prepared(model, corpus, against, own, other, model.verdict.corpus(count_scores(vectors)))
@@ -284,18 +286,3 @@ def choose(setting: Setting, threshold: float | None = None, precision: float | 
     if precision is not None:
         return setting.at_precision(precision)
     return setting if threshold is None else setting.at(threshold)
-
-
-def _metered(model: Model, meter: Meter) -> Encode:
-    """Encodes with a model, and reports the progress."""
-
-    def encode(texts: Sequence[str]) -> Floats:
-        meter.begin("encoding", len(texts))
-        vectors = np.empty((len(texts), model.dimension), dtype=np.float32)
-        for start in range(0, len(texts), BLOCK):
-            block = texts[start : start + BLOCK]
-            vectors[start : start + BLOCK] = model.encode(block)
-            meter.advance(len(block))
-        return vectors
-
-    return encode

@@ -10,6 +10,7 @@ import numpy as np
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, ignore
+from qpairs.data.corpus import distinct_texts
 from qpairs.models.base import Model
 from qpairs.retrieval.blocks import SIZE, Floats, Ints
 from qpairs.retrieval.clusters import Linkage, clusters
@@ -101,7 +102,7 @@ class Distinct:
 
 def distinct(texts: Sequence[str], encode: Encode) -> Distinct:
     """The distinct questions among texts (n,), each encoded once."""
-    question, first = _distinct_texts(texts)
+    question, first = distinct_texts(texts)
     return Distinct(question, first, encode([texts[row] for row in first]))
 
 
@@ -165,15 +166,6 @@ def resolve(own: Distinct, found: Candidates, threshold: float, linkage: Linkage
     for rows in np.array_split(members, len(members) // SIZE + 1):
         similarity[rows] = np.einsum("ij,ij->i", own.vectors[rows], own.vectors[representative[rows]]).clip(max=1)
     return Deduplicated(own.question, own.first, asked, pairs, representative, similarity)
-
-
-def _distinct_texts(texts: Sequence[str]) -> tuple[Ints, Ints]:
-    """(n,) the number of each text, one for all that differ in case and white space only; (q,) the first rows."""
-    seen: dict[str, int] = {}
-    number = np.fromiter(
-        (seen.setdefault(" ".join(t.casefold().split()), len(seen)) for t in texts), np.int64, len(texts)
-    )
-    return number, np.unique(number, return_index=True)[1]
 
 
 def require_one_tower(model: Model) -> None:

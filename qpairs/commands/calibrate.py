@@ -1,0 +1,135 @@
+"""`qpairs calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from qpairs.commands.search import TextColumnOption
+from qpairs.commands.terminal import (
+    ColumnsOption,
+    OverwriteOption,
+    SkipOption,
+    load,
+    out,
+    print_skipped,
+    progress_bar,
+    quiet,
+)
+from qpairs.core.exceptions import UserError
+
+if TYPE_CHECKING:
+    from qpairs.evaluation.calibrate import Fit
+    from qpairs.evaluation.calibrate_corpus import CorpusFit
+    from qpairs.models.base import Model
+
+
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
+    output: Annotated[Path, typer.Option(help="Folder of the new model.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Labelled pairs like those to be judged: named source, Hub id, folder or file; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="Questions to be searched or deduplicated: fit what scores mean among them.", show_default=False
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Labelled pairs of the corpus, from qpairs serve --labels.", show_default=False),
+    ] = None,
+    columns: ColumnsOption = "",
+    text_column: TextColumnOption = "",
+    skip_bad_rows: SkipOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Fit the verdict to labelled pairs of your own, to a corpus of your own, or to both, without training."""
+    if not data and not corpus:
+        raise UserError("calibrate: give labelled pairs with --data, a corpus with --corpus, or both")
+    if labels and not corpus:
+        raise UserError("calibrate: --labels are pairs of a corpus; name it with --corpus, or give them as --data")
+    with quiet(), progress_bar() as on_progress:
+        from qpairs.data.corpus import read_corpus
+        from qpairs.evaluation.calibrate import calibrate as fit_pairs
+        from qpairs.evaluation.calibrate_corpus import calibrate_corpus
+        from qpairs.models.base import check_output
+        from qpairs.models.base import load as load_model
+
+        check_output(output, overwrite=overwrite)
+        model = load_model(checkpoint)
+        pairs = load(data, columns, skip_bad_rows) if data else None
+        questions = read_corpus(corpus, text_column=text_column, skip_bad_rows=skip_bad_rows) if corpus else None
+        fit = fit_pairs(model, pairs) if pairs else None
+        fitted = fit.model if fit else model
+        corpus_fit = calibrate_corpus(fitted, questions, labels, on_progress=on_progress) if questions else None
+        (corpus_fit.model if corpus_fit else fitted).save(output, overwrite=overwrite)
+    if pairs and fit:
+        print_skipped(pairs)
+        _print_pairs(model, fit)
+    if corpus_fit:
+        _print_corpus(corpus_fit)
+    out.print(f"Saved in [bold]{output}[/].")
+
+
+def _print_pairs(model: Model, fit: Fit) -> None:
+    low, high = fit.interval
+    old, new = (judge.verdict.pair.threshold for judge in (model, fit.model))
+    out.print(f"threshold for pairs {old:.3f} -> [bold]{new:.3f}[/], from {fit.n:,} pairs", highlight=False)
+    out.print(
+        f"F1 on them: {fit.f1_before:.3f} before, {fit.f1_after:.3f} after (cross-fitted); 95 % interval {low:.3f} to "
+        f"{high:.3f}, {high - low:.3f} wide; about {fit.more_pairs:,} more pairs would halve it",
+        highlight=False,
+    )
+
+
+def _print_corpus(fit: CorpusFit) -> None:
+    n, used = fit.setting.estimate.counts.n, sum(fit.used.values())
+    if used:
+        kinds = ", ".join(
+            f"{count:,} {drawn or 'drawn in a way that is not known'}" for drawn, count in fit.used.items()
+        )
+        out.print(f"{n:,} questions, {used:,} labels: {kinds}", highlight=False)
+    else:
+        out.print(
+            f"{n:,} questions, no labels: an estimate from their scores, which takes duplicates to score as they did "
+            "in validation",
+            highlight=False,
+        )
+    for reason, count in fit.left_out.items():
+        out.print(f"[yellow]{count:,} labels left out: {reason}[/]", highlight=False)
+    if "" in fit.used:
+        out.print("[yellow]Labels of unknown origin are taken as drawn by nothing but their similarity.[/]")
+    after, more = fit.after, fit.with_more
+    low, high = after.precision_interval
+    width, narrower = high - low, more.precision_interval[1] - more.precision_interval[0]
+    out.print(
+        f"threshold for this corpus {fit.before.threshold:.3f} -> [bold]{after.threshold:.3f}[/]: expected precision "
+        f"{after.precision:.2f} ({low:.2f} to {high:.2f}), recall {after.recall:.2f} "
+        f"({after.recall_interval[0]:.2f} to {after.recall_interval[1]:.2f})",
+        highlight=False,
+    )
+    out.print(
+        f"50 more labels of the stratified view would narrow the interval of the precision from {width:.2f} to "
+        f"{narrower:.2f}",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("--precision", "threshold", "expected precision", "recall"):
+        table.add_column(column, justify="right")
+    for promise in fit.promises:
+        if found := promise.expected:
+            cells = f"{found.threshold:.3f}", f"{found.precision:.2f}", f"{found.recall:.2f}"
+        else:
+            needed = f"not yet; about {promise.labels:,} more labels may do" if promise.labels else "out of reach"
+            cells = "", needed, ""
+        table.add_row(f"{promise.precision:g}", *cells)
+    out.print(table)

@@ -1,0 +1,142 @@
+"""Fitting the verdict of a model to a corpus: from the scores of its pairs, and from labels where there are some."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from qpairs import metrics
+from qpairs.core.exceptions import UserError
+from qpairs.core.progress import Meter, OnProgress, Progress, ignore
+from qpairs.data.corpus import Corpus, distinct_texts, read_corpus
+from qpairs.data.labels import LabelledPairs, read_labels
+from qpairs.metrics import Expectation
+from qpairs.models.base import Floats, Model, as_model, encode_in_blocks
+from qpairs.models.verdict import CorpusSetting
+
+PROMISES = (0.5, 0.7, 0.8, 0.9, 0.95)  # precisions whose cost is said
+MORE = 50  # labels whose effect is foretold
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a precision costs in a corpus.
+
+    Attributes:
+        precision: the one-sided 95 % lower bound that is asked for.
+        expected: precision and recall at the lowest threshold that reaches it; None where none does.
+        labels: about how many stratified labels may get there, where none does; None where labels hardly can.
+    """
+
+    precision: float
+    expected: Expectation | None
+    labels: int | None
+
+
+@dataclass(frozen=True)
+class CorpusFit:
+    """The result of fitting a verdict to a corpus.
+
+    Attributes:
+        model: with the new verdict.
+        setting: what scores now mean in the corpus.
+        before: expected at the threshold of the old verdict in this corpus, by the old verdict.
+        after: expected at the new threshold, by the new one.
+        with_more: expected at the new threshold after `MORE` more stratified labels.
+        promises: what each of some precisions costs.
+        used: how pairs were drawn ("" where unknown) -> labels that were used.
+        left_out: reason -> labels that were not.
+    """
+
+    model: Model
+    setting: CorpusSetting
+    before: Expectation
+    after: Expectation
+    with_more: Expectation
+    promises: tuple[Promise, ...]
+    used: Mapping[str, int]
+    left_out: Mapping[str, int]
+
+
+def calibrate_corpus(
+    model: Model | str | Path,
+    corpus: Corpus | str | Path,
+    labels: LabelledPairs | str | Path | None = None,
+    *,
+    on_progress: OnProgress = ignore,
+) -> CorpusFit:
+    """Fits what scores mean in a corpus to the corpus itself, without training. The setting for pairs stays.
+
+    Without labels, the mixture of duplicates, near misses and strangers is estimated from the scores of the corpus (see
+    `metrics.estimate_corpus`): an estimate that takes duplicates and near misses to score as they do in validation.
+    With labels, the share of duplicates at each score is fitted to them (`metrics.with_labels`), and weighted by how
+    many pairs of the corpus have that score; so it does not matter how often each score was drawn. Labels of the
+    nearest neighbour of random questions (`drawn` is random) are left out: they were chosen by rank, not by score.
+
+    Args:
+        model: a model with one tower, or its folder.
+        corpus: a file of questions, or one from `read_corpus`.
+        labels: pairs of the corpus with labels, such as the labelling view of `qpairs serve` writes, or their file.
+        on_progress: the stages encoding (texts) and estimating.
+
+    Raises:
+        UserError: the model knows pairs alone, or has two towers; a file cannot be used.
+    """
+    model = as_model(model)
+    old = model.verdict
+    old.require_cosine(model.path)
+    if not (old.symmetric and model.one_tower):
+        raise UserError(f"{model.path}: two towers; a corpus needs one encoder for all of it")
+    if old.densities is None:
+        raise UserError(
+            f"{model.path}: was trained by an older version, which knows pairs alone; first qpairs calibrate --data "
+            "with labelled pairs of both labels, or train anew"
+        )
+    corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
+    labels = read_labels(labels) if isinstance(labels, str | Path) else labels
+    texts = [corpus.texts[row] for row in distinct_texts(corpus.texts)[1]]
+    counts = metrics.count_scores(encode_in_blocks(model, texts, Meter(on_progress)))
+    on_progress(Progress("estimating"))
+    before = metrics.estimate_corpus(old.densities, counts)
+    estimate, kept, left_out = before, np.empty(0, np.int64), Counter[str]()
+    if labels is not None:
+        chosen_by_rank = np.array([drawn == "random" for drawn in labels.drawn], dtype=np.bool_)
+        left_out["nearest neighbours of random questions"] = int(chosen_by_rank.sum())
+        kept = np.flatnonzero(~chosen_by_rank)
+        if not len(kept):
+            raise UserError("labels: none of them was drawn by score; answer pairs of the stratified view")
+        estimate = metrics.with_labels(before, _scores(model, labels)[kept], labels.labels[kept])
+    verdict = replace(old, densities=metrics.own_densities(estimate, old.densities))
+    setting = CorpusSetting(estimate.best_threshold(), estimate)
+    after = setting.expected()
+    note = {"n": counts.n, "labels": estimate.labels, "precision_interval": after.precision_interval}
+    return CorpusFit(
+        model=model.with_verdict(verdict, {**model.scores, "calibrated_on_corpus": note}),
+        setting=setting,
+        before=before.expected(before.best_threshold()),
+        after=after,
+        with_more=metrics.after_more_labels(estimate, MORE).expected(setting.threshold),
+        promises=tuple(_promise(setting, precision) for precision in PROMISES),
+        used=dict(Counter(labels.drawn[row] for row in kept)) if labels is not None else {},
+        left_out={reason: n for reason, n in left_out.items() if n},
+    )
+
+
+def _scores(model: Model, labels: LabelledPairs) -> Floats:
+    texts = list(dict.fromkeys(labels.first + labels.second))
+    row = {text: k for k, text in enumerate(texts)}
+    vectors = model.encode(texts)
+    left, right = ([row[text] for text in side] for side in (labels.first, labels.second))
+    scores: Floats = np.einsum("ij,ij->i", vectors[left], vectors[right]).clip(-1, 1)
+    return scores
+
+
+def _promise(setting: CorpusSetting, precision: float) -> Promise:
+    threshold = setting.estimate.threshold_at(precision)
+    if threshold is not None:
+        return Promise(precision, setting.expected(threshold), None)
+    return Promise(precision, None, metrics.labels_needed(setting.estimate, precision))
