@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = 5
 CHOSEN = "chosen"
 MOST = 0.5  # share of a corpus that is dropped, from which on a warning is due
-WIDTH = 16  # characters of a bar
+WIDTH = 10  # characters of a bar
 
 
 def dedupe(
@@ -190,9 +190,9 @@ def _print_trade_offs(rows: Sequence[TradeOff], questions: int) -> None:
         table.add_column(column, justify="right")
     if any(row.expected for row in rows):
         for column in ("precision", "at least", "recall"):
-            table.add_column(column, justify="right")
-        table.add_column("[green]precision[/] [blue]recall[/]", min_width=WIDTH, no_wrap=True)
-    table.add_column("", overflow="fold")
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("", min_width=WIDTH, no_wrap=True)
+    table.add_column("", no_wrap=True)
     for row in rows:
         cells = [f"{row.threshold:.3f}", f"{row.pairs:,}", f"{row.kept:,}", f"{100 * row.kept / questions:.0f} %"]
         if row.expected:
@@ -201,8 +201,8 @@ def _print_trade_offs(rows: Sequence[TradeOff], questions: int) -> None:
         table.add_row(*cells, row.why, style="bold" if row.why == CHOSEN else None)
     out.print(table)
     out.print(
-        "[dim]Precision and recall are expected; at least: the precision that is promised, one-sided 95 %. Nothing was "
-        "written.[/]",
+        "[dim]Precision and recall are expected; at least: the precision that is promised, one-sided 95 %. Bars: both "
+        "[cyan]█[/], the rest of [green]▒ precision[/] or [blue]▒ recall[/]. Nothing was written.[/]",
         highlight=False,
     )
 

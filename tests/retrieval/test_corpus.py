@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,14 @@ from test_index import a_model, clustered, embedded
 from test_matches import naive
 
 import qpairs
-from qpairs.data.corpus import read_corpus
-from qpairs.metrics import OperatingPoint
-from qpairs.retrieval.corpus import dedupe_corpus
+from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.models.verdict import CorpusSetting
+from qpairs.retrieval.corpus import choose, dedupe_corpus, prepare
+from qpairs.retrieval.trade_offs import trade_offs
+
+
+def corpus_of(file: Path) -> Corpus:
+    return read_corpus(file, text_column="q")
 
 
 def questions(path: Path, rows: range) -> Path:
@@ -23,13 +29,13 @@ def questions(path: Path, rows: range) -> Path:
 def test_the_tables_of_a_corpus_from_python(tmp_path: Path) -> None:
     vectors = clustered(120)
     model, reports = a_model(vectors), []
-    setting = model.verdict.pair.at(0.9)
+    setting = model.verdict.pair
     old = questions(tmp_path / "old.csv", range(20))
     result = dedupe_corpus(
-        model, questions(tmp_path / "q.csv", range(10, 120)), setting=setting, against=old, on_progress=reports.append
+        model, questions(tmp_path / "q.csv", range(10, 120)), threshold=0.9, against=old, on_progress=reports.append
     )
     assert [now.stage for now in reports][:1] == ["encoding"]
-    assert {"encoding", "comparing"} == {now.stage for now in reports}
+    assert {"encoding", "estimating", "comparing"} == {now.stage for now in reports}
     assert set(result.asked["row"]) >= set(range(1, 11))  # t10 to t19 are in both
     assert (result.asked["similarity"][:10] > 0.999).all()
     new = np.setdiff1d(np.arange(10, 120), result.asked["row"] + 9)
@@ -49,7 +55,7 @@ def test_a_result_is_written_as_its_tables(tmp_path: Path) -> None:
     corpus = read_corpus(questions(tmp_path / "q.csv", range(40)), text_column="q")
     kept = embedded(tmp_path, model, range(30))
     model.encoder.encoded.clear()
-    result = dedupe_corpus(model, corpus, setting=model.verdict.pair.at(0.9), embeddings=kept)
+    result = dedupe_corpus(model, corpus, threshold=0.9, embeddings=kept)
     assert model.encoder.encoded == [f"t{row}" for row in range(30, 40)]
     result.write(tmp_path / "out", "jsonl")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
@@ -126,20 +132,87 @@ def test_dedupe_takes_embeddings_and_other_formats(run, checkpoint: Path, corpus
     assert len(pandas.read_csv("c/asked.csv")) == 301
 
 
-def test_dedupe_at_the_threshold_of_a_precision(run, checkpoint: Path, corpus: Path, monkeypatch) -> None:
+def test_dedupe_chooses_the_threshold_for_the_corpus_and_says_what_to_expect(
+    run, checkpoint: Path, corpus: Path
+) -> None:
+    result = run("dedupe", checkpoint, corpus, "--text-column", "q", "--output", "d")
+    assert result.code == 0, result.err
+    summary = json.loads(Path("d/dedupe.json").read_text())
+    model = qpairs.load(checkpoint)
+    setting = prepare(model, corpus_of(corpus)).setting
+    assert isinstance(setting, CorpusSetting)
+    assert summary["threshold"] == setting.threshold == setting.estimate.best_threshold()
+    assert summary["expected"]["precision"] == pytest.approx(setting.expected().precision)
+    assert "among 301 questions" in summary["probability_of"]
+    pairs = pandas.read_csv("d/pairs.csv")
+    np.testing.assert_allclose(pairs["probability"], setting.probability(pairs["similarity"]), atol=1e-6)
+    for words in ("of which duplicates, expected", "share of all duplicates found, expected"):
+        assert words in result.out
+
+
+def test_a_precision_is_promised_or_refused(run, checkpoint: Path, corpus: Path) -> None:
+    command = ("dedupe", checkpoint, corpus, "--text-column", "q", "--output")
+    setting = prepare(qpairs.load(checkpoint), corpus_of(corpus)).setting
+    assert isinstance(setting, CorpusSetting)
+    bound, _ = setting.estimate.bounds()
+    can = float(np.floor(90 * bound.max()) / 100)
+    assert run(*command, "a", "--precision", can).code == 0
+    summary = json.loads(Path("a/dedupe.json").read_text())
+    assert summary["threshold"] == setting.estimate.threshold_at(can)
+    assert summary["expected"]["precision_bound"] >= can - 1e-9
+    refused(run(*command, "b", "--precision", "0.9999"), "the highest that can be promised is")
+    assert not Path("b").exists()
+    refused(run(*command, "b", "--precision", "0.5", "--threshold", "0.5"), "not both")
+
+
+def test_a_dry_run_shows_the_trade_off_and_writes_nothing(run, checkpoint: Path, corpus: Path) -> None:
+    before = sorted(Path().iterdir())
+    result = run("dedupe", checkpoint, corpus, "--text-column", "q", "--dry-run", "--threshold", "0.9")
+    assert result.code == 0, result.err
+    assert sorted(Path().iterdir()) == before
+    assert "chosen" in result.out and "greatest F1" in result.out and "Nothing was written" in result.out
+    refused(run("dedupe", checkpoint, corpus, "--text-column", "q"), "--output FOLDER, or --dry-run")
+    refused(run("dedupe", checkpoint, corpus, "--dry-run", "--output", "x"), "--output FOLDER, or --dry-run")
+
+
+def test_trade_offs_are_what_deduplication_then_does(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
+    model, questions = qpairs.load(checkpoint), corpus_of(corpus)
+    old = read_corpus(corpus, text_column="q")
+    old = replace(old, table=old.table[:40], texts=old.texts[:40], rows=old.rows[:40])
+    prepared = prepare(model, questions, against=old)
+    rows = trade_offs(prepared, choose(prepared.setting, 0.9))
+    assert [row.threshold for row in rows] == sorted({row.threshold for row in rows})
+    for row in rows[:: max(1, len(rows) // 4)]:
+        done = dedupe_corpus(model, questions, threshold=row.threshold, against=old)
+        assert (row.pairs, row.kept) == (len(done.pairs), len(done.kept))
+        assert row.expected == done.expected
+
+
+def test_a_model_that_knows_pairs_alone_says_so(run, checkpoint: Path, corpus: Path) -> None:
     file = checkpoint / "qpairs.json"
     before = file.read_text()
     data = json.loads(before)
-    data["verdict"]["pair"]["operating_points"] = [{"precision": 0.9, "threshold": 0.97, "recall": 0.1}]
+    data["verdict"]["densities"] = None
     file.write_text(json.dumps(data))
     try:
-        assert isinstance(qpairs.load(checkpoint).verdict.pair.operating_points[0], OperatingPoint)
-        command = ("dedupe", checkpoint, corpus, "--text-column", "q", "--output")
-        assert "at or above 0.970" in run(*command, "a", "--precision", "0.9").out
-        refused(run(*command, "b", "--precision", "0.99"), "0.99")
+        result = run("dedupe", checkpoint, corpus, "--text-column", "q", "--output", "a")
+        dry = run("dedupe", checkpoint, corpus, "--text-column", "q", "--dry-run")
+        refusal = run("calibrate", checkpoint, "--corpus", corpus, "--text-column", "q", "--output", "b")
     finally:
         file.write_text(before)
-    assert f"at or above {data['verdict']['pair']['threshold']:.3f}" in run(*command, "c").out
+    assert f"at or above {data['verdict']['pair']['threshold']:.3f}" in result.out
+    for each in (result, dry):
+        assert each.code == 0
+        assert "knows pairs alone" in " ".join(each.err.split())
+    assert "expected" not in result.out
+    refused(refusal, "knows pairs alone", "--data")
+    assert not Path("b").exists()
+
+
+def test_most_of_a_corpus_is_not_dropped_without_a_warning(run, checkpoint: Path, corpus: Path) -> None:
+    command = ("dedupe", checkpoint, corpus, "--text-column", "q", "--output")
+    assert "This drops" in run(*command, "a", "--threshold", "0.2").out
+    assert "This drops" not in run(*command, "b", "--threshold", "0.99").out
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(run, checkpoint: Path, corpus: Path) -> None:

@@ -1,0 +1,137 @@
+"""Fitting the verdict to a corpus, with and without labels; questions are points on a circle of meaning."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import refused
+from mocks import VERDICT, MockModel
+
+import qpairs
+from qpairs.data.corpus import read_corpus
+from qpairs.data.labels import read_labels
+from qpairs.evaluation.calibrate_corpus import calibrate_corpus
+from qpairs.metrics import Densities, count_scores, fit_densities, pairs_within
+
+INTENTS = 120
+
+
+class Noisy:
+    """Questions `intent.member`: vectors near that of their intent, and of its neighbour, a near miss."""
+
+    dimension = 24
+
+    def __init__(self, seed: int, near: float = 1.0) -> None:
+        rng = np.random.default_rng(seed)
+        family = rng.standard_normal((INTENTS // 3, self.dimension))
+        self.intents = near * np.repeat(family, 3, axis=0) + 0.75 * rng.standard_normal((INTENTS, self.dimension))
+        self.noise = 0.45 * rng.standard_normal((INTENTS, 4, self.dimension))
+
+    def encode(self, texts, side="left"):
+        places = np.array([[int(part) for part in text.split(".")] for text in texts])
+        vectors = self.intents[places[:, 0]] + self.noise[places[:, 0], places[:, 1]]
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+TEXTS = [f"{intent}.{member}" for intent in range(INTENTS) for member in range(4)]
+INTENT = np.repeat(np.arange(INTENTS), 4)
+
+
+def densities(encoder: Noisy) -> Densities:
+    vectors = encoder.encode(TEXTS)
+    left, right = pairs_within(INTENT // 3)
+    scores = (vectors[left] * vectors[right]).sum(axis=1)
+    kinds = (INTENT[left] == INTENT[right]).astype(np.int8)
+    return fit_densities(count_scores(vectors), scores, kinds, INTENT[left] // 3)
+
+
+def model(seed: int, near: float = 1.0) -> MockModel:
+    return MockModel(Noisy(seed, near), replace(VERDICT, densities=densities(Noisy(0))))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    file = tmp_path / "q.csv"
+    file.write_text("question\n" + "\n".join(TEXTS) + "\n" + TEXTS[0] + "\n")  # one twice
+    return file
+
+
+def found(judge: MockModel, threshold: float) -> float:
+    """Precision of all pairs of the corpus at or above a threshold."""
+    vectors = judge.encode(TEXTS)
+    left, right = np.triu_indices(len(TEXTS), 1)
+    called = (vectors @ vectors.T)[left, right] >= threshold
+    return float((INTENT[left] == INTENT[right])[called].mean())
+
+
+def label(judge: MockModel, file: Path, n: int, drawn: str = "stratified", seed: int = 0) -> Path:
+    """Labels of pairs drawn evenly from strata of the score."""
+    vectors, rng = judge.encode(TEXTS), np.random.default_rng(seed)
+    left, right = np.triu_indices(len(TEXTS), 1)
+    order = np.argsort(-(vectors @ vectors.T)[left, right])
+    parts = np.split(order, [int(len(TEXTS) * 2.0**k) for k in range(-3, 6)])
+    rows = np.concatenate([rng.choice(part, n // len(parts), replace=False) for part in parts])
+    with file.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["question1", "question2", "is_duplicate", "drawn", "drawing_probability"])
+        for row in rows:
+            one, other = left[row], right[row]
+            writer.writerow([TEXTS[one], TEXTS[other], int(INTENT[one] == INTENT[other]), drawn, ""])
+    return file
+
+
+def test_without_labels_the_scores_of_the_corpus_say_what_to_expect(corpus: Path) -> None:
+    judge = model(1)
+    fit = calibrate_corpus(judge, corpus)
+    assert fit.setting.estimate.counts.n == len(TEXTS)  # the repeat is one question
+    assert fit.used == fit.left_out == {}
+    low, high = fit.after.precision_interval
+    assert low <= found(judge, fit.after.threshold) <= high
+    assert fit.model.verdict.densities.own
+    assert fit.model.verdict.pair == judge.verdict.pair
+    again = fit.model.verdict.corpus(count_scores(judge.encode(TEXTS)))
+    assert again.threshold == pytest.approx(fit.after.threshold, abs=0.01)
+
+
+def test_labels_bring_the_found_precision_into_a_narrower_interval(corpus: Path, tmp_path: Path) -> None:
+    inside = 0
+    for seed in range(1, 7):
+        judge = model(seed, near=1.4)  # near misses score higher than validation knew
+        fit = calibrate_corpus(judge, corpus, label(judge, tmp_path / "labels.csv", 100, seed=seed))
+        blind = calibrate_corpus(judge, corpus)
+        assert fit.used == {"stratified": 100}
+        low, high = fit.after.precision_interval
+        inside += low <= found(judge, fit.after.threshold) <= high
+        assert high - low < np.diff(blind.after.precision_interval)[0]
+        assert np.diff(fit.with_more.precision_interval)[0] < high - low
+        kept = [promise for promise in fit.promises if promise.expected]
+        assert all(promise.expected.precision_bound >= promise.precision - 1e-9 for promise in kept)
+    assert inside >= 5
+
+
+def test_nearest_neighbours_are_no_labels_of_a_score(corpus: Path, tmp_path: Path) -> None:
+    judge = model(1)
+    file = label(judge, tmp_path / "labels.csv", 60, drawn="random")
+    with pytest.raises(qpairs.UserError, match="none of them was drawn by score"):
+        calibrate_corpus(judge, corpus, file)
+    mixed = read_labels(file)
+    mixed = replace(mixed, drawn=("threshold", "", *mixed.drawn[2:]))
+    fit = calibrate_corpus(judge, read_corpus(corpus), mixed)
+    assert fit.used == {"threshold": 1, "": 1}
+    assert fit.left_out == {"nearest neighbours of random questions": 58}
+
+
+def test_models_that_cannot_are_refused_in_one_line(corpus: Path) -> None:
+    with pytest.raises(qpairs.UserError, match="two towers"):
+        calibrate_corpus(replace(model(1), one_tower=False), corpus)
+    with pytest.raises(qpairs.UserError, match="head"):
+        calibrate_corpus(replace(model(1), verdict=replace(VERDICT, score="head")), corpus)
+    with pytest.raises(qpairs.UserError, match="knows pairs alone"):
+        calibrate_corpus(replace(model(1), verdict=VERDICT), corpus)
+
+
+def test_the_command_needs_pairs_or_a_corpus(run) -> None:
+    refused(run("calibrate", "x", "--output", "y"), "--data", "--corpus")
+    refused(run("calibrate", "x", "--output", "y", "--data", "sample", "--labels", "l.csv"), "--corpus")
