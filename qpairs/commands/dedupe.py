@@ -187,7 +187,7 @@ def _share(expected: Expectation, name: str) -> str:
 def _print_trade_offs(rows: Sequence[TradeOff], questions: int) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("threshold", "pairs", "kept", ""):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     if any(row.expected for row in rows):
         for column in ("precision", "at least", "recall"):
             table.add_column(column, justify="right", no_wrap=True)
