@@ -99,8 +99,8 @@ def _print_comparison(found: Comparison) -> None:
     Console(width=max(out.width, 160)).print(table)
     same = [f"{name} {getattr(found.rows[0], name)}" for name in differ if name not in kinds]
     out.print(
-        f"[dim]{plain('; '.join([*same, 'mean ± standard deviation over seeds']))}; AP is average precision; unclear: "
-        "the interval (paired bootstrap over components) has zero in it.[/]",
+        f"[dim]{plain('; '.join([*same, 'mean ± standard deviation over seeds']))}; AP is average precision; no "
+        "difference: the interval, over questions and seeds and for all rows together, has zero in it.[/]",
         highlight=False,
     )
     for note in found.notes:
@@ -125,7 +125,7 @@ def _figures(row: Row) -> list[str]:
         f"{row.mean('steps'):,.0f}",
         f"{row.mean('peak_bytes') / 2**30:.1f}",
         f"{difference.value:.3f} ({difference.low:.3f} to {difference.high:.3f})" if difference else "",
-        ("worse" if difference.distinguishable else "unclear") if difference else "best",
+        difference.verdict if difference else "best",
     ]
 
 

@@ -191,6 +191,10 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
         f"error of probability {scores['calibration_error']:.3f}",
         highlight=False,
     )
+    if scores.get("trivial") and not scores["collapsed"]:
+        out.print(f"[bold red]The model is {plain(scores['trivial'])}.[/]", highlight=False)
+    if scores.get("seen_in_training"):
+        _print_seen(scores["seen_in_training"])
     if scores["retrieval"]:
         found = scores["retrieval"]
         out.print(
@@ -205,6 +209,13 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
         )
     if note:
         out.print(f"[dim]Note: {note}.[/]")
+
+
+def _print_seen(seen: Mapping[str, int]) -> None:
+    from qpairs.evaluation.seen import seen_note
+
+    if note := seen_note(seen["questions"], seen["of_questions"]):
+        out.print(f"[yellow]{note}.[/]", highlight=False)
 
 
 def check_file(path: Path) -> None:

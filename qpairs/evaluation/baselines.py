@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +52,33 @@ def baselines(pairs: Pairs, tfidf_threshold: float | None) -> dict[str, dict[str
             "average_precision": metrics.average_precision(scores, pairs.labels),
         }
     return found
+
+
+IN_WORDS = {"all duplicate": "calling everything a duplicate"}  # a baseline -> what it does
+
+
+def trivial_note(report: Mapping[str, Any]) -> str:
+    """Which trivial answers a model is no better than, as the end of a sentence; empty where it is better than all.
+
+    A model is better where the whole 95 % interval of its F1 lies above the F1 of the trivial answer, and its ranking
+    is better than a random one where that of its average precision lies above the share of duplicates.
+
+    Args:
+        report: `f1`, `f1_interval`, `average_precision_interval`, `duplicates` and `baselines`, as in `Report`.
+
+    >>> trivial_note({"f1": 0.53, "f1_interval": (0.45, 0.6), "average_precision_interval": (0.5, 0.6),
+    ...               "duplicates": 0.37, "baselines": {"all duplicate": {"f1": 0.54}}})
+    'no better than calling everything a duplicate (F1 0.54)'
+    """
+    low, f1 = report["f1_interval"][0], report["f1"]
+    equal = {name: values["f1"] for name, values in report["baselines"].items() if low <= values["f1"]}
+    named = [f"{IN_WORDS.get(name, name)} (F1 {value:.2f})" for name, value in equal.items()]
+    if report["average_precision_interval"][0] <= report["duplicates"]:
+        named.append(f"a random ranking (average precision {report['duplicates']:.2f})")
+    if not named:
+        return ""
+    by_chance = ", as far as these pairs can tell" if equal and f1 > max(equal.values()) else ""
+    return f"no better than {' or '.join(named)}{by_chance}"
 
 
 def _sklearn_installed() -> bool:

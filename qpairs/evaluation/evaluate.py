@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs, need_both_labels
-from qpairs.data.splits import duplicate_components, question_components
-from qpairs.evaluation.baselines import baselines
+from qpairs.data.splits import Leak, duplicate_components, question_components
+from qpairs.evaluation.baselines import baselines, trivial_note
 from qpairs.evaluation.question_table import symmetric_tables
+from qpairs.evaluation.seen import seen_in_training
 from qpairs.evaluation.slices import Slice, slices
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
@@ -69,6 +70,7 @@ class Report:
         slices: the decisions by length and by word overlap.
         retrieval: over the question table: mrr_at_10, recall_at_1, 5 and 10, mining_average_precision.
         scores, labels: (n,) similarity and label of each pair; not in the JSON form.
+        seen_in_training: how many of the questions were in the training pairs; None where that is not known.
     """
 
     n: int
@@ -95,10 +97,16 @@ class Report:
     retrieval: Mapping[str, float]
     scores: NDArray[np.float32] = field(repr=False, compare=False)
     labels: NDArray[np.int8] = field(repr=False, compare=False)
+    seen_in_training: Leak | None = None
+
+    @property
+    def trivial(self) -> str:
+        """Which trivial answers the model is no better than, as `trivial_note` has it; empty where it is better."""
+        return trivial_note(vars(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values for JSON, without the arrays; an unknown shift is None."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | {"trivial": self.trivial}
         if math.isnan(self.shift.statistic):
             values["shift"] |= {"statistic": None, "p_value": None}
         return {name: value for name, value in values.items() if name not in ("scores", "labels")}
@@ -123,7 +131,8 @@ def evaluate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str 
     """
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "evaluate")
-    return report(model, pairs, *score_pairs(model, pairs), seed=seed)
+    found = report(model, pairs, *score_pairs(model, pairs), seed=seed)
+    return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))
 
 
 def report(

@@ -36,7 +36,7 @@ from qpairs.experiments.results import SCORES, Comparison
 log = logging.getLogger(__name__)
 
 MANIFEST, RESULTS, SUMMARY, CHART = "compare.json", "results.csv", "summary.csv", "comparison.svg"
-LEGEND = "dot: mean over the seeds; tick: a seed; bar: 95 % interval, bootstrap over components"
+LEGEND = "dot: mean over the seeds; tick: a seed; bar: 95 % interval, over questions and seeds"
 OF_A_CELL = ("encoder", "loss", "miner", "output")  # options that differ between cells
 
 

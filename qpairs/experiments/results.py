@@ -12,11 +12,11 @@ import numpy as np
 import pandas
 from numpy.typing import NDArray
 
-from qpairs import metrics
 from qpairs.config import Config
 from qpairs.data.parts import Parts
 from qpairs.encoders.build import encoder_note
 from qpairs.experiments.cells import WITH_SOFTMAX, Cell, Interval, Record, Result, components_of, judged_pairs
+from qpairs.experiments.differences import RowDifference, row_difference, with_seeds
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
 
@@ -31,14 +31,15 @@ class Row:
     Attributes:
         encoder, loss, miner: of all its cells.
         records: one for each seed.
-        difference: mean F1 minus that of the best row, paired; None for the best row, and where no cell finished.
+        difference: mean F1 minus that of the best row, with its interval over questions and seeds; None for the best
+            row, and where no cell finished.
     """
 
     encoder: str
     loss: str
     miner: str
     records: tuple[Record, ...]
-    difference: metrics.Difference | None = None
+    difference: RowDifference | None = None
 
     @property
     def results(self) -> list[Result]:
@@ -59,9 +60,15 @@ class Row:
         return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
     def interval(self, measure: str) -> Interval:
-        """The interval of f1 or average_precision: the mean over the seeds of each end."""
-        low, high = np.mean(self.values(f"{measure}_interval"), axis=0)
-        return float(low), float(high)
+        """The 95 % interval of the mean of f1 or average_precision, over questions and seeds.
+
+        Over questions alone where one cell finished: how far runs of other seeds differ is unknown then.
+        """
+        low, high = map(float, np.mean(self.values(f"{measure}_interval"), axis=0))
+        if len(self.results) < 2:
+            return low, high
+        low, high = with_seeds(self.mean(measure), (low, high), [self.values(measure)])
+        return max(low, 0.0), min(high, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """The line of summary.csv."""
@@ -77,7 +84,7 @@ class Row:
             "difference": difference and difference.value,
             "difference_low": difference and difference.low,
             "difference_high": difference and difference.high,
-            "distinguishable": difference and difference.distinguishable,
+            "verdict": difference and difference.verdict,
         }
 
 
@@ -149,15 +156,20 @@ def compare_records(
     def verdicts(row: Row) -> list[NDArray[np.bool_]]:
         return [verdict_of(record.cell) for record in row.records if record.result]
 
-    best, components = verdicts(rows[0]), components_of(pairs)
+    best, components, finished = verdicts(rows[0]), components_of(pairs), sum(bool(row.results) for row in rows)
     for place, row in enumerate(rows):
         if place and row.results:
-            difference = metrics.paired_difference(verdicts(row), best, pairs.labels, components, seed=base.seed)
+            difference = row_difference(verdicts(row), best, pairs.labels, components, rows=finished, seed=base.seed)
             rows[place] = dataclasses.replace(row, difference=difference)
     return Comparison(tuple(rows), part, len(pairs), base, tuple(_notes(rows, part, base.score)))
 
 
 def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
+    if any(len(row.results) == 1 for row in rows):
+        yield (
+            "where a row has one run, how far runs of other seeds differ is unknown: its interval is over questions "
+            "alone, and it is not called worse; compare with --seeds 3 or more"
+        )
     losses = dict.fromkeys(row.loss for row in rows)
     for name, entry in LOSSES.items():
         if entry.positives_only and WITH_SOFTMAX.format(name) in losses:

@@ -26,6 +26,7 @@ from qpairs.metrics.intervals import (
     paired_difference,
     pairs_to_halve,
 )
+from qpairs.metrics.partition import PartitionScores, partition_scores
 from qpairs.metrics.ranking import (
     average_precision,
     mining_average_precision,
@@ -58,6 +59,7 @@ __all__ = [
     "Difference",
     "Expectation",
     "OperatingPoint",
+    "PartitionScores",
     "ScoreCounts",
     "Shift",
     "all_duplicate_f1",
@@ -85,6 +87,7 @@ __all__ = [
     "paired_difference",
     "pairs_to_halve",
     "pairs_within",
+    "partition_scores",
     "precision_recall_curve",
     "quantiles",
     "reliability",

@@ -18,8 +18,9 @@ from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_scores
 from qpairs.evaluation.calibrate import cross_fitted
-from qpairs.evaluation.evaluate import evaluate, report
+from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.question_table import table_densities
+from qpairs.models.base import score_pairs
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, save_checkpoint, score_tables
 from qpairs.models.verdict import fit_verdict
 from qpairs.objectives.functions import Function, objective_of, separate_functions
@@ -200,5 +201,5 @@ def judge(
     }
     found = {"validation": on_validation}
     if parts.test is not None:
-        found["test"] = evaluate(checkpoint, parts.test, seed=config.seed).to_dict()
+        found["test"] = report(checkpoint, parts.test, *score_pairs(checkpoint, parts.test), seed=config.seed).to_dict()
     return dataclasses.replace(checkpoint, scores=found)

@@ -2,9 +2,12 @@
 
 import io
 
+import numpy as np
 import pytest
+from mocks import MockModel
 from rich.console import Console
 
+import qpairs
 from qpairs.commands import terminal
 from qpairs.core.progress import Progress
 
@@ -68,3 +71,27 @@ def test_in_a_narrow_terminal_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch
 
 def test_plain_text_is_one_line_without_markup() -> None:
     assert terminal.plain("a\n [bold]b") == r"a \[bold]b"
+
+
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_a_useless_model_is_named_so_once(capsys: pytest.CaptureFixture[str], collapsed: bool) -> None:
+    labels = [0, 1] * 50
+    pairs = qpairs.pairs_from_texts([f"{k}" for k in range(100)], [f"other {k}" for k in range(100)], labels)
+    angle = 0.0 if collapsed else 1.5  # between the questions of a pair, whatever its label
+    angles = {text: angle * (k % 7) / 7 for k, text in enumerate(pairs.questions)}
+
+    class Encoder:
+        dimension = 2
+
+        def encode(self, texts, side="left"):
+            return np.array([[np.cos(angles[text]), np.sin(angles[text])] for text in texts], dtype=np.float32)
+
+    report = qpairs.evaluate(MockModel(Encoder()), pairs)
+    assert report.trivial.startswith("no better than calling everything a duplicate (F1 0.67)")
+    terminal.print_report(report.to_dict(), "pairs")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("The model has collapsed" in shown) == collapsed
+    assert (f"The model is {report.trivial}." in shown) == (not collapsed)
+    old = {name: value for name, value in report.to_dict().items() if name not in ("trivial", "seen_in_training")}
+    terminal.print_report(old, "pairs")  # as an older checkpoint has it
+    assert "no better" not in capsys.readouterr().out

@@ -203,7 +203,8 @@ def test_a_checkpoint_without_test_part_says_what_its_figures_are_worth(
     assert "chosen on these very pairs" in shown
     assert "F1 was 0.432" in shown
     assert "other.csv (validation)" in shown
-    assert f"{len(parts.validation.questions)} of the questions are in the training pairs too" in shown
+    seen = len(parts.validation.questions)
+    assert f"{seen} of {seen} questions were seen in training; F1 on them is not that of new questions." in shown
 
 
 def test_what_is_not_known_is_said(checkpoint: Checkpoint, pairs: qpairs.Pairs, reader: Reader) -> None:
@@ -218,7 +219,18 @@ def test_what_is_not_known_is_said(checkpoint: Checkpoint, pairs: qpairs.Pairs, 
 def test_a_collapsed_model_is_named(checkpoint: Checkpoint) -> None:
     shown = Reader(render(checkpoint, qpairs.pairs_from_texts(["why"] * 8, ["Why"] * 8, [0, 1] * 4))).text
     assert "has collapsed" in shown
+    assert "no better than" not in shown
     assert "nothing to map" in shown
+
+
+def test_a_model_no_better_than_trivial_answers_is_named_so(checkpoint: Checkpoint) -> None:
+    pairs = load_parts(checkpoint.config).train
+    for threshold in (-1.0, checkpoint.verdict.pair.threshold):
+        model = moved(checkpoint, threshold=threshold)
+        note = qpairs.evaluate(model, pairs).trivial
+        assert bool(note) == (threshold == -1.0)
+        said = f"It is {note}." if note else "It is better than the trivial baselines."
+        assert said in Reader(render(model, pairs)).text
 
 
 def test_two_towers_and_a_head_have_a_report_too(pairs_csv: Path, tmp_path: Path) -> None:
@@ -260,7 +272,9 @@ def test_report_writes_a_page_into_a_folder_that_it_makes(run, checkpoint: Check
     written = Path("new/page.html").read_text(encoding="utf-8")
     known = load_parts(checkpoint.config).train
     assert written == render(checkpoint, str(pairs_csv), title="mine", source="pairs.csv", trained_on=known)
-    assert f"{len(known.questions)} of the questions are in the training pairs too" in Reader(written).text
+    assert f"{len(known.questions):,} of {len(qpairs.load_pairs(pairs_csv).questions):,} questions were seen" in (
+        Reader(written).text
+    )
     assert [path.name for path in Path("new").iterdir()] == ["page.html"]
 
 

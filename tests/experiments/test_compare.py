@@ -25,6 +25,7 @@ from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.experiments.cells import Arrays, Cell, Result, expand_losses, parse_list
 from qpairs.experiments.compare import compare
+from qpairs.experiments.differences import row_difference, with_seeds
 from qpairs.experiments.processes import ProcessError
 from qpairs.experiments.results import Comparison, Row
 from qpairs.objectives.losses import LOSSES
@@ -151,18 +152,36 @@ def test_rows_are_set_against_the_best(trained: list[Config], pairs_csv: Path, t
     best, worse, failed = found.rows
     assert best.mean("f1") == np.mean(best.values("f1"))
     assert best.sd("f1") == pytest.approx(np.std(best.values("f1"), ddof=1))
-    assert best.interval("f1") == pytest.approx((best.mean("f1") - 0.1, best.mean("f1") + 0.1))
+    middle = best.mean("f1")
+    over_both = with_seeds(middle, (middle - 0.1, middle + 0.1), [best.values("f1")])
+    assert best.interval("f1") == pytest.approx((max(over_both[0], 0.0), min(over_both[1], 1.0)))
     assert best.difference is None
     pairs = load_parts(found.config).test
     assert pairs is not None
     assert (found.part, found.n) == ("test", len(pairs))
     groups = question_components(pairs)[pairs.left]
     both = verdicts(tmp_path, worse), verdicts(tmp_path, best)
-    assert worse.difference == metrics.paired_difference(*both, pairs.labels, groups)
+    assert worse.difference == row_difference(*both, pairs.labels, groups)
+    assert worse.to_dict()["verdict"] == worse.difference.verdict
     assert worse.difference.value == pytest.approx(worse.mean("f1") - best.mean("f1"))
     assert [record.error for record in failed.records] == ["it fell", "it fell"]
     assert failed.difference is None
     assert found.notes == (f"static, {BAD}, everything has collapsed: its similarities do not vary",)
+
+
+def test_with_one_seed_no_row_is_called_worse_and_that_is_said(
+    trained: list[Config], pairs_csv: Path, tmp_path: Path
+) -> None:
+    one = small(pairs_csv, tmp_path / "one", seeds=1)
+    assert one.rows[1].difference is not None
+    assert one.rows[1].difference.high < 0
+    assert one.rows[1].difference.verdict == "unknown"
+    assert one.rows[0].interval("f1") == pytest.approx(one.rows[0].values("f1_interval")[0])
+    assert sum("runs of other seeds" in note for note in one.notes) == 1
+    several = small(pairs_csv, tmp_path / "several", seeds=4)
+    assert several.rows[1].difference is not None
+    assert several.rows[1].difference.verdict == "worse"
+    assert not any("other seeds" in note for note in several.notes)
 
 
 def test_every_cell_has_the_same_split_and_its_own_seed(

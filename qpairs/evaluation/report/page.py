@@ -6,6 +6,7 @@ The page loads nothing, and its policy lets it load nothing; the same model, pai
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import string
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qpairs.data.pairs import Pairs, need_both_labels
+from qpairs.data.splits import leak
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.mistakes import analyse
 from qpairs.evaluation.predict import predictions
@@ -23,6 +25,7 @@ from qpairs.evaluation.report.markup import noun
 from qpairs.evaluation.report.question_map import question_map
 from qpairs.evaluation.report.summary import notices, summary
 from qpairs.evaluation.report.tables import mistake_data, mistake_section, slice_section
+from qpairs.evaluation.seen import seen_in_training
 from qpairs.evaluation.sources import as_pairs, tested_on
 from qpairs.models.base import Model, as_model, score_pairs
 
@@ -58,7 +61,8 @@ def render(
         pairs, source = as_pairs(data), source or "the pairs given"
     need_both_labels(pairs, "report")
     scores, tables = score_pairs(model, pairs)
-    found = report(model, pairs, scores, tables, seed=seed)
+    seen = leak(trained_on, pairs) if trained_on else seen_in_training(model, pairs)
+    found = dataclasses.replace(report(model, pairs, scores, tables, seed=seed), seen_in_training=seen)
     predicted = predictions(model.verdict.pair, scores)
     analysis = analyse(model, pairs, trained_on=trained_on, predictions=predicted, seed=seed)
     score = "similarity" if model.verdict.score == "cosine" else "score"
@@ -70,7 +74,7 @@ def render(
         style=style,
         script=script,
         score=score.capitalize(),
-        verdict=summary(model, found, source, notices(model, found, data is None, pairs, trained_on)),
+        verdict=summary(model, found, source, notices(model, found, data is None, trained_on)),
         threshold="\n".join(curves(found, predicted, score)),
         training=training(model),
         slices=slice_section(analysis, found.f1),

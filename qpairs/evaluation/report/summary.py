@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from html import escape
 
 from qpairs.data.pairs import Pairs
-from qpairs.data.splits import leak
 from qpairs.evaluation.charts import gauge
 from qpairs.evaluation.evaluate import Report
 from qpairs.evaluation.report.markup import facts, noun, percent, with_interval
+from qpairs.evaluation.seen import seen_note
 from qpairs.evaluation.sources import source_names
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model
@@ -26,13 +27,9 @@ def summary(model: Model, found: Report, source: str, notes: Iterator[str]) -> s
     """
     low, high = found.f1_interval
     trivial = sorted(((values["f1"], name) for name, values in found.baselines.items()), reverse=True)
-    best = trivial[0][0]
-    if low > best:
-        compared = "It is clearly better than the trivial baselines."
-    elif found.f1 > best:
-        compared = "It is better than the trivial baselines, but on so few pairs that may be chance."
-    else:
-        compared = "It is no better than a trivial baseline."
+    compared = f"It is {found.trivial}." if found.trivial else "It is better than the trivial baselines."
+    if found.collapsed:
+        compared = ""  # a notice says it
     rows = [_row(f"this {noun(model)}", found.f1, found.f1_interval), *(_row(name, f1) for f1, name in trivial)]
     tfidf = "TF-IDF compares the letters alone; " if "TF-IDF" in found.baselines else ""
     return (
@@ -72,14 +69,13 @@ def _about(model: Model, found: Report, source: str) -> dict[str, str]:
     }
 
 
-def notices(model: Model, found: Report, own: bool, pairs: Pairs, trained_on: Pairs | None) -> Iterator[str]:
+def notices(model: Model, found: Report, own: bool, trained_on: Pairs | None) -> Iterator[str]:
     """What a reader must know to read the figures right.
 
     Args:
         model: the model.
         found: its report.
         own: whether the pairs are the test or validation pairs of the model itself.
-        pairs: the pairs.
         trained_on: the training pairs, where they are available.
     """
     from qpairs.encoders.build import encoder_note
@@ -103,7 +99,7 @@ def notices(model: Model, found: Report, own: bool, pairs: Pairs, trained_on: Pa
         yield "Whether the similarities differ from those that the threshold was chosen on is unknown for this export."
     if trained_on is None:
         yield "The training pairs are unavailable: known words are those of these pairs themselves."
-    elif seen := leak(trained_on, pairs).questions:
-        yield f"{seen:,} of the questions are in the training pairs too, which flatters the figures."
+    if found.seen_in_training and (note := seen_note(*dataclasses.astuple(found.seen_in_training)[:2])):
+        yield f"{note}."
     if note := encoder_note(model.config.encoder):
         yield f"{note}."

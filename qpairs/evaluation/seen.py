@@ -1,0 +1,79 @@
+"""Whether the evaluated questions were in the training pairs: then the figures are not those of new questions."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qpairs.config import Config
+from qpairs.core.exceptions import UserError
+from qpairs.data.formats import FORMATS
+from qpairs.data.pairs import Pairs
+from qpairs.data.parts import training_pairs
+from qpairs.data.sources import load_pairs
+from qpairs.data.splits import Leak, canonical, leak
+from qpairs.models.base import Model
+
+LARGEST = 200_000  # training pairs; to cut more of them again takes minutes
+
+
+def seen_in_training(model: Model, pairs: Pairs) -> Leak | None:
+    """How many of the questions were in the training pairs, without regard to case, spaces and punctuation.
+
+    The training pairs are read again from their files; nothing is fetched. If no question is anywhere in those files,
+    they are not cut into parts again, which is what takes the time.
+
+    Args:
+        model: its config names the sources of its training pairs, and its split how they were cut.
+        pairs: the evaluated pairs.
+
+    Returns:
+        The counts; None where the training pairs are not in files here, have changed, or are more than LARGEST.
+
+    >>> from qpairs.models.base import load
+    >>> seen = seen_in_training(load("runs/support"), load_pairs("more.csv"))  # doctest: +SKIP
+    >>> seen_note(seen.questions, seen.of_questions)  # doctest: +SKIP
+    '12 of 340 questions were seen in training; F1 on them is not that of new questions'
+    """
+    config, split = model.config, model.split
+    if not split or split.get("sizes", {}).get("train", 0) > LARGEST or not _in_files(config):
+        return None
+    with contextlib.suppress(UserError, OSError, ValueError):
+        data = load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
+        known = {canonical(question) for question in pairs.questions}
+        if known.isdisjoint(map(canonical, data.questions)):
+            return Leak(0, len(pairs.questions), 0, len(pairs)) if len(data) == _pairs_before(config, split) else None
+        train = training_pairs(dataclasses.replace(config, augment=0.0), split)  # its questions are changed ones
+        return leak(train, pairs) if train else None
+    return None
+
+
+def seen_note(questions: int, of_questions: int) -> str:
+    """What a reader must know of evaluated questions that were in the training pairs; empty where there are none.
+
+    >>> seen_note(3, 1200)
+    '3 of 1,200 questions were seen in training; F1 on them is not that of new questions'
+    """
+    if not questions:
+        return ""
+    return f"{questions:,} of {of_questions:,} questions were seen in training; F1 on them is not that of new questions"
+
+
+def _in_files(config: Config) -> bool:
+    """Whether all pairs of a run are in local files: not on the Hub, nor in a folder that `datasets` reads."""
+    sources = [*config.data, *config.validation, *config.test, *filter(None, [config.drop_suspects])]
+    return bool(sources) and all(
+        source == "sample" or (Path(source).suffix.lower() in FORMATS and os.path.isfile(source)) for source in sources
+    )
+
+
+def _pairs_before(config: Config, split: Mapping[str, Any]) -> int:
+    """How many pairs were cut into the parts of a finished run."""
+    named = {"validation": bool(config.validation), "test": bool(config.test)}
+    cut = sum(n for part, n in split["sizes"].items() if not named.get(part))
+    suspects: int = split.get("skipped", {}).get("train", {}).get("suspected label", 0)
+    return int(cut + split.get("dropped", 0) + suspects)
