@@ -202,6 +202,8 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
             f"recall@10 {found['recall_at_10']:.3f}, AP of mining {found['mining_average_precision']:.3f}",
             highlight=False,
         )
+    if scores.get("corpus"):
+        _print_corpus(scores["corpus"])
     if scores["shift"]["differs"]:
         out.print(
             f"[yellow]The similarities here differ from those the threshold was chosen on (distance "
@@ -209,6 +211,16 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
         )
     if note:
         out.print(f"[dim]Note: {note}.[/]")
+
+
+def _print_corpus(found: Mapping[str, Any]) -> None:
+    """Prints what the model finds among all pairs of the questions; `found` is `CorpusReport` as plain values."""
+    from qpairs.evaluation.corpus_report import corpus_lines, corpus_notes
+
+    for line in corpus_lines(found):
+        out.print(plain(line), highlight=False)
+    for note in corpus_notes(found):
+        out.print(f"[dim]{note}.[/]", highlight=False)
 
 
 def _print_seen(seen: Mapping[str, int]) -> None:

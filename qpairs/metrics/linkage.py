@@ -25,7 +25,8 @@ def clusters(n: int, left: Ints, right: Ints, similarity: NDArray[np.floating], 
 
     Args:
         n: number of questions.
-        left, right: (m,) the pairs at or above the threshold, each once.
+        left: (m,) one question of each pair at or above the threshold; each pair stands there once.
+        right: (m,) the other one.
         similarity: (m,) of the pairs.
         linkage: how clusters are made of them.
 
