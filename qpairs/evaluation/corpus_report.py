@@ -266,11 +266,12 @@ def _wrong(compared: AllPairs, setting: Setting, questions: Sequence[str]) -> li
     ]
 
 
-def corpus_lines(found: Mapping[str, Any]) -> list[str]:
+def corpus_lines(found: Mapping[str, Any], *, clusters: bool = True) -> list[str]:
     """A report on a corpus in a few lines, the headline first.
 
     Args:
         found: `CorpusReport` as plain values.
+        clusters: whether there is a line on clusters.
     """
     at = found["at_threshold"]
     expected = _with_interval(at, "precision"), _with_interval(at, "recall")
@@ -286,7 +287,7 @@ def corpus_lines(found: Mapping[str, Any]) -> list[str]:
             f"{100 * shown['duplicates']:.0f} % were duplicates; calibration error of hits "
             f"{found['hit_calibration_error']:.3f}"
         )
-    if scores := found["clusters"]:
+    if clusters and (scores := found["clusters"]):
         lines.append(
             f"as clusters: pairwise precision {scores['precision']:.2f}, recall {scores['recall']:.2f}; B-cubed "
             f"precision {scores['bcubed_precision']:.2f}, recall {scores['bcubed_recall']:.2f}; adjusted Rand index "

@@ -150,6 +150,8 @@ def evaluate(
     need_both_labels(pairs, "evaluate")
     if isinstance(intents, str | Path):
         intents = read_intents(intents)
+    if intents is not None:
+        known_clusters(pairs, intents)  # an error is raised before the questions are embedded
     found = report(model, pairs, *score_pairs(model, pairs), intents=intents, seed=seed)
     return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))
 
