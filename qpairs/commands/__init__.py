@@ -12,12 +12,13 @@ from rich.markup import escape
 from qpairs import __version__
 from qpairs.commands.comparison import compare, losses
 from qpairs.commands.data import data
+from qpairs.commands.dedupe import dedupe
 from qpairs.commands.embed import embed, push
 from qpairs.commands.errors import audit, errors, explain
 from qpairs.commands.export import export
 from qpairs.commands.judgement import calibrate, evaluate, predict
 from qpairs.commands.report import report
-from qpairs.commands.search import dedupe, index, search
+from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
 from qpairs.commands.terminal import err, out, plain
 from qpairs.commands.training import train

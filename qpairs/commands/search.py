@@ -1,4 +1,4 @@
-"""`qpairs index`, `search` and `dedupe`."""
+"""`qpairs index` and `search`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import OverwriteOption, SkipOption, out, percent, plain, progress_bar, quiet
-from qpairs.core.exceptions import UserError, nearest
+from qpairs.commands.terminal import OverwriteOption, out, percent, plain, progress_bar, quiet
+from qpairs.core.exceptions import UserError
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
     from qpairs.models.base import Model
     from qpairs.models.verdict import Setting
-    from qpairs.retrieval.corpus import DedupeResult
     from qpairs.retrieval.index import Manifest
     from qpairs.retrieval.search import Answer
-
-EXAMPLES = 5
 
 TextColumnOption = Annotated[
     str, typer.Option(help="Column of the questions; without it the only one, or question, text, sentence, q.")
@@ -39,7 +36,7 @@ PrecisionOption = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Use the lowest threshold that reached this precision on validation.",
+        help="Use the lowest threshold whose precision is at least this, with 95 % confidence.",
         show_default=False,
     ),
 ]
@@ -200,102 +197,3 @@ def _write_answers(output: Path, asked: Sequence[str], answers: Sequence[Sequenc
         f"{len(asked):,} questions, {known:,} with a duplicate in the index ({percent(known / max(1, len(asked)))}), "
         f"written to {output}"
     )
-
-
-def dedupe(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
-    questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
-    output: Annotated[
-        Path, typer.Option(help="Folder for the pairs, the clusters, and the corpus without its duplicates.")
-    ],
-    text_column: TextColumnOption = "",
-    embeddings: Annotated[
-        Path | None,
-        typer.Option(help="Vectors from qpairs embed; only texts that they lack are encoded.", show_default=False),
-    ] = None,
-    threshold: ThresholdOption = None,
-    precision: PrecisionOption = None,
-    against: Annotated[
-        Path | None, typer.Option(help="Drop questions already present in this file.", show_default=False)
-    ] = None,
-    linkage: Annotated[
-        str,
-        typer.Option(
-            help="star: all members are duplicates of the one kept; single: members may be linked only through others."
-        ),
-    ] = "star",
-    recall: Annotated[
-        float, typer.Option(min=0.5, max=1, help="Share of the pairs to find in a large corpus; 1 compares all.")
-    ] = 0.9999,
-    kind: Annotated[
-        str, typer.Option("--format", help="Format of pairs and clusters: csv, tsv, jsonl or parquet.")
-    ] = "csv",
-    skip_bad_rows: SkipOption = False,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Find the duplicates in a corpus of questions, and keep one of each cluster."""
-    if linkage not in ("star", "single"):
-        raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
-    with quiet(), progress_bar() as on_progress:
-        from qpairs.core.files import exclusive_lock
-        from qpairs.core.progress import Progress
-        from qpairs.data.corpus import read_corpus
-        from qpairs.models.base import load
-        from qpairs.retrieval.corpus import check_format, dedupe_corpus
-        from qpairs.retrieval.dedupe import require_one_tower
-        from qpairs.retrieval.embeddings import open_shards
-
-        check_format(kind)
-        on_progress(Progress("reading"))
-        corpus = read_corpus(questions, text_column=text_column, skip_bad_rows=skip_bad_rows)
-        other = read_corpus(against, text_column=text_column, skip_bad_rows=skip_bad_rows) if against else None
-        model = load(checkpoint)
-        require_one_tower(model)
-        setting = _setting(model, threshold, precision)
-        with exclusive_lock(output):
-            if not overwrite and any(entry.name != ".lock" for entry in output.iterdir()):
-                raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
-            result = dedupe_corpus(
-                model,
-                corpus,
-                setting=setting,
-                against=other,
-                linkage="star" if linkage == "star" else "single",
-                recall=recall,
-                embeddings=open_shards(embeddings) if embeddings else None,
-                on_progress=on_progress,
-            )
-            on_progress(Progress("writing"))
-            result.write(output, kind)
-    for skipped in (corpus.skipped, other.skipped if other else {}):
-        if skipped:
-            out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in skipped.items()))
-    _print_summary(result)
-    out.print(f"Saved in [bold]{output}[/].", highlight=False)
-
-
-def _print_summary(result: DedupeResult) -> None:
-    summary = result.summary
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column("")
-    table.add_column("", justify="right")
-    table.add_row("[dim]questions[/]", f"{summary['rows']:,}")
-    table.add_row("[dim]distinct, but for case and white space[/]", f"{summary['distinct']:,}")
-    if summary["against"]:
-        table.add_row(f"[dim]asked in {plain(summary['against'])} already[/]", f"{summary['asked']:,}")
-    table.add_row(f"[dim]pairs at or above {summary['threshold']:.3f}[/]", f"{summary['pairs']:,}")
-    table.add_row(f"[dim]clusters, of at most {summary['largest']:,}[/]", f"{summary['clusters']:,}")
-    table.add_row("[dim]kept[/]", f"[bold]{summary['kept']:,}[/] ({percent(summary['kept'] / summary['rows'])})")
-    out.print(table)
-    if summary["recall_measured_on"]:
-        out.print(
-            f"Not all were compared with all: {percent(summary['recall'])} of the pairs are found, measured on "
-            f"{summary['recall_measured_on']:,} of a sample.",
-            highlight=False,
-        )
-    least = result.pairs.sort_values("similarity", kind="stable").head(EXAMPLES)
-    if len(least):
-        out.print("\n[bold]nearest to the threshold[/]")
-    for pair in least.itertuples():
-        one, another = plain(pair.question1), plain(pair.question2)
-        out.print(f"  {pair.similarity:.3f}  {one}\n  [dim]       {another}[/]", highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 from scipy.special import expit
 
-from qpairs.metrics.densities import Densities, factors_of, log_density, rising
+from qpairs.metrics.densities import Densities, factors_of, kept_factors, log_density, rising
 from qpairs.metrics.inputs import Floats
 from qpairs.metrics.intervals import Interval
 from qpairs.metrics.score_counts import EDGES, WIDTH, ScoreCounts
@@ -30,7 +30,8 @@ FREE, BOUND = 1.5, 0.3  # how far the mixture may leave the densities: of anothe
 DESIGN_EFFECT = 2.0  # pairs of one cluster are right and wrong together
 REACH = 32  # pairs for each question: below the score that so many lie above, hardly any pair is a duplicate
 UNSEEN_SD = 1.0  # of the log odds in a corpus whose scores are not known
-GLOBAL_SD, LOCAL_SD, LENGTH = 0.5, 0.5, 0.15  # of the process: constant part, local part, and its length in the range
+LOCAL, LENGTH = 0.8, 0.2  # of what differs between corpora: the local part beside the constant one, and its length
+LABELLED_SD = 0.5  # that a labelled corpus may differ by, beside the uncertainty of the mixture
 OWN_SD = 0.1  # between the corpus that was labelled and itself, with some questions more or less
 
 
@@ -237,19 +238,26 @@ def _mixture(
     ratio = scale * counts.n / densities.n
     same, near = ratio * np.array(densities.duplicates), ratio * np.array(densities.near)
     different = near + counts.n * (counts.n - 1) / 2 * log_density(strangers, bins)
-    factors = np.array(densities.factors).reshape(-1, bins) * math.sqrt(1 + densities.n / max(counts.n, 1))
-    if densities.labels:
-        factors = np.array(densities.factors).reshape(-1, bins)
+    chance = 1.0 if densities.labels else 1 + densities.n / max(counts.n, 1)  # of the table's components, and of these
+    factors = np.array(densities.factors).reshape(-1, bins)
+    covariance = chance * factors.T @ factors + _between_corpora(domain_sd, bins)
     return CorpusEstimate(
         counts=counts,
         edges=densities.edges,
         log_odds=rising(np.log((same + 1e-6) / (different + 1e-6)), same + different),
-        factors=np.vstack([factors, np.full((1, bins), domain_sd)]),
+        factors=factors_of(covariance),
         duplicate_share=np.array(densities.duplicates) / max(sum(densities.duplicates) + densities.below, 1e-12),
         strangers=strangers,
         scale=scale,
         labels=densities.labels,
     )
+
+
+def _between_corpora(sd: float, bins: int) -> Floats:
+    """Covariance (bins, bins) of the log odds between corpora: a constant part, and one that changes with the score."""
+    place = np.arange(bins) / bins
+    local = np.exp(-0.5 * ((place[:, None] - place) / LENGTH) ** 2)
+    return np.asarray(sd**2 * (1 + LOCAL**2 * local))
 
 
 def _fit_mixture(densities: Densities, own: Floats, n: int) -> tuple[float, Floats]:
@@ -292,14 +300,12 @@ def with_labels(estimate: CorpusEstimate, scores: ArrayLike, labels: ArrayLike) 
     place = np.clip(np.searchsorted(estimate.edges, np.asarray(scores), "right") - 1, 0, bins - 1)
     drawn = np.bincount(place, minlength=bins).astype(np.float64)
     right = np.bincount(place, answers, minlength=bins).astype(np.float64)
-    x = np.arange(bins) / bins
-    prior = estimate.factors.T @ estimate.factors + GLOBAL_SD**2 + 1e-4 * np.eye(bins)
-    prior += LOCAL_SD**2 * np.exp(-0.5 * ((x[:, None] - x) / LENGTH) ** 2)
+    prior = estimate.factors.T @ estimate.factors + _between_corpora(LABELLED_SD, bins) + 1e-4 * np.eye(bins)
     odds, covariance = _laplace(estimate.log_odds, prior, drawn, right)
     return dataclasses.replace(
         estimate,
         log_odds=rising(odds, estimate.counts.rebinned(estimate.edges) + 1e-3),
-        factors=np.array(factors_of(covariance)),
+        factors=factors_of(covariance),
         labels=estimate.labels + len(answers),
     )
 
@@ -350,7 +356,7 @@ def own_densities(estimate: CorpusEstimate, densities: Densities) -> Densities:
         below=max(everything * (1 - float(estimate.duplicate_share.sum())), 0.0),
         near=tuple(np.round(near, 4).tolist()),
         strangers=tuple(np.round(estimate.strangers, 6).tolist()),
-        factors=tuple(tuple(row) for row in np.round(estimate.factors, 4).tolist()),
+        factors=kept_factors(estimate.factors.T @ estimate.factors),
         domain_sd=OWN_SD if estimate.labels else densities.domain_sd,
         labels=estimate.labels,
     )

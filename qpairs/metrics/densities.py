@@ -20,7 +20,7 @@ from qpairs.metrics.score_counts import EDGES, ScoreCounts, histogram
 HIGHEST_LOW = 0.95  # so that the bins are not thinner than the counts
 BINS = 64  # from the lowest score that matters to 1
 RESAMPLES = 200  # of the components
-FACTORS = 5  # that hold the uncertainty
+FACTORS = 10  # that are kept of the uncertainty
 DOMAIN_SD = 0.5  # of the log odds of a duplicate, between corpora; measured by benchmarks/corpus_verdict.py
 LARGE = 200  # questions of a component from which on its unlabelled pairs count as strangers
 DEGREE = 4  # of the log density of strangers
@@ -218,14 +218,18 @@ def _bootstrap(same: Floats, near: Floats, background: Floats, seed: int) -> tup
             for row, other in zip(drawn @ same, drawn @ near, strict=True)
         ]
     )
-    return factors_of((odds - odds.mean(axis=0)).T @ (odds - odds.mean(axis=0)) / RESAMPLES)
+    return kept_factors((odds - odds.mean(axis=0)).T @ (odds - odds.mean(axis=0)) / RESAMPLES)
 
 
-def factors_of(covariance: Floats) -> tuple[tuple[float, ...], ...]:
-    """The greatest independent parts of a covariance (bins, bins): rows whose products add up to nearly all of it."""
+def factors_of(covariance: Floats) -> Floats:
+    """(bins, bins) independent parts of a covariance (bins, bins), the greatest first: factors.T @ factors is it."""
     values, vectors = np.linalg.eigh(covariance)
-    top = np.argsort(values)[::-1][:FACTORS]
-    return tuple(_rounded(np.sqrt(max(values[k], 0.0)) * vectors[:, k]) for k in top)
+    return np.asarray((np.sqrt(np.maximum(values, 0.0)) * vectors).T[::-1])
+
+
+def kept_factors(covariance: Floats) -> tuple[tuple[float, ...], ...]:
+    """The greatest of the factors of a covariance, as they are kept in files."""
+    return tuple(_rounded(row) for row in factors_of(covariance)[:FACTORS])
 
 
 def _rounded(values: Floats, digits: int = 4) -> tuple[float, ...]:

@@ -137,7 +137,7 @@ class CorpusSetting:
     @property
     def precision_of(self) -> str:
         """What its probabilities and precisions are true of."""
-        return f"of a hit among {self.estimate.counts.n:,} questions"
+        return f"of a pair or hit among {self.estimate.counts.n:,} questions"
 
     def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """Whether pairs are called duplicates, in the shape of the scores."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,24 @@ import numpy as np
 
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import write_text
-from qpairs.core.progress import Meter, OnProgress, ignore
+from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.metrics import Expectation, count_scores
 from qpairs.models.base import Model, as_model
-from qpairs.models.verdict import Setting
+from qpairs.models.verdict import CorpusSetting, Setting
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.clusters import Linkage
-from qpairs.retrieval.dedupe import Deduplicated, Encode, dedupe, require_one_tower, stored
+from qpairs.retrieval.dedupe import (
+    Deduplicated,
+    Distinct,
+    Encode,
+    distinct,
+    find_candidates,
+    require_one_tower,
+    resolve,
+    stored,
+)
 from qpairs.retrieval.embeddings import Embeddings
 
 if TYPE_CHECKING:
@@ -89,14 +99,25 @@ class DedupeResult:
         return self.corpus.table.iloc[self.found.kept]
 
     @cached_property
+    def expected(self) -> Expectation | None:
+        """Expected precision and recall over the corpus; None for a model that knows pairs alone."""
+        return self.setting.expected() if isinstance(self.setting, CorpusSetting) else None
+
+    @property
+    def labels(self) -> int:
+        """Labelled pairs of this corpus that the expectation rests on."""
+        return self.setting.estimate.labels if isinstance(self.setting, CorpusSetting) else 0
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """What is written to dedupe.json.
 
         `questions`, `against` and `model` are paths; `rows` counts the questions, `distinct` those that differ in more
         than case and white space, `asked` the distinct ones that the other corpus has, `pairs` the pairs of duplicates
         among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest, `kept` the rows
-        without duplicates. `recall` is the share of the pairs that were found, measured on `recall_measured_on` pairs
-        of a sample, or 1 and 0 where all were compared.
+        without duplicates. `probability_of` says what the probabilities are true of, `expected` is the `Expectation`
+        of the threshold, or null. `recall` is the share of the pairs that were found, measured on `recall_measured_on`
+        pairs of a sample, or 1 and 0 where all were compared.
         """
         found = self.found
         sizes = Counter(found.representative[found.question].tolist())
@@ -107,6 +128,8 @@ class DedupeResult:
             "model": str(self.model.path),
             "fingerprint": self.model.fingerprint,
             "threshold": self.setting.threshold,
+            "probability_of": self.setting.precision_of,
+            "expected": asdict(self.expected) if self.expected else None,
             "rows": len(self.corpus.texts),
             "distinct": len(found.first),
             "asked": len(found.asked),
@@ -159,7 +182,8 @@ def dedupe_corpus(
     model: Model | str | Path,
     corpus: Corpus | str | Path,
     *,
-    setting: Setting | None = None,
+    threshold: float | None = None,
+    precision: float | None = None,
     against: Corpus | str | Path | None = None,
     linkage: Linkage = "star",
     recall: float = 0.9999,
@@ -168,38 +192,98 @@ def dedupe_corpus(
 ) -> DedupeResult:
     """Finds the duplicates in a file of questions, and the questions that another file has already.
 
+    Without a threshold or a precision, the threshold is that of greatest expected F1 over the pairs of this corpus. A
+    model without densities (of an older version) takes its threshold for pairs, and logs a warning.
+
     Args:
         model: or its folder.
         corpus: a file of questions, or one from `read_corpus`.
-        setting: says from which cosine on two questions are duplicates, such as `model.verdict.pair.at(0.8)`; without
-            it, the model's own for pairs.
+        threshold: from which cosine on two questions are duplicates.
+        precision: that the pairs of duplicates shall have, as a one-sided 95 % lower bound.
         against: the other questions.
         linkage: how clusters are made, see `clusters`.
         recall: share of the pairs to find in a large corpus; 1 compares all.
         embeddings: vectors of the model; only the texts that they lack are encoded.
-        on_progress: the stages encoding (texts) and comparing (cosines).
+        on_progress: the stages encoding (texts), estimating, and comparing (cosines).
 
     Raises:
-        UserError: a file cannot be read, the model's verdict cannot be read from one cosine, or there are far too many
-            pairs.
+        UserError: a file cannot be read, the model's verdict cannot be read from one cosine, the precision cannot be
+            promised, or there are far too many pairs.
     """
+    prepared = prepare(model, corpus, against=against, embeddings=embeddings, on_progress=on_progress)
+    setting = choose(prepared.setting, threshold, precision)
+    return find_duplicates(prepared, setting, linkage=linkage, recall=recall, on_progress=on_progress)
+
+
+def find_duplicates(
+    prepared: Prepared,
+    setting: Setting,
+    *,
+    linkage: Linkage = "star",
+    recall: float = 0.9999,
+    on_progress: OnProgress = ignore,
+) -> DedupeResult:
+    """The duplicates of a corpus that is prepared, at the threshold of a setting; see `dedupe_corpus`."""
+    candidates = find_candidates(
+        prepared.own, setting.threshold, other=prepared.other, recall=recall, on_progress=on_progress
+    )
+    found = resolve(prepared.own, candidates, setting.threshold, linkage)
+    return DedupeResult(prepared.model, setting, prepared.corpus, prepared.against, found)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A corpus that is encoded, and what scores mean in it.
+
+    Attributes:
+        model: that encoded it.
+        corpus, against: the questions, and those that were known before.
+        own, other: their distinct questions.
+        setting: for all of them together.
+    """
+
+    model: Model
+    corpus: Corpus
+    against: Corpus | None
+    own: Distinct
+    other: Distinct | None
+    setting: Setting
+
+
+def prepare(
+    model: Model | str | Path,
+    corpus: Corpus | str | Path,
+    *,
+    against: Corpus | str | Path | None = None,
+    embeddings: Embeddings | None = None,
+    on_progress: OnProgress = ignore,
+) -> Prepared:
+    """Encodes a corpus, and estimates from its scores what they mean; see `dedupe_corpus` for arguments and errors."""
     model = as_model(model)
     corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
     against = read_corpus(against) if isinstance(against, str | Path) else against
     require_one_tower(model)
     model.verdict.require_cosine(model.path)
-    setting = setting or model.verdict.pair
     encode = _metered(model, Meter(on_progress))
-    found = dedupe(
-        corpus.texts,
-        stored(embeddings, model, encode) if embeddings else encode,
-        setting.threshold,
-        against=against.texts if against else (),
-        linkage=linkage,
-        recall=recall,
-        on_progress=on_progress,
-    )
-    return DedupeResult(model, setting, corpus, against, found)
+    encode = stored(embeddings, model, encode) if embeddings else encode
+    own = distinct(corpus.texts, encode)
+    other = distinct(against.texts, encode) if against else None
+    on_progress(Progress("estimating"))
+    vectors = np.concatenate([own.vectors, other.vectors]) if other else own.vectors
+    return Prepared(model, corpus, against, own, other, model.verdict.corpus(count_scores(vectors)))
+
+
+def choose(setting: Setting, threshold: float | None = None, precision: float | None = None) -> Setting:
+    """The setting with the threshold that was asked for, if any was.
+
+    Raises:
+        UserError: both were, or the precision cannot be promised.
+    """
+    if threshold is not None and precision is not None:
+        raise UserError("give --threshold or --precision, not both")
+    if precision is not None:
+        return setting.at_precision(precision)
+    return setting if threshold is None else setting.at(threshold)
 
 
 def _metered(model: Model, meter: Meter) -> Encode:

@@ -79,28 +79,92 @@ def dedupe(
     >>> dedupe(["pay", "Pay", "pay how", "boat"], encode, threshold=0.7).kept.tolist()
     [0, 3]
     """
+    own, other = distinct(texts, encode), distinct(against, encode) if against else None
+    found = find_candidates(own, threshold, other=other, recall=recall, seed=seed, on_progress=on_progress)
+    return resolve(own, found, threshold, linkage)
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """The distinct questions of a corpus of n rows.
+
+    Attributes:
+        question: (n,) the question of each row: rows that differ in case and white space only are one question.
+        first: (q,) the first row of each question.
+        vectors: (q, d) their unit vectors.
+    """
+
+    question: Ints
+    first: Ints
+    vectors: Floats
+
+
+def distinct(texts: Sequence[str], encode: Encode) -> Distinct:
+    """The distinct questions among texts (n,), each encoded once."""
     question, first = _distinct_texts(texts)
-    vectors = encode([texts[row] for row in first])
-    matches = functools.partial(find_matches, threshold=threshold, recall=recall, seed=seed, on_progress=on_progress)
+    return Distinct(question, first, encode([texts[row] for row in first]))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs at or above the lowest threshold that is of interest.
+
+    Attributes:
+        asked: pairs of a question and the most similar row of the other corpus.
+        pairs: pairs of questions of the corpus.
+    """
+
+    asked: Matches
+    pairs: Matches
+
+
+def find_candidates(
+    own: Distinct,
+    threshold: float,
+    *,
+    other: Distinct | None = None,
+    recall: float = 0.9999,
+    seed: int = 0,
+    on_progress: OnProgress = ignore,
+) -> Candidates:
+    """All pairs at or above a threshold, within a corpus and with another one; for the arguments see `dedupe`.
+
+    Raises:
+        UserError: there are far too many pairs.
+    """
+    matches = functools.partial(find_matches, own.vectors, threshold, recall=recall, seed=seed, on_progress=on_progress)
     asked = NO_MATCHES
-    if against:
-        _, of_others = _distinct_texts(against)
-        found = matches(vectors, others=encode([against[row] for row in of_others]))
+    if other:
+        found = matches(others=other.vectors)
         best = np.lexsort((found.right, -found.similarity, found.left))
         _, once = np.unique(found.left[best], return_index=True)
         best = best[once]
         asked = replace(
-            found, left=found.left[best], right=of_others[found.right[best]], similarity=found.similarity[best]
+            found, left=found.left[best], right=other.first[found.right[best]], similarity=found.similarity[best]
         )
-    new = np.setdiff1d(np.arange(len(first)), asked.left)
-    found = matches(vectors if len(new) == len(first) else vectors[new])
-    pairs = replace(found, left=new[found.left], right=new[found.right])
-    representative = clusters(len(first), pairs, linkage)
-    similarity = np.ones(len(first), dtype=np.float32)
-    members = np.flatnonzero(representative != np.arange(len(first)))
+    return Candidates(asked, matches())
+
+
+def resolve(own: Distinct, found: Candidates, threshold: float, linkage: Linkage = "star") -> Deduplicated:
+    """The duplicates at a threshold, among candidates that were found at it or at a lower one.
+
+    Args:
+        own: the corpus.
+        found: its candidates.
+        threshold: least cosine of duplicates.
+        linkage: how clusters are made, see `clusters`.
+    """
+    asked = found.asked.at_or_above(threshold)
+    new = np.ones(len(own.first), dtype=np.bool_)
+    new[asked.left] = False
+    pairs = found.pairs.at_or_above(threshold)
+    pairs = pairs.subset(new[pairs.left] & new[pairs.right])
+    representative = clusters(len(own.first), pairs, linkage)
+    similarity = np.ones(len(own.first), dtype=np.float32)
+    members = np.flatnonzero(representative != np.arange(len(own.first)))
     for rows in np.array_split(members, len(members) // SIZE + 1):
-        similarity[rows] = np.einsum("ij,ij->i", vectors[rows], vectors[representative[rows]]).clip(max=1)
-    return Deduplicated(question, first, asked, pairs, representative, similarity)
+        similarity[rows] = np.einsum("ij,ij->i", own.vectors[rows], own.vectors[representative[rows]]).clip(max=1)
+    return Deduplicated(own.question, own.first, asked, pairs, representative, similarity)
 
 
 def _distinct_texts(texts: Sequence[str]) -> tuple[Ints, Ints]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qpairs.core.progress import Meter, OnProgress, ignore
+from qpairs.metrics import decide
 from qpairs.retrieval.blocks import Comparison, Floats, Ints, all_blocks, compare, distinct
 from qpairs.retrieval.cells import cell_blocks
 from qpairs.retrieval.index.kinds import lists_for
@@ -34,6 +36,14 @@ class Matches:
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.left)
+
+    def at_or_above(self, threshold: float) -> Matches:
+        """Those at or above a higher threshold."""
+        return self.subset(decide(self.similarity, threshold))
+
+    def subset(self, kept: NDArray[np.bool_]) -> Matches:
+        """Those that a mask (m,) keeps."""
+        return replace(self, left=self.left[kept], right=self.right[kept], similarity=self.similarity[kept])
 
 
 NO_MATCHES = Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))

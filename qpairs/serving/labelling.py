@@ -1,27 +1,26 @@
-"""Labelling of a corpus: which pair comes next, the labels so far, and the F1 of the model on them."""
+"""Labelling of a corpus: which pair comes next, the labels so far, and what they say of the model."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from qpairs import metrics
-from qpairs.data.pairs import pairs_from_texts
-from qpairs.data.splits import question_components
 from qpairs.models.base import Model
 from qpairs.retrieval.index import Index
+from qpairs.serving.label_figures import Figure, Measure, f1_figures, precision_figures
 from qpairs.serving.label_file import LabelFile, Labels, Row
-from qpairs.serving.label_pairs import Choice, Texts, pair_key, pairs_to_label
+from qpairs.serving.label_pairs import Candidates, Choice, mark_drawn, pairs_to_label
+from qpairs.serving.label_texts import Texts, pair_key
 
 Answer = Literal["yes", "no", "skip"]
-
-MIN_LABELS, MIN_OF_EACH = 10, 3  # for an interval of F1
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """A person's answer: whether both questions ask the same; `choice` selects the next pair."""
+    """A person's answer: whether both questions ask the same; `choice` selected the pair, and selects the next."""
 
     question1: str
     question2: str
     answer: Answer
-    choice: Choice = "threshold"
+    choice: Choice = "stratified"
 
 
 @dataclass(frozen=True)
@@ -55,25 +54,17 @@ class LastLabel:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """F1 of the model at its threshold on n labelled pairs, with its 95 % interval by bootstrap over components."""
-
-    n: int
-    f1: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class State:
     """The state of the labelling.
 
     Attributes:
         pair: to label next; None if none is left.
         left: pairs of this choice without an answer.
-        duplicates, different, skipped: answers so far, of both choices.
-        figures: F1 after 10, 20, 40, ... of the labels that count for this choice, and after all of them; four times
-            as many labels halve the interval.
+        duplicates, different, skipped: answers so far, of all choices.
+        measure: what the figures are: the precision of the model over all pairs of the corpus, from stratified pairs;
+            or its F1 on pairs such as those of the choice.
+        figures: after 10, 20, 40, ... of the labels that count for this choice, and after all of them; four times as
+            many labels halve the interval.
         missing: what is needed for the first figure; '' if there is one.
         more: labels that would halve the interval.
         last: the last answer.
@@ -84,6 +75,7 @@ class State:
     duplicates: int
     different: int
     skipped: int
+    measure: Measure
     figures: list[Figure]
     missing: str
     more: int
@@ -93,7 +85,7 @@ class State:
 class Labelling:
     """The pairs to label and the labels so far, for the threads of one process."""
 
-    def __init__(self, file: LabelFile, model: Model, pairs: Mapping[Choice, Mapping[Texts, Texts]]) -> None:
+    def __init__(self, file: LabelFile, model: Model, pairs: Mapping[Choice, Candidates]) -> None:
         self._file = file
         self._model = model
         self._setting = model.verdict.pair
@@ -109,7 +101,7 @@ class Labelling:
             path: CSV file of the labels; skipped pairs are kept in `*.skipped.csv` beside it.
             model: that made the index.
             index: the corpus.
-            seed: of the sample of questions.
+            seed: of the random choices.
 
         Raises:
             UserError: the file does not hold labels or cannot be written, or the model does not fit the index.
@@ -123,7 +115,7 @@ class Labelling:
         """The file of the labels."""
         return self._file.path
 
-    def state(self, choice: Choice = "threshold") -> State:
+    def state(self, choice: Choice = "stratified") -> State:
         """The labels so far, and the next pair.
 
         Raises:
@@ -140,18 +132,21 @@ class Labelling:
             UserError: the files cannot be read or written.
         """
         key = pair_key((request.question1, request.question2))
-        pair = next((pairs[key] for pairs in self._pairs.values() if key in pairs), None)
+        choices = self._pairs[request.choice], *self._pairs.values()
+        pair = next((pairs[key] for pairs in choices if key in pairs), None)
         with self._lock:
             labels = self._file.read()
-            if pair is None or key in map(pair_key, labels.labelled + labels.skipped):
+            if pair is None or key in map(pair_key, [*labels.labelled, *labels.skipped]):
                 raise LookupError("this pair does not wait for an answer; load the next one")
             if request.answer == "skip":
-                self._file.add_skip(labels, pair)
+                self._file.add_skip(labels, pair[:2])
             else:
-                self._file.add_label(labels, pair, int(request.answer == "yes"))
+                rows = [*labels.labelled, Row(*pair[:2], int(request.answer == "yes"))]
+                skipped = map(pair_key, labels.skipped)
+                self._file.write_labels(mark_drawn(rows, request.choice, self._pairs[request.choice], skipped))
             return self._state(request.choice)
 
-    def undo(self, choice: Choice = "threshold") -> State:
+    def undo(self, choice: Choice = "stratified") -> State:
         """Removes the last answer.
 
         Raises:
@@ -164,35 +159,40 @@ class Labelling:
 
     def _state(self, choice: Choice) -> State:
         labels = self._file.read()
-        pairs, answered = self._pairs[choice], {pair_key(row) for row in labels.labelled + labels.skipped}
-        waiting = [pair for key, pair in pairs.items() if key not in answered]
-        counted = labels.labelled
-        if choice == "random":  # the pairs up to the first gap are a random sample
-            drawn = set(itertools.takewhile(answered.__contains__, pairs))
-            counted = [row for row in counted if pair_key(row) in drawn]
-        figures = self._figures(counted)
-        same, same_counted = (sum(label for *_, label in rows) for rows in (labels.labelled, counted))
-        missing = (
-            f"F1 takes {MIN_LABELS} answers or more, {MIN_OF_EACH} of each kind; so far there are {len(counted)}: "
-            f"{same_counted} the same, {len(counted) - same_counted} different"
-        )
+        answered = {pair_key(row) for row in [*labels.labelled, *labels.skipped]}
+        waiting = [pair for key, pair in self._pairs[choice].items() if key not in answered]
+        counted = self._counted(choice, labels.labelled, answered)
+        verdict = self._setting.decide(self._similarity(counted))
+        figures, missing = (precision_figures if choice == "stratified" else f1_figures)(counted, verdict)
+        same = sum(row.label for row in labels.labelled)
         return State(
-            pair=Pair(*waiting[0]) if waiting else None,
+            pair=Pair(*waiting[0][:2]) if waiting else None,
             left=len(waiting),
             duplicates=same,
             different=len(labels.labelled) - same,
             skipped=len(labels.skipped),
+            measure="precision" if choice == "stratified" else "F1",
             figures=figures,
-            missing="" if figures else missing,
+            missing=missing,
             more=metrics.pairs_to_halve(len(counted)),
             last=self._last(labels),
         )
+
+    def _counted(self, choice: Choice, rows: Sequence[Row], answered: set[Texts]) -> list[Row]:
+        """The labels that count for the figure of a choice."""
+        pairs = self._pairs[choice]
+        if choice == "stratified":
+            return [row for row in rows if row.drawn == choice and not math.isnan(row.probability)]
+        if choice == "random":  # the pairs up to the first gap are a random sample
+            drawn = set(itertools.takewhile(answered.__contains__, pairs))
+            return [row for row in rows if pair_key(row) in drawn]
+        return [row for row in rows if row.drawn != "stratified" or pair_key(row) in pairs]
 
     def _last(self, labels: Labels) -> LastLabel | None:
         rows = labels.skipped if labels.last_is_skip else labels.labelled
         if not rows:
             return None
-        one, other, label = rows[-1]
+        one, other, label = rows[-1][:3]
         similarity = self._similarity([(one, other)])[0]
         return LastLabel(
             one,
@@ -203,24 +203,10 @@ class Labelling:
             duplicate=bool(self._setting.decide(similarity)),
         )
 
-    def _similarity(self, pairs: Sequence[Texts]) -> list[float]:
+    def _similarity(self, pairs: Sequence[Sequence[Any]]) -> list[float]:
         """The cosine of each pair."""
-        new = {pair_key(pair): pair for pair in pairs if pair_key(pair) not in self._cosines}
+        new = {pair_key(pair): pair[:2] for pair in pairs if pair_key(pair) not in self._cosines}
         if new:
             one, other = (self._model.encode(texts) for texts in zip(*new.values(), strict=True))
             self._cosines |= dict(zip(new, np.einsum("ij,ij->i", one, other).clip(-1, 1).tolist(), strict=True))
         return [self._cosines[pair_key(pair)] for pair in pairs]
-
-    def _figures(self, rows: Sequence[Row]) -> list[Figure]:
-        first, second, labels = zip(*rows, strict=True) if rows else ((), (), ())
-        pairs = pairs_from_texts(first, second, labels)
-        groups = question_components(pairs)[pairs.left]
-        verdict = self._setting.decide(self._similarity([row[:2] for row in rows]))
-        figures = []
-        for n in [*(size for k in range(32) if (size := MIN_LABELS << k) < len(rows)), len(rows)]:
-            duplicates = sum(labels[:n])
-            if n < MIN_LABELS or min(duplicates, n - duplicates) < MIN_OF_EACH:
-                continue
-            low, high = metrics.bootstrap_interval(verdict[:n], labels[:n], groups[:n], 0.5)["f1"]
-            figures.append(Figure(n, metrics.confusion(verdict[:n], labels[:n], 0.5).f1, low, high))
-        return figures

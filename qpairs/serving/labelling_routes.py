@@ -17,7 +17,7 @@ def labelling_routes(labelling: Labelling) -> APIRouter:
     router = APIRouter(prefix="/labelling", tags=["labelling"])
 
     @router.get("")
-    def state(choice: Choice = "threshold") -> State:
+    def state(choice: Choice = "stratified") -> State:
         """The labels so far, and the next pair."""
         return labelling.state(choice)
 
@@ -30,7 +30,7 @@ def labelling_routes(labelling: Labelling) -> APIRouter:
             raise HTTPException(409, str(error)) from None
 
     @router.post("/undo")
-    def undo(choice: Choice = "threshold") -> State:
+    def undo(choice: Choice = "stratified") -> State:
         """Remove the last answer."""
         try:
             return labelling.undo(choice)
@@ -39,7 +39,7 @@ def labelling_routes(labelling: Labelling) -> APIRouter:
 
     @router.get("/labels.csv", response_class=FileResponse)
     def labels() -> Any:
-        """The labelled pairs, for `qpairs train --data` and `qpairs calibrate --data`."""
+        """The labelled pairs, and how each was drawn, for `qpairs calibrate --labels` and `qpairs train --data`."""
         return FileResponse(labelling.path, media_type="text/csv", filename="labels.csv")
 
     return router

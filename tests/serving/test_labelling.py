@@ -16,15 +16,17 @@ from test_index import a_model, clustered, embedded
 
 import qpairs
 from qpairs.core.exceptions import UserError
+from qpairs.data.labels import LABEL_FILE_COLUMNS, read_labels
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import question_components
 from qpairs.metrics import bootstrap_interval, confusion
 from qpairs.models.base import Model
 from qpairs.retrieval.index import Index, add_to_index, build_index, open_index
 from qpairs.serving.app import create_app
-from qpairs.serving.label_file import LABELS
+from qpairs.serving.label_figures import MIN_LABELS
 from qpairs.serving.label_pairs import pairs_to_label
-from qpairs.serving.labelling import MIN_LABELS, Answer, Labelling, LabelRequest, State
+from qpairs.serving.label_texts import pair_key
+from qpairs.serving.labelling import Answer, Labelling, LabelRequest, State
 
 VECTORS = clustered(400)
 MODEL = a_model(VECTORS)
@@ -46,13 +48,13 @@ def cosine(one: str, other: str) -> float:
     return float(VECTORS[int(one[1:])] @ VECTORS[int(other[1:])])
 
 
-def answer_next(labelling: Labelling, answer: Answer, choice: str = "threshold") -> State:
+def answer_next(labelling: Labelling, answer: Answer, choice: str = "stratified") -> State:
     pair = labelling.state(choice).pair
     assert pair
     return labelling.answer(LabelRequest(pair.question1, pair.question2, answer, choice))
 
 
-def some(labelling: Labelling, choice: str = "threshold") -> Answer:
+def some(labelling: Labelling, choice: str = "stratified") -> Answer:
     pair = labelling.state(choice).pair
     assert pair
     return "yes" if (int(pair.question1[1:]) + int(pair.question2[1:])) % 2 else "no"
@@ -64,7 +66,7 @@ def rows(path: Path) -> list[list[str]]:
 
 
 def test_the_pairs_nearest_the_threshold_come_first(index: Index) -> None:
-    pairs = list(pairs_to_label(index, MODEL)["threshold"].values())
+    pairs = [pair[:2] for pair in pairs_to_label(index, MODEL)["threshold"].values()]
     cosines = VECTORS[:300] @ VECTORS[:300].T
     np.fill_diagonal(cosines, -2)
     expected = {frozenset((f"t{i}", f"t{j}")) for i, row in enumerate(cosines) for j in np.argsort(-row)[:5]}
@@ -75,13 +77,13 @@ def test_the_pairs_nearest_the_threshold_come_first(index: Index) -> None:
 
 
 def test_random_pairs_are_each_questions_nearest_in_an_order_of_the_seeds(index: Index) -> None:
-    pairs = list(pairs_to_label(index, MODEL)["random"].values())
+    pairs = [pair[:2] for pair in pairs_to_label(index, MODEL)["random"].values()]
     cosines = VECTORS[:300] @ VECTORS[:300].T
     np.fill_diagonal(cosines, -2)
     assert all(int(other[1:]) == cosines[int(one[1:])].argmax() for one, other in pairs)
     assert len(pairs) > 150
-    assert pairs == list(pairs_to_label(index, MODEL)["random"].values())
-    assert pairs != list(pairs_to_label(index, MODEL, seed=1)["random"].values())
+    assert pairs == [pair[:2] for pair in pairs_to_label(index, MODEL)["random"].values()]
+    assert pairs != [pair[:2] for pair in pairs_to_label(index, MODEL, seed=1)["random"].values()]
     numbers = [int(one[1:]) for one, _ in pairs]
     assert abs(np.corrcoef(numbers, range(len(numbers)))[0, 1]) < 0.2
 
@@ -107,11 +109,9 @@ def test_answers_are_a_file_of_pairs(labelling: Labelling) -> None:
     asked = [labelling.state().pair]
     for answer in ("yes", "skip", "no"):
         asked.append(answer_next(labelling, answer).pair)
-    assert rows(labelling.path) == [
-        list(LABELS),
-        [asked[0].question1, asked[0].question2, "1"],
-        [asked[2].question1, asked[2].question2, "0"],
-    ]
+    expected = [[asked[0].question1, asked[0].question2, "1"], [asked[2].question1, asked[2].question2, "0"]]
+    assert rows(labelling.path)[0] == list(LABEL_FILE_COLUMNS)
+    assert [row[:4] for row in rows(labelling.path)[1:]] == [[*row, "stratified"] for row in expected]
     assert len(set(asked)) == 4
     pairs = load_pairs(labelling.path)
     assert [(*pairs.texts(i), int(pairs.labels[i])) for i in range(2)] == [
@@ -141,15 +141,15 @@ def test_a_restart_goes_on_and_a_new_model_keeps_the_labels(labelling: Labelling
     for _ in range(12):
         state = answer_next(labelling, some(labelling))
     assert Labelling.open(tmp_path / "labels.csv", MODEL, index).state() == state
-    other = Labelling.open(tmp_path / "labels.csv", moved(MODEL, threshold=0.3), index).state()
+    other = Labelling.open(tmp_path / "labels.csv", moved(MODEL, threshold=0.3), index).state("threshold")
     assert (other.duplicates, other.different) == (state.duplicates, state.different)
-    assert other.pair != state.pair
-    assert other.last.duplicate
+    assert other.pair != labelling.state("threshold").pair
+    assert other.last.duplicate == (cosine(other.last.question1, other.last.question2) >= 0.3)
 
 
 def test_f1_and_its_interval_are_those_of_metrics(labelling: Labelling) -> None:
     for _ in range(45):
-        state = answer_next(labelling, some(labelling))
+        state = answer_next(labelling, some(labelling, "threshold"), "threshold")
     pairs = load_pairs(labelling.path)
     similarity = [cosine(*pairs.texts(i)) for i in range(len(pairs))]
     groups = question_components(pairs)[pairs.left]
@@ -158,17 +158,17 @@ def test_f1_and_its_interval_are_those_of_metrics(labelling: Labelling) -> None:
         part = similarity[: figure.n], pairs.labels[: figure.n]
         interval = bootstrap_interval(*part, groups[: figure.n], MODEL.verdict.pair.threshold)["f1"]
         assert (figure.low, figure.high) == pytest.approx(interval)
-        assert figure.f1 == pytest.approx(confusion(*part, MODEL.verdict.pair.threshold).f1)
+        assert figure.value == pytest.approx(confusion(*part, MODEL.verdict.pair.threshold).f1)
     assert state.more == 135
 
 
 def test_few_labels_give_no_figure_but_words(labelling: Labelling) -> None:
     for n in range(1, MIN_LABELS + 3):
-        state = answer_next(labelling, "no")
+        state = answer_next(labelling, "no", "threshold")
         assert state.figures == []
         assert f"so far there are {n}: 0 the same, {n} different" in state.missing
     for _ in range(3):
-        state = answer_next(labelling, "yes")
+        state = answer_next(labelling, "yes", "threshold")
     assert [figure.n for figure in state.figures] == [15]
     assert state.missing == ""
 
@@ -176,17 +176,77 @@ def test_few_labels_give_no_figure_but_words(labelling: Labelling) -> None:
 def test_the_random_figure_counts_only_pairs_up_to_the_first_gap(labelling: Labelling) -> None:
     drawn = list(labelling._pairs["random"].values())
     for pair in (drawn[0], drawn[1], drawn[3], *drawn[5:25]):
-        labelling.answer(LabelRequest(*pair, "yes"))
+        labelling.answer(LabelRequest(*pair[:2], "yes", "random"))
     state = labelling.state("random")
     assert "so far there are 2: 2 the same" in state.missing
     assert state.left == len(drawn) - 23
-    assert (state.pair.question1, state.pair.question2) == drawn[2]
+    assert (state.pair.question1, state.pair.question2) == drawn[2][:2]
     state = answer_next(labelling, "no", "random")
     assert "so far there are 4: 3 the same" in state.missing
     for _ in range(3):
         state = answer_next(labelling, "no", "random")
     assert [figure.n for figure in state.figures] == [27]
     assert labelling.state("threshold").figures[-1].n == 27
+
+
+def test_answers_say_how_their_pair_was_drawn(labelling: Labelling) -> None:
+    for choice in ("threshold", "stratified", "random", "threshold", "stratified", "random"):
+        answer_next(labelling, "no", choice)
+    stored = read_labels(labelling.path)
+    assert stored.drawn == ("threshold", "stratified", "random") * 2
+    for drawn, one, other, probability in zip(
+        stored.drawn, stored.first, stored.second, stored.probability, strict=True
+    ):
+        expected = labelling._pairs[drawn][pair_key((one, other))]
+        assert probability == pytest.approx(expected.probability, rel=1e-5, nan_ok=True)
+        assert np.isnan(probability) == (drawn == "threshold")
+
+
+def test_a_pair_counts_as_drawn_when_its_turn_has_come(labelling: Labelling) -> None:
+    first, second, third, fourth = list(labelling._pairs["stratified"].values())[:4]
+    labelling.answer(LabelRequest(*second[:2], "yes", "threshold"))  # answered before it was drawn
+    labelling.answer(LabelRequest(*third[:2], "yes"))  # from a window that shows an old pair
+    assert "stratified" not in read_labels(labelling.path).drawn
+    answer_next(labelling, "skip")
+    assert "stratified" not in read_labels(labelling.path).drawn
+    answer_next(labelling, "no")
+    assert labelling.state().last.question1 == fourth.question1
+    stored = read_labels(labelling.path)
+    assert stored.drawn == ("stratified",) * 3
+    assert stored.probability == pytest.approx([second[2], third[2], fourth[2]], rel=1e-5)
+    labelling.undo()
+    assert read_labels(labelling.path).drawn == ("stratified",) * 2
+    labelling.undo()
+    assert (labelling.state().pair.question1, labelling.state().pair.question2) == first[:2]
+
+
+def test_files_without_the_columns_of_drawing_go_on(index: Index, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("question1,question2,is_duplicate\nt1,t2,1\nsomething,else,0\n")
+    labelling = Labelling.open(path, MODEL, index)
+    state = labelling.state()
+    assert (state.duplicates, state.different) == (1, 1)
+    assert path.read_text().startswith("question1,question2,is_duplicate\n")
+    answer_next(labelling, "yes")
+    assert rows(path)[:3] == [list(LABEL_FILE_COLUMNS), ["t1", "t2", "1", "", ""], ["something", "else", "0", "", ""]]
+    assert rows(path)[3][3] == "stratified"
+    labelling.undo()
+    assert len(rows(path)) == 3
+    assert labelling.state().pair == state.pair
+
+
+def test_the_precision_in_the_corpus_counts_each_pair_by_its_probability(labelling: Labelling) -> None:
+    for n in range(60):
+        state = answer_next(labelling, some(labelling))
+        assert bool(state.figures) != bool(state.missing)
+        assert bool(state.figures) or n < 40
+    stored = read_labels(labelling.path)
+    called = np.array([cosine(*pair) >= 0.8 for pair in zip(stored.first, stored.second, strict=True)])
+    assert (state.measure, [figure.n for figure in state.figures][-2:]) == ("precision", [40, 60])
+    weights = called / stored.probability
+    assert state.figures[-1].value == pytest.approx(weights @ stored.labels / weights.sum())
+    assert 0 <= state.figures[-1].low < state.figures[-1].value < state.figures[-1].high <= 1
+    assert (state.measure, labelling.state("threshold").measure) == ("precision", "F1")
 
 
 def test_only_a_pair_that_waits_is_answered(labelling: Labelling) -> None:
@@ -215,6 +275,7 @@ def test_files_that_are_none_of_labels_are_refused(index: Index, tmp_path: Path)
     for name, content in {
         "a.csv": "question1,question2\na,b\n",
         "b.csv": "question1,question2,is_duplicate\na,b,2\n",
+        "f.csv": "question1,question2,is_duplicate,mine\na,b,1,x\n",
         "c.csv": "question1,question2,is_duplicate\na,b\n",
         "d.csv": "",
         "e.csv": 'question1,question2,is_duplicate\n"a,b,1\n',
@@ -224,6 +285,9 @@ def test_files_that_are_none_of_labels_are_refused(index: Index, tmp_path: Path)
         with pytest.raises(UserError, match=f"{name}.*--labels"):
             Labelling.open(path, MODEL, index)
         assert path.read_text() == content
+    with pytest.raises(UserError, match=r"a \.csv file"):
+        Labelling.open(tmp_path / "labels.tsv", MODEL, index)
+    assert not (tmp_path / "labels.tsv").exists()
     with pytest.raises(UserError, match="cannot be written"):
         Labelling.open(Path("/proc/labels.csv"), MODEL, index)
 
@@ -240,6 +304,7 @@ sys.path[:0] = {tests!r}
 from pathlib import Path
 import qpairs.serving.labelling, test_labelling
 from qpairs.retrieval.index import open_index
+from qpairs.serving.label_texts import pair_key
 from qpairs.serving.labelling import Labelling
 labelling = Labelling.open({path!r}, test_labelling.MODEL, open_index({index!r}))
 replace = Path.replace

@@ -20,13 +20,13 @@ from fastapi import FastAPI
 from mocks import moved
 
 import qpairs
+from qpairs.data.labels import LABEL_FILE_COLUMNS, read_labels
 from qpairs.data.sources import load_pairs
 from qpairs.metrics import Calibration
 from qpairs.models.base import Model
 from qpairs.retrieval.index import build_index
 from qpairs.serving.app import create_app
 from qpairs.serving.journal import journalled
-from qpairs.serving.label_file import LABELS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -244,7 +244,11 @@ def test_ten_pairs_are_labelled_undone_and_there_after_a_reload(page: "Page", si
     expected = [
         [*texts, "1" if key == "y" else "0"] for texts, key in zip(asked, "ynsyynnyny", strict=True) if key != "s"
     ]
-    assert rows(labels) == [list(LABELS), *expected]
+    assert rows(labels)[0] == list(LABEL_FILE_COLUMNS)
+    assert [row[:3] for row in rows(labels)[1:]] == expected
+    stored = read_labels(labels)
+    assert set(stored.drawn) == {"stratified"}
+    assert ((stored.probability > 0) & (stored.probability < 1)).all()
     progress = page.inner_text("#progress")
     assert progress.startswith("9 pairs labelled: 5 the same, 4 different; 1 skipped")
     now = pair(page)
@@ -255,33 +259,54 @@ def test_ten_pairs_are_labelled_undone_and_there_after_a_reload(page: "Page", si
     until(page, lambda: pair(page) == asked[-1])
     answers(page, "u")
     assert pair(page) == asked[-2]
-    assert rows(labels) == [list(LABELS), *expected[:-2]]
+    assert [row[:3] for row in rows(labels)[1:]] == expected[:-2]
     page.reload()
     page.wait_for_selector("#labelling:visible")
     assert pair(page) == asked[-2]
     answers(page, "u" * 8)
     assert page.is_disabled("#undo")
-    assert rows(labels) == [list(LABELS)]
+    assert rows(labels) == [list(LABEL_FILE_COLUMNS)]
+
+
+def test_each_choice_says_what_its_labels_are_for(page: "Page", site: str) -> None:
+    open_labelling(page, site)
+    assert page.is_checked("[value=stratified]")
+    for choice, said in [
+        ("stratified", "precision and recall in the whole corpus: qpairs calibrate MODEL --corpus QUESTIONS --labels"),
+        ("random", "how often the first hit of a search is right"),
+        ("threshold", "no random sample"),
+    ]:
+        page.check(f"[value={choice}]")
+        until(page, lambda said=said: said in page.inner_text("#purpose"))
+
+
+def test_the_precision_in_the_corpus_is_drawn(page: "Page", site: str) -> None:
+    open_labelling(page, site)
+    assert page.inner_text("#figure").startswith("Precision takes 10 answers or more")
+    assert not page.is_visible("#intervals")
+    answers(page, "yn" * 12)
+    until(page, lambda: page.inner_text("#figure").startswith("Precision in the corpus 0."))
+    assert page.inner_text("#measure") == "Precision in the corpus"
+    assert page.is_visible("#intervals")
 
 
 def test_the_interval_of_f1_is_drawn_and_its_meaning_told(page: "Page", site: str, labels: Path) -> None:
     open_labelling(page, site)
-    assert page.inner_text("#figure").startswith("F1 takes 10 answers or more")
+    page.check("[value=threshold]")
+    until(page, lambda: page.inner_text("#figure").startswith("F1 takes 10 answers or more"))
     assert not page.is_visible("#intervals")
     answers(page, "ynyn" * 6)
     bars = page.locator("#intervals div")
     assert bars.locator("span").all_inner_texts() == ["10", "20", "24"]
     low, high, f1 = (
         float(bars.last.locator("i").evaluate(f"bar => bar.style.getPropertyValue('--{name}')"))
-        for name in ("low", "high", "f1")
+        for name in ("low", "high", "value")
     )
     assert 0 <= low < f1 < high <= 1
     said = f"F1 {f1:.2f}, 95 % interval {low:.2f} to {high:.2f}, on 24 pairs"
     assert page.inner_text("#figure") == f"{said}. About 72 more would halve the interval."
     assert said in (page.get_attribute("#intervals", "aria-label") or "")
-    assert "no random sample" in page.inner_text("#honesty")
-    page.check("[value=random]")
-    until(page, lambda: "drawn at random" in page.inner_text("#honesty"))
+    assert set(read_labels(labels).drawn) == {"threshold"}
     with page.expect_download() as download:
         page.click("#download")
     assert download.value.suggested_filename == "labels.csv"
@@ -298,7 +323,7 @@ def test_a_pair_answered_in_another_window_is_not_answered_twice(page: "Page", s
     assert pair(other) == seen
     other.keyboard.press("n")
     until(other, lambda: pair(other) == pair(page))
-    assert rows(labels)[1:] == [[*seen, "1"]]
+    assert [row[:3] for row in rows(labels)[1:]] == [[*seen, "1"]]
 
 
 def test_a_killed_service_loses_no_label(page: "Page", made: Path, labels: Path, tmp_path: Path) -> None:

@@ -233,14 +233,19 @@ function showComparison([first, second], threshold, { similarity, probability, d
 
 // Label
 
-const HONEST = {
-  threshold:
-    "These pairs are those that the model is least sure of, so that an answer teaches most. They are no random sample: " +
-    "on questions as they come, F1 is another. For that, label pairs at random.",
+const PURPOSE = {
+  stratified:
+    "Pairs drawn at random, as many from each range of the score, with known probabilities. Use their labels for precision " +
+    "and recall in the whole corpus: qpairs calibrate MODEL --corpus QUESTIONS --labels labels.csv. Skipping a pair " +
+    "should have nothing to do with whether it is a duplicate.",
   random:
-    "These are questions drawn at random, each with its nearest neighbour: what a search shows first. The figure is for " +
-    "such pairs; skipped ones are left out of it.",
+    "Questions drawn at random, each with its nearest neighbour. Use their labels to see how often the first hit of a " +
+    "search is right. F1 is for such pairs; skipped ones are left out of it.",
+  threshold:
+    "The pairs that the model is least sure of. Use their labels to fit the threshold: an answer teaches most here. They " +
+    "are no random sample, so F1 on other questions differs.",
 };
+const MEASURES = { precision: "Precision in the corpus", F1: "F1" };
 const SAID = { yes: "the same", no: "different", skip: "skipped" };
 
 let pair = null;
@@ -285,7 +290,7 @@ function showState(state) {
   const labelled = count(state.duplicates + state.different, "pair");
   $("progress").textContent =
     `${labelled} labelled: ${number(state.duplicates)} the same, ${number(state.different)} different; ` +
-    `${number(state.skipped)} skipped, ${number(state.left)} to go.`;
+    `${number(state.skipped)} skipped${choice() === "stratified" ? "" : `, ${number(state.left)} to go`}.`;
   showFigures(state);
   $("labelling").hidden = false;
 }
@@ -294,18 +299,21 @@ function judged({ answer, duplicate, probability }) {
   return `Your last answer: ${SAID[answer]}. The model says: ${duplicate ? "the same" : "different"} (${percent(probability)}).`;
 }
 
-function showFigures({ figures, missing, more }) {
+function showFigures({ measure, figures, missing, more }) {
   const now = figures.at(-1);
-  const said = ({ n, f1, low, high }) => `F1 ${f1.toFixed(2)}, 95 % interval ${low.toFixed(2)} to ${high.toFixed(2)}, on ${n} pairs`;
+  const name = MEASURES[measure];
+  const said = ({ n, value, low, high }) =>
+    `${name} ${value.toFixed(2)}, 95 % interval ${low.toFixed(2)} to ${high.toFixed(2)}, on ${n} pairs`;
   $("figure").textContent = now ? `${said(now)}. About ${number(more)} more would halve the interval.` : `${missing}.`;
-  $("honesty").textContent = HONEST[choice()];
+  $("purpose").textContent = PURPOSE[choice()];
+  $("measure").textContent = name;
   $("intervals").hidden = !now;
   $("intervals").ariaLabel = `How the interval narrowed. ${figures.map(said).join("; ")}.`;
   for (const row of $("intervals").querySelectorAll("div")) row.remove();
-  for (const { n, f1, low, high } of figures) {
+  for (const { n, value, low, high } of figures) {
     const row = make("div");
     const bar = make("i");
-    for (const [name, value] of Object.entries({ low, high, f1 })) bar.style.setProperty(`--${name}`, value);
+    for (const [key, share] of Object.entries({ low, high, value })) bar.style.setProperty(`--${key}`, share);
     row.append(make("span", number(n)), bar);
     $("intervals").append(row);
   }

@@ -1,0 +1,214 @@
+"""`qpairs dedupe`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from qpairs.commands.search import PrecisionOption, TextColumnOption, ThresholdOption
+from qpairs.commands.terminal import OverwriteOption, SkipOption, out, percent, plain, progress_bar, quiet
+from qpairs.core.exceptions import UserError, nearest
+
+if TYPE_CHECKING:
+    from qpairs.metrics import Expectation
+    from qpairs.retrieval.clusters import Linkage
+    from qpairs.retrieval.corpus import DedupeResult
+    from qpairs.retrieval.trade_offs import TradeOff
+
+EXAMPLES = 5
+CHOSEN = "chosen"
+MOST = 0.5  # share of a corpus that is dropped, from which on a warning is due
+WIDTH = 16  # characters of a bar
+
+
+def dedupe(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
+    questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the pairs, the clusters, and the corpus without its duplicates; needed without --dry-run.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what several thresholds would do, and write nothing.")
+    ] = False,
+    text_column: TextColumnOption = "",
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(help="Vectors from qpairs embed; only texts that they lack are encoded.", show_default=False),
+    ] = None,
+    threshold: ThresholdOption = None,
+    precision: PrecisionOption = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Drop questions already present in this file.", show_default=False)
+    ] = None,
+    linkage: Annotated[
+        str,
+        typer.Option(
+            help="star: all members are duplicates of the one kept; single: members may be linked only through others."
+        ),
+    ] = "star",
+    recall: Annotated[
+        float, typer.Option(min=0.5, max=1, help="Share of the pairs to find in a large corpus; 1 compares all.")
+    ] = 0.9999,
+    kind: Annotated[
+        str, typer.Option("--format", help="Format of pairs and clusters: csv, tsv, jsonl or parquet.")
+    ] = "csv",
+    skip_bad_rows: SkipOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Find the duplicates in a corpus of questions, and keep one of each cluster.
+
+    The threshold is chosen for this corpus: that of greatest expected F1 over all its pairs, if none is given.
+    """
+    if linkage not in ("star", "single"):
+        raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
+    if bool(output) == dry_run:
+        raise UserError("dedupe: give --output FOLDER, or --dry-run")
+    with quiet(), progress_bar() as on_progress:
+        from qpairs.core.files import exclusive_lock
+        from qpairs.core.progress import Progress
+        from qpairs.data.corpus import read_corpus
+        from qpairs.models.base import load
+        from qpairs.retrieval.corpus import check_format, choose, find_duplicates, prepare
+        from qpairs.retrieval.dedupe import require_one_tower
+        from qpairs.retrieval.embeddings import open_shards
+        from qpairs.retrieval.trade_offs import trade_offs
+
+        check_format(kind)
+        on_progress(Progress("reading"))
+        corpus = read_corpus(questions, text_column=text_column, skip_bad_rows=skip_bad_rows)
+        other = read_corpus(against, text_column=text_column, skip_bad_rows=skip_bad_rows) if against else None
+        model = load(checkpoint)
+        require_one_tower(model)
+        if output:
+            _require_free(output, overwrite=overwrite)
+        prepared = prepare(
+            model,
+            corpus,
+            against=other,
+            embeddings=open_shards(embeddings) if embeddings else None,
+            on_progress=on_progress,
+        )
+        setting = choose(prepared.setting, threshold, precision)
+        star_or_single: Linkage = "star" if linkage == "star" else "single"
+        if output:
+            result = find_duplicates(prepared, setting, linkage=star_or_single, recall=recall, on_progress=on_progress)
+            on_progress(Progress("writing"))
+            with exclusive_lock(output):
+                _require_free(output, overwrite=overwrite)
+                result.write(output, kind)
+        else:
+            rows = trade_offs(prepared, setting, linkage=star_or_single, recall=recall, on_progress=on_progress)
+    for skipped in (corpus.skipped, other.skipped if other else {}):
+        if skipped:
+            out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in skipped.items()))
+    if not output:
+        _print_trade_offs(rows, len(corpus.texts))
+        return
+    _print_summary(result)
+    out.print(f"Saved in [bold]{output}[/].", highlight=False)
+
+
+def _require_free(output: Path, *, overwrite: bool) -> None:
+    if not overwrite and output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir()):
+        raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
+
+
+def _print_summary(result: DedupeResult) -> None:
+    summary = result.summary
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_row("[dim]questions[/]", f"{summary['rows']:,}")
+    table.add_row("[dim]distinct, but for case and white space[/]", f"{summary['distinct']:,}")
+    if summary["against"]:
+        table.add_row(f"[dim]asked in {plain(summary['against'])} already[/]", f"{summary['asked']:,}")
+    table.add_row(f"[dim]pairs at or above {summary['threshold']:.3f}[/]", f"{summary['pairs']:,}")
+    if result.expected:
+        table.add_row("[dim]  of which duplicates, expected[/]", _share(result.expected, "precision"))
+        table.add_row("[dim]  share of all duplicates found, expected[/]", _share(result.expected, "recall"))
+    table.add_row(f"[dim]clusters, of at most {summary['largest']:,}[/]", f"{summary['clusters']:,}")
+    table.add_row("[dim]kept[/]", f"[bold]{summary['kept']:,}[/] ({percent(summary['kept'] / summary['rows'])})")
+    out.print(table)
+    _print_basis(result)
+    if summary["recall_measured_on"]:
+        out.print(
+            f"Not all were compared with all: {percent(summary['recall'])} of the pairs are found, measured on "
+            f"{summary['recall_measured_on']:,} of a sample.",
+            highlight=False,
+        )
+    least = result.pairs.sort_values("similarity", kind="stable").head(EXAMPLES)
+    if len(least):
+        out.print("\n[bold]nearest to the threshold[/]  [dim]similarity, probability[/]", highlight=False)
+    for pair in least.itertuples():
+        one, another = plain(pair.question1), plain(pair.question2)
+        figures = f"{pair.similarity:.3f}  {pair.probability:.2f}"
+        out.print(f"  {figures}  {one}\n  [dim]             {another}[/]", highlight=False, soft_wrap=True)
+
+
+def _print_basis(result: DedupeResult) -> None:
+    """What the expectation rests on, and a warning before most of a corpus is given up."""
+    expected, summary = result.expected, result.summary
+    if expected:
+        labels = result.labels
+        basis = (
+            f"{labels:,} labels of this corpus"
+            if labels
+            else "its own scores and the validation questions of the model"
+        )
+        out.print(
+            f"[dim]Expected {plain(result.setting.precision_of)}; estimated from {basis}; 95 % intervals."
+            + ("" if labels else " Labels narrow them: qpairs serve --labels, then qpairs calibrate --corpus --labels.")
+            + "[/]",
+            highlight=False,
+        )
+    dropped = 1 - summary["kept"] / summary["rows"]
+    if dropped > MOST:
+        doubt = f"; about {percent(1 - expected.precision)} of its pairs are expected to be wrong" if expected else ""
+        out.print(
+            f"[yellow]This drops {percent(dropped)} of the corpus{doubt}. See qpairs dedupe --dry-run, and --precision."
+            "[/]",
+            highlight=False,
+        )
+
+
+def _share(expected: Expectation, name: str) -> str:
+    low, high = getattr(expected, f"{name}_interval")
+    return f"{getattr(expected, name):.2f} [dim]({low:.2f} to {high:.2f})[/]"
+
+
+def _print_trade_offs(rows: Sequence[TradeOff], questions: int) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("threshold", "pairs", "kept", ""):
+        table.add_column(column, justify="right")
+    if any(row.expected for row in rows):
+        for column in ("precision", "at least", "recall"):
+            table.add_column(column, justify="right")
+        table.add_column("[green]precision[/] [blue]recall[/]", min_width=WIDTH, no_wrap=True)
+    table.add_column("", overflow="fold")
+    for row in rows:
+        cells = [f"{row.threshold:.3f}", f"{row.pairs:,}", f"{row.kept:,}", f"{100 * row.kept / questions:.0f} %"]
+        if row.expected:
+            figures = row.expected.precision, row.expected.precision_bound, row.expected.recall
+            cells += [*(f"{figure:.2f}" for figure in figures), _bars(row.expected)]
+        table.add_row(*cells, row.why, style="bold" if row.why == CHOSEN else None)
+    out.print(table)
+    out.print(
+        "[dim]Precision and recall are expected; at least: the precision that is promised, one-sided 95 %. Nothing was "
+        "written.[/]",
+        highlight=False,
+    )
+
+
+def _bars(expected: Expectation) -> str:
+    """Precision and recall on one line: the part that both have, then what one of them has more."""
+    precision, recall = (round(WIDTH * value) for value in (expected.precision, expected.recall))
+    colour = "green" if precision > recall else "blue"
+    return f"[cyan]{'█' * min(precision, recall)}[/][{colour}]{'▒' * abs(precision - recall)}[/]"

@@ -1,0 +1,118 @@
+"""A file of pairs that people labelled, with how each pair was drawn from its corpus."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpairs.core.exceptions import UserError
+from qpairs.data.columns import find_columns, named_column
+from qpairs.data.formats import open_file
+from qpairs.data.pairs import text_fault
+from qpairs.data.sources import LABELS
+
+LABEL_FILE_COLUMNS = ("question1", "question2", "is_duplicate", "drawn", "drawing_probability")
+DRAWN = ("stratified", "random", "threshold")  # how a pair may have been drawn
+
+
+@dataclass(frozen=True)
+class LabelledPairs:
+    """Pairs with a label each, and how they were drawn, in the order in which they were labelled.
+
+    Attributes:
+        first: (n,) first questions.
+        second: (n,) second questions.
+        labels: (n,) 1 duplicate, 0 not.
+        drawn: (n,) one of `DRAWN`; '' where it is unknown.
+        probability: (n,) that one draw gives this very pair, among all pairs of the corpus; nan where it is unknown. A
+            total over the corpus is estimated by weighting each pair that was drawn alike by 1 / probability, and
+            dividing by the number of draws (Hansen and Hurwitz, "On the theory of sampling from finite populations",
+            1943). Pairs with the choice `threshold` are no random sample and have no probability.
+    """
+
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    labels: NDArray[np.int8]
+    drawn: tuple[str, ...]
+    probability: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.labels)
+
+
+def read_labels(path: str | Path) -> LabelledPairs:
+    r"""Reads a file of labels, such as the labelling view of `qpairs serve` writes.
+
+    Args:
+        path: a file in one of the formats of `qpairs.data.formats.FORMATS`. The columns of questions and label are
+            found as in any file of pairs; `drawn` and `drawing_probability` may be missing or empty.
+
+    Raises:
+        UserError: the file cannot be read; columns are missing; or a value is not what it should be: the message names
+            the row and the column.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "labels.csv")
+    >>> _ = file.write_text("question1,question2,is_duplicate,drawn,drawing_probability\nHow?,Why?,0,stratified,0.01\n")
+    >>> pairs = read_labels(file)
+    >>> pairs.labels.tolist(), pairs.drawn, pairs.probability.tolist()
+    ([0], ('stratified',), [0.01])
+    """
+    reader = open_file(Path(path))
+    names = find_columns(reader.columns, where=str(path))
+    if not names.label or names.negative:
+        raise UserError(
+            f"{path}: no label column ({LABEL_FILE_COLUMNS[2]}); a file of labels has two questions and one"
+        )
+    extra = [name for name in LABEL_FILE_COLUMNS[3:] if name in {column.lower().strip() for column in reader.columns}]
+    columns = [names.first, names.second, names.label]
+    columns += [named_column(reader.columns, name, where=str(path)) for name in extra]
+    rows = list[tuple[str, str, int, str, float]]()
+    for number, row in reader.rows(columns):
+        fault = row if isinstance(row, str) else _fault(row, columns, extra)
+        if fault:
+            raise UserError(f"{path}, {reader.unit} {number}: {fault}")
+        values = dict(zip(LABEL_FILE_COLUMNS[:3] + tuple(extra), row, strict=True))
+        label, probability = LABELS[_text(values["is_duplicate"])], _text(values.get("drawing_probability"))
+        drawn = _text(values.get("drawn"))
+        rows.append((row[0], row[1], label, drawn, float(probability) if probability else math.nan))
+    first, second, labels, drawn_as, probabilities = zip(*rows, strict=True) if rows else ((),) * 5
+    return LabelledPairs(
+        first, second, np.asarray(labels, np.int8), drawn_as, np.asarray(probabilities, dtype=np.float64)
+    )
+
+
+def _fault(row: Sequence[Any], columns: Sequence[str], extra: Sequence[str]) -> str:
+    """What is wrong with the values of a row, in a sentence that names the column; '' where nothing is."""
+    for text, column in zip(row[:2], columns, strict=False):
+        if fault := text_fault(text, column):
+            return fault[1]
+    if LABELS.get(_text(row[2])) not in (0, 1):
+        return f"label {reprlib.repr(row[2])} in column {columns[2]!r} is neither 0 nor 1"
+    values = dict(zip(extra, row[3:], strict=True))
+    if _text(values.get("drawn")) not in ("", *DRAWN):
+        return f"{reprlib.repr(values['drawn'])} in column 'drawn' is none of {', '.join(DRAWN)}"
+    probability = _text(values.get("drawing_probability"))
+    if probability and not _is_probability(probability):
+        return f"{reprlib.repr(probability)} in column 'drawing_probability' is not above 0 and at most 1"
+    return ""
+
+
+def _text(value: Any) -> str:
+    """A value as a text in lower case; '' for none, also where a column of numbers has none."""
+    return "" if value is None or value != value else str(value).strip().lower()
+
+
+def _is_probability(text: str) -> bool:
+    try:
+        return 0 < float(text) <= 1
+    except ValueError:
+        return False

@@ -1,0 +1,82 @@
+"""What deduplication would do at several thresholds, before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qpairs.core.progress import OnProgress, ignore
+from qpairs.metrics import Expectation
+from qpairs.metrics.score_counts import EDGES
+from qpairs.models.verdict import CorpusSetting, Setting
+from qpairs.retrieval.clusters import Linkage
+from qpairs.retrieval.corpus import Prepared
+from qpairs.retrieval.dedupe import find_candidates, resolve
+
+PROMISES = (0.95, 0.9, 0.8, 0.7, 0.5)  # precisions that are looked for
+STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2)  # pairs for each question
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """What deduplication at a threshold would do.
+
+    Attributes:
+        threshold: from which cosine on two questions are duplicates.
+        pairs: of duplicates.
+        kept: rows that would be kept.
+        expected: precision and recall over the corpus; None for a model that knows pairs alone.
+        why: what speaks for the threshold, such as "greatest F1"; "" for a step between.
+    """
+
+    threshold: float
+    pairs: int
+    kept: int
+    expected: Expectation | None
+    why: str
+
+
+def trade_offs(
+    prepared: Prepared,
+    chosen: Setting,
+    *,
+    linkage: Linkage = "star",
+    recall: float = 0.9999,
+    on_progress: OnProgress = ignore,
+) -> list[TradeOff]:
+    """What deduplication would do at the chosen threshold and at others, rising, without writing anything.
+
+    The others are those of precisions that can be promised, and steps at which pairs double.
+
+    Args:
+        prepared: the corpus.
+        chosen: the setting with the threshold that would be used.
+        linkage: how clusters are made.
+        recall: share of the pairs to find in a large corpus.
+        on_progress: the stage comparing.
+
+    Raises:
+        UserError: there are far too many pairs.
+    """
+    reasons = {chosen.threshold: "chosen"}
+    if isinstance(chosen, CorpusSetting):
+        estimate = chosen.estimate
+        for precision in PROMISES:
+            at = estimate.threshold_at(precision)
+            if at is not None:
+                reasons.setdefault(at, f"at least {precision:g}")
+        reasons.setdefault(estimate.best_threshold(), "greatest F1")
+        counts = estimate.counts
+        for share in STEPS:
+            few = counts.at_or_above(EDGES) <= share * counts.n
+            reasons.setdefault(float(EDGES[int(np.argmax(few))]), "")
+    rows = []
+    candidates = find_candidates(
+        prepared.own, min(reasons), other=prepared.other, recall=recall, on_progress=on_progress
+    )
+    for threshold in sorted(reasons):
+        found = resolve(prepared.own, candidates, threshold, linkage)
+        expected = chosen.expected(threshold) if isinstance(chosen, CorpusSetting) else None
+        rows.append(TradeOff(threshold, len(found.pairs), len(found.kept), expected, reasons[threshold]))
+    return rows

@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qpairs.core.exceptions import UserError
+from qpairs.data.labels import DRAWN, LABEL_FILE_COLUMNS, read_labels
+from qpairs.data.sources import load_pairs
+
+HEADER = ",".join(LABEL_FILE_COLUMNS)
+
+
+def write(folder: Path, *lines: str, header: str = HEADER, name: str = "labels.csv") -> Path:
+    path = folder / name
+    path.write_text("\n".join([header, *lines, ""]))
+    return path
+
+
+def test_a_file_of_labels_is_read_whole(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b,1,stratified,0.25", '"c, c",d,0,threshold,', "e,f,0,random,1e-7", "g,h,1,,")
+    pairs = read_labels(path)
+    assert pairs.first == ("a", "c, c", "e", "g")
+    assert pairs.second == ("b", "d", "f", "h")
+    assert (pairs.labels.dtype, pairs.labels.tolist()) == (np.int8, [1, 0, 0, 1])
+    assert pairs.drawn == ("stratified", "threshold", "random", "")
+    np.testing.assert_array_equal(pairs.probability, [0.25, np.nan, 1e-7, np.nan])
+    assert len(pairs) == len(load_pairs(path)) == 4
+
+
+def test_without_the_columns_of_drawing_nothing_is_known_of_it(tmp_path: Path) -> None:
+    pairs = read_labels(write(tmp_path, "a,b,1", header="q1,q2,label"))
+    assert (pairs.first, pairs.second, pairs.labels.tolist(), pairs.drawn) == (("a",), ("b",), [1], ("",))
+    assert np.isnan(pairs.probability).all()
+
+
+def test_columns_are_found_by_name_in_every_format(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(
+        '{"Drawn": "random", "is_duplicate": true, "question2": "b", "question1": "a", "drawing_probability": 0.5}\n'
+        '{"Drawn": null, "is_duplicate": 0, "question2": "d", "question1": "c", "drawing_probability": null}\n'
+    )
+    pairs = read_labels(tmp_path / "x.jsonl")
+    assert (pairs.first, pairs.labels.tolist(), pairs.drawn) == (("a", "c"), [1, 0], ("random", ""))
+    np.testing.assert_array_equal(pairs.probability, [0.5, np.nan])
+
+
+def test_a_file_without_rows_has_no_pairs(tmp_path: Path) -> None:
+    pairs = read_labels(write(tmp_path))
+    assert (len(pairs), pairs.first, pairs.drawn, pairs.probability.shape) == (0, (), (), (0,))
+    assert pairs.labels.dtype == np.int8
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("a,b,2,,", "label '2' in column 'is_duplicate' is neither 0 nor 1"),
+        ("a,b,-1,,", "label '-1' in column 'is_duplicate' is neither 0 nor 1"),
+        ("a,b,,,", "label '' in column 'is_duplicate' is neither 0 nor 1"),
+        ("a, ,1,,", "column 'question2' has no question"),
+        ("a,b,1,best,0.1", f"'best' in column 'drawn' is none of {', '.join(DRAWN)}"),
+        ("a,b,1,random,0", "'0' in column 'drawing_probability' is not above 0 and at most 1"),
+        ("a,b,1,random,1.5", "'1.5' in column 'drawing_probability'"),
+        ("a,b,1,random,-0.1", "'-0.1' in column 'drawing_probability'"),
+        ("a,b,1,random,much", "'much' in column 'drawing_probability'"),
+        ("a,b,1,random,nan", "'nan' in column 'drawing_probability'"),
+        ("a,b,1", "row 2: "),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_row_and_column(line: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        read_labels(write(tmp_path, "a,b,1,random,1", line))
+    assert "labels.csv, row 2: " in str(refused.value)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
+    for header in ("question1,question2", "anchor,positive", "anchor,positive,negative", "text,label"):
+        with pytest.raises(UserError, match=r"labels\.csv: no "):
+            read_labels(write(tmp_path, header=header))
+    with pytest.raises(UserError, match="no such file"):
+        read_labels(tmp_path / "none.csv")
