@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -295,3 +298,15 @@ def test_scores_of_exports_are_those_of_the_checkpoint(checkpoint: Checkpoint, p
     assert other.f1 == pytest.approx(one.f1, abs=0.03)
     pairs = qpairs.load_pairs(pairs_csv)
     assert score_pairs(checkpoint, pairs)[1][0].shape[0] == one.n
+
+
+def test_an_export_is_reported_on_without_torch() -> None:
+    made = Path(__file__).parents[1] / "fixtures" / "commit_48e0593"
+    script = (
+        "import sys, qpairs; "
+        f"found = qpairs.evaluate({str(made / 'one-static')!r}, {str(made / 'pairs.csv')!r}); "
+        "print(found.corpus.n, found.corpus.setting, "
+        "[m for m in ('torch', 'transformers', 'sentence_transformers', 'datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"\d+ pair \[\]\n", done.stdout)
