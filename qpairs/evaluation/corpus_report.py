@@ -205,10 +205,10 @@ def _point(compared: AllPairs, setting: Setting, threshold: float) -> Point:
         pairs=round(called),
         precision=right / called if called else 0.0,
         recall=right / len(compared.duplicates),
-        expected_precision=expected and expected.precision,
-        expected_precision_interval=expected and expected.precision_interval,
-        expected_recall=expected and expected.recall,
-        expected_recall_interval=expected and expected.recall_interval,
+        expected_precision=expected.precision if expected else None,
+        expected_precision_interval=expected.precision_interval if expected else None,
+        expected_recall=expected.recall if expected else None,
+        expected_recall_interval=expected.recall_interval if expected else None,
     )
 
 
