@@ -1,8 +1,9 @@
-"""Makes pairs.csv from questions/*.toml, the same file each time: `python data/make_pairs.py`.
+"""Makes pairs.csv and intents.csv from questions/*.toml, the same files each time: `python data/make_pairs.py`.
 
 Duplicates are two phrasings of one intent: those that share most words, and some at random. Non-duplicates are near
 misses, from two intents of one family, and easy ones, from two neighbouring families of a file. Families are taken two
-by two, so that two of them are one connected component, which splits keep whole.
+by two, so that two of them are one connected component, which splits keep whole. intents.csv has the intent of every
+question, so that all duplicates are known.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import csv
 import random
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def family_pairs() -> Iterator[tuple[str, list[Intents]]]:
         families = tomllib.loads(file.read_text(encoding="utf-8"))["family"]
         for i in range(0, len(families), 2):
             yield f"{file.stem}/{i}", [family["intents"] for family in families[i : i + 2]]
+
+
+def intent_rows() -> Iterator[tuple[str, str]]:
+    """Every question, and its intent as `file/family/intent`."""
+    for file in sorted((HERE / "questions").glob("*.toml")):
+        for family in tomllib.loads(file.read_text(encoding="utf-8"))["family"]:
+            for intent, texts in family["intents"].items():
+                yield from ((text, f"{file.stem}/{family['name']}/{intent}") for text in texts)
 
 
 def overlap(pair: tuple[str, str]) -> float:
@@ -64,14 +73,20 @@ def pairs_of(families: list[Intents], seed: str) -> list[tuple[str, str, int]]:
     return [(b, a, label) if draw.random() < 0.5 else (a, b, label) for a, b, label in rows]
 
 
+def write(name: str, columns: list[str], rows: Iterable[tuple[str | int, ...]]) -> None:
+    """Writes a CSV file beside this one."""
+    with (HERE / name).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
 def main() -> None:
-    """Writes pairs.csv."""
+    """Writes pairs.csv and intents.csv."""
     rows = [row for name, families in family_pairs() for row in pairs_of(families, name)]
     random.Random(0).shuffle(rows)
-    with (HERE / "pairs.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["question1", "question2", "is_duplicate"])
-        writer.writerows(rows)
+    write("pairs.csv", ["question1", "question2", "is_duplicate"], rows)
+    write("intents.csv", ["question", "intent"], intent_rows())
     print(f"{len(rows):,} pairs, {sum(row[2] for row in rows) / len(rows):.1%} duplicates")
 
 

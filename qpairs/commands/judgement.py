@@ -37,6 +37,10 @@ def evaluate(
     perturb: Annotated[
         str, typer.Option(help="Change questions by rule, and count wrong decisions: kinds with commas, or all.")
     ] = "",
+    intents: Annotated[
+        Path | None,
+        typer.Option(help="Table with columns question and intent: all duplicates among the questions are known."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, and of the changes.")] = 0,
 ) -> None:
     """Evaluate a checkpoint or an export, at its own threshold, on labelled pairs."""
@@ -50,7 +54,7 @@ def evaluate(
         kinds = kinds_of(perturb) if perturb else []
         model = load_model(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
-        result = run(model, pairs, seed=seed).to_dict()
+        result = run(model, pairs, intents=intents, seed=seed).to_dict()
         if kinds:
             result["perturbations"] = [found.to_dict() for found in probe(model, pairs, kinds, seed=seed)]
     if json_file:

@@ -21,6 +21,10 @@ def report(
     output: Annotated[Path, typer.Option(help="Where the page goes: an .html file.")] = Path("report.html"),
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
+    intents: Annotated[
+        Path | None,
+        typer.Option(help="Table with columns question and intent: all duplicates among the questions are known."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap, of the test of slices, and of the map.")] = 0,
 ) -> None:
     """Write one HTML page on a checkpoint or an export: figures, curves, slices, every mistake, and a map."""
@@ -28,18 +32,21 @@ def report(
         raise UserError(f"{output}: the page is HTML; name a file that ends in .html with --output")
     check_file(output)
     with quiet():
+        from qpairs.data.intents import read_intents
         from qpairs.evaluation.report import render
         from qpairs.evaluation.sources import source_names, training_pairs_of
         from qpairs.models.base import load as load_model
 
         model = load_model(checkpoint)
         title = checkpoint.resolve().name
+        known_intents = read_intents(intents) if intents else None
         if data:
             pairs = load(data, columns, skip_bad_rows)
             print_skipped(pairs)
             known = training_pairs_of(model)
-            page = render(model, pairs, title=title, source=source_names(data), trained_on=known, seed=seed)
+            source = source_names(data)
+            page = render(model, pairs, title=title, source=source, trained_on=known, intents=known_intents, seed=seed)
         else:
-            page = render(model, title=title, seed=seed)
+            page = render(model, title=title, intents=known_intents, seed=seed)
     write_text(output, page)
     out.print(f"The report is in [bold]{plain(str(output))}[/]: open it in a browser.", highlight=False)

@@ -165,8 +165,15 @@ def print_verdict(similarity: float, probability: float, duplicate: bool, thresh
     )
 
 
-def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
-    """Prints a verdict beside trivial answers; `scores` is `Report.to_dict()`."""
+def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clusters: bool = True) -> None:
+    """Prints a verdict beside trivial answers, and what it finds in a corpus.
+
+    Args:
+        scores: `Report.to_dict()`; reports of older versions have no part on the corpus.
+        title: what was judged.
+        note: what a reader must know of the model.
+        clusters: whether the scores of clusters are printed.
+    """
     if scores["collapsed"]:
         out.print(
             "[bold red]The model has collapsed:[/] its similarities do not vary, and the figures below mean nothing."
@@ -202,6 +209,8 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
             f"recall@10 {found['recall_at_10']:.3f}, AP of mining {found['mining_average_precision']:.3f}",
             highlight=False,
         )
+    if scores.get("corpus"):
+        _print_corpus(scores["corpus"], clusters)
     if scores["shift"]["differs"]:
         out.print(
             f"[yellow]The similarities here differ from those the threshold was chosen on (distance "
@@ -209,6 +218,16 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "") -> None:
         )
     if note:
         out.print(f"[dim]Note: {note}.[/]")
+
+
+def _print_corpus(found: Mapping[str, Any], clusters: bool) -> None:
+    """Prints what the model finds among all pairs of the questions; `found` is `CorpusReport` as plain values."""
+    from qpairs.evaluation.corpus_report import corpus_lines, corpus_notes
+
+    for line in corpus_lines(found, clusters=clusters):
+        out.print(plain(line), highlight=False)
+    for note in corpus_notes(found):
+        out.print(f"[dim]{note}.[/]", highlight=False)
 
 
 def _print_seen(seen: Mapping[str, int]) -> None:

@@ -80,7 +80,7 @@ def train(
     from qpairs.encoders.build import encoder_note
 
     part = "test" if "test" in checkpoint.scores else "validation"
-    print_report(checkpoint.scores[part], f"{part} pairs", note=encoder_note(checkpoint.config.encoder))
+    print_report(checkpoint.scores[part], f"{part} pairs", note=encoder_note(checkpoint.config.encoder), clusters=False)
     if part == "validation":
         fair = checkpoint.scores["validation"]["f1_cross_fitted"]
         out.print(

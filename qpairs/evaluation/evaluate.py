@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
+from qpairs.data.intents import known_clusters, read_intents
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.splits import Leak, duplicate_components, question_components
 from qpairs.evaluation.baselines import baselines, trivial_note
+from qpairs.evaluation.corpus_report import CorpusReport, corpus_report
 from qpairs.evaluation.question_table import symmetric_tables
 from qpairs.evaluation.seen import seen_in_training
 from qpairs.evaluation.slices import Slice, slices
@@ -71,6 +73,7 @@ class Report:
         retrieval: over the question table: mrr_at_10, recall_at_1, 5 and 10, mining_average_precision.
         scores, labels: (n,) similarity and label of each pair; not in the JSON form.
         seen_in_training: how many of the questions were in the training pairs; None where that is not known.
+        corpus: the decisions over all pairs of the questions; None where `corpus_report` gives none.
     """
 
     n: int
@@ -98,30 +101,44 @@ class Report:
     scores: NDArray[np.float32] = field(repr=False, compare=False)
     labels: NDArray[np.int8] = field(repr=False, compare=False)
     seen_in_training: Leak | None = None
+    corpus: CorpusReport | None = None
 
     @property
     def trivial(self) -> str:
         """Which trivial answers the model is no better than, as `trivial_note` has it; empty where it is better."""
         return trivial_note(vars(self))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values for JSON, without the arrays; an unknown shift is None."""
-        values = dataclasses.asdict(self) | {"trivial": self.trivial}
+    def to_dict(self, *, brief: bool = False) -> dict[str, Any]:
+        """The report as plain values for JSON, without the arrays; an unknown shift is None.
+
+        Args:
+            brief: without the texts of questions and the curve of the corpus, as a model keeps it.
+        """
+        shown = dataclasses.replace(self, corpus=self.corpus.brief()) if brief and self.corpus else self
+        values = dataclasses.asdict(shown) | {"trivial": self.trivial}
         if math.isnan(self.shift.statistic):
             values["shift"] |= {"statistic": None, "p_value": None}
         return {name: value for name, value in values.items() if name not in ("scores", "labels")}
 
 
-def evaluate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Report:
+def evaluate(
+    model: Model | str | Path,
+    data: Pairs | str | Path | Sequence[str | Path],
+    *,
+    intents: Mapping[str, str] | str | Path | None = None,
+    seed: int = 0,
+) -> Report:
     """Evaluates a model, at its own threshold, on labelled pairs.
 
     Args:
         model: a model, or its folder.
         data: labelled pairs, or their source.
+        intents: question -> intent for all questions of the pairs, or a table of them (`read_intents`): then all
+            duplicates in the corpus of these questions are known.
         seed: of the bootstrap.
 
     Raises:
-        UserError: the data cannot be used, or has pairs of one label only.
+        UserError: the data cannot be used, has pairs of one label only, or a question without intent.
 
     Example, where `model` is a model or its folder, and `pairs` are labelled:
 
@@ -131,7 +148,11 @@ def evaluate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str 
     """
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "evaluate")
-    found = report(model, pairs, *score_pairs(model, pairs), seed=seed)
+    if isinstance(intents, str | Path):
+        intents = read_intents(intents)
+    if intents is not None:
+        known_clusters(pairs, intents)  # an error is raised before the questions are embedded
+    found = report(model, pairs, *score_pairs(model, pairs), intents=intents, seed=seed)
     return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))
 
 
@@ -141,6 +162,7 @@ def report(
     scores: NDArray[np.float32],
     tables: Tables,
     *,
+    intents: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Report:
     """The report on pairs that are scored already.
@@ -150,6 +172,7 @@ def report(
         pairs: labelled pairs.
         scores: (n_pairs,) similarities.
         tables: embeddings of their questions, from `score_pairs`.
+        intents: question -> intent, as in `evaluate`.
         seed: of the bootstrap.
     """
     verdict, labels = model.verdict, pairs.labels
@@ -185,6 +208,7 @@ def report(
         retrieval=retrieval(pairs, tables, verdict.symmetric),
         scores=scores,
         labels=labels,
+        corpus=corpus_report(model, pairs, tables, *known_clusters(pairs, intents)),
     )
 
 

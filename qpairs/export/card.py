@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -84,6 +86,7 @@ def _verdict(checkpoint: Checkpoint, part: str) -> str:
             f"| {trivial} | {got['f1']:.3f} | | | {got['average_precision']:.3f} |"
             for trivial, got in scores["baselines"].items()
         ),
+        *_in_a_corpus(scores),
         "",
         f"95 % interval of F1: {low:.3f} to {high:.3f}, by bootstrap over the components of the question graph. "
         f"{100 * scores['duplicates']:.1f} % of these pairs are duplicates.",
@@ -99,6 +102,19 @@ def _verdict(checkpoint: Checkpoint, part: str) -> str:
             f"{high:.3f} (95 %); the table is at the threshold before, {scores['threshold']:.4f}."
         )
     return "\n".join(lines)
+
+
+def _in_a_corpus(scores: Mapping[str, Any]) -> list[str]:
+    """The row of the table on all pairs of the questions; none for models of older versions."""
+    found = scores.get("corpus")
+    if not found or found["setting"] != "corpus":
+        return []
+    at, ranked = found["at_threshold"], scores["retrieval"].get("mining_average_precision")
+    bound = "" if found["complete"] else " (labels incomplete: precision is a lower bound)"
+    return [
+        f"| in a corpus of these {found['n']:,} questions, all pairs{bound} | {found['f1']:.3f} | "
+        f"{at['precision']:.3f} | {at['recall']:.3f} | {'' if ranked is None else f'{ranked:.3f}'} |"
+    ]
 
 
 def _data(checkpoint: Checkpoint) -> str:

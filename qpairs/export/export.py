@@ -29,6 +29,7 @@ from qpairs.encoders.tokens import prompt_of
 from qpairs.encoders.towers import towers
 from qpairs.encoders.words import mean_vectors
 from qpairs.evaluation.baselines import tfidf_scores
+from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import as_pairs
 from qpairs.export.onnx import quantise, write_graph
 from qpairs.export.static import Sides, f1_of, students
@@ -225,7 +226,9 @@ def _compare(
     old_scores, old_tables = before
     scores, tables = score_pairs(export, pairs)
     tfidf = metrics.best_threshold(tfidf_scores(pairs), pairs.labels)
-    verdict = fit_verdict(scores, pairs.labels, tfidf, symmetric=checkpoint.verdict.symmetric)
+    symmetric = checkpoint.verdict.symmetric
+    densities = table_densities(pairs, tables, symmetric=symmetric, seed=checkpoint.config.seed)
+    verdict = fit_verdict(scores, pairs.labels, tfidf, symmetric=symmetric, densities=densities)
     cosines = np.clip([(old * new).sum(axis=1) for old, new in zip(old_tables, tables, strict=True)], -1, 1)
     parity = Parity(
         n=len(pairs),

@@ -28,6 +28,7 @@ from qpairs.metrics.intervals import (
     paired_difference,
     pairs_to_halve,
 )
+from qpairs.metrics.linkage import Linkage, clusters
 from qpairs.metrics.partition import PartitionScores, partition_scores
 from qpairs.metrics.ranking import (
     average_precision,
@@ -60,6 +61,7 @@ __all__ = [
     "Densities",
     "Difference",
     "Expectation",
+    "Linkage",
     "OperatingPoint",
     "PartitionScores",
     "ScoreCounts",
@@ -71,6 +73,7 @@ __all__ = [
     "best_threshold",
     "bootstrap_interval",
     "brier",
+    "clusters",
     "confusion",
     "count_scores",
     "decide",

@@ -120,9 +120,13 @@ class CorpusEstimate:
 
     @property
     def lowest(self) -> float:
-        """The lowest threshold that is judged: at most `REACH` pairs for each question lie above it."""
-        few = self.counts.at_or_above(EDGES) <= REACH * self.counts.n
-        return max(float(EDGES[int(np.argmax(few))]), float(self.edges[0]))
+        """The lowest threshold that is judged: at most `REACH` pairs for each question lie above it.
+
+        It lies one bin below 1 where more have a score of 1, as those of a collapsed model do.
+        """
+        few = self.counts.at_or_above(EDGES[:-1]) <= REACH * self.counts.n
+        first = int(np.argmax(few)) if few.any() else len(few) - 1
+        return max(float(EDGES[first]), float(self.edges[0]))
 
     @cached_property
     def curves(self) -> Curves:

@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import numpy as np
-from scipy.sparse import coo_array
-
-from qpairs.data.splits import components
+from qpairs import metrics
+from qpairs.metrics.linkage import Linkage
 from qpairs.retrieval.blocks import Ints
 from qpairs.retrieval.matches import Matches
 
-Linkage = Literal["star", "single"]
+__all__ = ["Linkage", "clusters"]
 
 
 def clusters(n: int, pairs: Matches, linkage: Linkage = "star") -> Ints:
-    """(n,) the question that represents each of n questions: itself, or the representative of its cluster.
-
-    `star` goes through the questions by their number of duplicates, then by the sum of the similarities, then by row. A
-    question that is no duplicate of an earlier representative becomes one; each other question joins the most similar
-    representative. So all members of a cluster are duplicates of its representative, and long chains are cut (the
-    greedy star cover of Aslam, Pelekhov and Rus, The star clustering algorithm, 2004). `single` keeps the chains: a
-    cluster is a connected component of the graph, and members may be linked only through others.
+    """(n,) the question that represents each of n questions, as `metrics.clusters` makes them.
 
     Args:
         n: number of questions.
         pairs: those at or above the threshold.
         linkage: how clusters are made of them.
-
-    >>> chain = Matches(np.array([0, 1, 2]), np.array([1, 2, 3]), np.full(3, 0.9, dtype=np.float32))
-    >>> clusters(4, chain).tolist(), clusters(4, chain, "single").tolist()
-    ([1, 1, 1, 3], [1, 1, 1, 1])
     """
-    edges = coo_array((pairs.similarity, (pairs.left, pairs.right)), shape=(n, n))
-    graph = (edges + edges.T).tocsr()
-    ends, neighbours = graph.indptr, graph.indices
-    order = np.lexsort((-graph.sum(axis=1), -np.diff(ends)))
-    if linkage == "single":
-        component = components(n, pairs.left, pairs.right)
-        _, first = np.unique(component[order], return_index=True)
-        heads: Ints = order[first][component]
-        return heads
-    covered = np.zeros(n, dtype=np.bool_)
-    is_head = np.zeros(n, dtype=np.bool_)
-    for question in order.tolist():
-        if not covered[question]:
-            is_head[question] = True
-            covered[neighbours[ends[question] : ends[question + 1]]] = True
-    edges = graph.tocoo()
-    member, head = edges.row, edges.col
-    kept = ~is_head[member] & is_head[head]
-    member, head, similarity = member[kept], head[kept], edges.data[kept]
-    best = np.lexsort((head, -similarity, member))
-    member, first = np.unique(member[best], return_index=True)
-    representative = np.arange(n)
-    representative[member] = head[best][first]
-    return representative
+    return metrics.clusters(n, pairs.left, pairs.right, pairs.similarity, linkage)

@@ -193,7 +193,7 @@ def judge(
     )
     checkpoint = Checkpoint(encoder, verdict, config, parts.split, history=history, head=head)
     groups = question_components(pairs)[pairs.left]
-    on_validation = report(checkpoint, pairs, scores, tables, seed=config.seed).to_dict()
+    on_validation = report(checkpoint, pairs, scores, tables, seed=config.seed).to_dict(brief=True)
     fair = cross_fitted(scores, pairs.labels, groups)
     on_validation |= {
         "f1_cross_fitted": metrics.confusion(fair, pairs.labels, 0.5).f1,
@@ -201,5 +201,6 @@ def judge(
     }
     found = {"validation": on_validation}
     if parts.test is not None:
-        found["test"] = report(checkpoint, parts.test, *score_pairs(checkpoint, parts.test), seed=config.seed).to_dict()
+        on_test = report(checkpoint, parts.test, *score_pairs(checkpoint, parts.test), seed=config.seed)
+        found["test"] = on_test.to_dict(brief=True)
     return dataclasses.replace(checkpoint, scores=found)

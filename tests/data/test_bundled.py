@@ -36,10 +36,10 @@ def test_there_are_enough_questions_intents_and_domains(domains: dict[str, list[
     assert min(len(family["intents"]) for families in domains.values() for family in families) >= 3
 
 
-def test_the_pairs_are_made_by_the_script(pairs: Pairs) -> None:
-    before = (DATA / "pairs.csv").read_bytes()
+def test_the_files_are_made_by_the_script() -> None:
+    before = [(DATA / name).read_bytes() for name in ("pairs.csv", "intents.csv")]
     subprocess.run([sys.executable, str(DATA / "make_pairs.py")], check=True, capture_output=True)
-    assert (DATA / "pairs.csv").read_bytes() == before
+    assert [(DATA / name).read_bytes() for name in ("pairs.csv", "intents.csv")] == before
 
 
 def test_ratio_and_labels(pairs: Pairs) -> None:

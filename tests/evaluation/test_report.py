@@ -156,7 +156,7 @@ def test_the_page_is_well_formed(reader: Reader) -> None:
     assert len(ids) == len(set(ids))
     targets = {value.removeprefix("#") for name, value in reader.attributes if name == "href" and value[0] == "#"}
     assert targets <= set(ids)
-    assert reader.elements["figure"] == 7
+    assert reader.elements["figure"] == 9
     assert sum(name == "aria-label" for name, _ in reader.attributes) >= reader.elements["figure"]
 
 

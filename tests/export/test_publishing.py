@@ -174,6 +174,7 @@ def test_the_card_tells_data_split_threshold_scores_limits_and_command(checkpoin
         f"{model.verdict.pair.threshold:.4f}",
         f"**{test['f1']:.3f}**",
         f"{low:.3f} to {high:.3f}",
+        f"| in a corpus of these {test['corpus']['n']:,} questions, all pairs | {test['corpus']['f1']:.3f} | ",
         "all duplicate",
         "TF-IDF",
         f"{model.split['sizes']['train']:,}",

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from qpairs.data.splits import leak
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.mistakes import analyse
 from qpairs.evaluation.predict import predictions
+from qpairs.evaluation.report.corpus import corpus_section
 from qpairs.evaluation.report.curves import curves, training
 from qpairs.evaluation.report.markup import noun
 from qpairs.evaluation.report.question_map import question_map
@@ -39,6 +40,7 @@ def render(
     title: str = "",
     source: str = "",
     trained_on: Pairs | None = None,
+    intents: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> str:
     """The page as a text.
@@ -49,6 +51,7 @@ def render(
         title: the name of the model on the page; without it, that of its folder.
         source: the name of the pairs on the page.
         trained_on: the training pairs, whose words are the known ones; not needed without `data`.
+        intents: question -> intent for all questions, as in `evaluate`.
         seed: of the bootstrap, of the test of slices, and of the map.
 
     Raises:
@@ -62,7 +65,7 @@ def render(
     need_both_labels(pairs, "report")
     scores, tables = score_pairs(model, pairs)
     seen = leak(trained_on, pairs) if trained_on else seen_in_training(model, pairs)
-    found = dataclasses.replace(report(model, pairs, scores, tables, seed=seed), seen_in_training=seen)
+    found = dataclasses.replace(report(model, pairs, scores, tables, intents=intents, seed=seed), seen_in_training=seen)
     predicted = predictions(model.verdict.pair, scores)
     analysis = analyse(model, pairs, trained_on=trained_on, predictions=predicted, seed=seed)
     score = "similarity" if model.verdict.score == "cosine" else "score"
@@ -76,6 +79,7 @@ def render(
         score=score.capitalize(),
         verdict=summary(model, found, source, notices(model, found, data is None, trained_on)),
         threshold="\n".join(curves(found, predicted, score)),
+        corpus=corpus_section(found.corpus),
         training=training(model),
         slices=slice_section(analysis, found.f1),
         mistakes=mistake_section(analysis),

@@ -1,0 +1,151 @@
+"""All pairs of a question table whose duplicates are known: which are duplicates above a threshold, and the best hits.
+
+The pairs are compared in blocks, so that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qpairs import metrics
+from qpairs.evaluation.question_table import symmetric_tables, table_counts
+from qpairs.metrics import ScoreCounts
+from qpairs.metrics.inputs import BLOCK
+from qpairs.metrics.ranking import distinct_cuts
+from qpairs.metrics.score_counts import EDGES
+from qpairs.models.base import Floats, Tables
+
+KEPT = 64  # pairs for each question; all of greatest similarity
+HITS = 10  # of each question
+MOST = 2**24  # pairs kept at most, if there are many duplicates
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AllPairs:
+    """What is kept of the comparison of all pairs of n questions.
+
+    Attributes:
+        counts: the scores of all pairs.
+        floor: pairs at or above this score are kept.
+        left, right: (m,) the questions of the kept pairs, left < right; those of greatest score first.
+        scores: (m,) their scores, falling.
+        same: (m,) whether they are duplicates.
+        duplicates: (k,) scores of all duplicates, rising.
+        hits: (n, h) scores of the 10 nearest other questions of each, falling; fewer in a small table.
+        hits_same: (n, h) whether they are duplicates.
+    """
+
+    counts: ScoreCounts
+    floor: float
+    left: Ints
+    right: Ints
+    scores: Floats
+    same: NDArray[np.bool_]
+    duplicates: Floats
+    hits: Floats
+    hits_same: NDArray[np.bool_]
+
+    def called(self, thresholds: ArrayLike) -> NDArray[np.float64]:
+        """Pairs at or above each threshold, in the shape of the thresholds; estimated from `counts` below `floor`."""
+        wanted = np.asarray(thresholds, dtype=np.float64)
+        kept = len(self.scores) - np.searchsorted(self.scores[::-1].astype(np.float64), wanted, "left")
+        return np.asarray(np.where(wanted >= self.floor, kept, np.maximum(self.counts.at_or_above(wanted), kept)))
+
+    def found(self, thresholds: ArrayLike) -> Ints:
+        """Duplicates at or above each threshold, in the shape of the thresholds."""
+        wanted = np.asarray(thresholds, dtype=np.float64)
+        return np.asarray(len(self.duplicates) - np.searchsorted(self.duplicates.astype(np.float64), wanted, "left"))
+
+    def best(self) -> tuple[float, float]:
+        """The threshold of greatest F1 over all pairs, not lower than `floor`, and that F1."""
+        if not len(self.scores):
+            return 1.0, 0.0
+        cuts, right, called = distinct_cuts(self.scores.astype(np.float64), self.same)
+        f1 = 2 * right / (called + len(self.duplicates))
+        place = int(np.argmax(f1))
+        return float(cuts[place]), float(f1[place])
+
+
+def compare_all(tables: Tables, cluster: Ints) -> AllPairs:
+    """Compares all pairs of a question table.
+
+    Args:
+        tables: embeddings of n questions, from `Model.embed_tables`.
+        cluster: (n,) cluster of duplicates of each question.
+
+    >>> vectors = np.array([[1, 0], [1, 0], [0.6, 0.8]], dtype=np.float32)
+    >>> compared = compare_all((vectors, vectors), np.array([0, 0, 1]))
+    >>> compared.called([0.5, 0.9]).tolist(), compared.found([0.5, 0.9]).tolist()
+    ([3.0, 1.0], [1, 1])
+    """
+    rows, columns = symmetric_tables(tables)
+    n, counts = len(rows), table_counts(tables)
+    nearest, floor = min(HITS, n - 1), _floor(counts, cluster)
+    one, other = metrics.pairs_within(cluster)
+    of_row = np.argsort(one, kind="stable")
+    one, other = one[of_row], other[of_row]
+    kept: list[tuple[Ints, Ints, Floats]] = []
+    duplicates: list[Floats] = []
+    hits, hit_places = np.empty((n, nearest), np.float32), np.empty((n, nearest), np.int64)
+    step = max(1, BLOCK // n)
+    for start in range(0, n, step):
+        end = min(start + step, n)
+        scores = rows[start:end] @ columns.T
+        scores[np.arange(end - start), np.arange(start, end)] = -np.inf  # a question with itself
+        row, column = np.divmod(np.flatnonzero(scores.ravel() >= floor), n)
+        above = scores[row, column]
+        hits[start:end], hit_places[start:end] = _nearest(scores, nearest, row, column, above)
+        once = column > row + start
+        kept.append((row[once] + start, column[once], above[once]))
+        inside = slice(*np.searchsorted(one, [start, end]))
+        duplicates.append(scores[one[inside] - start, other[inside]])
+    left, right, found = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    order = np.argsort(-found, kind="stable")
+    left, right = left[order], right[order]
+    return AllPairs(
+        counts=counts,
+        floor=floor,
+        left=left,
+        right=right,
+        scores=found[order].clip(-1, 1),
+        same=cluster[left] == cluster[right],
+        duplicates=np.sort(np.concatenate(duplicates)).clip(-1, 1),
+        hits=hits.clip(-1, 1),
+        hits_same=cluster[hit_places] == cluster[:, None],
+    )
+
+
+def _floor(counts: ScoreCounts, cluster: Ints) -> float:
+    """The score from which on pairs are kept: above it lie `KEPT` for each question, and more than the duplicates."""
+    size = np.bincount(cluster - cluster.min())
+    wanted = min(KEPT * counts.n + 4 * int((size * (size - 1) // 2).sum()), max(MOST, KEPT * counts.n))
+    few = counts.at_or_above(EDGES) <= wanted
+    return float(EDGES[int(np.argmax(few))])
+
+
+def _nearest(scores: Floats, k: int, row: Ints, column: Ints, above: Floats) -> tuple[Floats, Ints]:
+    """The k greatest scores of each row and their places, (rows, k) each, the greatest first.
+
+    Args:
+        scores: (rows, n) scores.
+        k: how many.
+        row: rows of the scores above a floor, rising; these scores alone are sorted where a row has k of them.
+        column: their columns.
+        above: (m,) these scores.
+    """
+    places = np.empty((len(scores), k), np.int64)
+    ends = np.searchsorted(row, np.arange(len(scores) + 1))
+    enough = np.diff(ends) >= k
+    order = np.lexsort((-above, row))
+    places[enough] = column[order[ends[:-1][enough, None] + np.arange(k)]]
+    if not enough.all():
+        n = scores.shape[1]
+        few = np.argpartition(scores[~enough], n - k, axis=1)[:, n - k :]
+        best = np.argsort(-np.take_along_axis(scores[~enough], few, axis=1), axis=1, kind="stable")
+        places[~enough] = np.take_along_axis(few, best, axis=1)
+    return np.take_along_axis(scores, places, axis=1), places
