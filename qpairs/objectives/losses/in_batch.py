@@ -1,4 +1,4 @@
-"""Losses that contrast the duplicates of each question with all its negatives, labelled and in-batch, at once."""
+"""Losses over the whole batch: in-batch negatives, against the duplicates of each question or by themselves."""
 
 from __future__ import annotations
 
@@ -140,6 +140,28 @@ def circle(sim: Tensor, relation: Relation, scale: float = 80.0, margin: float =
     return masked_mean(functional.softplus(pull + push), marked.any(1) & relation.negative.any(1))
 
 
+def strangers(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
+    """Pushes strangers apart up to the margin: unlabelled pairs of questions of different duplicate components.
+
+    max(0, s - 1 + margin)² with the cosine similarity s, mean over the strangers that cost anything. The push of the
+    contrastive loss (Hadsell, Chopra, LeCun 2006) on cosine distance, as `online_contrastive` has it for labelled
+    pairs; averaged over what is not zero yet (Hermans, Beyer, Leibe 2017, section 2), as nearly all strangers are far
+    apart. To be added to a loss over labelled pairs, whose pull brings all questions nearer to each other: among all
+    pairs of a corpus nearly all are strangers, and none of them are labelled.
+
+    Args:
+        sim: (n, m) cosine similarity.
+        relation: masks (n, m).
+        margin: cosine distance beyond which a stranger costs nothing.
+
+    Example:
+        >>> strangers(torch.tensor([[0.9, 0.6, 0.2]]), Relation.from_text("+--"))  # (0.6 - 0.5)²
+        tensor(0.0100)
+    """
+    excess = (sim - 1 + margin).clamp(min=0)  # (n, m)
+    return masked_mean(excess.square(), relation.negative & (excess > 0))
+
+
 IN_BATCH = {
     "info_nce": LossEntry(
         info_nce,
@@ -190,5 +212,14 @@ IN_BATCH = {
         needs_both=True,
         by_row=True,
         monotone=False,  # a negative between -margin and 0 costs more as it goes farther; its gradient is right
+    ),
+    "strangers": LossEntry(
+        strangers,
+        "cosine",
+        "Hadsell, Chopra, LeCun 2006",
+        "max(0, margin - d)² of the unlabelled pairs nearer than the margin",
+        in_batch=True,
+        only_unlabelled=True,
+        monotone=False,  # the mean of the others rises when a pair goes beyond the margin; its gradient is right
     ),
 }
