@@ -16,7 +16,7 @@ from qpairs import metrics
 from qpairs.config import Config
 from qpairs.data.parts import Parts
 from qpairs.encoders.build import encoder_note
-from qpairs.experiments.cells import WITH_SOFTMAX, Cell, Interval, Record, Result, components_of, judged_pairs
+from qpairs.experiments.cells import Cell, Interval, Record, Result, added, components_of, judged_pairs
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
 
@@ -159,9 +159,9 @@ def compare_records(
 
 def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
     losses = dict.fromkeys(row.loss for row in rows)
-    for name, entry in LOSSES.items():
-        if entry.positives_only and WITH_SOFTMAX.format(name) in losses:
-            yield f"{name} cannot be trained alone: it is added to softmax"
+    for name in LOSSES:
+        if (whole := added(name)) in losses:
+            yield f"{name} cannot be trained alone: it is added to {whole.partition(' + ')[0]}"
     if score == "cosine":
         for loss in losses:
             if parse_objective(loss).has_head:
