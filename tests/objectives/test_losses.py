@@ -509,9 +509,8 @@ def test_circle_agrees_with_pytorch_metric_learning(seed, n, scale, margin):
 @given(SEEDS, SIZES, SIZES, st.floats(0.1, 1.2))
 def test_strangers_agrees_with_naive_loops_and_the_push_of_online_contrastive(seed, n, m, margin):
     sim, relation = random_cosines(seed, n, m).double(), random_relation(seed, n, m)
-    excess = [s - 1 + margin for s in sim[relation.negative].tolist()]
-    costs = [e**2 for e in excess if e > 0]
-    close(strangers(sim, relation, margin), torch.tensor(sum(costs) / max(1, len(costs)), dtype=torch.float64))
+    costs = [max(0.0, s - 1 + margin) ** 2 for s in sim[relation.negative].tolist()]
+    close(strangers(sim, relation, margin), torch.tensor(sum(costs) / len(costs), dtype=torch.float64))
 
     far = Relation(torch.tensor([[True, False]]), torch.tensor([[False, True]]))
     one = torch.tensor([[-0.9, 0.8]], dtype=torch.float64)  # a duplicate so far away that the other pair is hard
@@ -522,14 +521,6 @@ def test_strangers_agrees_with_naive_loops_and_the_push_of_online_contrastive(se
     )
     close(slope[0, 1], 2 * expected[0, 1])  # online_contrastive divides by both pairs
     assert slope[0, 0] == 0
-
-
-def test_strangers_rises_when_a_pair_that_costs_little_goes_beyond_the_margin():
-    relation = Relation.from_text("--")
-    before, gradient = value_and_gradient("strangers", torch.tensor([[0.9, 0.6]]), relation)
-    after, _ = value_and_gradient("strangers", torch.tensor([[0.9, 0.5]]), relation)
-    assert after > before
-    assert gradient.gt(0).all()
 
 
 def test_hand_computed_values():

@@ -143,11 +143,10 @@ def circle(sim: Tensor, relation: Relation, scale: float = 80.0, margin: float =
 def strangers(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
     """Pushes strangers apart up to the margin: unlabelled pairs of questions of different duplicate components.
 
-    max(0, s - 1 + margin)² with the cosine similarity s, mean over the strangers that cost anything. The push of the
-    contrastive loss (Hadsell, Chopra, LeCun 2006) on cosine distance, as `online_contrastive` has it for labelled
-    pairs; averaged over what is not zero yet (Hermans, Beyer, Leibe 2017, section 2), as nearly all strangers are far
-    apart. To be added to a loss over labelled pairs, whose pull brings all questions nearer to each other: among all
-    pairs of a corpus nearly all are strangers, and none of them are labelled.
+    max(0, margin - d)² with the cosine distance d, mean over the strangers of the batch: the push of the contrastive
+    loss (Hadsell, Chopra, LeCun 2006, eq. 4), as `online_contrastive` has it for labelled pairs. To be added to a loss
+    over labelled pairs, whose pull brings all questions nearer to each other: among all pairs of a corpus nearly all
+    are strangers, and none of them are labelled. Where strangers stay beyond the margin, it costs nothing.
 
     Args:
         sim: (n, m) cosine similarity.
@@ -155,11 +154,10 @@ def strangers(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
         margin: cosine distance beyond which a stranger costs nothing.
 
     Example:
-        >>> strangers(torch.tensor([[0.9, 0.6, 0.2]]), Relation.from_text("+--"))  # (0.6 - 0.5)²
-        tensor(0.0100)
+        >>> strangers(torch.tensor([[0.9, 0.6, 0.2]]), Relation.from_text("+--"))  # (0.6 - 0.5)² / 2
+        tensor(0.0050)
     """
-    excess = (sim - 1 + margin).clamp(min=0)  # (n, m)
-    return masked_mean(excess.square(), relation.negative & (excess > 0))
+    return masked_mean((sim - 1 + margin).clamp(min=0).square(), relation.negative)
 
 
 IN_BATCH = {
@@ -217,9 +215,8 @@ IN_BATCH = {
         strangers,
         "cosine",
         "Hadsell, Chopra, LeCun 2006",
-        "max(0, margin - d)² of the unlabelled pairs nearer than the margin",
+        "max(0, margin - d)² of unlabelled pairs of different components",
         in_batch=True,
         only_unlabelled=True,
-        monotone=False,  # the mean of the others rises when a pair goes beyond the margin; its gradient is right
     ),
 }
