@@ -35,7 +35,7 @@ from qpairs.training.fit import train
 
 SAMPLERS = {"offline": "triplets", "groups": "groups"}  # accepted as miners: a sampler, too, selects the negatives
 WITH_SOFTMAX = "softmax + 0.003*{}"  # for a loss without negatives; the weight is that of Wen et al. 2016
-WITH_PAIRS = "online_contrastive + {}"  # for a loss without duplicates; the default of `Config.loss`
+WITH_PAIRS = "online_contrastive + 0.6*{}"  # for a loss without duplicates; the default of `Config.loss`
 CELLS = "cells"
 
 Interval = tuple[float, float]
