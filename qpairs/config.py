@@ -84,7 +84,7 @@ class ObjectiveOptions:
     """What is learned: the loss, the pairs it reads, and the score of a pair."""
 
     loss: str = option(
-        "online_contrastive",
+        "online_contrastive + 0.6*strangers",
         "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
     )
     miner: str = option("everything", "Pairs of a batch that the loss reads: a miner, with parameters if need be.")

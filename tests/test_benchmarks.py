@@ -58,6 +58,15 @@ def test_quora_runs_the_peer_and_the_recipe(folder: Path, tmp_path: Path) -> Non
     ]
 
 
+def test_corpus_training_judges_pairs_and_corpora(folder: Path, tmp_path: Path) -> None:
+    options = ["--encoder", "static", "--epochs", "0.1", "--leave-out", "travel", "--losses", "cosent"]
+    rows, _ = run("corpus_training.py", tmp_path, *options, "--quora", str(folder), "--pairs", "200")
+    assert [row["name"] for row in rows] == ["untrained", "cosent"]
+    parts = ("validation", "test", "left_out", "quora")
+    assert all(0 < row[f"{part}_mining"] < 1 for row in rows for part in parts)
+    assert all(0 < row[f"{part}_corpus_f1"] < row[f"{part}_f1"] for row in rows for part in parts[:2])
+
+
 @pytest.fixture(scope="module")
 def losses() -> ModuleType:
     """The benchmark of the losses as a module."""

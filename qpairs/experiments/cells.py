@@ -35,6 +35,7 @@ from qpairs.training.fit import train
 
 SAMPLERS = {"offline": "triplets", "groups": "groups"}  # accepted as miners: a sampler, too, selects the negatives
 WITH_SOFTMAX = "softmax + 0.003*{}"  # for a loss without negatives; the weight is that of Wen et al. 2016
+WITH_PAIRS = "online_contrastive + 0.6*{}"  # for a loss without duplicates; the default of `Config.loss`
 CELLS = "cells"
 
 Interval = tuple[float, float]
@@ -163,14 +164,23 @@ def parse_list(what: str, listed: Any) -> list[str]:
 
 
 def expand_losses(expressions: Sequence[str]) -> list[str]:
-    """The expressions, with `all` replaced by every loss; a loss without negatives is added to softmax.
+    """The expressions, with `all` replaced by every loss; one that cannot be trained alone is added to another.
+
+    A loss without negatives is added to softmax, one without duplicates to online_contrastive.
 
     >>> expand_losses(["cosent", "center"])
     ['cosent', 'softmax + 0.003*center']
     """
     named = [name for loss in expressions for name in (LOSSES if loss == "all" else [loss])]
-    without_negatives = {name for name, entry in LOSSES.items() if entry.positives_only}
-    return list(dict.fromkeys(WITH_SOFTMAX.format(name) if name in without_negatives else name for name in named))
+    return list(dict.fromkeys(added(name) or name for name in named))
+
+
+def added(name: str) -> str:
+    """The sum that stands for a loss of the table which cannot be trained alone; '' for everything else."""
+    entry = LOSSES.get(name)
+    if entry is None or not (entry.positives_only or entry.only_unlabelled):
+        return ""
+    return (WITH_SOFTMAX if entry.positives_only else WITH_PAIRS).format(name)
 
 
 def judged_pairs(parts: Parts) -> tuple[str, Pairs]:

@@ -56,8 +56,8 @@ def compare(
     process that imports the script.
 
     Args:
-        losses: expressions as in `Config.loss`, a list or one text with commas; `all` is every loss. Center loss,
-            which cannot be trained alone, is added to softmax.
+        losses: expressions as in `Config.loss`, a list or one text with commas; `all` is every loss. Two that
+            cannot be trained alone are added to others: center to softmax, strangers to online_contrastive.
         encoders: names as in `Config.encoder`; default: the encoder of the options.
         miners: expressions as in `Config.miner`; also `offline` (negatives mined before each epoch, the sampler
             `triplets`) and `groups` (the sampler of that name); default: the miner of the options.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qpairs.config import Config
 from qpairs.data.parts import Parts
 from qpairs.encoders.build import encoder_note
-from qpairs.experiments.cells import WITH_SOFTMAX, Cell, Interval, Record, Result, components_of, judged_pairs
+from qpairs.experiments.cells import Cell, Interval, Record, Result, added, components_of, judged_pairs
 from qpairs.experiments.differences import RowDifference, row_difference, with_seeds
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
@@ -171,9 +171,9 @@ def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
             "alone, and it is not called worse; compare with --seeds 3 or more"
         )
     losses = dict.fromkeys(row.loss for row in rows)
-    for name, entry in LOSSES.items():
-        if entry.positives_only and WITH_SOFTMAX.format(name) in losses:
-            yield f"{name} cannot be trained alone: it is added to softmax"
+    for name in LOSSES:
+        if (whole := added(name)) in losses:
+            yield f"{name} cannot be trained alone: it is added to {whole.partition(' + ')[0]}"
     if score == "cosine":
         for loss in losses:
             if parse_objective(loss).has_head:

@@ -81,6 +81,8 @@ def _negatives(entry: LossEntry) -> str:
         return "none"
     if entry.prototypes:
         return "prototypes"
+    if entry.only_unlabelled:
+        return "in-batch"
     return "labelled, in-batch" if entry.in_batch else "labelled"
 
 

@@ -62,16 +62,21 @@ class BatchLabels:
     known_pairs: Tensor | None = None
     teacher_probability: Tensor | None = None
 
-    def relation(self, in_batch: bool, soft_labels: bool = False) -> Relation:
+    def relation(self, in_batch: bool, soft_labels: bool = False, only_unlabelled: bool = False) -> Relation:
         """The masks of a loss.
 
         Args:
             in_batch: whether unlabelled pairs of different clusters are negatives, too.
             soft_labels: whether the loss learns a teacher's probabilities. A pair that a teacher has judged is then
                 positive or negative as it says.
+            only_unlabelled: whether unlabelled pairs of different clusters, which no teacher has judged either, are the
+                only negatives.
         """
-        negative = self.labelled | self.unrelated if in_batch else self.labelled
         probability = self.teacher_probability
+        if only_unlabelled:
+            unlabelled = self.unrelated & ~self.labelled
+            return Relation(self.positive, unlabelled if probability is None else unlabelled & probability.isnan())
+        negative = self.labelled | self.unrelated if in_batch else self.labelled
         if not soft_labels or probability is None:
             return Relation(self.positive, negative)
         judged, likely = ~probability.isnan(), probability >= 0.5  # (n, m)

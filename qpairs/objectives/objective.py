@@ -175,7 +175,7 @@ def _value(term: Term, batch: _Batch, miner: Miner | None, learned: nn.Module | 
 def _question_view(term: Term, batch: _Batch, miner: Miner | None, head: nn.Module | None) -> tuple[Tensor, Relation]:
     """The input of a loss over questions: similarities (r, m) or (pairs, 1), and their relation with `rows` cleared."""
     entry = term.entry
-    relation = batch.labels.relation(entry.in_batch, entry.soft_labels)
+    relation = batch.labels.relation(entry.in_batch, entry.soft_labels, entry.only_unlabelled)
     probability = relation.teacher_probability
     if miner:
         relation = miner(batch.sim("cosine" if entry.similarity == "head" else entry.similarity), relation)

@@ -21,7 +21,13 @@ def test_every_parameter_has_a_meaning(found) -> None:
 
 @pytest.mark.parametrize(
     ("name", "negatives"),
-    [("contrastive", "labelled"), ("info_nce", "labelled, in-batch"), ("arcface", "prototypes"), ("center", "none")],
+    [
+        ("contrastive", "labelled"),
+        ("info_nce", "labelled, in-batch"),
+        ("strangers", "in-batch"),
+        ("arcface", "prototypes"),
+        ("center", "none"),
+    ],
 )
 def test_what_a_loss_counts_as_non_duplicates(name: str, negatives: str) -> None:
     assert [row.negatives for row in describe(name)] == [negatives]

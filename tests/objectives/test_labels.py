@@ -1,3 +1,4 @@
+import dataclasses
 from itertools import product
 
 import torch
@@ -79,6 +80,26 @@ def test_only_objectives_that_assume_negatives_get_unlabelled_ones():
     known = batch_labels(graph([], [], [(0, 1)]), torch.arange(3), torch.arange(3))
     assert known.relation(in_batch=False).negative.nonzero().tolist() == [[0, 1], [1, 0]]
     assert known.relation(in_batch=True).negative.equal(~torch.eye(3, dtype=torch.bool))
+
+
+def test_strangers_are_unlabelled_pairs_of_different_clusters_that_no_teacher_has_judged():
+    known = batch_labels(graph([(0, 1)], [(4, 5)], [(1, 2)]), torch.arange(6), torch.arange(6))
+    probability = torch.full((6, 6), torch.nan)
+    probability[0, 3] = 0.9
+    before, after = (
+        labels.relation(in_batch=True, only_unlabelled=True)
+        for labels in (known, dataclasses.replace(known, teacher_probability=probability))
+    )
+    assert str(before).splitlines() == [
+        ". + - - - -",
+        "+ . . - - -",
+        "- . . - - -",
+        "- - - . - -",
+        "- - - - . .",
+        "- - - - . .",
+    ]
+    assert (before.negative & ~after.negative).nonzero().tolist() == [[0, 3]]
+    assert not (after.negative & ~before.negative).any()
 
 
 def test_no_labels_at_all():

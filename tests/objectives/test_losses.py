@@ -23,7 +23,14 @@ from torch.autograd import grad, gradcheck, set_detect_anomaly
 from torch.nn import functional
 
 from qpairs.objectives.losses import LOSSES, pair_weights
-from qpairs.objectives.losses.in_batch import circle, info_nce, multi_similarity, n_pair, supervised_contrastive
+from qpairs.objectives.losses.in_batch import (
+    circle,
+    info_nce,
+    multi_similarity,
+    n_pair,
+    strangers,
+    supervised_contrastive,
+)
 from qpairs.objectives.losses.pairwise import contrastive, cosent, logistic, online_contrastive, pair_softmax, ranking
 from qpairs.objectives.losses.triplets import quadruplet, triplet
 from qpairs.objectives.miners import batch_hard
@@ -163,10 +170,11 @@ def test_it_falls_when_a_violating_pair_is_repaired(name, seed, n, m, step):
     cosines, relation = random_cosines(seed, n, m, 0.15, 0.8), random_relation(seed, n, m)
     relation.positive[0, :2], relation.negative[0, :2] = torch.tensor([True, False]), torch.tensor([False, True])
     cosines[0, :2] = torch.tensor([0.1, 0.85])  # the farthest duplicate, the nearest other
-    before, gradient = value_and_gradient(name, similarity(name, cosines), relation)
-    assert gradient[0, 0] < 0
-    assert gradient[0, 1] == 0 if LOSSES[name].positives_only else gradient[0, 1] > 0
-    for place, change in [(0, step)] if LOSSES[name].positives_only else [(0, step), (1, -step)]:
+    entry, (before, gradient) = LOSSES[name], value_and_gradient(name, similarity(name, cosines), relation)
+    assert gradient[0, 0] == 0 if entry.only_unlabelled else gradient[0, 0] < 0
+    assert gradient[0, 1] == 0 if entry.positives_only else gradient[0, 1] > 0
+    changes = [] if entry.only_unlabelled else [(0, step)]
+    for place, change in changes if entry.positives_only else [*changes, (1, -step)]:
         repaired = cosines.clone()
         repaired[0, place] += change
         assert value_and_gradient(name, similarity(name, repaired), relation)[0] < before
@@ -497,6 +505,24 @@ def test_circle_agrees_with_pytorch_metric_learning(seed, n, scale, margin):
     agree(loss, CircleLoss(m=margin, gamma=scale)(rows, labels), [rows])
 
 
+@property_test
+@given(SEEDS, SIZES, SIZES, st.floats(0.1, 1.2))
+def test_strangers_agrees_with_naive_loops_and_the_push_of_online_contrastive(seed, n, m, margin):
+    sim, relation = random_cosines(seed, n, m).double(), random_relation(seed, n, m)
+    costs = [max(0.0, s - 1 + margin) ** 2 for s in sim[relation.negative].tolist()]
+    close(strangers(sim, relation, margin), torch.tensor(sum(costs) / len(costs), dtype=torch.float64))
+
+    far = Relation(torch.tensor([[True, False]]), torch.tensor([[False, True]]))
+    one = torch.tensor([[-0.9, 0.8]], dtype=torch.float64)  # a duplicate so far away that the other pair is hard
+    slope, expected = (
+        grad(f(leaf, far, margin=margin), leaf)[0]
+        for f in (strangers, online_contrastive)
+        for leaf in [one.clone().requires_grad_()]
+    )
+    close(slope[0, 1], 2 * expected[0, 1])  # online_contrastive divides by both pairs
+    assert slope[0, 0] == 0
+
+
 def test_hand_computed_values():
     sim = torch.tensor([[0.9, 0.6]])
     relation = Relation(torch.tensor([[True, False]]), torch.tensor([[False, True]]))
@@ -513,6 +539,7 @@ def test_hand_computed_values():
     close(n_pair(sim, relation), torch.tensor(math.log1p(math.exp(-3))))
     close(supervised_contrastive(sim, relation), torch.tensor(math.log1p(math.exp(-3))))
     close(multi_similarity(sim, relation), torch.tensor(math.log1p(math.exp(-0.8)) / 2 + math.log1p(math.exp(5)) / 50))
+    close(strangers(sim, relation), torch.tensor(0.1**2))
     close(circle(sim, relation, scale=10), torch.tensor(math.log1p(math.exp(10 * (1.0 * 0.2 - 0.5 * 0.3)))))
 
 

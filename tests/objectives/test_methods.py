@@ -102,6 +102,7 @@ def learner() -> Learner:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains_an_encoder_to_find_duplicates(loss: str, learner: Learner) -> None:
     expression = f"softmax + 0.003*{loss}" if LOSSES[loss].positives_only else loss
+    expression = f"online_contrastive + {loss}" if LOSSES[loss].only_unlabelled else expression
     assert learner.average_precision(expression) > learner.untrained + 0.1
 
 

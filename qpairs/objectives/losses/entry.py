@@ -25,6 +25,7 @@ class LossEntry:
         formula: what it computes, in words.
         ranges: allowed ranges of its parameters; a parameter without one takes any number.
         in_batch: whether unlabelled pairs of different components count as negatives.
+        only_unlabelled: whether they are the only negatives, so that it does not read the pairs that are labelled 0.
         needs_both: whether it contrasts duplicates with non-duplicates, and is zero where either are missing. If not,
             it is a sum over both kinds, and is zero where there are no pairs at all.
         by_pair: whether it does not matter in which row or column a pair stands, so that the labelled pairs as one
@@ -44,6 +45,7 @@ class LossEntry:
     formula: str = ""
     ranges: Mapping[str, Range] = field(default_factory=dict)
     in_batch: bool = False
+    only_unlabelled: bool = False
     needs_both: bool = False
     by_pair: bool = False
     by_row: bool = False

@@ -1,4 +1,4 @@
-"""Losses that contrast the duplicates of each question with all its negatives, labelled and in-batch, at once."""
+"""Losses over the whole batch: in-batch negatives, against the duplicates of each question or by themselves."""
 
 from __future__ import annotations
 
@@ -140,6 +140,26 @@ def circle(sim: Tensor, relation: Relation, scale: float = 80.0, margin: float =
     return masked_mean(functional.softplus(pull + push), marked.any(1) & relation.negative.any(1))
 
 
+def strangers(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
+    """Pushes strangers apart up to the margin: unlabelled pairs of questions of different duplicate components.
+
+    max(0, margin - d)² with the cosine distance d, mean over the strangers of the batch: the push of the contrastive
+    loss (Hadsell, Chopra, LeCun 2006, eq. 4), as `online_contrastive` has it for labelled pairs. To be added to a loss
+    over labelled pairs, whose pull brings all questions nearer to each other: among all pairs of a corpus nearly all
+    are strangers, and none of them are labelled. Where strangers stay beyond the margin, it costs nothing.
+
+    Args:
+        sim: (n, m) cosine similarity.
+        relation: masks (n, m).
+        margin: cosine distance beyond which a stranger costs nothing.
+
+    Example:
+        >>> strangers(torch.tensor([[0.9, 0.6, 0.2]]), Relation.from_text("+--"))  # (0.6 - 0.5)² / 2
+        tensor(0.0050)
+    """
+    return masked_mean((sim - 1 + margin).clamp(min=0).square(), relation.negative)
+
+
 IN_BATCH = {
     "info_nce": LossEntry(
         info_nce,
@@ -190,5 +210,13 @@ IN_BATCH = {
         needs_both=True,
         by_row=True,
         monotone=False,  # a negative between -margin and 0 costs more as it goes farther; its gradient is right
+    ),
+    "strangers": LossEntry(
+        strangers,
+        "cosine",
+        "Hadsell, Chopra, LeCun 2006",
+        "max(0, margin - d)² of unlabelled pairs of different components",
+        in_batch=True,
+        only_unlabelled=True,
     ),
 }
