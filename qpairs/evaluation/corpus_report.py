@@ -173,7 +173,8 @@ def corpus_report(
     setting = verdict.pair if verdict.densities is None else verdict.corpus(compared.counts)
     at_threshold = _point(compared, setting, setting.threshold)
     best_threshold, best_f1 = compared.best()
-    probability, same = setting.probability(compared.hits).ravel(), compared.hits_same.ravel()
+    shown = setting if verdict.densities is None else verdict.search(compared.counts)
+    probability, same = shown.probability(compared.hits).ravel(), compared.hits_same.ravel()
     return CorpusReport(
         n=n,
         duplicates=len(compared.duplicates),

@@ -9,6 +9,7 @@ from qpairs import metrics
 from qpairs.data.pairs import Pairs
 from qpairs.data.splits import duplicate_components, question_components
 from qpairs.metrics import Densities, ScoreCounts
+from qpairs.metrics.score_counts import QUERIES
 from qpairs.models.base import Floats, Tables
 
 
@@ -60,4 +61,25 @@ def table_densities(pairs: Pairs, tables: Tables, *, symmetric: bool = True, see
     if not (kinds == 0).any():
         return None
     scores = scores_of(tables, left, right)
-    return metrics.fit_densities(table_counts(tables), scores, kinds, component[left], seed=seed)
+    hits = _directions_among_hits(tables, left, right, scores, seed)
+    return metrics.fit_densities(table_counts(tables), scores, kinds, component[left], hits, seed=seed)
+
+
+def _directions_among_hits(
+    tables: Tables, left: NDArray[np.int64], right: NDArray[np.int64], scores: Floats, seed: int
+) -> NDArray[np.float64]:
+    """(m,) share of the two directions in which a pair is among the 10 nearest of its first question.
+
+    Only as many questions are looked at as `metrics.count_scores` compares; a pair of others has the mean share.
+    """
+    rows, columns = symmetric_tables(tables)
+    asked = np.unique(np.concatenate([left, right]))
+    if len(asked) > QUERIES:
+        asked = np.sort(np.random.default_rng(seed).choice(asked, QUERIES, replace=False))
+    limit = np.full(len(rows), np.nan, dtype=np.float32)
+    limit[asked] = metrics.furthest_hits(rows, asked, columns)
+    found = np.stack([np.where(np.isnan(limit[side]), np.nan, scores >= limit[side] - 1e-6) for side in (left, right)])
+    known = ~np.isnan(found)
+    share = np.where(known, found, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    mean = float(found[known].mean()) if known.any() else 0.0
+    return np.asarray(np.where(known.any(axis=0), share, mean))

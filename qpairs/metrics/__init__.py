@@ -37,7 +37,7 @@ from qpairs.metrics.ranking import (
     retrieval_scores,
     roc_auc,
 )
-from qpairs.metrics.score_counts import ScoreCounts, count_scores
+from qpairs.metrics.score_counts import ScoreCounts, count_scores, furthest_hits
 from qpairs.metrics.shift import Shift, distribution_shift, is_collapsed, quantiles
 from qpairs.metrics.threshold import (
     MANY_PAIRS,
@@ -83,6 +83,7 @@ __all__ = [
     "fit_calibration",
     "fit_densities",
     "fit_threshold",
+    "furthest_hits",
     "is_collapsed",
     "known_pairs",
     "labels_needed",

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from qpairs.metrics.densities import DOMAIN_SD, Densities, factors_of, kept_factors, log_density, rising
 from qpairs.metrics.inputs import Floats
@@ -97,6 +97,7 @@ class CorpusEstimate:
         duplicate_share: (bins,) share of the corpus' duplicates in each bin; the rest lies below.
         strangers: coefficients of the log density of its strangers, as in `Densities`.
         scale: duplicates and near misses for each question, as a multiple of those of the table they were read off.
+        hit_gain: see `Densities`.
         labels: labelled pairs of this corpus that it rests on.
     """
 
@@ -107,6 +108,7 @@ class CorpusEstimate:
     duplicate_share: Floats
     strangers: Floats
     scale: float
+    hit_gain: float = 0.0
     labels: int = 0
 
     @property
@@ -115,8 +117,20 @@ class CorpusEstimate:
         return np.asarray((self.edges[1:] + self.edges[:-1]) / 2)
 
     def probability(self, scores: ArrayLike) -> Floats:
-        """Probabilities that pairs of the corpus, or hits of a search in it, are duplicates."""
+        """Probabilities that pairs of the corpus are duplicates."""
         return np.asarray(expit(np.interp(np.asarray(scores, dtype=np.float64), self.middles, self.log_odds)))
+
+    @cached_property
+    def _hit_log_odds(self) -> Floats:
+        """(bins,) of a pair among the nearest, by Bayes' rule from the shares of duplicates and of all pairs."""
+        share = self.counts.hit_share(self.edges)
+        of_duplicates = expit(logit(share) + self.hit_gain)
+        probability = np.clip(expit(self.log_odds) * of_duplicates / share, 1e-9, 0.999)
+        return rising(logit(probability), np.maximum(self.counts.rebinned(self.edges), 1e-3))
+
+    def hit_probability(self, scores: ArrayLike) -> Floats:
+        """Probabilities that hits of a search in the corpus, the 10 nearest questions, are duplicates."""
+        return np.asarray(expit(np.interp(np.asarray(scores, dtype=np.float64), self.middles, self._hit_log_odds)))
 
     @property
     def lowest(self) -> float:
@@ -266,6 +280,7 @@ def _mixture(
         duplicate_share=np.array(densities.duplicates) / max(sum(densities.duplicates) + densities.below, 1e-12),
         strangers=strangers,
         scale=scale,
+        hit_gain=densities.hit_gain,
         labels=densities.labels,
     )
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
+from scipy.special import logit
 
 from qpairs.metrics.inputs import Floats, Ints
-from qpairs.metrics.score_counts import EDGES, ScoreCounts, histogram
+from qpairs.metrics.score_counts import EDGES, ScoreCounts, histogram, smoothed
 
 HIGHEST_LOW = 0.95  # so that the bins are not thinner than the counts
 BINS = 64  # from the lowest score that matters to 1
@@ -41,6 +42,8 @@ class Densities:
         factors: (k, bins) the uncertainty of the log odds of a duplicate in each bin, as independent parts of
             standard deviation 1.
         domain_sd: standard deviation of these log odds between corpora.
+        hit_gain: log odds by which a duplicate is among the 10 nearest of its question more often than any pair of
+            its score is: near others in a dense place are not.
         own: whether they are of a corpus that the verdict was fitted to, and not of a table of validation.
         labels: pairs of that corpus that a person labelled.
     """
@@ -53,6 +56,7 @@ class Densities:
     strangers: tuple[float, ...]
     factors: tuple[tuple[float, ...], ...]
     domain_sd: float = DOMAIN_SD
+    hit_gain: float = 0.0
     own: bool = False
     labels: int = 0
 
@@ -100,6 +104,7 @@ def fit_densities(
     scores: NDArray[np.floating],
     kinds: NDArray[np.int8],
     groups: Ints,
+    hits: NDArray[np.floating] | None = None,
     *,
     seed: int = 0,
 ) -> Densities:
@@ -113,6 +118,7 @@ def fit_densities(
         scores: (m,) scores of the pairs within components.
         kinds: (m,) 1 duplicate, 0 near miss, -1 unknown; 1 and 0 occur.
         groups: (m,) component of each pair.
+        hits: (m,) share of the two directions in which each pair is among the 10 nearest; None where it is not known.
         seed: of the bootstrap over components.
     """
     outside = counts.counts - histogram(scores)
@@ -141,7 +147,21 @@ def fit_densities(
         factors=(),
     )
     background = outside.sum() * densities.stranger_density()
-    return replace(densities, factors=_bootstrap(same[:, 1:], near[:, 1:], background, seed))
+    gain = 0.0 if hits is None else _hit_gain(counts, edges, place[kinds == 1], np.asarray(hits)[kinds == 1])
+    return replace(densities, factors=_bootstrap(same[:, 1:], near[:, 1:], background, seed), hit_gain=gain)
+
+
+def _hit_gain(counts: ScoreCounts, edges: Floats, place: Ints, hits: NDArray[np.floating]) -> float:
+    """Log odds by which a duplicate is among the nearest of its question more often than any pair of its score."""
+    inside = place >= 0
+    number, found = (
+        smoothed(np.bincount(place[inside], weights, len(edges) - 1).astype(np.float64), 2.0)
+        for weights in (None, hits[inside])
+    )
+    if not number.any():
+        return 0.0
+    share = np.clip((found + 0.5) / (number + 1.0), 0.01, 0.99)
+    return float(np.average(logit(share) - logit(np.clip(counts.hit_share(edges), 0.01, 0.99)), weights=number))
 
 
 def moved_densities(densities: Densities, duplicates: NDArray[np.floating], strength: float = 10.0) -> Densities:
@@ -178,18 +198,6 @@ def known_share(place: Ints, kinds: NDArray[np.int8]) -> Floats:
 def rising(values: Floats, weights: Floats) -> Floats:
     """The rising curve nearest to the values (n,), weighted: isotonic regression (Barlow et al., 1972)."""
     return np.asarray(isotonic_regression(values, weights=np.maximum(weights, 1e-12)).x)
-
-
-def smoothed(counts: Floats, width: float = 1.5) -> Floats:
-    """Counts (n,) spread over neighbouring bins by a normal kernel; their sum stays, and none leaves the range."""
-    reach = np.arange(-int(4 * width), int(4 * width) + 1)
-    kernel = np.exp(-0.5 * (reach / width) ** 2)
-    rows = np.arange(len(counts))[:, None] + reach
-    inside = (rows >= 0) & (rows < len(counts))
-    weights = np.where(inside, kernel, 0.0)
-    weights /= weights.sum(axis=1, keepdims=True)
-    spread = (weights * counts[:, None]).ravel()
-    return np.bincount(np.clip(rows, 0, len(counts) - 1).ravel(), spread, len(counts)).astype(np.float64)
 
 
 def fit_tail(counts: Floats, pairs: float) -> Floats:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,7 @@ from qpairs.metrics.inputs import BLOCK, Floats
 WIDTH = 0.001  # of a bin
 EDGES = np.linspace(-1.0, 1.0, 2001)
 QUERIES = 4096  # questions that are compared with all others in a larger table
+HITS = 10  # nearest others of a question, which a search shows
 
 
 @dataclass(frozen=True)
@@ -22,40 +23,65 @@ class ScoreCounts:
     Attributes:
         counts: (2000,) pairs in each bin; estimated from a sample of the questions in a large table.
         n: questions of the table.
+        hits: (2000,) the `HITS` nearest others of each question, counted alike; zeros where they are not known.
     """
 
     counts: Floats
     n: int
+    hits: Floats = field(default_factory=lambda: np.zeros(len(EDGES) - 1))
 
     def at_or_above(self, thresholds: ArrayLike) -> Floats:
         """Pairs at or above each threshold, linear within a bin; in the shape of the thresholds."""
-        above = np.append(np.cumsum(self.counts[::-1])[::-1], 0.0)
-        return np.asarray(np.interp(np.asarray(thresholds, dtype=np.float64), EDGES, above))
+        return _at_or_above(self.counts, np.asarray(thresholds, dtype=np.float64))
 
     def rebinned(self, edges: Floats) -> Floats:
         """(k,) pairs between the k + 1 edges; a pair above the last edge counts to the last bin."""
-        above = self.at_or_above(edges)
-        return np.asarray(above[:-1] - np.append(above[1:-1], 0.0))
+        return _rebinned(self.counts, edges)
+
+    def hit_share(self, edges: Floats) -> Floats:
+        """(k,) share of the pairs between the edges, each seen from both questions, that are among the nearest.
+
+        Smoothed over neighbouring bins, and inside (0, 1); 1 / 2 everywhere where hits are not known.
+        """
+        if not self.hits.any():
+            return np.full(len(edges) - 1, 0.5)
+        hits, pairs = (smoothed(_rebinned(counts, edges), 2.0) for counts in (self.hits, 2 * self.counts))
+        return np.asarray(np.clip((hits + 0.05) / (pairs + 0.1), 0.001, 0.999))
 
     def scaled(self, n: int) -> ScoreCounts:
         """What a table of the same kind with n questions would have: as many pairs as there are in it."""
         pairs, wanted = self.n * (self.n - 1), n * (n - 1)
-        return ScoreCounts(self.counts * (wanted / pairs if pairs else 0.0), n)
+        factor = n / self.n if self.n else 0.0
+        return ScoreCounts(self.counts * (wanted / pairs if pairs else 0.0), n, self.hits * factor)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON: the counts from the first bin that has any, in thousandths of a pair."""
         first = int(np.argmax(self.counts > 0)) if self.counts.any() else len(self.counts)
-        return {"n": self.n, "first": first, "counts": [round(float(count), 3) for count in self.counts[first:]]}
+        lists = {"counts": self.counts[first:], "hits": self.hits[first:]}
+        return {"n": self.n, "first": first} | {name: np.round(row, 3).tolist() for name, row in lists.items()}
 
     @classmethod
     def from_dict(cls, data: dict[str, object]) -> ScoreCounts:
         """The inverse of `to_dict`."""
-        values, first, n = data["counts"], data["first"], data["n"]
-        if not (isinstance(values, Sequence) and isinstance(first, int) and isinstance(n, int)):
-            raise TypeError("score counts: not a list of counts, its first bin and the number of questions")
-        counts = np.zeros(len(EDGES) - 1)
-        counts[first : first + len(values)] = np.asarray(values, dtype=np.float64)
-        return cls(counts, n)
+        first, n = data["first"], data["n"]
+        if not (isinstance(first, int) and isinstance(n, int)):
+            raise TypeError("score counts: no first bin, or no number of questions")
+        rows = [np.zeros(len(EDGES) - 1) for _ in range(2)]
+        for row, values in zip(rows, (data["counts"], data.get("hits", [])), strict=True):
+            if not isinstance(values, list):
+                raise TypeError("score counts: not a list of counts")
+            row[first : first + len(values)] = values
+        return cls(rows[0], n, rows[1])
+
+
+def _at_or_above(counts: Floats, thresholds: Floats) -> Floats:
+    above = np.append(np.cumsum(counts[::-1])[::-1], 0.0)
+    return np.asarray(np.interp(thresholds, EDGES, above))
+
+
+def _rebinned(counts: Floats, edges: Floats) -> Floats:
+    above = _at_or_above(counts, edges)
+    return np.asarray(above[:-1] - np.append(above[1:-1], 0.0))
 
 
 def histogram(scores: ArrayLike, weights: ArrayLike | None = None) -> Floats:
@@ -87,14 +113,56 @@ def count_scores(
     >>> count_scores(np.eye(3, dtype=np.float32)).at_or_above([0.0, 0.5]).tolist()
     [3.0, 0.0]
     """
-    columns = vectors if others is None else others
     n = len(vectors)
     chosen = np.arange(n) if n <= queries else np.random.default_rng(seed).choice(n, queries, replace=False)
-    counts = np.zeros(len(EDGES) - 1)
-    step = max(1, BLOCK // max(n, 1))
+    counts, hits = np.zeros(len(EDGES) - 1), np.zeros(len(EDGES) - 1)
+    for scores in _score_blocks(vectors, vectors if others is None else others, chosen):
+        counts += histogram(scores[np.isfinite(scores)])
+        hits += histogram(_nearest(scores))
+    weight = n / max(len(chosen), 1)
+    return ScoreCounts(counts * weight / 2, n, hits * weight)
+
+
+def furthest_hits(
+    vectors: NDArray[np.float32], rows: NDArray[np.int64], others: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """(r,) score of the `HITS`-th nearest other question of each of some rows; arguments as in `count_scores`.
+
+    >>> furthest_hits(np.eye(3, dtype=np.float32), np.array([1])).tolist()
+    [0.0]
+    """
+    blocks = _score_blocks(vectors, vectors if others is None else others, rows)
+    found = [_nearest(scores).min(axis=1, initial=np.float32(2.0)) for scores in blocks]
+    return np.concatenate(found) if found else np.empty(0, np.float32)
+
+
+def _score_blocks(
+    rows: NDArray[np.float32], columns: NDArray[np.float32], chosen: NDArray[np.int64]
+) -> Iterator[NDArray[np.float32]]:
+    """Scores (b, n) of chosen rows with all columns, some rows at a time; that of a question with itself is -inf."""
+    step = max(1, BLOCK // max(len(columns), 1))
     for start in range(0, len(chosen), step):
-        rows = chosen[start : start + step]
-        scores = vectors[rows] @ columns.T
-        counts += histogram(scores)
-        counts -= histogram(scores[np.arange(len(rows)), rows])  # a question with itself
-    return ScoreCounts(counts * (n / (2 * len(chosen)) if n else 0.0), n)
+        part = chosen[start : start + step]
+        scores = rows[part] @ columns.T
+        scores[np.arange(len(part)), part] = -np.inf
+        yield scores
+
+
+def _nearest(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(b, up to HITS) the greatest scores of each row, in any order, without that of a question with itself."""
+    k = min(HITS, scores.shape[1] - 1)
+    if k < 1:
+        return np.empty((len(scores), 0), np.float32)
+    return np.partition(scores, -k, axis=1)[:, -k:]
+
+
+def smoothed(counts: Floats, width: float = 1.5) -> Floats:
+    """Counts (n,) spread over neighbouring bins by a normal kernel; their sum stays, and none leaves the range."""
+    reach = np.arange(-int(4 * width), int(4 * width) + 1)
+    kernel = np.exp(-0.5 * (reach / width) ** 2)
+    rows = np.arange(len(counts))[:, None] + reach
+    inside = (rows >= 0) & (rows < len(counts))
+    weights = np.where(inside, kernel, 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    spread = (weights * counts[:, None]).ravel()
+    return np.bincount(np.clip(rows, 0, len(counts) - 1).ravel(), spread, len(counts)).astype(np.float64)

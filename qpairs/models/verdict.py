@@ -129,23 +129,25 @@ class CorpusSetting:
     Attributes:
         threshold: a pair is called a duplicate if and only if its score is at or above it.
         estimate: the duplicates in the corpus, as far as they are known.
+        hits: whether scores are those of the hits of a search, the nearest of a question, or of any pairs.
     """
 
     threshold: float
     estimate: CorpusEstimate
+    hits: bool = False
 
     @property
     def precision_of(self) -> str:
         """What its probabilities and precisions are true of."""
-        return f"of a pair or hit among {self.estimate.counts.n:,} questions"
+        return f"of a {'hit' if self.hits else 'pair'} among {self.estimate.counts.n:,} questions"
 
     def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """Whether pairs are called duplicates, in the shape of the scores."""
         return metrics.decide(scores, self.threshold)
 
     def probability(self, scores: ArrayLike) -> NDArray[np.float64]:
-        """Probabilities that pairs of the corpus, or hits of a search in it, are duplicates."""
-        return self.estimate.probability(scores)
+        """Probabilities that pairs of the corpus, or the hits of a search in it, are duplicates."""
+        return self.estimate.hit_probability(scores) if self.hits else self.estimate.probability(scores)
 
     def expected(self, threshold: float | None = None) -> Expectation:
         """Expected precision and recall over the corpus, at the setting's threshold or another."""
@@ -205,6 +207,11 @@ class Verdict:
         else:
             estimate = metrics.estimate_corpus(self.densities, counts)
         return CorpusSetting(estimate.best_threshold(), estimate)
+
+    def search(self, counts: ScoreCounts | int) -> Setting:
+        """As `corpus`, for the hits of a search: a pair that is among the nearest of a question is likelier right."""
+        setting = self.corpus(counts)
+        return replace(setting, hits=True) if isinstance(setting, CorpusSetting) else setting
 
     def require_cosine(self, where: object) -> None:
         """Raises UserError where the verdict of a model cannot be read from cosines; `where` names the model."""
