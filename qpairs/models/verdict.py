@@ -28,6 +28,23 @@ NO_DENSITIES = (
     "qpairs calibrate MODEL --corpus QUESTIONS, or training anew, mends it"
 )
 
+LEVELS = {
+    True: ((0.9, "very likely a duplicate"), (0.5, "probably a duplicate"), (0.0, "perhaps a duplicate")),
+    False: ((0.5, "close, but below the threshold"), (0.2, "perhaps related"), (0.0, "another question")),
+}  # decision -> words from each probability on
+
+
+def words(probability: float, duplicate: bool) -> str:
+    """A verdict in words, the same wherever it is shown: the decision says which words, the probability how sure.
+
+    What is called a duplicate is never said to be another question, and nothing else is said to be a duplicate,
+    whichever threshold decides. The probability counts as it is shown, in whole percent.
+
+    >>> words(0.93, True), words(0.93, False)
+    ('very likely a duplicate', 'close, but below the threshold')
+    """
+    return next(said for least, said in LEVELS[duplicate] if round(probability, 2) >= least)
+
 
 @dataclass(frozen=True)
 class Reference:
