@@ -120,8 +120,8 @@ def print_outgrown(manifest: Manifest, count: int) -> None:
     """Says where an index should be built anew, because it has become far larger or smaller."""
     if manifest.outgrown(count):
         out.print(
-            f"[yellow]The index was built for {manifest.built:,} questions, which is far from the {count:,} that it has "
-            "now; build it anew.[/]",
+            f"[yellow]The index was built for {manifest.built:,} questions, which is far from the {count:,} that it "
+            "has now; build it anew.[/]",
             highlight=False,
         )
 

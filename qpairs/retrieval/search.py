@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qpairs.core.exceptions import UserError
-from qpairs.models.base import Floats, Model, Side
 from qpairs.metrics import ScoreCounts
+from qpairs.models.base import Floats, Model, Side
 from qpairs.models.verdict import Setting, words
 from qpairs.retrieval.embeddings import shorten
 from qpairs.retrieval.index import require_model
