@@ -136,7 +136,7 @@ def _scores(index: Index, n: int) -> ScoreCounts | None:
     manifest = index.manifest
     if manifest.scores is None:
         return None
-    counts = ScoreCounts.from_dict(manifest.scores)
+    counts = ScoreCounts.from_dict(dict(manifest.scores))
     return counts.scaled(round(counts.n * n / max(manifest.built, 1)))  # repeats are no questions of their own
 
 

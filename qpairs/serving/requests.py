@@ -92,7 +92,7 @@ class RequestHandler:
     @property
     def search_setting(self) -> Setting | None:
         """What decides on the questions that a search finds; None without an index."""
-        return self.current and self.current.setting
+        return self.current.setting if self.current else None
 
     def answer(self, requests: Sequence[ServiceRequest]) -> Sequence[object]:
         """The answers in the order of the requests; an exception where a request fails.
