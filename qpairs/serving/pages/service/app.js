@@ -140,7 +140,7 @@ function showHits(hits, question, of = "") {
   const asked = words(question);
   const groups = [
     ["Called duplicates", "hits", hits.filter((hit) => hit.duplicate)],
-    ["Nearest of the others", "hits far", hits.filter((hit) => !hit.duplicate)],
+    ["Near it", "hits far", hits.filter((hit) => !hit.duplicate)],
   ];
   $("hits").replaceChildren(
     ...groups.flatMap(([title, className, group]) => {
