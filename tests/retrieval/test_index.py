@@ -383,7 +383,7 @@ def test_search_prints_text_similarity_probability_and_verdict(run, indexed: lis
         f"{setting.threshold:.3f}",
         "a duplicate",
         indexed[5][:40],
-        "of a hit among 300 questions",
+        setting.precision_of,
     ):
         assert words in result.out
     assert "duplicate" not in run("search", "idx", indexed[5], "-k", "1", "--threshold", "1.1").out

@@ -32,6 +32,7 @@ from starlette.testclient import TestClient
 from test_index import VECTORS, Table, a_model, build, embedded
 
 import qpairs
+from qpairs.commands.serve import print_setting
 from qpairs.core.exceptions import UserError
 from qpairs.models.verdict import NO_DENSITIES, words
 from qpairs.retrieval.index import build_index, open_index
@@ -131,7 +132,9 @@ def test_scores_are_cosines_with_the_verdict_of_the_model(client: TestClient) ->
     ]
 
 
-def test_hits_are_judged_by_the_corpus_of_the_index_and_pairs_as_pairs(tmp_path: Path) -> None:
+def test_hits_are_judged_by_the_corpus_of_the_index_and_pairs_as_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     vectors = corpora.questions(1000)
     model = a_model(vectors, densities=corpora.fitted(seed=1))
     build_index(embedded(tmp_path, model, range(500)), tmp_path / "idx")
@@ -152,7 +155,12 @@ def test_hits_are_judged_by_the_corpus_of_the_index_and_pairs_as_pairs(tmp_path:
                 more = [{"id": f"id{row}", "text": f"t{row}"} for row in range(start, start + 100)]
                 client.post("/questions", json={"questions": more})
             until(lambda: "1,000" in client.post("/search", json={"question": "t5"}).json()["of"])
-    assert setting_for(open_index(tmp_path / "idx"), model).precision_of == "of a hit among 1,000 questions"
+    grown = open_index(tmp_path / "idx")
+    assert setting_for(grown, model).precision_of == "of a hit among 1,000 questions"
+    print_setting(grown, model)
+    said = capsys.readouterr().out
+    assert "probabilities are those of a hit among 1,000 questions" in said
+    assert f"{setting_for(grown, model).threshold:.3f}" in said
 
 
 def test_a_search_finds_what_the_library_finds(client: TestClient, folder: Path) -> None:
