@@ -16,7 +16,7 @@ from qpairs.core.tables import check_table_path, write_table
 if TYPE_CHECKING:
     from qpairs.models.base import Model
     from qpairs.models.verdict import Setting
-    from qpairs.retrieval.index import Manifest
+    from qpairs.retrieval.index import Index, Manifest
     from qpairs.retrieval.search import Answer
 
 TextColumnOption = Annotated[
@@ -110,9 +110,15 @@ def _print_index(made: Manifest, chosen: bool) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    if made.count > 2 * made.built or made.count < made.built / 2:
+    print_outgrown(made, made.count)
+
+
+def print_outgrown(manifest: Manifest, count: int) -> None:
+    """Says where an index should be built anew, because it has become far larger or smaller."""
+    if manifest.outgrown(count):
         out.print(
-            f"[yellow]It was built for {made.built:,} questions, which is far from what it has now; build it anew.[/]",
+            f"[yellow]The index was built for {manifest.built:,} questions, which is far from the {count:,} that it "
+            "has now; build it anew.[/]",
             highlight=False,
         )
 
@@ -140,28 +146,43 @@ def search(
     """Find the questions of an index that are nearest to one, with the verdict on each."""
     if bool(questions) == bool(file) or bool(file) != bool(output):
         raise UserError("search: give a question, or --file with --output")
+    if threshold is not None and precision is not None:
+        raise UserError("give --threshold or --precision, not both")
     if output:
         check_table_path(output)
     with quiet():
         from qpairs.data.questions import open_questions
         from qpairs.models.base import load
         from qpairs.retrieval.index import open_index
+        from qpairs.retrieval.search import require_searchable
         from qpairs.retrieval.search import search as run
 
         opened = open_index(folder)
         if not model and not Path(opened.manifest.model).is_dir():
             raise UserError(f"{folder}: its model, {opened.manifest.model}, is not there; name it with --model")
         loaded = load(model or opened.manifest.model)
-        limit = _setting(loaded, threshold, precision).threshold
+        require_searchable(opened, loaded)
         asked = [text for _, text in open_questions(file, text_column=text_column).rows()] if file else questions or []
         if not all(question.strip() for question in asked):
             raise UserError("search: the question is empty")
-        answers = run(opened, loaded, asked, k, limit)
+        setting = _search_setting(opened, loaded, threshold, precision)
+        answers = run(opened, loaded, asked, k, setting=setting)
     if output:
         _write_answers(output, asked, answers)
     else:
         for question, found in zip(asked, answers, strict=True):
-            _print_answers(question, found, limit)
+            _print_answers(question, found, setting.threshold)
+    out.print(f"\n[dim]Probability of asking the same: that {setting.precision_of}.[/]", highlight=False)
+    print_outgrown(opened.manifest, len(opened.questions))
+
+
+def _search_setting(index: Index, model: Model, threshold: float | None, precision: float | None) -> Setting:
+    from qpairs.retrieval.search import setting_for
+
+    setting = setting_for(index, model)
+    if precision is not None:
+        return setting.at_precision(precision)
+    return setting if threshold is None else setting.at(threshold)
 
 
 def _setting(model: Model, threshold: float | None, precision: float | None) -> Setting:
@@ -175,14 +196,17 @@ def _setting(model: Model, threshold: float | None, precision: float | None) -> 
 
 
 def _print_answers(question: str, found: Sequence[Answer], threshold: float) -> None:
-    table = Table(title=f"\n{plain(question)}", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    from qpairs.retrieval.search import heading
+
+    out.print(f"\n[bold]{plain(question)}[/]\n{heading(found)}", highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
     table.add_column("", justify="right")
     for column in ("similarity", "probability"):
         table.add_column(column, justify="right")
     table.add_column(f"at {threshold:.3f}")
     table.add_column("question", overflow="fold")
     for rank, answer in enumerate(found, start=1):
-        verdict = "[bold green]duplicate[/]" if answer.duplicate else "[dim]another[/]"
+        verdict = f"[{'bold green' if answer.duplicate else 'dim'}]{answer.verdict}[/]"
         figures = f"{answer.hit.similarity:.3f}", f"{answer.probability:.2f}"
         table.add_row(str(rank), *figures, verdict, plain(answer.hit.text))
     out.print(table)

@@ -7,14 +7,19 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qpairs.commands.search import print_outgrown
 from qpairs.commands.terminal import err, out, quiet
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
 from qpairs.core.files import os_reason
+
+if TYPE_CHECKING:
+    from qpairs.models.base import Model
+    from qpairs.retrieval.index import Index
 
 BACKLOG = 2048  # connections that wait to be accepted
 
@@ -65,7 +70,23 @@ def serve(
             out.print(
                 f"{model.path.name}, {about}, at http://{host}:{number}", markup=False, highlight=False, soft_wrap=True
             )
+            if opened:
+                print_setting(opened, model)
             run_server(app, listener, limits)
+
+
+def print_setting(index: Index, model: Model) -> None:
+    """Says what the verdicts of searches mean, and where the index should be built anew."""
+    from qpairs.retrieval.search import setting_for
+
+    setting = setting_for(index, model)
+    out.print(
+        f"Searches: probabilities are those {setting.precision_of}; duplicates from a similarity of "
+        f"{setting.threshold:.3f} on.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    print_outgrown(index.manifest, len(index.questions))
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from qpairs.metrics.intervals import Interval
 from qpairs.metrics.score_counts import EDGES, WIDTH, ScoreCounts
 
 LABELS = (20, 50, 100, 200, 500, 1000, 2000)  # numbers of more labels that are tried
+SAME = 0.999  # cosine of a text with itself, rounded
 DRAWS = 400  # from the uncertainty
 ONE_SIDED = 0.05  # share of the draws below a bound that is promised
 MODEL_ERROR = 0.1  # relative error of the mixture in each bin, beside the chance of counting
@@ -131,6 +132,15 @@ class CorpusEstimate:
     def hit_probability(self, scores: ArrayLike) -> Floats:
         """Probabilities that hits of a search in the corpus, the 10 nearest questions, are duplicates."""
         return np.asarray(expit(np.interp(np.asarray(scores, dtype=np.float64), self.middles, self._hit_log_odds)))
+
+    def even_threshold(self) -> float:
+        """The lowest score from which on a hit is a duplicate with a probability of a half or more.
+
+        The same text again, `SAME` and above, is one in any case.
+        """
+        scores = EDGES[EDGES >= self.edges[0]]
+        likely = self.hit_probability(scores) >= 0.5
+        return min(float(scores[int(np.argmax(likely))]), SAME) if likely.any() else SAME
 
     @property
     def lowest(self) -> float:

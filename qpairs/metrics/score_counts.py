@@ -86,9 +86,12 @@ def _rebinned(counts: Floats, edges: Floats) -> Floats:
 
 def histogram(scores: ArrayLike, weights: ArrayLike | None = None) -> Floats:
     """(2000,) scores in each bin of `ScoreCounts`, weighted if there are weights."""
-    values = np.asarray(scores, dtype=np.float64).ravel()
-    bins = np.clip(((values + 1.0) / WIDTH).astype(np.int64), 0, len(EDGES) - 2)
-    return np.bincount(bins, None if weights is None else np.ravel(weights), len(EDGES) - 1).astype(np.float64)
+    values = np.asarray(scores)
+    places = np.multiply(values.ravel() + np.float32(1), np.float32(1 / WIDTH))  # in single precision if they are
+    np.clip(places, 0, len(EDGES) - 2, out=places)
+    return np.bincount(places.astype(np.int64), None if weights is None else np.ravel(weights), len(EDGES) - 1).astype(
+        np.float64
+    )
 
 
 def count_scores(

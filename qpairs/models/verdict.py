@@ -28,6 +28,23 @@ NO_DENSITIES = (
     "qpairs calibrate MODEL --corpus QUESTIONS, or training anew, mends it"
 )
 
+LEVELS = {
+    True: ((0.9, "very likely a duplicate"), (0.5, "probably a duplicate"), (0.0, "perhaps a duplicate")),
+    False: ((0.5, "close, but below the threshold"), (0.2, "perhaps related"), (0.0, "another question")),
+}  # decision -> words from each probability on
+
+
+def words(probability: float, duplicate: bool) -> str:
+    """A verdict in words, the same wherever it is shown: the decision says which words, the probability how sure.
+
+    What is called a duplicate is never said to be another question, and nothing else is said to be a duplicate,
+    whichever threshold decides. The probability counts as it is shown, in whole percent.
+
+    >>> words(0.93, True), words(0.93, False)
+    ('very likely a duplicate', 'close, but below the threshold')
+    """
+    return next(said for least, said in LEVELS[duplicate] if round(probability, 2) >= least)
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -209,9 +226,15 @@ class Verdict:
         return CorpusSetting(estimate.best_threshold(), estimate)
 
     def search(self, counts: ScoreCounts | int) -> Setting:
-        """As `corpus`, for the hits of a search: a pair that is among the nearest of a question is likelier right."""
+        """What scores mean for the hits of a search among n questions; `counts` as in `corpus`.
+
+        A pair that is among the nearest of a question is likelier right than another one of its score. A hit is called
+        a duplicate where that is more likely than not.
+        """
         setting = self.corpus(counts)
-        return replace(setting, hits=True) if isinstance(setting, CorpusSetting) else setting
+        if not isinstance(setting, CorpusSetting):
+            return setting
+        return CorpusSetting(setting.estimate.even_threshold(), setting.estimate, hits=True)
 
     def require_cosine(self, where: object) -> None:
         """Raises UserError where the verdict of a model cannot be read from cosines; `where` names the model."""

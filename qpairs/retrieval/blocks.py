@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.extras import require
 from qpairs.core.progress import Meter
-from qpairs.retrieval.index.faiss import max_threads
+from qpairs.retrieval.index.threads import in_threads
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Block = tuple[NDArray[np.integer], NDArray[np.integer]]  # rows and columns to compare, each with each
 Pairs = tuple[Ints, Ints, Floats]  # (m,) rows, columns and cosines
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 SIZE = 2048  # rows and columns of a block
 MOST_PAIRS = 30_000_000  # which take two gigabytes to sort
@@ -42,16 +37,6 @@ class Comparison:
     columns: Floats
     threshold: float
     within: bool
-
-
-def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Like map, on all cores; each thread multiplies matrices on one core."""
-    limits = require("threadpoolctl", "comparing many questions").threadpool_limits(1, "blas")
-    with limits, ThreadPoolExecutor(max_threads()) as pool:
-        try:
-            yield from pool.map(work, items)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def spans(n: int) -> list[Ints]:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from qpairs.retrieval.blocks import SIZE, Block, Comparison, Floats, Ints, compare, in_threads, spans
+from qpairs.retrieval.blocks import SIZE, Block, Comparison, Floats, Ints, compare, spans
 from qpairs.retrieval.index import faiss
 from qpairs.retrieval.index.kinds import lists_for
+from qpairs.retrieval.index.threads import in_threads
 
 ROUNDS = 5  # of k-means
 GAP = 0.05  # where no pair of the sample is divided by cells

@@ -95,22 +95,29 @@ class Embeddings:
         for batch in self._read(size, ["id", "text", "vector"]):
             yield batch.column("id").to_pylist(), batch.column("text").to_pylist(), _floats(batch)
 
+    def texts(self) -> Iterator[str]:
+        """The questions, in order."""
+        for batch in self._read(ROW_GROUP, ["text"]):
+            yield from batch.column("text").to_pylist()
+
+    def vectors(self) -> Iterator[tuple[int, Floats]]:
+        """The row that a batch begins with, and its vectors (k, dimension)."""
+        start = 0
+        for batch in self._read(ROW_GROUP, ["vector"]):
+            yield start, _floats(batch)
+            start += len(batch)
+
     def matrix(self) -> Floats:
         """All vectors (count, dimension), in memory."""
         vectors = np.empty((self.count, self.dimension), dtype=np.float32)
-        start = 0
-        for batch in self._read(ROW_GROUP, ["vector"]):
-            vectors[start : start + len(batch)] = _floats(batch)
-            start += len(batch)
+        for start, batch in self.vectors():
+            vectors[start : start + len(batch)] = batch
         return vectors
 
     def sample(self, wanted: int) -> Floats:
         """About so many of the vectors, (n, dimension), at equal distances in the file."""
-        step, start, kept = max(1, self.count // wanted), 0, []
-        for batch in self._read(ROW_GROUP, ["vector"]):
-            kept.append(_floats(batch)[-start % step :: step])
-            start += len(batch)
-        return np.concatenate(kept)
+        step = max(1, self.count // wanted)
+        return np.concatenate([batch[-start % step :: step] for start, batch in self.vectors()])
 
     def verify(self) -> None:
         """Raises UserError where a shard is not as it was written."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qpairs.core.exceptions import UserError
+from qpairs.metrics import ScoreCounts
 from qpairs.models.base import Floats, Model, Side
-from qpairs.models.verdict import Setting
+from qpairs.models.verdict import Setting, words
 from qpairs.retrieval.embeddings import shorten
 from qpairs.retrieval.index import require_model
 from qpairs.retrieval.index.base import Hit, Index
@@ -16,20 +19,45 @@ from qpairs.retrieval.index.base import Hit, Index
 if TYPE_CHECKING:
     import pandas
 
+log = logging.getLogger(__name__)
+
+TWO_KINDS = (
+    "the model's two sides are of different kinds, so nothing is known of a corpus: the verdicts are those of labelled "
+    "pairs, and far too sure"
+)
+HEADINGS = {
+    "very likely a duplicate": "Very likely asked before",
+    "probably a duplicate": "Probably asked before",
+    "perhaps a duplicate": "Perhaps asked before",
+    "close, but below the threshold": "Not sure: the nearest question is close, but below the threshold",
+    "perhaps related": "Not asked before, as far as the model tells; the nearest question is perhaps related",
+    "another question": "Not asked before, as far as the model tells",
+}  # verdict on the nearest hit -> what is said of the whole
 BLOCK = 8192  # questions that are encoded and searched for at a time
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question that a search found, the probability that it is a duplicate, and the verdict."""
+    """A question that a search found, the probability that it is a duplicate, and the decision."""
 
     hit: Hit
     probability: float
     duplicate: bool
 
+    @property
+    def verdict(self) -> str:
+        """Decision and probability in words."""
+        return words(self.probability, self.duplicate)
+
 
 def search(
-    index: Index, model: Model, questions: Sequence[str], k: int = 10, threshold: float | None = None
+    index: Index,
+    model: Model,
+    questions: Sequence[str],
+    k: int = 10,
+    threshold: float | None = None,
+    *,
+    setting: Setting | None = None,
 ) -> list[list[Answer]]:
     """The nearest k questions of an index for each of some questions, nearest first.
 
@@ -38,13 +66,17 @@ def search(
         model: that made the vectors of the index.
         questions: to search for.
         k: how many to find.
-        threshold: of the verdict; without it, the model's own.
+        threshold: least similarity of duplicates; without it, that of the setting.
+        setting: turns similarities into verdicts, such as `setting_for(index, model).at_precision(0.9)`; without it,
+            that of `setting_for`.
 
     Raises:
         UserError: the index is of another model, or the model's verdict cannot be read from one cosine.
     """
     require_searchable(index, model)
-    setting = model.verdict.pair if threshold is None else model.verdict.pair.at(threshold)
+    setting = setting or setting_for(index, model)
+    if threshold is not None:
+        setting = setting.at(threshold)
     found = []
     for start in range(0, len(questions), BLOCK):
         vectors = model.encode(questions[start : start + BLOCK], query_side(index))
@@ -72,6 +104,58 @@ def search_vectors(
     return found
 
 
+def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:
+    """What similarities mean for the hits of searches in an index.
+
+    It rests on the scores that the index was built with, scaled to the questions that it has now; where an old index
+    has none, on the number of questions. A model that knows nothing of a corpus gives its setting for pairs, and a
+    warning is logged. Making it takes a fraction of a second; the index keeps the last one.
+
+    Args:
+        index: from `open_index`.
+        model: that made the vectors of the index.
+        n: questions in it; counted if not given.
+    """
+    n = max(2, len(index.questions) if n is None else n)  # below, there are no pairs
+    verdict = model.verdict
+    made = index.settings.get(n)
+    if made and made[0] == verdict:
+        return made[1]
+    setting: Setting = verdict.pair
+    if verdict.symmetric:
+        setting = verdict.search(_scores(index, n) or n)
+    else:
+        log.warning(TWO_KINDS)
+    index.settings.clear()
+    index.settings[n] = verdict, setting
+    return setting
+
+
+def _scores(index: Index, n: int) -> ScoreCounts | None:
+    """The score counts of an index that has n questions now; None in an old one."""
+    manifest = index.manifest
+    if manifest.scores is None:
+        return None
+    counts = ScoreCounts.from_dict(dict(manifest.scores))
+    return counts.scaled(round(counts.n * n / max(manifest.built, 1)))  # repeats are no questions of their own
+
+
+def heading(answers: Sequence[Answer]) -> str:
+    """One line that says whether a question was asked before; it follows from the verdict on the nearest hit.
+
+    Args:
+        answers: to one question, nearest first.
+
+    >>> heading([Answer(Hit("7", "How to pay?", 0.9), 0.8, True)])
+    'Probably asked before: 1 question is called a duplicate.'
+    """
+    if not answers:
+        return "Not asked before: there are no questions."
+    duplicates = sum(answer.duplicate for answer in answers)
+    called = "1 question is called a duplicate" if duplicates == 1 else f"{duplicates} questions are called duplicates"
+    return HEADINGS[answers[0].verdict] + (f": {called}." if duplicates else ".")
+
+
 def require_searchable(index: Index, model: Model) -> None:
     """Raises UserError where a model's verdict cannot be read from the cosines to the vectors of an index."""
     require_model(index.manifest, model.fingerprint, str(index.folder))
@@ -89,7 +173,7 @@ def query_side(index: Index) -> Side:
 
 
 def answers_table(questions: Sequence[str], answers: Sequence[Sequence[Answer]]) -> pandas.DataFrame:
-    """A row for each hit: question, rank, id, text, similarity, probability, duplicate.
+    """A row for each hit: question, rank, id, text, similarity, probability, duplicate, verdict (in words).
 
     Args:
         questions: that were searched for.
@@ -97,14 +181,14 @@ def answers_table(questions: Sequence[str], answers: Sequence[Sequence[Answer]])
 
     >>> table = answers_table(["How do I pay?"], [[Answer(Hit("7", "How to pay?", 0.9), 0.8, True)]])
     >>> table.values.tolist()
-    [['How do I pay?', 1, '7', 'How to pay?', 0.9, 0.8, 1]]
+    [['How do I pay?', 1, '7', 'How to pay?', 0.9, 0.8, 1, 'probably a duplicate']]
     """
     import pandas
 
     rows = [
-        (question, rank, each.hit.id, each.hit.text, each.hit.similarity, each.probability, int(each.duplicate))
+        (question, rank, *dataclasses.astuple(each.hit), each.probability, int(each.duplicate), each.verdict)
         for question, found in zip(questions, answers, strict=True)
         for rank, each in enumerate(found, start=1)
     ]
-    columns = ["question", "rank", "id", "text", "similarity", "probability", "duplicate"]
+    columns = ["question", "rank", "id", "text", "similarity", "probability", "duplicate", "verdict"]
     return pandas.DataFrame(rows, columns=columns)

@@ -15,6 +15,7 @@ from qpairs.models.verdict import Setting
 from qpairs.retrieval.embeddings import shorten
 from qpairs.retrieval.index import Index
 from qpairs.retrieval.search import Answer, query_side, require_searchable, search_vectors
+from qpairs.serving.current_setting import CurrentSetting
 
 Floats = NDArray[np.float32]
 
@@ -53,6 +54,14 @@ class DeleteRequest:
     id: str
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search found, nearest first, and the setting that judged it."""
+
+    answers: Sequence[Answer]
+    setting: Setting
+
+
 ServiceRequest = ScoreRequest | SearchRequest | AddRequest | DeleteRequest
 Vectors = Callable[[Sequence[str], Side], Floats]  # texts of one side -> (n, dimension)
 
@@ -63,7 +72,7 @@ class RequestHandler:
     Attributes:
         model, index: that answer.
         pair_setting: decides on pairs of questions.
-        search_setting: decides on the questions that a search finds.
+        current: has the setting that decides on the questions that a search finds; None without an index.
     """
 
     def __init__(self, model: Model, index: Index | None) -> None:
@@ -78,14 +87,18 @@ class RequestHandler:
         self.model = model
         self.index = index
         self.pair_setting: Setting = model.verdict.pair
-        self.search_setting: Setting = model.verdict.pair
+        self.current = CurrentSetting(index, model) if index else None
+
+    @property
+    def search_setting(self) -> Setting | None:
+        """What decides on the questions that a search finds; None without an index."""
+        return self.current.setting if self.current else None
 
     def answer(self, requests: Sequence[ServiceRequest]) -> Sequence[object]:
         """The answers in the order of the requests; an exception where a request fails.
 
         The changes of the index come first: a search in the same batch sees them. An answer is, by type of request:
-        (n,) cosines of n pairs; a list of `Answer`; the number of questions after adding; whether the deleted question
-        existed.
+        (n,) cosines of n pairs; `Found`; the number of questions after adding; whether the deleted question existed.
         """
         vectors = self._encode(requests)
         found: dict[int, object] = {}
@@ -151,15 +164,17 @@ class RequestHandler:
         ends = np.cumsum([len(request.pairs) for request in requests])[:-1]
         return np.split(cosines.clip(-1, 1).astype(np.float64), ends)
 
-    def _search(self, requests: Sequence[SearchRequest], vectors: Vectors) -> Sequence[list[Answer]]:
-        index = self._require_index()
+    def _search(self, requests: Sequence[SearchRequest], vectors: Vectors) -> Sequence[Found]:
+        index, current = self._require_index()
+        current.update()
+        setting = current.setting
         queries = vectors([request.question for request in requests], query_side(index))
         k = max(request.k for request in requests)
-        found = search_vectors(index, queries, k, self.search_setting, threads=1)  # waking others takes longer
-        return [row[: request.k] for row, request in zip(found, requests, strict=True)]
+        found = search_vectors(index, queries, k, setting, threads=1)  # waking others takes longer
+        return [Found(row[: request.k], setting) for row, request in zip(found, requests, strict=True)]
 
     def _add(self, requests: Sequence[AddRequest], vectors: Vectors) -> Sequence[int | IndexConflict]:
-        index = self._require_index()
+        index, current = self._require_index()
         known = set(index.questions.known([name for request in requests for name in request.ids]))
         conflicts: list[str | None] = []
         ids, texts = list[str](), list[str]()
@@ -174,6 +189,7 @@ class RequestHandler:
             manifest = index.manifest
             index.questions.add(ids, texts, shorten(vectors(texts, manifest.side), manifest.dimension))
         count = len(index.questions)
+        current.update(count)
         return [
             count if name is None else IndexConflict(f"id {reprlib.repr(name)} is in the index already")
             for name in conflicts
@@ -181,13 +197,14 @@ class RequestHandler:
 
     def _delete(self, requests: Sequence[DeleteRequest], _: Vectors) -> Sequence[bool]:
         """Of several requests to delete one question, the first finds it."""
-        index = self._require_index()
+        index, current = self._require_index()
         known = index.questions.known([request.id for request in requests])
         index.questions.delete(known)
+        current.update(len(index.questions))
         first = {request.id: row for row, request in reversed(list(enumerate(requests)))}
         return [request.id in known and first[request.id] == row for row, request in enumerate(requests)]
 
-    def _require_index(self) -> Index:
-        if not self.index:
+    def _require_index(self) -> tuple[Index, CurrentSetting]:
+        if not (self.index and self.current):
             raise IndexConflict("the service has no index; start it with --index")
-        return self.index
+        return self.index, self.current

@@ -16,13 +16,15 @@ from fastapi.security import HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from qpairs.retrieval.search import Answer
+from qpairs.models.verdict import words
+from qpairs.retrieval.search import heading
 from qpairs.serving.batching import BatchQueue
 from qpairs.serving.limits import Limits
 from qpairs.serving.monitoring import Monitor
 from qpairs.serving.requests import (
     AddRequest,
     DeleteRequest,
+    Found,
     RequestHandler,
     ScoreRequest,
     SearchRequest,
@@ -82,6 +84,9 @@ class Service:
         return [Depends(HTTPBearer(auto_error=False))] if self.secured else []
 
 
+Verdict = Annotated[str, Field(examples=["probably a duplicate"])]
+
+
 class Error(BaseModel):
     """The reason for an error, in one line."""
 
@@ -89,11 +94,12 @@ class Error(BaseModel):
 
 
 class ScoredPair(BaseModel):
-    """The verdict on a pair."""
+    """The verdict on a pair: decision, probability among pairs like those of validation, and both in words."""
 
     similarity: float
     probability: float
     duplicate: bool
+    verdict: Verdict
 
 
 class Scores(BaseModel):
@@ -104,19 +110,26 @@ class Scores(BaseModel):
 
 
 class FoundQuestion(BaseModel):
-    """A question of the index, and the verdict on it."""
+    """A question of the index, and the verdict on it: decision, probability, and both in words."""
 
     id: str
     text: str
     similarity: float
     probability: float
     duplicate: bool
+    verdict: Verdict
 
 
 class Hits(BaseModel):
-    """The nearest questions, nearest first, with their verdicts and the threshold of the similarity."""
+    """The nearest questions, nearest first, with their verdicts.
+
+    `threshold` is the least similarity of duplicates, `of` says what the probabilities are those of, and `heading` says
+    in one line whether the question was asked before.
+    """
 
     threshold: float
+    of: Annotated[str, Field(examples=["of a hit among 2,000 questions"])]
+    heading: Annotated[str, Field(examples=["Probably asked before: 1 question is called a duplicate."])]
     hits: list[FoundQuestion]
 
 
@@ -182,14 +195,18 @@ def _add_score(routes: APIRouter, service: Service) -> None:
         cosines = await service.ask(ScoreRequest(body.pairs))
         columns = (cosines, setting.probability(cosines), setting.decide(cosines))
         results = [
-            ScoredPair(similarity=similarity, probability=probability, duplicate=duplicate)
+            ScoredPair(
+                similarity=similarity,
+                probability=probability,
+                duplicate=duplicate,
+                verdict=words(probability, duplicate),
+            )
             for similarity, probability, duplicate in zip(*(column.tolist() for column in columns), strict=True)
         ]
         return Scores(threshold=setting.threshold, results=results)
 
 
 def _add_search(routes: APIRouter, service: Service) -> None:
-    setting = service.handler.search_setting
     Question = Annotated[str, _question_field(service.limits), AfterValidator(_one_line)]
 
     class Query(BaseModel):
@@ -200,12 +217,18 @@ def _add_search(routes: APIRouter, service: Service) -> None:
     @routes.post("/search", responses=service.errors(409))
     async def search(body: Query) -> Hits:
         """Find the questions of the index that are nearest to one, with the verdict on each."""
-        found: list[Answer] = await service.ask(SearchRequest(body.question, body.k))
+        found: Found = await service.ask(SearchRequest(body.question, body.k))
         hits = [
-            FoundQuestion(**dataclasses.asdict(answer.hit), probability=answer.probability, duplicate=answer.duplicate)
-            for answer in found
+            FoundQuestion(
+                **dataclasses.asdict(answer.hit),
+                probability=answer.probability,
+                duplicate=answer.duplicate,
+                verdict=answer.verdict,
+            )
+            for answer in found.answers
         ]
-        return Hits(threshold=setting.threshold, hits=hits)
+        setting = found.setting
+        return Hits(threshold=setting.threshold, of=setting.precision_of, heading=heading(found.answers), hits=hits)
 
 
 def _add_changes(routes: APIRouter, service: Service) -> None:

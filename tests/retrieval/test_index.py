@@ -33,6 +33,7 @@ from qpairs.retrieval.index import (
 )
 from qpairs.retrieval.index.faiss import FaissIndex, max_threads
 from qpairs.retrieval.index.milvus import MilvusIndex
+from qpairs.retrieval.search import setting_for
 
 DIMENSION = 20
 
@@ -375,13 +376,14 @@ def indexed(run, checkpoint: Path, sample_rows: list) -> list[str]:
 def test_search_prints_text_similarity_probability_and_verdict(run, indexed: list[str], checkpoint: Path) -> None:
     result = run("search", "idx", indexed[5], "-k", "3")
     assert result.code == 0, result.err
-    model = qpairs.load(checkpoint)
+    setting = setting_for(open_index("idx"), qpairs.load(checkpoint))
     for words in (
         "1.000",
-        f"{model.verdict.pair.probability(1.0):.2f}",
-        f"{model.verdict.pair.threshold:.3f}",
-        "duplicate",
+        f"{setting.probability(1.0):.2f}",
+        f"{setting.threshold:.3f}",
+        "a duplicate",
         indexed[5][:40],
+        setting.precision_of,
     ):
         assert words in result.out
     assert "duplicate" not in run("search", "idx", indexed[5], "-k", "1", "--threshold", "1.1").out
@@ -395,12 +397,14 @@ def test_search_of_a_file_writes_every_hit(run, indexed: list[str], checkpoint: 
         result = run("search", "idx", "--file", "ask.csv", "--output", f"hits.{suffix}", "-k", "4")
         assert result.code == 0, result.err
     hits = pandas.read_csv("hits.csv")
-    assert list(hits.columns) == ["question", "rank", "id", "text", "similarity", "probability", "duplicate"]
+    expected = ["question", "rank", "id", "text", "similarity", "probability", "duplicate", "verdict"]
+    assert list(hits.columns) == expected
+    assert (hits["verdict"].str.endswith("a duplicate") == hits["duplicate"]).all()
     assert list(hits["rank"]) == [1, 2, 3, 4] * 2
     model = qpairs.load(checkpoint)
     cosines = model.encode(["word 'one'"]) @ model.encode(indexed).T
     np.testing.assert_allclose(hits["similarity"][:4], np.sort(cosines[0])[:-5:-1], atol=1e-5)
-    assert (hits["duplicate"] == (hits["similarity"] >= model.verdict.pair.threshold)).all()
+    assert (hits["duplicate"] == (hits["similarity"] >= setting_for(open_index("idx"), model).threshold)).all()
     assert [indexed[int(i) - 1] for i in hits["id"]] == list(hits["text"])
     assert len(pandas.read_parquet("hits.parquet")) == 8
 

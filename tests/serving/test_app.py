@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import corpora
 import httpx2
 import numpy as np
 import pandas
@@ -31,9 +32,11 @@ from starlette.testclient import TestClient
 from test_index import VECTORS, Table, a_model, build, embedded
 
 import qpairs
+from qpairs.commands.serve import print_setting
 from qpairs.core.exceptions import UserError
+from qpairs.models.verdict import NO_DENSITIES, words
 from qpairs.retrieval.index import build_index, open_index
-from qpairs.retrieval.search import search
+from qpairs.retrieval.search import heading, search, setting_for
 from qpairs.serving.app import create_app
 from qpairs.serving.journal import FILE, journalled
 from qpairs.serving.limits import Limits
@@ -124,6 +127,40 @@ def test_scores_are_cosines_with_the_verdict_of_the_model(client: TestClient) ->
     assert [result["duplicate"] for result in results] == [s >= model.verdict.pair.threshold for s in expected.tolist()]
     assert {True, False} == {result["duplicate"] for result in results}
     assert answer["threshold"] == model.verdict.pair.threshold
+    assert [result["verdict"] for result in results] == [
+        words(result["probability"], result["duplicate"]) for result in results
+    ]
+
+
+def test_hits_are_judged_by_the_corpus_of_the_index_and_pairs_as_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = corpora.questions(1000)
+    model = a_model(vectors, densities=corpora.fitted(seed=1))
+    build_index(embedded(tmp_path, model, range(500)), tmp_path / "idx")
+    with journalled(tmp_path / "idx") as index:
+        app = create_app(model, index)
+        with TestClient(app) as client:
+            (expected,) = search(index, model, ["t5"], 7)
+            answer = client.post("/search", json={"question": "t5", "k": 7}).json()
+            assert answer["of"] == "of a hit among 500 questions"
+            assert answer["threshold"] == setting_for(index, model).threshold != model.verdict.pair.threshold
+            assert answer["heading"] == heading(expected)
+            for hit, found in zip(answer["hits"], expected, strict=True):
+                assert (hit["duplicate"], hit["verdict"]) == (found.duplicate, found.verdict)
+                assert hit["probability"] == pytest.approx(found.probability, abs=1e-4)
+            scored = client.post("/score", json={"pairs": [["t5", "t4"]]}).json()
+            assert scored["threshold"] == model.verdict.pair.threshold
+            for start in range(500, 1000, 100):
+                more = [{"id": f"id{row}", "text": f"t{row}"} for row in range(start, start + 100)]
+                client.post("/questions", json={"questions": more})
+            until(lambda: "1,000" in client.post("/search", json={"question": "t5"}).json()["of"])
+    grown = open_index(tmp_path / "idx")
+    assert setting_for(grown, model).precision_of == "of a hit among 1,000 questions"
+    print_setting(grown, model)
+    said = capsys.readouterr().out
+    assert "probabilities are those of a hit among 1,000 questions" in said
+    assert f"{setting_for(grown, model).threshold:.3f}" in said
 
 
 def test_a_search_finds_what_the_library_finds(client: TestClient, folder: Path) -> None:
@@ -136,7 +173,10 @@ def test_a_search_finds_what_the_library_finds(client: TestClient, folder: Path)
         "similarity": pytest.approx(1),
         "probability": pytest.approx(expected[0].probability),
         "duplicate": True,
+        "verdict": expected[0].verdict,
     }
+    assert answer["heading"] == heading(expected)
+    assert answer["of"] == "of pairs like those of validation"
     assert len(client.post("/search", json={"question": "t5"}).json()["hits"]) == 10
 
 
@@ -491,7 +531,7 @@ def test_on_sigterm_what_was_begun_is_answered(model: Path, own: Path) -> None:
         answer = begun.makefile("rb").read()
         assert answer.startswith(b"HTTP/1.1 201 "), answer
         assert served.process.wait(30) == 0
-        assert served.process.stderr.read() == ""
+        assert served.process.stderr.read().split() == ["WARNING", *NO_DENSITIES.split()], "it is an old model"
     assert (own / FILE).stat().st_size == 0, "a clean stop folds the journal"
     assert open_index(own).questions.known(["new1"])
 

@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
+from corpora import fitted
 from fastapi import FastAPI
 from mocks import moved
 
@@ -24,7 +26,10 @@ from qpairs.data.labels import LABEL_FILE_COLUMNS, read_labels
 from qpairs.data.sources import load_pairs
 from qpairs.metrics import Calibration
 from qpairs.models.base import Model
+from qpairs.models.verdict import words
 from qpairs.retrieval.index import build_index
+from qpairs.retrieval.search import heading, setting_for
+from qpairs.retrieval.search import search as library_search
 from qpairs.serving.app import create_app
 from qpairs.serving.journal import journalled
 
@@ -138,22 +143,41 @@ def rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_search_shows_while_typing_what_was_asked(page: "Page", site: str, questions: list[str], model: Model) -> None:
+def test_search_shows_while_typing_what_was_asked(page: "Page", site: str, questions: list[str]) -> None:
     page.goto(site)
     assert "appear while you type" in page.inner_text("#search-status")
     page.type("#question", questions[3].upper())
     page.wait_for_selector(".hits li")
     until(page, lambda: page.inner_text(".hits li p >> nth=0").casefold() == questions[3].casefold())
-    assert page.inner_text("#search-status").startswith("Yes, ")
-    assert page.inner_text("h2 >> nth=0") == "Likely the same question"
-    first = page.locator(".hits li").first
-    probability = float(model.verdict.pair.probability(1.0))
-    assert first.locator(".number").inner_text() == (
-        "> 99 %" if probability > 0.99 else f"{probability:.0%}".replace("%", " %")
-    )
-    assert "the same" in first.locator(".chance").inner_text()
+    assert "asked before: " in page.inner_text("#search-status")
+    assert page.inner_text("h2 >> nth=0") == "Called duplicates"
     assert page.locator(".hits li").count() == 10
     assert not page.is_visible("#add")
+
+
+@pytest.mark.parametrize("threshold", [None, -1.0, 0.6, 0.999])
+def test_heading_words_and_figures_are_those_of_the_service(
+    page: "Page", index: Path, model: Model, questions: list[str], threshold: float | None
+) -> None:
+    model = model.with_verdict(replace(model.verdict, densities=fitted()), model.scores)
+    with journalled(index) as opened:
+        setting = setting_for(opened, model) if threshold is None else setting_for(opened, model).at(threshold)
+        opened.settings.update({n: (verdict, setting) for n, (verdict, _) in opened.settings.items()})
+        with served(create_app(model, opened)) as address:
+            page.goto(address)
+            for question in (questions[7], "how do i get a refund", "zebra xylophone"):
+                (answers,) = library_search(opened, model, [question], 10, setting=setting)
+                search(page, question)
+                assert page.inner_text("#search-status") == heading(answers)
+                assert page.locator(".hits .chance").all_inner_texts() == [answer.verdict for answer in answers]
+                same, others = page.locator(".hits:not(.far) li"), page.locator(".hits.far li")
+                duplicates = sum(answer.duplicate for answer in answers)
+                assert (same.count(), others.count()) == (duplicates, 10 - duplicates)
+                assert page.is_visible("#add") == (not duplicates)
+                for text, answer in zip(page.locator(".number").all_inner_texts(), answers, strict=True):
+                    assert int(text.strip("<> %")) == pytest.approx(100 * answer.probability, abs=1)
+                assert page.inner_text("#hits .note") == f"Probability of asking the same: that {setting.precision_of}."
+                assert f"among {len(opened.questions)} questions" in page.inner_text("#hits .note")
 
 
 def test_the_words_that_match_are_marked(page: "Page", site: str, questions: list[str]) -> None:
@@ -189,10 +213,11 @@ def test_an_answer_that_comes_late_is_dropped(page: "Page", site: str, questions
 
 def test_a_question_that_was_not_asked_is_added(page: "Page", index: Path, model: Model) -> None:
     strict = moved(model, threshold=0.9999)
+    strict = strict.with_verdict(replace(strict.verdict, densities=None), strict.scores)
     with journalled(index) as opened, served(create_app(strict, opened)) as address:
         page.goto(address)
         search(page, "zebra pay xylophone?")
-        assert page.inner_text("#search-status").startswith("Not yet")
+        assert page.inner_text("#search-status").startswith("Not ")
         before = len(opened.questions)
         page.click("#add")
         page.wait_for_selector("#add", state="hidden")
@@ -200,7 +225,7 @@ def test_a_question_that_was_not_asked_is_added(page: "Page", index: Path, model
         until(page, lambda: f"{before + 1} questions" in page.inner_text("#about"))
         search(page, "zebra  pay xylophone? ")
         assert page.inner_text(".hits li p >> nth=0") == "zebra pay xylophone?"
-        assert page.inner_text("#search-status").startswith("Yes")
+        assert page.inner_text("#search-status").startswith("Very likely asked before")
 
 
 def test_compare_tells_verdict_threshold_and_words(page: "Page", site: str, model: Model) -> None:
@@ -213,7 +238,9 @@ def test_compare_tells_verdict_threshold_and_words(page: "Page", site: str, mode
     one, other = model.encode([first, second])
     similarity = float(one @ other)
     verdict = page.inner_text("#compare-status")
-    assert verdict.startswith("Yes" if similarity >= model.verdict.pair.threshold else "No")
+    same = similarity >= model.verdict.pair.threshold
+    said = words(float(model.verdict.pair.probability(similarity)), same)
+    assert verdict.startswith(f"{'Yes' if same else 'No'}: {said}. ")
     assert f"{round(100 * float(model.verdict.pair.probability(similarity)))} %" in verdict
     said = page.inner_text("#similarity")
     assert said.startswith(f"Similarity {similarity:.2f}; from the threshold of {model.verdict.pair.threshold:.2f}")
@@ -518,7 +545,7 @@ def test_what_the_service_refuses_is_said_and_the_next_try_works(page: "Page", s
     until(page, lambda: page.inner_text("#search-status") == "The service does not answer.")
     page.unroute("**/search")
     search(page, questions[2])
-    assert page.inner_text("#search-status").startswith("Yes")
+    assert "asked before" in page.inner_text("#search-status")
     open_labelling(page, site)
     before = pair(page)
     page.route("**/labelling/answer", lambda route: route.fulfill(status=503, json={"detail": "the disk is full"}))

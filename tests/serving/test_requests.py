@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corpora import fitted, questions
 from test_index import Table, a_model, clustered
 
 from qpairs.core.exceptions import UserError
 from qpairs.retrieval.index import Hit, Index
+from qpairs.retrieval.search import setting_for
+from qpairs.serving import current_setting
 from qpairs.serving.requests import (
     AddRequest,
     DeleteRequest,
@@ -53,7 +56,8 @@ class MemoryIndex:
 
 
 def an_index(rows: Sequence[int] = range(40), side: str = "left", questions: Any = None) -> Index:
-    manifest = SimpleNamespace(fingerprint="a" * 16, dimension=VECTORS.shape[1], side=side, effort=0, model="model")
+    manifest = SimpleNamespace(fingerprint="a" * 16, dimension=VECTORS.shape[1], side=side, scores=None, built=40)
+    manifest.model = "model"
     stored = {f"id{row}": (f"t{row}", VECTORS[row] * (-1 if side == "right" else 1)) for row in rows}
     kept: Any = questions or MemoryIndex(stored)
     return Index(Path("index"), manifest, kept, kept)  # type: ignore[arg-type]
@@ -67,18 +71,62 @@ def test_texts_of_all_requests_are_encoded_together_each_once() -> None:
     scores, found, count = handler.answer(requests)
     assert sorted(model.encoder.encoded) == ["t1", "t2", "t3", "t50"]
     np.testing.assert_allclose(scores, [VECTORS[1] @ VECTORS[2], VECTORS[2] @ VECTORS[3]], atol=1e-6)
-    assert found[0].hit.id == "id1"
-    assert (len(found), count) == (2, 41)
+    assert found.answers[0].hit.id == "id1"
+    assert (len(found.answers), count) == (2, 41)
     assert [handler.size(request) for request in (*requests, DeleteRequest("id1"))] == [4, 1, 1, 1]
 
 
 def test_decisions_are_those_of_a_setting_for_pairs_and_one_for_searches() -> None:
     handler = RequestHandler(a_model(VECTORS), an_index())
     assert handler.pair_setting == handler.search_setting == handler.model.verdict.pair
-    handler.search_setting = handler.pair_setting.at(2.0)
+    assert handler.current
+    handler.current.setting = handler.pair_setting.at(2.0)
     (found,) = handler.answer([SearchRequest("t1", 3)])
-    assert not any(answer.duplicate for answer in found)
-    assert found[0].probability == pytest.approx(float(handler.pair_setting.probability(found[0].hit.similarity)))
+    assert found.setting.threshold == 2
+    assert not any(answer.duplicate for answer in found.answers)
+    first = found.answers[0]
+    assert first.probability == pytest.approx(float(handler.pair_setting.probability(first.hit.similarity)))
+    assert RequestHandler(a_model(VECTORS), None).search_setting is None
+
+
+def test_searches_are_judged_by_the_questions_that_there_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = list[int]()
+
+    def counted(index: Index, model: Any, n: int) -> Any:
+        sizes.append(n)
+        return setting_for(index, model, n)
+
+    monkeypatch.setattr(current_setting, "setting_for", counted)
+    vectors, densities = questions(60), fitted(seed=1)
+    handler = RequestHandler(a_model(vectors, densities=densities), an_index())
+    added = [AddRequest([f"new{i}"], [f"t{i}"]) for i in range(9)]
+
+    def of(*requests: Any) -> str:
+        *_, found = handler.answer([*requests, SearchRequest("t1", 3)])
+        handler.current.wait(10)
+        assert found.answers[0].probability == found.setting.probability(found.answers[0].hit.similarity)
+        return handler.search_setting.precision_of
+
+    assert of() == "of a hit among 40 questions"
+    assert of(*added[:4]) == "of a hit among 40 questions", "a tenth more makes hardly a difference"
+    assert of(added[4]) == "of a hit among 45 questions"
+    assert of(*[DeleteRequest(f"id{i}") for i in range(10)]) == "of a hit among 35 questions"
+    assert sizes == [40, 45, 35]
+
+
+def test_a_setting_that_cannot_be_made_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = RequestHandler(a_model(questions(60), densities=fitted(seed=1)), an_index())
+    before = handler.search_setting
+
+    def fails(*_: object) -> Any:
+        raise ValueError("no")
+
+    monkeypatch.setattr(current_setting, "setting_for", fails)
+    handler.answer([AddRequest([f"new{i}"], [f"t{i}"]) for i in range(9)])
+    assert handler.current
+    handler.current.wait(10)
+    (found,) = handler.answer([SearchRequest("t1", 3)])
+    assert found.setting is before
 
 
 def test_changes_come_before_searches_of_the_same_batch_and_deletions_first() -> None:
@@ -86,7 +134,8 @@ def test_changes_come_before_searches_of_the_same_batch_and_deletions_first() ->
     requests = [SearchRequest("t50", 1), AddRequest(["id1"], ["t50"]), DeleteRequest("id1")]
     found, count, existed = RequestHandler(a_model(VECTORS), index).answer(requests)
     assert index.questions.calls == ["delete", "add", "search"]
-    assert (found[0].hit.id, found[0].hit.text, count, existed) == ("id1", "t50", 40, True)
+    hit = found.answers[0].hit
+    assert (hit.id, hit.text, count, existed) == ("id1", "t50", 40, True)
 
 
 def test_an_id_that_exists_is_a_conflict_of_its_own_request_and_adds_none_of_it() -> None:
@@ -114,6 +163,9 @@ def test_without_an_index_every_request_for_it_is_a_conflict() -> None:
 
 def test_a_request_that_fails_does_not_take_others_with_it() -> None:
     class Broken:
+        def __len__(self) -> int:
+            return 40
+
         def __getattr__(self, name: str) -> Any:
             raise OSError("/secret/path: broken")
 
@@ -144,7 +196,8 @@ def test_two_towers_score_the_mean_of_both_directions_or_the_first_against_the_s
 def test_an_index_of_the_right_tower_is_searched_with_the_left() -> None:
     handler = RequestHandler(a_model(VECTORS, towers=2, symmetric=False), an_index(side="right"))
     found, _ = handler.answer([SearchRequest("t50", 41), AddRequest(["new"], ["t50"])])
-    assert (found[-1].hit.id, found[-1].hit.similarity) == ("new", pytest.approx(-1)), "its right tower is upside down"
+    last = found.answers[-1].hit
+    assert (last.id, last.similarity) == ("new", pytest.approx(-1)), "its right tower is upside down"
 
 
 def test_a_model_that_cannot_judge_the_index_is_refused() -> None:

@@ -20,6 +20,7 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import exclusive_lock, write_text
 from qpairs.core.manifests import read_manifest
 from qpairs.core.progress import Meter, OnProgress, ignore
+from qpairs.metrics.score_counts import ScoreCounts
 from qpairs.retrieval.index.base import BackEnd, VectorIndex
 from qpairs.retrieval.index.base import Hit as Hit
 from qpairs.retrieval.index.base import Index as Index
@@ -27,6 +28,7 @@ from qpairs.retrieval.index.base import Manifest as Manifest
 from qpairs.retrieval.index.faiss import FaissIndex
 from qpairs.retrieval.index.kinds import KINDS, kind_for
 from qpairs.retrieval.index.milvus import MilvusIndex
+from qpairs.retrieval.index.scores import count_pairs
 
 if TYPE_CHECKING:
     from qpairs.retrieval.embeddings import Embeddings
@@ -36,7 +38,7 @@ BACK_ENDS: dict[str, type[BackEnd]] = {
     "milvus": MilvusIndex,
 }  # what an address begins with -> class
 FILE = "index.json"
-FORMAT = 1
+FORMAT = 2  # 1 had no scores
 LEFT_BEHIND = ".new-*"  # by a process that was killed
 NEAREST = 10  # of which recall says how many are found
 SAMPLE = 256  # questions that recall is measured on
@@ -52,7 +54,9 @@ def build_index(
     overwrite: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Manifest:
-    """Builds an index in a folder, or in Milvus with its manifest in the folder; measures its recall.
+    """Builds an index in a folder, or in Milvus with its manifest in the folder.
+
+    Its recall is measured, and the scores of all pairs of its questions are counted.
 
     Args:
         embeddings: the questions and their vectors.
@@ -61,7 +65,7 @@ def build_index(
         address: milvus:URI[#COLLECTION], where the URI is a file (Milvus Lite) or the address of a cluster, whose token
             is read from the environment variable MILVUS_TOKEN; '' for FAISS in the folder.
         overwrite: whether an index that is there already may be replaced.
-        on_progress: the stages indexing (done, total: questions), measuring and writing.
+        on_progress: the stages indexing and measuring (done, total: questions), and writing.
 
     Raises:
         UserError: the folder is in use, an id occurs twice, or Milvus refuses.
@@ -89,8 +93,9 @@ def build_index(
         _fill(index, embeddings, meter)
         meter.begin("measuring")
         recall = index.tune(recall_measure(index, embeddings))
+        scores = count_pairs(embeddings, meter).to_dict()
         meter.begin("writing")
-        return _save(output, dataclasses.replace(manifest, recall=recall), index)
+        return _save(output, dataclasses.replace(manifest, recall=recall, scores=scores), index)
 
 
 def _back_end(address: str) -> type[BackEnd]:
@@ -244,11 +249,14 @@ def _locked(folder: Path) -> Iterator[Manifest]:
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    names = [field.name for field in dataclasses.fields(Manifest) if field.name != "state"]
+    names = [field.name for field in dataclasses.fields(Manifest) if field.name not in ("state", "scores")]
 
     def parse(data: dict[str, Any]) -> Manifest:
-        state = {name: int(value) for name, value in data.items() if name not in (*names, "format")}
-        return Manifest(**{name: data[name] for name in names}, state=state)
+        state = {name: int(value) for name, value in data.items() if name not in (*names, "scores", "format")}
+        scores = data.get("scores")
+        if scores is not None:
+            ScoreCounts.from_dict(scores)  # or it is damaged
+        return Manifest(**{name: data[name] for name in names}, state=state, scores=scores)
 
     missing = f"{folder}: no index in it (no {FILE}); qpairs index EMBEDDINGS --output makes one"
     return read_manifest(folder / FILE, parse, newest=FORMAT, missing=missing)
@@ -258,7 +266,7 @@ def _save(folder: Path, manifest: Manifest, index: BackEnd) -> Manifest:
     """Writes the files of the back end, then the manifest; then removes the files that the manifest does not need."""
     manifest = index.save(manifest)
     content = {"format": FORMAT, **dataclasses.asdict(manifest)}
-    content.update(content.pop("state"))
+    content |= {**content.pop("state"), "scores": content.pop("scores")}  # the scores last, for who reads the file
     write_text(folder / FILE, json.dumps(content, indent=1) + "\n")
     for file in _parts(folder):
         if file.name not in index.files():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from qpairs.models.base import Side
+    from qpairs.models.verdict import Setting, Verdict
     from qpairs.retrieval.embeddings import Embeddings
 
 Floats = NDArray[np.float32]
@@ -32,6 +33,7 @@ class Manifest:
         built: questions in it then.
         address: where the back end keeps it, such as milvus:URI#COLLECTION; '' for FAISS in the folder.
         state: whole numbers that the back end needs to open it again.
+        scores: of all pairs of its questions when it was built, from `ScoreCounts.to_dict`; None in older ones.
     """
 
     kind: str
@@ -44,6 +46,11 @@ class Manifest:
     built: int
     address: str
     state: Mapping[str, int]
+    scores: Mapping[str, Any] | None = None
+
+    def outgrown(self, count: int) -> bool:
+        """Whether it has twice as many questions as when it was built, or half as many."""
+        return count > 2 * self.built or count < self.built / 2
 
 
 @dataclass(frozen=True)
@@ -126,9 +133,11 @@ class Index:
         manifest: what the index is.
         questions: what is searched and changed: the back end, or a layer above it such as a journal.
         back_end: what keeps the questions.
+        settings: number of questions -> a verdict, and what scores mean by it; kept by `search.setting_for`.
     """
 
     folder: Path
     manifest: Manifest
     questions: VectorIndex
     back_end: BackEnd
+    settings: dict[int, tuple[Verdict, Setting]] = field(default_factory=dict, repr=False, compare=False)

@@ -87,8 +87,6 @@ function newest(task) {
 const number = (value) => value.toLocaleString("en");
 const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
 const percent = (p) => (p < 0.01 ? "< 1 %" : p > 0.99 ? "> 99 %" : `${Math.round(100 * p)} %`);
-const adverb = (p) => (p >= 0.95 ? "almost certainly" : p >= 0.8 ? "very likely" : p >= 0.6 ? "probably" : "perhaps");
-const chance = (p) => (p >= 0.6 ? `${adverb(p)} the same` : p > 0.4 ? "could be either" : `${adverb(1 - p)} different`);
 const plain = (word) => word.toLowerCase().replaceAll("’", "'");
 const words = (text) => new Map((text.match(WORD) ?? []).map((word) => [plain(word), word]));
 
@@ -125,16 +123,10 @@ const search = newest(async (signal) => {
   if (!$("hits").hasChildNodes()) tell("search-status", "Searching …");
   $("hits").ariaBusy = "true";
   try {
-    const { hits } = await ask("POST", "/search", { question, k: HITS }, signal);
-    const same = hits.filter((hit) => hit.duplicate);
-    showHits(hits, question);
-    if (same.length) {
-      const asked = same.length === 1 ? "one question seems to ask the same" : `${same.length} questions seem to ask the same`;
-      tell("search-status", `Yes, ${adverb(same[0].probability)}: ${asked}.`, "sure");
-    } else {
-      tell("search-status", hits.length ? "Not yet, as far as the model can tell." : "Not yet: there are no questions.", "sure");
-      $("add").hidden = false;
-    }
+    const { heading, hits, of } = await ask("POST", "/search", { question, k: HITS }, signal);
+    showHits(hits, question, of);
+    tell("search-status", heading, "sure");
+    $("add").hidden = hits.some((hit) => hit.duplicate);
   } catch (error) {
     if (signal.aborted) throw error;
     showHits([], "");
@@ -142,13 +134,13 @@ const search = newest(async (signal) => {
   }
 });
 
-function showHits(hits, question) {
+function showHits(hits, question, of = "") {
   $("add").hidden = true;
   $("hits").ariaBusy = "false";
   const asked = words(question);
   const groups = [
-    ["Likely the same question", "hits", hits.filter((hit) => hit.duplicate)],
-    ["Near it, but likely different", "hits far", hits.filter((hit) => !hit.duplicate)],
+    ["Called duplicates", "hits", hits.filter((hit) => hit.duplicate)],
+    ["Near it", "hits far", hits.filter((hit) => !hit.duplicate)],
   ];
   $("hits").replaceChildren(
     ...groups.flatMap(([title, className, group]) => {
@@ -157,6 +149,7 @@ function showHits(hits, question) {
       list.append(...group.map((hit) => shownHit(hit, question, asked)));
       return [make("h2", title), list];
     }),
+    ...(hits.length ? [make("p", `Probability of asking the same: that ${of}.`, "note")] : []),
   );
 }
 
@@ -171,7 +164,7 @@ function shownHit(hit, question, asked) {
     location.hash = "compare";
   };
   const figure = make("p", percent(hit.probability), "number");
-  row.append(marked("p", hit.text, asked), figure, make("p", chance(hit.probability), "chance"), compareThem);
+  row.append(marked("p", hit.text, asked), figure, make("p", hit.verdict, "chance"), compareThem);
   return row;
 }
 
@@ -209,9 +202,8 @@ const compare = newest(async (signal) => {
   }
 });
 
-function showComparison([first, second], threshold, { similarity, probability, duplicate }) {
-  const verdict = duplicate ? `Yes, ${adverb(probability)}` : `No, ${adverb(1 - probability)} not`;
-  tell("compare-status", `${verdict}. The probability that both ask the same is ${percent(probability)}.`, "sure");
+function showComparison([first, second], threshold, { similarity, probability, duplicate, verdict }) {
+  tell("compare-status", `${duplicate ? "Yes" : "No"}: ${verdict}. The probability that both ask the same is ${percent(probability)}.`, "sure");
   const onScale = (cosine) => Math.min(1, Math.max(0, cosine));
   $("scale").style.setProperty("--at", onScale(similarity));
   $("scale").style.setProperty("--threshold", onScale(threshold));

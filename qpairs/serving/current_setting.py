@@ -1,0 +1,59 @@
+"""What scores mean for the searches of a service, while questions come and go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from qpairs.models.base import Model
+from qpairs.models.verdict import Setting
+from qpairs.retrieval.index import Index
+from qpairs.retrieval.search import setting_for
+
+log = logging.getLogger(__name__)
+
+CHANGE = 0.1  # of the number of questions, from which on the setting is made anew
+
+
+class CurrentSetting:
+    """The setting for searches in an index; made anew, by a thread of its own, when the index has changed in size.
+
+    Attributes:
+        setting: for about as many questions as there are.
+    """
+
+    def __init__(self, index: Index, model: Model) -> None:
+        """Makes the setting for the questions that there are now."""
+        self._index, self._model = index, model
+        self._made_for = self._questions = len(index.questions)
+        self._fixed = model.verdict.densities is None  # the same for any number of questions
+        self._worker: threading.Thread | None = None
+        self.setting: Setting = setting_for(index, model, self._made_for)
+
+    def update(self, questions: int | None = None) -> None:
+        """Starts to make the setting anew where that is due, and returns at once.
+
+        Args:
+            questions: that there are now; without it, those of the last call.
+        """
+        self._questions = self._questions if questions is None else questions
+        if self._due() and not (self._worker and self._worker.is_alive()):
+            self._worker = threading.Thread(target=self._refresh, daemon=True, name="setting")
+            self._worker.start()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Returns when no setting is being made, or after some seconds."""
+        if self._worker:
+            self._worker.join(seconds)
+
+    def _due(self) -> bool:
+        return not self._fixed and abs(self._questions - self._made_for) > CHANGE * self._made_for
+
+    def _refresh(self) -> None:
+        while self._due():
+            questions = self._questions
+            try:
+                self.setting = setting_for(self._index, self._model, questions)
+            except Exception:  # the old one stays, and the service runs on
+                log.exception("the setting for %d questions", questions)
+            self._made_for = questions
