@@ -138,7 +138,7 @@ class CorpusEstimate:
 
         The same text again, `SAME` and above, is one in any case.
         """
-        scores = EDGES[EDGES >= self.edges[0]]
+        scores = EDGES[self.edges[0] <= EDGES]
         likely = self.hit_probability(scores) >= 0.5
         return min(float(scores[int(np.argmax(likely))]), SAME) if likely.any() else SAME
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qpairs.core.exceptions import UserError
 from qpairs.metrics import ScoreCounts
 from qpairs.models.base import Floats, Model, Side
-from qpairs.models.verdict import Setting, words
+from qpairs.models.verdict import CorpusSetting, Setting, words
 from qpairs.retrieval.embeddings import shorten
 from qpairs.retrieval.index import require_model
 from qpairs.retrieval.index.base import Hit, Index
@@ -102,6 +102,14 @@ def search_vectors(
         verdicts = zip(row, setting.probability(cosines).tolist(), setting.decide(cosines).tolist(), strict=True)
         found.append([Answer(hit, probability, duplicate) for hit, probability, duplicate in verdicts])
     return found
+
+
+def corpus_setting(index: Index, model: Model) -> Setting:
+    """What similarities mean for any pairs of the questions of an index, not hits alone; see `setting_for`."""
+    setting = setting_for(index, model)
+    if not isinstance(setting, CorpusSetting):
+        return setting
+    return CorpusSetting(setting.estimate.best_threshold(), setting.estimate)
 
 
 def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:

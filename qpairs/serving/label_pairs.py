@@ -14,7 +14,7 @@ from qpairs.retrieval.dedupe import require_one_tower
 from qpairs.retrieval.embeddings import shorten
 from qpairs.retrieval.index import Index
 from qpairs.retrieval.index.base import Hit
-from qpairs.retrieval.search import query_side, require_searchable
+from qpairs.retrieval.search import corpus_setting, query_side, require_searchable
 from qpairs.serving.label_file import Row
 from qpairs.serving.label_strata import Frame, draw_pairs, nearest_questions
 from qpairs.serving.label_texts import Texts, clean, normal, pair_key
@@ -42,7 +42,7 @@ def pairs_to_label(index: Index, model: Model, seed: int = 0) -> dict[Choice, Ca
     With the choice `stratified`, the pairs are drawn at random from all pairs of the corpus, equally often from each of
     several ranges of the score (`label_strata.draw_pairs`): their labels estimate precision and recall in the corpus.
     With `random`, they are those of random questions with their nearest neighbour, which a search shows first.
-    With `threshold`, pairs nearest the model's threshold come first: their labels are the most informative, and no
+    With `threshold`, pairs nearest the threshold for the corpus come first: their labels are the most informative, and no
     random sample.
 
     All are pairs of a sample of questions, those with the smallest hashes, so that adding or deleting questions hardly
@@ -70,7 +70,7 @@ def pairs_to_label(index: Index, model: Model, seed: int = 0) -> dict[Choice, Ca
     return {
         "stratified": _stratified(found, frame, texts, seed),
         "random": _random(index, model, found, frame, texts),
-        "threshold": _by_distance(found, frame, texts, model.verdict.pair.threshold),
+        "threshold": _by_distance(found, frame, texts, corpus_setting(index, model).threshold),
     }
 
 

@@ -14,7 +14,9 @@ import numpy as np
 
 from qpairs import metrics
 from qpairs.models.base import Model
+from qpairs.models.verdict import Setting
 from qpairs.retrieval.index import Index
+from qpairs.retrieval.search import corpus_setting
 from qpairs.serving.label_figures import Figure, Measure, f1_figures, precision_figures
 from qpairs.serving.label_file import LabelFile, Labels, Row
 from qpairs.serving.label_pairs import Candidates, Choice, mark_drawn, pairs_to_label
@@ -85,10 +87,10 @@ class State:
 class Labelling:
     """The pairs to label and the labels so far, for the threads of one process."""
 
-    def __init__(self, file: LabelFile, model: Model, pairs: Mapping[Choice, Candidates]) -> None:
+    def __init__(self, file: LabelFile, model: Model, setting: Setting, pairs: Mapping[Choice, Candidates]) -> None:
         self._file = file
         self._model = model
-        self._setting = model.verdict.pair
+        self._setting = setting
         self._pairs = pairs
         self._cosines: dict[Texts, float] = {}
         self._lock = threading.Lock()
@@ -106,7 +108,7 @@ class Labelling:
         Raises:
             UserError: the file does not hold labels or cannot be written, or the model does not fit the index.
         """
-        labelling = cls(LabelFile(Path(path)), model, pairs_to_label(index, model, seed))
+        labelling = cls(LabelFile(Path(path)), model, corpus_setting(index, model), pairs_to_label(index, model, seed))
         labelling.state()
         return labelling
 
