@@ -42,8 +42,8 @@ def pairs_to_label(index: Index, model: Model, seed: int = 0) -> dict[Choice, Ca
     With the choice `stratified`, the pairs are drawn at random from all pairs of the corpus, equally often from each of
     several ranges of the score (`label_strata.draw_pairs`): their labels estimate precision and recall in the corpus.
     With `random`, they are those of random questions with their nearest neighbour, which a search shows first.
-    With `threshold`, pairs nearest the threshold for the corpus come first: their labels are the most informative, and no
-    random sample.
+    With `threshold`, pairs nearest the threshold for the corpus come first: their labels are the most informative, and
+    no random sample.
 
     All are pairs of a sample of questions, those with the smallest hashes, so that adding or deleting questions hardly
     changes the sample.
