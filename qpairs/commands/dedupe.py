@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = 5
 CHOSEN = "chosen"
 MOST = 0.5  # share of a corpus that is dropped, from which on a warning is due
-WIDTH = 10  # characters of a bar
+WIDTH = 50  # characters of a bar that stands for 1
 
 
 def dedupe(
@@ -185,30 +185,27 @@ def _share(expected: Expectation, name: str) -> str:
 
 
 def _print_trade_offs(rows: Sequence[TradeOff], questions: int) -> None:
+    judged = [row.expected for row in rows if row.expected]
     table = Table(box=None, pad_edge=False)
-    for column in ("threshold", "pairs", "kept", ""):
-        table.add_column(column, justify="right", no_wrap=True)
-    if any(row.expected for row in rows):
-        for column in ("precision", "at least", "recall"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("", min_width=WIDTH, no_wrap=True)
+    names = ["threshold", "pairs", "kept", "", *(("precision", "at least", "recall") if judged else ())]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in rows:
         cells = [f"{row.threshold:.3f}", f"{row.pairs:,}", f"{row.kept:,}", f"{100 * row.kept / questions:.0f} %"]
         if row.expected:
             figures = row.expected.precision, row.expected.precision_bound, row.expected.recall
-            cells += [*(f"{figure:.2f}" for figure in figures), _bars(row.expected)]
+            cells += [f"{figure:.2f}" for figure in figures]
         table.add_row(*cells, row.why, style="bold" if row.why == CHOSEN else None)
     out.print(table)
-    out.print(
-        "[dim]Precision and recall are expected; at least: the precision that is promised, one-sided 95 %. Bars: both "
-        "[cyan]█[/], the rest of [green]▒ precision[/] or [blue]▒ recall[/]. Nothing was written.[/]",
-        highlight=False,
-    )
-
-
-def _bars(expected: Expectation) -> str:
-    """Precision and recall on one line: the part that both have, then what one of them has more."""
-    precision, recall = (round(WIDTH * value) for value in (expected.precision, expected.recall))
-    colour = "green" if precision > recall else "blue"
-    return f"[cyan]{'█' * min(precision, recall)}[/][{colour}]{'▒' * abs(precision - recall)}[/]"
+    if judged:
+        out.print("\nthreshold  [green]precision[/] above [blue]recall[/], expected")
+        for expected in judged:
+            for name, colour, lead in (
+                ("precision", "green", f"{expected.threshold:9.3f}"),
+                ("recall", "blue", " " * 9),
+            ):
+                value = getattr(expected, name)
+                out.print(f"{lead}  [{colour}]{'█' * round(WIDTH * value)}[/] {value:.2f}", highlight=False)
+        out.print("\n[dim]At least: the precision that is promised, one-sided 95 %.[/]", highlight=False)
+    out.print("[dim]Nothing was written.[/]", highlight=False)

@@ -14,9 +14,9 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.data.corpus import Corpus, distinct_texts, read_corpus
 from qpairs.data.labels import LabelledPairs, read_labels
-from qpairs.metrics import Expectation
+from qpairs.metrics import Densities, Expectation, ScoreCounts
 from qpairs.models.base import Floats, Model, as_model, encode_in_blocks
-from qpairs.models.verdict import CorpusSetting
+from qpairs.models.verdict import CorpusSetting, Verdict
 
 PROMISES = (0.5, 0.7, 0.8, 0.9, 0.95)  # precisions whose cost is said
 MORE = 50  # labels whose effect is foretold
@@ -84,24 +84,21 @@ def calibrate_corpus(
         on_progress: the stages encoding (texts) and estimating.
 
     Raises:
-        UserError: the model knows pairs alone, or has two towers; a file cannot be used.
+        UserError: the model has two towers, a head, or comes from a version that kept nothing of validation; a file
+            cannot be used.
     """
     model = as_model(model)
     old = model.verdict
     old.require_cosine(model.path)
     if not (old.symmetric and model.one_tower):
         raise UserError(f"{model.path}: two towers; a corpus needs one encoder for all of it")
-    if old.densities is None:
-        raise UserError(
-            f"{model.path}: was trained by an older version, which knows pairs alone; first qpairs calibrate --data "
-            "with labelled pairs of both labels, or train anew"
-        )
     corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
     labels = read_labels(labels) if isinstance(labels, str | Path) else labels
     texts = [corpus.texts[row] for row in distinct_texts(corpus.texts)[1]]
     counts = metrics.count_scores(encode_in_blocks(model, texts, Meter(on_progress)))
     on_progress(Progress("estimating"))
-    before = metrics.estimate_corpus(old.densities, counts)
+    densities = _densities(old, counts, model.path)
+    before = metrics.estimate_corpus(densities, counts)
     estimate, kept, left_out = before, np.empty(0, np.int64), Counter[str]()
     if labels is not None:
         chosen_by_rank = np.array([drawn == "random" for drawn in labels.drawn], dtype=np.bool_)
@@ -110,7 +107,7 @@ def calibrate_corpus(
         if not len(kept):
             raise UserError("labels: none of them was drawn by score; answer pairs of the stratified view")
         estimate = metrics.with_labels(before, _scores(model, labels)[kept], labels.labels[kept])
-    verdict = replace(old, densities=metrics.own_densities(estimate, old.densities))
+    verdict = replace(old, densities=metrics.own_densities(estimate, densities))
     setting = CorpusSetting(estimate.best_threshold(), estimate)
     after = setting.expected()
     note = {"n": counts.n, "labels": estimate.labels, "precision_interval": after.precision_interval}
@@ -124,6 +121,18 @@ def calibrate_corpus(
         used=dict(Counter(labels.drawn[row] for row in kept)) if labels is not None else {},
         left_out={reason: n for reason, n in left_out.items() if n},
     )
+
+
+def _densities(verdict: Verdict, counts: ScoreCounts, where: Path) -> Densities:
+    if verdict.densities:
+        return verdict.densities
+    if verdict.reference is None:
+        raise UserError(
+            f"{where}: was made by an older version, and nothing is known of the pairs that its threshold was chosen "
+            "on; first qpairs calibrate --data with labelled pairs, or train anew"
+        )
+    reference = verdict.reference
+    return metrics.densities_of_pairs(reference.quantiles, reference.n, verdict.pair.calibration, counts)
 
 
 def _scores(model: Model, labels: LabelledPairs) -> Floats:

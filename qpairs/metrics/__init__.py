@@ -20,7 +20,14 @@ from qpairs.metrics.corpus import (
     why_not,
     with_labels,
 )
-from qpairs.metrics.densities import Densities, fit_densities, known_pairs, moved_densities, pairs_within
+from qpairs.metrics.densities import (
+    Densities,
+    densities_of_pairs,
+    fit_densities,
+    known_pairs,
+    moved_densities,
+    pairs_within,
+)
 from qpairs.metrics.intervals import (
     Difference,
     average_precision_interval,
@@ -77,6 +84,7 @@ __all__ = [
     "confusion",
     "count_scores",
     "decide",
+    "densities_of_pairs",
     "distribution_shift",
     "estimate_corpus",
     "expected_calibration_error",

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 from scipy.special import logit
 
+from qpairs.metrics.calibration import Calibration
 from qpairs.metrics.inputs import Floats, Ints
 from qpairs.metrics.score_counts import EDGES, ScoreCounts, histogram, smoothed
 
@@ -164,6 +165,41 @@ def _hit_gain(counts: ScoreCounts, edges: Floats, place: Ints, hits: NDArray[np.
     return float(np.average(logit(share) - logit(np.clip(counts.hit_share(edges), 0.01, 0.99)), weights=number))
 
 
+def densities_of_pairs(quantiles: ArrayLike, n: int, calibration: Calibration, counts: ScoreCounts) -> Densities:
+    """Densities for a model of which only the labelled pairs of validation are known, not their question table.
+
+    The labelled pairs are taken to be the duplicates and near misses of as many questions, and the strangers to have
+    the log density of the corpus' own scores where nearly all pairs are strangers, continued as a parabola. How the
+    labelled pairs were chosen is not known, so the uncertainty is twice that of a table.
+
+    Args:
+        quantiles: of the scores of the labelled pairs, evenly spaced.
+        n: labelled pairs.
+        calibration: of the model, for labelled pairs.
+        counts: of the corpus.
+    """
+    half = int(np.searchsorted(np.cumsum(counts.counts), 0.5 * counts.counts.sum()))
+    low = min(float(EDGES[half]), HIGHEST_LOW)
+    edges, scores = bin_edges(low), np.asarray(quantiles, dtype=np.float64)
+    place = np.searchsorted(edges, scores, "right").clip(max=BINS)  # 0: below
+    probability, weight = calibration.probability(scores), n / len(scores)
+    same, near = (
+        weight * np.bincount(place, share, BINS + 1).astype(np.float64) for share in (probability, 1 - probability)
+    )
+    own = counts.rebinned(edges)
+    body = np.where(counts.at_or_above(edges[:-1]) > 2 * counts.n, own, 0.0)
+    return Densities(
+        n=n,
+        low=low,
+        duplicates=_rounded(smoothed(same[1:])),
+        below=float(same[0]),
+        near=_rounded(smoothed(near[1:])),
+        strangers=_rounded(fit_tail(body, counts.n * (counts.n - 1) / 2, degree=2), 6),
+        factors=(),
+        domain_sd=2 * DOMAIN_SD,
+    )
+
+
 def moved_densities(densities: Densities, duplicates: NDArray[np.floating], strength: float = 10.0) -> Densities:
     """The densities where the scores lie elsewhere, as they do in another forum.
 
@@ -200,8 +236,8 @@ def rising(values: Floats, weights: Floats) -> Floats:
     return np.asarray(isotonic_regression(values, weights=np.maximum(weights, 1e-12)).x)
 
 
-def fit_tail(counts: Floats, pairs: float) -> Floats:
-    """(DEGREE + 1,) coefficients of the log density of strangers.
+def fit_tail(counts: Floats, pairs: float, degree: int = DEGREE) -> Floats:
+    """(DEGREE + 1,) coefficients of the log density of strangers, a polynomial of a degree.
 
     Least squares on the logarithm of the counts, each bin weighted by at most 400 pairs, so that the body does not
     outweigh the tail; the few pairs at the top, among them unlabelled duplicates, weigh little.
@@ -209,7 +245,7 @@ def fit_tail(counts: Floats, pairs: float) -> Floats:
     place = (np.arange(len(counts)) + 0.5) / len(counts)
     some = counts > 0
     weights = np.sqrt(np.minimum(counts[some], 400.0))
-    degree = min(DEGREE, max(int(some.sum()) - 1, 0))
+    degree = min(degree, max(int(some.sum()) - 1, 0))
     if not some.any():
         return np.array([-30.0] + [0.0] * DEGREE)
     design = np.vander(place[some], degree + 1, increasing=True)

@@ -14,6 +14,7 @@ from qpairs.data.corpus import read_corpus
 from qpairs.data.labels import read_labels
 from qpairs.evaluation.calibrate_corpus import calibrate_corpus
 from qpairs.metrics import Densities, count_scores, fit_densities, pairs_within
+from qpairs.models.verdict import fit_verdict
 
 INTENTS = 120
 
@@ -128,8 +129,23 @@ def test_models_that_cannot_are_refused_in_one_line(corpus: Path) -> None:
         calibrate_corpus(replace(model(1), one_tower=False), corpus)
     with pytest.raises(qpairs.UserError, match="head"):
         calibrate_corpus(replace(model(1), verdict=replace(VERDICT, score="head")), corpus)
-    with pytest.raises(qpairs.UserError, match="knows pairs alone"):
+    with pytest.raises(qpairs.UserError, match="nothing is known of the pairs"):
         calibrate_corpus(replace(model(1), verdict=VERDICT), corpus)
+
+
+def test_a_model_that_knows_pairs_alone_learns_a_corpus_from_its_scores(corpus: Path) -> None:
+    judge = model(1)
+    vectors, rng = judge.encode(TEXTS), np.random.default_rng(0)
+    left, right = pairs_within(INTENT // 3)
+    rows = np.concatenate([np.flatnonzero(INTENT[left] == INTENT[right]), rng.choice(len(left), 400)])
+    scores = (vectors[left[rows]] * vectors[right[rows]]).sum(axis=1)
+    labels = (INTENT[left[rows]] == INTENT[right[rows]]).astype(np.int8)
+    judge = replace(judge, verdict=fit_verdict(scores, labels, None))
+    assert judge.verdict.densities is None
+    fit = calibrate_corpus(judge, corpus)
+    low, high = fit.after.precision_interval
+    assert low <= found(judge, fit.after.threshold) <= high
+    assert fit.model.verdict.densities.own
 
 
 def test_the_command_needs_pairs_or_a_corpus(run) -> None:

@@ -145,7 +145,7 @@ def test_dedupe_chooses_the_threshold_for_the_corpus_and_says_what_to_expect(
     assert summary["expected"]["precision"] == pytest.approx(setting.expected().precision)
     assert "among 301 questions" in summary["probability_of"]
     pairs = pandas.read_csv("d/pairs.csv")
-    np.testing.assert_allclose(pairs["probability"], setting.probability(pairs["similarity"]), atol=1e-6)
+    np.testing.assert_allclose(pairs["probability"], setting.probability(pairs["similarity"]), atol=1e-4)
     for words in ("of which duplicates, expected", "share of all duplicates found, expected"):
         assert words in result.out
 
@@ -171,7 +171,8 @@ def test_a_dry_run_shows_the_trade_off_and_writes_nothing(run, checkpoint: Path,
     assert result.code == 0, result.err
     assert sorted(Path().iterdir()) == before
     shown = " ".join(result.out.split())
-    assert all(words in shown for words in ("chosen", "greatest F1", "Nothing was written"))
+    for words in ("chosen", "greatest F1", "Nothing was written"):
+        assert words in shown
     refused(run("dedupe", checkpoint, corpus, "--text-column", "q"), "--output FOLDER, or --dry-run")
     refused(run("dedupe", checkpoint, corpus, "--dry-run", "--output", "x"), "--output FOLDER, or --dry-run")
 
@@ -198,7 +199,7 @@ def test_a_model_that_knows_pairs_alone_says_so(run, checkpoint: Path, corpus: P
     try:
         result = run("dedupe", checkpoint, corpus, "--text-column", "q", "--output", "a")
         dry = run("dedupe", checkpoint, corpus, "--text-column", "q", "--dry-run")
-        refusal = run("calibrate", checkpoint, "--corpus", corpus, "--text-column", "q", "--output", "b")
+        mended = run("calibrate", checkpoint, "--corpus", corpus, "--text-column", "q", "--output", "b")
     finally:
         file.write_text(before)
     assert f"at or above {data['verdict']['pair']['threshold']:.3f}" in result.out
@@ -206,8 +207,8 @@ def test_a_model_that_knows_pairs_alone_says_so(run, checkpoint: Path, corpus: P
         assert each.code == 0
         assert "knows pairs alone" in " ".join(each.err.split())
     assert "expected" not in result.out
-    refused(refusal, "knows pairs alone", "--data")
-    assert not Path("b").exists()
+    assert mended.code == 0, mended.err
+    assert "of which duplicates, expected" in run("dedupe", "b", corpus, "--text-column", "q", "--output", "c").out
 
 
 def test_most_of_a_corpus_is_not_dropped_without_a_warning(run, checkpoint: Path, corpus: Path) -> None:
