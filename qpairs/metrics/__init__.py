@@ -9,17 +9,8 @@ A new metric is one function in the file of its subject, its name below, and one
 """
 
 from qpairs.metrics.calibration import Calibration, brier, expected_calibration_error, fit_calibration, reliability
-from qpairs.metrics.corpus import (
-    CorpusEstimate,
-    Expectation,
-    after_more_labels,
-    estimate_corpus,
-    labels_needed,
-    like_validation,
-    own_densities,
-    why_not,
-    with_labels,
-)
+from qpairs.metrics.corpus import CorpusEstimate, Expectation
+from qpairs.metrics.corpus_labels import after_more_labels, labels_needed, why_not, with_labels
 from qpairs.metrics.densities import (
     Densities,
     densities_of_pairs,
@@ -36,6 +27,7 @@ from qpairs.metrics.intervals import (
     pairs_to_halve,
 )
 from qpairs.metrics.linkage import Linkage, clusters
+from qpairs.metrics.mixture import estimate_corpus, like_validation, own_densities
 from qpairs.metrics.partition import PartitionScores, partition_scores
 from qpairs.metrics.ranking import (
     average_precision,

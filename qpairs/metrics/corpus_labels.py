@@ -1,0 +1,127 @@
+"""The duplicates of a corpus from labels of its pairs: a Gaussian process over the log odds.
+
+Its mean is the estimate before the labels (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006,
+chapter 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import expit
+
+from qpairs.metrics.corpus import CorpusEstimate
+from qpairs.metrics.densities import factors_of, rising
+from qpairs.metrics.inputs import Floats
+from qpairs.metrics.mixture import between_corpora
+
+LABELLED_SD = 0.5  # that a labelled corpus may differ by, beside the uncertainty of the mixture
+LABELS = (20, 50, 100, 200, 500, 1000, 2000)  # numbers of more labels that are tried
+
+
+def with_labels(estimate: CorpusEstimate, scores: ArrayLike, labels: ArrayLike) -> CorpusEstimate:
+    """The estimate after labels of the corpus' own pairs, whose choice depended on nothing but their score.
+
+    Laplace's approximation of a Gaussian process over the log odds, with the old estimate as its mean. As the share of
+    duplicates is modelled at each score, and the corpus' counts weight the scores, pairs may be drawn with any
+    probability that depends on the score: those near a threshold do not count as a sample of all.
+
+    Args:
+        estimate: before the labels.
+        scores: (m,) of the labelled pairs.
+        labels: (m,) 1 duplicate, 0 not.
+    """
+    bins, answers = len(estimate.log_odds), np.asarray(labels, dtype=np.float64)
+    place = np.clip(np.searchsorted(estimate.edges, np.asarray(scores), "right") - 1, 0, bins - 1)
+    drawn = np.bincount(place, minlength=bins).astype(np.float64)
+    right = np.bincount(place, answers, minlength=bins).astype(np.float64)
+    prior = estimate.factors.T @ estimate.factors + between_corpora(LABELLED_SD, bins) + 1e-4 * np.eye(bins)
+    odds, covariance = _laplace(estimate.log_odds, prior, drawn, right)
+    return dataclasses.replace(
+        estimate,
+        log_odds=rising(odds, estimate.counts.rebinned(estimate.edges) + 1e-3),
+        factors=factors_of(covariance),
+        labels=estimate.labels + len(answers),
+    )
+
+
+def after_more_labels(estimate: CorpusEstimate, more: int) -> CorpusEstimate:
+    """The estimate as it is expected to be after more stratified labels: the same mean, with less uncertainty.
+
+    Args:
+        estimate: now.
+        more: labels, divided evenly between strata whose number of pairs doubles, from n / 8 of n questions on.
+    """
+    counts = estimate.counts
+    ends = counts.n * np.append(0.0, 2.0 ** np.arange(-3, 6))  # pairs above the end of each stratum
+    pairs = estimate.counts.rebinned(estimate.edges)
+    above = np.append(np.cumsum(pairs[::-1])[::-1], 0.0)
+    placed = np.stack([np.clip(above, low, high) - low for low, high in pairwise(ends)])  # (strata, bins + 1)
+    share = -np.diff(placed, axis=1) / np.maximum(placed[:, :1], 1e-12)
+    drawn = share.sum(axis=0) * more / (len(ends) - 1)
+    probability = expit(estimate.log_odds)
+    prior = estimate.factors.T @ estimate.factors + 1e-6 * np.eye(len(drawn))
+    _, covariance = _laplace(estimate.log_odds, prior, drawn, drawn * probability)
+    return dataclasses.replace(estimate, factors=factors_of(covariance), labels=estimate.labels + more)
+
+
+def _laplace(mean: Floats, prior: Floats, drawn: Floats, right: Floats) -> tuple[Floats, Floats]:
+    """Mode and covariance of log odds (bins,), given how many of the pairs drawn in each bin were right.
+
+    Newton's method of Rasmussen and Williams (2006), algorithm 3.1.
+    """
+    odds, identity = mean.copy(), np.eye(len(mean))
+    for _ in range(100):
+        probability = expit(odds)
+        weight = drawn * probability * (1 - probability)
+        root = np.sqrt(weight)
+        target = weight * (odds - mean) + right - drawn * probability
+        inner = identity + root[:, None] * prior * root
+        step = mean + prior @ (target - root * np.linalg.solve(inner, root * (prior @ target))) - odds
+        odds = odds + step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
+        if float(np.abs(step).max()) < 1e-8:
+            break
+    root = np.sqrt(drawn * expit(odds) * expit(-odds))
+    inner = identity + root[:, None] * prior * root
+    covariance = prior - (prior * root) @ np.linalg.solve(inner, root[:, None] * prior)
+    return odds, (covariance + covariance.T) / 2
+
+
+def why_not(estimate: CorpusEstimate, precision: float) -> str:
+    """Why no threshold is known to reach a precision, what can be had, and how many labels might help."""
+    bound, expected = estimate.bounds()
+    some = estimate.curves.pairs >= 1
+    if not some.any():
+        return "no pair of the corpus scores high enough to be judged"
+    best = int(np.argmax(np.where(some, bound, -1.0)))
+    likely = int(np.argmax(np.where(some, expected, -1.0)))
+    had = (
+        f"no threshold is known to reach {precision:g} in this corpus; the highest that can be promised is "
+        f"{math.floor(100 * bound[best]) / 100:.2f}, at {estimate.curves.thresholds[best]:.3f} (expected "
+        f"{expected[best]:.2f})"
+    )
+    more = labels_needed(estimate, precision)
+    if more is None:
+        return (
+            f"{had}; more labels would hardly get there, since {expected[likely]:.2f} at most is expected: train on "
+            "pairs like these, or use --threshold"
+        )
+    return (
+        f"{had}; with about {more:,} more labels of the stratified view it may be reached: qpairs serve --labels, then "
+        "qpairs calibrate --corpus --labels"
+    )
+
+
+def labels_needed(estimate: CorpusEstimate, precision: float) -> int | None:
+    """About how many more stratified labels may lift the lower bound of the precision to a value; None: hardly any.
+
+    The numbers tried are `LABELS`; see `after_more_labels`.
+    """
+    for more in LABELS:
+        if after_more_labels(estimate, more).threshold_at(precision) is not None:
+            return more
+    return None
