@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -12,11 +13,12 @@ from rich.table import Table
 from qpairs.commands.search import PrecisionOption, TextColumnOption, ThresholdOption
 from qpairs.commands.terminal import OverwriteOption, SkipOption, out, percent, plain, progress_bar, quiet
 from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from qpairs.metrics import Expectation
     from qpairs.retrieval.clusters import Linkage
-    from qpairs.retrieval.corpus import DedupeResult
+    from qpairs.retrieval.corpus import DedupeResult, Prepared
     from qpairs.retrieval.trade_offs import TradeOff
 
 EXAMPLES = 5
@@ -71,49 +73,60 @@ def dedupe(
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
     if bool(output) == dry_run:
         raise UserError("dedupe: give --output FOLDER, or --dry-run")
+    reading = Reading(text_column, skip_bad_rows, embeddings)
     with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import exclusive_lock
-        from qpairs.core.progress import Progress
-        from qpairs.data.corpus import read_corpus
-        from qpairs.models.base import load
-        from qpairs.retrieval.corpus import check_format, choose, find_duplicates, prepare
-        from qpairs.retrieval.dedupe import require_one_tower
-        from qpairs.retrieval.embeddings import open_shards
+        from qpairs.retrieval.corpus import check_format, choose, find_duplicates
         from qpairs.retrieval.trade_offs import trade_offs
 
         check_format(kind)
-        on_progress(Progress("reading"))
-        corpus = read_corpus(questions, text_column=text_column, skip_bad_rows=skip_bad_rows)
-        other = read_corpus(against, text_column=text_column, skip_bad_rows=skip_bad_rows) if against else None
-        model = load(checkpoint)
-        require_one_tower(model)
         if output:
             _require_free(output, overwrite=overwrite)
-        prepared = prepare(
-            model,
-            corpus,
-            against=other,
-            embeddings=open_shards(embeddings) if embeddings else None,
-            on_progress=on_progress,
-        )
+        prepared = _prepare(checkpoint, questions, against, reading, on_progress)
         setting = choose(prepared.setting, threshold, precision)
         star_or_single: Linkage = "star" if linkage == "star" else "single"
         if output:
             result = find_duplicates(prepared, setting, linkage=star_or_single, recall=recall, on_progress=on_progress)
-            on_progress(Progress("writing"))
             with exclusive_lock(output):
                 _require_free(output, overwrite=overwrite)
                 result.write(output, kind)
         else:
             rows = trade_offs(prepared, setting, linkage=star_or_single, recall=recall, on_progress=on_progress)
-    for skipped in (corpus.skipped, other.skipped if other else {}):
-        if skipped:
-            out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in skipped.items()))
-    if not output:
-        _print_trade_offs(rows, len(corpus.texts))
-        return
-    _print_summary(result)
-    out.print(f"Saved in [bold]{output}[/].", highlight=False)
+    for corpus in (prepared.corpus, prepared.against):
+        if corpus and corpus.skipped:
+            out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in corpus.skipped.items()))
+    if output:
+        _print_summary(result)
+        out.print(f"Saved in [bold]{output}[/].", highlight=False)
+    else:
+        _print_trade_offs(rows, len(prepared.corpus.texts))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files of questions are read, and the embeddings that are there already."""
+
+    text_column: str
+    skip_bad_rows: bool
+    embeddings: Path | None
+
+
+def _prepare(
+    checkpoint: Path, questions: Path, against: Path | None, reading: Reading, on_progress: OnProgress
+) -> Prepared:
+    from qpairs.data.corpus import read_corpus
+    from qpairs.models.base import load
+    from qpairs.retrieval.corpus import prepare
+    from qpairs.retrieval.dedupe import require_one_tower
+    from qpairs.retrieval.embeddings import open_shards
+
+    on_progress(Progress("reading"))
+    options: Any = {"text_column": reading.text_column, "skip_bad_rows": reading.skip_bad_rows}
+    corpus, other = read_corpus(questions, **options), read_corpus(against, **options) if against else None
+    model = load(checkpoint)
+    require_one_tower(model)
+    embeddings = open_shards(reading.embeddings) if reading.embeddings else None
+    return prepare(model, corpus, against=other, embeddings=embeddings, on_progress=on_progress)
 
 
 def _require_free(output: Path, *, overwrite: bool) -> None:

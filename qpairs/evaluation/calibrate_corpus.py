@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,8 +19,15 @@ from qpairs.metrics import Densities, Expectation, ScoreCounts
 from qpairs.models.base import Floats, Model, as_model, encode_in_blocks
 from qpairs.models.verdict import CorpusSetting, Verdict
 
+log = logging.getLogger(__name__)
+
 PROMISES = (0.5, 0.7, 0.8, 0.9, 0.95)  # precisions whose cost is said
 MORE = 50  # labels whose effect is foretold
+BY_RANK = "nearest neighbours of random questions"
+FITTED_BEFORE = (
+    "the model was fitted to %d labels before; if the same are given again, they count twice: start from the model as "
+    "it was trained"
+)
 
 
 @dataclass(frozen=True)
@@ -99,14 +107,13 @@ def calibrate_corpus(
     on_progress(Progress("estimating"))
     densities = _densities(old, counts, model.path)
     before = metrics.estimate_corpus(densities, counts)
-    estimate, kept, left_out = before, np.empty(0, np.int64), Counter[str]()
+    kept = _drawn_by_score(labels) if labels is not None else []
+    estimate = before
     if labels is not None:
-        chosen_by_rank = np.array([drawn == "random" for drawn in labels.drawn], dtype=np.bool_)
-        left_out["nearest neighbours of random questions"] = int(chosen_by_rank.sum())
-        kept = np.flatnonzero(~chosen_by_rank)
-        if not len(kept):
-            raise UserError("labels: none of them was drawn by score; answer pairs of the stratified view")
+        if densities.labels:
+            log.warning(FITTED_BEFORE, densities.labels)
         estimate = metrics.with_labels(before, _scores(model, labels)[kept], labels.labels[kept])
+    left_out = {BY_RANK: len(labels) - len(kept)} if labels is not None and len(kept) < len(labels) else {}
     verdict = replace(old, densities=metrics.own_densities(estimate, densities))
     setting = CorpusSetting(estimate.best_threshold(), estimate)
     after = setting.expected()
@@ -119,8 +126,16 @@ def calibrate_corpus(
         with_more=metrics.after_more_labels(estimate, MORE).expected(setting.threshold),
         promises=tuple(_promise(setting, precision) for precision in PROMISES),
         used=dict(Counter(labels.drawn[row] for row in kept)) if labels is not None else {},
-        left_out={reason: n for reason, n in left_out.items() if n},
+        left_out=left_out,
     )
+
+
+def _drawn_by_score(labels: LabelledPairs) -> list[int]:
+    """The rows of the labels that were chosen by nothing but their score, as far as is known."""
+    rows = [row for row, drawn in enumerate(labels.drawn) if drawn != "random"]
+    if not rows:
+        raise UserError("labels: none of them was drawn by score; answer pairs of the stratified view")
+    return rows
 
 
 def _densities(verdict: Verdict, counts: ScoreCounts, where: Path) -> Densities:

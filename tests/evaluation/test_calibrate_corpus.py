@@ -112,6 +112,15 @@ def test_labels_bring_the_found_precision_into_a_narrower_interval(corpus: Path,
     assert inside >= 5
 
 
+def test_labels_that_count_twice_are_warned_of(corpus: Path, tmp_path: Path, caplog) -> None:
+    judge = model(1)
+    file = label(judge, tmp_path / "labels.csv", 60)
+    once = calibrate_corpus(judge, corpus, file)
+    assert "count twice" not in caplog.text
+    calibrate_corpus(once.model, corpus, file)
+    assert "fitted to 60 labels before" in caplog.text
+
+
 def test_nearest_neighbours_are_no_labels_of_a_score(corpus: Path, tmp_path: Path) -> None:
     judge = model(1)
     file = label(judge, tmp_path / "labels.csv", 60, drawn="random")
