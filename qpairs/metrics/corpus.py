@@ -84,7 +84,7 @@ class CorpusEstimate:
         duplicate_share: (bins,) share of the corpus' duplicates in each bin; the rest lies below.
         strangers: coefficients of the log density of its strangers, as in `Densities`.
         scale: duplicates and near misses for each question, as a multiple of those of the table they were read off.
-        hit_gain: see `Densities`.
+        hit_gain: (bins,) see `Densities`; 0 where it is not known.
         labels: labelled pairs of this corpus that it rests on.
     """
 
@@ -95,7 +95,7 @@ class CorpusEstimate:
     duplicate_share: Floats
     strangers: Floats
     scale: float
-    hit_gain: float = 0.0
+    hit_gain: Floats | float = 0.0
     labels: int = 0
 
     @property

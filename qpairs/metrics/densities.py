@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from qpairs.metrics.calibration import Calibration
 from qpairs.metrics.inputs import Floats, Ints
@@ -43,8 +43,8 @@ class Densities:
         factors: (k, bins) the uncertainty of the log odds of a duplicate in each bin, as independent parts of
             standard deviation 1.
         domain_sd: standard deviation of these log odds between corpora.
-        hit_gain: log odds by which a duplicate is among the 10 nearest of its question more often than any pair of
-            its score is: near others in a dense place are not.
+        hit_gain: (bins,) log odds by which a duplicate is among the 10 nearest of its question more often than any
+            pair of its score is, which may lie in a dense place; empty where that is not known.
         own: whether they are of a corpus that the verdict was fitted to, and not of a table of validation.
         labels: pairs of that corpus that a person labelled.
     """
@@ -57,7 +57,7 @@ class Densities:
     strangers: tuple[float, ...]
     factors: tuple[tuple[float, ...], ...]
     domain_sd: float = DOMAIN_SD
-    hit_gain: float = 0.0
+    hit_gain: tuple[float, ...] = ()
     own: bool = False
     labels: int = 0
 
@@ -85,7 +85,7 @@ class Densities:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Densities:
         """The inverse of `to_dict`."""
-        lists = {name: tuple(data[name]) for name in ("duplicates", "near", "strangers")}
+        lists = {name: tuple(data[name]) for name in ("duplicates", "near", "strangers", "hit_gain")}
         return cls(**{**data, **lists, "factors": tuple(tuple(row) for row in data["factors"])})
 
 
@@ -148,21 +148,26 @@ def fit_densities(
         factors=(),
     )
     background = outside.sum() * densities.stranger_density()
-    gain = 0.0 if hits is None else _hit_gain(counts, edges, place[kinds == 1], np.asarray(hits)[kinds == 1])
+    gain = () if hits is None else _hit_gain(counts, edges, place[kinds == 1], np.asarray(hits)[kinds == 1])
     return replace(densities, factors=_bootstrap(same[:, 1:], near[:, 1:], background, seed), hit_gain=gain)
 
 
-def _hit_gain(counts: ScoreCounts, edges: Floats, place: Ints, hits: NDArray[np.floating]) -> float:
-    """Log odds by which a duplicate is among the nearest of its question more often than any pair of its score."""
+def _hit_gain(counts: ScoreCounts, edges: Floats, place: Ints, hits: NDArray[np.floating]) -> tuple[float, ...]:
+    """(bins,) log odds by which duplicates are among the nearest more often than any pairs of their score.
+
+    Those of a bin are shrunk, by two pairs, towards their mean over all bins.
+    """
     inside = place >= 0
     number, found = (
         smoothed(np.bincount(place[inside], weights, len(edges) - 1).astype(np.float64), 2.0)
         for weights in (None, hits[inside])
     )
     if not number.any():
-        return 0.0
-    share = np.clip((found + 0.5) / (number + 1.0), 0.01, 0.99)
-    return float(np.average(logit(share) - logit(np.clip(counts.hit_share(edges), 0.01, 0.99)), weights=number))
+        return ()
+    usual = logit(np.clip(counts.hit_share(edges), 0.01, 0.99))
+    mean = np.average(logit(np.clip((found + 0.5) / (number + 1.0), 0.01, 0.99)) - usual, weights=number)
+    share = (found + 2.0 * expit(usual + mean)) / (number + 2.0)
+    return _rounded(logit(np.clip(share, 0.01, 0.99)) - usual)
 
 
 def densities_of_pairs(quantiles: ArrayLike, n: int, calibration: Calibration, counts: ScoreCounts) -> Densities:

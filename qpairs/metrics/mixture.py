@@ -91,7 +91,7 @@ def _mixture(
         duplicate_share=np.array(densities.duplicates) / max(sum(densities.duplicates) + densities.below, 1e-12),
         strangers=strangers,
         scale=scale,
-        hit_gain=densities.hit_gain,
+        hit_gain=np.array(densities.hit_gain) if densities.hit_gain else 0.0,
         labels=densities.labels,
     )
 
