@@ -152,18 +152,19 @@ def trained(folder: Path, **options: Any) -> Model:
     return qpairs.load(folder) if folder.exists() else qpairs.train(output=str(folder), **options)
 
 
-def bundled(models: Path, gold: Gold) -> Iterator[dict[str, Any]]:
+def bundled(models: Path, gold: Gold, encoder: str) -> Iterator[dict[str, Any]]:
     """The test part, by the model and by its export; and resampled corpora."""
     parts = load_parts(Config())
     assert parts.test is not None
-    model = trained(models / "default")
+    model = trained(models / "default", encoder=encoder)
     questions = list(parts.test.questions)
     test = corpus_of(model, questions, [gold.intent[text] for text in questions])
     yield {"name": "test, by the setting for pairs", **judged(model.verdict.pair, test)}
     yield {"name": "test", **judged(model.verdict.corpus(metrics.count_scores(test.vectors)), test)}
-    if not (models / "onnx").exists():
-        qpairs.export_checkpoint(model.path, models / "onnx", format="onnx")
-    export = qpairs.load(models / "onnx")
+    if not (models / "export").exists():
+        form = "static" if encoder == "static" else "onnx"
+        qpairs.export_checkpoint(model.path, models / "export", format=form)
+    export = qpairs.load(models / "export")
     seen = corpus_of(export, questions, [gold.intent[text] for text in questions])
     yield {"name": "test, by an export", **judged(export.verdict.corpus(metrics.count_scores(seen.vectors)), seen)}
     rng = np.random.default_rng(0)
@@ -177,10 +178,10 @@ def bundled(models: Path, gold: Gold) -> Iterator[dict[str, Any]]:
         yield {"name": name, **judged(model.verdict.corpus(metrics.count_scores(corpus.vectors)), corpus)}
 
 
-def left_out(models: Path, gold: Gold, domain: str, labels: int) -> Iterator[dict[str, Any]]:
+def left_out(models: Path, gold: Gold, encoder: str, domain: str, labels: int) -> Iterator[dict[str, Any]]:
     """A domain that the model did not train on, without labels and with some."""
     parts = without(load_parts(Config()), gold, [domain])
-    model = trained(models / f"no_{domain}", parts=parts)
+    model = trained(models / f"no_{domain}", encoder=encoder, parts=parts)
     questions = [text for text, name in gold.domain.items() if name == domain]
     corpus = corpus_of(model, questions, [gold.intent[text] for text in questions])
     yield {"name": domain, "labels": 0, **judged(model.verdict.corpus(metrics.count_scores(corpus.vectors)), corpus)}
@@ -191,7 +192,7 @@ def left_out(models: Path, gold: Gold, domain: str, labels: int) -> Iterator[dic
     yield {"name": domain, "labels": labels, **judged(fit.setting, corpus)}
 
 
-def quora(models: Path, data: Path, pairs: int) -> Iterator[dict[str, Any]]:
+def quora(models: Path, data: Path, encoder: str, pairs: int) -> Iterator[dict[str, Any]]:
     """Half of Quora's dev part, by a model of some training pairs that chose its thresholds on the other half."""
     dev = split_pairs(qpairs.load_pairs(data / "dev.parquet"), validation_fraction=0.5, test_fraction=0.0)
     models.mkdir(parents=True, exist_ok=True)
@@ -202,7 +203,7 @@ def quora(models: Path, data: Path, pairs: int) -> Iterator[dict[str, Any]]:
         for name, frame in parts.items():
             frame.to_parquet(Path(folder, f"{name}.parquet"))
         files = {"data": f"{folder}/train.parquet", "validation": f"{folder}/validation.parquet"}
-        model = trained(models / "quora", **files)
+        model = trained(models / "quora", encoder=encoder, **files)
     judge = dev.train
     corpus = corpus_of(model, list(judge.questions), duplicate_components(judge).tolist())
     yield {"name": "Quora, lower bounds", **judged(model.verdict.corpus(metrics.count_scores(corpus.vectors)), corpus)}
@@ -250,6 +251,7 @@ def _figure(value: float | None) -> str:
 def main(
     json_file: Annotated[Path, typer.Option("--json", help="Where the results go.")],
     models: Annotated[Path, typer.Option(help="Folder of the models; those missing are trained.")] = Path("models"),
+    encoder: Annotated[str, typer.Option(help="As of qpairs train.")] = "minilm",
     domains: Annotated[str, typer.Option(help="Domains to leave out in turn, with commas; none for none.")] = DOMAINS,
     labels: Annotated[int, typer.Option(help="Stratified labels of each domain.")] = 100,
     quora_folder: Annotated[
@@ -261,13 +263,15 @@ def main(
     measured_on, gold = circumstances(), read_gold()
     rows: list[dict[str, Any]] = []
     with quiet():
-        runs = [bundled(models, gold)]
-        runs += [left_out(models, gold, domain, labels) for domain in domains.split(",") if domain != "none"]
-        runs += [quora(models, quora_folder, pairs)] if quora_folder else []
+        runs = [bundled(models, gold, encoder)]
+        runs += [left_out(models, gold, encoder, domain, labels) for domain in domains.split(",") if domain != "none"]
+        runs += [quora(models, quora_folder, encoder, pairs)] if quora_folder else []
         for row in itertools.chain.from_iterable(runs):
             rows.append(row)
             json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps({**measured_on, "labels": labels, "rows": rows}, indent=1) + "\n")
+            json_file.write_text(
+                json.dumps({**measured_on, "encoder": encoder, "labels": labels, "rows": rows}, indent=1) + "\n"
+            )
     show(rows)
 
 

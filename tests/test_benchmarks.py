@@ -201,3 +201,15 @@ def test_encoding_is_several_times_as_fast_as_sentence_transformers(sample_rows:
     assert speed["qpairs onnx-int8"] > 0.9 * speed["hand-made ONNX int8"]
     assert speed["qpairs"] > speed["sentence-transformers"]
     assert speed["qpairs static"] > 60_000 / 2
+
+
+@pytest.mark.slow
+def test_corpus_verdict_judges_test_export_resamples_and_a_domain(tmp_path: Path) -> None:
+    options = ("--encoder", "static", "--domains", "travel", "--labels", "40", "--models", "models")
+    rows, out = run("corpus_verdict.py", tmp_path, *options)
+    assert [row["labels"] for row in rows if row["name"] == "travel"] == [0, 40]
+    names = [row["name"] for row in rows]
+    assert names[:3] == ["test, by the setting for pairs", "test", "test, by an export"]
+    assert names.count("resampled") == 5
+    assert all(0 <= row["found"] <= 1 and row["kept"] <= row["questions"] for row in rows)
+    assert "found precision inside its interval" in out
