@@ -12,7 +12,8 @@ from qpairs.metrics.inputs import BLOCK, Floats
 
 WIDTH = 0.001  # of a bin
 EDGES = np.linspace(-1.0, 1.0, 2001)
-QUERIES = 4096  # questions that are compared with all others in a larger table
+QUERIES, LEAST_QUERIES = 4096, 512  # questions that are compared with all others in a larger table
+COMPARISONS = 400_000_000  # that they make, above which there are fewer of them
 HITS = 10  # nearest others of a question, which a search shows
 
 
@@ -98,25 +99,26 @@ def count_scores(
     vectors: NDArray[np.float32],
     *,
     others: NDArray[np.float32] | None = None,
-    queries: int = QUERIES,
+    queries: int | None = None,
     seed: int = 0,
 ) -> ScoreCounts:
     """The score counts of a table of questions.
 
-    All pairs are counted up to `queries` questions. In a larger table, that many random questions are compared with
-    all others, and each pair stands for as many as its share of the table.
+    All pairs are counted up to 4,096 questions. In a larger table, that many random questions, or fewer, are compared
+    with all others, and each pair stands for as many as its share of the table.
 
     Args:
         vectors: (n, d) unit vectors.
         others: (n, d) of the same questions as the second of a pair, where a second tower makes them; the product with
             the first ones must be symmetric.
-        queries: questions that are compared with all others.
+        queries: questions that are compared with all others; None: see `queries_for`.
         seed: of their choice.
 
     >>> count_scores(np.eye(3, dtype=np.float32)).at_or_above([0.0, 0.5]).tolist()
     [3.0, 0.0]
     """
     n = len(vectors)
+    queries = queries_for(n) if queries is None else queries
     chosen = np.arange(n) if n <= queries else np.random.default_rng(seed).choice(n, queries, replace=False)
     counts, hits = np.zeros(len(EDGES) - 1), np.zeros(len(EDGES) - 1)
     for scores in _score_blocks(vectors, vectors if others is None else others, chosen):
@@ -124,6 +126,15 @@ def count_scores(
         hits += histogram(_nearest(scores))
     weight = n / max(len(chosen), 1)
     return ScoreCounts(counts * weight / 2, n, hits * weight)
+
+
+def queries_for(n: int) -> int:
+    """How many of n questions to compare with all others: so many that the counts are sure, and no more than is quick.
+
+    >>> [queries_for(n) for n in (1_000, 50_000, 200_000, 5_000_000)]
+    [4096, 4096, 2000, 512]
+    """
+    return max(LEAST_QUERIES, min(QUERIES, COMPARISONS // max(n, 1)))
 
 
 def furthest_hits(

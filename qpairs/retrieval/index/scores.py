@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.progress import Meter
-from qpairs.metrics.score_counts import EDGES, HITS, QUERIES, ScoreCounts, histogram
+from qpairs.metrics.score_counts import EDGES, HITS, ScoreCounts, histogram, queries_for
 from qpairs.retrieval.index.base import Floats
 from qpairs.retrieval.index.threads import in_threads
 
@@ -20,7 +20,7 @@ ROWS = 256  # queries that a thread compares with a batch at a time
 
 
 def count_pairs(
-    embeddings: Embeddings, meter: Meter | None = None, *, queries: int = QUERIES, seed: int = 0
+    embeddings: Embeddings, meter: Meter | None = None, *, queries: int | None = None, seed: int = 0
 ) -> ScoreCounts:
     """The score counts of embedded questions, as `metrics.count_scores` makes them of vectors in memory.
 
@@ -30,11 +30,13 @@ def count_pairs(
     Args:
         embeddings: the questions and their vectors.
         meter: counts the questions, in the stage measuring.
-        queries: distinct questions that are compared with all others; of more, a random sample is.
+        queries: distinct questions that are compared with all others; of more, a random sample is. None: as many as
+            `metrics.score_counts.queries_for` says.
         seed: of the sample.
     """
     first = _first_rows(embeddings.texts())  # (n,) the first row of each question
     n, meter = len(first), meter or Meter()
+    queries = queries_for(n) if queries is None else queries
     chosen = first if n <= queries else np.sort(np.random.default_rng(seed).choice(first, queries, replace=False))
     rows = np.concatenate([vectors[_inside(chosen, at, len(vectors))] for at, vectors in embeddings.vectors()])
     parts = np.array_split(rows, -(-len(rows) // ROWS))
