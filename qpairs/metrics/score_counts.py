@@ -12,8 +12,8 @@ from qpairs.metrics.inputs import BLOCK, Floats
 
 WIDTH = 0.001  # of a bin
 EDGES = np.linspace(-1.0, 1.0, 2001)
-QUERIES, LEAST_QUERIES = 4096, 512  # questions that are compared with all others in a larger table
-COMPARISONS = 400_000_000  # that they make, above which there are fewer of them
+QUERIES, LEAST_QUERIES = 4096, 256  # questions that are compared with all others in a larger table
+COMPARISONS = 200_000_000  # that they make, above which there are fewer of them
 HITS = 10  # nearest others of a question, which a search shows
 
 
@@ -132,7 +132,7 @@ def queries_for(n: int) -> int:
     """How many of n questions to compare with all others: so many that the counts are sure, and no more than is quick.
 
     >>> [queries_for(n) for n in (1_000, 50_000, 200_000, 5_000_000)]
-    [4096, 4096, 2000, 512]
+    [4096, 4000, 1000, 256]
     """
     return max(LEAST_QUERIES, min(QUERIES, COMPARISONS // max(n, 1)))
 
