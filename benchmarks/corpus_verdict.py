@@ -47,7 +47,7 @@ from qpairs.serving.label_strata import Frame, draw_pairs
 from qpairs.serving.label_texts import normal, pair_key
 
 ASKED = (0.3, 0.5, 0.7, 0.8)
-DOMAINS = "accounts,banking,computing,education,health,household,housing,programming,shopping,telecom,travel"
+DOMAINS = "accounts,banking,computing,education,health,household,housing,programming,shopping,telecom"
 SIZES = (120, 200, 300, 400, 480, 500, 1000, 2000, 3000, 4000)
 console = Console(width=160)
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = 5
 CHOSEN = "chosen"
+UNLABELLED = (
+    " Scores alone do not tell near misses from duplicates: in a corpus without duplicates all of these would be "
+    "wrong. Labels tell: qpairs serve --labels, then qpairs calibrate --corpus --labels."
+)
 MOST = 0.5  # share of a corpus that is dropped, from which on a warning is due
 WIDTH = 50  # characters of a bar that stands for 1
 
@@ -130,6 +134,8 @@ def _prepare(
 
 
 def _require_free(output: Path, *, overwrite: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; name a folder with --output")
     if not overwrite and output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir()):
         raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
 
@@ -144,8 +150,9 @@ def _print_summary(result: DedupeResult) -> None:
     if summary["against"]:
         table.add_row(f"[dim]asked in {plain(summary['against'])} already[/]", f"{summary['asked']:,}")
     table.add_row(f"[dim]pairs at or above {summary['threshold']:.3f}[/]", f"{summary['pairs']:,}")
-    if result.expected:
-        table.add_row("[dim]  of which duplicates, expected[/]", _share(result.expected, "precision"))
+    if result.expected and result.expected.pairs >= 1:
+        both = " (of all pairs of both files)" if summary["against"] else ""
+        table.add_row(f"[dim]  of which duplicates, expected{both}[/]", _share(result.expected, "precision"))
         table.add_row("[dim]  share of all duplicates found, expected[/]", _share(result.expected, "recall"))
     table.add_row(f"[dim]clusters, of at most {summary['largest']:,}[/]", f"{summary['clusters']:,}")
     table.add_row("[dim]kept[/]", f"[bold]{summary['kept']:,}[/] ({percent(summary['kept'] / summary['rows'])})")
@@ -169,7 +176,7 @@ def _print_summary(result: DedupeResult) -> None:
 def _print_basis(result: DedupeResult) -> None:
     """What the expectation rests on, and a warning before most of a corpus is given up."""
     expected, summary = result.expected, result.summary
-    if expected:
+    if expected and expected.pairs >= 1:
         labels = result.labels
         basis = (
             f"{labels:,} labels of this corpus"
@@ -178,16 +185,16 @@ def _print_basis(result: DedupeResult) -> None:
         )
         out.print(
             f"[dim]Expected {plain(result.setting.precision_of)}; estimated from {basis}; 95 % intervals."
-            + ("" if labels else " Labels narrow them: qpairs serve --labels, then qpairs calibrate --corpus --labels.")
+            + ("" if labels else UNLABELLED)
             + "[/]",
             highlight=False,
         )
-    dropped = 1 - summary["kept"] / summary["rows"]
+    dropped = 1 - len(result.found.kept) / summary["distinct"]  # repeats in other letters are no question of a model
     if dropped > MOST:
         doubt = f"; about {percent(1 - expected.precision)} of its pairs are expected to be wrong" if expected else ""
         out.print(
-            f"[yellow]This drops {percent(dropped)} of the corpus{doubt}. See qpairs dedupe --dry-run, and --precision."
-            "[/]",
+            f"[yellow]This drops {percent(dropped)} of the distinct questions{doubt}. See qpairs dedupe --dry-run, and "
+            "--precision.[/]",
             highlight=False,
         )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 PROMISES = (0.5, 0.7, 0.8, 0.9, 0.95)  # precisions whose cost is said
 MORE = 50  # labels whose effect is foretold
 BY_RANK = "nearest neighbours of random questions"
+FOREIGN = "with a question that is not in the corpus"
+LEAST_QUESTIONS = 20
 FITTED_BEFORE = (
     "the model was fitted to %d labels before; if the same are given again, they count twice: start from the model as "
     "it was trained"
@@ -103,18 +106,19 @@ def calibrate_corpus(
     corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
     labels = read_labels(labels) if isinstance(labels, str | Path) else labels
     texts = [corpus.texts[row] for row in distinct_texts(corpus.texts)[1]]
+    if len(texts) < LEAST_QUESTIONS:
+        raise UserError(f"{corpus.path}: {len(texts)} questions; at least {LEAST_QUESTIONS} are needed to fit a corpus")
+    kept, left_out = _usable(labels, texts) if labels is not None else ([], {})
     counts = metrics.count_scores(encode_in_blocks(model, texts, Meter(on_progress)))
     on_progress(Progress("estimating"))
     densities = _densities(old, counts, model.path)
-    before = metrics.estimate_corpus(densities, counts)
-    kept = _drawn_by_score(labels) if labels is not None else []
-    estimate = before
+    before = estimate = metrics.estimate_corpus(densities, counts)
     if labels is not None:
-        if densities.labels:
-            log.warning(FITTED_BEFORE, densities.labels)
-        estimate = metrics.with_labels(before, _scores(model, labels)[kept], labels.labels[kept])
-    left_out = {BY_RANK: len(labels) - len(kept)} if labels is not None and len(kept) < len(labels) else {}
-    verdict = replace(old, densities=metrics.own_densities(estimate, densities))
+        _warn(labels.labels[kept], densities.labels)
+        estimate = metrics.with_labels(before, _scores(model, labels, kept), labels.labels[kept])
+    own = metrics.own_densities(estimate, densities)
+    verdict = replace(old, densities=own)
+    estimate = metrics.estimate_corpus(own, counts)  # as whoever loads the model will have it
     setting = CorpusSetting(estimate.best_threshold(), estimate)
     after = setting.expected()
     note = {"n": counts.n, "labels": estimate.labels, "precision_interval": after.precision_interval}
@@ -130,12 +134,34 @@ def calibrate_corpus(
     )
 
 
-def _drawn_by_score(labels: LabelledPairs) -> list[int]:
-    """The rows of the labels that were chosen by nothing but their score, as far as is known."""
-    rows = [row for row, drawn in enumerate(labels.drawn) if drawn != "random"]
-    if not rows:
-        raise UserError("labels: none of them was drawn by score; answer pairs of the stratified view")
-    return rows
+def _usable(labels: LabelledPairs, texts: Sequence[str]) -> tuple[list[int], dict[str, int]]:
+    """The rows of the labels that are pairs of the corpus chosen by their score, and why others are left out."""
+    if not len(labels):
+        raise UserError("labels: there are no labels in the file")
+    number, _ = distinct_texts([*texts, *labels.first, *labels.second])
+    of_corpus = set(number[: len(texts)].tolist())
+    one, other = number[len(texts) :][: len(labels)], number[len(texts) + len(labels) :]
+    kept, left_out = list[int](), Counter[str]()
+    for row, drawn in enumerate(labels.drawn):
+        if int(one[row]) not in of_corpus or int(other[row]) not in of_corpus:
+            left_out[FOREIGN] += 1
+        elif drawn == "random":
+            left_out[BY_RANK] += 1
+        else:
+            kept.append(row)
+    if not kept:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
+        raise UserError(f"labels: none can be used: {reasons}; label pairs of the stratified view of this corpus")
+    return kept, dict(left_out)
+
+
+def _warn(labels: NDArray[np.int8], before: int) -> None:
+    """Warns of labels that say less, or count more, than it seems."""
+    if before:
+        log.warning(FITTED_BEFORE, before)
+    if len(set(labels.tolist())) == 1:
+        kind = "duplicates" if labels[0] else "different"
+        log.warning("all %d labels are %s: were they drawn over the whole range of scores?", len(labels), kind)
 
 
 def _densities(verdict: Verdict, counts: ScoreCounts, where: Path) -> Densities:
@@ -150,12 +176,14 @@ def _densities(verdict: Verdict, counts: ScoreCounts, where: Path) -> Densities:
     return metrics.densities_of_pairs(reference.quantiles, reference.n, verdict.pair.calibration, counts)
 
 
-def _scores(model: Model, labels: LabelledPairs) -> Floats:
-    texts = list(dict.fromkeys(labels.first + labels.second))
-    row = {text: k for k, text in enumerate(texts)}
+def _scores(model: Model, labels: LabelledPairs, rows: Sequence[int]) -> Floats:
+    """(r,) scores of the labelled pairs at some rows."""
+    one, other = ([side[row] for row in rows] for side in (labels.first, labels.second))
+    texts = list(dict.fromkeys(one + other))
+    place = {text: k for k, text in enumerate(texts)}
     vectors = model.encode(texts)
-    left, right = ([row[text] for text in side] for side in (labels.first, labels.second))
-    scores: Floats = np.einsum("ij,ij->i", vectors[left], vectors[right]).clip(-1, 1)
+    left, right = (vectors[[place[text] for text in side]] for side in (one, other))
+    scores: Floats = np.einsum("ij,ij->i", left, right).clip(-1, 1)
     return scores
 
 

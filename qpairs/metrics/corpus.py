@@ -151,12 +151,16 @@ class CorpusEstimate:
         bin_ = np.minimum(place.astype(np.int64), len(self.middles) - 2)
         probability = expit(odds[:, bin_] * (1 - (place - bin_)) + odds[:, bin_ + 1] * (place - bin_))
         right = np.cumsum((probability * counts)[:, ::-1], axis=1)[:, ::-1]
+        above_lowest = max(self._share_above(self.lowest), 1e-6)
+        return Curves(thresholds, np.cumsum(counts[::-1])[::-1], right, right[:, :1] / above_lowest)
+
+    def _share_above(self, threshold: float) -> float:
+        """Share of the duplicates of the corpus at or above a threshold, as in validation."""
         share = np.append(np.cumsum(self.duplicate_share[::-1])[::-1], 0.0)
-        above_lowest = float(np.interp(self.lowest, self.edges, share))
-        return Curves(thresholds, np.cumsum(counts[::-1])[::-1], right, right[:, :1] / max(above_lowest, 1e-6))
+        return float(np.interp(threshold, self.edges, share, left=1.0))
 
     def expected(self, threshold: float) -> Expectation:
-        """What is expected at a threshold; duplicates below `lowest` are not counted.
+        """What is expected at a threshold; below `lowest`, the duplicates are as many more as in validation.
 
         Args:
             threshold: duplicate if and only if score >= threshold.
@@ -167,6 +171,8 @@ class CorpusEstimate:
         right = curves.right[:, place]
         if pairs < curves.pairs[place]:  # above the last cut
             right = right * pairs / curves.pairs[place]
+        elif threshold < self.lowest:
+            right = curves.duplicates[:, 0] * self._share_above(threshold)
         precision = np.minimum(right / max(pairs, 1e-12), 1.0)
         recall = np.minimum(right / np.maximum(curves.duplicates[:, 0], 1e-12), 1.0)
         found = _with_chance(precision[1:], pairs)

@@ -19,7 +19,7 @@ from qpairs.metrics.densities import factors_of, rising
 from qpairs.metrics.inputs import Floats
 from qpairs.metrics.mixture import between_corpora
 
-LABELLED_SD = 0.5  # that a labelled corpus may differ by, beside the uncertainty of the mixture
+LABELLED_SD = 0.75  # that a labelled corpus may differ by, beside the uncertainty of the mixture
 LABELS = (20, 50, 100, 200, 500, 1000, 2000)  # numbers of more labels that are tried
 
 

@@ -85,7 +85,7 @@ class Densities:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Densities:
         """The inverse of `to_dict`."""
-        lists = {name: tuple(data[name]) for name in ("duplicates", "near", "strangers", "hit_gain")}
+        lists = {name: tuple(data.get(name, ())) for name in ("duplicates", "near", "strangers", "hit_gain")}
         return cls(**{**data, **lists, "factors": tuple(tuple(row) for row in data["factors"])})
 
 

@@ -39,10 +39,10 @@ def estimate_corpus(densities: Densities, counts: ScoreCounts) -> CorpusEstimate
     """
     if densities.own and _is_like(densities, counts):
         return _mixture(densities, counts, 1.0, np.array(densities.strangers), densities.domain_sd)
-    scale, tilt = _fit_mixture(densities, counts.rebinned(densities.edges), counts.n)
+    scale, scale_sd, tilt = _fit_mixture(densities, counts.rebinned(densities.edges), counts.n)
     strangers = np.array(densities.strangers)
     strangers[: len(tilt)] += tilt
-    return _mixture(densities, counts, scale, strangers, max(densities.domain_sd, DOMAIN_SD))
+    return _mixture(densities, counts, scale, strangers, max(densities.domain_sd, DOMAIN_SD), scale_sd)
 
 
 def _is_like(densities: Densities, counts: ScoreCounts) -> bool:
@@ -74,7 +74,12 @@ def like_validation(densities: Densities, n: int) -> CorpusEstimate:
 
 
 def _mixture(
-    densities: Densities, counts: ScoreCounts, scale: float, strangers: Floats, domain_sd: float
+    densities: Densities,
+    counts: ScoreCounts,
+    scale: float,
+    strangers: Floats,
+    domain_sd: float,
+    scale_sd: float = 0.0,
 ) -> CorpusEstimate:
     bins = len(densities.duplicates)
     ratio = scale * counts.n / densities.n
@@ -82,7 +87,7 @@ def _mixture(
     different = near + counts.n * (counts.n - 1) / 2 * log_density(strangers, bins)
     chance = 1.0 if densities.own else 1 + densities.n / max(counts.n, 1)  # of the table's components, and of these
     factors = np.array(densities.factors).reshape(-1, bins)
-    covariance = chance * factors.T @ factors + between_corpora(domain_sd, bins)
+    covariance = chance * factors.T @ factors + between_corpora(domain_sd, bins) + scale_sd**2
     return CorpusEstimate(
         counts=counts,
         edges=densities.edges,
@@ -103,8 +108,10 @@ def between_corpora(sd: float, bins: int) -> Floats:
     return np.asarray(sd**2 * (1 + LOCAL**2 * local))
 
 
-def _fit_mixture(densities: Densities, own: Floats, n: int) -> tuple[float, Floats]:
-    """The scale of duplicates and near misses, and what is added to the log density of strangers, (3,).
+def _fit_mixture(densities: Densities, own: Floats, n: int) -> tuple[float, float, Floats]:
+    """The scale of duplicates and near misses, its standard deviation in logarithms, and (3,) the tilt of strangers.
+
+    The tilt is added to the first coefficients of their log density.
 
     Args:
         densities: of a table.
@@ -122,8 +129,9 @@ def _fit_mixture(densities: Densities, own: Floats, n: int) -> tuple[float, Floa
         return np.concatenate([((own - expected) / error)[upper], values / spread])
 
     fits = [least_squares(residuals, [start, 0.0, 0.0, 0.0]) for start in (0.0, -2.0, -4.0)]
-    best = min(fits, key=lambda fit: float(fit.cost)).x
-    return math.exp(float(best[0])), np.asarray(best[1:])
+    best = min(fits, key=lambda fit: float(fit.cost))
+    covariance = np.linalg.inv(best.jac.T @ best.jac)
+    return math.exp(float(best.x[0])), math.sqrt(float(covariance[0, 0])), np.asarray(best.x[1:])
 
 
 def own_densities(estimate: CorpusEstimate, densities: Densities) -> Densities:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qpairs.core.exceptions import UserError
+from qpairs.data.corpus import question_key
 from qpairs.metrics import ScoreCounts
 from qpairs.models.base import Floats, Model, Side
 from qpairs.models.verdict import CorpusSetting, Setting, words
@@ -79,13 +81,19 @@ def search(
         setting = setting.at(threshold)
     found = []
     for start in range(0, len(questions), BLOCK):
-        vectors = model.encode(questions[start : start + BLOCK], query_side(index))
-        found += search_vectors(index, vectors, k, setting)
+        asked = questions[start : start + BLOCK]
+        found += search_vectors(index, model.encode(asked, query_side(index)), k, setting, questions=asked)
     return found
 
 
 def search_vectors(
-    index: Index, vectors: Floats, k: int, setting: Setting, *, threads: int | None = None
+    index: Index,
+    vectors: Floats,
+    k: int,
+    setting: Setting,
+    *,
+    questions: Sequence[str] = (),
+    threads: int | None = None,
 ) -> list[list[Answer]]:
     """As `search`, for questions that are encoded already: (q, dimension of the model).
 
@@ -94,14 +102,23 @@ def search_vectors(
         vectors: of the questions, by the tower that `query_side` names.
         k: how many to find.
         setting: turns cosines into verdicts.
+        questions: (q,) their texts, or none: a hit with the same text but for case and white space needs no verdict, it
+            is a duplicate.
         threads: that the search may use; without it, the index decides.
     """
     found = []
-    for row in index.questions.search(shorten(vectors, index.manifest.dimension), k, threads=threads):
+    rows = index.questions.search(shorten(vectors, index.manifest.dimension), k, threads=threads)
+    for row, question in zip(rows, questions or itertools.repeat(None), strict=False):
         cosines = [hit.similarity for hit in row]
         verdicts = zip(row, setting.probability(cosines).tolist(), setting.decide(cosines).tolist(), strict=True)
-        found.append([Answer(hit, probability, duplicate) for hit, probability, duplicate in verdicts])
+        found.append([_answer(hit, probability, duplicate, question) for hit, probability, duplicate in verdicts])
     return found
+
+
+def _answer(hit: Hit, probability: float, duplicate: bool, question: str | None) -> Answer:
+    if question is not None and question_key(hit.text) == question_key(question):
+        return Answer(hit, 1.0, True)
+    return Answer(hit, probability, duplicate)
 
 
 def corpus_setting(index: Index, model: Model) -> Setting:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from qpairs.data.corpus import question_key
+
 Texts = tuple[str, str]
 
 
@@ -15,7 +17,7 @@ def clean(text: str) -> str:
 
 def normal(text: str) -> str:
     """Identifies a question."""
-    return clean(text.casefold())
+    return question_key(text)
 
 
 def pair_key(pair: Sequence[Any]) -> Texts:

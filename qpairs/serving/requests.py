@@ -168,9 +168,10 @@ class RequestHandler:
         index, current = self._require_index()
         current.update()
         setting = current.setting
-        queries = vectors([request.question for request in requests], query_side(index))
-        k = max(request.k for request in requests)
-        found = search_vectors(index, queries, k, setting, threads=1)  # waking others takes longer
+        questions = [request.question for request in requests]
+        queries = vectors(questions, query_side(index))
+        k = max(request.k for request in requests)  # one thread: waking others takes longer
+        found = search_vectors(index, queries, k, setting, questions=questions, threads=1)
         return [Found(row[: request.k], setting) for row, request in zip(found, requests, strict=True)]
 
     def _add(self, requests: Sequence[AddRequest], vectors: Vectors) -> Sequence[int | IndexConflict]:

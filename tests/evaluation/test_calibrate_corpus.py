@@ -124,13 +124,39 @@ def test_labels_that_count_twice_are_warned_of(corpus: Path, tmp_path: Path, cap
 def test_nearest_neighbours_are_no_labels_of_a_score(corpus: Path, tmp_path: Path) -> None:
     judge = model(1)
     file = label(judge, tmp_path / "labels.csv", 60, drawn="random")
-    with pytest.raises(qpairs.UserError, match="none of them was drawn by score"):
+    with pytest.raises(qpairs.UserError, match="none can be used: 60 nearest neighbours of random questions"):
         calibrate_corpus(judge, corpus, file)
     mixed = read_labels(file)
     mixed = replace(mixed, drawn=("threshold", "", *mixed.drawn[2:]))
     fit = calibrate_corpus(judge, read_corpus(corpus), mixed)
     assert fit.used == {"threshold": 1, "": 1}
     assert fit.left_out == {"nearest neighbours of random questions": 58}
+
+
+def test_labels_of_another_corpus_are_left_out(corpus: Path, tmp_path: Path) -> None:
+    judge = model(1)
+    labels = read_labels(label(judge, tmp_path / "labels.csv", 60))
+    foreign = replace(labels, first=tuple(f"x {text}" for text in labels.first))
+    with pytest.raises(qpairs.UserError, match="60 with a question that is not in the corpus"):
+        calibrate_corpus(judge, corpus, foreign)
+    half = replace(labels, first=(*labels.first[:30], *foreign.first[30:]))
+    fit = calibrate_corpus(judge, corpus, half)
+    assert (sum(fit.used.values()), sum(fit.left_out.values())) == (30, 30)
+    with pytest.raises(qpairs.UserError, match="there are no labels in the file"):
+        calibrate_corpus(judge, corpus, replace(labels, first=(), second=(), labels=labels.labels[:0], drawn=()))
+
+
+def test_labels_of_one_kind_are_warned_of(corpus: Path, tmp_path: Path, caplog) -> None:
+    judge = model(1)
+    labels = read_labels(label(judge, tmp_path / "labels.csv", 60))
+    calibrate_corpus(judge, corpus, replace(labels, labels=np.ones_like(labels.labels)))
+    assert "all 60 labels are duplicates" in caplog.text
+
+
+def test_a_handful_of_questions_is_no_corpus_to_fit(tmp_path: Path) -> None:
+    (tmp_path / "few.csv").write_text("question\n" + "\n".join(TEXTS[:10]) + "\n")
+    with pytest.raises(qpairs.UserError, match="10 questions; at least 20"):
+        calibrate_corpus(model(1), tmp_path / "few.csv")
 
 
 def test_models_that_cannot_are_refused_in_one_line(corpus: Path) -> None:

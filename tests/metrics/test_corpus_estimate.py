@@ -157,3 +157,20 @@ def test_a_corpus_of_two_questions_and_one_without_high_scores() -> None:
     )
     assert nothing.expected(0.5).pairs == 0
     assert "no pair" in why_not(nothing, 0.5)
+
+
+def test_at_the_lowest_threshold_all_duplicates_are_found() -> None:
+    corpus = world(500, 1)
+    estimate = estimate_corpus(VALIDATION, corpus.counts)
+    expected = estimate.expected(-1.0)
+    assert expected.recall == pytest.approx(1.0)
+    assert expected.precision == pytest.approx(corpus.at(-1.0)[0], rel=0.2)
+    recalls = [estimate.expected(threshold).recall for threshold in np.linspace(-1, 1, 50)]
+    assert (np.diff(recalls) <= 1e-3).all()
+
+
+def test_duplicates_that_scores_hardly_show_are_not_known_to_be_few() -> None:
+    # strangers up to high scores: how many duplicates are among them, the counts do not tell
+    corpus = world(400, 2, per_question=0.05, near=0.1, strangers=0.55)
+    low, high = estimate_corpus(VALIDATION, corpus.counts).expected(0.8).precision_interval
+    assert low <= corpus.at(0.8)[0] <= high
