@@ -14,9 +14,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
-    from qpairs.models.base import Model
-    from qpairs.models.verdict import Setting
-    from qpairs.retrieval.index import Index, Manifest
+    from qpairs.retrieval.index import Manifest
     from qpairs.retrieval.search import Answer
 
 TextColumnOption = Annotated[
@@ -153,8 +151,9 @@ def search(
     with quiet():
         from qpairs.data.questions import open_questions
         from qpairs.models.base import load
+        from qpairs.retrieval.corpus import choose
         from qpairs.retrieval.index import open_index
-        from qpairs.retrieval.search import require_searchable
+        from qpairs.retrieval.search import require_searchable, setting_for
         from qpairs.retrieval.search import search as run
 
         opened = open_index(folder)
@@ -165,7 +164,7 @@ def search(
         asked = [text for _, text in open_questions(file, text_column=text_column).rows()] if file else questions or []
         if not all(question.strip() for question in asked):
             raise UserError("search: the question is empty")
-        setting = _search_setting(opened, loaded, threshold, precision)
+        setting = choose(setting_for(opened, loaded), threshold, precision)
         answers = run(opened, loaded, asked, k, setting=setting)
     if output:
         _write_answers(output, asked, answers)
@@ -174,25 +173,6 @@ def search(
             _print_answers(question, found, setting.threshold)
     out.print(f"\n[dim]Probability of asking the same: that {setting.precision_of}.[/]", highlight=False)
     print_outgrown(opened.manifest, len(opened.questions))
-
-
-def _search_setting(index: Index, model: Model, threshold: float | None, precision: float | None) -> Setting:
-    from qpairs.retrieval.search import setting_for
-
-    setting = setting_for(index, model)
-    if precision is not None:
-        return setting.at_precision(precision)
-    return setting if threshold is None else setting.at(threshold)
-
-
-def _setting(model: Model, threshold: float | None, precision: float | None) -> Setting:
-    if threshold is not None and precision is not None:
-        raise UserError("give --threshold or --precision, not both")
-    model.verdict.require_cosine(model.path)
-    setting = model.verdict.pair
-    if precision is not None:
-        return setting.at_precision(precision)
-    return setting if threshold is None else setting.at(threshold)
 
 
 def _print_answers(question: str, found: Sequence[Answer], threshold: float) -> None:

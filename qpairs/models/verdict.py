@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 ScoreKind = Literal["cosine", "head"]
 
 NO_DENSITIES = (
-    "the model knows pairs alone, so what it says of a corpus is far too sure; "
-    "qpairs calibrate MODEL --corpus QUESTIONS, or training anew, mends it"
+    "the model has a verdict for labelled pairs alone: in a corpus, its probabilities are far too high; "
+    "qpairs calibrate MODEL --corpus QUESTIONS, or training anew, gives it one for a corpus"
 )
 
 LEVELS = {

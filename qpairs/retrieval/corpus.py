@@ -98,7 +98,7 @@ class DedupeResult:
 
     @cached_property
     def expected(self) -> Expectation | None:
-        """Expected precision and recall over the corpus; None for a model that knows pairs alone."""
+        """Expected precision and recall over the corpus; None for a model with a verdict for pairs alone."""
         return self.setting.expected() if isinstance(self.setting, CorpusSetting) else None
 
     @property

@@ -133,7 +133,7 @@ def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:
     """What similarities mean for the hits of searches in an index.
 
     It rests on the scores that the index was built with, scaled to the questions that it has now; where an old index
-    has none, on the number of questions. A model that knows nothing of a corpus gives its setting for pairs, and a
+    has none, on the number of questions. A model without a verdict for a corpus gives its setting for pairs, and a
     warning is logged. Making it takes a fraction of a second; the index keeps the last one.
 
     Args:

@@ -26,7 +26,7 @@ class TradeOff:
         threshold: from which cosine on two questions are duplicates.
         pairs: of duplicates.
         kept: rows that would be kept.
-        expected: precision and recall over the corpus; None for a model that knows pairs alone.
+        expected: precision and recall over the corpus; None for a model with a verdict for pairs alone.
         why: what speaks for the threshold, such as "greatest F1"; "" for a step between.
     """
 

@@ -205,7 +205,7 @@ def test_a_model_that_knows_pairs_alone_says_so(run, checkpoint: Path, corpus: P
     assert f"at or above {data['verdict']['pair']['threshold']:.3f}" in result.out
     for each in (result, dry):
         assert each.code == 0
-        assert "knows pairs alone" in " ".join(each.err.split())
+        assert "has a verdict for labelled pairs alone" in " ".join(each.err.split())
     assert "expected" not in result.out
     assert mended.code == 0, mended.err
     assert "of which duplicates, expected" in run("dedupe", "b", corpus, "--text-column", "q", "--output", "c").out

@@ -288,5 +288,5 @@ def test_the_command_says_once_that_a_model_knows_pairs_alone(
     monkeypatch.setattr("qpairs.models.base.load", lambda _: a_model(vectors))
     result = run("search", index.folder, "t5", "t6", "--model", ".")
     assert result.code == 0
-    assert " ".join(result.err.split()).count("the model knows pairs alone") == 1
+    assert " ".join(result.err.split()).count("has a verdict for labelled pairs alone") == 1
     assert "that of pairs like those of validation." in result.out
