@@ -39,8 +39,8 @@ LOWER_BOUNDS = (
     "bounds"
 )
 NO_DENSITIES = (
-    "The model has a verdict for labelled pairs alone: in a corpus its threshold is too low and its probabilities are too high; "
-    "train it anew, or fit it with qpairs calibrate"
+    "The model has a verdict for labelled pairs alone: in a corpus its threshold is too low and its probabilities are "
+    "too high; train it anew, or fit it with qpairs calibrate"
 )
 
 
