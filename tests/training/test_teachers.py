@@ -376,12 +376,29 @@ def test_the_online_contrastive_loss_weighs_both_costs_by_the_teachers_word(
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, entry in LOSSES.items() if not entry.soft_labels and not entry.prototypes]
+    "name",
+    [
+        name
+        for name, entry in LOSSES.items()
+        if not entry.soft_labels and not entry.prototypes and not entry.only_unlabelled
+    ],
 )
 def test_no_other_loss_hears_the_teacher(name: str) -> None:
     rows, known = knowledge()
     goal = parse_objective(name)
     torch.testing.assert_close(goal(rows, rows, known), goal(rows, rows, replace(known, teacher_probability=None)))
+
+
+def test_pairs_that_a_teacher_judged_are_no_strangers() -> None:
+    rows, known = knowledge()
+    goal = parse_objective("strangers(margin=1.5)")
+    unjudged = replace(known, teacher_probability=None)
+    distance = 1 - rows @ rows.T
+    for labels, judged in ((known, {(3, 4), (4, 5)}), (unjudged, set())):
+        strangers = [(i, j) for i in range(6) for j in range(i) if (i, j) not in {(1, 0), (2, 0)}]
+        strangers = [(i, j) for i, j in strangers if (j, i) not in judged]
+        costs = [max(0.0, 1.5 - float(distance[pair])) ** 2 for pair in strangers]
+        assert float(goal(rows, rows, labels)) == pytest.approx(np.mean(costs), rel=1e-4)
 
 
 def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_path: Path) -> None:
