@@ -30,6 +30,7 @@ from machine import circumstances
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy.special import logit
 
 import qpairs
 from qpairs import metrics
@@ -122,9 +123,7 @@ def hit_error(setting: CorpusSetting, corpus: Corpus) -> float:
     np.fill_diagonal(scores, -1)
     nearest = np.argsort(-scores, axis=1)[:, :10]
     same = corpus.cluster[nearest] == corpus.cluster[:, None]
-    shown = CorpusSetting(setting.threshold, setting.estimate, hits=True).probability(
-        np.take_along_axis(scores, nearest, axis=1)
-    )
+    shown = setting.for_hits().probability(np.take_along_axis(scores, nearest, axis=1))
     return metrics.expected_calibration_error(shown.ravel(), same.ravel())
 
 
@@ -242,6 +241,15 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     console.print(
         f"found precision inside its interval: {sum(inside)} of {len(inside)}; promises kept: {kept} of {len(promises)}"
     )
+    for labels in sorted({row["labels"] for row in rows if "labels" in row}):
+        domains = [row for row in rows if row.get("labels") == labels]
+        found, expected = (logit([row[name] for row in domains]) for name in ("found", "expected"))
+        width = np.mean([row["interval"][1] - row["interval"][0] for row in domains])
+        error = np.mean([abs(row["found"] - row["expected"]) for row in domains])
+        console.print(
+            f"domains left out, {labels} labels: interval {width:.2f} wide, mean error {error:.2f}, log odds off by "
+            f"{np.sqrt(np.mean((found - expected) ** 2)):.2f} (root mean square)"
+        )
 
 
 def _figure(value: float | None) -> str:

@@ -80,7 +80,8 @@ def dedupe(
     reading = Reading(text_column, skip_bad_rows, embeddings)
     with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import exclusive_lock
-        from qpairs.retrieval.corpus import check_format, choose, find_duplicates
+        from qpairs.models.verdict import choose
+        from qpairs.retrieval.corpus import check_format, find_duplicates
         from qpairs.retrieval.trade_offs import trade_offs
 
         check_format(kind)

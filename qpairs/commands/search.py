@@ -34,7 +34,7 @@ PrecisionOption = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Use the lowest threshold whose precision is at least this, with 95 % confidence.",
+        help="Use the lowest threshold above which pairs of the corpus have this precision, with 95 % confidence.",
         show_default=False,
     ),
 ]
@@ -151,7 +151,7 @@ def search(
     with quiet():
         from qpairs.data.questions import open_questions
         from qpairs.models.base import load
-        from qpairs.retrieval.corpus import choose
+        from qpairs.models.verdict import choose
         from qpairs.retrieval.index import open_index
         from qpairs.retrieval.search import require_searchable, setting_for
         from qpairs.retrieval.search import search as run
@@ -170,12 +170,16 @@ def search(
         _write_answers(output, asked, answers)
     else:
         for question, found in zip(asked, answers, strict=True):
-            _print_answers(question, found, setting.threshold)
-    out.print(f"\n[dim]Probability of asking the same: that {setting.precision_of}.[/]", highlight=False)
+            _print_answers(question, found)
+    out.print(
+        f"\n[dim]Probability of asking the same: that {setting.precision_of}. Called a duplicate: from a similarity of "
+        f"{setting.threshold:.3f} on.[/]",
+        highlight=False,
+    )
     print_outgrown(opened.manifest, len(opened.questions))
 
 
-def _print_answers(question: str, found: Sequence[Answer], threshold: float) -> None:
+def _print_answers(question: str, found: Sequence[Answer]) -> None:
     from qpairs.retrieval.search import heading
 
     out.print(f"\n[bold]{plain(question)}[/]\n{heading(found)}", highlight=False, soft_wrap=True)
@@ -183,7 +187,7 @@ def _print_answers(question: str, found: Sequence[Answer], threshold: float) -> 
     table.add_column("", justify="right")
     for column in ("similarity", "probability"):
         table.add_column(column, justify="right")
-    table.add_column(f"at {threshold:.3f}")
+    table.add_column("verdict")
     table.add_column("question", overflow="fold")
     for rank, answer in enumerate(found, start=1):
         verdict = f"[{'bold green' if answer.duplicate else 'dim'}]{answer.verdict}[/]"

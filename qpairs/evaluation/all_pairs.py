@@ -15,11 +15,10 @@ from qpairs.evaluation.question_table import symmetric_tables, table_counts
 from qpairs.metrics import ScoreCounts
 from qpairs.metrics.inputs import BLOCK
 from qpairs.metrics.ranking import distinct_cuts
-from qpairs.metrics.score_counts import EDGES
+from qpairs.metrics.score_counts import EDGES, HITS
 from qpairs.models.base import Floats, Tables
 
 KEPT = 64  # pairs for each question; all of greatest similarity
-HITS = 10  # of each question
 MOST = 2**24  # pairs kept at most, if there are many duplicates
 
 Ints = NDArray[np.int64]

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs import metrics
-from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 from qpairs.evaluation.all_pairs import AllPairs, compare_all
 from qpairs.metrics import PartitionScores
@@ -173,7 +172,7 @@ def corpus_report(
     setting = verdict.pair if verdict.densities is None else verdict.corpus(compared.counts)
     at_threshold = _point(compared, setting, setting.threshold)
     best_threshold, best_f1 = compared.best()
-    shown = setting if verdict.densities is None else verdict.search(compared.counts)
+    shown = setting.for_hits() if isinstance(setting, CorpusSetting) else setting
     probability, same = shown.probability(compared.hits).ravel(), compared.hits_same.ravel()
     return CorpusReport(
         n=n,
@@ -232,9 +231,8 @@ def hit_bins(probability: NDArray[np.float64], same: NDArray[np.bool_]) -> list[
 
 
 def _promise(compared: AllPairs, setting: Setting, asked: float) -> Promise:
-    try:
-        threshold = setting.at_precision(asked).threshold
-    except UserError:
+    threshold = setting.threshold_at(asked)
+    if threshold is None:
         return Promise(asked, None)
     found = _point(compared, setting, threshold)
     return Promise(asked, threshold, found.pairs, found.precision, found.recall)

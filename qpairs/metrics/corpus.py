@@ -109,7 +109,12 @@ class CorpusEstimate:
 
     @cached_property
     def _hit_log_odds(self) -> Floats:
-        """(bins,) of a pair among the nearest, by Bayes' rule from the shares of duplicates and of all pairs."""
+        """(bins,) of a pair among the nearest, by Bayes' rule from the shares of duplicates and of all pairs.
+
+        Those of any pair where the nearest are not known.
+        """
+        if not self.counts.hits.any():
+            return self.log_odds
         share = self.counts.hit_share(self.edges)
         of_duplicates = expit(logit(share) + self.hit_gain)
         probability = np.clip(expit(self.log_odds) * of_duplicates / share, 1e-9, 0.999)

@@ -23,7 +23,7 @@ HIGHEST_LOW = 0.95  # so that the bins are not thinner than the counts
 BINS = 64  # from the lowest score that matters to 1
 RESAMPLES = 200  # of the components
 FACTORS = 10  # that are kept of the uncertainty
-DOMAIN_SD = 0.5  # of the log odds of a duplicate, between corpora; measured by benchmarks/corpus_verdict.py
+DOMAIN_SD = 0.5  # of the log odds of a duplicate, between corpora; benchmarks/corpus_verdict.py finds 0.4
 LARGE = 200  # questions of a component from which on its unlabelled pairs count as strangers
 DEGREE = 4  # of the log density of strangers
 

@@ -42,10 +42,8 @@ class ScoreCounts:
     def hit_share(self, edges: Floats) -> Floats:
         """(k,) share of the pairs between the edges, each seen from both questions, that are among the nearest.
 
-        Smoothed over neighbouring bins, and inside (0, 1); 1 / 2 everywhere where hits are not known.
+        Smoothed over neighbouring bins, and inside (0, 1).
         """
-        if not self.hits.any():
-            return np.full(len(edges) - 1, 0.5)
         hits, pairs = (smoothed(_rebinned(counts, edges), 2.0) for counts in (self.hits, 2 * self.counts))
         return np.asarray(np.clip((hits + 0.05) / (pairs + 0.1), 0.001, 0.999))
 

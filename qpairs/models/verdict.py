@@ -74,11 +74,14 @@ class Setting(Protocol):
     def at(self, threshold: float) -> Setting:
         """The same setting with another threshold."""
 
+    def threshold_at(self, precision: float) -> float | None:
+        """The lowest threshold whose precision is at least this, with 95 % confidence; None where no threshold's is."""
+
     def at_precision(self, precision: float) -> Setting:
-        """The setting with the lowest threshold whose precision is at least `precision`, with 95 % confidence.
+        """The setting with the threshold of `threshold_at`.
 
         Raises:
-            UserError: no threshold's is.
+            UserError: there is none; says what can be had.
         """
 
 
@@ -117,26 +120,28 @@ class PairSetting:
         """The same setting with another threshold."""
         return replace(self, threshold=threshold)
 
+    def threshold_at(self, precision: float) -> float | None:
+        """The threshold of the next operating point at or above a precision; None where there is none."""
+        return next((point.threshold for point in self.operating_points if point.precision >= precision), None)
+
     def at_precision(self, precision: float) -> PairSetting:
         """The setting with the lowest threshold whose precision on validation is at least this, with 95 % confidence.
 
-        It is that of the next operating point at or above the precision.
-
         Raises:
-            UserError: no threshold did, or there are no operating points.
+            UserError: no threshold's is, or there are no operating points.
         """
+        if (threshold := self.threshold_at(precision)) is not None:
+            return self.at(threshold)
         if not self.operating_points:
             raise UserError(
                 "precision: the model was fitted to too few pairs to promise any precision; use --threshold, or "
                 "calibrate it on more labelled pairs"
             )
         best = self.operating_points[-1]
-        if precision > best.precision:
-            raise UserError(
-                f"precision: no threshold reached precision {precision:g} on validation, with 95 % confidence; the "
-                f"highest is {best.precision:g}, with recall {best.recall:.2f}"
-            )
-        return self.at(next(point.threshold for point in self.operating_points if point.precision >= precision))
+        raise UserError(
+            f"precision: no threshold reached precision {precision:g} on validation, with 95 % confidence; the "
+            f"highest is {best.precision:g}, with recall {best.recall:.2f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -174,16 +179,41 @@ class CorpusSetting:
         """The same setting with another threshold."""
         return replace(self, threshold=threshold)
 
+    def for_pairs(self) -> CorpusSetting:
+        """The setting for all pairs of the corpus, at the threshold of greatest expected F1."""
+        return CorpusSetting(self.estimate.best_threshold(), self.estimate)
+
+    def for_hits(self) -> CorpusSetting:
+        """The setting for the hits of a search, which are duplicates where that is more likely than not."""
+        return CorpusSetting(self.estimate.even_threshold(), self.estimate, hits=True)
+
+    def threshold_at(self, precision: float) -> float | None:
+        """The lowest threshold at or above which pairs of the corpus have this precision, with 95 % confidence."""
+        return self.estimate.threshold_at(precision)
+
     def at_precision(self, precision: float) -> CorpusSetting:
-        """The setting with the lowest threshold whose precision is at least this, with 95 % confidence.
+        """The setting with the threshold of `threshold_at`.
 
         Raises:
-            UserError: no threshold's is; says which is the highest, and whether more labels may help.
+            UserError: there is none; says what can be promised, and whether more labels may help.
         """
-        threshold = self.estimate.threshold_at(precision)
+        threshold = self.threshold_at(precision)
         if threshold is None:
             raise UserError(f"precision: {metrics.why_not(self.estimate, precision)}")
         return self.at(threshold)
+
+
+def choose(setting: Setting, threshold: float | None = None, precision: float | None = None) -> Setting:
+    """The setting with the threshold that was asked for, if any was.
+
+    Raises:
+        UserError: both were, or the precision cannot be promised.
+    """
+    if threshold is not None and precision is not None:
+        raise UserError("give --threshold or --precision, not both")
+    if precision is not None:
+        return setting.at_precision(precision)
+    return setting if threshold is None else setting.at(threshold)
 
 
 @dataclass(frozen=True)
@@ -232,9 +262,7 @@ class Verdict:
         a duplicate where that is more likely than not.
         """
         setting = self.corpus(counts)
-        if not isinstance(setting, CorpusSetting):
-            return setting
-        return CorpusSetting(setting.estimate.even_threshold(), setting.estimate, hits=True)
+        return setting.for_hits() if isinstance(setting, CorpusSetting) else setting
 
     def require_cosine(self, where: object) -> None:
         """Raises UserError where the verdict of a model cannot be read from cosines; `where` names the model."""

@@ -19,7 +19,7 @@ from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.metrics import Expectation, count_scores
 from qpairs.models.base import Model, as_model, encode_in_blocks
-from qpairs.models.verdict import CorpusSetting, Setting
+from qpairs.models.verdict import CorpusSetting, Setting, choose
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.clusters import Linkage
 from qpairs.retrieval.dedupe import (
@@ -273,16 +273,3 @@ def prepare(
     on_progress(Progress("estimating"))
     vectors = np.concatenate([own.vectors, other.vectors]) if other else own.vectors
     return Prepared(model, corpus, against, own, other, model.verdict.corpus(count_scores(vectors)))
-
-
-def choose(setting: Setting, threshold: float | None = None, precision: float | None = None) -> Setting:
-    """The setting with the threshold that was asked for, if any was.
-
-    Raises:
-        UserError: both were, or the precision cannot be promised.
-    """
-    if threshold is not None and precision is not None:
-        raise UserError("give --threshold or --precision, not both")
-    if precision is not None:
-        return setting.at_precision(precision)
-    return setting if threshold is None else setting.at(threshold)

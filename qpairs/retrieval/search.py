@@ -124,9 +124,7 @@ def _answer(hit: Hit, probability: float, duplicate: bool, question: str | None)
 def corpus_setting(index: Index, model: Model) -> Setting:
     """What similarities mean for any pairs of the questions of an index, not hits alone; see `setting_for`."""
     setting = setting_for(index, model)
-    if not isinstance(setting, CorpusSetting):
-        return setting
-    return CorpusSetting(setting.estimate.best_threshold(), setting.estimate)
+    return setting.for_pairs() if isinstance(setting, CorpusSetting) else setting
 
 
 def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:

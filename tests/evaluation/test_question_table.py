@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_calibrate_corpus import INTENT, TEXTS, Noisy
+from noisy import INTENT, TEXTS, Noisy
 
 from qpairs import metrics
 from qpairs.data.pairs import Pairs, pairs_from_texts
@@ -43,6 +43,16 @@ def test_the_probability_of_a_hit_is_the_share_of_duplicates_among_hits() -> Non
     assert error < metrics.expected_calibration_error(estimate.probability(cosines), same)
     likely = estimate.even_threshold()
     assert estimate.hit_probability(likely) >= 0.5 > estimate.hit_probability(likely - 0.02)
+
+
+def test_where_the_nearest_are_not_known_a_hit_is_judged_like_any_pair() -> None:
+    pairs = labelled(0, 0.5)
+    vectors = Noisy(0).encode(pairs.questions)
+    densities = table_densities(pairs, (vectors, vectors))
+    assert densities and max(densities.hit_gain) > 0.2
+    estimate = metrics.like_validation(densities, 500)
+    scores = np.linspace(0.3, 1.0, 50)
+    np.testing.assert_array_equal(estimate.hit_probability(scores), estimate.probability(scores))
 
 
 def test_scores_of_two_towers_are_the_mean_of_both_directions() -> None:

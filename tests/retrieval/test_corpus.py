@@ -12,8 +12,8 @@ from test_matches import naive
 
 import qpairs
 from qpairs.data.corpus import Corpus, read_corpus
-from qpairs.models.verdict import CorpusSetting
-from qpairs.retrieval.corpus import choose, dedupe_corpus, prepare
+from qpairs.models.verdict import CorpusSetting, choose
+from qpairs.retrieval.corpus import dedupe_corpus, prepare
 from qpairs.retrieval.trade_offs import trade_offs
 
 

@@ -266,7 +266,7 @@ def test_the_command_says_what_the_library_says(run, calibrated: Calibrated, mon
         result = run(*options, *more)
         assert (result.code, result.err) == (0, "")
         (answers,) = search(index, model, ["t5"], 4, setting=used)
-        assert f"at {used.threshold:.3f}" in result.out
+        assert f"from a similarity of {used.threshold:.3f} on" in " ".join(result.out.split())
         assert heading(answers) in result.out
         rows = [line for line in result.out.splitlines() if line.strip()[:1] in "1234" and line.strip()[1:2] == " "]
         for row, answer in zip(rows, answers, strict=True):

@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from qpairs.data.intents import known_clusters
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.splits import leak
 from qpairs.evaluation.evaluate import report
@@ -63,6 +64,8 @@ def render(
     else:
         pairs, source = as_pairs(data), source or "the pairs given"
     need_both_labels(pairs, "report")
+    if intents is not None:
+        known_clusters(pairs, intents)  # an error is raised before the questions are embedded
     scores, tables = score_pairs(model, pairs)
     seen = leak(trained_on, pairs) if trained_on else seen_in_training(model, pairs)
     found = dataclasses.replace(report(model, pairs, scores, tables, intents=intents, seed=seed), seen_in_training=seen)
