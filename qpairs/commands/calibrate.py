@@ -75,7 +75,8 @@ def calibrate(
     if pairs and fit:
         print_skipped(pairs)
         _print_pairs(model, fit)
-    if corpus_fit:
+    if questions and corpus_fit:
+        print_skipped(questions)
         _print_corpus(corpus_fit)
     out.print(f"Saved in [bold]{output}[/].")
 
@@ -108,6 +109,8 @@ def _print_corpus(fit: CorpusFit) -> None:
         out.print(f"[yellow]{count:,} labels left out: {reason}[/]", highlight=False)
     if "" in fit.used:
         out.print("[yellow]Labels of unknown origin are taken as drawn by nothing but their similarity.[/]")
+    from qpairs.evaluation.calibrate_corpus import MORE
+
     after, more = fit.after, fit.with_more
     low, high = after.precision_interval
     width, narrower = high - low, more.precision_interval[1] - more.precision_interval[0]
@@ -118,7 +121,7 @@ def _print_corpus(fit: CorpusFit) -> None:
         highlight=False,
     )
     out.print(
-        f"50 more labels of the stratified view would narrow the interval of the precision from {width:.2f} to "
+        f"{MORE} more labels of the stratified view would narrow the interval of the precision from {width:.2f} to "
         f"{narrower:.2f}",
         highlight=False,
     )

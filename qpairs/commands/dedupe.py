@@ -11,7 +11,16 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.search import PrecisionOption, TextColumnOption, ThresholdOption
-from qpairs.commands.terminal import OverwriteOption, SkipOption, out, percent, plain, progress_bar, quiet
+from qpairs.commands.terminal import (
+    OverwriteOption,
+    SkipOption,
+    out,
+    percent,
+    plain,
+    print_skipped,
+    progress_bar,
+    quiet,
+)
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.progress import OnProgress, Progress
 
@@ -97,9 +106,8 @@ def dedupe(
                 result.write(output, kind)
         else:
             rows = trade_offs(prepared, setting, linkage=star_or_single, recall=recall, on_progress=on_progress)
-    for corpus in (prepared.corpus, prepared.against):
-        if corpus and corpus.skipped:
-            out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in corpus.skipped.items()))
+    for corpus in filter(None, (prepared.corpus, prepared.against)):
+        print_skipped(corpus)
     if output:
         _print_summary(result)
         out.print(f"Saved in [bold]{output}[/].", highlight=False)

@@ -20,6 +20,7 @@ from qpairs.core.progress import OnProgress, Progress
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from qpairs.data.corpus import Corpus
     from qpairs.data.pairs import Pairs
 
 SILENT = os.environ.get("RANK", "0") != "0"  # of several processes that train together, the first one alone speaks
@@ -150,10 +151,10 @@ def load(data: list[str], columns: str, skip_bad_rows: bool, labelled: bool = Tr
     return load_pairs(data, columns=split_columns(columns), skip_bad_rows=skip_bad_rows, labelled=labelled)
 
 
-def print_skipped(pairs: Pairs) -> None:
+def print_skipped(source: Pairs | Corpus) -> None:
     """Says which rows were left out."""
-    if pairs.skipped:
-        out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in pairs.skipped.items()))
+    if source.skipped:
+        out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in source.skipped.items()))
 
 
 def print_verdict(similarity: float, probability: float, duplicate: bool, threshold: float) -> None:
