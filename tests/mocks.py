@@ -42,6 +42,10 @@ class MockModel:
     def score_tables(self, tables, pairs):
         return cosine_scores(tables, pairs, symmetric=self.verdict.symmetric)
 
+    def score_pairs(self, pairs):
+        tables = self.embed_tables(pairs.questions)
+        return self.score_tables(tables, pairs), tables
+
     def with_verdict(self, verdict, scores):
         return replace(self, verdict=verdict, scores=scores)
 

@@ -17,7 +17,7 @@ from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics import Densities
 from qpairs.metrics.intervals import Interval
-from qpairs.models.base import Model, Tables, as_model, score_pairs
+from qpairs.models.base import Model, Tables, as_model
 from qpairs.models.verdict import Verdict, fit_verdict
 
 
@@ -63,7 +63,7 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
     """
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "calibrate")
-    scores, tables = score_pairs(model, pairs)
+    scores, tables = model.score_pairs(pairs)
     labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
     new = fit_verdict(
         scores,
@@ -86,9 +86,9 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
     )
 
 
-def _densities(old: Verdict, pairs: Pairs, scores: NDArray[np.float32], tables: Tables) -> Densities | None:
+def _densities(old: Verdict, pairs: Pairs, scores: NDArray[np.float32], tables: Tables | None) -> Densities | None:
     """Those of the pairs' own question table where there are many pairs; the old ones, moved, where there are few."""
-    if old.score != "cosine":
+    if old.score != "cosine" or tables is None:
         return None
     if old.densities and len(pairs) < metrics.MANY_PAIRS:
         return metrics.moved_densities(old.densities, scores[pairs.labels == 1])
@@ -122,3 +122,21 @@ def cross_fitted(
         rest = ~here if len(set(labels[~here].tolist())) == 2 else np.ones_like(here)
         decided[here] = metrics.decide(scores[here], metrics.fit_threshold(scores[rest], labels[rest], prior))
     return decided
+
+
+def cross_fitted_scores(
+    scores: NDArray[np.float32], labels: NDArray[np.int8], groups: NDArray[np.int64], seed: int = 0
+) -> dict[str, float | Interval]:
+    """F1 by cross-fitting and its 95 % interval, as a model keeps them: `f1_cross_fitted`, `f1_cross_fitted_interval`.
+
+    Args:
+        scores: (n,) scores.
+        labels: (n,) labels.
+        groups: (n,) component of each pair.
+        seed: of the bootstrap.
+    """
+    decided = cross_fitted(scores, labels, groups)
+    return {
+        "f1_cross_fitted": metrics.confusion(decided, labels, 0.5).f1,
+        "f1_cross_fitted_interval": metrics.bootstrap_interval(decided, labels, groups, 0.5, seed=seed)["f1"],
+    }

@@ -28,7 +28,7 @@ from qpairs.evaluation.seen import seen_in_training
 from qpairs.evaluation.slices import Slice, slices
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
-from qpairs.models.base import Model, Tables, as_model, score_pairs
+from qpairs.models.base import Model, Tables, as_model
 from qpairs.models.verdict import Reference
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def evaluate(
         intents = read_intents(intents)
     if intents is not None:
         known_clusters(pairs, intents)  # an error is raised before the questions are embedded
-    found = report(model, pairs, *score_pairs(model, pairs), intents=intents, seed=seed)
+    found = report(model, pairs, *model.score_pairs(pairs), intents=intents, seed=seed)
     return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))
 
 
@@ -160,7 +160,7 @@ def report(
     model: Model,
     pairs: Pairs,
     scores: NDArray[np.float32],
-    tables: Tables,
+    tables: Tables | None,
     *,
     intents: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -171,7 +171,7 @@ def report(
         model: whose verdict is applied.
         pairs: labelled pairs.
         scores: (n_pairs,) similarities.
-        tables: embeddings of their questions, from `score_pairs`.
+        tables: embeddings of their questions, from `score_pairs`; None for a model without vectors.
         intents: question -> intent, as in `evaluate`.
         seed: of the bootstrap.
     """
@@ -205,10 +205,10 @@ def report(
         shift=shift(scores, verdict.reference),
         baselines=baselines(pairs, verdict.tfidf_threshold),
         slices=slices(pairs, scores, threshold),
-        retrieval=retrieval(pairs, tables, verdict.symmetric),
+        retrieval=retrieval(pairs, tables, verdict.symmetric) if tables else {},
         scores=scores,
         labels=labels,
-        corpus=corpus_report(model, pairs, tables, *known_clusters(pairs, intents)),
+        corpus=corpus_report(model, pairs, tables, *known_clusters(pairs, intents)) if tables else None,
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qpairs.core.tables import check_table_path, write_table
 from qpairs.data.pairs import Pairs
 from qpairs.data.sources import load_pairs_and_table
-from qpairs.models.base import Model, as_model, score_pairs
+from qpairs.models.base import Model, as_model
 from qpairs.models.verdict import Setting
 
 
@@ -45,7 +45,7 @@ def predict(model: Model | str | Path, pairs: Pairs) -> Predictions:
     [True, False]
     """
     model = as_model(model)
-    return predictions(model.verdict.pair, score_pairs(model, pairs)[0])
+    return predictions(model.verdict.pair, model.score_pairs(pairs)[0])
 
 
 def predictions(setting: Setting, scores: NDArray[np.float32]) -> Predictions:

@@ -27,7 +27,6 @@ from qpairs.data.splits import question_components
 from qpairs.encoders.build import takes_vectors, tower_names
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.experiments.processes import peak_memory
-from qpairs.models.base import score_pairs
 from qpairs.objectives.functions import function_name
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
@@ -212,7 +211,7 @@ def train_cell(config: Config, parts: Parts, on_progress: OnProgress) -> tuple[R
     model = train(config, parts=parts, on_progress=observe)
     part, pairs = judged_pairs(parts)
     components = components_of(pairs)
-    scores, _ = score_pairs(model, pairs)
+    scores, _ = model.score_pairs(pairs)
     verdict = model.verdict.pair.decide(scores) if part == "test" else cross_fitted(scores, pairs.labels, components)
     result = Result(
         f1=metrics.confusion(verdict, pairs.labels, 0.5).f1,

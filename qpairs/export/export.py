@@ -33,7 +33,7 @@ from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import as_pairs
 from qpairs.export.onnx import quantise, write_graph
 from qpairs.export.static import Sides, f1_of, students
-from qpairs.models.base import Floats, Tables, check_output, score_pairs
+from qpairs.models.base import Floats, Tables, check_output
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, versions
 from qpairs.models.exported import GRAPH, VECTORS, Export, open_towers, write_export
 from qpairs.models.tokens import Reading, tokeniser
@@ -112,7 +112,7 @@ def export_checkpoint(
     pairs = parts.validation if parts and not data else as_pairs(data)
     need_both_labels(pairs, "export")
     on_progress(Progress("comparing"))
-    before = score_pairs(checkpoint, pairs)
+    before = checkpoint.score_pairs(pairs)
     if needs_student and parts:
         sides = students(sides, checkpoint.config, parts, on_progress)
     on_progress(Progress("writing"))
@@ -224,7 +224,7 @@ def _compare(
         pairs: labelled.
     """
     old_scores, old_tables = before
-    scores, tables = score_pairs(export, pairs)
+    scores, tables = export.score_pairs(pairs)
     tfidf = metrics.best_threshold(tfidf_scores(pairs), pairs.labels)
     symmetric = checkpoint.verdict.symmetric
     densities = table_densities(pairs, tables, symmetric=symmetric, seed=checkpoint.config.seed)

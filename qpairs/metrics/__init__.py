@@ -36,7 +36,9 @@ from qpairs.metrics.ranking import (
     retrieval_scores,
     roc_auc,
 )
+from qpairs.metrics.read_pairs import ReadEstimate
 from qpairs.metrics.score_counts import ScoreCounts, count_scores, furthest_hits
+from qpairs.metrics.second_look import SecondLook, fit_second_look
 from qpairs.metrics.shift import Shift, distribution_shift, is_collapsed, quantiles
 from qpairs.metrics.threshold import (
     MANY_PAIRS,
@@ -63,7 +65,9 @@ __all__ = [
     "Linkage",
     "OperatingPoint",
     "PartitionScores",
+    "ReadEstimate",
     "ScoreCounts",
+    "SecondLook",
     "Shift",
     "after_more_labels",
     "all_duplicate_f1",
@@ -82,6 +86,7 @@ __all__ = [
     "expected_calibration_error",
     "fit_calibration",
     "fit_densities",
+    "fit_second_look",
     "fit_threshold",
     "furthest_hits",
     "is_collapsed",

@@ -72,7 +72,7 @@ def fit_calibration(
     slope = 0.0
     if spread > 1e-12 * max(1.0, abs(centre)):
         design = np.stack([(values - centre) / spread, np.ones_like(values)], axis=1)  # (n, 2)
-        slope, intercept = _logistic(design, targets, weights, np.zeros_like(values)).tolist()
+        slope, intercept = fit_logistic(design, targets, weights, np.zeros_like(values)).tolist()
     if slope <= 0:
         return Calibration(0.0, float(logit(np.average(targets, weights=weights))))
     return Calibration(slope / spread, intercept - slope * centre / spread)
@@ -86,13 +86,13 @@ def _moved_intercept(prior: Calibration, scores: Floats, targets: Floats) -> flo
     intercept and the one that these pairs alone would choose.
     """
     ones, logits = np.ones_like(scores), prior.slope * scores + prior.intercept
-    free = float(_logistic(ones[:, None], targets, ones, logits)[0])
+    free = float(fit_logistic(ones[:, None], targets, ones, logits)[0])
     moves = np.linspace(0.0, free, 101)
     losses = [_cross_entropy(logits + move, targets, ones) + math.log1p(move**2) for move in moves]
     return prior.intercept + float(moves[np.argmin(losses)])
 
 
-def _logistic(design: Floats, targets: Floats, weights: Floats, offset: Floats) -> Floats:
+def fit_logistic(design: Floats, targets: Floats, weights: Floats, offset: Floats) -> Floats:
     """Weighted logistic regression on soft targets in (0, 1), by Newton's method with backtracking.
 
     Own code, because scikit-learn's has neither soft targets nor an offset.

@@ -6,6 +6,7 @@ the corpus. `mixture` estimates it from the corpus' own scores, `corpus_labels` 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,6 +72,43 @@ class Curves:
         """(1 + draws, t) share of duplicates among the pairs at or above each threshold; 0 where there are none."""
         return np.minimum(self.right / np.maximum(self.pairs, 1e-12), 1.0)
 
+    def expectation(self, threshold: float, pairs: float, right: Floats) -> Expectation:
+        """What is expected of so many pairs above a threshold.
+
+        Args:
+            threshold: duplicate if and only if score >= threshold.
+            pairs: at or above it.
+            right: (1 + draws,) duplicates among them.
+        """
+        precision = np.minimum(right / max(pairs, 1e-12), 1.0)
+        recall = np.minimum(right / np.maximum(self.duplicates[:, 0], 1e-12), 1.0)
+        found = _with_chance(precision[1:], pairs)
+        return Expectation(
+            threshold=threshold,
+            pairs=pairs,
+            precision=float(precision[0]),
+            precision_interval=_central(found),
+            precision_bound=float(np.quantile(found, ONE_SIDED)),
+            recall=float(recall[0]),
+            recall_interval=_central(recall[1:]),
+            f1=float(2 * right[0] / max(pairs + self.duplicates[0, 0], 1e-12)),
+        )
+
+    def best_threshold(self) -> float:
+        """The threshold of greatest expected F1."""
+        f1 = 2 * self.right[0] / np.maximum(self.pairs + self.duplicates[0, 0], 1e-12)
+        return float(self.thresholds[int(np.argmax(f1))])
+
+    def bounds(self) -> tuple[Floats, Floats]:
+        """(t,) one-sided 95 % lower bound of the precision at each threshold, and its expectation."""
+        precision = self.precision
+        return np.quantile(_with_chance(precision[1:], self.pairs), ONE_SIDED, axis=0), precision[0]
+
+    def threshold_at(self, precision: float) -> float | None:
+        """The lowest threshold at which the lower bound of the precision reaches a value; None if it nowhere does."""
+        reached = np.flatnonzero((self.bounds()[0] >= precision) & (self.pairs >= 1))
+        return float(self.thresholds[reached[0]]) if len(reached) else None
+
 
 @dataclass(frozen=True)
 class CorpusEstimate:
@@ -103,9 +141,13 @@ class CorpusEstimate:
         """(bins,) the scores in the middle of the bins."""
         return np.asarray((self.edges[1:] + self.edges[:-1]) / 2)
 
+    def log_odds_of(self, scores: ArrayLike) -> Floats:
+        """Log odds that pairs of the corpus are duplicates."""
+        return np.interp(np.asarray(scores, dtype=np.float64), self.middles, self.log_odds)
+
     def probability(self, scores: ArrayLike) -> Floats:
         """Probabilities that pairs of the corpus are duplicates."""
-        return np.asarray(expit(np.interp(np.asarray(scores, dtype=np.float64), self.middles, self.log_odds)))
+        return np.asarray(expit(self.log_odds_of(scores)))
 
     @cached_property
     def _hit_log_odds(self) -> Floats:
@@ -120,9 +162,25 @@ class CorpusEstimate:
         probability = np.clip(expit(self.log_odds) * of_duplicates / share, 1e-9, 0.999)
         return rising(logit(probability), np.maximum(self.counts.rebinned(self.edges), 1e-3))
 
+    def hit_log_odds(self, scores: ArrayLike) -> Floats:
+        """Log odds that hits of a search in the corpus, the 10 nearest questions, are duplicates."""
+        return np.interp(np.asarray(scores, dtype=np.float64), self.middles, self._hit_log_odds)
+
     def hit_probability(self, scores: ArrayLike) -> Floats:
         """Probabilities that hits of a search in the corpus, the 10 nearest questions, are duplicates."""
-        return np.asarray(expit(np.interp(np.asarray(scores, dtype=np.float64), self.middles, self._hit_log_odds)))
+        return np.asarray(expit(self.hit_log_odds(scores)))
+
+    @cached_property
+    def _drawn(self) -> Floats:
+        """(1 + draws, bins) log odds: as expected, then drawn from the uncertainty."""
+        rng = np.random.default_rng(0)
+        noise = np.vstack([np.zeros(len(self.factors)), rng.standard_normal((DRAWS, len(self.factors)))])
+        return np.asarray(self.log_odds + noise @ self.factors)
+
+    def draws_of(self, scores: Floats) -> Iterator[Floats]:
+        """(m,) log odds of pairs with these scores (m,): as expected, then in `DRAWS` draws from the uncertainty."""
+        for odds in self._drawn:
+            yield np.interp(scores, self.middles, odds)
 
     def even_threshold(self) -> float:
         """The lowest score from which on a hit is a duplicate with a probability of a half or more.
@@ -148,18 +206,12 @@ class CorpusEstimate:
         """What lies above each threshold from `lowest` on, in `DRAWS` draws from the uncertainty."""
         start = int(np.searchsorted(EDGES, self.lowest - WIDTH / 2))
         thresholds, counts = EDGES[start:-1], self.counts.counts[start:]
-        rng = np.random.default_rng(0)
-        noise = np.vstack([np.zeros(len(self.factors)), rng.standard_normal((DRAWS, len(self.factors)))])
-        odds = self.log_odds + noise @ self.factors  # (1 + draws, bins)
-        place = (thresholds + WIDTH / 2 - self.middles[0]) / (self.middles[1] - self.middles[0])
-        place = np.clip(place, 0, len(self.middles) - 1)
-        bin_ = np.minimum(place.astype(np.int64), len(self.middles) - 2)
-        probability = expit(odds[:, bin_] * (1 - (place - bin_)) + odds[:, bin_ + 1] * (place - bin_))
+        probability = expit(np.stack(list(self.draws_of(thresholds + WIDTH / 2))))
         right = np.cumsum((probability * counts)[:, ::-1], axis=1)[:, ::-1]
-        above_lowest = max(self._share_above(self.lowest), 1e-6)
+        above_lowest = max(self.share_above(self.lowest), 1e-6)
         return Curves(thresholds, np.cumsum(counts[::-1])[::-1], right, right[:, :1] / above_lowest)
 
-    def _share_above(self, threshold: float) -> float:
+    def share_above(self, threshold: float) -> float:
         """Share of the duplicates of the corpus at or above a threshold, as in validation."""
         share = np.append(np.cumsum(self.duplicate_share[::-1])[::-1], 0.0)
         return float(np.interp(threshold, self.edges, share, left=1.0))
@@ -177,36 +229,20 @@ class CorpusEstimate:
         if pairs < curves.pairs[place]:  # above the last cut
             right = right * pairs / curves.pairs[place]
         elif threshold < self.lowest:
-            right = curves.duplicates[:, 0] * self._share_above(threshold)
-        precision = np.minimum(right / max(pairs, 1e-12), 1.0)
-        recall = np.minimum(right / np.maximum(curves.duplicates[:, 0], 1e-12), 1.0)
-        found = _with_chance(precision[1:], pairs)
-        return Expectation(
-            threshold=threshold,
-            pairs=pairs,
-            precision=float(precision[0]),
-            precision_interval=_central(found),
-            precision_bound=float(np.quantile(found, ONE_SIDED)),
-            recall=float(recall[0]),
-            recall_interval=_central(recall[1:]),
-            f1=float(2 * right[0] / max(pairs + curves.duplicates[0, 0], 1e-12)),
-        )
+            right = curves.duplicates[:, 0] * self.share_above(threshold)
+        return curves.expectation(threshold, pairs, right)
 
     def best_threshold(self) -> float:
         """The threshold of greatest expected F1 over the corpus."""
-        curves = self.curves
-        f1 = 2 * curves.right[0] / np.maximum(curves.pairs + curves.duplicates[0, 0], 1e-12)
-        return float(curves.thresholds[int(np.argmax(f1))])
+        return self.curves.best_threshold()
 
     def bounds(self) -> tuple[Floats, Floats]:
         """(t,) one-sided 95 % lower bound of the precision at each threshold of `curves`, and its expectation."""
-        precision = self.curves.precision
-        return np.quantile(_with_chance(precision[1:], self.curves.pairs), ONE_SIDED, axis=0), precision[0]
+        return self.curves.bounds()
 
     def threshold_at(self, precision: float) -> float | None:
         """The lowest threshold at which the lower bound of the precision reaches a value; None if it nowhere does."""
-        reached = np.flatnonzero((self.bounds()[0] >= precision) & (self.curves.pairs >= 1))
-        return float(self.curves.thresholds[reached[0]]) if len(reached) else None
+        return self.curves.threshold_at(precision)
 
 
 def _with_chance(precision: Floats, pairs: ArrayLike) -> Floats:

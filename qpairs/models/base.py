@@ -31,6 +31,8 @@ Tables = tuple[Floats, Floats]  # (n_questions, d) as first questions, and as se
 FILE = "qpairs.json"
 FORMAT = 2  # 1: the parts of the verdict stood side by side in the file
 HEAD = "head.safetensors"  # of a checkpoint: no vector depends on it
+RERANKER = "reranker"  # folder of the cross-encoder in a model of two stages: no vector depends on it
+LOOK = "second_look.json"  # beside it: what both say together
 TOKENIZER, WORDS = "tokenizer.json", "whitespacetokenizer_config.json"
 
 
@@ -90,6 +92,9 @@ class Model(Encoder, Protocol):
     def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
         """Scores (n_pairs,) of pairs whose questions are embedded already."""
 
+    def score_pairs(self, pairs: Pairs) -> tuple[Floats, Tables | None]:
+        """Scores (n_pairs,) of pairs, labelled or not, and the vectors of their questions, if the model has vectors."""
+
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Model:
         """The same model with another verdict, and with what is known of how good that is."""
 
@@ -97,8 +102,12 @@ class Model(Encoder, Protocol):
         """Writes the model into a folder that is whole or not there."""
 
 
-def load(path: str | Path) -> Model:
-    """The model in a folder that `qpairs train`, `calibrate` or `export` wrote.
+def load(path: str | Path, *, second_look: bool = True) -> Model:
+    """The model in a folder that `qpairs train`, `combine`, `calibrate` or `export` wrote.
+
+    Args:
+        path: the folder.
+        second_look: whether the cross-encoder of a model of two stages is loaded; without it, the encoder judges alone.
 
     Raises:
         UserError: no such folder, no model in it, or what runs it is not installed.
@@ -112,6 +121,10 @@ def load(path: str | Path) -> Model:
         raise UserError(f"{path}: no such checkpoint or export folder")
 
     def parse(data: dict[str, Any]) -> Model:
+        if data.get("kind", "").startswith("cross-encoder"):
+            from qpairs.models.cross_encoder import open_cross_model
+
+            return open_cross_model(path, data)
         if "kind" in data:
             from qpairs.models.exported import open_export
 
@@ -120,9 +133,14 @@ def load(path: str | Path) -> Model:
 
         return open_checkpoint(path, data)
 
-    return read_manifest(
+    model = read_manifest(
         path / FILE, parse, newest=FORMAT, missing=f"{path}: no checkpoint and no export here (no {FILE})"
     )
+    if second_look and (path / LOOK).exists():
+        from qpairs.models.two_stages import open_two_stages
+
+        return open_two_stages(path, model)
+    return model
 
 
 def model_to_dict(model: Model) -> dict[str, Any]:
@@ -152,12 +170,6 @@ def encode_in_blocks(model: Encoder, texts: Sequence[str], meter: Meter, block: 
         vectors[start : start + block] = model.encode(part)
         meter.advance(len(part))
     return vectors
-
-
-def score_pairs(model: Model, pairs: Pairs) -> tuple[Floats, Tables]:
-    """Scores (n_pairs,) of the pairs, labelled or not, and the vectors of their questions, each encoded once a side."""
-    tables = model.embed_tables(pairs.questions)
-    return model.score_tables(tables, pairs), tables
 
 
 def cosine_scores(tables: Tables, pairs: Pairs, *, symmetric: bool = True, block: int = 65_536) -> Floats:
@@ -199,6 +211,8 @@ def fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()
+        if name.startswith(f"{RERANKER}/"):
+            continue
         if file.suffix in (".safetensors", ".onnx") and name != HEAD:
             with file.open("rb") as weights:
                 digest.update(f"{name}\n{hashlib.file_digest(weights, 'sha256').hexdigest()}".encode())

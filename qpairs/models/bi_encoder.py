@@ -111,6 +111,11 @@ class Checkpoint:
         """Scores (n_pairs,) of pairs whose questions are embedded already."""
         return score_tables(tables, pairs, Score(self.head, self.verdict.symmetric))
 
+    def score_pairs(self, pairs: Pairs) -> tuple[Floats, Tables]:
+        """Scores (n_pairs,) of pairs, labelled or not, and the vectors of their questions."""
+        tables = self.embed_tables(pairs.questions)
+        return self.score_tables(tables, pairs), tables
+
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Checkpoint:
         """The same encoder with another verdict."""
         return dataclasses.replace(self, verdict=verdict, scores=scores)

@@ -85,6 +85,11 @@ class Export:
         """Cosines (n_pairs,) of pairs whose questions are embedded already."""
         return cosine_scores(tables, pairs, symmetric=self.verdict.symmetric)
 
+    def score_pairs(self, pairs: Pairs) -> tuple[Floats, Tables]:
+        """Cosines (n_pairs,) of pairs, labelled or not, and the vectors of their questions."""
+        tables = self.embed_tables(pairs.questions)
+        return self.score_tables(tables, pairs), tables
+
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Export:
         """The same vectors with another verdict."""
         return dataclasses.replace(self, verdict=verdict, scores=scores)

@@ -21,7 +21,7 @@ from qpairs.metrics import Calibration, CorpusEstimate, Densities, Expectation, 
 
 log = logging.getLogger(__name__)
 
-ScoreKind = Literal["cosine", "head"]
+ScoreKind = Literal["cosine", "head", "logit", "log odds"]
 
 NO_DENSITIES = (
     "the model has a verdict for labelled pairs alone: in a corpus, its probabilities are far too high; "
@@ -64,6 +64,9 @@ class Setting(Protocol):
     @property
     def precision_of(self) -> str:
         """What its probabilities and precisions are true of, in words."""
+
+    def log_odds(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Log odds of being duplicates, in the shape of the scores; rising with the score."""
 
     def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """Whether pairs are called duplicates, in the shape of the scores."""
@@ -111,6 +114,10 @@ class PairSetting:
         array([False,  True])
         """
         return metrics.decide(scores, self.threshold)
+
+    def log_odds(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Log odds of being duplicates, in the shape of the scores."""
+        return self.calibration.log_odds(scores)
 
     def probability(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Probabilities of being duplicates, in the shape of the scores."""
@@ -167,6 +174,10 @@ class CorpusSetting:
         """Whether pairs are called duplicates, in the shape of the scores."""
         return metrics.decide(scores, self.threshold)
 
+    def log_odds(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Log odds that pairs of the corpus, or the hits of a search in it, are duplicates."""
+        return self.estimate.hit_log_odds(scores) if self.hits else self.estimate.log_odds_of(scores)
+
     def probability(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Probabilities that pairs of the corpus, or the hits of a search in it, are duplicates."""
         return self.estimate.hit_probability(scores) if self.hits else self.estimate.probability(scores)
@@ -222,7 +233,8 @@ class Verdict:
 
     Attributes:
         pair: for two questions that a person hands over.
-        score: what is read: the cosine of two vectors, or the probability that a head gives.
+        score: what is read: the cosine of two vectors, the probability that a head gives, the logit of a cross-encoder,
+            or the log odds that a model of two stages gives.
         symmetric: whether the sides of a pair may be swapped; two towers then score the mean of both directions.
         reference: the scores that `pair` was fitted to; None in exports of older versions.
         tfidf_threshold: of the TF-IDF baseline, chosen on the same pairs; None likewise.

@@ -17,10 +17,9 @@ from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_scores
-from qpairs.evaluation.calibrate import cross_fitted
+from qpairs.evaluation.calibrate import cross_fitted_scores
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.question_table import table_densities
-from qpairs.models.base import score_pairs
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, save_checkpoint, score_tables
 from qpairs.models.verdict import fit_verdict
 from qpairs.objectives.functions import Function, objective_of, separate_functions
@@ -194,13 +193,9 @@ def judge(
     checkpoint = Checkpoint(encoder, verdict, config, parts.split, history=history, head=head)
     groups = question_components(pairs)[pairs.left]
     on_validation = report(checkpoint, pairs, scores, tables, seed=config.seed).to_dict(brief=True)
-    fair = cross_fitted(scores, pairs.labels, groups)
-    on_validation |= {
-        "f1_cross_fitted": metrics.confusion(fair, pairs.labels, 0.5).f1,
-        "f1_cross_fitted_interval": metrics.bootstrap_interval(fair, pairs.labels, groups, 0.5, seed=config.seed)["f1"],
-    }
+    on_validation |= cross_fitted_scores(scores, pairs.labels, groups, config.seed)
     found = {"validation": on_validation}
     if parts.test is not None:
-        on_test = report(checkpoint, parts.test, *score_pairs(checkpoint, parts.test), seed=config.seed)
+        on_test = report(checkpoint, parts.test, *checkpoint.score_pairs(parts.test), seed=config.seed)
         found["test"] = on_test.to_dict(brief=True)
     return dataclasses.replace(checkpoint, scores=found)

@@ -7,7 +7,6 @@ from mocks import moved
 import qpairs
 from qpairs import metrics
 from qpairs.evaluation.calibrate import cross_fitted
-from qpairs.models.base import score_pairs
 from qpairs.models.bi_encoder import Checkpoint
 
 
@@ -28,7 +27,7 @@ def test_calibrate_finds_the_threshold_of_another_place(checkpoint: Checkpoint, 
     elsewhere = moved(checkpoint, threshold=0.999)
     fit = qpairs.calibrate(elsewhere, pairs)
     assert fit.f1_before < fit.f1_after
-    best = metrics.best_threshold(*(x for x in (score_pairs(checkpoint, pairs)[0], pairs.labels)))
+    best = metrics.best_threshold(*(x for x in (checkpoint.score_pairs(pairs)[0], pairs.labels)))
     assert fit.model.verdict.pair.threshold == pytest.approx(best, abs=0.1)
     assert fit.interval[0] <= fit.interval[1]
     assert fit.more_pairs == 3 * len(pairs)

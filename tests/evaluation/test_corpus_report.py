@@ -23,7 +23,6 @@ from qpairs.evaluation.all_pairs import HITS, compare_all
 from qpairs.evaluation.corpus_report import corpus_lines, corpus_notes, corpus_report, hit_bins, shown_hits
 from qpairs.evaluation.question_table import table_densities
 from qpairs.metrics import Calibration
-from qpairs.models.base import score_pairs
 from qpairs.models.bi_encoder import Checkpoint
 from qpairs.models.verdict import PairSetting, Verdict
 
@@ -297,7 +296,7 @@ def test_scores_of_exports_are_those_of_the_checkpoint(checkpoint: Checkpoint, p
     assert other.at_threshold.threshold == pytest.approx(one.at_threshold.threshold, abs=0.01)
     assert other.f1 == pytest.approx(one.f1, abs=0.03)
     pairs = qpairs.load_pairs(pairs_csv)
-    assert score_pairs(checkpoint, pairs)[1][0].shape[0] == one.n
+    assert checkpoint.score_pairs(pairs)[1][0].shape[0] == one.n
 
 
 def test_an_export_is_reported_on_without_torch() -> None:

@@ -10,7 +10,6 @@ import qpairs
 from qpairs import metrics
 from qpairs.data.parts import load_parts
 from qpairs.evaluation.evaluate import SHIFTED
-from qpairs.models.base import score_pairs
 from qpairs.models.bi_encoder import Checkpoint
 
 
@@ -20,7 +19,7 @@ def pairs(pairs_csv: Path) -> qpairs.Pairs:
 
 
 def test_scores_are_cosines_of_each_pair(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
-    scores, (rows, columns) = score_pairs(checkpoint, pairs)
+    scores, (rows, columns) = checkpoint.score_pairs(pairs)
     for row in (0, 17, 599):
         a, b = checkpoint.encoder.encode(list(pairs.texts(row)))
         assert scores[row] == pytest.approx(float(a @ b), abs=1e-5)

@@ -9,7 +9,6 @@ import qpairs
 from qpairs.data.parts import load_parts
 from qpairs.evaluation.mistakes import analyse
 from qpairs.evaluation.slices import MIN_PAIRS
-from qpairs.models.base import score_pairs
 from qpairs.models.bi_encoder import Checkpoint
 
 
@@ -20,7 +19,7 @@ def pairs(pairs_csv: Path) -> qpairs.Pairs:
 
 def test_every_wrong_verdict_is_a_mistake_with_its_numbers(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
     found = analyse(checkpoint, pairs)
-    scores, _ = score_pairs(checkpoint, pairs)
+    scores, _ = checkpoint.score_pairs(pairs)
     expected = np.flatnonzero((scores >= checkpoint.verdict.pair.threshold) != (pairs.labels == 1))
     mistakes = found.mistakes()
     assert sorted(m.row for m in mistakes) == expected.tolist()

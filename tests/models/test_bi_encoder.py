@@ -13,7 +13,7 @@ from mocks import VERDICT, moved
 import qpairs
 from qpairs.config import Config
 from qpairs.encoders.build import build_encoder
-from qpairs.models.base import FILE, HEAD, cosine_scores, load, model_to_dict, score_pairs
+from qpairs.models.base import FILE, HEAD, cosine_scores, load, model_to_dict
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 from qpairs.objectives.pair_head import PairHead
 
@@ -46,7 +46,7 @@ def test_what_is_saved_is_what_is_loaded(any_checkpoint: Checkpoint, tmp_path: P
         assert model_to_dict(back) == json.loads(json.dumps(model_to_dict(any_checkpoint)))
         assert back.config == any_checkpoint.config
         assert back.path == there
-        for ours, theirs in zip(score_pairs(any_checkpoint, PAIRS), score_pairs(back, PAIRS), strict=True):
+        for ours, theirs in zip(any_checkpoint.score_pairs(PAIRS), back.score_pairs(PAIRS), strict=True):
             np.testing.assert_array_equal(ours, theirs)
         for side in ("left", "right"):
             np.testing.assert_array_equal(back.encode(TEXTS, side), any_checkpoint.encode(TEXTS, side))
@@ -63,7 +63,7 @@ def test_one_tower_gives_one_table_and_two_give_two(checkpoint: Checkpoint) -> N
 
 
 def test_scores_are_cosines_or_what_the_head_gives(checkpoint: Checkpoint) -> None:
-    scores, tables = score_pairs(checkpoint, PAIRS)
+    scores, tables = checkpoint.score_pairs(PAIRS)
     np.testing.assert_allclose(scores, cosine_scores(tables, PAIRS), atol=1e-6)
     torch.manual_seed(0)
     head = PairHead(128)

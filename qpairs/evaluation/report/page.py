@@ -29,7 +29,7 @@ from qpairs.evaluation.report.summary import notices, summary
 from qpairs.evaluation.report.tables import mistake_data, mistake_section, slice_section
 from qpairs.evaluation.seen import seen_in_training
 from qpairs.evaluation.sources import as_pairs, tested_on
-from qpairs.models.base import Model, as_model, score_pairs
+from qpairs.models.base import Model, as_model
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -66,7 +66,7 @@ def render(
     need_both_labels(pairs, "report")
     if intents is not None:
         known_clusters(pairs, intents)  # an error is raised before the questions are embedded
-    scores, tables = score_pairs(model, pairs)
+    scores, tables = model.score_pairs(pairs)
     seen = leak(trained_on, pairs) if trained_on else seen_in_training(model, pairs)
     found = dataclasses.replace(report(model, pairs, scores, tables, intents=intents, seed=seed), seen_in_training=seen)
     predicted = predictions(model.verdict.pair, scores)

@@ -19,16 +19,18 @@ SIZE = (760, 560)
 LONGEST = 300  # characters of a question in a tooltip
 
 
-def question_map(found: Analysis, tables: Tables, collapsed: bool, seed: int) -> str:
+def question_map(found: Analysis, tables: Tables | None, collapsed: bool, seed: int) -> str:
     """The map, or why there is none.
 
     Args:
         found: the analysis.
-        tables: embeddings of its questions, from `score_pairs`.
+        tables: embeddings of its questions, from `score_pairs`; None for a model without vectors.
         collapsed: whether the similarities do not vary.
         seed: of the choice of questions and of t-SNE.
     """
     pairs = found.pairs
+    if tables is None:
+        return "<p>There is nothing to map: a cross-encoder has no vectors.</p>"
     if not importlib.util.find_spec("sklearn"):
         return "<p>The map needs scikit-learn: pip install scikit-learn.</p>"
     questions = chosen_questions(pairs, found.wrong, MAPPED, seed)

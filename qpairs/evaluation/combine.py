@@ -1,0 +1,106 @@
+"""Joins an encoder and a cross-encoder to a model of two stages: what both tell together, read off labelled pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpairs import metrics
+from qpairs.core.exceptions import UserError
+from qpairs.core.progress import OnProgress, ignore
+from qpairs.data.pairs import Pairs, need_both_labels
+from qpairs.data.splits import question_components
+from qpairs.evaluation.baselines import tfidf_threshold
+from qpairs.evaluation.calibrate import cross_fitted, cross_fitted_scores
+from qpairs.evaluation.evaluate import report
+from qpairs.metrics import SecondLook, fit_second_look
+from qpairs.models.base import Floats, Model
+from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.two_stages import Band, TwoStages
+from qpairs.models.verdict import PairSetting, fit_verdict
+
+FOLDS = 5
+
+
+def combine(
+    first: Model, second: CrossModel, pairs: Pairs, *, seed: int = 0, on_progress: OnProgress = ignore
+) -> TwoStages:
+    """Joins an encoder and a cross-encoder.
+
+    What the second look adds is fitted on all pairs; threshold, calibration and operating points are fitted to scores
+    of cross-fitting, where each pair is scored by a fit to pairs of other components, so that they are not optimistic.
+
+    Args:
+        first: an encoder with a verdict, trained or exported.
+        second: a cross-encoder, likewise.
+        pairs: labelled pairs that neither was trained on: the validation part.
+        seed: of the folds, and of the bootstrap.
+        on_progress: called while the cross-encoder reads the pairs.
+
+    Raises:
+        UserError: the models do not go together, or the pairs have one label only.
+
+    >>> model = combine(encoder, cross_encoder, validation)  # doctest: +SKIP
+    >>> model.scores["validation"]["f1_cross_fitted"]  # doctest: +SKIP
+    0.812
+    """
+    need_both_labels(pairs, "combine")
+    check_stages(first, second)
+    setting, labels = first.verdict.pair, pairs.labels
+    scores, tables = first.score_pairs(pairs)
+    unfitted = TwoStages(first, second, SecondLook(0, 0, 0, (0, 0), (0, 0)), first.verdict)
+    logits = unfitted.read(pairs, np.ones(len(pairs), dtype=np.bool_), on_progress)
+    look = fit_second_look(scores, logits, labels, setting.log_odds)
+    groups = question_components(pairs)[pairs.left]
+    everywhere = setting.log_odds(scores) + _cross_fitted_gain(scores, logits, labels, groups, setting, seed)
+    band = Band(*look.band(setting.log_odds, metrics.fit_threshold(everywhere, labels)))
+    seen = band.holds(scores)
+    both = np.where(seen, everywhere, setting.log_odds(scores)).astype(np.float32)
+    verdict = fit_verdict(both, labels, tfidf_threshold(pairs), score="log odds")
+    model = TwoStages(first, second, look, verdict)
+    on_validation = report(model, pairs, both, tables, seed=seed).to_dict(brief=True)
+    on_validation |= cross_fitted_scores(both, labels, groups, seed)
+    changed = {
+        "band": list(model.band),
+        "share": float(seen.mean()),
+        "f1_first": metrics.confusion(cross_fitted(scores, labels, groups), labels, 0.5).f1,
+        "f1_second": metrics.confusion(cross_fitted(logits, labels, groups), labels, 0.5).f1,
+        "average_precision_first": metrics.average_precision(scores, labels),
+        "average_precision_second": metrics.average_precision(logits, labels),
+        "average_precision_everywhere": metrics.average_precision(everywhere, labels),
+    }
+    return dataclasses.replace(model, scores={"validation": on_validation, "second_look": changed})
+
+
+def check_stages(first: Model, second: Model) -> None:
+    """Raises UserError where an encoder and a cross-encoder cannot judge together."""
+    if not isinstance(second, CrossModel):
+        raise UserError(
+            f"{second.path}: no cross-encoder; train one with qpairs train --model cross-encoder, and name it second"
+        )
+    if isinstance(first, CrossModel | TwoStages):
+        kind = "a cross-encoder" if isinstance(first, CrossModel) else "a model of two stages already"
+        raise UserError(f"{first.path}: is {kind}; name an encoder first")
+    if not first.verdict.symmetric:
+        raise UserError(f"{first.path}: its sides are of different kinds, which a cross-encoder reads in both orders")
+
+
+def _cross_fitted_gain(
+    scores: Floats,
+    logits: Floats,
+    labels: NDArray[np.int8],
+    groups: NDArray[np.int64],
+    setting: PairSetting,
+    seed: int,
+) -> NDArray[np.float64]:
+    """(n,) gain of each pair, fitted to the pairs of the other folds; folds share no component."""
+    fold = np.random.default_rng(seed).permutation(int(groups.max()) + 1)[groups] % FOLDS
+    gain = np.zeros(len(scores))
+    for k in np.unique(fold):
+        here = fold == k
+        rest = ~here if len(set(labels[~here].tolist())) == 2 else np.ones_like(here)
+        look = fit_second_look(scores[rest], logits[rest], labels[rest], setting.log_odds)
+        gain[here] = look.gain(scores[here], logits[here])
+    return gain

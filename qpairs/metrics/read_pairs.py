@@ -1,0 +1,111 @@
+"""The duplicates of a corpus, after a second look at all pairs that may be some: what their probabilities add up to."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import expit, logit
+
+from qpairs.metrics.corpus import DRAWS, CorpusEstimate, Curves, Expectation
+from qpairs.metrics.inputs import Floats
+from qpairs.metrics.score_counts import ScoreCounts
+
+POINTS = 400  # thresholds that are looked at: quantiles of the probabilities
+
+
+@dataclass(frozen=True)
+class ReadEstimate:
+    """The duplicates in a corpus whose pairs at or above a cosine have had a second look.
+
+    Their score is the probability of being duplicates: that of the cosine in this corpus, moved by the gain of the
+    second look. Thresholds are probabilities, too.
+
+    Attributes:
+        first: what the cosines say.
+        cosines: (m,) of the pairs at or above `floor`.
+        gains: (m,) log odds that the second look adds, 0 for pairs that it could not change.
+        floor: cosine below which no pair is called a duplicate.
+    """
+
+    first: CorpusEstimate
+    cosines: Floats
+    gains: Floats
+    floor: float
+
+    @property
+    def counts(self) -> ScoreCounts:
+        """Cosines of all pairs of the corpus."""
+        return self.first.counts
+
+    @property
+    def labels(self) -> int:
+        """Labelled pairs of this corpus that it rests on."""
+        return self.first.labels
+
+    @property
+    def lowest(self) -> float:
+        """The lowest threshold that is judged."""
+        return float(self.curves.thresholds[0])
+
+    @cached_property
+    def scores(self) -> Floats:
+        """(m,) probabilities of the pairs, in their order."""
+        return np.asarray(expit(self.first.log_odds_of(self.cosines) + self.gains))
+
+    def probability(self, scores: ArrayLike) -> Floats:
+        """Probabilities that pairs with these scores are duplicates: the scores themselves."""
+        return np.asarray(scores, dtype=np.float64)
+
+    def log_odds_of(self, scores: ArrayLike) -> Floats:
+        """Log odds that pairs with these scores are duplicates."""
+        return np.asarray(logit(np.clip(self.probability(scores), 1e-12, 1 - 1e-12)))
+
+    @cached_property
+    def curves(self) -> Curves:
+        """What lies above each threshold, in draws from the uncertainty of the first estimate."""
+        order = np.argsort(-self.scores, kind="stable")
+        ranked = self.scores[order]
+        last = np.append(np.flatnonzero(np.diff(ranked) != 0), len(ranked) - 1) if len(ranked) else np.array([], int)
+        cuts = last[np.unique(np.linspace(0, len(last) - 1, POINTS).astype(np.int64))] if len(last) else last
+        right, total = np.zeros((DRAWS + 1, len(cuts))), np.zeros(DRAWS + 1)
+        for draw, odds in enumerate(self.first.draws_of(self.cosines[order])):
+            found = np.cumsum(expit(odds + self.gains[order]))
+            right[draw] = found[cuts]
+            total[draw] = found[-1] if len(found) else 0.0
+        missed = self.first.curves.duplicates[:, 0] * (1 - self.first.share_above(self.floor))
+        thresholds = ranked[cuts][::-1] if len(cuts) else np.array([1.0])
+        pairs = (cuts + 1.0)[::-1] if len(cuts) else np.array([0.0])
+        right = right[:, ::-1] if len(cuts) else np.zeros((DRAWS + 1, 1))
+        return Curves(thresholds, pairs, right, (total + missed)[:, None])
+
+    def expected(self, threshold: float) -> Expectation:
+        """What is expected at a threshold; linear between those of `curves`.
+
+        Args:
+            threshold: duplicate if and only if probability >= threshold.
+        """
+        pairs = float((self.scores >= threshold).sum())
+        curves = self.curves
+        known = np.append(0.0, curves.pairs[::-1])
+        right = np.stack([np.interp(pairs, known, np.append(0.0, row[::-1])) for row in curves.right])
+        return curves.expectation(threshold, pairs, right)
+
+    def best_threshold(self) -> float:
+        """The threshold of greatest expected F1 over the corpus."""
+        return self.curves.best_threshold()
+
+    def bounds(self) -> tuple[Floats, Floats]:
+        """(t,) one-sided 95 % lower bound of the precision at each threshold of `curves`, and its expectation."""
+        return self.curves.bounds()
+
+    def threshold_at(self, precision: float) -> float | None:
+        """The lowest threshold at which the lower bound of the precision reaches a value; None if it nowhere does."""
+        return self.curves.threshold_at(precision)
+
+    def with_first(self, first: CorpusEstimate) -> ReadEstimate:
+        """The same pairs, where the cosines say something else."""
+        return dataclasses.replace(self, first=first)

@@ -1,0 +1,141 @@
+"""A cross-encoder with a verdict, trained or exported. This module imports no torch.
+
+A cross-encoder reads both questions of a pair at once (Devlin et al. 2019; Humeau et al. 2020, section 4.2). It sees
+the order of words and what exactly differs, which two vectors do not tell; but it reads every pair anew, so it judges
+pairs that are handed to it and searches nothing. `two_stages` joins it to an encoder that searches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from qpairs.config import Config, config_from
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import atomic_folder
+from qpairs.data.pairs import Pairs
+from qpairs.models.base import FILE, Floats, Side, Tables, check_output, fingerprint, model_to_dict
+from qpairs.models.pair_reader import PairReader, read_pairs
+from qpairs.models.verdict import Verdict, verdict_from_dict
+
+KINDS = ("cross-encoder", "cross-encoder-onnx", "cross-encoder-onnx-int8")  # in `qpairs.json`
+
+
+@dataclass(frozen=True)
+class CrossModel:
+    """A cross-encoder and its verdict: a `Model` without vectors, whose score is the logit of a duplicate.
+
+    Attributes:
+        reader: pairs of texts to logits.
+        verdict: fitted on validation.
+        config: the options of the run.
+        form: the own part of `qpairs.json`: its kind, and of an export what reads its graph.
+        split: fingerprint and sizes of the parts, dropped pairs, leaks.
+        scores: part -> report, as in `evaluation.Report.to_dict`.
+        history: what training reported.
+        versions: of the libraries, python and the machine, and the time of writing.
+        path: the folder, which holds the weights.
+    """
+
+    reader: PairReader
+    verdict: Verdict
+    config: Config
+    form: Mapping[str, Any]
+    split: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    path: Path = Path()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identity of its logits, as its folder has them."""
+        return fingerprint(self.path)
+
+    @property
+    def one_tower(self) -> bool:
+        """Whether both sides of a pair are read alike; a pair is read in both orders."""
+        return True
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector: there is none."""
+        self._refuse()
+
+    def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
+        """Raises UserError: a cross-encoder has no vectors."""
+        self._refuse()
+
+    def embed_tables(self, questions: Sequence[str]) -> Tables:
+        """Raises UserError: a cross-encoder has no vectors."""
+        self._refuse()
+
+    def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
+        """Raises UserError: a cross-encoder has no vectors."""
+        self._refuse()
+
+    def score_pairs(self, pairs: Pairs) -> tuple[Floats, None]:
+        """Logits (n_pairs,) of the pairs, labelled or not; there are no vectors."""
+        return read_pairs(self.reader, [pairs.texts(row) for row in range(len(pairs))]), None
+
+    def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> CrossModel:
+        """The same cross-encoder with another verdict."""
+        return dataclasses.replace(self, verdict=verdict, scores=scores)
+
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
+        """Writes the model into a folder that is whole or not there.
+
+        Raises:
+            UserError: the folder is in use, or cannot be written.
+        """
+        with atomic_folder(path) as fresh:
+            check_output(path, overwrite=overwrite)
+            shutil.copytree(self.path, fresh, dirs_exist_ok=True)
+            write_cross_model(self, fresh)
+
+    def _refuse(self) -> NoReturn:
+        raise UserError(
+            f"{self.path}: a cross-encoder reads two questions at once and has no vectors to search with; join it to "
+            "an encoder: qpairs combine ENCODER CROSS_ENCODER --output FOLDER"
+        )
+
+
+def write_cross_model(model: CrossModel, folder: Path) -> None:
+    """Writes the `qpairs.json` of a cross-encoder whose weights are in the folder already."""
+    text = json.dumps({**model.form, **model_to_dict(model)}, indent=1)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def open_cross_model(path: Path, data: Mapping[str, Any]) -> CrossModel:
+    """The cross-encoder in a folder, from the content of its `qpairs.json`.
+
+    Raises:
+        UserError: its weights are missing or damaged, or what runs it is not installed.
+    """
+    return CrossModel(
+        _open_reader(path, data),
+        verdict_from_dict(data),
+        config_from(data["config"], where=f"{path}/{FILE}"),
+        {name: data[name] for name in ("kind", "reading", "source", "parity") if name in data},
+        data["split"],
+        data["scores"],
+        data["history"],
+        data["versions"],
+        path,
+    )
+
+
+def _open_reader(path: Path, data: Mapping[str, Any]) -> PairReader:
+    if data["kind"] == KINDS[0]:
+        from qpairs.models.torch_pairs import open_torch_pairs
+
+        return open_torch_pairs(path)
+    from qpairs.models.pair_graph import PairReading, open_pair_graph
+
+    return open_pair_graph(path, PairReading(**data["reading"]))

@@ -1,0 +1,70 @@
+"""A cross-encoder that torch runs: `sentence_transformers.CrossEncoder`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from torch import nn
+
+from qpairs.core.exceptions import UserError
+from qpairs.encoders.precision import fast_bf16
+from qpairs.models.base import Floats
+from qpairs.models.pair_reader import PairReader
+
+BATCH = 64  # texts that are read at a time, of about one length
+
+
+class TorchPairs:
+    """A `PairReader` that asks a `CrossEncoder`, in bfloat16 where this machine is fast at it."""
+
+    def __init__(self, cross_encoder: CrossEncoder) -> None:
+        self.cross_encoder = cross_encoder.eval()
+        self._bf16 = fast_bf16(cross_encoder)
+        self._lock = threading.Lock()  # the tokenizers of transformers change their own settings
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> Floats:
+        """Logits (n,) that pairs are duplicates, in their order: the mean over both orders of each pair."""
+        if not pairs:
+            return np.empty(0, dtype=np.float32)
+        orders = [*pairs, *(pair[::-1] for pair in pairs)]
+        model = self.cross_encoder
+        with self._lock, torch.autocast(model.device.type, torch.bfloat16, enabled=self._bf16):
+            found = model.predict(orders, batch_size=BATCH, activation_fn=nn.Identity(), show_progress_bar=False)
+        logits: Floats = np.asarray(found, dtype=np.float32).reshape(2, len(pairs)).mean(axis=0)
+        return logits
+
+
+def load_cross_encoder(name: str | Path, *, local: bool = True) -> CrossEncoder:
+    """A `CrossEncoder` of one logit, in float32 and from safetensors alone, from a folder or the Hub.
+
+    Args:
+        name: folder or Hub id.
+        local: whether the Hub is not to be asked.
+
+    Raises:
+        UserError: it cannot be loaded, or gives more numbers than one.
+    """
+    try:
+        model: CrossEncoder = CrossEncoder(
+            str(name), local_files_only=local, model_kwargs={"dtype": torch.float32, "use_safetensors": True}
+        )
+    except Exception as error:  # no network, missing files, broken JSON, foreign classes, tensors that don't fit
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"cannot load the cross-encoder {str(name)!r}: {reason}") from error
+    if model.num_labels != 1:
+        raise UserError(f"{name}: gives {model.num_labels} numbers for a pair; one, a logit, is needed")
+    return model
+
+
+def open_torch_pairs(path: Path) -> PairReader:
+    """The reader of a cross-encoder's folder.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    return TorchPairs(load_cross_encoder(path))
