@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.data.pairs import Pairs
-from qpairs.evaluation.all_pairs import AllPairs, compare_all
-from qpairs.metrics import PartitionScores
+from qpairs.evaluation.all_pairs import AllPairs, compare_all, read_again
+from qpairs.metrics import CorpusEstimate, PartitionScores
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables
+from qpairs.models.two_stages import first_stage, second_stage
 from qpairs.models.verdict import CorpusSetting, Setting
 
 log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ def corpus_report(
         None where there is none: for more than 50,000 questions, where the sides of a pair may not be swapped, where a
         head decides, and where no question has a duplicate.
     """
-    verdict, n = model.verdict, len(pairs.questions)
+    second, verdict, n = second_stage(model), first_stage(model).verdict, len(pairs.questions)
     if n > LIMIT or not verdict.symmetric or verdict.score != "cosine":
         log.info("no report on the corpus: %d questions, symmetric: %s, %s", n, verdict.symmetric, verdict.score)
         return None
@@ -170,9 +171,12 @@ def corpus_report(
         return None
     compared = compare_all(tables, cluster)
     setting = verdict.pair if verdict.densities is None else verdict.corpus(compared.counts)
+    shown = setting.for_hits() if isinstance(setting, CorpusSetting) else setting
+    if second and isinstance(setting, CorpusSetting) and isinstance(setting.estimate, CorpusEstimate):
+        compared, found = read_again(compared, second, pairs.questions, setting.estimate)
+        shown = setting = CorpusSetting(found.best_threshold(), found)
     at_threshold = _point(compared, setting, setting.threshold)
     best_threshold, best_f1 = compared.best()
-    shown = setting.for_hits() if isinstance(setting, CorpusSetting) else setting
     probability, same = shown.probability(compared.hits).ravel(), compared.hits_same.ravel()
     return CorpusReport(
         n=n,

@@ -17,7 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
-from qpairs.metrics import Calibration, CorpusEstimate, Densities, Expectation, OperatingPoint, ScoreCounts
+from qpairs.metrics import (
+    Calibration,
+    CorpusEstimate,
+    Densities,
+    Expectation,
+    OperatingPoint,
+    ReadEstimate,
+    ScoreCounts,
+)
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +170,7 @@ class CorpusSetting:
     """
 
     threshold: float
-    estimate: CorpusEstimate
+    estimate: CorpusEstimate | ReadEstimate
     hits: bool = False
 
     @property
