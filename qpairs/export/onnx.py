@@ -41,7 +41,7 @@ def write_graph(tower: SentenceTransformer, folder: Path) -> None:
     ids = torch.ones((2, 5), dtype=torch.int64)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     free = {0: "texts", 1: "width"}
-    with _silent(), torch.inference_mode():
+    with silent(), torch.inference_mode():
         torch.onnx.export(
             _Graph(tower),
             (ids, mask),
@@ -64,7 +64,7 @@ def quantise(graph: Path) -> bool:
 
     whole = graph.with_suffix(".fp32")
     graph.rename(whole)
-    with _silent():
+    with silent():
         quantize_dynamic(
             whole,
             graph,
@@ -78,7 +78,7 @@ def quantise(graph: Path) -> bool:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Keeps the exporters' own messages off the terminal."""
     level, stderr = logging.root.manager.disable, os.dup(2)
     logging.disable(logging.WARNING)
