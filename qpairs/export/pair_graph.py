@@ -56,7 +56,8 @@ class _PairGraph(nn.Module):
         features: Any = dict(zip(self.inputs, tensors, strict=True))
         for module in self.model:
             features = module(features)
-        return features["scores"].reshape(-1)
+        logits: Tensor = features["scores"].reshape(-1)
+        return logits
 
 
 def write_pair_graph(model: CrossEncoder, folder: Path, *, int8: bool) -> PairReading:
