@@ -35,7 +35,8 @@ from qpairs.export.onnx import quantise, write_graph
 from qpairs.export.static import Sides, f1_of, students
 from qpairs.models.base import Floats, Tables, check_output
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, versions
-from qpairs.models.exported import GRAPH, VECTORS, Export, open_towers, write_export
+from qpairs.models.exported import VECTORS, Export, open_towers, write_export
+from qpairs.models.graphs import GRAPH
 from qpairs.models.tokens import Reading, tokeniser
 from qpairs.models.verdict import fit_verdict
 

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from qpairs.encoders.readers import reader_of
-from qpairs.models.exported import GRAPH
+from qpairs.models.graphs import GRAPH
 
 OPSET = 17
 QUANTISED = ("MatMul", "Gemm", "LSTM")
