@@ -19,8 +19,8 @@ from qpairs.evaluation.report import render
 from qpairs.export.export import export_checkpoint
 from qpairs.metrics import OperatingPoint
 from qpairs.models import encoding, tokens
-from qpairs.models.graphs import available_cores
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
+from qpairs.models.graphs import available_cores
 from qpairs.models.tokens import Tokens, concatenated
 
 FEW = settings(deadline=None, max_examples=50)
