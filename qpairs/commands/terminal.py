@@ -225,12 +225,13 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
 
 def _print_dimensions(rows: Sequence[Mapping[str, float]]) -> None:
     """Prints how good the verdict for each length of the vectors is; `rows` are `PrefixScore`s as plain values."""
-    table = Table(title="\nVectors cut to their first numbers", title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for column in ("numbers", "threshold", "F1", "AP"):
         table.add_column(column, justify="right")
     for row in rows:
         figures = (f"{row[name]:.3f}" for name in ("threshold", "f1", "average_precision"))
         table.add_row(f"{row['dimension']:,}", *figures)
+    out.print("\nVectors cut to their first numbers, each length with a threshold of its own")
     out.print(table)
 
 
