@@ -136,8 +136,12 @@ def test_dedupe_of_short_vectors_reads_the_verdict_of_their_length(
     found = prepare(cut, texts, embeddings=embeddings)
     assert found.own.vectors.shape[1] == SHORT
     counts = metrics.count_scores(found.own.vectors)
-    assert found.setting.threshold == cut.verdict.shortened[SHORT].corpus(counts).threshold
-    assert found.setting.threshold != cut.verdict.corpus(counts).threshold
+    scores = np.linspace(0, 1, 11)
+    ours, whole = (
+        verdict.corpus(counts).probability(scores) for verdict in (cut.verdict.shortened[SHORT], cut.verdict)
+    )
+    np.testing.assert_array_equal(found.setting.probability(scores), ours)
+    assert not np.allclose(ours, whole)
 
 
 def test_a_length_without_a_verdict_is_one_warning(
