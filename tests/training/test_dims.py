@@ -29,7 +29,7 @@ from qpairs.retrieval.embed import embed
 from qpairs.retrieval.index import build_index, open_index
 from qpairs.retrieval.search import search, setting_for
 
-FAST: dict[str, Any] = {"encoder": "tiny", "batch_size": 16, "patience": 0, "max_length": 16, "evaluations": 2}
+FAST: dict[str, Any] = {"encoder": "tiny", "batch_size": 16, "patience": 0, "max_length": 16, "evaluations": 4}
 SHORT = 8
 
 
@@ -96,11 +96,8 @@ def test_sentence_transformers_gives_the_same_short_vectors(cut: Checkpoint) -> 
     np.testing.assert_allclose(vectors, shorten(cut.encode(questions), SHORT), atol=1e-6)
 
 
-@pytest.mark.parametrize("gradient_cache", [0, 8])
-def test_interrupted_and_resumed_it_ends_with_the_same_weights(
-    gradient_cache: int, pairs_csv: Path, tmp_path: Path
-) -> None:
-    options = {**FAST, "data": str(pairs_csv), "dims": [16], "gradient_cache": gradient_cache}
+def test_interrupted_and_resumed_it_ends_with_the_same_weights(pairs_csv: Path, tmp_path: Path) -> None:
+    options = {**FAST, "data": str(pairs_csv), "dims": [16], "gradient_cache": 8, "epochs": 0.5}
     qpairs.train(output=str(tmp_path / "whole"), **options)
 
     def stop(now: qpairs.Progress) -> None:
