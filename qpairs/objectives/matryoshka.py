@@ -52,10 +52,10 @@ def prefix_loss(
         >>> from qpairs.objectives.objective import parse_objective
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
         >>> positive = torch.tensor([[False, True], [True, False]])
-        >>> labels = BatchLabels(positive, labelled=positive, unrelated=torch.zeros(2, 2).bool())
+        >>> labels = BatchLabels(positive, *torch.zeros(2, 2, 2).bool())
         >>> objective = parse_objective("contrastive")
-        >>> [prefix_loss(objective, embeddings, embeddings, labels, lengths).item() for lengths in ([2], [1], [2, 1])]
-        [0.07999999821186066, 0.0, 0.03999999910593033]
+        >>> torch.stack([prefix_loss(objective, embeddings, embeddings, labels, cut) for cut in ([2], [1], [2, 1])])
+        tensor([0.4000, 0.0000, 0.2000])
     """
     losses = []
     for length in lengths:
