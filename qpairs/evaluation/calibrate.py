@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics import Densities
 from qpairs.metrics.intervals import Interval
-from qpairs.models.base import Model, Tables, as_model
+from qpairs.models.base import Model, Tables, as_model, cosine_scores
+from qpairs.models.shortened import shorten_tables
 from qpairs.models.verdict import Verdict, fit_verdict
 
 
@@ -45,7 +46,8 @@ class Fit:
 def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Fit:
     """Fits threshold and probability to labelled pairs of the user's own, without training.
 
-    Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`).
+    Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`). The
+    verdicts for shortened vectors, where the model has some, are fitted likewise.
 
     Args:
         model: a model, or its folder.
@@ -65,15 +67,12 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
     need_both_labels(pairs, "calibrate")
     scores, tables = model.score_pairs(pairs)
     labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
-    new = fit_verdict(
-        scores,
-        labels,
-        tfidf_threshold(pairs),
-        score=old.score,
-        symmetric=old.symmetric,
-        prior=old.pair,
-        densities=_densities(old, pairs, scores, tables),
-    )
+    tfidf, shortened = tfidf_threshold(pairs), {}
+    for length, before in old.shortened.items() if tables else ():
+        short = shorten_tables(tables, length)
+        found = cosine_scores(short, pairs, symmetric=old.symmetric)
+        shortened[length] = _refit(before, pairs, found, short, tfidf)
+    new = replace(_refit(old, pairs, scores, tables, tfidf), shortened=shortened)
     decided = cross_fitted(scores, labels, groups, old.pair.threshold, folds=10)
     interval = metrics.bootstrap_interval(decided, labels, groups, 0.5, seed=seed)["f1"]
     return Fit(
@@ -83,6 +82,21 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
         f1_after=metrics.confusion(decided, labels, 0.5).f1,
         interval=interval,
         more_pairs=metrics.pairs_to_halve(len(pairs)),
+    )
+
+
+def _refit(
+    old: Verdict, pairs: Pairs, scores: NDArray[np.float32], tables: Tables | None, tfidf: float | None
+) -> Verdict:
+    """A verdict fitted to labelled pairs with these scores; an old one is its prior."""
+    return fit_verdict(
+        scores,
+        pairs.labels,
+        tfidf,
+        score=old.score,
+        symmetric=old.symmetric,
+        prior=old.pair,
+        densities=_densities(old, pairs, scores, tables),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from qpairs.config import Config, to_dict
+from qpairs.config import COMMA_LISTS, Config, to_dict
 from qpairs.encoders.build import ENCODERS, encoder_note, tower_names
 from qpairs.models.bi_encoder import Checkpoint
 
@@ -69,7 +69,18 @@ pairs = qpairs.pairs_from_texts(["How do I reset my password?"], ["I forgot my p
 print(qpairs.predict(model, pairs))
 ```
 
-`SentenceTransformer("{name}")` loads the encoder alone."""
+`SentenceTransformer("{name}")` loads the encoder alone.{_truncated(checkpoint, name)}"""
+
+
+def _truncated(checkpoint: Checkpoint, name: str) -> str:
+    """How to load the encoder with shorter vectors, where it was trained for that."""
+    lengths = sorted(checkpoint.verdict.shortened, reverse=True)
+    if not lengths:
+        return ""
+    return (
+        f" Its vectors may be cut to {' or '.join(map(str, lengths))} numbers:\n"
+        f'`SentenceTransformer("{name}", truncate_dim={lengths[0]}).encode(texts, normalize_embeddings=True)`.'
+    )
 
 
 def _verdict(checkpoint: Checkpoint, part: str) -> str:
@@ -85,6 +96,11 @@ def _verdict(checkpoint: Checkpoint, part: str) -> str:
         *(
             f"| {trivial} | {got['f1']:.3f} | | | {got['average_precision']:.3f} |"
             for trivial, got in scores["baselines"].items()
+        ),
+        *(
+            f"| its vectors cut to {row['dimension']} numbers, at {row['threshold']:.4f} | {row['f1']:.3f} | | | "
+            f"{row['average_precision']:.3f} |"
+            for row in scores.get("dimensions", ())[1:]
         ),
         *_in_a_corpus(scores),
         "",
@@ -176,8 +192,8 @@ def train_command(config: Config) -> str:
             continue
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
-        elif name == "columns":
-            words += [flag, ",".join(value)]
+        elif name in COMMA_LISTS:
+            words += [flag, ",".join(map(str, value))]
         else:
             for item in value if isinstance(value, list) else [value]:
                 words += [flag, str(item)]

@@ -29,6 +29,7 @@ from qpairs.encoders.tokens import prompt_of
 from qpairs.encoders.towers import towers
 from qpairs.encoders.words import mean_vectors
 from qpairs.evaluation.baselines import tfidf_scores
+from qpairs.evaluation.prefixes import prefix_verdicts
 from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import as_pairs
 from qpairs.export.onnx import quantise, write_graph
@@ -230,6 +231,8 @@ def _compare(
     symmetric = checkpoint.verdict.symmetric
     densities = table_densities(pairs, tables, symmetric=symmetric, seed=checkpoint.config.seed)
     verdict = fit_verdict(scores, pairs.labels, tfidf, symmetric=symmetric, densities=densities)
+    lengths, seed = checkpoint.verdict.shortened, checkpoint.config.seed
+    verdict = dataclasses.replace(verdict, shortened=prefix_verdicts(lengths, pairs, tables, verdict, seed=seed))
     cosines = np.clip([(old * new).sum(axis=1) for old, new in zip(old_tables, tables, strict=True)], -1, 1)
     parity = Parity(
         n=len(pairs),

@@ -27,6 +27,7 @@ from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.precision import trains_in_bf16
 from qpairs.encoders.tokens import features, token_ids, word_dropout
 from qpairs.encoders.towers import towers
+from qpairs.objectives.matryoshka import prefix_lengths
 from qpairs.objectives.objective import Objective
 from qpairs.objectives.pair_head import PairHead, Score
 from qpairs.training.batches import Batches, TokenizedQuestions, build_label_graph, model_inputs, pair_lengths
@@ -69,8 +70,12 @@ class Fitted:
 
 
 def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
-    """The encoder of a config, not trained yet."""
-    return build_encoder(
+    """The encoder of a config, not trained yet.
+
+    Raises:
+        UserError: it cannot be built, or its vectors are shorter than one of `dims`.
+    """
+    encoder = build_encoder(
         config.encoder,
         vectors=config.vectors,
         texts=train.questions,
@@ -78,6 +83,8 @@ def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
         seed=config.seed,
         share_vectors=config.share_vectors,
     )
+    prefix_lengths(config.dims, encoder.get_embedding_dimension() or 0)
+    return encoder
 
 
 def fit_bi_encoder(
@@ -96,10 +103,12 @@ def fit_bi_encoder(
         UserError: the loss became NaN before the first state was kept.
     """
     config, batches, validation = run.config, training_batches(encoder, run), evaluation_batches(encoder, run)
-    learned = objective.learned_modules(int(batches.graph.cluster.max()) + 1, encoder.get_embedding_dimension() or 0)
+    dimension = encoder.get_embedding_dimension() or 0
+    learned = objective.learned_modules(int(batches.graph.cluster.max()) + 1, dimension)
     head = next((module for module in learned.values() if isinstance(module, PairHead)), None)
     score = Score(head if config.score == "head" else None, config.symmetric)
-    model = PairModel(encoder, objective, learned, score, recompute=config.gradient_cache > 0)
+    lengths = prefix_lengths(config.dims, dimension)
+    model = PairModel(encoder, objective, learned, score, recompute=config.gradient_cache > 0, lengths=lengths)
     steps_per_epoch = batches.steps
     batches.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     callbacks = _callbacks(run, Observer(config, steps_per_epoch, run.on_progress, stage))
