@@ -50,7 +50,7 @@ FILES = {
     f"{NAME}/1_Pooling/config.json": b"{}",
     f"{NAME}/desktop.ini": b"[x]",
     f"{NAME}/1_Pooling/desktop.ini": b"[x]",
-    f"{NAME}/vocab.txt": "a\nb\n".encode(),
+    f"{NAME}/vocab.txt": b"a\nb\n",
 }
 
 
