@@ -69,13 +69,24 @@ class DataOptions:
 class EncoderOptions:
     """What turns a question into a vector, and its noise in training."""
 
-    encoder: str = option("minilm", "minilm, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
+    encoder: str = option("minilm", "minilm, mpnet, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
     vectors: str = option("", "Pretrained word vectors of lstm, cnn and static: glove, or a GloVe text file.")
     share_vectors: bool = option(False, "Two towers: one table of word vectors for both.")
     symmetric: bool = option(
         True, "Two towers: score both directions and take the mean; if not, the first question against the second."
     )
     max_length: int = option(64, "Tokens that are read of a question; the rest is cut off.", Range(4, at_most=512))
+    prompt: str = option(
+        "",
+        "Prompt before every question: the name of one that the encoder has, a text such as 'query: ', or none; "
+        "without it, the encoder's default, or else its prompt for similar texts.",
+    )
+    lora: int = option(
+        0,
+        "Rank of low-rank adapters (LoRA), which are trained in place of the transformer's weights and merged into "
+        "them at the end; 0: train all weights.",
+        Range(0, at_most=1024),
+    )
     dropout: float = option(0.1, "Dropout in the encoder during training.", Range(0, below=1))
     word_dropout: float = option(0.0, "Share of the tokens that are masked during training.", Range(0, below=1))
 
@@ -107,8 +118,8 @@ class TeacherOptions:
 
     teacher: tuple[str, ...] = option(
         (),
-        "Teachers besides the labels; the mean of several counts. minilm or tiny: train a cross-encoder first; itself: "
-        "train the encoder on the labels first, then towards the probabilities; or the folder or Hub id of a "
+        "Teachers besides the labels; the mean of several counts. minilm, mpnet or tiny: train a cross-encoder first; "
+        "itself: train the encoder on the labels first, then towards the probabilities; or the folder or Hub id of a "
         "cross-encoder, or the folder of a checkpoint.",
     )
     teacher_epochs: float = option(1.0, "Passes of the cross-encoder over the training pairs.", Range(above=0))
