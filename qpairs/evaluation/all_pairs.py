@@ -26,7 +26,7 @@ from qpairs.models.verdict import CorpusSetting
 
 KEPT = 64  # pairs for each question; all of greatest similarity
 MOST = 2**24  # pairs kept at most, if there are many duplicates
-MOST_READ = 20_000  # pairs that a cross-encoder reads for a report; some minutes on one core
+MOST_READ = 5_000  # pairs that a cross-encoder reads for a report; a minute or so on one core
 
 Ints = NDArray[np.int64]
 

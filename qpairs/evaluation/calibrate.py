@@ -68,8 +68,8 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
     scores, tables = model.score_pairs(pairs)
     labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
     tfidf, shortened = tfidf_threshold(pairs), {}
-    for length, before in old.shortened.items() if tables else ():
-        short = shorten_tables(tables, length)
+    for length, before in old.shortened.items():
+        short = shorten_tables(model.embed_tables(pairs.questions) if tables is None else tables, length)
         found = cosine_scores(short, pairs, symmetric=old.symmetric)
         shortened[length] = _refit(before, pairs, found, short, tfidf)
     new = replace(_refit(old, pairs, scores, tables, tfidf), shortened=shortened)

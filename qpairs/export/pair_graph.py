@@ -43,6 +43,14 @@ class PairParity:
     average_precision_before: float
     average_precision_after: float
 
+    def lines(self) -> list[str]:
+        """What a person may want to read of it, beside F1."""
+        return [
+            f"logit of a pair against the checkpoint's: {self.difference_mean:.3f} apart on average, at most "
+            f"{self.difference_max:.3f}; average precision {self.average_precision_before:.3f} before, "
+            f"{self.average_precision_after:.3f} after"
+        ]
+
 
 class _PairGraph(nn.Module):
     """What the tokenizer gives for n pairs, (n, width) each, to logits (n,)."""

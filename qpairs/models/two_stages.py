@@ -151,14 +151,18 @@ class TwoStages:
             self.first.save(fresh)
             (fresh / LOOK).unlink(missing_ok=True)
             self.second.save(fresh / RERANKER, overwrite=True)
-            found = {
-                "format": LOOK_FORMAT,
-                "look": asdict(self.look),
-                "verdict": verdict_to_dict(self.verdict),
-                "scores": dict(self.scores),
-                "versions": dict(self.versions),
-            }
-            (fresh / LOOK).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            self.write_look(fresh)
+
+    def write_look(self, folder: Path) -> None:
+        """Writes `second_look.json` into the folder of the encoder, whose `reranker/` is there already."""
+        found = {
+            "format": LOOK_FORMAT,
+            "look": asdict(self.look),
+            "verdict": verdict_to_dict(self.verdict),
+            "scores": dict(self.scores),
+            "versions": dict(self.versions),
+        }
+        (folder / LOOK).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def open_two_stages(path: Path, first: Model) -> TwoStages:
