@@ -47,7 +47,7 @@ class Run:
 
 
 def default_output(config: Config) -> Path:
-    """The first free folder runs/DATA-ENCODER, runs/DATA-ENCODER-2, ...; `-cross-encoder` or `-reranker` before that."""
+    """The first free folder runs/DATA-ENCODER, runs/DATA-ENCODER-2, ...; the name says what else is in it."""
     kind = [CROSS_ENCODER] if config.model == CROSS_ENCODER else ["reranker"] if config.reranker else []
     name = "-".join([*(Path(part).stem for part in (config.data[0], config.encoder)), *kind])
     folders = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
