@@ -13,6 +13,7 @@ from qpairs.data.parts import parts_of
 from qpairs.evaluation.combine import check_stages, combine
 from qpairs.evaluation.sources import as_pairs
 from qpairs.models.base import Model, check_output, load
+from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.two_stages import TwoStages
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def combine_folders(
     check_output(output, overwrite=overwrite)
     first, second = load(encoder), load(cross_encoder)
     check_stages(first, second)
+    assert isinstance(second, CrossModel)
     given = as_pairs(data) if isinstance(data, Pairs | str | Path) or len(data) else None
     pairs = _validation_pairs(first, second) if given is None else given
     model = combine(first, second, pairs, seed=seed, on_progress=on_progress)

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from sentence_transformers import CrossEncoder
 
@@ -34,7 +35,7 @@ def cross_config(config: Config, encoder: str, epochs: float) -> Config:
     >>> cross_config(Config(loss="cosent", learning_rate=1.0, seed=3), "tiny", 2.0).learning_rate is None
     True
     """
-    own = {name: OPTIONS[name].default for name in (*ENCODER_ALONE, "learning_rate", "budget_minutes")}
+    own: dict[str, Any] = {name: OPTIONS[name].default for name in (*ENCODER_ALONE, "learning_rate", "budget_minutes")}
     return dataclasses.replace(config, **own, model=CROSS_ENCODER, encoder=encoder, epochs=epochs)
 
 

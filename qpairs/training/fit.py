@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,13 +112,14 @@ def train(
     check_run(config, resume=resume, overwrite=overwrite)
     output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
     run = Run(config, parts or load_parts(config), partial_of(output), on_progress if rank() == 0 else ignore)
-    network = new_encoder(config, run.parts.train) if guides else cross_encoder_of(config, run.parts.train)
+    work: Callable[[], Trained]
+    if guides is None:
+        work = functools.partial(_train_cross_encoder, run, cross_encoder_of(config, run.parts.train))
+    else:
+        work = functools.partial(_train_encoder, run, new_encoder(config, run.parts.train), guides)
     model = None
     with open_run(run, resume=resume):
-        if guides is None or isinstance(network, CrossEncoder):
-            trained = _train_cross_encoder(run, network)
-        else:
-            trained = _train_encoder(run, network, guides)
+        trained = work()
         if trained.model is not None:
             model = save_trained(trained.model, output, overwrite=overwrite)
     if trained.trouble:

@@ -41,6 +41,7 @@ from qpairs.models.base import FILE, RERANKER, Tables, load
 from qpairs.models.bi_encoder import Checkpoint, embed_tables
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.torch_pairs import load_cross_encoder
+from qpairs.models.two_stages import TwoStages, first_stage
 from qpairs.training.cross_encoder import TRANSFORMERS
 from qpairs.training.cross_models import cross_config, cross_folder, trained_cross_model, warn_of_another_split
 from qpairs.training.distributed import rank_zero_first
@@ -58,12 +59,13 @@ class Teacher:
     """A model that judges pairs.
 
     Attributes:
-        model: a cross-encoder, from a pair of texts to a logit; or a checkpoint, with a calibrated probability.
+        model: a cross-encoder, from a pair of texts to a logit; or a checkpoint, alone or with a reranker, with a
+            calibrated probability.
         encoder: the encoder that it was made from; '' where that is not known.
         fingerprint: fingerprint of the split that it was trained on; '' where that is not known.
     """
 
-    model: CrossEncoder | Checkpoint
+    model: CrossEncoder | Checkpoint | TwoStages
     encoder: str = ""
     fingerprint: str = ""
 
@@ -131,13 +133,13 @@ def load_teacher(name: str) -> Teacher:
         UserError: there is none, or it does not give one logit for a pair.
     """
     if (Path(name) / FILE).exists():
-        model = load(name, second_look=False)
+        model = load(name)
         about = model.config.encoder, model.split.get("fingerprint", "")
         if isinstance(model, CrossModel):
             return Teacher(load_cross_encoder(name), *about)
-        if not isinstance(model, Checkpoint):
-            raise UserError(f"teacher: {name} is an export; name the checkpoint that it was made from")
-        return Teacher(model, *about)
+        if isinstance(model, Checkpoint) or (isinstance(model, TwoStages) and isinstance(model.first, Checkpoint)):
+            return Teacher(model, *about)
+        raise UserError(f"teacher: {name} is an export; name the checkpoint that it was made from")
     try:
         cross_encoder = load_cross_encoder(name, local=Path(name).exists() or not _on_hub(name))
         about = json.loads((Path(name) / OLD_FILE).read_text("utf-8")) if (Path(name) / OLD_FILE).exists() else {}
@@ -224,7 +226,7 @@ def _answers(
     foreign = [name for name, teacher in teachers.items() if teacher.fingerprint != parts.split["fingerprint"]]
     for name in foreign:
         warn_of_another_split(f"teacher: {name}")
-    made_from = next((t.encoder for t in asked if not isinstance(t.model, Checkpoint)), "")
+    made_from = next((t.encoder for t in asked if isinstance(t.model, CrossEncoder)), "")
     if made_from in ENCODERS and made_from != run.config.encoder:
         encoder = build_encoder(made_from, texts=parts.train.questions, seed=run.config.seed)
     train = add_probabilities(parts.train, asked, towers(encoder)[0], run.config.neighbours, run.on_progress)
@@ -262,15 +264,17 @@ def probabilities_of(
     odds, tables = [], tables or {}
     for place, teacher in enumerate(teachers):
         model = teacher.model
-        if isinstance(model, Checkpoint):
+        if isinstance(model, Checkpoint | TwoStages):
             embedded = tables[place] if place in tables else _embedded(model, pairs)
-            odds.append(model.verdict.pair.calibration.log_odds(model.score_tables(embedded, pairs)))
+            odds.append(model.verdict.pair.log_odds(model.score_tables(embedded, pairs)))
         else:
             odds.append(_log_odds(model, pairs, on_progress, both_orders))
     return np.asarray(expit(np.mean(odds, axis=0)), dtype=np.float32)
 
 
-def _embedded(checkpoint: Checkpoint, pairs: Pairs) -> Tables:
+def _embedded(model: Checkpoint | TwoStages, pairs: Pairs) -> Tables:
+    checkpoint = first_stage(model)
+    assert isinstance(checkpoint, Checkpoint)
     encoder = checkpoint.encoder
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=fast_bf16(towers(encoder)[0])):
         return embed_tables(encoder, pairs.questions)
@@ -311,7 +315,7 @@ def add_probabilities(
     tables = {
         place: _embedded(teacher.model, train)
         for place, teacher in enumerate(teachers)
-        if isinstance(teacher.model, Checkpoint)
+        if isinstance(teacher.model, Checkpoint | TwoStages)
     }
     embeddings = np.empty((0, 1), np.float32)
     if neighbours and tables:

@@ -23,7 +23,7 @@ from qpairs.training import cross_models, fit
 from qpairs.training.cross_encoder import FittedPairs
 from qpairs.training.passes import NothingKept
 from qpairs.training.run import partial_of
-from qpairs.training.teachers import load_teacher, teacher_of
+from qpairs.training.teachers import load_teacher, probabilities_of, teacher_of
 
 FAST: dict[str, Any] = {
     "encoder": "static",
@@ -176,6 +176,13 @@ def test_a_reranker_that_is_there_is_taken_as_it_is(
     qpairs.train(data=str(pairs_csv), output=str(tmp_path / "z"), seed=4, **options)
     assert "reranker" in caplog.text
     assert "was not trained on this split" in caplog.text
+
+
+def test_a_model_of_two_stages_teaches_what_both_say(trained: Path, pairs_csv: Path) -> None:
+    pairs = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(60))
+    teacher, model = load_teacher(str(trained)), qpairs.load(trained)
+    assert teacher.fingerprint == model.split["fingerprint"]
+    np.testing.assert_allclose(probabilities_of([teacher], pairs), qpairs.predict(model, pairs).probability, atol=5e-3)
 
 
 @pytest.mark.parametrize("kept", [True, False])
