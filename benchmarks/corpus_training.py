@@ -41,7 +41,7 @@ from qpairs.config import Config
 from qpairs.data.parts import Parts, load_parts
 from qpairs.encoders.build import build_encoder
 from qpairs.models.bi_encoder import embed_tables
-from qpairs.training.fit import judge
+from qpairs.training.judge import judge
 
 QUESTIONS = Path(__file__).parent.parent / "data" / "questions"
 UNTRAINED = "untrained"

@@ -56,7 +56,7 @@ from qpairs.encoders.tokens import token_ids
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.export.export import export_checkpoint
 from qpairs.models.bi_encoder import save_checkpoint
-from qpairs.training.fit import judge
+from qpairs.training.judge import judge
 
 PEER, PEER_BF16, HAND_MADE = "sentence-transformers", "sentence-transformers bf16", "hand-made ONNX int8"
 OURS = {"qpairs": "torch", "qpairs onnx": "onnx", "qpairs onnx-int8": "onnx-int8", "qpairs static": "static"}

@@ -28,7 +28,7 @@ from qpairs.commands.terminal import quiet
 from qpairs.config import Config, config_from, read_toml
 from qpairs.data.parts import Parts, load_parts
 from qpairs.encoders.build import build_encoder, encoder_note
-from qpairs.training.fit import judge
+from qpairs.training.judge import judge
 
 HERE = Path(__file__).parent
 BOTH_LOSSES: dict[str, Any] = {"loss": "2*online_contrastive + logistic", "clip": 1.0}

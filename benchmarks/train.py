@@ -38,7 +38,7 @@ from qpairs.data.parts import Parts, load_parts
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.precision import fast_bf16
 from qpairs.encoders.tokens import token_ids
-from qpairs.training.fit import judge
+from qpairs.training.judge import judge
 
 NAMES = {"qpairs": "qpairs", "ST": "sentence-transformers"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

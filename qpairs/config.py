@@ -67,8 +67,14 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What turns a question into a vector, and its noise in training."""
+    """What turns a question into a vector, or reads two at once, and its noise in training."""
 
+    model: str = option(
+        "bi-encoder",
+        "bi-encoder: a vector for each question, to search with; cross-encoder: reads both questions of a pair at "
+        "once, is slower and judges better; --reranker joins both.",
+        choices=("bi-encoder", "cross-encoder"),
+    )
     encoder: str = option("minilm", "minilm, mpnet, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
     vectors: str = option("", "Pretrained word vectors of lstm, cnn and static: glove, or a GloVe text file.")
     share_vectors: bool = option(False, "Two towers: one table of word vectors for both.")
@@ -126,6 +132,20 @@ class TeacherOptions:
     second_epochs: float = option(1.0, "Passes towards the probabilities, with itself.", Range(above=0))
     neighbours: int = option(
         1, "Nearest questions that the teachers score each question with, besides the labelled pairs.", Range(0)
+    )
+
+
+@dataclass(frozen=True)
+class RerankerOptions:
+    """A second look: a cross-encoder that reads the pairs on which it can change the verdict of the encoder."""
+
+    reranker: str = option(
+        "",
+        "Cross-encoder that takes a second look: minilm or tiny, to train one in this run, or the folder of one that "
+        "qpairs train --model cross-encoder wrote; one that is a teacher, too, is trained once.",
+    )
+    reranker_epochs: float = option(
+        1.0, "Passes of the reranker over the training pairs, if it is trained.", Range(above=0)
     )
 
 
@@ -202,6 +222,7 @@ GROUPS: dict[str, type[Any]] = {
     "encoder": EncoderOptions,
     "objective": ObjectiveOptions,
     "teachers": TeacherOptions,
+    "reranker": RerankerOptions,
     "schedule": ScheduleOptions,
     "batches": BatchOptions,
     "run": RunOptions,
@@ -210,7 +231,14 @@ GROUPS: dict[str, type[Any]] = {
 
 @dataclass(frozen=True)
 class Config(
-    RunOptions, BatchOptions, ScheduleOptions, TeacherOptions, ObjectiveOptions, EncoderOptions, DataOptions
+    RunOptions,
+    BatchOptions,
+    ScheduleOptions,
+    RerankerOptions,
+    TeacherOptions,
+    ObjectiveOptions,
+    EncoderOptions,
+    DataOptions,
 ):  # dataclasses order fields from the last base to the first
     """Every option of a training run; a function that needs one group takes that group, and is passed the config.
 
@@ -238,6 +266,22 @@ class Config(
                 raise UserError(message)
 
 
+CROSS_ENCODER = "cross-encoder"  # the `model` that reads both questions of a pair at once
+ENCODER_ALONE = {
+    **dict.fromkeys(("loss", "miner", "sampler", "gradient_cache"), "learns each pair by itself, by cross-entropy"),
+    "score": "gives a logit, which is its score",
+    "teacher": "learns from the labels alone",
+    "reranker": "reads every pair itself",
+    **dict.fromkeys(("vectors", "share_vectors"), "is a transformer, without word vectors"),
+    "symmetric": "reads a pair in both orders",
+    "word_dropout": "reads all tokens",
+}  # options of a bi-encoder -> why they are nothing for a cross-encoder, which ...
+
+
+def _for_an_encoder(name: str) -> Callable[[Config], bool]:
+    return lambda c: c.model == CROSS_ENCODER and getattr(c, name) != OPTIONS[name].default
+
+
 RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (lambda c: not c.data, "data: name at least one source of pairs"),
     (lambda c: min(c.dims, default=1) < 1, "dims: each length must be at least 1"),
@@ -262,6 +306,15 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
         lambda c: not c.symmetric and c.augment > 0,
         "augment: pairs a question with its changed copy, which --no-symmetric does not allow",
     ),
+    (
+        lambda c: not c.symmetric and bool(c.reranker),
+        "reranker: reads a pair in both orders, which --no-symmetric does not allow",
+    ),
+    (
+        lambda c: c.reranker in c.teacher and c.reranker_epochs != c.teacher_epochs,
+        "reranker_epochs: the reranker is the teacher, too, and is trained once; give teacher_epochs the same value",
+    ),
+    *((_for_an_encoder(name), f"{name}: a cross-encoder {why}; leave it out") for name, why in ENCODER_ALONE.items()),
 )  # between options, as far as the config alone decides: whether one is broken, and what to say
 OPTIONS = {spec.name: spec for spec in dataclasses.fields(Config)}
 HELP: dict[str, str] = {name: spec.metadata["help"] for name, spec in OPTIONS.items()}

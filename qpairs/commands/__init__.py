@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from qpairs import __version__
 from qpairs.commands.calibrate import calibrate
+from qpairs.commands.combine import combine
 from qpairs.commands.comparison import compare, losses
 from qpairs.commands.data import data
 from qpairs.commands.dedupe import dedupe
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",  # without it there are no panels; see `command_line` for texts that are no markup
 )
 PANELS = {
-    "Train": (train, compare, losses),
+    "Train": (train, combine, compare, losses),
     "Evaluate": (evaluate, predict, calibrate, errors, report, explain),
     "Look at data": (data, audit),
     "Search": (export, embed, index, search, dedupe),

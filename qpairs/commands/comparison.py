@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 _option = functools.partial(typer.Option, rich_help_panel="Comparison")
 
 
-@with_config_options("encoder", "loss", "miner", "output", budget_minutes=5.0, epochs="no limit", patience=0)
+@with_config_options(
+    *("encoder", "loss", "miner", "output", "model", "reranker", "reranker_epochs"),
+    budget_minutes=5.0,
+    epochs="no limit",
+    patience=0,
+)
 def compare(
     *,
     losses: Annotated[str, _option(help="Losses as for train, separated by commas; all: every one.")] = "all",

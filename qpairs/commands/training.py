@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from qpairs.commands.combine import print_second_look
 from qpairs.commands.terminal import OverwriteOption, TomlOption, out, percent, print_report, progress_bar, quiet
 from qpairs.config import COMMA_LISTS, GROUPS, HELP, OPTIONS, TYPES, allowed_values, config_from, read_toml
 
@@ -75,19 +76,21 @@ def train(
     with quiet(), progress_bar() as on_progress:
         from qpairs.training.fit import train as run
 
-        checkpoint = run(resume=resume, overwrite=overwrite, on_progress=on_progress, **values)
-    _print_split(checkpoint.split)
+        model = run(resume=resume, overwrite=overwrite, on_progress=on_progress, **values)
+    _print_split(model.split)
     from qpairs.encoders.build import encoder_note
 
-    part = "test" if "test" in checkpoint.scores else "validation"
-    print_report(checkpoint.scores[part], f"{part} pairs", note=encoder_note(checkpoint.config.encoder), clusters=False)
+    part = "test" if "test" in model.scores else "validation"
+    print_report(model.scores[part], f"{part} pairs", note=encoder_note(model.config.encoder), clusters=False)
     if part == "validation":
-        fair = checkpoint.scores["validation"]["f1_cross_fitted"]
+        fair = model.scores["validation"]["f1_cross_fitted"]
         out.print(
             f"The threshold was chosen on these very pairs; cross-fitted, F1 is {fair:.3f}. "
             "Name unseen pairs with --test."
         )
-    folder = checkpoint.config.output
+    if "second_look" in model.scores:
+        print_second_look(model.scores)
+    folder = model.config.output
     out.print(f"\nSaved in [bold]{folder}[/]. Try it:", highlight=False)
     out.print(
         f'qpairs predict {folder} "How do I reset my password?" "I forgot my password"', highlight=False, soft_wrap=True

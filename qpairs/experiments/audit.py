@@ -24,6 +24,7 @@ from qpairs.data.parts import Parts
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.predict import predict
+from qpairs.training.cross_encoder import TRANSFORMERS
 from qpairs.training.fit import train
 from qpairs.training.teachers import teachers_to_train
 
@@ -125,8 +126,10 @@ def audit(
     if not 0 <= confidence <= 1:
         raise UserError(f"audit: confidence is {confidence:g}; it takes a probability, 0 to 1")
     config = config_from({**(to_dict(config) if config else {}), **options}, where="audit")
-    if len(teachers_to_train(config.teacher)) < len(config.teacher):
-        raise UserError("audit: a teacher that knows the labels disputes none; minilm trains one for each fold")
+    if len(teachers_to_train(config.teacher)) < len(config.teacher) or config.reranker not in ("", *TRANSFORMERS):
+        raise UserError(
+            "audit: a teacher or reranker that knows the labels disputes none; minilm trains one for each fold"
+        )
     pairs = pairs or load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
     need_both_labels(pairs, "audit")
     fold = component_folds(pairs, folds, config.seed)

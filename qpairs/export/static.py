@@ -24,7 +24,7 @@ from qpairs.encoders.tokens import Ids, embed, token_ids
 from qpairs.encoders.words import mean_encoder
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.models.base import Floats, cosine_scores
-from qpairs.models.bi_encoder import embed_tables
+from qpairs.models.bi_encoder import embed_tables, load_checkpoint
 from qpairs.models.tokens import bag_of_words, concatenated
 from qpairs.training.fit import train
 
@@ -149,9 +149,10 @@ def _tuned(student: SentenceTransformer, config: Config, parts: Parts, on_progre
             ),
             parts=parts,
             on_progress=lambda now: on_progress(dataclasses.replace(now, stage="tuning")),
-        ).encoder
+        )
+        encoders = student, load_checkpoint(tuned.path).encoder
     pairs = parts.validation
-    return max(student, tuned, key=lambda e: f1_of(cosine_scores(embed_tables(e, pairs.questions), pairs), pairs))
+    return max(encoders, key=lambda e: f1_of(cosine_scores(embed_tables(e, pairs.questions), pairs), pairs))
 
 
 def f1_of(scores: Floats, pairs: Pairs) -> float:

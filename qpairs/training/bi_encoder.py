@@ -1,24 +1,16 @@
-"""Trains an encoder: batches, model, optimiser and Trainer of one pass, and what comes out of it."""
+"""Trains an encoder: batches, model and optimiser of one pass, and what comes out of it."""
 
 from __future__ import annotations
 
 import functools
-import math
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from torch import nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations.integration_utils import TensorBoardCallback
-from transformers.trainer_utils import EvalPrediction
 
-from qpairs import metrics
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
@@ -35,23 +27,15 @@ from qpairs.training.batches import Batches, TokenizedQuestions, build_label_gra
 from qpairs.training.distributed import world
 from qpairs.training.hard_negatives import mine_epoch
 from qpairs.training.model import PairModel
+from qpairs.training.passes import Pass, evaluation_pairs, run_pass, steps_of
 from qpairs.training.run import Run
 from qpairs.training.samplers import Sampler, group_sampler, pair_sampler, sequential_sampler, triplet_sampler
-from qpairs.training.trainer import (
-    Diverged,
-    Observer,
-    adamw,
-    complete_states,
-    linear_schedule,
-    run_trainer,
-    trainer_arguments,
-)
+from qpairs.training.trainer import adamw, complete_states
 
 LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
 FINE_TUNING_RATE = 5e-5  # of pretrained encoders
 LORA_RATE = 2e-4  # of adapters
 HEAD_RATE = 1e-2  # of prototypes and of a head on pairs
-VALIDATION_LIMIT = 4096  # validation pairs that are scored during training; the threshold is chosen on all
 
 
 @dataclass(frozen=True)
@@ -118,33 +102,18 @@ def fit_bi_encoder(
     lengths = prefix_lengths(config.dims, dimension)
     model = PairModel(encoder, objective, learned, score, recompute=config.gradient_cache > 0, lengths=lengths)
     steps_per_epoch = batches.steps
-    batches.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
-    callbacks = _callbacks(run, Observer(config, steps_per_epoch, run.on_progress, stage))
+    batches.steps = steps_of(config.epochs, steps_per_epoch)
     set_dropout(encoder, config.dropout)
     optimizer = _optimizer(model, config, rate_factor)
-    trainer = Trainer(
-        model=model,
-        args=_arguments(run, encoder, batches.steps, every=math.ceil(steps_per_epoch / config.evaluations)),
-        data_collator=model_inputs,
-        train_dataset=batches,
-        eval_dataset=validation,
-        compute_metrics=_validation_scores,
-        callbacks=callbacks,
-        optimizers=(optimizer, linear_schedule(optimizer, batches.steps, config.warmup, config.budget_minutes)),
-    )
-    diverged = ""
+    work = Pass(model, encoder, batches, validation, model_inputs, optimizer, batches.steps, steps_per_epoch)
     try:
-        run_trainer(trainer, run.folder)
-    except Diverged:
-        diverged = f"the loss became NaN at step {trainer.state.global_step + 1}"
-        _restore(model, run.folder, diverged)
+        history, diverged = run_pass(run, work, stage)
     except UserError:  # a loss or a miner that is a function has returned something else
         if not complete_states(run.folder) and not config.teacher:
             shutil.rmtree(run.folder, ignore_errors=True)
         raise
     if config.lora:
         merge_adapters(encoder)
-    history = _history(trainer.state.log_history, steps_per_epoch)
     return Fitted(encoder.to("cpu").float(), model.score.head and model.score.head.to("cpu"), history, diverged)
 
 
@@ -159,47 +128,6 @@ def _optimizer(model: PairModel, config: Config, rate_factor: float) -> torch.op
 
 def _own_rate(name: str, config: Config) -> float:
     return LORA_RATE if config.lora else LEARNING_RATES.get(name, FINE_TUNING_RATE)
-
-
-def _restore(model: PairModel, folder: Path, diverged: str) -> None:
-    """Loads the last good state."""
-    states = complete_states(folder)
-    if not states:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise UserError(f"{diverged}, before the first evaluation; nothing was saved; lower --learning-rate") from None
-    model.load_state_dict(load_file(states[-1] / "model.safetensors"))
-
-
-def _arguments(run: Run, encoder: SentenceTransformer, steps: int, every: int) -> TrainingArguments:
-    config = run.config
-    return trainer_arguments(
-        config,
-        encoder,
-        run.folder,
-        steps,
-        every,
-        eval_strategy="steps",
-        eval_steps=every,
-        load_best_model_at_end=True,
-        metric_for_best_model="average_precision",
-        greater_is_better=True,
-        restore_callback_states_from_checkpoint=True,
-        # processes that make batches ahead of a GPU; mined negatives need the model of this one
-        dataloader_num_workers=4 if torch.cuda.is_available() and config.sampler != "triplets" else 0,
-        report_to="none" if config.report_to == "tensorboard" else config.report_to,
-    )
-
-
-def _callbacks(run: Run, observer: Observer) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = [observer]
-    if run.config.report_to == "tensorboard":
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(Path(run.config.output).parent / "tensorboard" / run.folder.stem)
-        callbacks.append(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
-    if run.config.patience:
-        callbacks.append(EarlyStoppingCallback(run.config.patience))
-    return callbacks
 
 
 # Batches
@@ -221,10 +149,7 @@ def training_batches(encoder: SentenceTransformer, run: Run) -> Batches:
 
 def evaluation_batches(encoder: SentenceTransformer, run: Run) -> Batches:
     """The validation pairs once, or a sample of them where they are more than `VALIDATION_LIMIT`."""
-    config, pairs = run.config, run.parts.validation
-    if len(pairs) > VALIDATION_LIMIT:
-        rows = np.random.default_rng(config.seed).choice(len(pairs), VALIDATION_LIMIT, replace=False)
-        pairs = pairs.subset(np.sort(rows))
+    config, pairs = run.config, evaluation_pairs(run)
     questions = _tokenized(encoder, pairs)
     sampler = sequential_sampler(pair_lengths(questions[0], pairs), config.batch_size)
     return _batches(encoder, pairs, questions, sampler, config)
@@ -254,28 +179,3 @@ def _chunk(config: Config, encoder: SentenceTransformer) -> int:
     if config.gradient_cache or torch.cuda.is_available():
         return config.gradient_cache or 2**20
     return 128 if trains_in_bf16(encoder, config.precision) else 32
-
-
-# Scores
-
-
-def _validation_scores(prediction: EvalPrediction) -> dict[str, float]:
-    scores, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-    if not np.isfinite(scores).all():
-        raise Diverged
-    threshold = metrics.best_threshold(scores, labels)
-    return {
-        "f1": metrics.confusion(scores, labels, threshold).f1,
-        "average_precision": metrics.average_precision(scores, labels),
-        "collapsed": float(metrics.is_collapsed(scores)),
-    }
-
-
-def _history(logs: list[dict[str, float]], steps_per_epoch: int) -> list[dict[str, Any]]:
-    """The Trainer's log as it is saved in a checkpoint."""
-    kept = ("loss", "eval_loss", "eval_f1", "eval_average_precision")
-    rows = [
-        {"step": row["step"], "epoch": row["step"] / steps_per_epoch, **{k: row[k] for k in kept if k in row}}
-        for row in logs
-    ]
-    return [row for row in rows if len(row) > 2]

@@ -1,64 +1,90 @@
-"""Cross-encoders: a transformer reads both questions of a pair at once. They are made, trained and saved here.
+"""Trains a cross-encoder: a transformer that reads both questions of a pair at once (Devlin et al. 2019).
 
-Far too slow to search with, they are good teachers of an encoder.
+It learns the labels by cross-entropy, each pair in a random order. It is far too slow to search with; it judges pairs,
+takes a second look at what an encoder finds, and is a good teacher of an encoder.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import Trainer
 
 from qpairs.config import Config
-from qpairs.core.files import atomic_folder
-from qpairs.core.progress import OnProgress, ignore
+from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
-from qpairs.encoders.build import build_encoder
+from qpairs.encoders.build import ENCODERS, build_encoder, tower_names
 from qpairs.encoders.dropout import set_dropout
-from qpairs.training.samplers import Sampler, pair_sampler
-from qpairs.training.trainer import (
-    Observer,
-    adamw,
-    check_loss,
-    linear_schedule,
-    only_item,
-    run_trainer,
-    trainer_arguments,
-)
+from qpairs.encoders.readers import is_transformer
+from qpairs.training.distributed import gather, world
+from qpairs.training.passes import History, Pass, evaluation_pairs, run_pass, steps_of
+from qpairs.training.run import Run
+from qpairs.training.samplers import Sampler, pair_sampler, sequential_sampler
+from qpairs.training.trainer import adamw, check_loss, only_item
 
-FILE = "qpairs-teacher.json"
-TRANSFORMERS = ("minilm", "mpnet", "tiny")  # among `encoders.ENCODERS`: a cross-encoder can be trained from these
+TRANSFORMERS = tuple(name for name, kind in ENCODERS.items() if not kind.takes_vectors)  # these read two questions
 RATES = {"tiny": 5e-4, "mpnet": 4e-5}  # learning rates of cross-encoders, by what they are made from
 RATE = 1e-4  # of the others
 HEAD_RATE = 1e-3
-STATES = 4  # kept during a training, one after the other
+
+
+@dataclass(frozen=True)
+class FittedPairs:
+    """A trained cross-encoder, on the CPU.
+
+    Attributes:
+        model: at its best state.
+        history: losses and scores by step.
+        diverged: what happened where the loss became NaN, and the last good state was restored; else ''.
+    """
+
+    model: CrossEncoder
+    history: History
+    diverged: str = ""
+
+
+def check_transformer(what: str, name: str) -> None:
+    """Raises UserError where no cross-encoder can be made from an encoder, as far as its name tells.
+
+    Args:
+        what: the option that names it.
+        name: one of `ENCODERS`, a folder or a Hub id.
+
+    >>> check_transformer("encoder", "lstm")
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: encoder: lstm is no transformer, so it cannot read two questions at once; use ...
+    """
+    if len(tower_names(name)) > 1:
+        raise UserError(f"{what}: {name} has two towers; a cross-encoder is one transformer; use minilm")
+    if name in ENCODERS and name not in TRANSFORMERS:
+        raise UserError(f"{what}: {name} is no transformer, so it cannot read two questions at once; use minilm")
 
 
 def new_cross_encoder(name: str, *, texts: Sequence[str], max_length: int, seed: int) -> CrossEncoder:
     """A cross-encoder over an encoder's transformer: first token and mean of all tokens, and a linear map to a logit.
 
     Args:
-        name: one of `TRANSFORMERS`.
+        name: one of `TRANSFORMERS`, a Hub id, or the folder of an encoder.
         texts: the training questions, from which `tiny` makes its vocabulary.
         max_length: tokens of a question that are read; a pair may have twice as many.
         seed: seed of the random weights.
 
     Raises:
-        UserError: a model or package that is missing or broken.
+        UserError: no transformer; or a model or package that is missing or broken.
     """
+    check_transformer("encoder", name)
     encoder = build_encoder(name, texts=texts, max_length=2 * max_length, seed=seed)
+    if not is_transformer(encoder):
+        raise UserError(f"encoder: {name} is no transformer, so it cannot read two questions at once; use minilm")
     transformer: Any = encoder[0]
     pooling = Pooling(transformer.get_embedding_dimension(), ["cls", "mean"])
     with torch.random.fork_rng(devices=[]):
@@ -70,92 +96,127 @@ def new_cross_encoder(name: str, *, texts: Sequence[str], max_length: int, seed:
     return model
 
 
-def save_cross_encoder(model: CrossEncoder, path: Path, *, encoder: str, fingerprint: str) -> None:
-    """Writes a folder that `CrossEncoder(path)` loads; it is complete, or not there.
+def cross_encoder_of(config: Config, train: Pairs) -> CrossEncoder:
+    """The cross-encoder of a config, not trained yet.
+
+    Raises:
+        UserError: as `new_cross_encoder`.
+    """
+    return new_cross_encoder(config.encoder, texts=train.questions, max_length=config.max_length, seed=config.seed)
+
+
+def fit_cross_encoder(run: Run, model: CrossEncoder, stage: str = "training") -> FittedPairs:
+    """Trains a cross-encoder, and keeps the state with the best average precision on validation.
 
     Args:
-        model: what to write.
-        path: the folder.
-        encoder: the encoder that it was made from.
-        fingerprint: fingerprint of the split that it was trained on.
+        run: config, data and the folder of the states, from the last of which training goes on.
+        model: what is trained.
+        stage: what progress calls it.
+
+    Raises:
+        NothingKept: the loss became NaN before the first state was kept.
     """
-    with atomic_folder(path) as fresh:
-        model.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
-        about = {"encoder": encoder, "fingerprint": fingerprint}
-        (fresh / FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    config, train, validation = run.config, run.parts.train, evaluation_pairs(run)
+    sampler = pair_sampler(_tokens_of_pairs(model, train), config.batch_size, config.seed)
+    in_order = sequential_sampler(_tokens_of_pairs(model, validation), config.batch_size)
+    batches = PairBatches(model, train, sampler, seed=config.seed, processes=world())
+    steps_per_epoch = batches.steps
+    batches.steps = steps_of(config.epochs, steps_per_epoch)
+    set_dropout(model, config.dropout)
+    rate = config.learning_rate or RATES.get(config.encoder, RATE)
+    optimizer = adamw([(model[0], rate, config.weight_decay), (model[-1], HEAD_RATE, None)])
+    evaluation = PairBatches(model, validation, in_order, both_orders=True, processes=world())
+    loss = CrossEncoderLoss(model)
+    work = Pass(loss, model, batches, evaluation, only_item, optimizer, batches.steps, steps_per_epoch)
+    history, diverged = run_pass(run, work, stage)
+    return FittedPairs(model.to("cpu").float(), history, diverged)
 
 
-class _CrossEncoderLoss(nn.Module):
+def _tokens_of_pairs(model: CrossEncoder, pairs: Pairs) -> NDArray[np.int64]:
+    """(n_pairs,) tokens of both questions together."""
+    tokens = np.fromiter(map(len, model.tokenizer(list(pairs.questions)).input_ids), np.int64, len(pairs.questions))
+    return tokens[pairs.left] + tokens[pairs.right]
+
+
+class CrossEncoderLoss(nn.Module):
     """A cross-encoder and its loss, as one module that the Trainer can call."""
 
     def __init__(self, model: CrossEncoder) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, features: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """The cross-entropy of a batch of pairs, features (k, tokens) each, labels (k,)."""
-        logits = self.model(features)["scores"].float().view(-1)  # (k,)
+    def forward(self, labels: Tensor, features: dict[str, Tensor], share: int, orders: int) -> dict[str, Tensor]:
+        """The cross-entropy of a batch of k pairs, and their logits (k,).
+
+        Args:
+            labels: (k,) of all pairs of the batch.
+            features: inputs (orders * n, tokens) for the pairs that this process reads, in each order.
+            share: number of pairs that this process reads: n, or 0 where it reads one only to keep step.
+            orders: 1, or 2 where the logit of a pair is the mean over both orders.
+
+        Raises:
+            Diverged: the loss is not a finite number.
+        """
+        own = self.model(features)["scores"].float().view(orders, -1).mean(dim=0)[:share]  # (share,)
+        logits = gather(own.unsqueeze(1), len(labels)).squeeze(1)  # (k,)
         loss = functional.binary_cross_entropy_with_logits(logits, labels)
         check_loss(loss)
-        return {"loss": loss}
+        return {"loss": loss, "scores": logits.detach()}
 
 
-class _PairBatches:
-    """A map-style dataset whose item i is the batch of step i: pairs of similar length, each in a random order."""
+class PairBatches:
+    """A map-style dataset whose item i is the batch of step i: pairs of similar length.
 
-    def __init__(self, model: CrossEncoder, pairs: Pairs, sampler: Sampler, steps: int, seed: int) -> None:
-        self.model, self.pairs, self.steps, self.seed = model, pairs, steps, seed
+    An item depends on the seed and i alone, so that a resumed run gets the same batches. With several processes, item i
+    is the share of process i mod processes in step i // processes: every processes-th pair.
+    """
+
+    def __init__(
+        self,
+        model: CrossEncoder,
+        pairs: Pairs,
+        sampler: Sampler,
+        *,
+        seed: int = 0,
+        both_orders: bool = False,
+        processes: int = 1,
+    ) -> None:
+        """Binds a pair table to a tokenizer.
+
+        Args:
+            model: whose tokenizer reads the pairs.
+            pairs: labelled.
+            sampler: the batches of each epoch.
+            seed: of the order of each pair.
+            both_orders: whether each pair is there in both orders, or in one at random.
+            processes: number of processes that share the pairs of each step.
+        """
+        self.model, self.pairs, self.seed = model, pairs, seed
+        self.both_orders, self.processes = both_orders, processes
         self.sample = functools.lru_cache(maxsize=1)(sampler)
-        self.steps_per_epoch = len(sampler(0))
+        self.steps_per_epoch = self.steps = len(sampler(0))
 
     def __len__(self) -> int:
-        return self.steps
+        """Number of steps, times that of the processes."""
+        return self.steps * self.processes
 
-    def __getitem__(self, step: int) -> dict[str, Any]:
-        if not 0 <= step < self.steps:
-            raise IndexError(step)
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """The batch of a step, for one process."""
+        if not 0 <= item < len(self):
+            raise IndexError(item)
+        step, process = divmod(item, self.processes)
         epoch, place = divmod(step, self.steps_per_epoch)
         rows = self.sample(epoch)[place].pairs
-        swapped = np.random.default_rng([self.seed, step]).random(len(rows)) < 0.5
-        pairs = [self.pairs.texts(row)[:: -1 if swap else 1] for row, swap in zip(rows, swapped, strict=True)]
-        labels = torch.from_numpy(self.pairs.labels[rows].astype(np.float32))
-        return {"features": dict(self.model.preprocess(pairs)), "labels": labels}
-
-
-def train_cross_encoder(
-    name: str, config: Config, train: Pairs, folder: Path, on_progress: OnProgress = ignore
-) -> CrossEncoder:
-    """Trains a cross-encoder on labelled pairs, by cross-entropy.
-
-    Args:
-        name: one of `TRANSFORMERS`.
-        config: `teacher_epochs`, batch size, dropout, warm-up, clipping, precision and seed are read.
-        train: labelled pairs.
-        folder: where its states are kept; training goes on from the last that is there.
-        on_progress: called at every step.
-
-    Raises:
-        UserError: the encoder cannot be had.
-        Diverged: the loss became NaN.
-    """
-    model = new_cross_encoder(name, texts=train.questions, max_length=config.max_length, seed=config.seed)
-    tokens = np.fromiter(map(len, model.tokenizer(list(train.questions)).input_ids), np.int64, len(train.questions))
-    sampler = pair_sampler(tokens[train.left] + tokens[train.right], config.batch_size, config.seed)
-    steps_per_epoch = len(sampler(0))
-    steps = max(1, math.ceil(steps_per_epoch * config.teacher_epochs))
-    set_dropout(model, config.dropout)
-    optimizer = adamw([(model[0], RATES.get(name, RATE), config.weight_decay), (model[-1], HEAD_RATE, None)])
-    arguments = trainer_arguments(
-        config, model, folder, steps, -(-steps // STATES), eval_strategy="no", report_to="none"
-    )
-    observer = Observer(replace(config, budget_minutes=0.0), steps_per_epoch, on_progress, "training the teacher")
-    trainer = Trainer(
-        model=_CrossEncoderLoss(model),
-        args=arguments,
-        data_collator=only_item,
-        train_dataset=_PairBatches(model, train, sampler, steps, config.seed),
-        callbacks=[observer],
-        optimizers=(optimizer, linear_schedule(optimizer, steps, config.warmup)),
-    )
-    run_trainer(trainer, folder)
-    return model
+        share = len(rows[process :: self.processes])
+        texts = [self.pairs.texts(row) for row in rows]
+        if not self.both_orders:
+            swapped = np.random.default_rng([self.seed, step]).random(len(rows)) < 0.5
+            texts = [(b, a) if swap else (a, b) for (a, b), swap in zip(texts, swapped, strict=True)]
+        own = texts[process :: self.processes] or texts[:1]  # every process takes part in every step
+        features = dict(self.model.preprocess([*own, *((b, a) for a, b in own)] if self.both_orders else own))
+        return {  # the Trainer takes the size of the first tensor as the size of the batch
+            "labels": torch.from_numpy(self.pairs.labels[rows].astype(np.float32)),
+            "features": features,
+            "share": share,
+            "orders": 1 + self.both_orders,
+        }

@@ -1,41 +1,76 @@
-"""A training run, from the config to the saved checkpoint."""
+"""A training run, from the config to the saved model."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from qpairs import metrics
-from qpairs.config import Config, to_dict
+from qpairs.config import CROSS_ENCODER, Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
-from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts, load_parts
-from qpairs.data.splits import question_components
-from qpairs.evaluation.baselines import tfidf_scores
-from qpairs.evaluation.calibrate import cross_fitted_scores
-from qpairs.evaluation.evaluate import report
-from qpairs.evaluation.prefixes import PrefixScore, prefix_scores, prefix_verdicts
-from qpairs.evaluation.question_table import table_densities
-from qpairs.models.base import Floats, Tables
-from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, save_checkpoint, score_tables
-from qpairs.models.verdict import fit_verdict
+from qpairs.evaluation.combine import combine
+from qpairs.models.base import RERANKER, Model, load
+from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
+from qpairs.models.cross_encoder import CrossModel
 from qpairs.objectives.functions import Function, objective_of, separate_functions
-from qpairs.objectives.matryoshka import prefix_lengths, require_prefixes
+from qpairs.objectives.matryoshka import require_prefixes
 from qpairs.objectives.objective import Objective, Term
-from qpairs.objectives.pair_head import PairHead, Score
 from qpairs.training.bi_encoder import Fitted, fit_bi_encoder, new_encoder
+from qpairs.training.cross_encoder import cross_encoder_of
+from qpairs.training.cross_models import (
+    check_cross_encoder,
+    cross_config,
+    load_reranker,
+    trained_cross_model,
+    warn_of_another_split,
+)
 from qpairs.training.distributed import initialize, rank, world
+from qpairs.training.judge import judge, report_on_part
+from qpairs.training.passes import NothingKept
 from qpairs.training.run import Run, check_run, open_run, partial_of, run_config
 from qpairs.training.teachers import ITSELF, Teacher, ask_teachers, keep_teacher, load_teachers, teachers_to_train
+from qpairs.training.trainer import complete_states
 
 FIRST = "first-pass"  # in the folder of an unfinished run: the checkpoint of an encoder that is its own teacher
+ENCODER = "trained-encoder"  # likewise: the checkpoint of an encoder that gets a reranker
 SECOND_RATE = 0.4  # factor on an encoder's learning rates in its second pass
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run has trained.
+
+    Attributes:
+        model: judged, in process 0; None in the other processes.
+        trouble: what the user must be told although a model is saved; else ''.
+    """
+
+    model: Model | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Guides:
+    """What an encoder is trained towards, besides its data.
+
+    Attributes:
+        objective: the loss.
+        teachers: those that are there already, by name.
+        reranker: the cross-encoder that is to be joined to it, where that is there already.
+    """
+
+    objective: Objective
+    teachers: Mapping[str, Teacher]
+    reranker: CrossModel | None
 
 
 def train(
@@ -46,16 +81,19 @@ def train(
     on_progress: OnProgress = ignore,
     parts: Parts | None = None,
     **options: Any,
-) -> Checkpoint:
-    """Trains an encoder on question pairs, chooses the threshold on validation, judges it on the test part, and saves.
+) -> Model:
+    """Trains a model on question pairs, chooses the threshold on validation, judges it on the test part, and saves.
 
-    States are kept in OUTPUT.partial until the checkpoint is complete in OUTPUT. A killed run resumes from the last of
-    them and ends, on a CPU, with the same weights as an unbroken one.
+    The model is an encoder (a `Checkpoint`); with `model="cross-encoder"` a `CrossModel`; with a `reranker`, an encoder
+    and a cross-encoder that judge together (`TwoStages`).
+
+    States are kept in OUTPUT.partial until the model is complete in OUTPUT. A killed run resumes from the last of them
+    and ends, on a CPU, with the same weights as an unbroken one.
 
     Args:
         config: the choices of the run; None: the defaults.
         resume: go on with the interrupted run of `output`; its config is kept, and need not be given again.
-        overwrite: replace the checkpoint, and the unfinished run, of `output`.
+        overwrite: replace the model, and the unfinished run, of `output`.
         on_progress: called at every step.
         parts: the data, where it is loaded already; None: that of the config.
         options: fields of `Config`, over those of `config`. `loss` may also be a function (sim, Relation) -> scalar,
@@ -72,21 +110,90 @@ def train(
     initialize()
     options, functions = separate_functions(options)
     config = run_config({**(to_dict(config) if config else {}), **options}, resume=resume)
-    output, objective = Path(config.output), build_objective(config, functions)
     check_run(config, resume=resume, overwrite=overwrite)
-    teachers = load_teachers(config, overwrite=overwrite or resume)
+    output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
     run = Run(config, parts or load_parts(config), partial_of(output), on_progress if rank() == 0 else ignore)
-    encoder = new_encoder(config, run.parts.train)
+    work: Callable[[], Trained]
+    if guides is None:
+        work = functools.partial(_train_cross_encoder, run, cross_encoder_of(config, run.parts.train))
+    else:
+        work = functools.partial(_train_encoder, run, new_encoder(config, run.parts.train), guides)
+    model = None
     with open_run(run, resume=resume):
-        parts, fitted = _fit(run, encoder, objective, teachers)
-        if rank() == 0:
-            run.on_progress(Progress("evaluating"))
-            checkpoint = judge(fitted.encoder, config, parts, fitted.history, fitted.head)
+        trained = work()
+        if trained.model is not None:
+            model = save_trained(trained.model, output, overwrite=overwrite)
+    if trained.trouble:
+        raise UserError(trained.trouble)
+    return model or load(output)
+
+
+def save_trained(model: Model, output: Path, *, overwrite: bool) -> Model:
+    """Writes a trained model into its folder; returns it as it is there."""
+    model.save(output, overwrite=overwrite)
+    return dataclasses.replace(model, path=output) if isinstance(model, Checkpoint) else load(output)
+
+
+def _train_cross_encoder(run: Run, network: CrossEncoder) -> Trained:
+    """Trains and judges the cross-encoder of a run."""
+    try:
+        model, diverged = trained_cross_model(run, network)
+    except NothingKept:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    return Trained(model if rank() == 0 else None, _last_state(diverged, run.config))
+
+
+def _last_state(diverged: str, config: Config) -> str:
+    """What the user is told of a loss that became NaN after a state was kept; '' where it did not."""
+    return diverged and f"{diverged}; the last good state is saved in {config.output}; lower --learning-rate"
+
+
+def _train_encoder(run: Run, encoder: SentenceTransformer, guides: Guides) -> Trained:
+    """Trains and judges the encoder of a run, after its teachers, and joins it to its reranker, if it has one."""
+    kept = run.folder / ENCODER
+    if not kept.exists():
+        parts, fitted = _fit(run, encoder, guides.objective, guides.teachers)
+        if rank() > 0:
+            return Trained(None, _last_state(fitted.diverged, run.config))
+        run.on_progress(Progress("evaluating"))
+        checkpoint = judge(fitted.encoder, run.config, parts, fitted.history, fitted.head)
+        if not run.config.reranker or fitted.diverged:
             keep_teacher(run)
-            checkpoint = dataclasses.replace(checkpoint, path=save_checkpoint(checkpoint, output, overwrite=overwrite))
-    if fitted.diverged:
-        raise UserError(f"{fitted.diverged}; the last good state is saved in {output}; lower --learning-rate")
-    return checkpoint if rank() == 0 else load_checkpoint(output)
+            return Trained(checkpoint, _last_state(fitted.diverged, run.config))
+        save_checkpoint(checkpoint, kept)
+        for state in complete_states(run.folder):
+            shutil.rmtree(state)
+    keep_teacher(run)
+    return _with_reranker(run, load_checkpoint(kept), guides.reranker)
+
+
+def _with_reranker(run: Run, encoder: Checkpoint, reranker: CrossModel | None) -> Trained:
+    """The encoder of a run and its reranker, which is trained if it is not there, as one model.
+
+    Where the loss of the reranker becomes NaN, the encoder alone.
+    """
+    config = run.config
+    if reranker is None:
+        own = cross_config(config, config.reranker, config.reranker_epochs)
+        own = dataclasses.replace(own, output=str(Path(config.output) / RERANKER))
+        work, diverged = dataclasses.replace(run, config=own), "at once"
+        with contextlib.suppress(NothingKept):
+            reranker, diverged = trained_cross_model(work, stage="training the reranker")
+        if diverged or reranker is None:
+            return Trained(
+                encoder,
+                f"reranker: its loss became NaN; the encoder alone is saved in {config.output}; train a reranker with "
+                "another --seed, and join them with qpairs combine",
+            )
+    elif reranker.split.get("fingerprint") != run.parts.split["fingerprint"]:
+        warn_of_another_split(f"reranker: {config.reranker}")
+    model = combine(encoder, reranker, run.parts.validation, seed=config.seed, on_progress=run.on_progress)
+    if run.parts.test is not None:
+        run.on_progress(Progress("evaluating"))
+        on_test = report_on_part(model, run.parts.test, model.score_pairs(run.parts.test))
+        model = dataclasses.replace(model, scores={**model.scores, "test": on_test})
+    return Trained(model)
 
 
 def _fit(
@@ -110,7 +217,7 @@ def _first_pass(run: Run, objective: Objective) -> Checkpoint:
     """The encoder of a run that is its own teacher, trained on the labels alone, or resumed, or loaded."""
     output, states = run.folder / FIRST, run.folder / "first"
     if not output.exists():
-        config = dataclasses.replace(run.config, teacher=(), output=str(output))
+        config = dataclasses.replace(run.config, teacher=(), reranker="", output=str(output))
         first = dataclasses.replace(run, config=config, folder=states)
         try:
             encoder = new_encoder(config, run.parts.train)
@@ -140,6 +247,24 @@ def second_objective(first: Checkpoint, objective: Objective) -> Objective:
     return dataclasses.replace(objective, terms=(logistic,))
 
 
+def _guides(config: Config, functions: Mapping[str, Function], *, keep: bool) -> Guides | None:
+    """What the encoder of a config is trained towards; None where a cross-encoder is trained.
+
+    Args:
+        config: the options of the run.
+        functions: as in `build_objective`.
+        keep: whether a teacher that an earlier run has kept beside its output must stay.
+
+    Raises:
+        UserError: options that do not go together, or a teacher or reranker that cannot be loaded.
+    """
+    if config.model == CROSS_ENCODER:
+        check_cross_encoder(config)
+        return None
+    objective = build_objective(config, functions)
+    return Guides(objective, load_teachers(config, overwrite=not keep), load_reranker(config))
+
+
 def build_objective(config: Config, functions: Mapping[str, Function] | None = None) -> Objective:
     """The objective of a config.
 
@@ -165,58 +290,3 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
     if teachers_to_train(config.teacher) and world() > 1:
         raise UserError("teacher: is trained by one process; train it there, then name its folder")
     return objective
-
-
-def judge(
-    encoder: SentenceTransformer,
-    config: Config,
-    parts: Parts,
-    history: list[dict[str, Any]],
-    head: PairHead | None = None,
-) -> Checkpoint:
-    """Chooses threshold and calibration on the validation part and reports on it, and on the test part if there is one.
-
-    With `dims`, each length of the vectors gets a verdict of its own, and the part `dimensions` of a report its scores.
-
-    Args:
-        encoder: a trained encoder.
-        config: the options of the run.
-        parts: its data.
-        history: what training reported.
-        head: the classifier that the verdict reads; None: the cosine.
-    """
-    pairs = parts.validation
-    tables = embed_tables(encoder, pairs.questions)
-    scores = score_tables(tables, pairs, Score(head, config.symmetric))
-    verdict = fit_verdict(
-        scores,
-        pairs.labels,
-        metrics.best_threshold(tfidf_scores(pairs), pairs.labels),
-        score="cosine" if head is None else "head",
-        symmetric=config.symmetric,
-        densities=table_densities(pairs, tables, symmetric=config.symmetric, seed=config.seed)
-        if head is None
-        else None,
-    )
-    lengths = prefix_lengths(config.dims, tables[0].shape[1])
-    shortened = prefix_verdicts(lengths, pairs, tables, verdict, seed=config.seed)
-    verdict = dataclasses.replace(verdict, shortened=shortened)
-    checkpoint = Checkpoint(encoder, verdict, config, parts.split, history=history, head=head)
-    groups = question_components(pairs)[pairs.left]
-    on_validation = _report(checkpoint, pairs, scores, tables)
-    on_validation |= cross_fitted_scores(scores, pairs.labels, groups, config.seed)
-    found = {"validation": on_validation}
-    if parts.test is not None:
-        found["test"] = _report(checkpoint, parts.test, *checkpoint.score_pairs(parts.test))
-    return dataclasses.replace(checkpoint, scores=found)
-
-
-def _report(checkpoint: Checkpoint, pairs: Pairs, scores: Floats, tables: Tables) -> dict[str, Any]:
-    """The report on a part, as a checkpoint keeps it; with the scores of each length where there are several."""
-    found = report(checkpoint, pairs, scores, tables, seed=checkpoint.config.seed)
-    values = found.to_dict(brief=True)
-    if checkpoint.verdict.shortened:
-        whole = PrefixScore(tables[0].shape[1], found.threshold, found.f1, found.average_precision)
-        rows = [whole, *prefix_scores(checkpoint.verdict.shortened, pairs, tables)]
-        values["dimensions"] = [dataclasses.asdict(row) for row in rows]
-    return values

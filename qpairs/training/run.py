@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qpairs.config import Config, config_from, read_toml, to_dict, to_toml
+from qpairs.config import CROSS_ENCODER, Config, config_from, read_toml, to_dict, to_toml
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
@@ -47,8 +47,9 @@ class Run:
 
 
 def default_output(config: Config) -> Path:
-    """The first free folder runs/DATA-ENCODER, runs/DATA-ENCODER-2, ..."""
-    name = "-".join(Path(part).stem for part in (config.data[0], config.encoder))
+    """The first free folder runs/DATA-ENCODER, runs/DATA-ENCODER-2, ...; the name says what else is in it."""
+    kind = [CROSS_ENCODER] if config.model == CROSS_ENCODER else ["reranker"] if config.reranker else []
+    name = "-".join([*(Path(part).stem for part in (config.data[0], config.encoder)), *kind])
     folders = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
     return next(folder for folder in folders if not folder.exists() and not partial_of(folder).exists())
 

@@ -8,9 +8,9 @@ combined by the mean of their log odds.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,20 +37,21 @@ from qpairs.encoders.build import ENCODERS, build_encoder
 from qpairs.encoders.precision import fast_bf16
 from qpairs.encoders.tokens import embed, token_ids
 from qpairs.encoders.towers import towers
-from qpairs.models.base import FILE as CHECKPOINT
-from qpairs.models.base import Tables
-from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint
-from qpairs.training.cross_encoder import FILE, TRANSFORMERS, save_cross_encoder, train_cross_encoder
+from qpairs.models.base import FILE, RERANKER, Tables, load
+from qpairs.models.bi_encoder import Checkpoint, embed_tables
+from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.torch_pairs import load_cross_encoder
+from qpairs.models.two_stages import TwoStages, first_stage
+from qpairs.training.cross_encoder import TRANSFORMERS
+from qpairs.training.cross_models import cross_config, cross_folder, trained_cross_model, warn_of_another_split
 from qpairs.training.distributed import rank_zero_first
 from qpairs.training.hard_negatives import unlabelled_neighbours
+from qpairs.training.passes import NothingKept
 from qpairs.training.run import Run
-from qpairs.training.trainer import Diverged
-
-log = logging.getLogger(__name__)
 
 ITSELF = "itself"  # the name of the teacher that is the encoder after a first pass over the labels
 BATCH = 64  # pairs that a cross-encoder reads at a time
-TRAINED = "trained-teacher"  # in the folder of an unfinished run: the cross-encoder, when it is trained
+OLD_FILE = "qpairs-teacher.json"  # what older versions wrote beside a cross-encoder, which had no verdict
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,13 @@ class Teacher:
     """A model that judges pairs.
 
     Attributes:
-        model: a cross-encoder, from a pair of texts to a logit; or a checkpoint, with a calibrated probability.
+        model: a cross-encoder, from a pair of texts to a logit; or a checkpoint, alone or with a reranker, with a
+            calibrated probability.
         encoder: the encoder that it was made from; '' where that is not known.
         fingerprint: fingerprint of the split that it was trained on; '' where that is not known.
     """
 
-    model: CrossEncoder | Checkpoint
+    model: CrossEncoder | Checkpoint | TwoStages
     encoder: str = ""
     fingerprint: str = ""
 
@@ -120,7 +122,8 @@ def load_teachers(config: Config, *, overwrite: bool) -> dict[str, Teacher]:
     """
     trained = teachers_to_train(config.teacher)
     folder = teacher_of(Path(config.output))
-    if cross_encoder_to_train(config.teacher) and folder.exists() and not (overwrite and (folder / FILE).exists()):
+    ours = any((folder / name).exists() for name in (FILE, OLD_FILE))
+    if teacher_to_keep(config) and folder.exists() and not (overwrite and ours):
         raise UserError(f"{folder}: is there already; learn from it with --teacher {folder}, or pass --overwrite")
     return {name: load_teacher(name) for name in config.teacher if name not in trained}
 
@@ -131,22 +134,21 @@ def load_teacher(name: str) -> Teacher:
     Raises:
         UserError: there is none, or it does not give one logit for a pair.
     """
-    if (Path(name) / CHECKPOINT).exists():
-        checkpoint = load_checkpoint(name)
-        return Teacher(checkpoint, checkpoint.config.encoder, checkpoint.split.get("fingerprint", ""))
+    if (Path(name) / FILE).exists():
+        model = load(name)
+        about = model.config.encoder, model.split.get("fingerprint", "")
+        if isinstance(model, CrossModel):
+            return Teacher(load_cross_encoder(name), *about)
+        if isinstance(model, Checkpoint) or (isinstance(model, TwoStages) and isinstance(model.first, Checkpoint)):
+            return Teacher(model, *about)
+        raise UserError(f"teacher: {name} is an export; name the checkpoint that it was made from")
     try:
-        local = Path(name).exists() or not _on_hub(name)
-        model = CrossEncoder(
-            name, local_files_only=local, model_kwargs={"dtype": torch.float32, "use_safetensors": True}
-        )
-        about = json.loads((Path(name) / FILE).read_text("utf-8")) if (Path(name) / FILE).exists() else {}
-    except Exception as error:  # no network, missing files, broken JSON, foreign classes, tensors that don't fit
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cross_encoder = load_cross_encoder(name, local=Path(name).exists() or not _on_hub(name))
+        about = json.loads((Path(name) / OLD_FILE).read_text("utf-8")) if (Path(name) / OLD_FILE).exists() else {}
+    except (UserError, ValueError) as error:
         known = nearest(name, (*TRANSFORMERS, ITSELF))
-        raise UserError(f"teacher: cannot load {name!r} ({reason}); {known}, a checkpoint or a CrossEncoder") from error
-    if model.num_labels != 1:
-        raise UserError(f"teacher: {name} gives {model.num_labels} numbers for a pair; one, a logit, is needed")
-    return Teacher(model, about.get("encoder", ""), about.get("fingerprint", ""))
+        raise UserError(f"teacher: {error}; {known}, a checkpoint or a CrossEncoder") from error
+    return Teacher(cross_encoder, about.get("encoder", ""), about.get("fingerprint", ""))
 
 
 def _on_hub(name: str) -> bool:
@@ -164,23 +166,28 @@ def trained_teacher(run: Run) -> Teacher:
     Raises:
         UserError: its loss became NaN.
     """
-    trained, states, name = run.folder / TRAINED, run.folder / "teacher", cross_encoder_to_train(run.config.teacher)
-    if not trained.exists():
-        try:
-            model = train_cross_encoder(name, run.config, run.parts.train, states, run.on_progress)
-        except Diverged:
-            shutil.rmtree(run.folder, ignore_errors=True)
-            raise UserError("teacher: its loss became NaN; nothing was saved; try another --seed") from None
-        save_cross_encoder(model, trained, encoder=name, fingerprint=run.parts.split["fingerprint"])
-        shutil.rmtree(states)
-    return load_teacher(str(trained))
+    name = cross_encoder_to_train(run.config.teacher)
+    output = Path(run.config.output) / RERANKER if name == run.config.reranker else teacher_of(Path(run.config.output))
+    config = dataclasses.replace(cross_config(run.config, name, run.config.teacher_epochs), output=str(output))
+    with contextlib.suppress(NothingKept):
+        model, diverged = trained_cross_model(dataclasses.replace(run, config=config), stage="training the teacher")
+        if not diverged:
+            return load_teacher(str(model.path))
+    shutil.rmtree(run.folder, ignore_errors=True)
+    raise UserError("teacher: its loss became NaN; nothing was saved; try another --seed")
+
+
+def teacher_to_keep(config: Config) -> str:
+    """The transformer of the cross-encoder that a run keeps beside its output; '' where that is the reranker in it."""
+    name = cross_encoder_to_train(config.teacher)
+    return "" if name == config.reranker else name
 
 
 def keep_teacher(run: Run) -> None:
     """Copies the cross-encoder of a run, if it trained one, from the unfinished run to its place beside the output."""
-    if cross_encoder_to_train(run.config.teacher):
+    if name := teacher_to_keep(run.config):
         with atomic_folder(teacher_of(Path(run.config.output))) as fresh:
-            shutil.copytree(run.folder / TRAINED, fresh, dirs_exist_ok=True)
+            shutil.copytree(cross_folder(run, name), fresh, dirs_exist_ok=True)
 
 
 # Asking teachers
@@ -220,9 +227,9 @@ def _answers(
     parts, asked = run.parts, list(teachers.values())
     foreign = [name for name, teacher in teachers.items() if teacher.fingerprint != parts.split["fingerprint"]]
     for name in foreign:
-        log.warning("teacher: %s was not trained on this split; it may have seen validation and test pairs", name)
-    made_from = next((t.encoder for t in asked if not isinstance(t.model, Checkpoint)), "")
-    if made_from not in ("", run.config.encoder):
+        warn_of_another_split(f"teacher: {name}")
+    made_from = next((t.encoder for t in asked if isinstance(t.model, CrossEncoder)), "")
+    if made_from in ENCODERS and made_from != run.config.encoder:
         encoder = build_encoder(made_from, texts=parts.train.questions, seed=run.config.seed)
     train = add_probabilities(parts.train, asked, towers(encoder)[0], run.config.neighbours, run.on_progress)
     summary = {"same_split": not foreign, "neighbours": len(train) - len(parts.train)}
@@ -259,15 +266,17 @@ def probabilities_of(
     odds, tables = [], tables or {}
     for place, teacher in enumerate(teachers):
         model = teacher.model
-        if isinstance(model, Checkpoint):
+        if isinstance(model, Checkpoint | TwoStages):
             embedded = tables[place] if place in tables else _embedded(model, pairs)
-            odds.append(model.verdict.pair.calibration.log_odds(model.score_tables(embedded, pairs)))
+            odds.append(model.verdict.pair.log_odds(model.score_tables(embedded, pairs)))
         else:
             odds.append(_log_odds(model, pairs, on_progress, both_orders))
     return np.asarray(expit(np.mean(odds, axis=0)), dtype=np.float32)
 
 
-def _embedded(checkpoint: Checkpoint, pairs: Pairs) -> Tables:
+def _embedded(model: Checkpoint | TwoStages, pairs: Pairs) -> Tables:
+    checkpoint = first_stage(model)
+    assert isinstance(checkpoint, Checkpoint)
     encoder = checkpoint.encoder
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=fast_bf16(towers(encoder)[0])):
         return embed_tables(encoder, pairs.questions)
@@ -308,7 +317,7 @@ def add_probabilities(
     tables = {
         place: _embedded(teacher.model, train)
         for place, teacher in enumerate(teachers)
-        if isinstance(teacher.model, Checkpoint)
+        if isinstance(teacher.model, Checkpoint | TwoStages)
     }
     embeddings = np.empty((0, 1), np.float32)
     if neighbours and tables:

@@ -92,11 +92,22 @@ def test_each_process_gets_the_inputs_of_its_share_and_the_labels_of_all() -> No
             assert all(share["known"][name].equal(item["known"][name]) for share in both)
 
 
-@pytest.mark.parametrize("encoder", ["lstm+static", "tiny", "minilm"])  # the last has parameters that take no part
-def test_two_processes_train_what_one_does(encoder: str, sample_rows: list, tmp_path: Path) -> None:
+LOSS = {"loss": "2*online_contrastive + info_nce"}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "more"),
+    [
+        ("lstm+static", LOSS),
+        ("tiny", LOSS),
+        ("minilm", LOSS),  # has parameters that take no part
+        ("tiny", {"model": "cross-encoder"}),
+    ],
+)
+def test_two_processes_train_what_one_does(encoder: str, more: dict, sample_rows: list, tmp_path: Path) -> None:
     """The whole command under torchrun: same batches, same loss, same steps, up to rounding; one process prints."""
     data = write_csv(tmp_path / "pairs.csv", sample_rows)
-    options = {"encoder": encoder, "loss": "2*online_contrastive + info_nce", "dropout": 0.0, "epochs": 0.2}
+    options = {"encoder": encoder, **more, "dropout": 0.0, "epochs": 0.2}
     options |= {"max_length": 16, "precision": "fp32"}  # in bfloat16 they differ by more than rounding
     qpairs.train(data=str(data), output=str(tmp_path / "one"), **options)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

@@ -21,16 +21,18 @@ from qpairs.data.parts import load_parts
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.tokens import features, token_ids
 from qpairs.metrics import Calibration
+from qpairs.models.cross_encoder import CrossModel
 from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
 from qpairs.training import fit
 from qpairs.training.batches import Batches, TokenizedQuestions
-from qpairs.training.cross_encoder import new_cross_encoder, save_cross_encoder, train_cross_encoder
+from qpairs.training.cross_encoder import new_cross_encoder
 from qpairs.training.fit import second_objective
 from qpairs.training.run import Run, partial_of
 from qpairs.training.samplers import BatchIndices
 from qpairs.training.teachers import (
+    OLD_FILE,
     Teacher,
     add_probabilities,
     load_teacher,
@@ -102,15 +104,6 @@ def test_of_another_split_there_is_a_warning(
     assert "not trained on this split" in caplog.text
 
 
-def test_a_teacher_learns_its_pairs(pairs_csv: Path, tmp_path: Path) -> None:
-    """By heart, so that it is seen that labels, orders and pairs belong together."""
-    rows = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(48))
-    config = Config(teacher_epochs=40.0, batch_size=16, dropout=0.0, precision="fp32", warmup=0.2)
-    teachers = [Teacher(train_cross_encoder("tiny", config, rows, tmp_path / "states"))]
-    assert teacher_scores(teachers, rows)["average_precision"] > 0.95
-    assert probabilities_of(teachers, rows)[rows.labels == 1].mean() > 0.7
-
-
 KILLED = """
 import os, signal
 import qpairs
@@ -124,7 +117,7 @@ def on_progress(now):
 if at == "saving the answers":
     teachers.save_file = die
 if at == "final":
-    fit.save_checkpoint = die
+    fit.save_trained = die
 qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, **{options!r})
 """
 
@@ -223,7 +216,14 @@ def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: P
                 seen.update(load_file(first / "model.safetensors"))
 
     model = qpairs.train(data=str(pairs_csv), output=str(output), seed=3, on_progress=on_progress, **options)
-    assert stages == ["first pass", "training the teacher", "asking the teachers", "training", "evaluating"]
+    assert stages == [
+        "first pass",
+        "training the teacher",
+        "evaluating the teacher",
+        "asking the teachers",
+        "training",
+        "evaluating",
+    ]
     alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**options, "teacher": ()})
     after = load_file(output / "model.safetensors")
     first = load_file(Path(alone.config.output) / "model.safetensors")
@@ -449,11 +449,21 @@ def test_a_cross_encoder_of_three_classes_is_refused(tmp_path: Path) -> None:
         load_teacher(str(tmp_path / "three"))
 
 
-def test_a_saved_teacher_is_the_same(tmp_path: Path) -> None:
+def test_a_teacher_of_an_older_version_is_read(tmp_path: Path) -> None:
     model = new_cross_encoder("tiny", texts=["a b c d"] * 3, max_length=8, seed=0)
-    save_cross_encoder(model, tmp_path / "t", encoder="tiny", fingerprint="abc")
+    model.save_pretrained(str(tmp_path / "t"), create_model_card=False)
+    (tmp_path / "t" / OLD_FILE).write_text(json.dumps({"encoder": "tiny", "fingerprint": "abc"}))
     loaded = load_teacher(str(tmp_path / "t"))
     assert (loaded.encoder, loaded.fingerprint) == ("tiny", "abc")
     pairs = pairs_from_texts(["a b"], ["c d"], [-1])
     np.testing.assert_array_equal(probabilities_of([Teacher(model)], pairs), probabilities_of([loaded], pairs))
-    assert {p.suffix for p in (tmp_path / "t").rglob("*") if p.is_file()} <= {".safetensors", ".json", ".txt"}
+
+
+def test_a_trained_teacher_is_a_model_with_a_verdict(trained: Path) -> None:
+    model = qpairs.load(teacher_of(trained))
+    assert isinstance(model, CrossModel)
+    assert (model.config.encoder, model.config.output) == ("tiny", str(teacher_of(trained)))
+    teacher = load_teacher(str(teacher_of(trained)))
+    assert (teacher.encoder, teacher.fingerprint) == ("tiny", qpairs.load(trained).split["fingerprint"])
+    told = qpairs.load(trained).split["teacher"]
+    assert model.scores["validation"]["average_precision"] == pytest.approx(told["average_precision"], abs=1e-6)

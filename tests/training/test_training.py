@@ -154,7 +154,7 @@ def on_progress(now):
 if at == "final":
     def before_saving(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
-    fit.save_checkpoint = before_saving
+    fit.save_trained = before_saving
 qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, **{fast!r})
 """
 

@@ -1,0 +1,69 @@
+"""`qpairs combine`, and the table of what a second look brings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from qpairs.commands.terminal import ColumnsOption, OverwriteOption, SkipOption, load, out, percent, progress_bar, quiet
+
+
+def combine(
+    encoder: Annotated[Path, typer.Argument(help="Folder of an encoder: a checkpoint or an export.")],
+    cross_encoder: Annotated[Path, typer.Argument(help="Folder of a cross-encoder, from train or an export.")],
+    output: Annotated[Path, typer.Option(help="Folder of the model of both.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Labelled pairs that neither was trained on; without it, those that the encoder was validated on.",
+            show_default=False,
+        ),
+    ] = None,
+    columns: ColumnsOption = "",
+    skip_bad_rows: SkipOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Join an encoder, which finds, and a cross-encoder, which reads the pairs that it can decide otherwise."""
+    with quiet(), progress_bar() as on_progress:
+        from qpairs.evaluation.combine_folders import combine_folders
+
+        model = combine_folders(
+            encoder,
+            cross_encoder,
+            output,
+            load(data, columns, skip_bad_rows) if data else (),
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    print_second_look(model.scores)
+    out.print(f"\nSaved in [bold]{output}[/]. Try it:", highlight=False)
+    for line in (
+        f"qpairs evaluate {output} --data test.csv",
+        f'qpairs predict {output} "How do I reset my password?" "I forgot my password"',
+    ):
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+def print_second_look(scores: Mapping[str, Any]) -> None:
+    """Prints what an encoder and a cross-encoder reach alone and together; `scores` are those of a `TwoStages`."""
+    both, alone = scores["validation"], scores["second_look"]
+    table = Table(title=f"\nOn {both['n']:,} validation pairs", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "F1, cross-fitted", "AP"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, which in (("encoder alone", "first"), ("cross-encoder alone", "second")):
+        table.add_row(name, f"{alone[f'f1_{which}']:.3f}", f"{alone[f'average_precision_{which}']:.3f}")
+    table.add_row("both", f"[bold]{both['f1_cross_fitted']:.3f}[/]", f"{both['average_precision']:.3f}")
+    out.print(table)
+    low, high = alone["band"]
+    if not alone["share"]:
+        out.print("The cross-encoder reads none of these pairs: it could change no decision.")
+        return
+    out.print(
+        f"The cross-encoder reads pairs that the encoder scores {low:.2f} to {high:.2f}, {percent(alone['share'])} of "
+        "these; elsewhere it could not change the decision, at 99 %.",
+        highlight=False,
+    )

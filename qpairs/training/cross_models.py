@@ -1,0 +1,112 @@
+"""The cross-encoders of a run: trained, judged, and kept in its folder, so that a resumed run trains none twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import CrossEncoder
+
+from qpairs.config import CROSS_ENCODER, ENCODER_ALONE, OPTIONS, Config
+from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.files import atomic_folder
+from qpairs.models.base import FILE, load
+from qpairs.models.cross_encoder import CrossModel, write_cross_model
+from qpairs.models.torch_pairs import open_torch_pairs
+from qpairs.training.cross_encoder import TRANSFORMERS, check_transformer, cross_encoder_of, fit_cross_encoder
+from qpairs.training.distributed import barrier, rank, world
+from qpairs.training.judge import judge_cross_encoder
+from qpairs.training.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def cross_config(config: Config, encoder: str, epochs: float) -> Config:
+    """The config of a cross-encoder that is trained besides an encoder: it has its own learning rate, and no budget.
+
+    Args:
+        config: that of the encoder's run.
+        encoder: what the cross-encoder is made from.
+        epochs: passes over the training pairs.
+
+    >>> cross_config(Config(loss="cosent", learning_rate=1.0, seed=3), "tiny", 2.0).learning_rate is None
+    True
+    """
+    own: dict[str, Any] = {name: OPTIONS[name].default for name in (*ENCODER_ALONE, "learning_rate", "budget_minutes")}
+    return dataclasses.replace(config, **own, model=CROSS_ENCODER, encoder=encoder, epochs=epochs)
+
+
+def cross_folder(run: Run, encoder: str) -> Path:
+    """Where a run keeps the cross-encoder that it has trained from an encoder."""
+    name = "".join(c if c.isalnum() else "-" for c in encoder)
+    return run.folder / f"trained-{name}"
+
+
+def trained_cross_model(run: Run, model: CrossEncoder | None = None, stage: str = "training") -> tuple[CrossModel, str]:
+    """The cross-encoder of a run's config: trained and judged, or resumed, or loaded where that is done.
+
+    Args:
+        run: its config is that of the cross-encoder, its folder that of the whole run.
+        model: what is trained, where it is made already.
+        stage: what progress calls it.
+
+    Returns:
+        The cross-encoder; and what happened where the loss became NaN, and the last good state was judged, else ''.
+
+    Raises:
+        NothingKept: the loss became NaN before the first state was kept.
+    """
+    folder, diverged = cross_folder(run, run.config.encoder), ""
+    if not folder.exists():
+        states = run.folder / f"{folder.name}-states"
+        model = model or cross_encoder_of(run.config, run.parts.train)
+        fitted = fit_cross_encoder(dataclasses.replace(run, folder=states), model, stage)
+        diverged = fitted.diverged
+        if rank() == 0:
+            with atomic_folder(folder) as fresh:
+                fitted.model.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
+                reader = open_torch_pairs(fresh)
+                about = stage.replace("training", "evaluating")
+                judged = judge_cross_encoder(reader, run.config, run.parts, fitted.history, run.on_progress, about)
+                write_cross_model(judged, fresh)
+            shutil.rmtree(states)
+        barrier()
+    found = load(folder)
+    assert isinstance(found, CrossModel)
+    return found, diverged
+
+
+def check_cross_encoder(config: Config) -> None:
+    """Raises UserError where a cross-encoder cannot be trained by a config, before any work is done."""
+    check_transformer("encoder", config.encoder)
+    if config.budget_minutes and world() > 1:
+        raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
+
+
+def load_reranker(config: Config) -> CrossModel | None:
+    """The reranker of a config, where it is a folder; None where it is to be trained, or there is none.
+
+    Raises:
+        UserError: no cross-encoder of qpairs is there.
+    """
+    name = config.reranker
+    if name and world() > 1:
+        raise UserError("reranker: is trained by one process; train it there, then join it with qpairs combine")
+    if not name or name in TRANSFORMERS:
+        return None
+    check_transformer("reranker", name)
+    if not (Path(name) / FILE).exists():
+        hint = nearest(name, [*TRANSFORMERS, "a folder that qpairs train --model cross-encoder wrote"])
+        raise UserError(f"reranker: no cross-encoder {name!r}; {hint}")
+    found = load(name, second_look=False)
+    if not isinstance(found, CrossModel):
+        raise UserError(f"reranker: {name} is no cross-encoder; qpairs train --model cross-encoder trains one")
+    return found
+
+
+def warn_of_another_split(what: str) -> None:
+    """Warns of a model that is used in a run and was trained on other parts than those of the run."""
+    log.warning("%s was not trained on this split; it may have seen validation and test pairs", what)
