@@ -18,6 +18,7 @@ from qpairs.data.corpus import Corpus, distinct_texts, read_corpus
 from qpairs.data.labels import LabelledPairs, read_labels
 from qpairs.metrics import Densities, Expectation, ScoreCounts
 from qpairs.models.base import Floats, Model, as_model, encode_in_blocks
+from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import CorpusSetting, Verdict
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,9 @@ def calibrate_corpus(
     many pairs of the corpus have that score; so it does not matter how often each score was drawn. Labels of the
     nearest neighbour of random questions (`drawn` is random) are left out: they were chosen by rank, not by score.
 
+    Of a model of two stages, the verdict of the encoder is fitted: what the second look adds to its log odds is the
+    same in every corpus.
+
     Args:
         model: a model with one tower, or its folder.
         corpus: a file of questions, or one from `read_corpus`.
@@ -95,10 +99,13 @@ def calibrate_corpus(
         on_progress: the stages encoding (texts) and estimating.
 
     Raises:
-        UserError: the model has two towers, a head, or comes from a version that kept nothing of validation; a file
-            cannot be used.
+        UserError: the model has two towers, a head, is a cross-encoder alone, or comes from a version that kept
+            nothing of validation; a file cannot be used.
     """
     model = as_model(model)
+    if isinstance(model, TwoStages):
+        fit = calibrate_corpus(model.first, corpus, labels, on_progress=on_progress)
+        return replace(fit, model=replace(model, first=fit.model))
     old = model.verdict
     old.require_cosine(model.path)
     if not (old.symmetric and model.one_tower):

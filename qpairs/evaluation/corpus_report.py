@@ -21,6 +21,7 @@ from qpairs.evaluation.all_pairs import AllPairs, compare_all
 from qpairs.metrics import PartitionScores
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables
+from qpairs.models.two_stages import first_stage
 from qpairs.models.verdict import CorpusSetting, Setting
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ LOWER_BOUNDS = (
 NO_DENSITIES = (
     "The model has a verdict for labelled pairs alone: in a corpus its threshold is too low and its probabilities are "
     "too high; train it anew, or fit it with qpairs calibrate"
+)
+ENCODER_ALONE = (
+    "The encoder alone decides here: search and dedupe take a second look at its hits, which these figures leave out"
 )
 
 
@@ -124,6 +128,7 @@ class CorpusReport:
             above it.
         curve: found and expected at rising thresholds.
         wrong: the up to 20 most similar pairs at or above the threshold that are no duplicates.
+        encoder_alone: whether the model takes a second look, which these figures leave out.
     """
 
     n: int
@@ -140,6 +145,7 @@ class CorpusReport:
     clusters: PartitionScores | None
     curve: Sequence[Point]
     wrong: Sequence[WrongPair]
+    encoder_alone: bool = False
 
     def brief(self) -> CorpusReport:
         """The report without the texts of questions and without the curve, as a model keeps it."""
@@ -152,7 +158,7 @@ def corpus_report(
     """The report over all pairs of the questions of labelled pairs.
 
     Args:
-        model: whose verdict is applied.
+        model: whose verdict is applied; that of the encoder alone in a model of two stages.
         pairs: labelled pairs; only their questions are read.
         tables: embeddings of their questions, from `score_pairs`.
         cluster: (n_questions,) cluster of duplicates of each question.
@@ -162,7 +168,8 @@ def corpus_report(
         None where there is none: for more than 50,000 questions, where the sides of a pair may not be swapped, where a
         head decides, and where no question has a duplicate.
     """
-    verdict, n = model.verdict, len(pairs.questions)
+    encoder = first_stage(model)
+    verdict, n = encoder.verdict, len(pairs.questions)
     if n > LIMIT or not verdict.symmetric or verdict.score != "cosine":
         log.info("no report on the corpus: %d questions, symmetric: %s, %s", n, verdict.symmetric, verdict.score)
         return None
@@ -189,6 +196,7 @@ def corpus_report(
         clusters=_clusters(compared, setting.threshold, cluster),
         curve=_curve(compared, setting),
         wrong=_wrong(compared, setting, pairs.questions),
+        encoder_alone=encoder is not model,
     )
 
 
@@ -297,7 +305,8 @@ def corpus_lines(found: Mapping[str, Any], *, clusters: bool = True) -> list[str
 
 def corpus_notes(found: Mapping[str, Any]) -> list[str]:
     """What a reader must know to read a report on a corpus right, as sentences without a full stop."""
-    notes = [LOWER_BOUNDS] if not found["complete"] else []
+    notes = [ENCODER_ALONE] if found.get("encoder_alone") else []
+    notes += [LOWER_BOUNDS] if not found["complete"] else []
     return [*notes, NO_DENSITIES] if found["setting"] == "pair" else notes
 
 

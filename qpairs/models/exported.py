@@ -22,7 +22,18 @@ from qpairs.core.extras import require
 from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import Pairs
 from qpairs.encoders.batches import Ints, by_length, padded
-from qpairs.models.base import FILE, Floats, Side, Tables, check_output, cosine_scores, fingerprint, model_to_dict
+from qpairs.models.base import (
+    FILE,
+    LOOK,
+    RERANKER,
+    Floats,
+    Side,
+    Tables,
+    check_output,
+    cosine_scores,
+    fingerprint,
+    model_to_dict,
+)
 from qpairs.models.encoding import Tower, Towers
 from qpairs.models.tokens import Reading, Tokens, bag_of_words, tokeniser
 from qpairs.models.verdict import Verdict, verdict_from_dict
@@ -102,7 +113,8 @@ class Export:
         """
         with atomic_folder(path) as fresh:
             check_output(path, overwrite=overwrite)
-            shutil.copytree(self.path, fresh, dirs_exist_ok=True)
+            alone = shutil.ignore_patterns(RERANKER, LOOK)  # the folder may be that of a model of two stages
+            shutil.copytree(self.path, fresh, dirs_exist_ok=True, ignore=alone)
             write_export(self, fresh)
 
 

@@ -22,16 +22,21 @@ NONE = (
     "There is no report on the corpus: it needs two questions that are duplicates, sides of a pair that may be "
     "swapped, a verdict that reads cosines, and at most 50,000 questions."
 )
+NO_VECTORS = (
+    "There is no report on the corpus: a cross-encoder has no vectors to search with. Joined to an encoder by qpairs "
+    "combine, it takes a second look at what the encoder finds."
+)
 
 
-def corpus_section(found: CorpusReport | None) -> str:
+def corpus_section(found: CorpusReport | None, has_vectors: bool = True) -> str:
     """The section.
 
     Args:
         found: the report on the corpus; None: the section says why there is none.
+        has_vectors: whether the model has vectors to search with.
     """
     if found is None:
-        return f"<p>{escape(NONE)}</p>"
+        return f"<p>{escape(NONE if has_vectors else NO_VECTORS)}</p>"
     values = dataclasses.asdict(found)
     headline, *others = corpus_lines(values)
     known = "all known" if found.complete else "as far as they are labelled"
