@@ -42,7 +42,7 @@ def two_stages(first: Model, **changes: Any) -> TwoStages:
     return replace(TwoStages(first, overlap_model(), LOOK, JOINT, path=Path("both")), **changes)
 
 
-def write_tiny_cross_model(folder: Path, pairs: Pairs, **parts: Any) -> CrossModel:
+def write_tiny_cross_model(folder: Path, pairs: Pairs, config: Config | None = None, **parts: Any) -> CrossModel:
     """A real cross-encoder of random weights, in a folder, whose verdict is fitted to the pairs."""
     from qpairs.evaluation.baselines import tfidf_threshold
     from qpairs.models.base import load
@@ -51,7 +51,7 @@ def write_tiny_cross_model(folder: Path, pairs: Pairs, **parts: Any) -> CrossMod
 
     network = new_cross_encoder("tiny", texts=pairs.questions, max_length=32, seed=0)
     network.save_pretrained(str(folder), create_model_card=False, safe_serialization=True)
-    config = Config(encoder="tiny", max_length=32)
+    config = replace(config or Config(), encoder="tiny", max_length=32)
     unfitted = CrossModel(Overlap(), CROSS_VERDICT, config, {"kind": "cross-encoder"}, path=folder, **parts)
     write_cross_model(unfitted, folder)
     model = load(folder)

@@ -109,7 +109,8 @@ def notices(model: Model, found: Report, own: bool, trained_on: Pairs | None) ->
             "pairs with qpairs calibrate."
         )
     if model.verdict.reference is None:
-        yield f"Whether the {names} differ from those that the threshold was chosen on is unknown for this {noun(model)}."
+        unknown = f"is unknown for this {noun(model)}"
+        yield f"Whether the {names} differ from those that the threshold was chosen on {unknown}."
     if trained_on is None:
         yield "The training pairs are unavailable: known words are those of these pairs themselves."
     if found.seen_in_training and (note := seen_note(*dataclasses.astuple(found.seen_in_training)[:2])):
