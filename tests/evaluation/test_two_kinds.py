@@ -9,13 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas
 import pytest
-from conftest import refused
 from mocks import moved
 from stages import overlap_model, two_stages, write_tiny_cross_model
 
 import qpairs
 from qpairs import metrics
+from qpairs.data.parts import load_parts, training_pairs
 from qpairs.data.splits import leak
+from qpairs.evaluation import sources
 from qpairs.evaluation.calibrate_corpus import calibrate_corpus
 from qpairs.evaluation.combine import combine
 from qpairs.evaluation.explain import explain
@@ -23,14 +24,11 @@ from qpairs.evaluation.mistakes import analyse
 from qpairs.evaluation.report import question_map, render
 from qpairs.evaluation.robustness import probe
 from qpairs.evaluation.seen import seen_in_training
-from qpairs.evaluation.sources import tested_on
 from qpairs.metrics import fit_second_look
 from qpairs.models.base import load
 from qpairs.models.bi_encoder import Checkpoint
 from qpairs.models.cross_encoder import CrossModel, write_cross_model
 from qpairs.models.two_stages import TwoStages
-
-EVERYTHING = 10_000  # pairs
 
 
 class Folders(NamedTuple):
@@ -47,7 +45,7 @@ def pairs(pairs_csv: Path) -> qpairs.Pairs:
 def folders(checkpoint: Checkpoint, pairs: qpairs.Pairs, tmp_path_factory: pytest.TempPathFactory) -> Folders:
     folder = tmp_path_factory.mktemp("kinds")
     cross = write_tiny_cross_model(folder / "cross", pairs, checkpoint.config, split=checkpoint.split)
-    combine(checkpoint, cross, tested_on(checkpoint)[0]).save(folder / "both")
+    combine(checkpoint, cross, sources.tested_on(checkpoint)[0]).save(folder / "both")
     return Folders(folder / "cross", folder / "both")
 
 
@@ -69,11 +67,11 @@ def test_the_commands_take_both_and_say_what_the_score_is(
     run, folders: Folders, pairs_csv: Path, kind: str, name: str
 ) -> None:
     folder = getattr(folders, kind)
-    result = run("evaluate", folder, "--data", pairs_csv, "--json", "x.json", "--perturb", "word-order,negation")
+    result = run("evaluate", folder, "--data", pairs_csv, "--json", "x.json", "--perturb", "case,negation")
     assert result.code == 0, result.err
     found = json.loads(Path("x.json").read_text())
     assert found["score"] == name
-    assert {behaviour["kind"] for behaviour in found["perturbations"]} == {"word-order", "negation"}
+    assert {behaviour["kind"] for behaviour in found["perturbations"]} == {"case", "negation"}
     assert "similarit" not in result.out
     assert "ignores word order" not in result.out
     assert ("as search" in result.out) == (kind == "both")
@@ -127,7 +125,12 @@ def test_a_corpus_moves_the_encoder_of_both_and_is_no_place_for_a_cross_encoder(
     alone = calibrate_corpus(load(folders.both, second_look=False), "corpus.txt").model
     assert after.first.verdict == alone.verdict != before.first.verdict
     assert after.first.scores["calibrated_on_corpus"]["n"] == len(pairs.questions)
-    refused(run("calibrate", folders.cross, "--corpus", "corpus.txt", "--output", "no"), "cosines", "qpairs combine")
+    result = run("calibrate", folders.cross, "--corpus", "corpus.txt", "--output", "no")
+    assert result.code == 2
+    *_, last = result.err.splitlines()  # in a process that has loaded transformers before, it shows bars
+    assert last.startswith("error:")
+    assert "read from logits" in last
+    assert "qpairs combine" in last
     assert not Path("no").exists()
 
 
@@ -143,8 +146,8 @@ def test_the_page_of_both_has_a_section_on_the_second_look(folders: Folders, pai
         f"{100 * model.band.holds(encoder.scores).mean():.1f} % of these pairs",
         f"{encoder.f1:.3f} {encoder.average_precision:.3f}",
         f"{model.scores['second_look']['f1_second']:.3f}",
-        "How the log odds separates them" if False else "How the log odds",
-        "the encoder alone decides here" if False else "The encoder alone decides here",
+        "How the log odds",
+        "The encoder alone decides here",
         "this model of two stages",
         "The training of the encoder",
         "Joined",
@@ -228,12 +231,8 @@ def test_words_are_left_out_as_the_pair_is_judged(checkpoint: Checkpoint) -> Non
     cosines = checkpoint.score_pairs(qpairs.pairs_from_texts([one], [other], [-1]))[0]
     assert model.band.holds(cosines).all()
     found = explain(model, one, other)
-    assert found.similarity == pytest.approx(
-        qpairs.predict(model, qpairs.pairs_from_texts([one], [other], [-1]))[0][0]
-        if False
-        else float(model.score_pairs(qpairs.pairs_from_texts([one], [other], [-1]))[0][0]),
-        abs=1e-5,
-    )
+    pair = qpairs.pairs_from_texts([one], [other], [-1])
+    assert found.similarity == pytest.approx(float(qpairs.predict(model, pair).similarity[0]), abs=1e-5)
     assert len(model.second.reader.asked) >= len(one.split()) + len(other.split())  # inside the band or not
     rest = qpairs.pairs_from_texts(["how do I my bill"], [other], [-1])
     logit = overlap_model().score_pairs(rest)[0]
@@ -259,8 +258,10 @@ def test_mistakes_and_robustness_are_those_of_predict(checkpoint: Checkpoint, pa
         wrong = qpairs.predict(model, pairs).duplicate != (pairs.labels == 1)
         assert len(analyse(model, pairs).mistakes()) == wrong.sum()
     rows = [("How do I fly from Paris to Rome?", "What is the way to Rome from Paris by air?", 1)] * 2
-    for behaviour in probe(overlap_model(), qpairs.pairs_from_texts(*zip(*rows, strict=True)), ["word-order"]):
-        assert behaviour.failures == behaviour.n if behaviour.against == "itself" else behaviour.n <= 1
+    found = probe(overlap_model(), qpairs.pairs_from_texts(*zip(*rows, strict=True)), ["word-order"])
+    itself = next(behaviour for behaviour in found if behaviour.against == "itself")
+    assert (itself.n, itself.failures) == (1, 1)  # nearly the same words, which is all that this reader sees
+    assert itself.examples[0].similarity == pytest.approx(8 * 6 / 10 - 4)  # a logit
 
 
 def test_training_questions_of_both_stages_count_as_seen(
@@ -274,12 +275,10 @@ def test_training_questions_of_both_stages_count_as_seen(
     other = tmp_path / "other.csv"
     rows = [f"Is the moon cheese {k}?,What is {k} + {k}?,{k % 2}" for k in range(80)]
     other.write_text("question1,question2,is_duplicate\nIs the moon cheese?,Who ate it?,1\n" + "\n".join(rows))
-    from qpairs.data.parts import load_parts
-
     config = replace(checkpoint.config, data=(str(other),))
     parts = load_parts(config)
     model = two_stages(checkpoint, second=overlap_model(config=config, split=parts.split))
-    train = qpairs.data.parts.training_pairs(checkpoint.config, checkpoint.split)
+    train = training_pairs(checkpoint.config, checkpoint.split)
     found = seen_in_training(model, new)
     assert found is not None
     assert found.questions == leak(train, new).questions + leak(parts.train, new).questions
@@ -288,7 +287,7 @@ def test_training_questions_of_both_stages_count_as_seen(
 
 def test_a_cross_encoder_alone_is_tested_on_its_own_part(folders: Folders, checkpoint: Checkpoint) -> None:
     for model in (load(folders.cross), load(folders.both)):
-        assert tested_on(model)[0].questions == tested_on(checkpoint)[0].questions
+        assert sources.tested_on(model)[0].questions == sources.tested_on(checkpoint)[0].questions
     model = load(folders.cross)
     assert isinstance(model, CrossModel)
     write_cross_model(model, folders.cross)
