@@ -29,6 +29,7 @@ from qpairs.models.torch_pairs import TorchPairs
 from qpairs.models.two_stages import TwoStages, write_second_look
 
 CARD = "README.md"
+EXPORT = "an export; name the checkpoint that it was made from"
 
 
 def push(checkpoint: str | Path, name: str, *, private: bool = False) -> str:
@@ -96,10 +97,18 @@ def _public_model(model: Model) -> Model:
         UserError: it is an export.
     """
     if isinstance(model, TwoStages):
-        return dataclasses.replace(model, first=_public_model(model.first), second=_public_model(model.second))
-    if isinstance(model, Checkpoint) or (isinstance(model, CrossModel) and isinstance(model.reader, TorchPairs)):
+        return dataclasses.replace(model, first=_public_model(model.first), second=_public_cross_model(model.second))
+    if isinstance(model, CrossModel):
+        return _public_cross_model(model)
+    if isinstance(model, Checkpoint):
         return dataclasses.replace(model, config=public_config(model.config))
-    raise UserError(f"{model.path}: an export; name the checkpoint that it was made from")
+    raise UserError(f"{model.path}: {EXPORT}")
+
+
+def _public_cross_model(model: CrossModel) -> CrossModel:
+    if not isinstance(model.reader, TorchPairs):
+        raise UserError(f"{model.path}: {EXPORT}")
+    return dataclasses.replace(model, config=public_config(model.config))
 
 
 def _write(model: Model, folder: Path) -> None:
