@@ -15,8 +15,8 @@ from .evaluation.predict import predict as predict
 from .evaluation.robustness import probe as probe
 from .experiments.compare import compare as compare
 from .experiments.results import Comparison as Comparison
-from .export.export import Parity as Parity
 from .export.export import export_checkpoint as export_checkpoint
+from .export.parity import Parity as Parity
 from .models.base import Encoder as Encoder
 from .models.base import Model as Model
 from .models.base import load as load

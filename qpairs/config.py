@@ -19,6 +19,7 @@ from typing import Any
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.ranges import Range
 
+COMMA_LISTS = ("columns", "dims")  # options that are one text on the command line: A,B,C
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 
 
@@ -68,13 +69,24 @@ class DataOptions:
 class EncoderOptions:
     """What turns a question into a vector, and its noise in training."""
 
-    encoder: str = option("minilm", "minilm, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
+    encoder: str = option("minilm", "minilm, mpnet, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
     vectors: str = option("", "Pretrained word vectors of lstm, cnn and static: glove, or a GloVe text file.")
     share_vectors: bool = option(False, "Two towers: one table of word vectors for both.")
     symmetric: bool = option(
         True, "Two towers: score both directions and take the mean; if not, the first question against the second."
     )
     max_length: int = option(64, "Tokens that are read of a question; the rest is cut off.", Range(4, at_most=512))
+    prompt: str = option(
+        "",
+        "Prompt before every question: the name of one that the encoder has, a text such as 'query: ', or none; "
+        "without it, the encoder's default, or else its prompt for similar texts.",
+    )
+    lora: int = option(
+        0,
+        "Rank of low-rank adapters (LoRA), which are trained in place of the transformer's weights and merged into "
+        "them at the end; 0: train all weights.",
+        Range(0, at_most=1024),
+    )
     dropout: float = option(0.1, "Dropout in the encoder during training.", Range(0, below=1))
     word_dropout: float = option(0.0, "Share of the tokens that are masked during training.", Range(0, below=1))
 
@@ -93,6 +105,11 @@ class ObjectiveOptions:
         "Score of a pair: cosine, or head, the classifier that the loss pair_softmax trains.",
         choices=("cosine", "head"),
     )
+    dims: tuple[int, ...] = option(
+        (),
+        "Lengths to which vectors may be cut, such as 384,192,96 (Matryoshka): each prefix is trained, and gets a "
+        "verdict of its own; the full length is always among them.",
+    )
 
 
 @dataclass(frozen=True)
@@ -101,8 +118,8 @@ class TeacherOptions:
 
     teacher: tuple[str, ...] = option(
         (),
-        "Teachers besides the labels; the mean of several counts. minilm or tiny: train a cross-encoder first; itself: "
-        "train the encoder on the labels first, then towards the probabilities; or the folder or Hub id of a "
+        "Teachers besides the labels; the mean of several counts. minilm, mpnet or tiny: train a cross-encoder first; "
+        "itself: train the encoder on the labels first, then towards the probabilities; or the folder or Hub id of a "
         "cross-encoder, or the folder of a checkpoint.",
     )
     teacher_epochs: float = option(1.0, "Passes of the cross-encoder over the training pairs.", Range(above=0))
@@ -223,6 +240,11 @@ class Config(
 
 RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (lambda c: not c.data, "data: name at least one source of pairs"),
+    (lambda c: min(c.dims, default=1) < 1, "dims: each length must be at least 1"),
+    (
+        lambda c: bool(c.dims) and c.score == "head",
+        "dims: prefixes are compared by their cosine; it does not go with --score head",
+    ),
     (lambda c: len(c.columns) not in (0, 2, 3), "columns: name two or three: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL"),
     (
         lambda c: c.validation_fraction + c.test_fraction >= 1,
@@ -266,17 +288,26 @@ def _typed(name: str, value: Any) -> Any:
             return None
         (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
     if typing.get_origin(kind) is tuple:
-        if name == "columns" and isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        value = (value,) if isinstance(value, str) else value
-        if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
-            return tuple(value)
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _listed(name, value, typing.get_args(kind)[0])
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if abs(value) <= sys.float_info.max:
             return float(value)
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    raise UserError(f"{name}: {value!r}, must be {KINDS.get(kind, 'a list of texts')}")
+    raise UserError(f"{name}: {value!r}, must be {KINDS[kind]}")
+
+
+def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:
+    """A list of texts as a tuple; of whole numbers too, the largest first and each once."""
+    if name in COMMA_LISTS and isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+        if kind is int and all(part.isdecimal() for part in value):
+            value = [int(part) for part in value]
+    value = value if isinstance(value, list | tuple) else (value,)
+    if all(isinstance(part, kind) and not isinstance(part, bool) for part in value):
+        return tuple(sorted(set(value), reverse=True)) if kind is int else tuple(value)
+    shown = value[0] if len(value) == 1 and isinstance(value, tuple) else list(value)
+    raise UserError(f"{name}: {shown!r}, must be a list of {'whole numbers' if kind is int else 'texts'}")
 
 
 def config_from(values: Mapping[str, Any], where: str = "config") -> Config:

@@ -25,8 +25,8 @@ def embed(
     dim: Annotated[
         int | None,
         typer.Option(
-            help="Truncate the vectors to so many numbers; an encoder that was not trained for that (Matryoshka) loses "
-            "accuracy.",
+            help="Truncate the vectors to so many numbers; a model trained with --dims has a verdict for its "
+            "lengths, another one loses accuracy.",
             show_default=False,
         ),
     ] = None,

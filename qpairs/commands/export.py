@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import ColumnsOption, OverwriteOption, SkipOption, load, out, progress_bar, quiet
+from qpairs.commands.terminal import ColumnsOption, OverwriteOption, SkipOption, load, out, plain, progress_bar, quiet
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Folder of a checkpoint: of an encoder, a cross-encoder, or both.")
+    ],
     output: Annotated[Path, typer.Option(help="Folder of the export.")],
     format: Annotated[
         str,
@@ -55,17 +57,14 @@ def export(
             on_progress=on_progress,
         )
     table = Table(title=f"On {parity.n:,} pairs", title_justify="left", box=None, pad_edge=False)
-    for column in ("", "F1, cross-fitted", "threshold", "MB"):
+    for column in ("", "F1, cross-fitted", "MB"):
         table.add_column(column, justify="right" if column else "left")
-    table.add_row("checkpoint", f"{parity.f1_before:.3f}", f"{parity.threshold_before:.3f}", _megabytes(checkpoint))
-    table.add_row(format, f"[bold]{parity.f1_after:.3f}[/]", f"{parity.threshold_after:.3f}", _megabytes(output))
+    table.add_row("checkpoint", f"{parity.f1_before:.3f}", _megabytes(checkpoint))
+    table.add_row(format, f"[bold]{parity.f1_after:.3f}[/]", _megabytes(output))
     out.print(table)
-    out.print(
-        f"cosine of a question's vector to the checkpoint's: {parity.cosine_mean:.4f} on average, at least "
-        f"{parity.cosine_min:.4f}",
-        highlight=False,
-    )
-    out.print(f"Saved in [bold]{output}[/]. From Python: qpairs.load({str(output)!r}).encode([...])", highlight=False)
+    for line in parity.lines():
+        out.print(line, highlight=False)
+    out.print(f"Saved in [bold]{plain(str(output))}[/]. From Python: qpairs.load({str(output)!r})", highlight=False)
 
 
 def _megabytes(folder: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -200,6 +200,8 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
         f"error of probability {scores['calibration_error']:.3f}",
         highlight=False,
     )
+    if scores.get("dimensions"):
+        _print_dimensions(scores["dimensions"])
     if scores.get("trivial") and not scores["collapsed"]:
         out.print(f"[bold red]The model is {plain(scores['trivial'])}.[/]", highlight=False)
     if scores.get("seen_in_training"):
@@ -212,7 +214,7 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
             highlight=False,
         )
     if scores.get("corpus"):
-        _print_corpus(scores["corpus"], clusters)
+        _print_corpus(scores["corpus"], clusters, scores.get("score", "cosine"))
     if scores["shift"]["differs"]:
         out.print(
             f"[yellow]The {names} here differ from those the threshold was chosen on (distance "
@@ -222,13 +224,25 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
         out.print(f"[dim]Note: {note}.[/]")
 
 
-def _print_corpus(found: Mapping[str, Any], clusters: bool) -> None:
+def _print_dimensions(rows: Sequence[Mapping[str, float]]) -> None:
+    """Prints how good the verdict for each length of the vectors is; `rows` are `PrefixScore`s as plain values."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("numbers", "threshold", "F1", "AP"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        figures = (f"{row[name]:.3f}" for name in ("threshold", "f1", "average_precision"))
+        table.add_row(f"{row['dimension']:,}", *figures)
+    out.print("\nVectors cut to their first numbers, each length with a threshold of its own")
+    out.print(table)
+
+
+def _print_corpus(found: Mapping[str, Any], clusters: bool, score: str) -> None:
     """Prints what the model finds among all pairs of the questions; `found` is `CorpusReport` as plain values."""
     from qpairs.evaluation.corpus_report import corpus_lines, corpus_notes
 
     for line in corpus_lines(found, clusters=clusters):
         out.print(plain(line), highlight=False)
-    for note in corpus_notes(found):
+    for note in corpus_notes(found, score):
         out.print(f"[dim]{note}.[/]", highlight=False)
 
 

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.terminal import OverwriteOption, TomlOption, out, percent, print_report, progress_bar, quiet
-from qpairs.config import GROUPS, HELP, OPTIONS, TYPES, allowed_values, config_from, read_toml
+from qpairs.config import COMMA_LISTS, GROUPS, HELP, OPTIONS, TYPES, allowed_values, config_from, read_toml
 
 
 def _config_option(name: str, default: Any) -> inspect.Parameter:
@@ -22,7 +22,7 @@ def _config_option(name: str, default: Any) -> inspect.Parameter:
         flag += f"/--no-{name.replace('_', '-')}"
         default = "yes" if default else "no"
     elif typing.get_origin(kind) is tuple:
-        kind, default = str if name == "columns" else list[str], ", ".join(default)
+        kind, default = str if name in COMMA_LISTS else list[str], ", ".join(map(str, default))
     shown = f"{default:g}" if isinstance(default, float) else default
     facts = [f"default: {shown}"] if shown not in ("", None) else []
     facts += [allowed_values(name)] if allowed_values(name) else []

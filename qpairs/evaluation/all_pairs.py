@@ -5,21 +5,28 @@ The pairs are compared in blocks, so that memory does not grow with their number
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from qpairs import metrics
+from qpairs.data.pairs import UNLABELLED, Pairs
 from qpairs.evaluation.question_table import symmetric_tables, table_counts
-from qpairs.metrics import ScoreCounts
+from qpairs.metrics import CorpusEstimate, ReadEstimate, ScoreCounts
 from qpairs.metrics.inputs import BLOCK
 from qpairs.metrics.ranking import distinct_cuts
 from qpairs.metrics.score_counts import EDGES, HITS
 from qpairs.models.base import Floats, Tables
+from qpairs.models.second_setting import after_reading, corpus_band
+from qpairs.models.two_stages import Band, TwoStages
+from qpairs.models.verdict import CorpusSetting
 
 KEPT = 64  # pairs for each question; all of greatest similarity
 MOST = 2**24  # pairs kept at most, if there are many duplicates
+MOST_READ = 5_000  # pairs that a cross-encoder reads for a report; a minute or so on one core
 
 Ints = NDArray[np.int64]
 
@@ -36,6 +43,7 @@ class AllPairs:
         same: (m,) whether they are duplicates.
         duplicates: (k,) scores of all duplicates, rising.
         hits: (n, h) scores of the 10 nearest other questions of each, falling; fewer in a small table.
+        hits_at: (n, h) which questions they are.
         hits_same: (n, h) whether they are duplicates.
     """
 
@@ -47,6 +55,7 @@ class AllPairs:
     same: NDArray[np.bool_]
     duplicates: Floats
     hits: Floats
+    hits_at: Ints
     hits_same: NDArray[np.bool_]
 
     def called(self, thresholds: ArrayLike) -> NDArray[np.float64]:
@@ -115,8 +124,52 @@ def compare_all(tables: Tables, cluster: Ints) -> AllPairs:
         same=cluster[left] == cluster[right],
         duplicates=np.sort(np.concatenate(duplicates)).clip(-1, 1),
         hits=hits.clip(-1, 1),
+        hits_at=hit_places,
         hits_same=cluster[hit_places] == cluster[:, None],
     )
+
+
+def read_again(
+    compared: AllPairs, model: TwoStages, questions: tuple[str, ...], estimate: CorpusEstimate
+) -> tuple[AllPairs, ReadEstimate]:
+    """All pairs after the second look of a model of two stages: their scores are probabilities in this corpus.
+
+    Args:
+        compared: by the cosines of the model's encoder.
+        model: reads the pairs of `second_setting.corpus_band`, of greatest cosine first, up to `MOST_READ`.
+        questions: (n,) texts.
+        estimate: what the cosines say.
+    """
+    band = corpus_band(CorpusSetting(0.0, estimate), model.look)
+    floor = max(band.low, float(compared.scores[min(MOST_READ, len(compared.scores)) - 1]))
+    near = compared.scores >= floor
+    left, right, cosines = compared.left[near], compared.right[near], compared.scores[near]
+    found = after_reading(estimate, model.look, cosines, _logits(model, questions, left, right, cosines, band), floor)
+    order = np.argsort(-found.scores, kind="stable")
+    probability, same = found.scores[order], compared.same[near][order]
+    hits = compared.hits.astype(np.float64)
+    rows = np.repeat(np.arange(len(hits)), hits.shape[1])
+    logits = _logits(model, questions, rows, compared.hits_at.ravel(), hits.ravel(), band)
+    odds = estimate.hit_log_odds(hits) + model.look.gain(hits, logits.reshape(hits.shape))
+    missed = np.full(len(compared.duplicates) - int(same.sum()), -1.0)
+    return dataclasses.replace(
+        compared,
+        floor=0.0,
+        left=left[order],
+        right=right[order],
+        scores=probability,
+        same=same,
+        duplicates=np.append(missed, np.sort(probability[same])),
+        hits=expit(odds).astype(np.float32),
+    ), found
+
+
+def _logits(
+    model: TwoStages, questions: tuple[str, ...], left: Ints, right: Ints, cosines: NDArray[np.floating], band: Band
+) -> Floats:
+    """(m,) logits of the pairs in a band of cosines; NaN for the others."""
+    pairs = Pairs(questions, left, right, np.full(len(left), UNLABELLED, np.int8))
+    return model.read(pairs, band.holds(cosines))
 
 
 def _floor(counts: ScoreCounts, cluster: Ints) -> float:

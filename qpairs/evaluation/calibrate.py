@@ -18,7 +18,8 @@ from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics import Densities, SecondLook
 from qpairs.metrics.intervals import Interval
-from qpairs.models.base import Model, Tables, as_model
+from qpairs.models.base import Model, Tables, as_model, cosine_scores
+from qpairs.models.shortened import shorten_tables
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import PairSetting, Verdict, fit_verdict
 
@@ -47,9 +48,10 @@ class Fit:
 def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Fit:
     """Fits threshold and probability to labelled pairs of the user's own, without training.
 
-    Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`). In a
-    model of two stages the verdict of the encoder is fitted first, and then that of both; what the cross-encoder's
-    logit adds is fitted anew where the pairs are many.
+    Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`). The
+    verdicts for shortened vectors, where the model has some, are fitted likewise. In a model of two stages the verdict
+    of the encoder is fitted first, and then that of both; what the cross-encoder's logit adds is fitted anew where the
+    pairs are many.
 
     Args:
         model: a model, or its folder.
@@ -71,15 +73,12 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
         return _calibrate_both(model, pairs, seed)
     scores, tables = model.score_pairs(pairs)
     labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
-    new = fit_verdict(
-        scores,
-        labels,
-        tfidf_threshold(pairs),
-        score=old.score,
-        symmetric=old.symmetric,
-        prior=old.pair,
-        densities=_densities(old, pairs, scores, tables),
-    )
+    tfidf, shortened = tfidf_threshold(pairs), {}
+    for length, before in old.shortened.items():
+        short = shorten_tables(model.embed_tables(pairs.questions) if tables is None else tables, length)
+        found = cosine_scores(short, pairs, symmetric=old.symmetric)
+        shortened[length] = _refit(before, pairs, found, short, tfidf)
+    new = replace(_refit(old, pairs, scores, tables, tfidf), shortened=shortened)
     decided = cross_fitted(scores, labels, groups, old.pair.threshold, folds=10)
     interval = metrics.bootstrap_interval(decided, labels, groups, 0.5, seed=seed)["f1"]
     return Fit(
@@ -126,6 +125,21 @@ def _cross_fitted_both(judged: Judged, model: TwoStages, kept: SecondLook | None
         threshold = metrics.fit_threshold(both[rest], labels[rest], model.verdict.pair.threshold)
         decided[here] = metrics.decide(both[here], threshold)
     return decided
+
+
+def _refit(
+    old: Verdict, pairs: Pairs, scores: NDArray[np.float32], tables: Tables | None, tfidf: float | None
+) -> Verdict:
+    """A verdict fitted to labelled pairs with these scores; an old one is its prior."""
+    return fit_verdict(
+        scores,
+        pairs.labels,
+        tfidf,
+        score=old.score,
+        symmetric=old.symmetric,
+        prior=old.pair,
+        densities=_densities(old, pairs, scores, tables),
+    )
 
 
 def _densities(old: Verdict, pairs: Pairs, scores: NDArray[np.float32], tables: Tables | None) -> Densities | None:

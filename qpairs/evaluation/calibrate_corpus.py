@@ -16,8 +16,9 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.data.corpus import Corpus, distinct_texts, read_corpus
 from qpairs.data.labels import LabelledPairs, read_labels
-from qpairs.metrics import Densities, Expectation, ScoreCounts
-from qpairs.models.base import Floats, Model, as_model, encode_in_blocks
+from qpairs.metrics import CorpusEstimate, Densities, Expectation, ScoreCounts
+from qpairs.models.base import Floats, Model, Tables, as_model, encode_in_blocks
+from qpairs.models.shortened import shorten, shorten_tables
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import CorpusSetting, Verdict
 
@@ -87,7 +88,8 @@ def calibrate_corpus(
     `metrics.estimate_corpus`): an estimate that takes duplicates and near misses to score as they do in validation.
     With labels, the share of duplicates at each score is fitted to them (`metrics.with_labels`), and weighted by how
     many pairs of the corpus have that score; so it does not matter how often each score was drawn. Labels of the
-    nearest neighbour of random questions (`drawn` is random) are left out: they were chosen by rank, not by score.
+    nearest neighbour of random questions (`drawn` is random) are left out: they were chosen by rank, not by score. The
+    verdicts for shortened vectors, where the model has some, are fitted likewise.
 
     Of a model of two stages, the verdict of the encoder is fitted: what the second look adds to its log odds is the
     same in every corpus.
@@ -116,15 +118,18 @@ def calibrate_corpus(
     if len(texts) < LEAST_QUESTIONS:
         raise UserError(f"{corpus.path}: {len(texts)} questions; at least {LEAST_QUESTIONS} are needed to fit a corpus")
     kept, left_out = _usable(labels, texts) if labels is not None else ([], {})
-    counts = metrics.count_scores(encode_in_blocks(model, texts, Meter(on_progress)))
+    vectors = encode_in_blocks(model, texts, Meter(on_progress))
     on_progress(Progress("estimating"))
-    densities = _densities(old, counts, model.path)
-    before = estimate = metrics.estimate_corpus(densities, counts)
-    if labels is not None:
-        _warn(labels.labels[kept], densities.labels)
-        estimate = metrics.with_labels(before, _scores(model, labels, kept), labels.labels[kept])
-    own = metrics.own_densities(estimate, densities)
-    verdict = replace(old, densities=own)
+    answers = (_label_vectors(model, labels, kept), labels.labels[kept]) if labels is not None else None
+    if answers:
+        _warn(answers[1], old.densities.labels if old.densities else 0)
+    own, before = _own_densities(old, vectors, answers, model.path)
+    shortened = {}
+    for length, short in old.shortened.items():
+        cut = (shorten_tables(answers[0], length), answers[1]) if answers else None
+        densities, _ = _own_densities(short, shorten(vectors, length), cut, model.path)
+        shortened[length] = replace(short, densities=densities)
+    verdict, counts = replace(old, densities=own, shortened=shortened), before.counts
     estimate = metrics.estimate_corpus(own, counts)  # as whoever loads the model will have it
     setting = CorpusSetting(estimate.best_threshold(), estimate)
     after = setting.expected()
@@ -171,6 +176,27 @@ def _warn(labels: NDArray[np.int8], before: int) -> None:
         log.warning("all %d labels are %s: were they drawn over the whole range of scores?", len(labels), kind)
 
 
+def _own_densities(
+    verdict: Verdict, vectors: Floats, answers: tuple[Tables, NDArray[np.int8]] | None, where: Path
+) -> tuple[Densities, CorpusEstimate]:
+    """Densities fitted to the vectors (n, d) of a corpus and to labels, and the estimate by those that were known.
+
+    Args:
+        verdict: with what was known.
+        vectors: of the corpus.
+        answers: vectors (r, d) of both sides of labelled pairs, and their labels (r,); None without labels.
+        where: the folder of the model, for an error message.
+    """
+    counts = metrics.count_scores(vectors)
+    densities = _densities(verdict, counts, where)
+    before = estimate = metrics.estimate_corpus(densities, counts)
+    if answers is not None:
+        (left, right), labels = answers
+        scores: Floats = np.einsum("ij,ij->i", left, right).clip(-1, 1)
+        estimate = metrics.with_labels(before, scores, labels)
+    return metrics.own_densities(estimate, densities), before
+
+
 def _densities(verdict: Verdict, counts: ScoreCounts, where: Path) -> Densities:
     if verdict.densities:
         return verdict.densities
@@ -183,15 +209,14 @@ def _densities(verdict: Verdict, counts: ScoreCounts, where: Path) -> Densities:
     return metrics.densities_of_pairs(reference.quantiles, reference.n, verdict.pair.calibration, counts)
 
 
-def _scores(model: Model, labels: LabelledPairs, rows: Sequence[int]) -> Floats:
-    """(r,) scores of the labelled pairs at some rows."""
+def _label_vectors(model: Model, labels: LabelledPairs, rows: Sequence[int]) -> Tables:
+    """Vectors (r, d) of the first and of the second questions of the labelled pairs at some rows."""
     one, other = ([side[row] for row in rows] for side in (labels.first, labels.second))
     texts = list(dict.fromkeys(one + other))
     place = {text: k for k, text in enumerate(texts)}
     vectors = model.encode(texts)
     left, right = (vectors[[place[text] for text in side]] for side in (one, other))
-    scores: Floats = np.einsum("ij,ij->i", left, right).clip(-1, 1)
-    return scores
+    return left, right
 
 
 def _promise(setting: CorpusSetting, precision: float) -> Promise:

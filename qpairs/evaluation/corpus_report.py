@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.data.pairs import Pairs
-from qpairs.evaluation.all_pairs import AllPairs, compare_all
-from qpairs.metrics import PartitionScores
+from qpairs.evaluation.all_pairs import AllPairs, compare_all, read_again
+from qpairs.metrics import CorpusEstimate, PartitionScores
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables
-from qpairs.models.two_stages import first_stage
+from qpairs.models.two_stages import first_stage, second_stage
 from qpairs.models.verdict import CorpusSetting, Setting
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,7 @@ NO_DENSITIES = (
     "The model has a verdict for labelled pairs alone: in a corpus its threshold is too low and its probabilities are "
     "too high; train it anew, or fit it with qpairs calibrate"
 )
-ENCODER_ALONE = (
-    "The encoder alone decides here: search and dedupe take a second look at its hits, which these figures leave out"
-)
+PROBABILITIES = "Scores and thresholds in the corpus are probabilities, after the second look"
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,6 @@ class CorpusReport:
             above it.
         curve: found and expected at rising thresholds.
         wrong: the up to 20 most similar pairs at or above the threshold that are no duplicates.
-        encoder_alone: whether the model takes a second look, which these figures leave out.
     """
 
     n: int
@@ -145,7 +142,6 @@ class CorpusReport:
     clusters: PartitionScores | None
     curve: Sequence[Point]
     wrong: Sequence[WrongPair]
-    encoder_alone: bool = False
 
     def brief(self) -> CorpusReport:
         """The report without the texts of questions and without the curve, as a model keeps it."""
@@ -158,7 +154,7 @@ def corpus_report(
     """The report over all pairs of the questions of labelled pairs.
 
     Args:
-        model: whose verdict is applied; that of the encoder alone in a model of two stages.
+        model: whose verdict is applied.
         pairs: labelled pairs; only their questions are read.
         tables: embeddings of their questions, from `score_pairs`.
         cluster: (n_questions,) cluster of duplicates of each question.
@@ -168,8 +164,7 @@ def corpus_report(
         None where there is none: for more than 50,000 questions, where the sides of a pair may not be swapped, where a
         head decides, and where no question has a duplicate.
     """
-    encoder = first_stage(model)
-    verdict, n = encoder.verdict, len(pairs.questions)
+    second, verdict, n = second_stage(model), first_stage(model).verdict, len(pairs.questions)
     if n > LIMIT or not verdict.symmetric or verdict.score != "cosine":
         log.info("no report on the corpus: %d questions, symmetric: %s, %s", n, verdict.symmetric, verdict.score)
         return None
@@ -177,9 +172,12 @@ def corpus_report(
         return None
     compared = compare_all(tables, cluster)
     setting = verdict.pair if verdict.densities is None else verdict.corpus(compared.counts)
+    shown = setting.for_hits() if isinstance(setting, CorpusSetting) else setting
+    if second and isinstance(setting, CorpusSetting) and isinstance(setting.estimate, CorpusEstimate):
+        compared, found = read_again(compared, second, pairs.questions, setting.estimate)
+        shown = setting = CorpusSetting(found.best_threshold(), found)
     at_threshold = _point(compared, setting, setting.threshold)
     best_threshold, best_f1 = compared.best()
-    shown = setting.for_hits() if isinstance(setting, CorpusSetting) else setting
     probability, same = shown.probability(compared.hits).ravel(), compared.hits_same.ravel()
     return CorpusReport(
         n=n,
@@ -196,7 +194,6 @@ def corpus_report(
         clusters=_clusters(compared, setting.threshold, cluster),
         curve=_curve(compared, setting),
         wrong=_wrong(compared, setting, pairs.questions),
-        encoder_alone=encoder is not model,
     )
 
 
@@ -303,9 +300,14 @@ def corpus_lines(found: Mapping[str, Any], *, clusters: bool = True) -> list[str
     return lines
 
 
-def corpus_notes(found: Mapping[str, Any]) -> list[str]:
-    """What a reader must know to read a report on a corpus right, as sentences without a full stop."""
-    notes = [ENCODER_ALONE] if found.get("encoder_alone") else []
+def corpus_notes(found: Mapping[str, Any], score: str = "cosine") -> list[str]:
+    """What a reader must know to read a report on a corpus right, as sentences without a full stop.
+
+    Args:
+        found: `CorpusReport` as plain values.
+        score: what the scores of the model are on pairs, as in `Verdict`.
+    """
+    notes = [PROBABILITIES] if score == "log odds" and found["setting"] == "corpus" else []
     notes += [LOWER_BOUNDS] if not found["complete"] else []
     return [*notes, NO_DENSITIES] if found["setting"] == "pair" else notes
 

@@ -24,7 +24,7 @@ from qpairs.core.progress import OnProgress, Progress
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts
 from qpairs.data.splits import question_components
-from qpairs.encoders.build import takes_vectors, tower_names
+from qpairs.encoders.build import takes_lora, takes_prompt, takes_vectors, tower_names
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.experiments.processes import peak_memory
 from qpairs.objectives.functions import function_name
@@ -69,13 +69,16 @@ class Cell:
     def config(self, base: Config, folder: Path) -> Config:
         """The options of the run: the base with the encoder, loss, miner and seed of the cell.
 
-        Word vectors apply only to encoders that take them, and `score=head` only to losses that have a head.
+        Word vectors, prompts and adapters apply only to encoders that take them, and `score=head` only to losses that
+        have a head.
         """
         takes = any(map(takes_vectors, tower_names(self.encoder)))
         return dataclasses.replace(
             base,
             encoder=self.encoder,
             vectors=base.vectors if takes else "",
+            prompt=base.prompt if takes_prompt(self.encoder) else "",
+            lora=base.lora if takes_lora(self.encoder) else 0,
             loss=self.loss,
             score=base.score if parse_objective(self.loss).has_head else "cosine",
             miner="everything" if self.miner in SAMPLERS else self.miner,

@@ -115,6 +115,7 @@ def _try_encoders(cells: Sequence[Cell], base: Config, texts: Sequence[str]) -> 
             texts=texts,
             max_length=config.max_length,
             share_vectors=config.share_vectors,
+            prompt=config.prompt,
         )
 
 

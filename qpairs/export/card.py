@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from qpairs.config import Config, to_dict
+from qpairs.config import COMMA_LISTS, Config, to_dict
 from qpairs.encoders.build import ENCODERS, encoder_note, tower_names
 from qpairs.export.usage import usage
 from qpairs.models.base import Model
@@ -73,6 +73,11 @@ def _verdict(checkpoint: Model, part: str) -> str:
             for trivial, got in scores["baselines"].items()
         ),
         *_alone(checkpoint, part),
+        *(
+            f"| its vectors cut to {row['dimension']} numbers, at {row['threshold']:.4f} | {row['f1']:.3f} | | | "
+            f"{row['average_precision']:.3f} |"
+            for row in scores.get("dimensions", ())[1:]
+        ),
         *_in_a_corpus(scores),
         "",
         f"95 % interval of F1: {low:.3f} to {high:.3f}, by bootstrap over the components of the question graph. "
@@ -111,9 +116,8 @@ def _in_a_corpus(scores: Mapping[str, Any]) -> list[str]:
         return []
     at, ranked = found["at_threshold"], scores["retrieval"].get("mining_average_precision")
     bound = "" if found["complete"] else " (labels incomplete: precision is a lower bound)"
-    alone = ", the encoder alone" if found.get("encoder_alone") else ""
     return [
-        f"| in a corpus of these {found['n']:,} questions, all pairs{alone}{bound} | {found['f1']:.3f} | "
+        f"| in a corpus of these {found['n']:,} questions, all pairs{bound} | {found['f1']:.3f} | "
         f"{at['precision']:.3f} | {at['recall']:.3f} | {'' if ranked is None else f'{ranked:.3f}'} |"
     ]
 
@@ -186,8 +190,8 @@ def train_command(config: Config) -> str:
             continue
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
-        elif name == "columns":
-            words += [flag, ",".join(value)]
+        elif name in COMMA_LISTS:
+            words += [flag, ",".join(map(str, value))]
         else:
             for item in value if isinstance(value, list) else [value]:
                 words += [flag, str(item)]

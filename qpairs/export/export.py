@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,21 @@ from qpairs.encoders.tokens import prompt_of
 from qpairs.encoders.towers import towers
 from qpairs.encoders.words import mean_vectors
 from qpairs.evaluation.baselines import tfidf_scores
+from qpairs.evaluation.prefixes import prefix_verdicts
 from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import as_pairs
 from qpairs.export.onnx import quantise, write_graph
+from qpairs.export.pair_graph import PairParity
+from qpairs.export.parity import Parity
+from qpairs.export.stages import StagesParity, export_cross_encoder, export_two_stages
 from qpairs.export.static import Sides, f1_of, students
-from qpairs.models.base import Floats, Tables, check_output
-from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, versions
-from qpairs.models.exported import GRAPH, VECTORS, Export, open_towers, write_export
+from qpairs.models.base import Floats, Model, Tables, check_output, load
+from qpairs.models.bi_encoder import Checkpoint, versions
+from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.exported import VECTORS, Export, open_towers, write_export
+from qpairs.models.graphs import GRAPH
 from qpairs.models.tokens import Reading, tokeniser
+from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import fit_verdict
 
 FORMATS = {
@@ -56,26 +63,6 @@ ODD_TEXTS = (
 )
 
 
-@dataclass(frozen=True)
-class Parity:
-    """How an export compares with its checkpoint on labelled pairs.
-
-    Attributes:
-        n: pairs.
-        cosine_mean, cosine_min: between the vectors of a question by checkpoint and by export.
-        f1_before, f1_after: of checkpoint and export, cross-fitted: half the pairs at the threshold of the others.
-        threshold_before, threshold_after: the checkpoint's, and the export's own, which is chosen on these pairs.
-    """
-
-    n: int
-    cosine_mean: float
-    cosine_min: float
-    f1_before: float
-    f1_after: float
-    threshold_before: float
-    threshold_after: float
-
-
 def export_checkpoint(
     path: str | Path,
     output: str | Path,
@@ -85,11 +72,11 @@ def export_checkpoint(
     max_loss: float | None = None,
     overwrite: bool = False,
     on_progress: OnProgress = ignore,
-) -> Parity:
+) -> Parity | PairParity | StagesParity:
     """Writes a checkpoint in a form that `qpairs.load` runs without torch.
 
     Args:
-        path: folder of the checkpoint.
+        path: folder of the checkpoint: an encoder, a cross-encoder, or both as a model of two stages.
         output: folder of the export.
         format: one of `FORMATS`.
         data: labelled pairs, or their source, to compare on; without it, those that the checkpoint was validated on.
@@ -105,7 +92,46 @@ def export_checkpoint(
     True
     """
     path, output = Path(path), Path(output)
-    checkpoint = _exportable(path, output, format, overwrite)
+    model = _exportable(path, output, format, overwrite)
+    allowed = MAX_LOSS[format] if max_loss is None else max_loss
+    with atomic_folder(output) as fresh:
+        parity = _write(model, fresh, format, data, on_progress)
+        if parity.f1_before - parity.f1_after > allowed:
+            raise UserError(
+                f"{format}: F1 falls from {parity.f1_before:.3f} to {parity.f1_after:.3f} on {parity.n:,} pairs, by "
+                f"more than {allowed:g}; nothing is written; choose another --format, or allow it with --max-loss"
+            )
+    return parity
+
+
+def _write(
+    model: Checkpoint | CrossModel | TwoStages,
+    folder: Path,
+    format: str,
+    data: Pairs | str | Path | Sequence[str | Path],
+    on_progress: OnProgress,
+) -> Parity | PairParity | StagesParity:
+    """Writes a model into a folder, whatever it loses, and says how it compares."""
+    if isinstance(model, Checkpoint):
+        return _write_encoder(model, folder, format, data, on_progress)[1]
+    pairs = as_pairs(data) if data else _parts(model).validation
+    if isinstance(model, CrossModel):
+        return export_cross_encoder(model, folder, format, pairs)[1]
+
+    def write_first(first: Model, where: Path) -> tuple[Export, Parity]:
+        return _write_encoder(_exportable_encoder(first), where, format, pairs, on_progress)
+
+    return export_two_stages(model, folder, format, pairs, write_first)
+
+
+def _write_encoder(
+    checkpoint: Checkpoint,
+    folder: Path,
+    format: str,
+    data: Pairs | str | Path | Sequence[str | Path],
+    on_progress: OnProgress,
+) -> tuple[Export, Parity]:
+    """Writes an encoder into a folder; a student of it for the format static."""
     sides = towers(checkpoint.encoder.eval())
     needs_student = format == "static" and any(mean_vectors(tower) is None for tower in sides)
     parts = _parts(checkpoint) if needs_student or not data else None
@@ -116,21 +142,13 @@ def export_checkpoint(
     if needs_student and parts:
         sides = students(sides, checkpoint.config, parts, on_progress)
     on_progress(Progress("writing"))
-    with atomic_folder(output) as fresh:
-        export = _write_towers(checkpoint, sides, fresh, format)
-        export, parity = _compare(checkpoint, before, export, pairs)
-        allowed = MAX_LOSS[format] if max_loss is None else max_loss
-        if parity.f1_before - parity.f1_after > allowed:
-            raise UserError(
-                f"{format}: F1 falls from {parity.f1_before:.3f} to {parity.f1_after:.3f} on {len(pairs):,} pairs, by "
-                f"more than {allowed:g}; nothing is written; choose another --format, or allow it with --max-loss"
-            )
-        write_export(export, fresh)
-    return parity
+    export, parity = _compare(checkpoint, before, _write_towers(checkpoint, sides, folder, format), pairs)
+    write_export(export, folder)
+    return export, parity
 
 
-def _exportable(path: Path, output: Path, format: str, overwrite: bool) -> Checkpoint:
-    """The checkpoint in a folder, if it can be exported as asked."""
+def _exportable(path: Path, output: Path, format: str, overwrite: bool) -> Checkpoint | CrossModel | TwoStages:
+    """The model in a folder, if it can be exported as asked."""
     if format not in FORMATS:
         raise UserError(f"format: unknown {format!r}; {nearest(format, FORMATS)}")
     if format != "static" and not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
@@ -138,14 +156,24 @@ def _exportable(path: Path, output: Path, format: str, overwrite: bool) -> Check
     if output.resolve() == path.resolve():
         raise UserError(f"{output}: is the checkpoint itself; name another folder with --output")
     check_output(output, overwrite=overwrite)
-    checkpoint = load_checkpoint(path)
-    if checkpoint.head is not None:
-        raise UserError(f"{path}: its verdict is that of a head, which an export lacks; train with --score cosine")
-    return checkpoint
+    model = load(path)
+    return model if isinstance(model, CrossModel | TwoStages) else _exportable_encoder(model)
 
 
-def _parts(checkpoint: Checkpoint) -> Parts:
-    """The pairs that a checkpoint was trained and validated on."""
+def _exportable_encoder(model: Model) -> Checkpoint:
+    """The checkpoint of an encoder, if it is one and its verdict reads cosines."""
+    if not isinstance(model, Checkpoint):
+        kind = model.form["kind"] if isinstance(model, Export) else "no checkpoint"
+        raise UserError(f"{model.path}: an export ({kind}); name the checkpoint that it was made from")
+    if model.head is not None:
+        raise UserError(
+            f"{model.path}: its verdict is that of a head, which an export lacks; train with --score cosine"
+        )
+    return model
+
+
+def _parts(checkpoint: Model) -> Parts:
+    """The pairs that a model was trained and validated on."""
     try:
         parts = load_parts(checkpoint.config)
     except UserError as error:
@@ -229,6 +257,8 @@ def _compare(
     symmetric = checkpoint.verdict.symmetric
     densities = table_densities(pairs, tables, symmetric=symmetric, seed=checkpoint.config.seed)
     verdict = fit_verdict(scores, pairs.labels, tfidf, symmetric=symmetric, densities=densities)
+    lengths, seed = checkpoint.verdict.shortened, checkpoint.config.seed
+    verdict = dataclasses.replace(verdict, shortened=prefix_verdicts(lengths, pairs, tables, verdict, seed=seed))
     cosines = np.clip([(old * new).sum(axis=1) for old, new in zip(old_tables, tables, strict=True)], -1, 1)
     parity = Parity(
         n=len(pairs),

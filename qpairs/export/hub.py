@@ -26,7 +26,7 @@ from qpairs.models.base import RERANKER, Model, check_output, load
 from qpairs.models.bi_encoder import Checkpoint
 from qpairs.models.cross_encoder import CrossModel, write_cross_model
 from qpairs.models.torch_pairs import TorchPairs
-from qpairs.models.two_stages import TwoStages, write_second_look
+from qpairs.models.two_stages import TwoStages
 
 CARD = "README.md"
 EXPORT = "an export; name the checkpoint that it was made from"
@@ -116,7 +116,7 @@ def _write(model: Model, folder: Path) -> None:
     if isinstance(model, TwoStages):
         _write(model.first, folder)
         _write(model.second, folder / RERANKER)
-        write_second_look(model, folder)
+        model.write_look(folder)
     elif isinstance(model, CrossModel) and isinstance(model.reader, TorchPairs):
         model.reader.cross_encoder.save_pretrained(str(folder), create_model_card=False, safe_serialization=True)
         write_cross_model(model, folder)
@@ -137,6 +137,8 @@ def public_config(config: Config) -> Config:
         columns=("TEXT1", "TEXT2", "LABEL")[: len(config.columns)],
         encoder="+".join(_public(side, "ENCODER") for side in tower_names(config.encoder)),
         vectors=_public(config.vectors, "VECTORS") if config.vectors else "",
+        teacher=tuple(_public(teacher, "TEACHER") for teacher in config.teacher),
+        drop_suspects=_public(config.drop_suspects, "SUSPECTS") if config.drop_suspects else "",
         output="",
     )
 
@@ -145,6 +147,6 @@ def _public(source: str, placeholder: str) -> str:
     """The source if it has a public name, else the placeholder with its kind of file."""
     identity, kind = re.split(r"[:\[]", source)[0], Path(source).suffix.lower()
     kind = kind if kind in FORMATS else ""
-    named = source in ("sample", "glove", *NAMED_SOURCES, *ENCODERS)
+    named = source in ("sample", "glove", "itself", *NAMED_SOURCES, *ENCODERS)
     on_hub = not kind and re.fullmatch(HUB_ID, identity) and not os.path.exists(identity)
     return source if named or on_hub else placeholder + kind

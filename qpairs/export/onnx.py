@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
+from torch.onnx.errors import OnnxExporterError
 
+from qpairs.core.exceptions import UserError
 from qpairs.encoders.readers import reader_of
-from qpairs.models.exported import GRAPH
+from qpairs.models.graphs import GRAPH
 
 OPSET = 17
 QUANTISED = ("MatMul", "Gemm", "LSTM")
@@ -33,25 +35,38 @@ class _Graph(nn.Module):
         features = self.apply_first(input_ids, attention_mask)
         for module in list(self.tower)[1:]:
             features = module(features)
-        return features["sentence_embedding"]
+        dimension = self.tower.get_embedding_dimension() or -1
+        return features["sentence_embedding"].reshape(-1, dimension)  # where one token is pooled, it is not traced
 
 
 def write_graph(tower: SentenceTransformer, folder: Path) -> None:
-    """Writes a tower as a graph: `input_ids` and `attention_mask` (n, width) to `vectors` (n, dimension)."""
+    """Writes a tower as a graph: `input_ids` and `attention_mask` (n, width) to `vectors` (n, dimension).
+
+    Raises:
+        UserError: PyTorch cannot write its operations as a graph, such as the attention masks of Gemma 3.
+    """
     ids = torch.ones((2, 5), dtype=torch.int64)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     free = {0: "texts", 1: "width"}
-    with _silent(), torch.inference_mode():
-        torch.onnx.export(
-            _Graph(tower),
-            (ids, mask),
-            folder / GRAPH,
-            input_names=["input_ids", "attention_mask"],
-            output_names=["vectors"],
-            dynamic_axes={"input_ids": free, "attention_mask": free, "vectors": {0: "texts"}},
-            opset_version=OPSET,
-            dynamo=False,  # the other exporter cannot trace an LSTM
-        )
+    with silent(), torch.inference_mode():
+        graph = _Graph(tower)
+        try:
+            torch.onnx.export(
+                graph,
+                (ids, mask),
+                folder / GRAPH,
+                input_names=["input_ids", "attention_mask"],
+                output_names=["vectors"],
+                dynamic_axes={"input_ids": free, "attention_mask": free, "vectors": {0: "texts"}},
+                opset_version=OPSET,
+                dynamo=False,  # the other exporter cannot trace an LSTM
+            )
+        except (RuntimeError, OnnxExporterError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"export: PyTorch cannot write this encoder as an ONNX graph ({reason}); choose --format static, or "
+                "use the checkpoint itself"
+            ) from error
 
 
 def quantise(graph: Path) -> bool:
@@ -64,7 +79,7 @@ def quantise(graph: Path) -> bool:
 
     whole = graph.with_suffix(".fp32")
     graph.rename(whole)
-    with _silent():
+    with silent():
         quantize_dynamic(
             whole,
             graph,
@@ -78,7 +93,7 @@ def quantise(graph: Path) -> bool:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Keeps the exporters' own messages off the terminal."""
     level, stderr = logging.root.manager.disable, os.dup(2)
     logging.disable(logging.WARNING)

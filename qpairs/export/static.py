@@ -142,6 +142,7 @@ def _tuned(student: SentenceTransformer, config: Config, parts: Parts, on_progre
                 encoder=f"{folder}/student",
                 max_length=config.max_length,
                 symmetric=config.symmetric,
+                dims=config.dims,
                 seed=config.seed,
                 output=f"{folder}/tuned",
                 **TUNING,

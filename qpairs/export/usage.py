@@ -48,7 +48,18 @@ Tells whether two questions ask the same thing. Questions become vectors of {dim
 
 {_with_qpairs(name, "load_checkpoint")}
 
-`SentenceTransformer("{name}")` loads the encoder alone."""
+`SentenceTransformer("{name}")` loads the encoder alone.{_truncated(checkpoint, name)}"""
+
+
+def _truncated(checkpoint: Checkpoint, name: str) -> str:
+    """How to load the encoder with shorter vectors, where it was trained for that."""
+    lengths = sorted(checkpoint.verdict.shortened, reverse=True)
+    if not lengths:
+        return ""
+    return (
+        f" Its vectors may be cut to {' or '.join(map(str, lengths))} numbers:\n"
+        f'`SentenceTransformer("{name}", truncate_dim={lengths[0]}).encode(texts, normalize_embeddings=True)`.'
+    )
 
 
 def _of_cross_encoder(model: CrossModel, name: str) -> str:

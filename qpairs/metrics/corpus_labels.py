@@ -18,6 +18,7 @@ from qpairs.metrics.corpus import CorpusEstimate
 from qpairs.metrics.densities import factors_of, rising
 from qpairs.metrics.inputs import Floats
 from qpairs.metrics.mixture import between_corpora
+from qpairs.metrics.read_pairs import ReadEstimate
 
 LABELLED_SD = 0.75  # that a labelled corpus may differ by, beside the uncertainty of the mixture
 LABELS = (20, 50, 100, 200, 500, 1000, 2000)  # numbers of more labels that are tried
@@ -49,13 +50,19 @@ def with_labels(estimate: CorpusEstimate, scores: ArrayLike, labels: ArrayLike) 
     )
 
 
-def after_more_labels(estimate: CorpusEstimate, more: int) -> CorpusEstimate:
+def after_more_labels(estimate: CorpusEstimate | ReadEstimate, more: int) -> CorpusEstimate | ReadEstimate:
     """The estimate as it is expected to be after more stratified labels: the same mean, with less uncertainty.
 
     Args:
         estimate: now.
         more: labels, divided evenly between strata whose number of pairs doubles, from n / 8 of n questions on.
     """
+    if isinstance(estimate, ReadEstimate):
+        return dataclasses.replace(estimate, first=_surer(estimate.first, more))
+    return _surer(estimate, more)
+
+
+def _surer(estimate: CorpusEstimate, more: int) -> CorpusEstimate:
     counts = estimate.counts
     ends = counts.n * np.append(0.0, 2.0 ** np.arange(-3, 6))  # pairs above the end of each stratum
     pairs = estimate.counts.rebinned(estimate.edges)
@@ -91,7 +98,7 @@ def _laplace(mean: Floats, prior: Floats, drawn: Floats, right: Floats) -> tuple
     return odds, (covariance + covariance.T) / 2
 
 
-def why_not(estimate: CorpusEstimate, precision: float) -> str:
+def why_not(estimate: CorpusEstimate | ReadEstimate, precision: float) -> str:
     """Why no threshold is known to reach a precision, what can be had, and how many labels might help."""
     bound, expected = estimate.bounds()
     some = estimate.curves.pairs >= 1
@@ -116,7 +123,7 @@ def why_not(estimate: CorpusEstimate, precision: float) -> str:
     )
 
 
-def labels_needed(estimate: CorpusEstimate, precision: float) -> int | None:
+def labels_needed(estimate: CorpusEstimate | ReadEstimate, precision: float) -> int | None:
     """About how many more stratified labels may lift the lower bound of the precision to a value; None: hardly any.
 
     The numbers tried are `LABELS`; see `after_more_labels`.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from qpairs.metrics.corpus import DRAWS, CorpusEstimate, Curves, Expectation
 from qpairs.metrics.inputs import Floats
 from qpairs.metrics.score_counts import ScoreCounts
+from qpairs.metrics.threshold import decide
 
 POINTS = 400  # thresholds that are looked at: quantiles of the probabilities
 
@@ -52,9 +52,9 @@ class ReadEstimate:
         return float(self.curves.thresholds[0])
 
     @cached_property
-    def scores(self) -> Floats:
+    def scores(self) -> NDArray[np.float32]:
         """(m,) probabilities of the pairs, in their order."""
-        return np.asarray(expit(self.first.log_odds_of(self.cosines) + self.gains))
+        return np.asarray(expit(self.first.log_odds_of(self.cosines) + self.gains), dtype=np.float32)
 
     def probability(self, scores: ArrayLike) -> Floats:
         """Probabilities that pairs with these scores are duplicates: the scores themselves."""
@@ -64,11 +64,23 @@ class ReadEstimate:
         """Log odds that pairs with these scores are duplicates."""
         return np.asarray(logit(np.clip(self.probability(scores), 1e-12, 1 - 1e-12)))
 
+    def hit_log_odds(self, scores: ArrayLike) -> Floats:
+        """As `log_odds_of`: a pair that was read has one probability, whether a search found it or not."""
+        return self.log_odds_of(scores)
+
+    def hit_probability(self, scores: ArrayLike) -> Floats:
+        """As `probability`."""
+        return self.probability(scores)
+
+    def even_threshold(self) -> float:
+        """The probability from which on a pair is rather a duplicate than not."""
+        return 0.5
+
     @cached_property
     def curves(self) -> Curves:
         """What lies above each threshold, in draws from the uncertainty of the first estimate."""
         order = np.argsort(-self.scores, kind="stable")
-        ranked = self.scores[order]
+        ranked = self.scores[order].astype(np.float64)
         last = np.append(np.flatnonzero(np.diff(ranked) != 0), len(ranked) - 1) if len(ranked) else np.array([], int)
         cuts = last[np.unique(np.linspace(0, len(last) - 1, POINTS).astype(np.int64))] if len(last) else last
         right, total = np.zeros((DRAWS + 1, len(cuts))), np.zeros(DRAWS + 1)
@@ -88,7 +100,7 @@ class ReadEstimate:
         Args:
             threshold: duplicate if and only if probability >= threshold.
         """
-        pairs = float((self.scores >= threshold).sum())
+        pairs = float(decide(self.scores, threshold).sum())
         curves = self.curves
         known = np.append(0.0, curves.pairs[::-1])
         right = np.stack([np.interp(pairs, known, np.append(0.0, row[::-1])) for row in curves.right])
@@ -105,7 +117,3 @@ class ReadEstimate:
     def threshold_at(self, precision: float) -> float | None:
         """The lowest threshold at which the lower bound of the precision reaches a value; None if it nowhere does."""
         return self.curves.threshold_at(precision)
-
-    def with_first(self, first: CorpusEstimate) -> ReadEstimate:
-        """The same pairs, where the cosines say something else."""
-        return dataclasses.replace(self, first=first)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,8 @@ import numpy as np
 
 from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
-from qpairs.core.extras import require
 from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import Pairs
-from qpairs.encoders.batches import Ints, by_length, padded
 from qpairs.models.base import (
     FILE,
     LOOK,
@@ -35,11 +30,11 @@ from qpairs.models.base import (
     model_to_dict,
 )
 from qpairs.models.encoding import Tower, Towers
+from qpairs.models.graphs import open_graph
 from qpairs.models.tokens import Reading, Tokens, bag_of_words, tokeniser
 from qpairs.models.verdict import Verdict, verdict_from_dict
 
-GRAPH, VECTORS = "model.onnx", "vectors.safetensors"
-BATCH_TOKENS = 256  # of a graph, each batch being one core's: what a layer hands to the next stays in its cache
+VECTORS = "vectors.safetensors"
 
 
 @dataclass(frozen=True)
@@ -156,36 +151,9 @@ def open_towers(path: Path, data: Mapping[str, Any]) -> Towers:
 
 
 def _onnx_tower(folder: Path, reading: Reading) -> Tower:
-    """A graph from token ids and mask (n, width) to vectors; each core runs batches of its own."""
-    onnxruntime = require("onnxruntime", f"{folder}: an ONNX export")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=["CPUExecutionProvider"])
-    cores = _cores()
-    pool = ThreadPoolExecutor(cores)
-    dimension = session.get_outputs()[0].shape[1]
-
-    def embed(tokens: Tokens) -> Floats:
-        lengths = np.diff(tokens.bounds)
-        vectors = np.empty((len(lengths), dimension), dtype=np.float32)
-
-        def run(rows: Ints) -> None:
-            ids, mask = padded(tokens.of(rows), lengths[rows], reading.pad, reading.pad_left)
-            vectors[rows] = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-
-        share = math.ceil(lengths.sum() / cores)  # of few texts, so that no core waits for another
-        list(pool.map(run, by_length(lengths, min(BATCH_TOKENS, share))))
-        return vectors
-
-    return Tower(tokeniser(folder, reading), embed)
-
-
-def _cores() -> int:
-    """The cores that this process may use, or as many as OMP_NUM_THREADS says."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    affinity = getattr(os, "sched_getaffinity", None)  # on Linux alone
-    return int(asked) if asked.isdigit() else len(affinity(0)) if affinity else os.cpu_count() or 1
+    """A graph from token ids and mask (n, width) to vectors."""
+    graph = open_graph(folder, pad=reading.pad, pad_left=reading.pad_left)
+    return Tower(tokeniser(folder, reading), graph.run)
 
 
 def _static_tower(folder: Path, reading: Reading) -> Tower:

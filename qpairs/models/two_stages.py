@@ -157,20 +157,20 @@ class TwoStages:
         with atomic_folder(path) as fresh:
             check_output(path, overwrite=overwrite)
             self.first.save(fresh)
-            self.second.save(fresh / RERANKER)
-            write_second_look(self, fresh)
+            (fresh / LOOK).unlink(missing_ok=True)
+            self.second.save(fresh / RERANKER, overwrite=True)
+            self.write_look(fresh)
 
-
-def write_second_look(model: TwoStages, folder: Path) -> None:
-    """Writes what both models tell together into a folder that holds them already."""
-    found = {
-        "format": LOOK_FORMAT,
-        "look": asdict(model.look),
-        "verdict": verdict_to_dict(model.verdict),
-        "scores": dict(model.scores),
-        "versions": dict(model.versions),
-    }
-    (folder / LOOK).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    def write_look(self, folder: Path) -> None:
+        """Writes `second_look.json` into the folder of the encoder, whose `reranker/` is there already."""
+        found = {
+            "format": LOOK_FORMAT,
+            "look": asdict(self.look),
+            "verdict": verdict_to_dict(self.verdict),
+            "scores": dict(self.scores),
+            "versions": dict(self.versions),
+        }
+        (folder / LOOK).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def open_two_stages(path: Path, first: Model) -> TwoStages:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,7 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
-from qpairs.metrics import Calibration, CorpusEstimate, Densities, Expectation, OperatingPoint, ScoreCounts
+from qpairs.metrics import (
+    Calibration,
+    CorpusEstimate,
+    Densities,
+    Expectation,
+    OperatingPoint,
+    ReadEstimate,
+    ScoreCounts,
+)
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +204,7 @@ class CorpusSetting:
     """
 
     threshold: float
-    estimate: CorpusEstimate
+    estimate: CorpusEstimate | ReadEstimate
     hits: bool = False
 
     @property
@@ -274,6 +282,8 @@ class Verdict:
         tfidf_threshold: of the TF-IDF baseline, chosen on the same pairs; None likewise.
         densities: of duplicates, near misses and strangers in the validation table, or in a corpus that the verdict
             was fitted to; None in models of older versions, and where cosines don't decide.
+        shortened: number of leading numbers of a vector -> the verdict on vectors cut to these; the full length is not
+            among them. See `models.shortened.verdict_at`.
     """
 
     pair: PairSetting
@@ -282,6 +292,7 @@ class Verdict:
     reference: Reference | None = None
     tfidf_threshold: float | None = None
     densities: Densities | None = None
+    shortened: Mapping[int, Verdict] = field(default_factory=dict)
 
     def corpus(self, counts: ScoreCounts | int) -> Setting:
         """What scores mean among all pairs of a corpus; its threshold is that of greatest expected F1.
@@ -356,7 +367,11 @@ def fit_verdict(
 
 def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
     """The verdict as plain values for JSON."""
-    return asdict(replace(verdict, densities=None)) | {"densities": verdict.densities and verdict.densities.to_dict()}
+    shortened = {str(length): verdict_to_dict(short) for length, short in verdict.shortened.items()}
+    return asdict(replace(verdict, densities=None, shortened={})) | {
+        "densities": verdict.densities and verdict.densities.to_dict(),
+        "shortened": shortened,
+    }
 
 
 def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
@@ -383,4 +398,5 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
         reference and Reference(**reference),
         tfidf if tfidf is None else float(tfidf),
         densities and Densities.from_dict(densities),
+        {int(length): verdict_from_dict({"verdict": short}) for length, short in stored.get("shortened", {}).items()},
     )

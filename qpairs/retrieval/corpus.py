@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.metrics import Expectation, count_scores
 from qpairs.models.base import Model, as_model, encode_in_blocks
+from qpairs.models.shortened import shortened_note, verdict_at
 from qpairs.models.verdict import CorpusSetting, Setting, choose
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.clusters import Linkage
@@ -35,6 +37,8 @@ from qpairs.retrieval.embeddings import Embeddings
 
 if TYPE_CHECKING:
     import pandas
+
+log = logging.getLogger(__name__)
 
 SUMMARY = "dedupe.json"
 
@@ -201,7 +205,8 @@ def dedupe_corpus(
         against: the other questions.
         linkage: how clusters are made, see `clusters`.
         recall: share of the pairs to find in a large corpus; 1 compares all.
-        embeddings: vectors of the model; only the texts that they lack are encoded.
+        embeddings: vectors of the model; only the texts that they lack are encoded. Shortened ones are read by the
+            model's verdict for their length, if it has one.
         on_progress: the stages encoding (texts), estimating, and comparing (cosines).
 
     Raises:
@@ -272,4 +277,7 @@ def prepare(
     other = distinct(against.texts, look_up) if against else None
     on_progress(Progress("estimating"))
     vectors = np.concatenate([own.vectors, other.vectors]) if other else own.vectors
-    return Prepared(model, corpus, against, own, other, model.verdict.corpus(count_scores(vectors)))
+    if note := shortened_note(model, vectors.shape[1]):
+        log.warning(note)
+    verdict = verdict_at(model, vectors.shape[1])
+    return Prepared(model, corpus, against, own, other, verdict.corpus(count_scores(vectors)))

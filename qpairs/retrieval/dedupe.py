@@ -12,9 +12,10 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.corpus import distinct_texts
 from qpairs.models.base import Model
+from qpairs.models.shortened import shorten
 from qpairs.retrieval.blocks import SIZE, Floats, Ints
 from qpairs.retrieval.clusters import Linkage, clusters
-from qpairs.retrieval.embeddings import Embeddings, shorten
+from qpairs.retrieval.embeddings import Embeddings
 from qpairs.retrieval.matches import NO_MATCHES, Matches, find_matches
 
 Encode = Callable[[Sequence[str]], Floats]

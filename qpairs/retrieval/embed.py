@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,10 +21,13 @@ from qpairs.core.files import exclusive_lock, os_reason, sha256, write_text
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.data.questions import open_questions
 from qpairs.models.base import Model, Side, as_model
+from qpairs.models.shortened import shortened_note
 from qpairs.retrieval.embeddings import FORMAT, MANIFEST, PLAN, UNFINISHED, DType, Embeddings, Plan, open_shards
 from qpairs.retrieval.executors import Executor, WrittenFile, run_serially
 from qpairs.retrieval.survey import SHARDS, Survey, repeat_jobs, shard_jobs, survey
 from qpairs.retrieval.writer import Writer
+
+log = logging.getLogger(__name__)
 
 WRITTEN = f"{UNFINISHED}/made.jsonl"  # a line for each complete file
 SHARD_SIZE = 50_000  # questions; 77 MB of 384 float32
@@ -58,7 +62,8 @@ def embed(
         text_column: as in `open_questions`.
         id_column: likewise.
         dtype: of the numbers; those of int8 are to be multiplied by the scale of their row.
-        dimension: keep only so many numbers of each vector, and scale it to unit length again.
+        dimension: keep only so many numbers of each vector, and scale it to unit length again. A model that was trained
+            with `dims` has verdicts for these lengths; a warning is logged where it has none.
         side: which of two towers encodes.
         shard_size: questions in a shard.
         skip_bad_rows: leave out rows that cannot be used, and count them.
@@ -106,6 +111,8 @@ def embed(
 def _check(plan: Plan, model: Model, output: Path) -> None:
     if not 1 <= plan.dimension <= model.dimension:
         raise UserError(f"dim: {plan.dimension} is out of range; the vectors of {model.path} have {model.dimension}")
+    if note := shortened_note(model, plan.dimension):
+        log.warning(note)
     for name, value, options in (("dtype", plan.dtype, get_args(DType)), ("side", plan.side, get_args(Side))):
         if value not in options:
             raise UserError(f"{name}: unknown {value!r}; {nearest(value, options)}")

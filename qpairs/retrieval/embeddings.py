@@ -16,6 +16,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import sha256
 from qpairs.core.manifests import read_manifest
 from qpairs.models.base import Side
+from qpairs.models.shortened import unit
 from qpairs.retrieval.executors import WrittenFile
 
 DType = Literal["float32", "float16", "int8"]
@@ -160,25 +161,10 @@ def open_shards(folder: str | Path) -> Embeddings:
     return read_manifest(folder / MANIFEST, parse, newest=FORMAT, missing=missing)
 
 
-def shorten(vectors: Floats, dimension: int) -> Floats:
-    """The first `dimension` numbers of each vector (n, d), scaled to unit length.
-
-    >>> shorten(np.array([[3.0, 4.0, 5.0]], dtype=np.float32), 2).tolist()[0]
-    [0.6000000238418579, 0.800000011920929]
-    """
-    return vectors if vectors.shape[1] == dimension else _unit(vectors[:, :dimension])
-
-
-def _unit(vectors: Floats) -> Floats:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Floats = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return unit
-
-
 def _floats(batch: pyarrow.RecordBatch) -> Floats:
     column = batch.column("vector")
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), column.type.list_size)
-    return vectors if vectors.dtype == np.float32 else _unit(vectors.astype(np.float32))  # the scale cancels out
+    return vectors if vectors.dtype == np.float32 else unit(vectors.astype(np.float32))  # the scale cancels out
 
 
 def _broken(file: Path) -> str:

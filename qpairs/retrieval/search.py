@@ -13,8 +13,8 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.corpus import question_key
 from qpairs.metrics import ScoreCounts
 from qpairs.models.base import Floats, Model, Side
+from qpairs.models.shortened import shorten, shortened_note, verdict_at
 from qpairs.models.verdict import CorpusSetting, Setting, words
-from qpairs.retrieval.embeddings import shorten
 from qpairs.retrieval.index import require_model
 from qpairs.retrieval.index.base import Hit, Index
 
@@ -132,7 +132,8 @@ def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:
 
     It rests on the scores that the index was built with, scaled to the questions that it has now; where an old index
     has none, on the number of questions. A model without a verdict for a corpus gives its setting for pairs, and a
-    warning is logged. Making it takes a fraction of a second; the index keeps the last one.
+    warning is logged. Shortened vectors are read by the model's verdict for their length; where it has none, by that
+    for whole vectors, and a warning is logged. Making it takes a fraction of a second; the index keeps the last one.
 
     Args:
         index: from `open_index`.
@@ -140,10 +141,12 @@ def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:
         n: questions in it; counted if not given.
     """
     n = max(2, len(index.questions) if n is None else n)  # below, there are no pairs
-    verdict = model.verdict
+    verdict = verdict_at(model, index.manifest.dimension)
     made = index.settings.get(n)
     if made and made[0] == verdict:
         return made[1]
+    if not index.settings and (note := shortened_note(model, index.manifest.dimension)):
+        log.warning(note)
     setting: Setting = verdict.pair
     if verdict.symmetric:
         setting = verdict.search(_scores(index, n) or n)

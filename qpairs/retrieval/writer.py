@@ -13,7 +13,8 @@ from pyarrow import parquet
 
 from qpairs.core.files import atomic_file, sha256
 from qpairs.models.base import Model, load
-from qpairs.retrieval.embeddings import ROW_GROUP, DType, Floats, Plan, shorten
+from qpairs.models.shortened import shorten
+from qpairs.retrieval.embeddings import ROW_GROUP, DType, Floats, Plan
 from qpairs.retrieval.executors import Job, WrittenFile
 from qpairs.retrieval.survey import Digests, digests, read_repeats
 

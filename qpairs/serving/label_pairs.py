@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from qpairs.models.base import Model
+from qpairs.models.shortened import shorten
 from qpairs.retrieval.dedupe import require_one_tower
-from qpairs.retrieval.embeddings import shorten
 from qpairs.retrieval.index import Index
 from qpairs.retrieval.index.base import Hit
 from qpairs.retrieval.search import corpus_setting, query_side, require_searchable

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.models.base import Model, Side
+from qpairs.models.shortened import shorten
 from qpairs.models.verdict import Setting
-from qpairs.retrieval.embeddings import shorten
 from qpairs.retrieval.index import Index
 from qpairs.retrieval.search import Answer, query_side, require_searchable, search_vectors
 from qpairs.serving.current_setting import CurrentSetting

@@ -24,9 +24,11 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 from qpairs.encoders.build import build_encoder, tower_names
 from qpairs.encoders.dropout import set_dropout
+from qpairs.encoders.lora import add_adapters, check_adapters, merge_adapters
 from qpairs.encoders.precision import trains_in_bf16
 from qpairs.encoders.tokens import features, token_ids, word_dropout
 from qpairs.encoders.towers import towers
+from qpairs.objectives.matryoshka import prefix_lengths
 from qpairs.objectives.objective import Objective
 from qpairs.objectives.pair_head import PairHead, Score
 from qpairs.training.batches import Batches, TokenizedQuestions, build_label_graph, model_inputs, pair_lengths
@@ -47,6 +49,7 @@ from qpairs.training.trainer import (
 
 LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
 FINE_TUNING_RATE = 5e-5  # of pretrained encoders
+LORA_RATE = 2e-4  # of adapters
 HEAD_RATE = 1e-2  # of prototypes and of a head on pairs
 VALIDATION_LIMIT = 4096  # validation pairs that are scored during training; the threshold is chosen on all
 
@@ -69,15 +72,25 @@ class Fitted:
 
 
 def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
-    """The encoder of a config, not trained yet."""
-    return build_encoder(
+    """The encoder of a config, not trained yet.
+
+    Raises:
+        UserError: it cannot be built, its vectors are shorter than one of `dims`, or it cannot have the adapters that
+            `lora` asks for.
+    """
+    encoder = build_encoder(
         config.encoder,
         vectors=config.vectors,
         texts=train.questions,
         max_length=config.max_length,
         seed=config.seed,
         share_vectors=config.share_vectors,
+        prompt=config.prompt,
     )
+    prefix_lengths(config.dims, encoder.get_embedding_dimension() or 0)
+    if config.lora:
+        check_adapters(encoder, config.encoder)
+    return encoder
 
 
 def fit_bi_encoder(
@@ -96,10 +109,14 @@ def fit_bi_encoder(
         UserError: the loss became NaN before the first state was kept.
     """
     config, batches, validation = run.config, training_batches(encoder, run), evaluation_batches(encoder, run)
-    learned = objective.learned_modules(int(batches.graph.cluster.max()) + 1, encoder.get_embedding_dimension() or 0)
+    if config.lora:
+        add_adapters(encoder, config.lora, dropout=config.dropout, seed=config.seed)
+    dimension = encoder.get_embedding_dimension() or 0
+    learned = objective.learned_modules(int(batches.graph.cluster.max()) + 1, dimension)
     head = next((module for module in learned.values() if isinstance(module, PairHead)), None)
     score = Score(head if config.score == "head" else None, config.symmetric)
-    model = PairModel(encoder, objective, learned, score, recompute=config.gradient_cache > 0)
+    lengths = prefix_lengths(config.dims, dimension)
+    model = PairModel(encoder, objective, learned, score, recompute=config.gradient_cache > 0, lengths=lengths)
     steps_per_epoch = batches.steps
     batches.steps = max(1, math.ceil(steps_per_epoch * config.epochs))
     callbacks = _callbacks(run, Observer(config, steps_per_epoch, run.on_progress, stage))
@@ -125,6 +142,8 @@ def fit_bi_encoder(
         if not complete_states(run.folder) and not config.teacher:
             shutil.rmtree(run.folder, ignore_errors=True)
         raise
+    if config.lora:
+        merge_adapters(encoder)
     history = _history(trainer.state.log_history, steps_per_epoch)
     return Fitted(encoder.to("cpu").float(), model.score.head and model.score.head.to("cpu"), history, diverged)
 
@@ -132,10 +151,14 @@ def fit_bi_encoder(
 def _optimizer(model: PairModel, config: Config, rate_factor: float) -> torch.optim.AdamW:
     """Each tower has its own learning rate, and so have prototypes and head."""
     parts: list[tuple[nn.Module, float, float | None]] = [
-        (tower, (config.learning_rate or LEARNING_RATES.get(name, FINE_TUNING_RATE)) * rate_factor, config.weight_decay)
+        (tower, (config.learning_rate or _own_rate(name, config)) * rate_factor, config.weight_decay)
         for name, tower in zip(tower_names(config.encoder), model.towers, strict=False)
     ]
     return adamw([*parts, (model.learned, HEAD_RATE * rate_factor, None)])
+
+
+def _own_rate(name: str, config: Config) -> float:
+    return LORA_RATE if config.lora else LEARNING_RATES.get(name, FINE_TUNING_RATE)
 
 
 def _restore(model: PairModel, folder: Path, diverged: str) -> None:

@@ -39,9 +39,9 @@ from qpairs.training.trainer import (
 )
 
 FILE = "qpairs-teacher.json"
-TRANSFORMERS = ("minilm", "tiny")  # among `encoders.ENCODERS`: a cross-encoder can be trained from these
-RATES = {"tiny": 5e-4}  # learning rates of cross-encoders that come untrained
-RATE = 1e-4  # of one that comes trained
+TRANSFORMERS = ("minilm", "mpnet", "tiny")  # among `encoders.ENCODERS`: a cross-encoder can be trained from these
+RATES = {"tiny": 5e-4, "mpnet": 4e-5}  # learning rates of cross-encoders, by what they are made from
+RATE = 1e-4  # of the others
 HEAD_RATE = 1e-3
 STATES = 4  # kept during a training, one after the other
 

@@ -14,15 +14,19 @@ from qpairs import metrics
 from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
+from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_scores
 from qpairs.evaluation.calibrate import cross_fitted_scores
 from qpairs.evaluation.evaluate import report
+from qpairs.evaluation.prefixes import PrefixScore, prefix_scores, prefix_verdicts
 from qpairs.evaluation.question_table import table_densities
+from qpairs.models.base import Floats, Tables
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, load_checkpoint, save_checkpoint, score_tables
 from qpairs.models.verdict import fit_verdict
 from qpairs.objectives.functions import Function, objective_of, separate_functions
+from qpairs.objectives.matryoshka import prefix_lengths, require_prefixes
 from qpairs.objectives.objective import Objective, Term
 from qpairs.objectives.pair_head import PairHead, Score
 from qpairs.training.bi_encoder import Fitted, fit_bi_encoder, new_encoder
@@ -150,6 +154,8 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
     objective = objective_of(functions.get("loss", config.loss), functions.get("miner", config.miner))
     if config.score == "head" and not objective.has_head:
         raise UserError(f"score: head needs the loss pair_softmax, which {config.loss!r} does not have")
+    if config.dims:
+        require_prefixes(objective)
     if config.budget_minutes and world() > 1:
         raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
     if config.teacher and ITSELF not in config.teacher and not objective.learns_from_a_teacher:
@@ -169,6 +175,8 @@ def judge(
     head: PairHead | None = None,
 ) -> Checkpoint:
     """Chooses threshold and calibration on the validation part and reports on it, and on the test part if there is one.
+
+    With `dims`, each length of the vectors gets a verdict of its own, and the part `dimensions` of a report its scores.
 
     Args:
         encoder: a trained encoder.
@@ -190,12 +198,25 @@ def judge(
         if head is None
         else None,
     )
+    lengths = prefix_lengths(config.dims, tables[0].shape[1])
+    shortened = prefix_verdicts(lengths, pairs, tables, verdict, seed=config.seed)
+    verdict = dataclasses.replace(verdict, shortened=shortened)
     checkpoint = Checkpoint(encoder, verdict, config, parts.split, history=history, head=head)
     groups = question_components(pairs)[pairs.left]
-    on_validation = report(checkpoint, pairs, scores, tables, seed=config.seed).to_dict(brief=True)
+    on_validation = _report(checkpoint, pairs, scores, tables)
     on_validation |= cross_fitted_scores(scores, pairs.labels, groups, config.seed)
     found = {"validation": on_validation}
     if parts.test is not None:
-        on_test = report(checkpoint, parts.test, *checkpoint.score_pairs(parts.test), seed=config.seed)
-        found["test"] = on_test.to_dict(brief=True)
+        found["test"] = _report(checkpoint, parts.test, *checkpoint.score_pairs(parts.test))
     return dataclasses.replace(checkpoint, scores=found)
+
+
+def _report(checkpoint: Checkpoint, pairs: Pairs, scores: Floats, tables: Tables) -> dict[str, Any]:
+    """The report on a part, as a checkpoint keeps it; with the scores of each length where there are several."""
+    found = report(checkpoint, pairs, scores, tables, seed=checkpoint.config.seed)
+    values = found.to_dict(brief=True)
+    if checkpoint.verdict.shortened:
+        whole = PrefixScore(tables[0].shape[1], found.threshold, found.f1, found.average_precision)
+        rows = [whole, *prefix_scores(checkpoint.verdict.shortened, pairs, tables)]
+        values["dimensions"] = [dataclasses.asdict(row) for row in rows]
+    return values

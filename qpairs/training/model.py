@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from qpairs.encoders.towers import towers
 from qpairs.objectives.labels import BatchLabels
+from qpairs.objectives.matryoshka import prefix_loss
 from qpairs.objectives.objective import Objective
 from qpairs.objectives.pair_head import Score
 from qpairs.training.batches import Batch, Features
@@ -28,6 +29,7 @@ class PairModel(nn.Module):
         score: what a verdict on a pair reads.
         recompute: whether to drop the activations of a chunk of questions after the forward pass and compute them
             again, with the same dropout, when its gradient comes: gradient caching (Gao et al. 2021, section 3).
+        lengths: of the prefixes whose losses are averaged, from `matryoshka.prefix_lengths`; none: whole embeddings.
     """
 
     def __init__(
@@ -37,9 +39,10 @@ class PairModel(nn.Module):
         learned: nn.ModuleDict,
         score: Score,
         recompute: bool = False,
+        lengths: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        self.recompute = recompute
+        self.recompute, self.lengths = recompute, lengths
         self.encoder, self.objective, self.learned, self.score = encoder, objective, learned, score
         self.towers = towers(encoder)  # a tuple, so that the parameters are registered once, under the encoder
         self.register_state_dict_post_hook(_drop_shared)  # type: ignore[no-untyped-call]
@@ -63,7 +66,10 @@ class PairModel(nn.Module):
             columns = gather(self._embed(self.towers[1], batch["columns"]["features"]), m)  # (m, d)
             components = torch.cat([batch["rows"]["component"], batch["columns"]["component"]])  # (n + m,)
             members = torch.cat([rows, columns]), components
-        loss = self.objective(rows, columns, known, members, self.learned)
+        if self.lengths:
+            loss = prefix_loss(self.objective, rows, columns, known, self.lengths)
+        else:
+            loss = self.objective(rows, columns, known, members, self.learned)
         check_loss(loss)
         with torch.no_grad():
             return {"loss": loss, "scores": self.score(rows.float(), columns.float(), batch["left"], batch["right"])}

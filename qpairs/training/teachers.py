@@ -80,7 +80,9 @@ def teachers_to_train(names: Sequence[str]) -> tuple[str, ...]:
     found = tuple(name for name in names if name in (*TRANSFORMERS, ITSELF))
     for name in names:
         if name in ENCODERS and name not in found:
-            raise UserError(f"teacher: {name} is no transformer, so it cannot read two questions at once; use minilm")
+            raise UserError(
+                f"teacher: {name} is no transformer, so it cannot read two questions at once; use minilm or mpnet"
+            )
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"teacher: {name} is named twice; name each teacher once")

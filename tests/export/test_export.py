@@ -18,7 +18,8 @@ from qpairs.data.parts import load_parts
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.tokens import embed, token_ids
 from qpairs.encoders.towers import towers
-from qpairs.export.export import ODD_TEXTS, Parity, export_checkpoint
+from qpairs.export.export import ODD_TEXTS, export_checkpoint
+from qpairs.export.parity import Parity
 from qpairs.export.static import ridge
 from qpairs.metrics import Calibration
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint

@@ -19,8 +19,8 @@ from qpairs.evaluation.report import render
 from qpairs.export.export import export_checkpoint
 from qpairs.metrics import OperatingPoint
 from qpairs.models import encoding, tokens
-from qpairs.models import exported as runtime
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
+from qpairs.models.graphs import available_cores
 from qpairs.models.tokens import Tokens, concatenated
 
 FEW = settings(deadline=None, max_examples=50)
@@ -211,9 +211,9 @@ def test_no_text_is_no_batch() -> None:
 
 def test_cores_are_those_that_the_user_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert runtime._cores() == 3
+    assert available_cores() == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert runtime._cores() >= 1
+    assert available_cores() >= 1
 
 
 @pytest.mark.slow

@@ -4,9 +4,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from cross_encoders import small_cross_encoder
+
+from qpairs.export.pair_graph import write_pair_graph
 
 ROOT = Path(__file__).parents[2]
 MADE = ROOT / "tests" / "fixtures" / "commit_48e0593"
@@ -48,6 +52,23 @@ def test_an_export_needs_no_training_library(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, MADE / name, MADE / "questions.txt", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.split() == list(STEPS), done.stderr
+
+
+def test_the_graph_of_a_cross_encoder_needs_no_training_library(tmp_path: Path) -> None:
+    texts = ["how do i pay", "what is a card", "where is my card"]
+    model = small_cross_encoder("bert", texts, tmp_path / "transformer")
+    reading = write_pair_graph(model, tmp_path, int8=True)
+    script = f"""
+import sys
+for name in {HEAVY!r}:
+    sys.modules[name] = None  # any import of it fails
+from pathlib import Path
+from qpairs.models.pair_graph import PairReading, open_pair_graph
+reader = open_pair_graph(Path({str(tmp_path)!r}), PairReading(**{asdict(reading)!r}))
+print(reader.logits([("how do i pay", "what is a card"), ("", "?")]).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "(2,)", done.stderr
 
 
 def requirements(lines: list[str]) -> dict[str, str]:

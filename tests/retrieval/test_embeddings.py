@@ -25,9 +25,10 @@ import qpairs
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock, sha256
 from qpairs.core.progress import Progress
+from qpairs.models.shortened import shorten
 from qpairs.retrieval import survey, writer
 from qpairs.retrieval.embed import WRITTEN, embed
-from qpairs.retrieval.embeddings import MANIFEST, open_shards, shorten
+from qpairs.retrieval.embeddings import MANIFEST, open_shards
 
 DIMENSION = 8
 

@@ -84,7 +84,7 @@ def render(
         verdict=summary(model, found, source, notices(model, found, data is None, trained_on)),
         threshold="\n".join(curves(found, predicted, score)),
         second_look=second_look_section(model, found, tables, pairs),
-        corpus=corpus_section(found.corpus, tables is not None),
+        corpus=corpus_section(found.corpus, model.verdict.score),
         training=training(model),
         slices=slice_section(analysis, found.f1),
         mistakes=mistake_section(analysis),

@@ -1,0 +1,122 @@
+"""Exports of cross-encoders, and of models of two stages: an ONNX graph for each, and a verdict of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qpairs.core.exceptions import UserError
+from qpairs.data.pairs import Pairs
+from qpairs.evaluation.baselines import tfidf_threshold
+from qpairs.evaluation.combine import combine
+from qpairs.export.pair_graph import PairParity, compare_readers, write_pair_graph
+from qpairs.export.parity import Parity
+from qpairs.export.static import f1_of
+from qpairs.models.base import RERANKER, Model
+from qpairs.models.bi_encoder import versions
+from qpairs.models.cross_encoder import CrossModel, write_cross_model
+from qpairs.models.pair_graph import open_pair_graph
+from qpairs.models.torch_pairs import TorchPairs
+from qpairs.models.two_stages import TwoStages
+from qpairs.models.verdict import fit_verdict
+
+
+@dataclass(frozen=True)
+class StagesParity:
+    """How the export of a model of two stages compares with the model on labelled pairs.
+
+    Attributes:
+        n: pairs.
+        first: of the encoder.
+        second: of the cross-encoder.
+        f1_before, f1_after: of both together, cross-fitted.
+        threshold_before, threshold_after: log odds.
+    """
+
+    n: int
+    first: Parity
+    second: PairParity
+    f1_before: float
+    f1_after: float
+    threshold_before: float
+    threshold_after: float
+
+    def lines(self) -> list[str]:
+        """What a person may want to read of it, beside F1."""
+        parts: dict[str, Parity | PairParity] = {"encoder": self.first, "cross-encoder": self.second}
+        return [
+            f"{name}: F1 {part.f1_before:.3f} before, {part.f1_after:.3f} after; {line}"
+            for name, part in parts.items()
+            for line in part.lines()
+        ]
+
+
+def export_cross_encoder(model: CrossModel, folder: Path, format: str, pairs: Pairs) -> tuple[CrossModel, PairParity]:
+    """Writes a cross-encoder as a graph into a folder, with a verdict fitted to its own logits.
+
+    Args:
+        model: trained, not exported.
+        folder: an existing, empty one.
+        format: onnx or onnx-int8.
+        pairs: labelled pairs.
+
+    Raises:
+        UserError: an export already, or a format without a graph.
+    """
+    if not isinstance(model.reader, TorchPairs):
+        raise UserError(f"{model.path}: an export ({model.form['kind']}); name the checkpoint that it was made from")
+    if format == "static":
+        raise UserError("format: static has word vectors alone, which a cross-encoder cannot do without; use onnx-int8")
+    reading = write_pair_graph(model.reader.cross_encoder, folder, int8=format == "onnx-int8")
+    reader = open_pair_graph(folder, reading)
+    parity = compare_readers(model.reader, reader, pairs)
+    form = {
+        "kind": f"cross-encoder-{format}",
+        "reading": asdict(reading),
+        "source": model.fingerprint,
+        "parity": asdict(parity),
+    }
+    export = dataclasses.replace(model, reader=reader, form=form, versions=versions(), path=folder)
+    logits, _ = export.score_pairs(pairs)
+    export = dataclasses.replace(
+        export, verdict=fit_verdict(logits, pairs.labels, tfidf_threshold(pairs), score="logit")
+    )
+    write_cross_model(export, folder)
+    return export, parity
+
+
+def export_two_stages(
+    model: TwoStages,
+    folder: Path,
+    format: str,
+    pairs: Pairs,
+    write_first: Callable[[Model, Path], tuple[Model, Parity]],
+) -> StagesParity:
+    """Writes both models of two stages as graphs into a folder; what they say together is fitted anew.
+
+    Args:
+        model: of two checkpoints.
+        folder: an existing, empty one.
+        format: onnx or onnx-int8.
+        pairs: labelled pairs.
+        write_first: exports an encoder into a folder.
+
+    Raises:
+        UserError: a part cannot be exported.
+    """
+    first, of_first = write_first(model.first, folder)
+    (folder / RERANKER).mkdir()
+    second, of_second = export_cross_encoder(model.second, folder / RERANKER, format, pairs)
+    export = combine(first, second, pairs, seed=model.config.seed)
+    export.write_look(folder)
+    return StagesParity(
+        n=len(pairs),
+        first=of_first,
+        second=of_second,
+        f1_before=f1_of(model.score_pairs(pairs)[0], pairs),
+        f1_after=export.scores["validation"]["f1_cross_fitted"],
+        threshold_before=model.verdict.pair.threshold,
+        threshold_after=export.verdict.pair.threshold,
+    )
