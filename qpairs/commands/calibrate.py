@@ -78,13 +78,18 @@ def calibrate(
     if questions and corpus_fit:
         print_skipped(questions)
         _print_corpus(corpus_fit)
+        if corpus_fit.model.verdict.score == "log odds":
+            out.print("[dim]Thresholds are similarities of the encoder; the second look adds to what they say.[/]")
     out.print(f"Saved in [bold]{output}[/].")
 
 
 def _print_pairs(model: Model, fit: Fit) -> None:
+    from qpairs.models.verdict import score_name
+
     low, high = fit.interval
+    name = score_name(model.verdict.score)
     old, new = (judge.verdict.pair.threshold for judge in (model, fit.model))
-    out.print(f"threshold for pairs {old:.3f} -> [bold]{new:.3f}[/], from {fit.n:,} pairs", highlight=False)
+    out.print(f"threshold for pairs, {name}: {old:.3f} -> [bold]{new:.3f}[/], from {fit.n:,} pairs", highlight=False)
     out.print(
         f"F1 on them: {fit.f1_before:.3f} before, {fit.f1_after:.3f} after (cross-fitted); 95 % interval {low:.3f} to "
         f"{high:.3f}, {high - low:.3f} wide; about {fit.more_pairs:,} more pairs would halve it",

@@ -83,7 +83,7 @@ def push(
         Path | None, typer.Option(metavar="DIR", help="Write the files to this folder instead of uploading them.")
     ] = None,
 ) -> None:
-    """Put a checkpoint on the Hugging Face Hub, with a model card: data, threshold, F1 and limits."""
+    """Put a model on the Hugging Face Hub, with a model card: data, threshold, F1 and limits."""
     with quiet():
         from qpairs.export.hub import CARD, stage
         from qpairs.export.hub import push as run

@@ -58,22 +58,23 @@ def errors(
         from qpairs.evaluation.slices import ErrorSlice
         from qpairs.evaluation.sources import training_pairs_of
         from qpairs.models.base import load as load_model
+        from qpairs.models.verdict import score_column, score_name
 
         model = load_model(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
         need_both_labels(pairs, "errors")
         trained_on = training_pairs_of(model)
         found = analyse(model, pairs, trained_on=trained_on, seed=seed)
-    write_rows(output / "mistakes.csv", Mistake, found.mistakes())
+    write_rows(output / "mistakes.csv", Mistake, found.mistakes(), {"similarity": score_column(model.verdict.score)})
     write_rows(output / "slices.csv", ErrorSlice, found.slices)
     print_skipped(pairs)
     if trained_on is None:
         out.print("[dim]The training pairs are unavailable: known words are those of the data itself.[/]")
-    _print_analysis(found, examples)
+    _print_analysis(found, examples, score_name(model.verdict.score))
     out.print(f"\nEvery mistake and every slice are in [bold]{plain(str(output))}[/].", highlight=False)
 
 
-def _print_analysis(found: Analysis, examples: int) -> None:
+def _print_analysis(found: Analysis, examples: int, score: str) -> None:
     n, mistakes = len(found.pairs), int(found.wrong.sum())
     out.print(
         f"{mistakes:,} of {n:,} decisions are wrong ({percent(mistakes / n)}): {mistakes - found.missed:,} pairs are "
@@ -88,7 +89,7 @@ def _print_analysis(found: Analysis, examples: int) -> None:
     for number, part in enumerate(worse[:ILLUSTRATED] if examples else []):
         out.print(f"\n[bold]{plain(part.name)}[/]  [dim]{plain(part.rule)}[/]", highlight=False)
         for mistake in found.mistakes(number)[:examples]:
-            _print_mistake(mistake)
+            _print_mistake(mistake, score)
 
 
 def _print_slices(title: str, slices: Sequence[ErrorSlice]) -> None:
@@ -110,11 +111,11 @@ def _print_slices(title: str, slices: Sequence[ErrorSlice]) -> None:
     out.print("[dim]lift: error rate here over that elsewhere; p: by chance, corrected for the number of slices[/]")
 
 
-def _print_mistake(mistake: Mistake) -> None:
+def _print_mistake(mistake: Mistake, score: str) -> None:
     from qpairs.data.words import words
 
     what = "[red]missed[/]" if mistake.label else "[yellow]not duplicates[/]"
-    out.print(f"  {what}, similarity {mistake.similarity:.3f} ({mistake.distance:+.3f})", highlight=False)
+    out.print(f"  {what}, {score} {mistake.similarity:.3f} ({mistake.distance:+.3f})", highlight=False)
     for text, own in ((mistake.question1, mistake.only1), (mistake.question2, mistake.only2)):
         parts = ((plain(part), any(word in own for word in words(part))) for part in text.split())
         marked = (f"[bold]{part}[/]" if is_own else part for part, is_own in parts)
@@ -185,21 +186,24 @@ def explain(
     question2: Annotated[str, typer.Argument(help="The second question.")],
     neighbours: Annotated[int, typer.Option(min=0, help="Nearest training pairs of each label; 0: none.")] = 3,
 ) -> None:
-    """Show the effect of each word on the similarity of two questions, and the nearest training pairs."""
+    """Show the effect of each word on the score of two questions, and the nearest training pairs."""
     with quiet():
         from qpairs.evaluation.explain import explain as run
         from qpairs.evaluation.sources import training_pairs_of
         from qpairs.models.base import load as load_model
+        from qpairs.models.verdict import score_name
 
         model = load_model(checkpoint)
+        name = score_name(model.verdict.score)
         trained_on = training_pairs_of(model) if neighbours else None
         found = run(model, question1, question2, trained_on=trained_on, count=neighbours)
-    print_verdict(found.similarity, found.probability, found.duplicate, found.threshold)
-    _print_words(found.words)
+    print_verdict(name, found.similarity, found.probability, found.duplicate, found.threshold)
+    _print_words(found.words, name)
+    how = " by their words" if found.by_words else ""
     for label, title in ((1, "duplicates"), (0, "not duplicates")):
         near = [pair for pair in found.neighbours if pair.label == label]
         if near:
-            out.print(f"\nNearest training pairs labelled [bold]{title}[/]")
+            out.print(f"\nNearest training pairs{how} labelled [bold]{title}[/]")
         for pair in near:
             out.print(f"  {pair.similarity:.3f}  {plain(pair.question1)}", highlight=False, soft_wrap=True)
             out.print(f"         [dim]{plain(pair.question2)}[/]", highlight=False, soft_wrap=True)
@@ -207,11 +211,11 @@ def explain(
         out.print("\n[dim]No neighbours: the training pairs are unavailable, or have changed.[/]")
 
 
-def _print_words(words: tuple[Sequence[Word], Sequence[Word]]) -> None:
+def _print_words(words: tuple[Sequence[Word], Sequence[Word]], score: str) -> None:
     """The words of both questions side by side, each with a bar."""
     most = max(abs(word.effect) for side in words for word in side) or 1.0
     table = Table(
-        title="\nWhat each word adds to the similarity: [green]together[/] or [red]apart[/]",
+        title=f"\nWhat each word adds to the {score}: [green]together[/] or [red]apart[/]",
         title_justify="left",
         title_style="",
         box=None,

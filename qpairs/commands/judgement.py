@@ -50,6 +50,7 @@ def evaluate(
         from qpairs.evaluation.evaluate import evaluate as run
         from qpairs.evaluation.robustness import probe
         from qpairs.models.base import load as load_model
+        from qpairs.models.verdict import score_name, score_names
 
         kinds = kinds_of(perturb) if perturb else []
         model = load_model(checkpoint)
@@ -62,10 +63,12 @@ def evaluate(
     print_skipped(pairs)
     print_report(result, "pairs", note=encoder_note(model.config.encoder))
     if result["shift"]["statistic"] is None:
-        out.print("[dim]Shift unknown: the export does not hold the similarities that its threshold was chosen on.[/]")
+        names = score_names(model.verdict.score)
+        out.print(f"[dim]Shift unknown: the model does not hold the {names} that its threshold was chosen on.[/]")
     _print_slices(result["slices"])
     if kinds:
-        _print_behaviour(result["perturbations"], kinds, reads_order="static" not in tower_names(model.config.encoder))
+        ignores_order = model.verdict.score in ("cosine", "head") and "static" in tower_names(model.config.encoder)
+        _print_behaviour(result["perturbations"], kinds, ignores_order, score_name(model.verdict.score))
 
 
 def _print_slices(slices: list[Mapping[str, Any]]) -> None:
@@ -78,7 +81,7 @@ def _print_slices(slices: list[Mapping[str, Any]]) -> None:
     out.print(table)
 
 
-def _print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], reads_order: bool) -> None:
+def _print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], ignores_order: bool, score: str) -> None:
     wanted = {
         (True, "itself"): "duplicate of itself",
         (True, "pairs"): "pair keeps its verdict",
@@ -96,12 +99,12 @@ def _print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], read
     missing = set(kinds) - {b["kind"] for b in behaviours}
     if missing:
         out.print(f"No question here fits these kinds: {', '.join(sorted(missing))}.")
-    if "word-order" in kinds and not reads_order:
+    if "word-order" in kinds and ignores_order:
         out.print("[dim]Note: a static encoder ignores word order; judge word-order with lstm or minilm.[/]")
     for b in behaviours:
         if b["examples"] and b["against"] == "itself":
             worst = b["examples"][0]
-            out.print(f"\n{b['kind']}, similarity {worst['similarity']:.3f}:", style="dim", highlight=False)
+            out.print(f"\n{b['kind']}, {score} {worst['similarity']:.3f}:", style="dim", highlight=False)
             for text in (worst["question"], worst["changed"]):
                 out.print(f"  {plain(text)}", highlight=False)
 
@@ -120,6 +123,7 @@ def predict(
         from qpairs.evaluation.predict import predict as run
         from qpairs.evaluation.predict import predict_file
         from qpairs.models.base import load as load_model
+        from qpairs.models.verdict import score_name
 
         if len(questions) == 2:
             if not all(q.strip() for q in questions):
@@ -127,7 +131,9 @@ def predict(
             model = load_model(checkpoint)
             verdict = run(model, pairs_from_texts([questions[0]], [questions[1]], [-1]))
             figures = float(verdict.similarity[0]), float(verdict.probability[0])
-            print_verdict(*figures, bool(verdict.duplicate[0]), model.verdict.pair.threshold)
+            print_verdict(
+                score_name(model.verdict.score), *figures, bool(verdict.duplicate[0]), model.verdict.pair.threshold
+            )
             return
         if len(questions) != 1:
             raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")

@@ -157,11 +157,11 @@ def print_skipped(source: Pairs | Corpus) -> None:
         out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in source.skipped.items()))
 
 
-def print_verdict(similarity: float, probability: float, duplicate: bool, threshold: float) -> None:
-    """Says in one line whether two questions are duplicates."""
+def print_verdict(name: str, score: float, probability: float, duplicate: bool, threshold: float) -> None:
+    """Says in one line whether two questions are duplicates; `name` is what the score is called."""
     answer = "[bold green]duplicates[/]" if duplicate else "[bold]not duplicates[/]"
     out.print(
-        f"{answer}  similarity {similarity:.3f} (threshold {threshold:.3f}), probability {probability:.2f}",
+        f"{answer}  {name} {score:.3f} (threshold {threshold:.3f}), probability {probability:.2f}",
         highlight=False,
     )
 
@@ -175,10 +175,11 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
         note: what a reader must know of the model.
         clusters: whether the scores of clusters are printed.
     """
+    from qpairs.models.verdict import score_names
+
+    names = score_names(scores.get("score", "cosine"))
     if scores["collapsed"]:
-        out.print(
-            "[bold red]The model has collapsed:[/] its similarities do not vary, and the figures below mean nothing."
-        )
+        out.print(f"[bold red]The model has collapsed:[/] its {names} do not vary, and the figures below mean nothing.")
     table = Table(title=f"\nVerdict on {scores['n']:,} {title}", title_justify="left", box=None, pad_edge=False)
     for column in ("", "F1", "95 % interval", "precision", "recall", "AP"):
         table.add_column(column, justify="right" if column else "left")
@@ -213,10 +214,10 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
             highlight=False,
         )
     if scores.get("corpus"):
-        _print_corpus(scores["corpus"], clusters)
+        _print_corpus(scores["corpus"], clusters, scores.get("score", "cosine"))
     if scores["shift"]["differs"]:
         out.print(
-            f"[yellow]The similarities here differ from those the threshold was chosen on (distance "
+            f"[yellow]The {names} here differ from those the threshold was chosen on (distance "
             f"{scores['shift']['statistic']:.2f}): fit it to a few dozen labelled pairs with qpairs calibrate.[/]"
         )
     if note:
@@ -235,13 +236,13 @@ def _print_dimensions(rows: Sequence[Mapping[str, float]]) -> None:
     out.print(table)
 
 
-def _print_corpus(found: Mapping[str, Any], clusters: bool) -> None:
+def _print_corpus(found: Mapping[str, Any], clusters: bool, score: str) -> None:
     """Prints what the model finds among all pairs of the questions; `found` is `CorpusReport` as plain values."""
     from qpairs.evaluation.corpus_report import corpus_lines, corpus_notes
 
     for line in corpus_lines(found, clusters=clusters):
         out.print(plain(line), highlight=False)
-    for note in corpus_notes(found):
+    for note in corpus_notes(found, score):
         out.print(f"[dim]{note}.[/]", highlight=False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +49,14 @@ def write_table(path: Path, table: pandas.DataFrame) -> None:
             raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
 
 
-def write_rows(path: Path, kind: type[Any], rows: Sequence[Any]) -> None:
+def write_rows(path: Path, kind: type[Any], rows: Sequence[Any], called: Mapping[str, str] | None = None) -> None:
     """Writes dataclasses of one kind, a column for each field; texts of a tuple are joined by semicolons.
+
+    Args:
+        path: the file.
+        kind: the dataclass.
+        rows: the dataclasses.
+        called: field -> name of its column, where that is another.
 
     Raises:
         UserError: as `write_table`.
@@ -60,4 +66,4 @@ def write_rows(path: Path, kind: type[Any], rows: Sequence[Any]) -> None:
     names = [spec.name for spec in dataclasses.fields(kind)]
     lines = [[getattr(row, name) for name in names] for row in rows]
     joined = [["; ".join(map(str, value)) if isinstance(value, tuple) else value for value in line] for line in lines]
-    write_table(path, pandas.DataFrame(joined, columns=names))
+    write_table(path, pandas.DataFrame(joined, columns=[(called or {}).get(name, name) for name in names]))

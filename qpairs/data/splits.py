@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -231,7 +231,11 @@ class Leak:
 
 def leak(train: Pairs, part: Pairs) -> Leak:
     """Counts the questions of `part` that are in `train` too, compared without case, spaces and punctuation."""
-    known = {canonical(q) for q in train.questions}
+    return leak_of({canonical(q) for q in train.questions}, part)
+
+
+def leak_of(known: Set[str], part: Pairs) -> Leak:
+    """Counts the questions of `part` whose `canonical` form is known."""
     seen = np.array([canonical(q) in known for q in part.questions], dtype=bool)
     touched = seen[part.left] | seen[part.right]
     return Leak(int(seen.sum()), len(seen), int(touched.sum()), len(part))

@@ -13,13 +13,15 @@ from qpairs import metrics
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_threshold
+from qpairs.evaluation.joint import Judged, fit_joint, folds_of
 from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import as_pairs
-from qpairs.metrics import Densities
+from qpairs.metrics import Densities, SecondLook
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables, as_model, cosine_scores
 from qpairs.models.shortened import shorten_tables
-from qpairs.models.verdict import Verdict, fit_verdict
+from qpairs.models.two_stages import TwoStages
+from qpairs.models.verdict import PairSetting, Verdict, fit_verdict
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
     """Fits threshold and probability to labelled pairs of the user's own, without training.
 
     Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`). The
-    verdicts for shortened vectors, where the model has some, are fitted likewise.
+    verdicts for shortened vectors, where the model has some, are fitted likewise. In a model of two stages the verdict
+    of the encoder is fitted first, and then that of both; what the cross-encoder's logit adds is fitted anew where the
+    pairs are many.
 
     Args:
         model: a model, or its folder.
@@ -65,6 +69,8 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
     """
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "calibrate")
+    if isinstance(model, TwoStages):
+        return _calibrate_both(model, pairs, seed)
     scores, tables = model.score_pairs(pairs)
     labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
     tfidf, shortened = tfidf_threshold(pairs), {}
@@ -83,6 +89,42 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
         interval=interval,
         more_pairs=metrics.pairs_to_halve(len(pairs)),
     )
+
+
+def _calibrate_both(model: TwoStages, pairs: Pairs, seed: int) -> Fit:
+    """Fits the verdict of the encoder, and then that of both models."""
+    first = calibrate(model.first, pairs, seed=seed).model
+    scores, _ = model.first.score_pairs(pairs)
+    logits = model.read(pairs, np.ones(len(pairs), dtype=np.bool_))
+    labels, old = pairs.labels, model.verdict.pair
+    judged = Judged(scores, logits, labels, question_components(pairs)[pairs.left])
+    kept = model.look if len(pairs) < metrics.MANY_PAIRS else None
+    fitted = fit_joint(judged, first.verdict.pair, tfidf_threshold(pairs), look=kept, prior=old, seed=seed)
+    before = model.join(scores, np.where(model.band.holds(scores), logits, np.float32(np.nan)))
+    decided = _cross_fitted_both(judged, model, kept)
+    interval = metrics.bootstrap_interval(decided, labels, judged.groups, 0.5, seed=seed)["f1"]
+    found = {**model.scores, "calibrated_on": {"n": len(pairs), "f1_interval": interval}}
+    return Fit(
+        model=replace(model, first=first, look=fitted.look, verdict=fitted.verdict, scores=found),
+        n=len(pairs),
+        f1_before=metrics.confusion(before, labels, old.threshold).f1,
+        f1_after=metrics.confusion(decided, labels, 0.5).f1,
+        interval=interval,
+        more_pairs=metrics.pairs_to_halve(len(pairs)),
+    )
+
+
+def _cross_fitted_both(judged: Judged, model: TwoStages, kept: SecondLook | None) -> NDArray[np.bool_]:
+    """Decisions (n,) of both models on each fold, with all that is calibrated fitted to the other folds."""
+    scores, labels, old = judged.scores, judged.labels, model.first.verdict.pair
+    decided = np.zeros(len(scores), dtype=np.bool_)
+    for here, rest in folds_of(judged.groups, labels, 10):
+        setting = PairSetting(old.threshold, metrics.fit_calibration(scores[rest], labels[rest], old.calibration))
+        look = kept or metrics.fit_second_look(scores[rest], judged.logits[rest], labels[rest], setting.log_odds)
+        both = setting.log_odds(scores) + look.gain(scores, judged.logits)
+        threshold = metrics.fit_threshold(both[rest], labels[rest], model.verdict.pair.threshold)
+        decided[here] = metrics.decide(both[here], threshold)
+    return decided
 
 
 def _refit(
@@ -129,11 +171,8 @@ def cross_fitted(
     >>> cross_fitted(scores, labels, np.array([0, 0, 1, 1])).tolist()
     [False, True, False, True]
     """
-    fold = np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % folds
     decided = np.zeros(len(scores), dtype=np.bool_)
-    for k in np.unique(fold):
-        here = fold == k
-        rest = ~here if len(set(labels[~here].tolist())) == 2 else np.ones_like(here)
+    for here, rest in folds_of(groups, labels, folds):
         decided[here] = metrics.decide(scores[here], metrics.fit_threshold(scores[rest], labels[rest], prior))
     return decided
 

@@ -19,6 +19,7 @@ from qpairs.data.labels import LabelledPairs, read_labels
 from qpairs.metrics import CorpusEstimate, Densities, Expectation, ScoreCounts
 from qpairs.models.base import Floats, Model, Tables, as_model, encode_in_blocks
 from qpairs.models.shortened import shorten, shorten_tables
+from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import CorpusSetting, Verdict
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,9 @@ def calibrate_corpus(
     nearest neighbour of random questions (`drawn` is random) are left out: they were chosen by rank, not by score. The
     verdicts for shortened vectors, where the model has some, are fitted likewise.
 
+    Of a model of two stages, the verdict of the encoder is fitted: what the second look adds to its log odds is the
+    same in every corpus.
+
     Args:
         model: a model with one tower, or its folder.
         corpus: a file of questions, or one from `read_corpus`.
@@ -97,10 +101,13 @@ def calibrate_corpus(
         on_progress: the stages encoding (texts) and estimating.
 
     Raises:
-        UserError: the model has two towers, a head, or comes from a version that kept nothing of validation; a file
-            cannot be used.
+        UserError: the model has two towers, a head, is a cross-encoder alone, or comes from a version that kept
+            nothing of validation; a file cannot be used.
     """
     model = as_model(model)
+    if isinstance(model, TwoStages):
+        fit = calibrate_corpus(model.first, corpus, labels, on_progress=on_progress)
+        return replace(fit, model=replace(model, first=fit.model))
     old = model.verdict
     old.require_cosine(model.path)
     if not (old.symmetric and model.one_tower):

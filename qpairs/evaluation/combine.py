@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import importlib.metadata
+import platform
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
@@ -15,13 +17,11 @@ from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.calibrate import cross_fitted, cross_fitted_scores
 from qpairs.evaluation.evaluate import report
-from qpairs.metrics import SecondLook, fit_second_look
-from qpairs.models.base import Floats, Model
+from qpairs.evaluation.joint import Judged, fit_joint
+from qpairs.metrics import SecondLook
+from qpairs.models.base import Model
 from qpairs.models.cross_encoder import CrossModel
-from qpairs.models.two_stages import Band, TwoStages
-from qpairs.models.verdict import PairSetting, fit_verdict
-
-FOLDS = 5
+from qpairs.models.two_stages import TwoStages
 
 
 def combine(
@@ -48,28 +48,24 @@ def combine(
     """
     need_both_labels(pairs, "combine")
     check_stages(first, second)
-    setting, labels = first.verdict.pair, pairs.labels
+    labels, groups = pairs.labels, question_components(pairs)[pairs.left]
     scores, tables = first.score_pairs(pairs)
     unfitted = TwoStages(first, second, SecondLook(0, 0, 0, (0, 0), (0, 0)), first.verdict)
     logits = unfitted.read(pairs, np.ones(len(pairs), dtype=np.bool_), on_progress)
-    look = fit_second_look(scores, logits, labels, setting.log_odds)
-    groups = question_components(pairs)[pairs.left]
-    everywhere = setting.log_odds(scores) + _cross_fitted_gain(scores, logits, labels, groups, setting, seed)
-    band = Band(*look.band(setting.log_odds, metrics.fit_threshold(everywhere, labels)))
-    seen = band.holds(scores)
-    both = np.where(seen, everywhere, setting.log_odds(scores)).astype(np.float32)
-    verdict = fit_verdict(both, labels, tfidf_threshold(pairs), score="log odds")
-    model = TwoStages(first, second, look, verdict)
+    judged = Judged(scores, logits, labels, groups)
+    fitted = fit_joint(judged, first.verdict.pair, tfidf_threshold(pairs), seed=seed)
+    both = fitted.scores
+    model = TwoStages(first, second, fitted.look, fitted.verdict, versions=_versions())
     on_validation = report(model, pairs, both, tables, seed=seed).to_dict(brief=True)
     on_validation |= cross_fitted_scores(both, labels, groups, seed)
     changed = {
         "band": list(model.band),
-        "share": float(seen.mean()),
+        "share": float(fitted.seen.mean()),
         "f1_first": metrics.confusion(cross_fitted(scores, labels, groups), labels, 0.5).f1,
         "f1_second": metrics.confusion(cross_fitted(logits, labels, groups), labels, 0.5).f1,
         "average_precision_first": metrics.average_precision(scores, labels),
         "average_precision_second": metrics.average_precision(logits, labels),
-        "average_precision_everywhere": metrics.average_precision(everywhere, labels),
+        "average_precision_everywhere": metrics.average_precision(fitted.everywhere, labels),
     }
     return dataclasses.replace(model, scores={"validation": on_validation, "second_look": changed})
 
@@ -87,20 +83,7 @@ def check_stages(first: Model, second: Model) -> None:
         raise UserError(f"{first.path}: its sides are of different kinds, which a cross-encoder reads in both orders")
 
 
-def _cross_fitted_gain(
-    scores: Floats,
-    logits: Floats,
-    labels: NDArray[np.int8],
-    groups: NDArray[np.int64],
-    setting: PairSetting,
-    seed: int,
-) -> NDArray[np.float64]:
-    """(n,) gain of each pair, fitted to the pairs of the other folds; folds share no component."""
-    fold = np.random.default_rng(seed).permutation(int(groups.max()) + 1)[groups] % FOLDS
-    gain = np.zeros(len(scores))
-    for k in np.unique(fold):
-        here = fold == k
-        rest = ~here if len(set(labels[~here].tolist())) == 2 else np.ones_like(here)
-        look = fit_second_look(scores[rest], logits[rest], labels[rest], setting.log_odds)
-        gain[here] = look.gain(scores[here], logits[here])
-    return gain
+def _versions() -> dict[str, str]:
+    """Of what joins two models, and when it did (UTC)."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"qpairs": importlib.metadata.version("qpairs"), "python": platform.python_version(), "written": now}

@@ -42,6 +42,7 @@ NO_DENSITIES = (
     "The model has a verdict for labelled pairs alone: in a corpus its threshold is too low and its probabilities are "
     "too high; train it anew, or fit it with qpairs calibrate"
 )
+PROBABILITIES = "Scores and thresholds in the corpus are probabilities, after the second look"
 
 
 @dataclass(frozen=True)
@@ -299,9 +300,15 @@ def corpus_lines(found: Mapping[str, Any], *, clusters: bool = True) -> list[str
     return lines
 
 
-def corpus_notes(found: Mapping[str, Any]) -> list[str]:
-    """What a reader must know to read a report on a corpus right, as sentences without a full stop."""
-    notes = [LOWER_BOUNDS] if not found["complete"] else []
+def corpus_notes(found: Mapping[str, Any], score: str = "cosine") -> list[str]:
+    """What a reader must know to read a report on a corpus right, as sentences without a full stop.
+
+    Args:
+        found: `CorpusReport` as plain values.
+        score: what the scores of the model are on pairs, as in `Verdict`.
+    """
+    notes = [PROBABILITIES] if score == "log odds" and found["setting"] == "corpus" else []
+    notes += [LOWER_BOUNDS] if not found["complete"] else []
     return [*notes, NO_DENSITIES] if found["setting"] == "pair" else notes
 
 

@@ -29,7 +29,7 @@ from qpairs.evaluation.slices import Slice, slices
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables, as_model
-from qpairs.models.verdict import Reference
+from qpairs.models.verdict import Reference, ScoreKind, score_names
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ SHIFTED = 0.15  # Kolmogorov-Smirnov distance from which on the old threshold sh
 
 @dataclass(frozen=True)
 class Shift:
-    """How far the similarities lie from those that the threshold was chosen on.
+    """How far the scores lie from those that the threshold was chosen on.
 
     Attributes:
         statistic: Kolmogorov-Smirnov distance, 0 to 1; nan where those are not known.
@@ -61,19 +61,20 @@ class Report:
         duplicates: share of duplicates.
         threshold: that of the model.
         f1, precision, recall, accuracy: of the decisions at the threshold.
-        average_precision, roc_auc: of the ranking by similarity.
+        average_precision, roc_auc: of the ranking by score.
         f1_interval, precision_interval, recall_interval, accuracy_interval, average_precision_interval: 95 % by
             bootstrap over the components of the question graph.
         calibration_error: expected calibration error over 15 bins of equal mass.
         brier: mean squared error of the probability.
-        collapsed: the similarities do not vary, and the other numbers mean nothing.
+        collapsed: the scores do not vary, and the other numbers mean nothing.
         shift: distance to the pairs that the threshold was chosen on.
         baselines: scores of trivial baselines on the same pairs: name -> f1 and average_precision.
         slices: the decisions by length and by word overlap.
         retrieval: over the question table: mrr_at_10, recall_at_1, 5 and 10, mining_average_precision.
-        scores, labels: (n,) similarity and label of each pair; not in the JSON form.
+        scores, labels: (n,) score and label of each pair; not in the JSON form.
         seen_in_training: how many of the questions were in the training pairs; None where that is not known.
         corpus: the decisions over all pairs of the questions; None where `corpus_report` gives none.
+        score: what the scores are.
     """
 
     n: int
@@ -102,6 +103,7 @@ class Report:
     labels: NDArray[np.int8] = field(repr=False, compare=False)
     seen_in_training: Leak | None = None
     corpus: CorpusReport | None = None
+    score: ScoreKind = "cosine"
 
     @property
     def trivial(self) -> str:
@@ -170,7 +172,7 @@ def report(
     Args:
         model: whose verdict is applied.
         pairs: labelled pairs.
-        scores: (n_pairs,) similarities.
+        scores: (n_pairs,) scores.
         tables: embeddings of their questions, from `score_pairs`; None for a model without vectors.
         intents: question -> intent, as in `evaluate`.
         seed: of the bootstrap.
@@ -178,7 +180,7 @@ def report(
     verdict, labels = model.verdict, pairs.labels
     threshold = verdict.pair.threshold
     if not np.isfinite(scores).all():
-        raise UserError("evaluate: the encoder gives similarities that are not numbers; the model is damaged")
+        raise UserError(f"evaluate: the model gives {score_names(verdict.score)} that are not numbers; it is damaged")
     groups = question_components(pairs)[pairs.left]
     confusion = metrics.confusion(scores, labels, threshold)
     interval = metrics.bootstrap_interval(scores, labels, groups, threshold, seed=seed)
@@ -209,6 +211,7 @@ def report(
         scores=scores,
         labels=labels,
         corpus=corpus_report(model, pairs, tables, *known_clusters(pairs, intents)) if tables else None,
+        score=verdict.score,
     )
 
 

@@ -1,4 +1,4 @@
-"""One pair explained: the effect of each word on the similarity, and the nearest training pairs."""
+"""One pair explained: the effect of each word on its score, and the nearest training pairs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import require
 from qpairs.data.pairs import Pairs, join, pairs_from_texts, text_fault
-from qpairs.evaluation.predict import predict
-from qpairs.models.base import Model, as_model
+from qpairs.evaluation.predict import predictions
+from qpairs.models.base import Floats, Model, as_model
+from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.two_stages import TwoStages
 
 COMPARED = 4096  # training pairs that are encoded to find the nearest
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a question, and its effect: the similarity of the pair minus that of the pair without the word."""
+    """A word of a question, and its effect: the score of the pair minus that of the pair without the word."""
 
     text: str
     effect: float
@@ -28,7 +30,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training pair, its label, and its similarity: mean over both sides, in the better order."""
+    """A training pair, its label, and its similarity: mean over both sides, in the better order.
+
+    The similarity is the cosine of vectors; of a cross-encoder, which has none, that of TF-IDF over words.
+    """
 
     question1: str
     question2: str
@@ -41,10 +46,11 @@ class Explanation:
     """The prediction for one pair, and what it rests on.
 
     Attributes:
-        similarity, probability, duplicate: the prediction.
+        similarity, probability, duplicate: the prediction; the first is the score of the pair.
         threshold: of the model.
         words: those of both questions in their order, split at blanks, with punctuation.
         neighbours: the nearest training pairs of either label, the nearest first.
+        by_words: whether these are the nearest by TF-IDF over words, because the model has no vectors.
     """
 
     similarity: float
@@ -53,6 +59,7 @@ class Explanation:
     threshold: float
     words: tuple[Sequence[Word], Sequence[Word]]
     neighbours: Sequence[Neighbour]
+    by_words: bool = False
 
 
 def explain(
@@ -60,7 +67,8 @@ def explain(
 ) -> Explanation:
     """Leaves each word out in turn, and finds the nearest training pairs.
 
-    The effect of a word is exact: the shortened question is encoded. All variants are encoded together.
+    The effect of a word is exact: the model judges the shortened question. All variants are judged together; a model of
+    two stages takes a second look at all of them or at none, as it does at the pair itself.
 
     Args:
         model: a model, or its folder.
@@ -70,7 +78,7 @@ def explain(
         count: neighbours of each label.
 
     Raises:
-        UserError: a question is empty or too long.
+        UserError: a question is empty or too long, or the neighbours need scikit-learn, which is not installed.
     """
     model, texts = as_model(model), (question1, question2)
     for text, name in zip(texts, ("question1", "question2"), strict=True):
@@ -80,7 +88,7 @@ def explain(
     shortened = [[" ".join(part[:i] + part[i + 1 :]) for i in range(len(part))] for part in words]
     first = [question1, *shortened[0], *[question1] * len(shortened[1])]
     second = [question2, *[question2] * len(shortened[0]), *shortened[1]]
-    found = predict(model, pairs_from_texts(first, second, np.full(len(first), -1)))
+    found = predictions(model.verdict.pair, _scores(model, pairs_from_texts(first, second, np.full(len(first), -1))))
     similarity = float(found.similarity[0])
     effects = iter((similarity - found.similarity[1:].astype(np.float64)).tolist())
     return Explanation(
@@ -90,34 +98,54 @@ def explain(
         threshold=model.verdict.pair.threshold,
         words=([Word(word, next(effects)) for word in words[0]], [Word(word, next(effects)) for word in words[1]]),
         neighbours=neighbours(model, texts, trained_on, count=count) if trained_on and count else (),
+        by_words=isinstance(model, CrossModel),
     )
+
+
+def _scores(model: Model, variants: Pairs) -> Floats:
+    """(n,) scores of a pair, the first row, and its variants: those that the second look is taken at as at the pair."""
+    if not isinstance(model, TwoStages):
+        return model.score_pairs(variants)[0]
+    scores, _ = model.first.score_pairs(variants)
+    return model.join(scores, model.read(variants, np.full(len(variants), model.band.holds(scores[:1])[0])))
 
 
 def neighbours(
     model: Model, texts: tuple[str, str], trained_on: Pairs, *, count: int = 3, compared: int = COMPARED
 ) -> list[Neighbour]:
-    """The training pairs nearest to a pair by cosine, `count` of each label, the nearest first.
+    """The training pairs nearest to a pair, `count` of each label, the nearest first: by cosine, or by TF-IDF.
 
-    Of more than `compared` training pairs, only the nearest by TF-IDF are encoded, which needs scikit-learn.
+    Of more than `compared` training pairs, only the nearest by TF-IDF are encoded. A cross-encoder has no vectors, so
+    that TF-IDF decides alone.
 
     Raises:
-        UserError: there are so many, and scikit-learn is not installed.
+        UserError: TF-IDF is needed, and scikit-learn is not installed.
     """
     near = trained_on
+    if isinstance(model, CrossModel):
+        return _nearest(near, _by_words(texts, near), count)
     if len(near) > compared:
-        text = require("sklearn.feature_extraction.text", f"explain: to find neighbours among {len(near):,} pairs")
-        vectorizer = text.TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True)
-        table = vectorizer.fit_transform(near.questions)
-        by_words = _pair_similarity((vectorizer.transform(texts) @ table.T).toarray(), near)
-        near = near.subset(np.sort(np.argsort(-by_words, kind="stable")[:compared]))
+        near = near.subset(np.sort(np.argsort(-_by_words(texts, near), kind="stable")[:compared]))
     both = join([pairs_from_texts(texts[:1], texts[1:], [-1]), near])
     rows, columns = model.embed_tables(both.questions)
     ends = [both.left[0], both.right[0]]
-    similarity = _pair_similarity((rows[ends] @ columns.T + columns[ends] @ rows.T) / 2, both)
+    return _nearest(both, _pair_similarity((rows[ends] @ columns.T + columns[ends] @ rows.T) / 2, both), count)
+
+
+def _by_words(texts: tuple[str, str], pairs: Pairs) -> NDArray[np.float64]:
+    """(n,) similarity of two questions to each pair by TF-IDF over words."""
+    text = require("sklearn.feature_extraction.text", f"explain: to find neighbours among {len(pairs):,} pairs")
+    vectorizer = text.TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True)
+    table = vectorizer.fit_transform(pairs.questions)
+    return _pair_similarity((vectorizer.transform(texts) @ table.T).toarray(), pairs)
+
+
+def _nearest(pairs: Pairs, similarity: NDArray[np.float64], count: int) -> list[Neighbour]:
+    """The pairs of greatest similarity (n,), `count` of each label; a pair without label is none."""
     order = np.argsort(-similarity, kind="stable")
-    chosen = [row for label in (1, 0) for row in order[both.labels[order] == label][:count].tolist()]
+    chosen = [row for label in (1, 0) for row in order[pairs.labels[order] == label][:count].tolist()]
     return [
-        Neighbour(*both.texts(row), int(both.labels[row]), float(similarity[row]))
+        Neighbour(*pairs.texts(row), int(pairs.labels[row]), float(similarity[row]))
         for row in sorted(chosen, key=lambda row: -similarity[row])
     ]
 

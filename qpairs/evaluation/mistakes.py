@@ -27,7 +27,7 @@ class Mistake:
         question1, question2: the pair.
         label: 1 duplicate, 0 not.
         similarity, probability: the prediction.
-        distance: similarity minus threshold.
+        distance: score minus threshold.
         component1, component2: duplicate component of each question; the same for a pair labelled 0 means that other
             labels contradict its own.
         shared: words that both questions have.

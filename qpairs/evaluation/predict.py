@@ -1,4 +1,4 @@
-"""Predictions: a model and pairs, labelled or not, give similarities, probabilities and decisions."""
+"""Predictions: a model and pairs, labelled or not, give scores, probabilities and decisions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qpairs.core.tables import check_table_path, write_table
 from qpairs.data.pairs import Pairs
 from qpairs.data.sources import load_pairs_and_table
 from qpairs.models.base import Model, as_model
-from qpairs.models.verdict import Setting
+from qpairs.models.verdict import Setting, score_column
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Predictions:
     """What a model predicts for pairs.
 
     Attributes:
-        similarity: (n,) score of each pair.
+        similarity: (n,) score of each pair: a cosine, or what else the verdict of the model reads.
         probability: (n,) of being duplicates.
         duplicate: (n,) whether it is called a duplicate.
     """
@@ -65,6 +65,8 @@ def predict_file(
 ) -> Predictions:
     """Writes a table of pairs again, with the columns similarity, probability and duplicate (0 or 1) added.
 
+    The first is called score where it is the logit of a cross-encoder, or the log odds of a model of two stages.
+
     Args:
         model: a model, or its folder.
         source: a file of pairs, or another source; labels are not needed.
@@ -79,7 +81,7 @@ def predict_file(
     pairs, table = load_pairs_and_table(source, columns=columns)
     found = predict(model, pairs)
     added = {
-        "similarity": found.similarity,
+        score_column(model.verdict.score): found.similarity,
         "probability": found.probability,
         "duplicate": found.duplicate.astype(int),
     }

@@ -31,7 +31,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Failure:
-    """A wrong decision: a question, its changed form, the question that this was compared with, and the similarity."""
+    """A wrong decision: a question, its changed form, the question that this was compared with, and their score."""
 
     question: str
     changed: str

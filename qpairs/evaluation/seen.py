@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,24 @@ from qpairs.data.formats import FORMATS
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import training_pairs
 from qpairs.data.sources import load_pairs
-from qpairs.data.splits import Leak, canonical, leak
+from qpairs.data.splits import Leak, canonical, leak_of
 from qpairs.models.base import Model
+from qpairs.models.two_stages import first_stage, second_stage
 
 LARGEST = 200_000  # training pairs; to cut more of them again takes minutes
 
 
-def seen_in_training(model: Model, pairs: Pairs) -> Leak | None:
+def seen_in_training(model: Model, pairs: Pairs, trained_on: Pairs | None = None) -> Leak | None:
     """How many of the questions were in the training pairs, without regard to case, spaces and punctuation.
 
     The training pairs are read again from their files; nothing is fetched. If no question is anywhere in those files,
-    they are not cut into parts again, which is what takes the time.
+    they are not cut into parts again, which is what takes the time. Of a model of two stages, the training pairs of
+    both count.
 
     Args:
         model: its config names the sources of its training pairs, and its split how they were cut.
         pairs: the evaluated pairs.
+        trained_on: the training pairs, where they are there already; of a model of two stages, those of its encoder.
 
     Returns:
         The counts; None where the training pairs are not in files here, have changed, or are more than LARGEST.
@@ -39,16 +42,29 @@ def seen_in_training(model: Model, pairs: Pairs) -> Leak | None:
     >>> seen_note(seen.questions, seen.of_questions)  # doctest: +SKIP
     '12 of 340 questions were seen in training; F1 on them is not that of new questions'
     """
+    first, second, asked = (
+        first_stage(model),
+        second_stage(model),
+        {canonical(question) for question in pairs.questions},
+    )
+    known = asked & set(map(canonical, trained_on.questions)) if trained_on else _known(first, asked)
+    if second and second.second.split != first.split:
+        more = _known(second.second, asked)
+        known = None if known is None or more is None else known | more
+    return None if known is None else leak_of(known, pairs)
+
+
+def _known(model: Model, asked: Set[str]) -> Set[str] | None:
+    """Those of the questions, in canonical form, that are in the training pairs; None where that cannot be told."""
     config, split = model.config, model.split
     if not split or split.get("sizes", {}).get("train", 0) > LARGEST or not _in_files(config):
         return None
     with contextlib.suppress(UserError, OSError, ValueError):
         data = load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
-        known = {canonical(question) for question in pairs.questions}
-        if known.isdisjoint(map(canonical, data.questions)):
-            return Leak(0, len(pairs.questions), 0, len(pairs)) if len(data) == _pairs_before(config, split) else None
+        if asked.isdisjoint(map(canonical, data.questions)):
+            return set() if len(data) == _pairs_before(config, split) else None
         train = training_pairs(dataclasses.replace(config, augment=0.0), split)  # its questions are changed ones
-        return leak(train, pairs) if train else None
+        return asked & set(map(canonical, train.questions)) if train else None
     return None
 
 

@@ -11,28 +11,34 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from qpairs.config import COMMA_LISTS, Config, to_dict
 from qpairs.encoders.build import ENCODERS, encoder_note, tower_names
-from qpairs.models.bi_encoder import Checkpoint
+from qpairs.export.usage import usage
+from qpairs.models.base import Model
+from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.two_stages import TwoStages
+from qpairs.models.verdict import score_names
 
 TAGS = ("sentence-transformers", "qpairs", "duplicate-questions", "feature-extraction", "sentence-similarity")
+CROSS_TAGS = ("sentence-transformers", "cross-encoder", "reranker", "qpairs", "duplicate-questions")
 HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 
 
-def model_card(checkpoint: Checkpoint, name: str) -> str:
+def model_card(model: Model, name: str) -> str:
     """The README.md of a model on the Hub: YAML for the Hub, then use, verdict, data, limits and origin.
 
     Args:
-        checkpoint: with a public config.
+        model: a checkpoint, a cross-encoder, or a model of two stages, with public configs.
         name: OWNER/NAME on the Hub.
     """
-    part = "test" if "test" in checkpoint.scores else "validation"
-    scores = checkpoint.scores[part]
-    sides = tower_names(checkpoint.config.encoder)
-    bases = [ENCODERS[side].hub_id if side in ENCODERS else side for side in sides]
+    part = "test" if "test" in model.scores else "validation"
+    scores = model.scores[part]
+    sides = [side for stage in _stages(model).values() for side in tower_names(stage.config.encoder)]
+    bases = dict.fromkeys(ENCODERS[side].hub_id if side in ENCODERS else side for side in sides)
     on_hub = [base for base in bases if re.fullmatch(HUB_ID, base)]
+    alone = isinstance(model, CrossModel)
     metadata = ModelCardData(
         library_name="sentence-transformers",
-        pipeline_tag="sentence-similarity",
-        tags=list(TAGS),
+        pipeline_tag="text-ranking" if alone else "sentence-similarity",
+        tags=list(CROSS_TAGS if alone else TAGS + (("cross-encoder",) if isinstance(model, TwoStages) else ())),
         base_model=on_hub or None,
         model_name=name,
         eval_results=[
@@ -40,50 +46,19 @@ def model_card(checkpoint: Checkpoint, name: str) -> str:
             for metric in ("f1", "average_precision")
         ],
     )
-    body = "\n\n".join(
-        [
-            _use(checkpoint, name),
-            _verdict(checkpoint, part),
-            _data(checkpoint),
-            _limits(checkpoint, part),
-            _origin(checkpoint),
-        ]
-    )
+    sections = [usage(model, name), _verdict(model, part), _data(model), _limits(model, part), _origin(model)]
+    body = "\n\n".join(sections)
     return f"---\n{metadata.to_yaml()}\n---\n\n# {name.split('/')[1]}\n\n{body}\n"
 
 
-def _use(checkpoint: Checkpoint, name: str) -> str:
-    dimension = checkpoint.encoder.get_embedding_dimension()
-    sides = "" if checkpoint.config.symmetric else " The first question is the query, the second the document."
-    verdict = "a classifier on the two vectors" if checkpoint.head else "their cosine"
-    return f"""\
-Tells whether two questions ask the same thing. Questions become vectors of {dimension} numbers; {verdict} of at least
-{checkpoint.verdict.pair.threshold:.4f} says that they are duplicates.{sides} Made with qpairs.
-
-```python
-import qpairs
-from huggingface_hub import snapshot_download
-
-model = qpairs.load_checkpoint(snapshot_download("{name}"))
-pairs = qpairs.pairs_from_texts(["How do I reset my password?"], ["I forgot my password, what now?"], [-1])
-print(qpairs.predict(model, pairs))
-```
-
-`SentenceTransformer("{name}")` loads the encoder alone.{_truncated(checkpoint, name)}"""
+def _stages(model: Model) -> dict[str, Model]:
+    """What a model is made of, each with a name: the two of a model of two stages, or the model itself."""
+    if isinstance(model, TwoStages):
+        return {"encoder": model.first, "cross-encoder": model.second}
+    return {"cross-encoder" if isinstance(model, CrossModel) else "encoder": model}
 
 
-def _truncated(checkpoint: Checkpoint, name: str) -> str:
-    """How to load the encoder with shorter vectors, where it was trained for that."""
-    lengths = sorted(checkpoint.verdict.shortened, reverse=True)
-    if not lengths:
-        return ""
-    return (
-        f" Its vectors may be cut to {' or '.join(map(str, lengths))} numbers:\n"
-        f'`SentenceTransformer("{name}", truncate_dim={lengths[0]}).encode(texts, normalize_embeddings=True)`.'
-    )
-
-
-def _verdict(checkpoint: Checkpoint, part: str) -> str:
+def _verdict(checkpoint: Model, part: str) -> str:
     scores = checkpoint.scores[part]
     low, high = scores["f1_interval"]
     lines = [
@@ -97,6 +72,7 @@ def _verdict(checkpoint: Checkpoint, part: str) -> str:
             f"| {trivial} | {got['f1']:.3f} | | | {got['average_precision']:.3f} |"
             for trivial, got in scores["baselines"].items()
         ),
+        *_alone(checkpoint, part),
         *(
             f"| its vectors cut to {row['dimension']} numbers, at {row['threshold']:.4f} | {row['f1']:.3f} | | | "
             f"{row['average_precision']:.3f} |"
@@ -120,6 +96,19 @@ def _verdict(checkpoint: Checkpoint, part: str) -> str:
     return "\n".join(lines)
 
 
+def _alone(model: Model, part: str) -> list[str]:
+    """The rows of the table on each of two models alone, on validation, where both were judged."""
+    found = model.scores.get("second_look")
+    if not found or part != "validation":
+        return []
+    figures = {"encoder": ("f1_first", "average_precision_first")}
+    figures |= {"cross-encoder": ("f1_second", "average_precision_second")}
+    return [
+        f"| its {kind} alone, F1 cross-fitted | {found[f1]:.3f} | | | {found[average_precision]:.3f} |"
+        for kind, (f1, average_precision) in figures.items()
+    ]
+
+
 def _in_a_corpus(scores: Mapping[str, Any]) -> list[str]:
     """The row of the table on all pairs of the questions; none for models of older versions."""
     found = scores.get("corpus")
@@ -133,9 +122,17 @@ def _in_a_corpus(scores: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _data(checkpoint: Checkpoint) -> str:
-    split = checkpoint.split
-    sources = ", ".join(f"`{source}`" for source in checkpoint.config.data)
+def _data(model: Model) -> str:
+    stages = _stages(model)
+    same = len({str(stage.split.get("fingerprint")) for stage in stages.values()}) == 1
+    parts = [_parts(stage) if same else f"The {kind}:\n\n{_parts(stage)}" for kind, stage in stages.items()]
+    return "\n\n".join(["## Data", *(parts[:1] if same else parts)])
+
+
+def _parts(model: Model) -> str:
+    """Where the training pairs of a model come from, and how they were cut."""
+    split = model.split
+    sources = ", ".join(f"`{source}`" for source in model.config.data)
     rows = [
         f"| {each} | {n:,} | {split['questions'][each]:,} | {100 * split['duplicates'][each]:.1f} % | "
         f"{split['leaks'][each]['questions'] if each in split['leaks'] else ''} |"
@@ -143,8 +140,6 @@ def _data(checkpoint: Checkpoint) -> str:
     ]
     return "\n".join(
         [
-            "## Data",
-            "",
             f"Source: {sources}; names in capitals stand for files that are not public. "
             f"Fingerprint of the split: `{split['fingerprint']}`.",
             "",
@@ -155,27 +150,30 @@ def _data(checkpoint: Checkpoint) -> str:
     )
 
 
-def _limits(checkpoint: Checkpoint, part: str) -> str:
-    weakest = min(checkpoint.scores[part]["slices"], key=lambda kind: kind["f1"], default=None)
-    config = checkpoint.config
+def _limits(model: Model, part: str) -> str:
+    weakest = min(model.scores[part]["slices"], key=lambda kind: kind["f1"], default=None)
+    configs = [stage.config for stage in _stages(model).values()]
     notes = [
-        "The threshold does not travel: similarities on another forum lie elsewhere. `qpairs calibrate` fits it to a "
-        "few dozen labelled pairs of yours.",
-        f"Only the first {config.max_length} tokens of a question are read.",
+        f"The threshold does not travel: {score_names(model.verdict.score)} on another forum lie elsewhere. `qpairs "
+        "calibrate` fits it to a few dozen labelled pairs of yours.",
+        f"Only the first {model.config.max_length} tokens of a question are read.",
     ]
     if weakest:
         notes.append(f"Weakest kind of pair ({weakest['name']}, {weakest['n']:,} pairs): F1 {weakest['f1']:.3f}.")
-    if note := encoder_note(config.encoder):
-        notes.append(f"{note}.")
-    if any(side in ENCODERS and ENCODERS[side].own_vocabulary for side in tower_names(config.encoder)):
+    notes += dict.fromkeys(f"{note}." for config in configs if (note := encoder_note(config.encoder)))
+    if any(side in ENCODERS and ENCODERS[side].own_vocabulary for c in configs for side in tower_names(c.encoder)):
         notes.append("The vocabulary was made from the training questions, and holds words of theirs.")
     notes.append("No license is set here: it is for the owner to choose, and what it was trained on may restrict it.")
     return "\n".join(["## Limits", "", *(f"- {note}" for note in notes)])
 
 
-def _origin(checkpoint: Checkpoint) -> str:
-    libraries = ", ".join(f"{library} {version}" for library, version in checkpoint.versions.items())
-    return f"## How it was made\n\n```\n{train_command(checkpoint.config)}\n```\n\n{libraries}"
+def _origin(model: Model) -> str:
+    stages = _stages(model)
+    libraries = ", ".join(f"{library} {version}" for library, version in model.versions.items())
+    commands = [train_command(stage.config) for stage in stages.values()]
+    if len(commands) > 1:
+        commands.append("qpairs combine ENCODER CROSS_ENCODER --output BOTH")
+    return "## How it was made\n\n```\n" + "\n".join(commands) + f"\n```\n\n{libraries}"
 
 
 def train_command(config: Config) -> str:

@@ -1,4 +1,4 @@
-"""A checkpoint -> a model on the Hugging Face Hub, with its card.
+"""A checkpoint, cross-encoder or model of two stages -> a model on the Hugging Face Hub, with its card.
 
 What is uploaded names no file, folder or column of the user's own, and holds nothing of the data beyond counts; only a
 vocabulary that was made from the training questions has words of theirs.
@@ -17,17 +17,23 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import atomic_folder
 from qpairs.data.formats import FORMATS
 from qpairs.data.sources import NAMED_SOURCES
 from qpairs.encoders.build import ENCODERS, tower_names
 from qpairs.export.card import HUB_ID, model_card
-from qpairs.models.bi_encoder import load_checkpoint, save_checkpoint
+from qpairs.models.base import RERANKER, Model, check_output, load
+from qpairs.models.bi_encoder import Checkpoint
+from qpairs.models.cross_encoder import CrossModel, write_cross_model
+from qpairs.models.torch_pairs import TorchPairs
+from qpairs.models.two_stages import TwoStages
 
 CARD = "README.md"
+EXPORT = "an export; name the checkpoint that it was made from"
 
 
 def push(checkpoint: str | Path, name: str, *, private: bool = False) -> str:
-    """Uploads a checkpoint and its card to the Hub, in place of the weights, JSON files and card that are there.
+    """Uploads a model and its card to the Hub, in place of the weights, JSON files and card that are there.
 
     Args:
         checkpoint: the folder.
@@ -72,15 +78,50 @@ def stage(checkpoint: str | Path, name: str, folder: str | Path) -> Path:
     """Writes what `push` would upload into a folder that is not in use.
 
     Raises:
-        UserError: no such checkpoint, an invalid name, or a folder that cannot be written.
+        UserError: no such checkpoint, an export, an invalid name, or a folder that cannot be written.
     """
     if not re.fullmatch(HUB_ID, name):
         raise UserError(f"push: {name!r} is no name on the Hub; give OWNER/NAME")
-    found = load_checkpoint(checkpoint)
-    found = dataclasses.replace(found, config=public_config(found.config))
-    path = save_checkpoint(found, folder)
-    (path / CARD).write_text(model_card(found, name), encoding="utf-8")
+    found, path = _public_model(load(checkpoint)), Path(folder)
+    with atomic_folder(path) as fresh:
+        check_output(path, overwrite=False)
+        _write(found, fresh)
+        (fresh / CARD).write_text(model_card(found, name), encoding="utf-8")
     return path
+
+
+def _public_model(model: Model) -> Model:
+    """A model that can be pushed, without the names of the user's own files.
+
+    Raises:
+        UserError: it is an export.
+    """
+    if isinstance(model, TwoStages):
+        return dataclasses.replace(model, first=_public_model(model.first), second=_public_cross_model(model.second))
+    if isinstance(model, CrossModel):
+        return _public_cross_model(model)
+    if isinstance(model, Checkpoint):
+        return dataclasses.replace(model, config=public_config(model.config))
+    raise UserError(f"{model.path}: {EXPORT}")
+
+
+def _public_cross_model(model: CrossModel) -> CrossModel:
+    if not isinstance(model.reader, TorchPairs):
+        raise UserError(f"{model.path}: {EXPORT}")
+    return dataclasses.replace(model, config=public_config(model.config))
+
+
+def _write(model: Model, folder: Path) -> None:
+    """Writes the files of a model and no others, whatever else lies in its own folder."""
+    if isinstance(model, TwoStages):
+        _write(model.first, folder)
+        _write(model.second, folder / RERANKER)
+        model.write_look(folder)
+    elif isinstance(model, CrossModel) and isinstance(model.reader, TorchPairs):
+        model.reader.cross_encoder.save_pretrained(str(folder), create_model_card=False, safe_serialization=True)
+        write_cross_model(model, folder)
+    else:
+        model.save(folder)
 
 
 def public_config(config: Config) -> Config:
@@ -96,6 +137,8 @@ def public_config(config: Config) -> Config:
         columns=("TEXT1", "TEXT2", "LABEL")[: len(config.columns)],
         encoder="+".join(_public(side, "ENCODER") for side in tower_names(config.encoder)),
         vectors=_public(config.vectors, "VECTORS") if config.vectors else "",
+        teacher=tuple(_public(teacher, "TEACHER") for teacher in config.teacher),
+        drop_suspects=_public(config.drop_suspects, "SUSPECTS") if config.drop_suspects else "",
         output="",
     )
 
@@ -104,6 +147,6 @@ def _public(source: str, placeholder: str) -> str:
     """The source if it has a public name, else the placeholder with its kind of file."""
     identity, kind = re.split(r"[:\[]", source)[0], Path(source).suffix.lower()
     kind = kind if kind in FORMATS else ""
-    named = source in ("sample", "glove", *NAMED_SOURCES, *ENCODERS)
+    named = source in ("sample", "glove", "itself", *NAMED_SOURCES, *ENCODERS)
     on_hub = not kind and re.fullmatch(HUB_ID, identity) and not os.path.exists(identity)
     return source if named or on_hub else placeholder + kind

@@ -91,6 +91,9 @@ def fit_second_look(
         labels: (n,) 0 or 1; both occur.
         log_odds: of first scores, among these pairs.
 
+    Raises:
+        ValueError: a score is not finite, or the three are not of one length, or one label does not occur.
+
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.random(4000) < 0.5
     >>> first, second = (labels + rng.normal(0, 1, 4000) for _ in range(2))  # each has log odds score - 0.5
@@ -99,7 +102,7 @@ def fit_second_look(
     (True, True)
     """
     one, duplicate = as_labelled(first, labels)
-    other = np.asarray(second, dtype=np.float64)
+    other, _ = as_labelled(second, labels, what="second scores")
     design = np.stack([np.ones_like(one), one, other], axis=1)
     same = int(duplicate.sum())
     targets = np.where(duplicate, (same + 1) / (same + 2), 1 / (len(one) - same + 2))  # Platt (1999): finite weights

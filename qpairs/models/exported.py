@@ -17,7 +17,18 @@ from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import Pairs
-from qpairs.models.base import FILE, Floats, Side, Tables, check_output, cosine_scores, fingerprint, model_to_dict
+from qpairs.models.base import (
+    FILE,
+    LOOK,
+    RERANKER,
+    Floats,
+    Side,
+    Tables,
+    check_output,
+    cosine_scores,
+    fingerprint,
+    model_to_dict,
+)
 from qpairs.models.encoding import Tower, Towers
 from qpairs.models.graphs import open_graph
 from qpairs.models.tokens import Reading, Tokens, bag_of_words, tokeniser
@@ -97,7 +108,8 @@ class Export:
         """
         with atomic_folder(path) as fresh:
             check_output(path, overwrite=overwrite)
-            shutil.copytree(self.path, fresh, dirs_exist_ok=True)
+            alone = shutil.ignore_patterns(RERANKER, LOOK)  # the folder may be that of a model of two stages
+            shutil.copytree(self.path, fresh, dirs_exist_ok=True, ignore=alone)
             write_export(self, fresh)
 
 

@@ -115,14 +115,22 @@ class TwoStages:
     def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
         """Log odds (n_pairs,) of pairs whose questions are embedded already; those in the band are read."""
         scores = self.first.score_tables(tables, pairs)
-        logits = self.read(pairs, self.band.holds(scores))
-        log_odds = self.first.verdict.pair.log_odds(scores) + self.look.gain(scores, logits)
-        return log_odds.astype(np.float32)
+        return self.join(scores, self.read(pairs, self.band.holds(scores)))
 
     def score_pairs(self, pairs: Pairs) -> tuple[Floats, Tables]:
         """Log odds (n_pairs,) of pairs, labelled or not, and the vectors of their questions."""
         tables = self.embed_tables(pairs.questions)
         return self.score_tables(tables, pairs), tables
+
+    def join(self, scores: Floats, logits: Floats) -> Floats:
+        """Log odds (n,) that both models give together.
+
+        Args:
+            scores: (n,) scores of the first.
+            logits: (n,) of the second; NaN for pairs that it has not read.
+        """
+        log_odds = self.first.verdict.pair.log_odds(scores) + self.look.gain(scores, logits)
+        return log_odds.astype(np.float32)
 
     def read(self, pairs: Pairs, rows: np.ndarray[Any, np.dtype[np.bool_]], on_progress: OnProgress = ignore) -> Floats:
         """Logits (n_pairs,) of the cross-encoder for the pairs that a mask names; NaN for the others.

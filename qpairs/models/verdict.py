@@ -31,6 +31,13 @@ log = logging.getLogger(__name__)
 
 ScoreKind = Literal["cosine", "head", "logit", "log odds"]
 
+SCORE_NAMES = {
+    "cosine": ("similarity", "similarities"),
+    "head": ("score", "scores"),
+    "logit": ("logit", "logits"),
+    "log odds": ("log odds", "log odds"),
+}  # what a score is called, one and several
+
 NO_DENSITIES = (
     "the model has a verdict for labelled pairs alone: in a corpus, its probabilities are far too high; "
     "qpairs calibrate MODEL --corpus QUESTIONS, or training anew, gives it one for a corpus"
@@ -40,6 +47,33 @@ LEVELS = {
     True: ((0.9, "very likely a duplicate"), (0.5, "probably a duplicate"), (0.0, "perhaps a duplicate")),
     False: ((0.5, "close, but below the threshold"), (0.2, "perhaps related"), (0.0, "another question")),
 }  # decision -> words from each probability on
+
+
+def score_name(score: str) -> str:
+    """What the score of a pair is called, wherever it is shown; `score` is that of a `Verdict`.
+
+    >>> score_name("cosine"), score_name("log odds")
+    ('similarity', 'log odds')
+    """
+    return SCORE_NAMES[score][0]
+
+
+def score_names(score: str) -> str:
+    """What several scores are called.
+
+    >>> score_names("logit")
+    'logits'
+    """
+    return SCORE_NAMES[score][1]
+
+
+def score_column(score: str) -> str:
+    """The column of a score in tables that are written: that of a cosine, and of a head as ever, is `similarity`.
+
+    >>> score_column("cosine"), score_column("logit")
+    ('similarity', 'score')
+    """
+    return "similarity" if score in ("cosine", "head") else "score"
 
 
 def words(probability: float, duplicate: bool) -> str:
@@ -289,9 +323,14 @@ class Verdict:
 
     def require_cosine(self, where: object) -> None:
         """Raises UserError where the verdict of a model cannot be read from cosines; `where` names the model."""
-        if self.score != "cosine":
+        if self.score == "head":
             raise UserError(
                 f"{where}: its verdict is that of a head, which cosines don't have; train with --score cosine"
+            )
+        if self.score != "cosine":
+            raise UserError(
+                f"{where}: its verdict is read from {score_names(self.score)} of a cross-encoder, which cosines don't "
+                "have; name an encoder, or one joined to it by qpairs combine"
             )
 
 

@@ -205,6 +205,8 @@ def test_public_names_stay_and_others_go(tmp_path: Path) -> None:
         validation=("dev.tsv",),
         encoder=f"lstm+{tmp_path}",
         vectors="my/vectors.txt",
+        teacher=("minilm", "itself", str(tmp_path)),
+        drop_suspects=str(tmp_path / "suspects.csv"),
         output="runs/x",
     )
     public = public_config(config)
@@ -215,6 +217,7 @@ def test_public_names_stay_and_others_go(tmp_path: Path) -> None:
         "VECTORS.txt",
         "",
     )
+    assert (public.teacher, public.drop_suspects) == (("minilm", "itself", "TEACHER"), "SUSPECTS.csv")
     assert public_config(Config(encoder="BAAI/bge-small-en-v1.5")).encoder == "BAAI/bge-small-en-v1.5"
 
 

@@ -22,16 +22,21 @@ NONE = (
     "There is no report on the corpus: it needs two questions that are duplicates, sides of a pair that may be "
     "swapped, a verdict that reads cosines, and at most 50,000 questions."
 )
+NO_VECTORS = (
+    "There is no report on the corpus: a cross-encoder has no vectors to search with. Joined to an encoder by qpairs "
+    "combine, it takes a second look at what the encoder finds."
+)
 
 
-def corpus_section(found: CorpusReport | None) -> str:
+def corpus_section(found: CorpusReport | None, score: str = "cosine") -> str:
     """The section.
 
     Args:
         found: the report on the corpus; None: the section says why there is none.
+        score: what the scores of the model are on pairs, as in `Verdict`.
     """
     if found is None:
-        return f"<p>{escape(NONE)}</p>"
+        return f"<p>{escape(NO_VECTORS if score == 'logit' else NONE)}</p>"
     values = dataclasses.asdict(found)
     headline, *others = corpus_lines(values)
     known = "all known" if found.complete else "as far as they are labelled"
@@ -40,7 +45,7 @@ def corpus_section(found: CorpusReport | None) -> str:
         f"{found.n * (found.n - 1) // 2:,} pairs of these {found.n:,} questions {found.duplicates:,} are duplicates "
         f"({known}), and {found.at_threshold.pairs:,} are called duplicates.</p>\n"
         + "".join(f"<p>{escape(line[0].upper() + line[1:])}.</p>\n" for line in (headline, *others))
-        + "".join(f'<p class="notice">{escape(note)}.</p>\n' for note in corpus_notes(values))
+        + "".join(f'<p class="notice">{escape(note)}.</p>\n' for note in corpus_notes(values, score))
         + f'<div class="charts">\n{_reliability(found)}{_curve(found)}</div>\n'
         + _hit_table(found)
         + _promise_table(found.promises)
@@ -150,15 +155,13 @@ def _wrong_list(wrong: Sequence[WrongPair], complete: bool) -> str:
         for pair in wrong
     )
     table = _wrapped(
-        "Wrong pairs of greatest similarity",
-        '<th scope="col">Questions</th><th scope="col" class="number">Similarity</th>'
+        "Wrong pairs of greatest score",
+        '<th scope="col">Questions</th><th scope="col" class="number">Score</th>'
         '<th scope="col" class="number">Probability</th>',
         rows,
     )
-    note = (
-        f"<p>The {len(wrong)} most similar pairs that count as wrong: either the model errs or the labels.{doubt}</p>"
-    )
-    return _details("Most similar pairs that count as wrong", f"{note}\n{table}")
+    note = f"<p>The {len(wrong)} pairs of greatest score that count as wrong: either the model errs or the labels.{doubt}</p>"
+    return _details("Pairs of greatest score that count as wrong", f"{note}\n{table}")
 
 
 def _details(title: str, inside: str) -> str:

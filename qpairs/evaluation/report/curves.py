@@ -15,6 +15,7 @@ from qpairs.evaluation.evaluate import Report
 from qpairs.evaluation.predict import Predictions
 from qpairs.evaluation.report.markup import figure, noun
 from qpairs.models.base import Model
+from qpairs.models.two_stages import first_stage
 
 BINS = 40  # of the histogram
 DRAWN = 200  # points of a curve
@@ -167,11 +168,12 @@ def training(model: Model) -> str:
     evaluations = [row for row in model.history if "eval_average_precision" in row]
     if not losses and not evaluations:
         return f"<p>The {noun(model)} has no training history.</p>"
+    about = "<p>The training of the encoder.</p>\n" if first_stage(model) is not model else ""
     epochs = Axis("passes over the training pairs", 0, max(row["epoch"] for row in model.history))
     figures = ([_loss(losses, epochs, model.config.loss)] if losses else []) + (
         [_validation(evaluations, epochs)] if evaluations else []
     )
-    return f'<div class="charts">\n{"".join(figures)}\n</div>'
+    return f'{about}<div class="charts">\n{"".join(figures)}\n</div>'
 
 
 def _loss(rows: Sequence[Mapping[str, Any]], epochs: Axis, loss: str) -> str:

@@ -9,12 +9,24 @@ import numpy as np
 
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model
+from qpairs.models.cross_encoder import KINDS, CrossModel
 from qpairs.models.exported import Export
+from qpairs.models.two_stages import TwoStages, first_stage
 
 
 def noun(model: Model) -> str:
     """What the page calls a model."""
+    if isinstance(model, TwoStages):
+        return "model of two stages"
+    if isinstance(model, CrossModel):
+        return "cross-encoder"
     return "export" if isinstance(model, Export) else "checkpoint"
+
+
+def is_export(model: Model) -> bool:
+    """Whether a model, or the encoder of a model of two stages, runs without torch."""
+    first = first_stage(model)
+    return isinstance(first, Export) or (isinstance(first, CrossModel) and first.form.get("kind") != KINDS[0])
 
 
 def figure(title: str, chart: str, caption: str) -> str:

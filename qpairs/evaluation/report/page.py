@@ -17,7 +17,6 @@ from typing import Any
 
 from qpairs.data.intents import known_clusters
 from qpairs.data.pairs import Pairs, need_both_labels
-from qpairs.data.splits import leak
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.mistakes import analyse
 from qpairs.evaluation.predict import predictions
@@ -25,11 +24,13 @@ from qpairs.evaluation.report.corpus import corpus_section
 from qpairs.evaluation.report.curves import curves, training
 from qpairs.evaluation.report.markup import noun
 from qpairs.evaluation.report.question_map import question_map
+from qpairs.evaluation.report.second_look import second_look_section
 from qpairs.evaluation.report.summary import notices, summary
 from qpairs.evaluation.report.tables import mistake_data, mistake_section, slice_section
 from qpairs.evaluation.seen import seen_in_training
 from qpairs.evaluation.sources import as_pairs, tested_on
 from qpairs.models.base import Model, as_model
+from qpairs.models.verdict import score_name
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -67,11 +68,11 @@ def render(
     if intents is not None:
         known_clusters(pairs, intents)  # an error is raised before the questions are embedded
     scores, tables = model.score_pairs(pairs)
-    seen = leak(trained_on, pairs) if trained_on else seen_in_training(model, pairs)
+    seen = seen_in_training(model, pairs, trained_on)
     found = dataclasses.replace(report(model, pairs, scores, tables, intents=intents, seed=seed), seen_in_training=seen)
     predicted = predictions(model.verdict.pair, scores)
     analysis = analyse(model, pairs, trained_on=trained_on, predictions=predicted, seed=seed)
-    score = "similarity" if model.verdict.score == "cosine" else "score"
+    score = score_name(model.verdict.score)
     script, style = (PAGE.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".js", ".css"))
     return string.Template(PAGE.read_text(encoding="utf-8")).substitute(
         policy=f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
@@ -82,7 +83,8 @@ def render(
         score=score.capitalize(),
         verdict=summary(model, found, source, notices(model, found, data is None, trained_on)),
         threshold="\n".join(curves(found, predicted, score)),
-        corpus=corpus_section(found.corpus),
+        second_look=second_look_section(model, found, tables, pairs),
+        corpus=corpus_section(found.corpus, model.verdict.score),
         training=training(model),
         slices=slice_section(analysis, found.f1),
         mistakes=mistake_section(analysis),

@@ -9,11 +9,13 @@ from html import escape
 from qpairs.data.pairs import Pairs
 from qpairs.evaluation.charts import gauge
 from qpairs.evaluation.evaluate import Report
-from qpairs.evaluation.report.markup import facts, noun, percent, with_interval
+from qpairs.evaluation.report.markup import facts, is_export, noun, percent, with_interval
 from qpairs.evaluation.seen import seen_note
 from qpairs.evaluation.sources import source_names
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model
+from qpairs.models.two_stages import second_stage
+from qpairs.models.verdict import score_name, score_names
 
 
 def summary(model: Model, found: Report, source: str, notes: Iterator[str]) -> str:
@@ -56,17 +58,27 @@ def _about(model: Model, found: Report, source: str) -> dict[str, str]:
     if "train" in sizes:
         trained += f": {sizes['train']:,} pairs"
     chosen = model.scores.get("calibrated_on", {}).get("n") or (reference.n if reference else 0)
-    written, is_export = model.versions.get("written", "")[:10], noun(model) == "export"
+    second = second_stage(model)
     return {
         "Pairs": f"{found.n:,} over {found.n_questions:,} questions; {percent(found.duplicates)} are duplicates",
         "From": source,
-        "Encoder": config.encoder,
-        **({"Trained": trained, "Exported": written} if is_export else {"Trained": f"{written}, {trained}"}),
-        "Threshold": f"{found.threshold:.3f}" + (f", chosen on {chosen:,} pairs" if chosen else ""),
+        "Cross-encoder" if found.score == "logit" else "Encoder": config.encoder,
+        **({"Cross-encoder": second.second.config.encoder} if second else {}),
+        **_made(model, trained),
+        "Threshold": f"{score_name(found.score)} {found.threshold:.3f}"
+        + (f", chosen on {chosen:,} pairs" if chosen else ""),
         "Precision": with_interval(found.precision, found.precision_interval),
         "Recall": with_interval(found.recall, found.recall_interval),
         "Average precision": with_interval(found.average_precision, found.average_precision_interval),
     }
+
+
+def _made(model: Model, trained: str) -> dict[str, str]:
+    """When a model was trained, and what became of it since."""
+    written = model.versions.get("written", "")[:10]
+    if second_stage(model):
+        return {"Trained": trained, "Joined": written}
+    return {"Trained": trained, "Exported": written} if is_export(model) else {"Trained": f"{written}, {trained}"}
 
 
 def notices(model: Model, found: Report, own: bool, trained_on: Pairs | None) -> Iterator[str]:
@@ -80,10 +92,11 @@ def notices(model: Model, found: Report, own: bool, trained_on: Pairs | None) ->
     """
     from qpairs.encoders.build import encoder_note
 
+    names = score_names(found.score)
     if found.collapsed:
-        yield "The model has collapsed: its similarities do not vary, and the figures below mean nothing."
-    on_validation = model.scores.get("validation")
-    if own and on_validation and not model.scores.keys() & {"test", "calibrated_on"}:
+        yield f"The model has collapsed: its {names} do not vary, and the figures below mean nothing."
+    on_validation, tested = model.scores.get("validation"), {*model.scores, *model.split.get("sizes", {})}
+    if own and on_validation and not tested & {"test", "calibrated_on"}:
         low, high = on_validation["f1_cross_fitted_interval"]
         yield (
             f"The {noun(model)} has no test part: threshold and probability were chosen on these very pairs. With each "
@@ -92,11 +105,12 @@ def notices(model: Model, found: Report, own: bool, trained_on: Pairs | None) ->
         )
     if found.shift.differs:
         yield (
-            "The similarities here differ from those that the threshold was chosen on: fit it to a few dozen labelled "
+            f"The {names} here differ from those that the threshold was chosen on: fit it to a few dozen labelled "
             "pairs with qpairs calibrate."
         )
     if model.verdict.reference is None:
-        yield "Whether the similarities differ from those that the threshold was chosen on is unknown for this export."
+        unknown = f"is unknown for this {noun(model)}"
+        yield f"Whether the {names} differ from those that the threshold was chosen on {unknown}."
     if trained_on is None:
         yield "The training pairs are unavailable: known words are those of these pairs themselves."
     if found.seen_in_training and (note := seen_note(*dataclasses.astuple(found.seen_in_training)[:2])):
