@@ -160,7 +160,8 @@ def _wrong_list(wrong: Sequence[WrongPair], complete: bool) -> str:
         '<th scope="col" class="number">Probability</th>',
         rows,
     )
-    note = f"<p>The {len(wrong)} pairs of greatest score that count as wrong: either the model errs or the labels.{doubt}</p>"
+    either = "either the model errs or the labels"
+    note = f"<p>The {len(wrong)} pairs of greatest score that count as wrong: {either}.{doubt}</p>"
     return _details("Pairs of greatest score that count as wrong", f"{note}\n{table}")
 
 
