@@ -18,6 +18,7 @@ from qpairs.metrics.corpus import CorpusEstimate
 from qpairs.metrics.densities import factors_of, rising
 from qpairs.metrics.inputs import Floats
 from qpairs.metrics.mixture import between_corpora
+from qpairs.metrics.read_pairs import ReadEstimate
 
 LABELLED_SD = 0.75  # that a labelled corpus may differ by, beside the uncertainty of the mixture
 LABELS = (20, 50, 100, 200, 500, 1000, 2000)  # numbers of more labels that are tried
@@ -91,7 +92,7 @@ def _laplace(mean: Floats, prior: Floats, drawn: Floats, right: Floats) -> tuple
     return odds, (covariance + covariance.T) / 2
 
 
-def why_not(estimate: CorpusEstimate, precision: float) -> str:
+def why_not(estimate: CorpusEstimate | ReadEstimate, precision: float) -> str:
     """Why no threshold is known to reach a precision, what can be had, and how many labels might help."""
     bound, expected = estimate.bounds()
     some = estimate.curves.pairs >= 1
@@ -116,12 +117,19 @@ def why_not(estimate: CorpusEstimate, precision: float) -> str:
     )
 
 
-def labels_needed(estimate: CorpusEstimate, precision: float) -> int | None:
+def labels_needed(estimate: CorpusEstimate | ReadEstimate, precision: float) -> int | None:
     """About how many more stratified labels may lift the lower bound of the precision to a value; None: hardly any.
 
     The numbers tried are `LABELS`; see `after_more_labels`.
     """
     for more in LABELS:
-        if after_more_labels(estimate, more).threshold_at(precision) is not None:
+        if _expected_after(estimate, more).threshold_at(precision) is not None:
             return more
     return None
+
+
+def _expected_after(estimate: CorpusEstimate | ReadEstimate, more: int) -> CorpusEstimate | ReadEstimate:
+    """The estimate after more labels; they tell what the cosines mean, and a second look adds to that what it did."""
+    if isinstance(estimate, ReadEstimate):
+        return estimate.with_first(after_more_labels(estimate.first, more))
+    return after_more_labels(estimate, more)

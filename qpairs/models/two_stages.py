@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
@@ -39,7 +40,7 @@ class Band(NamedTuple):
     low: float
     high: float
 
-    def holds(self, scores: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def holds(self, scores: ArrayLike) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether scores lie in it."""
         values = np.asarray(scores, dtype=np.float64)
         return np.asarray((values >= self.low) & (values <= self.high))
@@ -115,7 +116,10 @@ class TwoStages:
     def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
         """Log odds (n_pairs,) of pairs whose questions are embedded already; those in the band are read."""
         scores = self.first.score_tables(tables, pairs)
-        logits = self.read(pairs, self.band.holds(scores))
+        return self.log_odds(scores, self.read(pairs, self.band.holds(scores)))
+
+    def log_odds(self, scores: Floats, logits: Floats) -> Floats:
+        """Log odds (n_pairs,), the scores of this model, from those of both stages; NaN: a pair was not read."""
         log_odds = self.first.verdict.pair.log_odds(scores) + self.look.gain(scores, logits)
         return log_odds.astype(np.float32)
 
