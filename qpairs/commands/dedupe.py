@@ -13,6 +13,7 @@ from rich.table import Table
 from qpairs.commands.search import PrecisionOption, TextColumnOption, ThresholdOption
 from qpairs.commands.terminal import (
     OverwriteOption,
+    RerankerOption,
     SkipOption,
     out,
     percent,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from qpairs.metrics import Expectation
     from qpairs.retrieval.clusters import Linkage
     from qpairs.retrieval.corpus import DedupeResult, Prepared
+    from qpairs.retrieval.second_look import ReadShare
     from qpairs.retrieval.trade_offs import TradeOff
 
 EXAMPLES = 5
@@ -77,6 +79,7 @@ def dedupe(
     ] = "csv",
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
+    reranker: RerankerOption = True,
 ) -> None:
     """Find the duplicates in a corpus of questions, and keep one of each cluster.
 
@@ -96,7 +99,8 @@ def dedupe(
         check_format(kind)
         if output:
             _require_free(output, overwrite=overwrite)
-        prepared = _prepare(checkpoint, questions, against, reading, on_progress)
+        looking = Looking(reranker, recall, precision if threshold is None else threshold)
+        prepared = _prepare(checkpoint, questions, against, reading, looking, on_progress)
         setting = choose(prepared.setting, threshold, precision)
         star_or_single: Linkage = "star" if linkage == "star" else "single"
         if output:
@@ -112,7 +116,7 @@ def dedupe(
         _print_summary(result)
         out.print(f"Saved in [bold]{output}[/].", highlight=False)
     else:
-        _print_trade_offs(rows, len(prepared.corpus.texts))
+        _print_trade_offs(rows, len(prepared.corpus.texts), prepared.read)
 
 
 @dataclass(frozen=True)
@@ -124,22 +128,50 @@ class Reading:
     embeddings: Path | None
 
 
+@dataclass(frozen=True)
+class Looking:
+    """How pairs are judged.
+
+    Attributes:
+        reranker: whether a model of two stages takes its second look.
+        recall: share of the pairs to find.
+        wanted: threshold or precision that was asked for.
+    """
+
+    reranker: bool
+    recall: float
+    wanted: float | None
+
+
 def _prepare(
-    checkpoint: Path, questions: Path, against: Path | None, reading: Reading, on_progress: OnProgress
+    checkpoint: Path,
+    questions: Path,
+    against: Path | None,
+    reading: Reading,
+    looking: Looking,
+    on_progress: OnProgress,
 ) -> Prepared:
     from qpairs.data.corpus import read_corpus
     from qpairs.models.base import load
     from qpairs.retrieval.corpus import prepare
     from qpairs.retrieval.dedupe import require_one_tower
     from qpairs.retrieval.embeddings import open_shards
+    from qpairs.retrieval.second_look import encoder_of
 
+    model = load(checkpoint, second_look=looking.reranker)
+    require_one_tower(encoder_of(model))
     on_progress(Progress("reading"))
     options: Any = {"text_column": reading.text_column, "skip_bad_rows": reading.skip_bad_rows}
     corpus, other = read_corpus(questions, **options), read_corpus(against, **options) if against else None
-    model = load(checkpoint)
-    require_one_tower(model)
-    embeddings = open_shards(reading.embeddings) if reading.embeddings else None
-    return prepare(model, corpus, against=other, embeddings=embeddings, on_progress=on_progress)
+    return prepare(
+        model,
+        corpus,
+        against=other,
+        embeddings=open_shards(reading.embeddings) if reading.embeddings else None,
+        recall=looking.recall,
+        wanted=looking.wanted,
+        on_progress=on_progress,
+    )
 
 
 def _require_free(output: Path, *, overwrite: bool) -> None:
@@ -158,14 +190,16 @@ def _print_summary(result: DedupeResult) -> None:
     table.add_row("[dim]distinct, but for case and white space[/]", f"{summary['distinct']:,}")
     if summary["against"]:
         table.add_row(f"[dim]asked in {plain(summary['against'])} already[/]", f"{summary['asked']:,}")
-    table.add_row(f"[dim]pairs at or above {summary['threshold']:.3f}[/]", f"{summary['pairs']:,}")
+    unit = "a probability of " if result.read else ""
+    table.add_row(f"[dim]pairs at or above {unit}{summary['threshold']:.3f}[/]", f"{summary['pairs']:,}")
     if result.expected and result.expected.pairs >= 1:
-        both = " (of all pairs of both files)" if summary["against"] else ""
+        both = " (of all pairs of both files)" if summary["against"] and not result.read else ""
         table.add_row(f"[dim]  of which duplicates, expected{both}[/]", _share(result.expected, "precision"))
         table.add_row("[dim]  share of all duplicates found, expected[/]", _share(result.expected, "recall"))
     table.add_row(f"[dim]clusters, of at most {summary['largest']:,}[/]", f"{summary['clusters']:,}")
     table.add_row("[dim]kept[/]", f"[bold]{summary['kept']:,}[/] ({percent(summary['kept'] / summary['rows'])})")
     out.print(table)
+    _print_read(result.read)
     _print_basis(result)
     if summary["recall_measured_on"]:
         out.print(
@@ -173,13 +207,18 @@ def _print_summary(result: DedupeResult) -> None:
             f"{summary['recall_measured_on']:,} of a sample.",
             highlight=False,
         )
-    least = result.pairs.sort_values("similarity", kind="stable").head(EXAMPLES)
+    least = result.pairs.sort_values(["probability", "similarity"], kind="stable").head(EXAMPLES)
     if len(least):
         out.print("\n[bold]nearest to the threshold[/]  [dim]similarity, probability[/]", highlight=False)
     for pair in least.itertuples():
         one, another = plain(pair.question1), plain(pair.question2)
         figures = f"{pair.similarity:.3f}  {pair.probability:.2f}"
         out.print(f"  {figures}  {one}\n  [dim]             {another}[/]", highlight=False, soft_wrap=True)
+
+
+def _print_read(read: ReadShare | None) -> None:
+    if read:
+        out.print(f"{plain(str(read)).capitalize()}.", highlight=False)
 
 
 def _print_basis(result: DedupeResult) -> None:
@@ -213,10 +252,11 @@ def _share(expected: Expectation, name: str) -> str:
     return f"{getattr(expected, name):.2f} [dim]({low:.2f} to {high:.2f})[/]"
 
 
-def _print_trade_offs(rows: Sequence[TradeOff], questions: int) -> None:
+def _print_trade_offs(rows: Sequence[TradeOff], questions: int, read: ReadShare | None) -> None:
     judged = [row.expected for row in rows if row.expected]
     table = Table(box=None, pad_edge=False)
-    names = ["threshold", "pairs", "kept", "", *(("precision", "at least", "recall") if judged else ())]
+    unit = "probability" if read else "threshold"
+    names = [unit, "pairs", "kept", "", *(("precision", "at least", "recall") if judged else ())]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -228,7 +268,7 @@ def _print_trade_offs(rows: Sequence[TradeOff], questions: int) -> None:
         table.add_row(*cells, row.why, style="bold" if row.why == CHOSEN else None)
     out.print(table)
     if judged:
-        out.print("\nthreshold  [green]precision[/] above [blue]recall[/], expected")
+        out.print(f"\n{unit}  [green]precision[/] above [blue]recall[/], expected")
         for expected in judged:
             for name, colour, lead in (
                 ("precision", "green", f"{expected.threshold:9.3f}"),
@@ -237,4 +277,5 @@ def _print_trade_offs(rows: Sequence[TradeOff], questions: int) -> None:
                 value = getattr(expected, name)
                 out.print(f"{lead}  [{colour}]{'█' * round(WIDTH * value)}[/] {value:.2f}", highlight=False)
         out.print("\n[dim]At least: the precision that is promised, one-sided 95 %.[/]", highlight=False)
+    _print_read(read)
     out.print("[dim]Nothing was written.[/]", highlight=False)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import OverwriteOption, out, percent, plain, progress_bar, quiet
+from qpairs.commands.terminal import OverwriteOption, RerankerOption, out, percent, plain, progress_bar, quiet
 from qpairs.core.exceptions import UserError
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
+    from qpairs.models.verdict import Setting
     from qpairs.retrieval.index import Manifest
     from qpairs.retrieval.search import Answer
 
@@ -25,7 +26,8 @@ ThresholdOption = Annotated[
     typer.Option(
         min=-1,
         max=1,
-        help="Least similarity of duplicates.  [default: the model's]",
+        help="Least similarity of duplicates; their least probability where the model takes a second look.  [default: "
+        "the model's]",
         show_default=False,
     ),
 ]
@@ -140,6 +142,7 @@ def search(
         ),
     ] = None,
     text_column: TextColumnOption = "",
+    reranker: RerankerOption = True,
 ) -> None:
     """Find the questions of an index that are nearest to one, with the verdict on each."""
     if bool(questions) == bool(file) or bool(file) != bool(output):
@@ -148,34 +151,36 @@ def search(
         raise UserError("give --threshold or --precision, not both")
     if output:
         check_table_path(output)
-    with quiet():
+    with quiet(), progress_bar() as on_progress:
         from qpairs.data.questions import open_questions
         from qpairs.models.base import load
         from qpairs.models.verdict import choose
         from qpairs.retrieval.index import open_index
         from qpairs.retrieval.search import require_searchable, setting_for
         from qpairs.retrieval.search import search as run
+        from qpairs.retrieval.second_look import called_from
 
         opened = open_index(folder)
         if not model and not Path(opened.manifest.model).is_dir():
             raise UserError(f"{folder}: its model, {opened.manifest.model}, is not there; name it with --model")
-        loaded = load(model or opened.manifest.model)
+        loaded = load(model or opened.manifest.model, second_look=reranker)
         require_searchable(opened, loaded)
         asked = [text for _, text in open_questions(file, text_column=text_column).rows()] if file else questions or []
         if not all(question.strip() for question in asked):
             raise UserError("search: the question is empty")
         setting = choose(setting_for(opened, loaded), threshold, precision)
-        answers = run(opened, loaded, asked, k, setting=setting)
+        answers = run(opened, loaded, asked, k, setting=setting, on_progress=on_progress)
     if output:
         _write_answers(output, asked, answers)
     else:
         for question, found in zip(asked, answers, strict=True):
             _print_answers(question, found)
     out.print(
-        f"\n[dim]Probability of asking the same: that {setting.precision_of}. Called a duplicate: from a similarity of "
-        f"{setting.threshold:.3f} on.[/]",
+        f"\n[dim]Probability of asking the same: that {setting.precision_of}. Called a duplicate: "
+        f"{called_from(setting)}.[/]",
         highlight=False,
     )
+    _print_read(setting, answers)
     print_outgrown(opened.manifest, len(opened.questions))
 
 
@@ -194,6 +199,16 @@ def _print_answers(question: str, found: Sequence[Answer]) -> None:
         figures = f"{answer.hit.similarity:.3f}", f"{answer.probability:.2f}"
         table.add_row(str(rank), *figures, verdict, plain(answer.hit.text))
     out.print(table)
+
+
+def _print_read(setting: Setting, answers: Sequence[Sequence[Answer]]) -> None:
+    """Says which of the hits that are shown had a second look, if any could."""
+    from qpairs.retrieval.second_look import ReadShare, SecondSetting
+
+    if isinstance(setting, SecondSetting):
+        hits = [answer for found in answers for answer in found]
+        share = ReadShare(setting.band(), sum(answer.read for answer in hits), len(hits))
+        out.print(f"[dim]{plain(str(share)).capitalize()}.[/]", highlight=False)
 
 
 def _write_answers(output: Path, asked: Sequence[str], answers: Sequence[Sequence[Answer]]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qpairs.commands.search import print_outgrown
-from qpairs.commands.terminal import err, out, quiet
+from qpairs.commands.terminal import RerankerOption, err, out, quiet
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
 from qpairs.core.files import os_reason
@@ -45,6 +45,8 @@ def serve(
     queue: Annotated[int, typer.Option(min=1, help="Most waiting requests.")] = 1024,
     timeout: Annotated[float, typer.Option(min=0.1, help="Most seconds until a request is answered.")] = 10.0,
     batch: Annotated[int, typer.Option(min=1, help="Texts to encode together; 1: each request alone.")] = 64,
+    max_reads: Annotated[int, typer.Option(min=0, help="Most hits of a search that have a second look.")] = 64,
+    reranker: RerankerOption = True,
 ) -> None:
     """Serve verdicts and searches over HTTP, with a page to search, compare and label, and the API at /docs."""
     if labels and not index:
@@ -56,10 +58,12 @@ def serve(
         except ImportError as missing:
             raise UserError(f"serve needs {missing.name}: {install('fastapi')}") from None
         from qpairs.models.base import load
+        from qpairs.retrieval.second_look import encoder_of
         from qpairs.serving.journal import journalled
 
-        model = load(checkpoint)
-        limits = Limits(max_body, max_items, max_characters, queue, timeout, batch)
+        model = load(checkpoint, second_look=reranker)
+        encoder_of(model)  # what cannot search is refused before a port and an index are taken
+        limits = Limits(max_body, max_items, max_characters, queue, timeout, batch, max_reads)
         with _listening(host, port) as listener, journalled(index) if index else contextlib.nullcontext() as opened:
             app = create_app(model, opened, limits=limits, token=token or None, labels=labels)
             address, number = listener.getsockname()[:2]
@@ -78,11 +82,11 @@ def serve(
 def print_setting(index: Index, model: Model) -> None:
     """Says what the verdicts of searches mean, and where the index should be built anew."""
     from qpairs.retrieval.search import setting_for
+    from qpairs.retrieval.second_look import called_from
 
     setting = setting_for(index, model)
     out.print(
-        f"Searches: probabilities are those {setting.precision_of}; duplicates from a similarity of "
-        f"{setting.threshold:.3f} on.",
+        f"Searches: probabilities are those {setting.precision_of}; duplicates {called_from(setting)}.",
         highlight=False,
         soft_wrap=True,
     )

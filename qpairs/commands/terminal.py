@@ -35,6 +35,13 @@ SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"], show_defau
 TomlOption = Annotated[
     Path | None, typer.Option(help="TOML file with options by the same names; options given here override it.")
 ]
+RerankerOption = Annotated[
+    bool,
+    typer.Option(
+        "--reranker/--no-reranker",
+        help="Whether a model of two stages takes its second look; without it the encoder judges alone, faster.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
 
 

@@ -149,6 +149,11 @@ class CorpusEstimate:
         """Probabilities that pairs of the corpus are duplicates."""
         return np.asarray(expit(self.log_odds_of(scores)))
 
+    def deviation_of(self, scores: ArrayLike) -> Floats:
+        """Standard deviations of the log odds of pairs, from what is not known of the corpus."""
+        spread = np.sqrt((self.factors**2).sum(axis=0))
+        return np.asarray(np.interp(np.asarray(scores, dtype=np.float64), self.middles, spread))
+
     @cached_property
     def _hit_log_odds(self) -> Floats:
         """(bins,) of a pair among the nearest, by Bayes' rule from the shares of duplicates and of all pairs.

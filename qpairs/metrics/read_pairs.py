@@ -29,12 +29,15 @@ class ReadEstimate:
         cosines: (m,) of the pairs at or above `floor`.
         gains: (m,) log odds that the second look adds, 0 for pairs that it could not change.
         floor: cosine below which no pair is called a duplicate.
+        part: share of the corpus' pairs at or above `floor` that are looked at: 1, or less where only those count that
+            have a question of one of two files.
     """
 
     first: CorpusEstimate
     cosines: Floats
     gains: Floats
     floor: float
+    part: float = 1.0
 
     @property
     def counts(self) -> ScoreCounts:
@@ -88,7 +91,7 @@ class ReadEstimate:
             found = np.cumsum(expit(odds + self.gains[order]))
             right[draw] = found[cuts]
             total[draw] = found[-1] if len(found) else 0.0
-        missed = self.first.curves.duplicates[:, 0] * (1 - self.first.share_above(self.floor))
+        missed = self.part * self.first.curves.duplicates[:, 0] * (1 - self.first.share_above(self.floor))
         thresholds = ranked[cuts][::-1] if len(cuts) else np.array([1.0])
         pairs = (cuts + 1.0)[::-1] if len(cuts) else np.array([0.0])
         right = right[:, ::-1] if len(cuts) else np.zeros((DRAWS + 1, 1))

@@ -156,9 +156,9 @@ def model_to_dict(model: Model) -> dict[str, Any]:
     }
 
 
-def as_model(model: Model | str | Path) -> Model:
-    """A model, or the one in a folder."""
-    return load(model) if isinstance(model, str | Path) else model
+def as_model(model: Model | str | Path, *, second_look: bool = True) -> Model:
+    """A model, or the one in a folder; `second_look` as in `load`."""
+    return load(model, second_look=second_look) if isinstance(model, str | Path) else model
 
 
 def encode_in_blocks(model: Encoder, texts: Sequence[str], meter: Meter, block: int = 8192) -> Floats:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
@@ -39,7 +40,7 @@ class Band(NamedTuple):
     low: float
     high: float
 
-    def holds(self, scores: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def holds(self, scores: ArrayLike) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether scores lie in it."""
         values = np.asarray(scores, dtype=np.float64)
         return np.asarray((values >= self.low) & (values <= self.high))

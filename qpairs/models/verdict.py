@@ -29,6 +29,8 @@ from qpairs.metrics import (
 
 log = logging.getLogger(__name__)
 
+ONE_SIDED = 1.6449  # standard deviations below a mean, where the lower bound of 95 % lies
+
 ScoreKind = Literal["cosine", "head", "logit", "log odds"]
 
 SCORE_NAMES = {
@@ -199,7 +201,8 @@ class CorpusSetting:
 
     Attributes:
         threshold: a pair is called a duplicate if and only if its score is at or above it.
-        estimate: the duplicates in the corpus, as far as they are known.
+        estimate: the duplicates in the corpus, as far as they are known; after a second look at its pairs, scores and
+            threshold are probabilities.
         hits: whether scores are those of the hits of a search, the nearest of a question, or of any pairs.
     """
 
@@ -212,17 +215,22 @@ class CorpusSetting:
         """What its probabilities and precisions are true of."""
         return f"of a {'hit' if self.hits else 'pair'} among {self.estimate.counts.n:,} questions"
 
+    @property
+    def of_cosines(self) -> CorpusEstimate:
+        """What cosines say of the corpus, without a second look."""
+        return self.estimate.first if isinstance(self.estimate, ReadEstimate) else self.estimate
+
     def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """Whether pairs are called duplicates, in the shape of the scores."""
         return metrics.decide(scores, self.threshold)
 
     def log_odds(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Log odds that pairs of the corpus, or the hits of a search in it, are duplicates."""
-        return self.estimate.hit_log_odds(scores) if self.hits else self.estimate.log_odds_of(scores)
+        return self.of_cosines.hit_log_odds(scores) if self.hits else self.estimate.log_odds_of(scores)
 
     def probability(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Probabilities that pairs of the corpus, or the hits of a search in it, are duplicates."""
-        return self.estimate.hit_probability(scores) if self.hits else self.estimate.probability(scores)
+        return self.of_cosines.hit_probability(scores) if self.hits else self.estimate.probability(scores)
 
     def expected(self, threshold: float | None = None) -> Expectation:
         """Expected precision and recall over the corpus, at the setting's threshold or another."""
@@ -238,7 +246,7 @@ class CorpusSetting:
 
     def for_hits(self) -> CorpusSetting:
         """The setting for the hits of a search, which are duplicates where that is more likely than not."""
-        return CorpusSetting(self.estimate.even_threshold(), self.estimate, hits=True)
+        return CorpusSetting(self.of_cosines.even_threshold(), self.of_cosines, hits=True)
 
     def threshold_at(self, precision: float) -> float | None:
         """The lowest threshold at or above which pairs of the corpus have this precision, with 95 % confidence."""
@@ -254,6 +262,16 @@ class CorpusSetting:
         if threshold is None:
             raise UserError(f"precision: {metrics.why_not(self.estimate, precision)}")
         return self.at(threshold)
+
+    def lower_log_odds(self, cosines: ArrayLike) -> NDArray[np.float64]:
+        """One-sided 95 % lower bounds of `log_odds`, for each pair or hit by itself.
+
+        `at_precision` promises a share of all pairs above a threshold; this bound holds for a single one, so that a
+        second look can be added to it. The log odds are normal around their mean.
+        """
+        if isinstance(self.estimate, ReadEstimate):
+            raise ValueError("pairs that were read have no cosines of their own in their scores")
+        return self.log_odds(cosines) - ONE_SIDED * self.estimate.deviation_of(cosines)
 
 
 def choose(setting: Setting, threshold: float | None = None, precision: float | None = None) -> Setting:

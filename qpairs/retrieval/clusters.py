@@ -15,7 +15,7 @@ def clusters(n: int, pairs: Matches, linkage: Linkage = "star") -> Ints:
 
     Args:
         n: number of questions.
-        pairs: those at or above the threshold.
+        pairs: those at or above the threshold; their scores say which are nearest.
         linkage: how clusters are made of them.
     """
-    return metrics.clusters(n, pairs.left, pairs.right, pairs.similarity, linkage)
+    return metrics.clusters(n, pairs.left, pairs.right, pairs.score, linkage)

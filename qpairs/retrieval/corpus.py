@@ -5,35 +5,50 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import write_text
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
-from qpairs.metrics import Expectation, count_scores
+from qpairs.metrics import Expectation, ReadEstimate, count_scores
 from qpairs.models.base import Model, as_model, encode_in_blocks
 from qpairs.models.shortened import shortened_note, verdict_at
+from qpairs.models.two_stages import TwoStages, second_stage
 from qpairs.models.verdict import CorpusSetting, Setting, choose
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.clusters import Linkage
 from qpairs.retrieval.dedupe import (
+    Candidates,
     Deduplicated,
     Distinct,
     distinct,
+    find_all,
     find_candidates,
+    nearest_there,
     require_one_tower,
     resolve,
     stored,
 )
 from qpairs.retrieval.embeddings import Embeddings
+from qpairs.retrieval.matches import Matches
+from qpairs.retrieval.second_look import (
+    LEAST,
+    MOST,
+    ReadShare,
+    check_probability,
+    encoder_of,
+    read_candidates,
+    second_setting,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -53,6 +68,7 @@ class DedupeResult:
         corpus: the questions.
         against: the questions that were known before.
         found: the duplicates, as numbers of rows.
+        read: which of the candidates had a second look; None for a model of one stage.
     """
 
     model: Model
@@ -60,14 +76,13 @@ class DedupeResult:
     corpus: Corpus
     against: Corpus | None
     found: Deduplicated
+    read: ReadShare | None = None
 
     @cached_property
     def pairs(self) -> pandas.DataFrame:
         """Pairs of duplicates: row1, question1, row2, question2, similarity, probability."""
         left, right = (self.found.first[side] for side in (self.found.pairs.left, self.found.pairs.right))
-        return self._table(
-            _columns("1", left, self.corpus) | _columns("2", right, self.corpus), self.found.pairs.similarity
-        )
+        return self._table(_columns("1", left, self.corpus) | _columns("2", right, self.corpus), self.found.pairs)
 
     @cached_property
     def clusters(self) -> pandas.DataFrame:
@@ -93,7 +108,7 @@ class DedupeResult:
         """Questions that the other corpus has: row, question, row_there, question_there, similarity, probability."""
         found = self.found.asked
         there = _columns("_there", found.right, self.against or self.corpus)
-        return self._table(_columns("", self.found.first[found.left], self.corpus) | there, found.similarity)
+        return self._table(_columns("", self.found.first[found.left], self.corpus) | there, found)
 
     @cached_property
     def kept(self) -> pandas.DataFrame:
@@ -118,8 +133,9 @@ class DedupeResult:
         than case and white space, `asked` the distinct ones that the other corpus has, `pairs` the pairs of duplicates
         among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest, `kept` the rows
         without duplicates. `probability_of` says what the probabilities are true of, `expected` is the `Expectation`
-        of the threshold, or null. `recall` is the share of the pairs that were found, measured on `recall_measured_on`
-        pairs of a sample, or 1 and 0 where all were compared.
+        of the threshold, or null. `threshold` is a cosine, or where `second_look` is not null a probability; that says
+        which candidates were read: `band` (cosines), `read`, `candidates` and `share`. `recall` is the share of the
+        pairs that were found, measured on `recall_measured_on` pairs of a sample, or 1 and 0 where all were compared.
         """
         found = self.found
         sizes = Counter(found.representative[found.question].tolist())
@@ -141,6 +157,7 @@ class DedupeResult:
             "kept": len(found.kept),
             "recall": found.pairs.recall,
             "recall_measured_on": found.pairs.sampled,
+            "second_look": self.read.to_dict() if self.read else None,
         }
 
     def write(self, folder: str | Path, kind: str = "csv") -> None:
@@ -163,11 +180,13 @@ class DedupeResult:
         write_table(folder / f"kept{own if own in WRITERS else '.csv'}", self.kept)
         write_text(folder / SUMMARY, json.dumps(self.summary, indent=1) + "\n")
 
-    def _table(self, columns: dict[str, Any], similarity: Floats) -> pandas.DataFrame:
+    def _table(self, columns: dict[str, Any], found: Matches) -> pandas.DataFrame:
         import pandas
 
-        probability = self.setting.probability(similarity)
-        return pandas.DataFrame({**columns, "similarity": similarity, "probability": probability})
+        probability = found.probability
+        if probability is None:
+            probability = self.setting.probability(found.similarity)
+        return pandas.DataFrame({**columns, "similarity": found.similarity, "probability": probability})
 
 
 def check_format(kind: str) -> None:
@@ -195,25 +214,35 @@ def dedupe_corpus(
     """Finds the duplicates in a file of questions, and the questions that another file has already.
 
     Without a threshold or a precision, the threshold is that of greatest expected F1 over the pairs of this corpus. A
-    model without densities (of an older version) takes its threshold for pairs, and logs a warning.
+    model without densities (of an older version) takes its threshold for pairs, and logs a warning. A model of two
+    stages reads the candidates whose verdict that can change, and decides by their probabilities.
 
     Args:
         model: or its folder.
         corpus: a file of questions, or one from `read_corpus`.
-        threshold: from which cosine on two questions are duplicates.
+        threshold: from which cosine on two questions are duplicates; for a model of two stages, from which probability.
         precision: that the pairs of duplicates shall have, as a one-sided 95 % lower bound.
         against: the other questions.
         linkage: how clusters are made, see `clusters`.
         recall: share of the pairs to find in a large corpus; 1 compares all.
         embeddings: vectors of the model; only the texts that they lack are encoded. Shortened ones are read by the
             model's verdict for their length, if it has one.
-        on_progress: the stages encoding (texts), estimating, and comparing (cosines).
+        on_progress: the stages encoding (texts), estimating, and comparing (cosines) and, in two
+            stages, reading pairs.
 
     Raises:
         UserError: a file cannot be read, the model's verdict cannot be read from one cosine, the precision cannot be
             promised, or there are far too many pairs.
     """
-    prepared = prepare(model, corpus, against=against, embeddings=embeddings, on_progress=on_progress)
+    prepared = prepare(
+        model,
+        corpus,
+        against=against,
+        embeddings=embeddings,
+        recall=recall,
+        wanted=precision if threshold is None else threshold,
+        on_progress=on_progress,
+    )
     setting = choose(prepared.setting, threshold, precision)
     return find_duplicates(prepared, setting, linkage=linkage, recall=recall, on_progress=on_progress)
 
@@ -227,11 +256,11 @@ def find_duplicates(
     on_progress: OnProgress = ignore,
 ) -> DedupeResult:
     """The duplicates of a corpus that is prepared, at the threshold of a setting; see `dedupe_corpus`."""
-    candidates = find_candidates(
+    candidates = prepared.candidates or find_candidates(
         prepared.own, setting.threshold, other=prepared.other, recall=recall, on_progress=on_progress
     )
     found = resolve(prepared.own, candidates, setting.threshold, linkage)
-    return DedupeResult(prepared.model, setting, prepared.corpus, prepared.against, found)
+    return DedupeResult(prepared.model, setting, prepared.corpus, prepared.against, found, prepared.read)
 
 
 @dataclass(frozen=True)
@@ -243,6 +272,8 @@ class Prepared:
         corpus, against: the questions, and those that were known before.
         own, other: their distinct questions.
         setting: for all of them together.
+        candidates: pairs that may be duplicates, with their probabilities; None before, or without, a second look.
+        read: which of them had one.
     """
 
     model: Model
@@ -251,6 +282,8 @@ class Prepared:
     own: Distinct
     other: Distinct | None
     setting: Setting
+    candidates: Candidates | None = None
+    read: ReadShare | None = None
 
 
 def prepare(
@@ -259,25 +292,88 @@ def prepare(
     *,
     against: Corpus | str | Path | None = None,
     embeddings: Embeddings | None = None,
+    recall: float = 0.9999,
+    wanted: float | None = None,
     on_progress: OnProgress = ignore,
 ) -> Prepared:
-    """Encodes a corpus, and estimates from its scores what they mean; see `dedupe_corpus` for arguments and errors."""
+    """Encodes a corpus, estimates from its scores what they mean, and takes the second look of a model of two stages.
+
+    Args:
+        model: or its folder; this and the rest as in `dedupe_corpus`.
+        corpus: the questions.
+        against: the other questions.
+        embeddings: vectors of the model.
+        recall: share of the pairs to find for a second look.
+        wanted: threshold or precision that will be asked for, so that the second look covers it.
+        on_progress: see `dedupe_corpus`.
+
+    Raises:
+        UserError: see `dedupe_corpus`.
+    """
     model = as_model(model)
+    encoder, second = encoder_of(model), second_stage(model)
+    require_one_tower(encoder)
+    if second and wanted is not None:
+        check_probability(wanted)
     corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
     against = read_corpus(against) if isinstance(against, str | Path) else against
-    require_one_tower(model)
-    model.verdict.require_cosine(model.path)
     meter = Meter(on_progress)
 
     def encode(texts: Sequence[str]) -> Floats:
-        return encode_in_blocks(model, texts, meter)
+        return encode_in_blocks(encoder, texts, meter)
 
-    look_up = stored(embeddings, model, encode) if embeddings else encode
+    look_up = stored(embeddings, encoder, encode) if embeddings else encode
     own = distinct(corpus.texts, look_up)
     other = distinct(against.texts, look_up) if against else None
     on_progress(Progress("estimating"))
     vectors = np.concatenate([own.vectors, other.vectors]) if other else own.vectors
-    if note := shortened_note(model, vectors.shape[1]):
+    if note := shortened_note(encoder, vectors.shape[1]):
         log.warning(note)
-    verdict = verdict_at(model, vectors.shape[1])
-    return Prepared(model, corpus, against, own, other, verdict.corpus(count_scores(vectors)))
+    verdict = verdict_at(encoder, vectors.shape[1])
+    prepared = Prepared(model, corpus, against, own, other, verdict.corpus(count_scores(vectors)))
+    if not second:
+        return prepared
+    interest = (LEAST, MOST) if wanted is None else (min(LEAST, wanted), max(MOST, wanted))
+    return _take_second_look(prepared, second, interest, recall, on_progress)
+
+
+def _take_second_look(
+    prepared: Prepared, model: TwoStages, interest: tuple[float, float], recall: float, on_progress: OnProgress
+) -> Prepared:
+    """Finds the pairs that may be duplicates, reads those whose verdict that can change, and estimates anew.
+
+    Args:
+        prepared: what the encoder alone says.
+        model: whose second stage reads.
+        interest: the lowest and the highest probability at which a threshold is of interest.
+        recall: share of the pairs to find.
+        on_progress: the stages comparing (cosines) and reading pairs.
+    """
+    base, own, other = prepared.setting, prepared.own, prepared.other
+    setting = second_setting(base, model)
+    floor, band = setting.floor(interest[0]), setting.band(*interest)
+    asked, pairs = find_all(own, floor, other=other, recall=recall, on_progress=on_progress)
+    here = [prepared.corpus.texts[row] for row in own.first]
+    there = [prepared.against.texts[row] for row in other.first] if prepared.against and other else []
+    cosines = np.concatenate([asked.similarity, pairs.similarity]).astype(np.float64)
+    inside = band.holds(cosines)
+    logits = np.full(len(cosines), np.nan, dtype=np.float32)
+    texts = [(here[a], there[b]) for a, b in _ends(asked, inside[: len(asked)])]
+    texts += [(here[a], here[b]) for a, b in _ends(pairs, inside[len(asked) :])]
+    logits[inside] = read_candidates(model.second.reader, texts, on_progress)
+    probability = setting.probability(cosines, logits)
+    judged: Setting = setting
+    if isinstance(base, CorpusSetting):
+        of_all = float(base.of_cosines.counts.at_or_above(floor))  # of which those within the other corpus are not read
+        part = min(1.0, len(cosines) / max(of_all, 1.0)) if other else 1.0
+        estimate = ReadEstimate(base.of_cosines, cosines, model.look.gain(cosines, logits), floor, part)
+        judged = CorpusSetting(estimate.best_threshold(), estimate)
+    asked = replace(asked, probability=probability[: len(asked)])
+    pairs = replace(pairs, probability=probability[len(asked) :])
+    read = ReadShare(band, int(inside.sum()), len(cosines))
+    return replace(prepared, setting=judged, candidates=Candidates(nearest_there(asked, other), pairs), read=read)
+
+
+def _ends(found: Matches, rows: NDArray[np.bool_]) -> Iterable[tuple[int, int]]:
+    """The two questions of the pairs that a mask names."""
+    return zip(found.left[rows].tolist(), found.right[rows].tolist(), strict=True)

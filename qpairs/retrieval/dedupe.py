@@ -28,7 +28,7 @@ class Deduplicated:
     Attributes:
         question: (n,) the question of each row: rows that differ in case and white space only are one question.
         first: (q,) the first row of each question.
-        asked: pairs of a question and the most similar row of the other corpus, where that is a duplicate.
+        asked: pairs of a question and the nearest row of the other corpus, where that is a duplicate.
         pairs: pairs of duplicates among the questions that are not in the other corpus.
         representative: (q,) the question that represents each.
         similarity: (q,) cosine to the representative.
@@ -112,7 +112,8 @@ class Candidates:
     """Pairs at or above the lowest threshold that is of interest.
 
     Attributes:
-        asked: pairs of a question and the most similar row of the other corpus.
+        asked: pairs of a question and the nearest row of the other corpus: the most similar one, or after a second look
+            the most probable one.
         pairs: pairs of questions of the corpus.
     """
 
@@ -129,22 +130,53 @@ def find_candidates(
     seed: int = 0,
     on_progress: OnProgress = ignore,
 ) -> Candidates:
-    """All pairs at or above a threshold, within a corpus and with another one; for the arguments see `dedupe`.
+    """All pairs at or above a threshold within a corpus, and the nearest rows of another; arguments as in `dedupe`.
+
+    Raises:
+        UserError: there are far too many pairs.
+    """
+    asked, pairs = find_all(own, threshold, other=other, recall=recall, seed=seed, on_progress=on_progress)
+    return Candidates(nearest_there(asked, other), pairs)
+
+
+def find_all(
+    own: Distinct,
+    threshold: float,
+    *,
+    other: Distinct | None = None,
+    recall: float = 0.9999,
+    seed: int = 0,
+    on_progress: OnProgress = ignore,
+) -> tuple[Matches, Matches]:
+    """All pairs at or above a threshold: of questions and those of the other corpus, and within the corpus.
 
     Raises:
         UserError: there are far too many pairs.
     """
     matches = functools.partial(find_matches, own.vectors, threshold, recall=recall, seed=seed, on_progress=on_progress)
-    asked = NO_MATCHES
-    if other:
-        found = matches(others=other.vectors)
-        best = np.lexsort((found.right, -found.similarity, found.left))
-        _, once = np.unique(found.left[best], return_index=True)
-        best = best[once]
-        asked = replace(
-            found, left=found.left[best], right=other.first[found.right[best]], similarity=found.similarity[best]
-        )
-    return Candidates(asked, matches())
+    return matches(others=other.vectors) if other else NO_MATCHES, matches()
+
+
+def nearest_there(found: Matches, other: Distinct | None) -> Matches:
+    """For each question that has any, the pair of highest score, with the row of the other corpus.
+
+    Args:
+        found: pairs of questions of the corpus and of distinct questions of the other one.
+        other: the other corpus.
+    """
+    if other is None:
+        return found
+    best = np.lexsort((found.right, -found.similarity, -found.score, found.left))
+    _, once = np.unique(found.left[best], return_index=True)
+    best = best[once]
+    probability = None if found.probability is None else found.probability[best]
+    return replace(
+        found,
+        left=found.left[best],
+        right=other.first[found.right[best]],
+        similarity=found.similarity[best],
+        probability=probability,
+    )
 
 
 def resolve(own: Distinct, found: Candidates, threshold: float, linkage: Linkage = "star") -> Deduplicated:
@@ -153,7 +185,7 @@ def resolve(own: Distinct, found: Candidates, threshold: float, linkage: Linkage
     Args:
         own: the corpus.
         found: its candidates.
-        threshold: least cosine of duplicates.
+        threshold: least score of duplicates: their cosine, or after a second look their probability.
         linkage: how clusters are made, see `clusters`.
     """
     asked = found.asked.at_or_above(threshold)

@@ -24,6 +24,7 @@ from qpairs.models.base import Model, Side, as_model
 from qpairs.models.shortened import shortened_note
 from qpairs.retrieval.embeddings import FORMAT, MANIFEST, PLAN, UNFINISHED, DType, Embeddings, Plan, open_shards
 from qpairs.retrieval.executors import Executor, WrittenFile, run_serially
+from qpairs.retrieval.second_look import with_vectors
 from qpairs.retrieval.survey import SHARDS, Survey, repeat_jobs, shard_jobs, survey
 from qpairs.retrieval.writer import Writer
 
@@ -74,7 +75,7 @@ def embed(
     Raises:
         UserError: an option, the file of questions or the folder cannot be used; the disk is full.
     """
-    model = as_model(model)
+    model = with_vectors(as_model(model, second_look=False))
     questions = open_questions(source, text_column=text_column, id_column=id_column)
     output, meter = Path(output), Meter(on_progress)
     plan = Plan(

@@ -25,6 +25,7 @@ class Matches:
         similarity: (m,) cosines.
         recall: share of all such pairs that were found: 1 where all were compared, nan where the sample had none.
         sampled: pairs that the recall was measured on; 0 where all were compared.
+        probability: (m,) of being duplicates, which decides after a second look; None: the cosines decide.
     """
 
     left: Ints
@@ -32,18 +33,31 @@ class Matches:
     similarity: Floats
     recall: float = 1.0
     sampled: int = 0
+    probability: NDArray[np.float64] | None = None
+
+    @property
+    def score(self) -> NDArray[np.floating]:
+        """(m,) what decides."""
+        return self.similarity if self.probability is None else self.probability
 
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.left)
 
     def at_or_above(self, threshold: float) -> Matches:
-        """Those at or above a higher threshold."""
-        return self.subset(decide(self.similarity, threshold))
+        """Those whose score is at or above a higher threshold."""
+        return self.subset(decide(self.score, threshold))
 
     def subset(self, kept: NDArray[np.bool_]) -> Matches:
         """Those that a mask (m,) keeps."""
-        return replace(self, left=self.left[kept], right=self.right[kept], similarity=self.similarity[kept])
+        probability = None if self.probability is None else self.probability[kept]
+        return replace(
+            self,
+            left=self.left[kept],
+            right=self.right[kept],
+            similarity=self.similarity[kept],
+            probability=probability,
+        )
 
 
 NO_MATCHES = Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))

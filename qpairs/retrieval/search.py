@@ -9,14 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qpairs.core.exceptions import UserError
+from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.corpus import question_key
 from qpairs.metrics import ScoreCounts
 from qpairs.models.base import Floats, Model, Side
+from qpairs.models.pair_reader import PairReader
 from qpairs.models.shortened import shorten, shortened_note, verdict_at
+from qpairs.models.two_stages import first_stage, second_stage
 from qpairs.models.verdict import CorpusSetting, Setting, words
-from qpairs.retrieval.index import require_model
+from qpairs.retrieval.index import NEAREST, require_model
 from qpairs.retrieval.index.base import Hit, Index
+from qpairs.retrieval.second_look import SecondSetting, encoder_of, read_hits, second_setting
 
 if TYPE_CHECKING:
     import pandas
@@ -40,11 +47,15 @@ BLOCK = 8192  # questions that are encoded and searched for at a time
 
 @dataclass(frozen=True)
 class Answer:
-    """A question that a search found, the probability that it is a duplicate, and the decision."""
+    """A question that a search found, the probability that it is a duplicate, and the decision.
+
+    `read` says whether the cross-encoder of a model of two stages read it.
+    """
 
     hit: Hit
     probability: float
     duplicate: bool
+    read: bool = False
 
     @property
     def verdict(self) -> str:
@@ -60,29 +71,38 @@ def search(
     threshold: float | None = None,
     *,
     setting: Setting | None = None,
+    on_progress: OnProgress = ignore,
 ) -> list[list[Answer]]:
     """The nearest k questions of an index for each of some questions, nearest first.
+
+    A model of two stages finds by the encoder, reads the hits whose verdict that can change, and puts the most probable
+    first.
 
     Args:
         index: from `open_index`.
         model: that made the vectors of the index.
         questions: to search for.
         k: how many to find.
-        threshold: least similarity of duplicates; without it, that of the setting.
+        threshold: least similarity of duplicates, or for a model of two stages their least probability; without it,
+            that of the setting.
         setting: turns similarities into verdicts, such as `setting_for(index, model).at_precision(0.9)`; without it,
             that of `setting_for`.
+        on_progress: the stage reading pairs, for a model of two stages.
 
     Raises:
         UserError: the index is of another model, or the model's verdict cannot be read from one cosine.
     """
     require_searchable(index, model)
+    second = second_stage(model)
+    reader = second.second.reader if second else None
     setting = setting or setting_for(index, model)
     if threshold is not None:
         setting = setting.at(threshold)
     found = []
     for start in range(0, len(questions), BLOCK):
         asked = questions[start : start + BLOCK]
-        found += search_vectors(index, model.encode(asked, query_side(index)), k, setting, questions=asked)
+        vectors = model.encode(asked, query_side(index))
+        found += search_vectors(index, vectors, k, setting, questions=asked, reader=reader, on_progress=on_progress)
     return found
 
 
@@ -94,6 +114,9 @@ def search_vectors(
     *,
     questions: Sequence[str] = (),
     threads: int | None = None,
+    reader: PairReader | None = None,
+    most_read: int | None = None,
+    on_progress: OnProgress = ignore,
 ) -> list[list[Answer]]:
     """As `search`, for questions that are encoded already: (q, dimension of the model).
 
@@ -105,25 +128,49 @@ def search_vectors(
         questions: (q,) their texts, or none: a hit with the same text but for case and white space needs no verdict, it
             is a duplicate.
         threads: that the search may use; without it, the index decides.
+        reader: the cross-encoder, which takes a second look where the setting is a `SecondSetting`; it needs the texts.
+        most_read: hits of a question that it reads, at most; None: all that it can change.
+        on_progress: the stage reading pairs.
     """
+    queries = shorten(vectors, index.manifest.dimension)
+    if not (reader and isinstance(setting, SecondSetting)):
+        rows = index.questions.search(queries, k, threads=threads)
+        return [
+            _judged(row, question, setting.probability(cosines), setting.decide(cosines))
+            for row, question in zip(rows, questions or itertools.repeat(None), strict=False)
+            for cosines in [[hit.similarity for hit in row]]
+        ]
+    rows = index.questions.search(queries, max(k, NEAREST), threads=threads)
+    looks = read_hits(reader, rows, questions, setting, most=most_read, on_progress=on_progress)
     found = []
-    rows = index.questions.search(shorten(vectors, index.manifest.dimension), k, threads=threads)
-    for row, question in zip(rows, questions or itertools.repeat(None), strict=False):
+    for row, question, logits in zip(rows, questions, looks, strict=True):
         cosines = [hit.similarity for hit in row]
-        verdicts = zip(row, setting.probability(cosines).tolist(), setting.decide(cosines).tolist(), strict=True)
-        found.append([_answer(hit, probability, duplicate, question) for hit, probability, duplicate in verdicts])
+        probability, duplicate = setting.probability(cosines, logits), setting.decide(cosines, logits)
+        answers = _judged(row, question, probability, duplicate, np.isfinite(logits))
+        found.append(sorted(answers, key=lambda answer: (not answer.duplicate, -answer.probability))[:k])
     return found
 
 
-def _answer(hit: Hit, probability: float, duplicate: bool, question: str | None) -> Answer:
-    if question is not None and question_key(hit.text) == question_key(question):
-        return Answer(hit, 1.0, True)
-    return Answer(hit, probability, duplicate)
+def _judged(
+    hits: Sequence[Hit],
+    question: str | None,
+    probability: NDArray[np.float64],
+    duplicate: NDArray[np.bool_],
+    read: NDArray[np.bool_] | None = None,
+) -> list[Answer]:
+    """The verdict on each hit of a question; the same text is a duplicate in any case."""
+    key = None if question is None else question_key(question)
+    read = np.zeros(len(hits), dtype=np.bool_) if read is None else read
+    verdicts = zip(hits, probability.tolist(), duplicate.tolist(), read.tolist(), strict=True)
+    return [
+        Answer(hit, 1.0, True) if key is not None and question_key(hit.text) == key else Answer(hit, *verdict)
+        for hit, *verdict in verdicts
+    ]
 
 
 def corpus_setting(index: Index, model: Model) -> Setting:
-    """What similarities mean for any pairs of the questions of an index, not hits alone; see `setting_for`."""
-    setting = setting_for(index, model)
+    """What similarities mean for any pairs of the questions of an index, not hits alone, without a second look."""
+    setting = setting_for(index, first_stage(model))
     return setting.for_pairs() if isinstance(setting, CorpusSetting) else setting
 
 
@@ -133,13 +180,17 @@ def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:
     It rests on the scores that the index was built with, scaled to the questions that it has now; where an old index
     has none, on the number of questions. A model without a verdict for a corpus gives its setting for pairs, and a
     warning is logged. Shortened vectors are read by the model's verdict for their length; where it has none, by that
-    for whole vectors, and a warning is logged. Making it takes a fraction of a second; the index keeps the last one.
+    for whole vectors, and a warning is logged. For a model of two stages, it is a `SecondSetting` on top of that of its
+    encoder. Making it takes a fraction of a second; the index keeps the last one.
 
     Args:
         index: from `open_index`.
         model: that made the vectors of the index.
         n: questions in it; counted if not given.
     """
+    second = second_stage(model)
+    if second:
+        return second_setting(setting_for(index, second.first, n), second)
     n = max(2, len(index.questions) if n is None else n)  # below, there are no pairs
     verdict = verdict_at(model, index.manifest.dimension)
     made = index.settings.get(n)
@@ -184,9 +235,9 @@ def heading(answers: Sequence[Answer]) -> str:
 
 def require_searchable(index: Index, model: Model) -> None:
     """Raises UserError where a model's verdict cannot be read from the cosines to the vectors of an index."""
-    require_model(index.manifest, model.fingerprint, str(index.folder))
-    model.verdict.require_cosine(model.path)
-    if model.verdict.symmetric and not model.one_tower:
+    encoder = encoder_of(model)
+    require_model(index.manifest, encoder.fingerprint, str(index.folder))
+    if encoder.verdict.symmetric and not encoder.one_tower:
         raise UserError(
             f"{model.path}: its verdict is the mean of both directions between two towers, and an index has one; "
             "train one encoder, or two with --no-symmetric"

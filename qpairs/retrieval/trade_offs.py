@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qpairs.core.progress import OnProgress, ignore
-from qpairs.metrics import Expectation
+from qpairs.metrics import CorpusEstimate, Expectation, ReadEstimate
 from qpairs.metrics.score_counts import EDGES
 from qpairs.models.verdict import CorpusSetting, Setting
 from qpairs.retrieval.clusters import Linkage
@@ -23,7 +23,7 @@ class TradeOff:
     """What deduplication at a threshold would do.
 
     Attributes:
-        threshold: from which cosine on two questions are duplicates.
+        threshold: from which cosine on two questions are duplicates, or after a second look from which probability.
         pairs: of duplicates.
         kept: rows that would be kept.
         expected: precision and recall over the corpus; None for a model with a verdict for pairs alone.
@@ -67,12 +67,10 @@ def trade_offs(
             if at is not None:
                 reasons.setdefault(at, f"at least {precision:g}")
         reasons.setdefault(estimate.best_threshold(), "greatest F1")
-        counts = estimate.counts
         for share in STEPS:
-            few = counts.at_or_above(EDGES) <= share * counts.n
-            reasons.setdefault(float(EDGES[int(np.argmax(few))]), "")
+            reasons.setdefault(_threshold_of(estimate, share * estimate.counts.n), "")
     rows = []
-    candidates = find_candidates(
+    candidates = prepared.candidates or find_candidates(
         prepared.own, min(reasons), other=prepared.other, recall=recall, on_progress=on_progress
     )
     for threshold in sorted(reasons):
@@ -80,3 +78,11 @@ def trade_offs(
         expected = chosen.expected(threshold) if isinstance(chosen, CorpusSetting) else None
         rows.append(TradeOff(threshold, len(found.pairs), len(found.kept), expected, reasons[threshold]))
     return rows
+
+
+def _threshold_of(estimate: CorpusEstimate | ReadEstimate, pairs: float) -> float:
+    """The lowest threshold at or above which there are at most so many pairs."""
+    if isinstance(estimate, CorpusEstimate):
+        return float(EDGES[int(np.argmax(estimate.counts.at_or_above(EDGES) <= pairs))])
+    few = estimate.curves.pairs <= pairs
+    return float(estimate.curves.thresholds[int(np.argmax(few)) if few.any() else -1])

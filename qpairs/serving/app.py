@@ -91,7 +91,8 @@ def create_app(
 
 
 def _create_service(model: Model, index: Index | None, limits: Limits, *, secured: bool) -> Service:
-    handler, monitor = RequestHandler(model, index), Monitor()
+    monitor = Monitor()
+    handler = RequestHandler(model, index, most_read=limits.reads, on_read=monitor.pairs_read.inc)
 
     def process(requests: Sequence[ServiceRequest]) -> Sequence[object]:
         monitor.batch_requests.observe(len(requests))

@@ -7,6 +7,7 @@ import threading
 
 from qpairs.models.base import Model
 from qpairs.models.shortened import verdict_at
+from qpairs.models.two_stages import first_stage
 from qpairs.models.verdict import Setting
 from qpairs.retrieval.index import Index
 from qpairs.retrieval.search import setting_for
@@ -27,7 +28,7 @@ class CurrentSetting:
         """Makes the setting for the questions that there are now."""
         self._index, self._model = index, model
         self._made_for = self._questions = len(index.questions)
-        verdict = verdict_at(model, index.manifest.dimension)
+        verdict = verdict_at(first_stage(model), index.manifest.dimension)
         self._fixed = verdict.densities is None  # the same for any number of questions
         self._worker: threading.Thread | None = None
         self.setting: Setting = setting_for(index, model, self._made_for)

@@ -42,7 +42,8 @@ class Limits:
         characters: of a question.
         queue: waiting requests; a client is asked to try again later.
         seconds: from the first byte of a request to its answer.
-        batch: texts that are encoded together; with 1, each request is encoded alone.
+        batch: texts that are encoded and pairs that are read together; with 1, each request is answered alone.
+        reads: hits of a search that have a second look, the nearest; the others are judged by their similarity.
     """
 
     body: int = 1_000_000
@@ -51,6 +52,7 @@ class Limits:
     queue: int = 1024
     seconds: float = 10.0
     batch: int = 64
+    reads: int = 64
 
 
 def error_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -7,7 +7,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Monitor:
-    """Counts requests, batches, waiting requests and questions."""
+    """Counts requests, batches, waiting requests, questions and pairs that were read."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -24,6 +24,8 @@ class Monitor:
         )
         self.queue = Gauge("qpairs_queue_length", "Requests that wait.", registry=registry)
         self.questions = Gauge("qpairs_questions", "Questions in the index.", registry=registry)
+
+        self.pairs_read = Counter("qpairs_pairs_read", "Pairs that had a second look.", registry=registry)
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Counts a request."""

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.models.base import Model, Side
+from qpairs.models.pair_reader import PairReader
 from qpairs.models.shortened import shorten
+from qpairs.models.two_stages import second_stage
 from qpairs.models.verdict import Setting
-from qpairs.retrieval.index import Index
+from qpairs.retrieval.index import NEAREST, Index
 from qpairs.retrieval.search import Answer, query_side, require_searchable, search_vectors
+from qpairs.retrieval.second_look import encoder_of, judge_pairs
 from qpairs.serving.current_setting import CurrentSetting
 
 Floats = NDArray[np.float32]
@@ -55,8 +58,17 @@ class DeleteRequest:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """The verdicts on n pairs: (n,) cosines, probabilities and decisions."""
+
+    similarity: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    duplicate: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Found:
-    """What a search found, nearest first, and the setting that judged it."""
+    """What a search found, in the order in which it is shown, and the setting that judged it."""
 
     answers: Sequence[Answer]
     setting: Setting
@@ -64,28 +76,59 @@ class Found:
 
 ServiceRequest = ScoreRequest | SearchRequest | AddRequest | DeleteRequest
 Vectors = Callable[[Sequence[str], Side], Floats]  # texts of one side -> (n, dimension)
+OnRead = Callable[[int], None]
+
+MOST_READ = 64  # hits of a search that have a second look, at most
+
+
+@dataclass(frozen=True)
+class CountedReader:
+    """A `PairReader` that tells how many pairs are read."""
+
+    reader: PairReader
+    on_read: OnRead
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> Floats:
+        """Logits (n,) of pairs, by the reader."""
+        self.on_read(len(pairs))
+        return self.reader.logits(pairs)
 
 
 class RequestHandler:
     """Answers requests in batches; all their texts are encoded together, each once.
 
+    A model of two stages reads the pairs in its band: those of all searches of a batch together, and those of all
+    pairs to score.
+
     Attributes:
         model, index: that answer.
+        encoder: the model, or its first stage.
+        second: the model, if it has two stages.
         pair_setting: decides on pairs of questions.
         current: has the setting that decides on the questions that a search finds; None without an index.
     """
 
-    def __init__(self, model: Model, index: Index | None) -> None:
+    def __init__(
+        self, model: Model, index: Index | None, *, most_read: int = MOST_READ, on_read: OnRead = lambda _: None
+    ) -> None:
         """Checks that model and index belong together.
+
+        Args:
+            model: that answers.
+            index: that is searched.
+            most_read: hits of a search that have a second look, at most: the nearest.
+            on_read: called with the number of pairs before each second look.
 
         Raises:
             UserError: the verdict cannot be read from cosines, or the index is of another model.
         """
-        model.verdict.require_cosine(model.path)
+        self.encoder, self.second = encoder_of(model), second_stage(model)
         if index:
             require_searchable(index, model)
         self.model = model
         self.index = index
+        self._most_read = most_read
+        self._reader = CountedReader(self.second.second.reader, on_read) if self.second else None
         self.pair_setting: Setting = model.verdict.pair
         self.current = CurrentSetting(index, model) if index else None
 
@@ -98,7 +141,7 @@ class RequestHandler:
         """The answers in the order of the requests; an exception where a request fails.
 
         The changes of the index come first: a search in the same batch sees them. An answer is, by type of request:
-        (n,) cosines of n pairs; `Found`; the number of questions after adding; whether the deleted question existed.
+        `Scored`; `Found`; the number of questions after adding; whether the deleted question existed.
         """
         vectors = self._encode(requests)
         found: dict[int, object] = {}
@@ -118,14 +161,23 @@ class RequestHandler:
         return [found[row] for row in range(len(requests))]
 
     def size(self, request: ServiceRequest) -> int:
-        """How much of a batch a request takes: its number of texts to encode, at least 1."""
-        return max(1, len(self._texts(request)))
+        """How much of a batch a request takes: its texts to encode and the most pairs to read, at least 1."""
+        return max(1, len(self._texts(request)) + self._pairs(request))
+
+    def _pairs(self, request: ServiceRequest) -> int:
+        """The most pairs that a request may cause to be read."""
+        match request:
+            case ScoreRequest(pairs) if self.second:
+                return len(pairs)
+            case SearchRequest(_, k) if self.second and self.index:
+                return min(max(k, NEAREST), self._most_read)
+        return 0
 
     def _texts(self, request: ServiceRequest) -> Sequence[tuple[str, Side]]:
         """The texts of a request, each with the tower that encodes it."""
         match request:
             case ScoreRequest(pairs):
-                both = not self.model.one_tower and self.model.verdict.symmetric
+                both = not self.encoder.one_tower and self.encoder.verdict.symmetric
                 directions: Sequence[tuple[Side, Side]] = (("left", "right"), ("right", "left"))
                 return [
                     text_and_side
@@ -156,13 +208,20 @@ class RequestHandler:
     def _tower(self, side: Side) -> Side:
         return "left" if self.model.one_tower else side
 
-    def _score(self, requests: Sequence[ScoreRequest], vectors: Vectors) -> Sequence[NDArray[np.float64]]:
+    def _score(self, requests: Sequence[ScoreRequest], vectors: Vectors) -> Sequence[Scored]:
         first, second = zip(*(pair for request in requests for pair in request.pairs), strict=True)
         cosines = (vectors(first, "left") * vectors(second, "right")).sum(axis=1)
-        if self.model.verdict.symmetric and not self.model.one_tower:
+        if self.encoder.verdict.symmetric and not self.encoder.one_tower:
             cosines = (cosines + (vectors(second, "left") * vectors(first, "right")).sum(axis=1)) / 2
+        cosines = cosines.clip(-1, 1).astype(np.float64)
+        if self.second and self._reader:
+            pairs = list(zip(first, second, strict=True))
+            probability, duplicate = judge_pairs(self.second, self._reader, cosines, pairs)
+        else:
+            probability, duplicate = self.pair_setting.probability(cosines), self.pair_setting.decide(cosines)
         ends = np.cumsum([len(request.pairs) for request in requests])[:-1]
-        return np.split(cosines.clip(-1, 1).astype(np.float64), ends)
+        columns = (np.split(column, ends) for column in (cosines, probability, duplicate))
+        return [Scored(*parts) for parts in zip(*columns, strict=True)]
 
     def _search(self, requests: Sequence[SearchRequest], vectors: Vectors) -> Sequence[Found]:
         index, current = self._require_index()
@@ -171,7 +230,16 @@ class RequestHandler:
         questions = [request.question for request in requests]
         queries = vectors(questions, query_side(index))
         k = max(request.k for request in requests)  # one thread: waking others takes longer
-        found = search_vectors(index, queries, k, setting, questions=questions, threads=1)
+        found = search_vectors(
+            index,
+            queries,
+            k,
+            setting,
+            questions=questions,
+            threads=1,
+            reader=self._reader,
+            most_read=self._most_read,
+        )
         return [Found(row[: request.k], setting) for row, request in zip(found, requests, strict=True)]
 
     def _add(self, requests: Sequence[AddRequest], vectors: Vectors) -> Sequence[int | IndexConflict]:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from qpairs.models.verdict import words
 from qpairs.retrieval.search import heading
+from qpairs.retrieval.second_look import SecondSetting, shown_threshold
 from qpairs.serving.batching import BatchQueue
 from qpairs.serving.limits import Limits
 from qpairs.serving.monitoring import Monitor
@@ -26,6 +27,7 @@ from qpairs.serving.requests import (
     DeleteRequest,
     Found,
     RequestHandler,
+    Scored,
     ScoreRequest,
     SearchRequest,
     ServiceRequest,
@@ -84,6 +86,7 @@ class Service:
         return [Depends(HTTPBearer(auto_error=False))] if self.secured else []
 
 
+ThresholdOf = Literal["similarity", "probability"]
 Verdict = Annotated[str, Field(examples=["probably a duplicate"])]
 
 
@@ -103,9 +106,14 @@ class ScoredPair(BaseModel):
 
 
 class Scores(BaseModel):
-    """The verdicts on pairs, in their order, and the threshold of the similarity."""
+    """The verdicts on pairs, in their order.
+
+    `threshold` is the least similarity of duplicates, or after a second look their least probability, as `threshold_of`
+    says.
+    """
 
     threshold: float
+    threshold_of: ThresholdOf
     results: list[ScoredPair]
 
 
@@ -121,13 +129,14 @@ class FoundQuestion(BaseModel):
 
 
 class Hits(BaseModel):
-    """The nearest questions, nearest first, with their verdicts.
+    """The nearest questions, nearest first, or after a second look most probable first, with their verdicts.
 
-    `threshold` is the least similarity of duplicates, `of` says what the probabilities are those of, and `heading` says
-    in one line whether the question was asked before.
+    `threshold` is the least similarity or probability of duplicates, as `threshold_of` says; `of` says what the
+    probabilities are those of, and `heading` says in one line whether the question was asked before.
     """
 
     threshold: float
+    threshold_of: ThresholdOf
     of: Annotated[str, Field(examples=["of a hit among 2,000 questions"])]
     heading: Annotated[str, Field(examples=["Probably asked before: 1 question is called a duplicate."])]
     hits: list[FoundQuestion]
@@ -141,12 +150,13 @@ class Added(BaseModel):
 
 
 class Ready(BaseModel):
-    """The model's name and identity, the number of questions in the index (null: no index), the threshold."""
+    """The model's name and identity, the number of questions in the index (null: no index), the threshold for pairs."""
 
     model: str
     fingerprint: str
     questions: int | None
     threshold: float
+    threshold_of: ThresholdOf
 
 
 class Alive(BaseModel):
@@ -181,7 +191,7 @@ def _whole_number(number: Any) -> Any:
 
 
 def _add_score(routes: APIRouter, service: Service) -> None:
-    setting = service.handler.pair_setting
+    threshold, threshold_of = shown_threshold(service.handler.model)
     Question = Annotated[str, _question_field(service.limits), AfterValidator(_one_line)]
     Pair = Annotated[list[Question], Field(min_length=2, max_length=2)]
 
@@ -192,8 +202,8 @@ def _add_score(routes: APIRouter, service: Service) -> None:
     @routes.post("/score")
     async def score(body: Pairs) -> Scores:
         """Judge pairs of questions: whether both ask the same."""
-        cosines = await service.ask(ScoreRequest(body.pairs))
-        columns = (cosines, setting.probability(cosines), setting.decide(cosines))
+        scored: Scored = await service.ask(ScoreRequest(body.pairs))
+        columns = (scored.similarity, scored.probability, scored.duplicate)
         results = [
             ScoredPair(
                 similarity=similarity,
@@ -203,7 +213,7 @@ def _add_score(routes: APIRouter, service: Service) -> None:
             )
             for similarity, probability, duplicate in zip(*(column.tolist() for column in columns), strict=True)
         ]
-        return Scores(threshold=setting.threshold, results=results)
+        return Scores(threshold=threshold, threshold_of=threshold_of, results=results)
 
 
 def _add_search(routes: APIRouter, service: Service) -> None:
@@ -228,7 +238,13 @@ def _add_search(routes: APIRouter, service: Service) -> None:
             for answer in found.answers
         ]
         setting = found.setting
-        return Hits(threshold=setting.threshold, of=setting.precision_of, heading=heading(found.answers), hits=hits)
+        return Hits(
+            threshold=setting.threshold,
+            threshold_of="probability" if isinstance(setting, SecondSetting) else "similarity",
+            of=setting.precision_of,
+            heading=heading(found.answers),
+            hits=hits,
+        )
 
 
 def _add_changes(routes: APIRouter, service: Service) -> None:
@@ -277,8 +293,14 @@ def operator_routes(service: Service) -> APIRouter:
         """Whether questions are answered, by which model, over how many questions."""
         if not service.queue.alive:
             raise HTTPException(503, "the service is starting or stopping")
-        count, threshold = len(index.questions) if index else None, service.handler.pair_setting.threshold
-        return Ready(model=model.path.name, fingerprint=model.fingerprint, questions=count, threshold=threshold)
+        count, (threshold, threshold_of) = len(index.questions) if index else None, shown_threshold(model)
+        return Ready(
+            model=model.path.name,
+            fingerprint=model.fingerprint,
+            questions=count,
+            threshold=threshold,
+            threshold_of=threshold_of,
+        )
 
     @secured.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:

@@ -254,7 +254,7 @@ def test_every_verdict_has_its_heading() -> None:
 def test_the_command_says_what_the_library_says(run, calibrated: Calibrated, monkeypatch: pytest.MonkeyPatch) -> None:
     index, vectors, verdict = calibrated
     model = dataclasses.replace(a_model(vectors), verdict=verdict)
-    monkeypatch.setattr("qpairs.models.base.load", lambda _: model)
+    monkeypatch.setattr("qpairs.models.base.load", lambda _, **__: model)
     options = ("search", index.folder, "t5", "-k", "4", "--model", ".")
     setting = setting_for(index, model)
     for more, used in (
@@ -285,7 +285,7 @@ def test_the_command_says_once_that_a_model_knows_pairs_alone(
     run, calibrated: Calibrated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index, vectors, _ = calibrated
-    monkeypatch.setattr("qpairs.models.base.load", lambda _: a_model(vectors))
+    monkeypatch.setattr("qpairs.models.base.load", lambda _, **__: a_model(vectors))
     result = run("search", index.folder, "t5", "t6", "--model", ".")
     assert result.code == 0
     assert " ".join(result.err.split()).count("has a verdict for labelled pairs alone") == 1

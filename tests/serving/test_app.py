@@ -227,7 +227,8 @@ def test_of_requests_for_one_id_at_once_one_is_taken(client: TestClient) -> None
 def test_without_an_index_only_pairs_are_judged() -> None:
     with TestClient(create_app(a_model(VECTORS))) as client:
         assert client.post("/score", json={"pairs": [["t1", "t1"]]}).json()["results"][0]["duplicate"]
-        ready = {"model": "model", "fingerprint": "a" * 16, "questions": None, "threshold": 0.8}
+        ready = {"model": "model", "fingerprint": "a" * 16, "questions": None}
+        ready |= {"threshold": 0.8, "threshold_of": "similarity"}
         assert client.get("/ready").json() == ready
         for answer in (
             client.post("/search", json={"question": "t1"}),

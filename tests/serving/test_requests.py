@@ -70,7 +70,7 @@ def test_texts_of_all_requests_are_encoded_together_each_once() -> None:
     requests = [ScoreRequest([("t1", "t2"), ("t2", "t3")]), SearchRequest("t1", 2), AddRequest(["new"], ["t50"])]
     scores, found, count = handler.answer(requests)
     assert sorted(model.encoder.encoded) == ["t1", "t2", "t3", "t50"]
-    np.testing.assert_allclose(scores, [VECTORS[1] @ VECTORS[2], VECTORS[2] @ VECTORS[3]], atol=1e-6)
+    np.testing.assert_allclose(scores.similarity, [VECTORS[1] @ VECTORS[2], VECTORS[2] @ VECTORS[3]], atol=1e-6)
     assert found.answers[0].hit.id == "id1"
     assert (len(found.answers), count) == (2, 41)
     assert [handler.size(request) for request in (*requests, DeleteRequest("id1"))] == [4, 1, 1, 1]
@@ -161,7 +161,7 @@ def test_without_an_index_every_request_for_it_is_a_conflict() -> None:
     requests = [SearchRequest("t1", 1), AddRequest(["x"], ["t1"]), DeleteRequest("x"), ScoreRequest([("t1", "t1")])]
     *conflicts, scores = RequestHandler(a_model(VECTORS), None).answer(requests)
     assert ["--index" in str(conflict) for conflict in conflicts] == [True] * 3
-    assert scores.tolist() == [pytest.approx(1)]
+    assert scores.similarity.tolist() == [pytest.approx(1)]
 
 
 def test_a_request_that_fails_does_not_take_others_with_it() -> None:
@@ -174,7 +174,7 @@ def test_a_request_that_fails_does_not_take_others_with_it() -> None:
 
     handler = RequestHandler(a_model(VECTORS), an_index(questions=Broken()))
     good, bad = handler.answer([ScoreRequest([("t1", "t1")]), SearchRequest("t1", 3)])
-    assert good.tolist() == [pytest.approx(1)]
+    assert good.similarity.tolist() == [pytest.approx(1)]
     assert isinstance(bad, OSError)
 
 
@@ -190,7 +190,7 @@ def test_two_towers_score_the_mean_of_both_directions_or_the_first_against_the_s
         model = replace(a_model(VECTORS, symmetric=symmetric, towers=2), encoder=Towers(VECTORS))
         handler = RequestHandler(model, None)
         requests = [ScoreRequest([("t1", "t2")]), ScoreRequest([("t1", "t2"), ("t1", "t2")])]
-        ((cosine,), same) = handler.answer(requests)
+        (cosine,), same = (scored.similarity for scored in handler.answer(requests))
         assert cosine == pytest.approx(expected, abs=1e-6)
         assert same.tolist() == [cosine, cosine]
         assert handler.size(requests[1]) == (8 if symmetric else 4)

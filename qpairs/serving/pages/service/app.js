@@ -193,8 +193,8 @@ const compare = newest(async (signal) => {
     return;
   }
   try {
-    const { threshold, results } = await ask("POST", "/score", { pairs: [pair] }, signal);
-    showComparison(pair, threshold, results[0]);
+    const { threshold, threshold_of, results } = await ask("POST", "/score", { pairs: [pair] }, signal);
+    showComparison(pair, threshold, threshold_of, results[0]);
   } catch (error) {
     if (signal.aborted) throw error;
     $("comparison").hidden = true;
@@ -202,12 +202,13 @@ const compare = newest(async (signal) => {
   }
 });
 
-function showComparison([first, second], threshold, { similarity, probability, duplicate, verdict }) {
+function showComparison([first, second], threshold, thresholdOf, { similarity, probability, duplicate, verdict }) {
   tell("compare-status", `${duplicate ? "Yes" : "No"}: ${verdict}. The probability that both ask the same is ${percent(probability)}.`, "sure");
-  const onScale = (cosine) => Math.min(1, Math.max(0, cosine));
-  $("scale").style.setProperty("--at", onScale(similarity));
+  const [name, decisive] = thresholdOf === "probability" ? ["Probability", probability] : ["Similarity", similarity];
+  const onScale = (value) => Math.min(1, Math.max(0, value));
+  $("scale").style.setProperty("--at", onScale(decisive));
   $("scale").style.setProperty("--threshold", onScale(threshold));
-  const said = `Similarity ${similarity.toFixed(2)}; from the threshold of ${threshold.toFixed(2)} on, the verdict is yes.`;
+  const said = `${name} ${decisive.toFixed(2)}; from the threshold of ${threshold.toFixed(2)} on, the verdict is yes.`;
   $("scale").ariaLabel = said;
   $("similarity").textContent = said;
   const [one, other] = [words(first), words(second)];
