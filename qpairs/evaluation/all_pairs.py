@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from qpairs import metrics
 from qpairs.data.pairs import UNLABELLED, Pairs
@@ -18,11 +18,10 @@ from qpairs.evaluation.question_table import symmetric_tables, table_counts
 from qpairs.metrics import CorpusEstimate, ReadEstimate, ScoreCounts
 from qpairs.metrics.inputs import BLOCK
 from qpairs.metrics.ranking import distinct_cuts
+from qpairs.metrics.read_pairs import SURE, WORTH
 from qpairs.metrics.score_counts import EDGES, HITS
 from qpairs.models.base import Floats, Tables
-from qpairs.models.second_setting import after_reading, corpus_band
 from qpairs.models.two_stages import Band, TwoStages
-from qpairs.models.verdict import CorpusSetting
 
 KEPT = 64  # pairs for each question; all of greatest similarity
 MOST = 2**24  # pairs kept at most, if there are many duplicates
@@ -136,15 +135,16 @@ def read_again(
 
     Args:
         compared: by the cosines of the model's encoder.
-        model: reads the pairs of `second_setting.corpus_band`, of greatest cosine first, up to `MOST_READ`.
+        model: reads the pairs that it may change, of greatest cosine first, up to `MOST_READ`.
         questions: (n,) texts.
         estimate: what the cosines say.
     """
-    band = corpus_band(CorpusSetting(0.0, estimate), model.look)
+    band = Band(*model.look.band(estimate.log_odds_of, float(logit(WORTH)), float(logit(SURE))))
     floor = max(band.low, float(compared.scores[min(MOST_READ, len(compared.scores)) - 1]))
     near = compared.scores >= floor
     left, right, cosines = compared.left[near], compared.right[near], compared.scores[near]
-    found = after_reading(estimate, model.look, cosines, _logits(model, questions, left, right, cosines, band), floor)
+    logits = _logits(model, questions, left, right, cosines, band)
+    found = ReadEstimate(estimate, cosines.astype(np.float64), model.look.gain(cosines, logits), floor)
     order = np.argsort(-found.scores, kind="stable")
     probability, same = found.scores[order], compared.same[near][order]
     hits = compared.hits.astype(np.float64)

@@ -139,6 +139,7 @@ def public_config(config: Config) -> Config:
         vectors=_public(config.vectors, "VECTORS") if config.vectors else "",
         teacher=tuple(_public(teacher, "TEACHER") for teacher in config.teacher),
         drop_suspects=_public(config.drop_suspects, "SUSPECTS") if config.drop_suspects else "",
+        reranker=_public(config.reranker, "RERANKER") if config.reranker else "",
         output="",
     )
 

@@ -129,13 +129,6 @@ def labels_needed(estimate: CorpusEstimate | ReadEstimate, precision: float) -> 
     The numbers tried are `LABELS`; see `after_more_labels`.
     """
     for more in LABELS:
-        if _expected_after(estimate, more).threshold_at(precision) is not None:
+        if after_more_labels(estimate, more).threshold_at(precision) is not None:
             return more
     return None
-
-
-def _expected_after(estimate: CorpusEstimate | ReadEstimate, more: int) -> CorpusEstimate | ReadEstimate:
-    """The estimate after more labels; they tell what the cosines mean, and a second look adds to that what it did."""
-    if isinstance(estimate, ReadEstimate):
-        return estimate.with_first(after_more_labels(estimate.first, more))
-    return after_more_labels(estimate, more)

@@ -14,6 +14,9 @@ from qpairs.metrics.inputs import Floats
 from qpairs.metrics.score_counts import ScoreCounts
 from qpairs.metrics.threshold import decide
 
+WORTH = 0.1  # probability that a pair must be able to reach to be worth reading: the threshold of greatest F1 is half
+# of that F1 (Lipton et al. 2014, Optimal Thresholding of Classifiers to Maximize F1)
+SURE = 0.9  # probability that a pair must be able to fall below: every sensible threshold calls a surer one a duplicate
 POINTS = 400  # thresholds that are looked at: quantiles of the probabilities
 
 

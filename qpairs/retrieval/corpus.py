@@ -20,6 +20,7 @@ from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.metrics import Expectation, ReadEstimate, count_scores
+from qpairs.metrics.read_pairs import SURE, WORTH
 from qpairs.models.base import Model, as_model, encode_in_blocks
 from qpairs.models.shortened import shortened_note, verdict_at
 from qpairs.models.two_stages import TwoStages, second_stage
@@ -41,8 +42,6 @@ from qpairs.retrieval.dedupe import (
 from qpairs.retrieval.embeddings import Embeddings
 from qpairs.retrieval.matches import Matches
 from qpairs.retrieval.second_look import (
-    LEAST,
-    MOST,
     ReadShare,
     check_probability,
     encoder_of,
@@ -333,7 +332,7 @@ def prepare(
     prepared = Prepared(model, corpus, against, own, other, verdict.corpus(count_scores(vectors)))
     if not second:
         return prepared
-    interest = (LEAST, MOST) if wanted is None else (min(LEAST, wanted), max(MOST, wanted))
+    interest = (WORTH, SURE) if wanted is None else (min(WORTH, wanted), max(SURE, wanted))
     return _take_second_look(prepared, second, interest, recall, on_progress)
 
 

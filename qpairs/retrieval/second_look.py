@@ -33,9 +33,6 @@ from qpairs.retrieval.index.base import Hit
 log = logging.getLogger(__name__)
 
 EVEN = 0.5  # a hit is a duplicate where that is likelier than not
-LEAST = 0.1  # probability, with the second look, below which no pair of a corpus is called a duplicate: the threshold
-# of greatest F1 is half of that F1 (Lipton et al. 2014, Optimal Thresholding of Classifiers to Maximize F1)
-MOST = 0.9  # probability without the worst second look, from which on every sensible threshold calls a pair a duplicate
 STEP = float(GRID[1] - GRID[0])  # of the cosines at which a band is looked for
 MANY = 1_000_000  # pairs to read, from which on it is said how long that takes
 

@@ -18,12 +18,13 @@ import qpairs
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.metrics import Calibration, ReadEstimate, SecondLook
+from qpairs.metrics.read_pairs import SURE, WORTH
 from qpairs.models.cross_encoder import CrossModel, write_cross_model
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import CorpusSetting, PairSetting, Verdict
 from qpairs.retrieval.corpus import Prepared, dedupe_corpus, prepare
 from qpairs.retrieval.embed import embed
-from qpairs.retrieval.second_look import LEAST, MOST, SecondSetting, second_setting
+from qpairs.retrieval.second_look import SecondSetting, second_setting
 from qpairs.retrieval.trade_offs import trade_offs
 
 N = 400
@@ -58,7 +59,7 @@ def test_pairs_are_those_whose_probability_reaches_the_threshold(model: TwoStage
     assert stages == ["encoding", "estimating", "comparing", "reading pairs"]
     base = cosine_setting(model, range(N))
     setting = second_setting(base, model)
-    floor, band = setting.floor(LEAST), setting.band(LEAST, MOST)
+    floor, band = setting.floor(WORTH), setting.band(WORTH, SURE)
     candidates = naive(VECTORS, floor)
     probability = {(a, b): combined(base, cosine, f"t{a}", f"t{b}", band) for (a, b), cosine in candidates.items()}
     threshold = result.setting.threshold
@@ -122,7 +123,7 @@ def test_reading_every_candidate_decides_alike_at_every_threshold_of_interest(
     model = two_stages(VECTORS, seed=6, look=SecondLook(0.0, 0.0, 0.5, (-2.0, 0.0), (2.0, 0.0)))
     file = corpus(tmp_path / "q.csv", range(N))
     some = prepare(model, file)
-    floor = second_setting(cosine_setting(model, range(N)), model).floor(LEAST)
+    floor = second_setting(cosine_setting(model, range(N)), model).floor(WORTH)
     band = type(model.band)(floor, 2.0)
     monkeypatch.setattr(SecondSetting, "band", lambda *_: band)
     everything = prepare(model, file)
@@ -144,7 +145,7 @@ def test_of_another_corpus_the_most_probable_row_is_named(model: TwoStages, tmp_
     )
     base, asked = result.setting.estimate.first, result.asked
     setting = second_setting(CorpusSetting(0.5, base), model)
-    floor, band = setting.floor(LEAST), setting.band(LEAST, MOST)
+    floor, band = setting.floor(WORTH), setting.band(WORTH, SURE)
     expected = {}
     for one in new:
         rows = {
@@ -170,7 +171,7 @@ def test_of_another_corpus_the_most_probable_row_is_named(model: TwoStages, tmp_
 def test_thresholds_are_probabilities_and_promises_are_kept_or_refused(model: TwoStages, tmp_path: Path) -> None:
     file = corpus(tmp_path / "q.csv", range(N))
     low = dedupe_corpus(model, file, threshold=0.02)
-    assert low.pairs["probability"].min() < LEAST, "it looks for what was asked for"
+    assert low.pairs["probability"].min() < WORTH, "it looks for what was asked for"
     for threshold in (-0.5, 1.5):
         with pytest.raises(UserError, match="a probability, from 0 to 1"):
             dedupe_corpus(model, file, threshold=threshold)
