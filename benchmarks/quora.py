@@ -34,11 +34,16 @@ HERE = Path(__file__).parent
 BOTH_LOSSES: dict[str, Any] = {"loss": "2*online_contrastive + logistic", "clip": 1.0}
 SETTINGS: dict[str, dict[str, Any]] = {
     "minilm": {},
+    "minilm+reranker": {"encoder": "minilm", "reranker": "minilm"},
+    "cross-encoder": {"encoder": "minilm", "model": "cross-encoder"},
+    "mpnet": {"encoder": "mpnet"},
+    "mpnet+reranker": {"encoder": "mpnet", "reranker": "mpnet"},
     "lstm": {**BOTH_LOSSES, "vectors": "glove", "epochs": 2.0, "batch_size": 128},
     "cnn": {**BOTH_LOSSES, "vectors": "glove", "epochs": 2.0, "batch_size": 128},
     "static": {**BOTH_LOSSES, "vectors": "glove", "epochs": 5.0},
     "tiny": {**BOTH_LOSSES, "epochs": 3.0},
 }
+DEFAULT = "minilm,lstm,cnn,static,tiny"
 console = Console(width=140)
 
 
@@ -132,7 +137,7 @@ def main(
         Path, typer.Option(help="Folder with train.parquet, dev.parquet and, if there is one, test.parquet.")
     ],
     json_file: Annotated[Path | None, typer.Option("--json", help="Where the results go.")] = None,
-    encoders: Annotated[str, typer.Option(help="Which encoders, with commas; none for none.")] = ",".join(SETTINGS),
+    encoders: Annotated[str, typer.Option(help="Rows of SETTINGS, with commas; none for none.")] = DEFAULT,
     peer: Annotated[bool, typer.Option("--peer", help="Run sentence-transformers' recipe too.")] = False,
     pairs: Annotated[int | None, typer.Option(help="Train on so many of the pairs only, for a quick look.")] = None,
     extra: Annotated[bool, typer.Option("--extra", help="Train on the extra duplicates too.")] = False,

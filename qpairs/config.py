@@ -141,11 +141,13 @@ class RerankerOptions:
 
     reranker: str = option(
         "",
-        "Cross-encoder that takes a second look: minilm or tiny, to train one in this run, or the folder of one that "
-        "qpairs train --model cross-encoder wrote; one that is a teacher, too, is trained once.",
+        "Cross-encoder that takes a second look: minilm, mpnet or tiny, to train one in this run, or the folder of one "
+        "that qpairs train --model cross-encoder wrote; one that is a teacher, too, is trained once.",
     )
-    reranker_epochs: float = option(
-        1.0, "Passes of the reranker over the training pairs, if it is trained.", Range(above=0)
+    reranker_epochs: float | None = option(
+        None,
+        "Passes of the reranker over the training pairs; without it, as many as make 30,000 pairs, 1 to 4.",
+        Range(above=0),
     )
 
 
@@ -153,7 +155,11 @@ class RerankerOptions:
 class ScheduleOptions:
     """How long is trained, the optimizer, and the evaluations in between."""
 
-    epochs: float = option(1.0, "Passes over the training pairs.", Range(above=0))
+    epochs: float = option(
+        1.0,
+        "Passes over the training pairs; without it, a cross-encoder makes as many as make 30,000 pairs, 1 to 4.",
+        Range(above=0),
+    )
     budget_minutes: float = option(
         0.0, "Longest time of training, over which the learning rate falls; 0: no limit.", Range(0)
     )
@@ -275,6 +281,9 @@ ENCODER_ALONE = {
     **dict.fromkeys(("vectors", "share_vectors"), "is a transformer, without word vectors"),
     "symmetric": "reads a pair in both orders",
     "word_dropout": "reads all tokens",
+    "dims": "has no vectors",
+    "prompt": "reads pairs as they are",
+    "lora": "is trained as a whole",
 }  # options of a bi-encoder -> why they are nothing for a cross-encoder, which ...
 
 
@@ -311,7 +320,7 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
         "reranker: reads a pair in both orders, which --no-symmetric does not allow",
     ),
     (
-        lambda c: c.reranker in c.teacher and c.reranker_epochs != c.teacher_epochs,
+        lambda c: c.reranker in c.teacher and c.reranker_epochs not in (None, c.teacher_epochs),
         "reranker_epochs: the reranker is the teacher, too, and is trained once; give teacher_epochs the same value",
     ),
     *((_for_an_encoder(name), f"{name}: a cross-encoder {why}; leave it out") for name, why in ENCODER_ALONE.items()),

@@ -30,6 +30,7 @@ from qpairs.training.cross_models import (
     check_cross_encoder,
     cross_config,
     load_reranker,
+    passes_for,
     trained_cross_model,
     warn_of_another_split,
 )
@@ -109,10 +110,14 @@ def train(
     """
     initialize()
     options, functions = separate_functions(options)
-    config = run_config({**(to_dict(config) if config else {}), **options}, resume=resume)
+    given = {**(to_dict(config) if config else {}), **options}
+    config = run_config(given, resume=resume)
     check_run(config, resume=resume, overwrite=overwrite)
     output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
-    run = Run(config, parts or load_parts(config), partial_of(output), on_progress if rank() == 0 else ignore)
+    parts = parts or load_parts(config)
+    if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
+        config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
+    run = Run(config, parts, partial_of(output), on_progress if rank() == 0 else ignore)
     work: Callable[[], Trained]
     if guides is None:
         work = functools.partial(_train_cross_encoder, run, cross_encoder_of(config, run.parts.train))
@@ -175,7 +180,8 @@ def _with_reranker(run: Run, encoder: Checkpoint, reranker: CrossModel | None) -
     """
     config = run.config
     if reranker is None:
-        own = cross_config(config, config.reranker, config.reranker_epochs)
+        shared = config.teacher_epochs if config.reranker in config.teacher else passes_for(len(run.parts.train))
+        own = cross_config(config, config.reranker, config.reranker_epochs or shared)
         own = dataclasses.replace(own, output=str(Path(config.output) / RERANKER))
         work, diverged = dataclasses.replace(run, config=own), "at once"
         with contextlib.suppress(NothingKept):
