@@ -47,7 +47,7 @@ DEFAULT = "minilm,lstm,cnn,static,tiny"
 console = Console(width=140)
 
 
-def row_of(name: str, seed: int, seconds: float, rate: float | None, checkpoint: qpairs.Checkpoint) -> dict[str, Any]:
+def row_of(name: str, seed: int, seconds: float, rate: float | None, checkpoint: qpairs.Model) -> dict[str, Any]:
     """A line of the results; `rate` is in training pairs per second."""
     dev, test = checkpoint.scores["validation"], checkpoint.scores.get("test")
     return {

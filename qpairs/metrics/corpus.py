@@ -184,8 +184,10 @@ class CorpusEstimate:
 
     def draws_of(self, scores: Floats) -> Iterator[Floats]:
         """(m,) log odds of pairs with these scores (m,): as expected, then in `DRAWS` draws from the uncertainty."""
+        place = np.clip((scores - self.middles[0]) / (self.middles[1] - self.middles[0]), 0, len(self.middles) - 1)
+        bin_ = np.minimum(place.astype(np.int64), len(self.middles) - 2)
         for odds in self._drawn:
-            yield np.interp(scores, self.middles, odds)
+            yield odds[bin_] + (place - bin_) * (odds[bin_ + 1] - odds[bin_])
 
     def even_threshold(self) -> float:
         """The lowest score from which on a hit is a duplicate with a probability of a half or more.
