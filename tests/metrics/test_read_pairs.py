@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -116,12 +114,3 @@ def test_a_gain_of_zero_everywhere_says_what_the_cosines_say(first: CorpusEstima
     alone, after = first.expected(best), estimate.expected(float(first.probability(best)))
     assert after.precision == pytest.approx(alone.precision, abs=0.03)
     assert after.recall == pytest.approx(alone.recall, abs=0.03)
-
-
-def test_labels_move_what_was_read_with_the_first_estimate(first: CorpusEstimate) -> None:
-    estimate = read(first, CORPUS)
-    doubtful = dataclasses.replace(first, log_odds=first.log_odds - 2.0)
-    moved = estimate.with_first(doubtful)
-    assert (moved.scores < estimate.scores).all()
-    assert moved.gains is estimate.gains
-    assert moved.expected(0.5).pairs < estimate.expected(0.5).pairs
