@@ -23,6 +23,7 @@ from qpairs.metrics import average_precision
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.torch_pairs import TorchPairs, load_cross_encoder
 from qpairs.training.cross_encoder import CrossEncoderLoss, PairBatches, fit_cross_encoder, new_cross_encoder
+from qpairs.training.cross_models import passes_for
 from qpairs.training.passes import evaluation_pairs
 from qpairs.training.run import Run, default_output, partial_of
 from qpairs.training.samplers import sequential_sampler
@@ -32,6 +33,7 @@ FAST: dict[str, Any] = {
     "encoder": "tiny",
     "batch_size": 32,
     "max_length": 12,
+    "epochs": 1.0,
     "evaluations": 4,
     "patience": 0,
     "precision": "fp32",
@@ -293,3 +295,16 @@ def test_the_default_folder_says_that_it_is_a_cross_encoder(tmp_path: Path, monk
     config = Config(data=("a/mine.csv",), encoder="tiny", model="cross-encoder")
     assert default_output(config) == Path("runs/mine-tiny-cross-encoder")
     assert default_output(Config(data=("mine.csv",), reranker="tiny")) == Path("runs/mine-minilm-reranker")
+
+
+def test_without_epochs_it_makes_as_many_passes_as_its_data_needs(
+    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qpairs.training.cross_models.ENOUGH_PAIRS", 1000)  # of 480: three passes
+    options: dict[str, Any] = {"batch_size": 64, "max_length": 8, "evaluations": 1, "precision": "fp32"}
+    model = qpairs.train(
+        data=str(pairs_csv), model="cross-encoder", encoder="tiny", output=str(tmp_path / "x"), **options
+    )
+    steps = [row["epoch"] for row in model.history if "eval_f1" in row]
+    assert model.config.epochs == passes_for(model.split["sizes"]["train"]) == 3.0
+    assert steps == pytest.approx([1.0, 2.0, 3.0])
