@@ -60,7 +60,10 @@ def print_second_look(scores: Mapping[str, Any]) -> None:
     out.print(table)
     low, high = alone["band"]
     if not alone["share"]:
-        out.print("The cross-encoder reads none of these pairs: it could change no decision.")
+        out.print(
+            "The cross-encoder reads none of these pairs: it tells nothing that the encoder does not. Use the encoder "
+            "alone, or train the cross-encoder on more pairs."
+        )
         return
     out.print(
         f"The cross-encoder reads pairs that the encoder scores {low:.2f} to {high:.2f}, {percent(alone['share'])} of "

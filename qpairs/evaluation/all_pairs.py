@@ -130,8 +130,10 @@ def compare_all(tables: Tables, cluster: Ints) -> AllPairs:
 
 def read_again(
     compared: AllPairs, model: TwoStages, questions: tuple[str, ...], estimate: CorpusEstimate
-) -> tuple[AllPairs, ReadEstimate]:
+) -> tuple[AllPairs, ReadEstimate | None]:
     """All pairs after the second look of a model of two stages: their scores are probabilities in this corpus.
+
+    Where no pair is worth it, they are as they were, and there is no estimate.
 
     Args:
         compared: by the cosines of the model's encoder.
@@ -140,8 +142,10 @@ def read_again(
         estimate: what the cosines say.
     """
     band = Band(*model.look.band(estimate.log_odds_of, float(logit(WORTH)), float(logit(SURE))))
-    floor = max(band.low, float(compared.scores[min(MOST_READ, len(compared.scores)) - 1]))
+    floor = max([band.low, *compared.scores[MOST_READ - 1 : MOST_READ].tolist()])
     near = compared.scores >= floor
+    if not near.any():
+        return compared, None
     left, right, cosines = compared.left[near], compared.right[near], compared.scores[near]
     logits = _logits(model, questions, left, right, cosines, band)
     found = ReadEstimate(estimate, cosines.astype(np.float64), model.look.gain(cosines, logits), floor)

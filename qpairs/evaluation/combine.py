@@ -18,8 +18,8 @@ from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.calibrate import cross_fitted, cross_fitted_scores
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.joint import Judged, fit_joint
-from qpairs.metrics import SecondLook
-from qpairs.models.base import Model
+from qpairs.metrics.second_look import NO_LOOK
+from qpairs.models.base import RERANKER, Model
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.two_stages import TwoStages
 
@@ -50,7 +50,7 @@ def combine(
     check_stages(first, second)
     labels, groups = pairs.labels, question_components(pairs)[pairs.left]
     scores, tables = first.score_pairs(pairs)
-    unfitted = TwoStages(first, second, SecondLook(0, 0, 0, (0, 0), (0, 0)), first.verdict)
+    unfitted = TwoStages(first, second, NO_LOOK, first.verdict)
     logits = unfitted.read(pairs, np.ones(len(pairs), dtype=np.bool_), on_progress)
     judged = Judged(scores, logits, labels, groups)
     fitted = fit_joint(judged, first.verdict.pair, tfidf_threshold(pairs), seed=seed)
@@ -72,6 +72,10 @@ def combine(
 
 def check_stages(first: Model, second: Model) -> None:
     """Raises UserError where an encoder and a cross-encoder cannot judge together."""
+    if isinstance(first, CrossModel) and not isinstance(second, CrossModel):
+        raise UserError(f"{first.path}: is a cross-encoder; name it second, and the encoder first")
+    if isinstance(second, TwoStages):
+        raise UserError(f"{second.path}: has two stages; its cross-encoder is {second.path / RERANKER}")
     if not isinstance(second, CrossModel):
         raise UserError(
             f"{second.path}: no cross-encoder; train one with qpairs train --model cross-encoder, and name it second"

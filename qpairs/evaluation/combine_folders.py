@@ -50,6 +50,8 @@ def combine_folders(
     0.48
     """
     output = Path(output)
+    if output.resolve() in (Path(encoder).resolve(), Path(cross_encoder).resolve()):
+        raise UserError(f"{output}: is one of the models to join; name another folder with --output")
     check_output(output, overwrite=overwrite)
     first, second = load(encoder), load(cross_encoder)
     check_stages(first, second)

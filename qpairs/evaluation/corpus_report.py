@@ -175,7 +175,8 @@ def corpus_report(
     shown = setting.for_hits() if isinstance(setting, CorpusSetting) else setting
     if second and isinstance(setting, CorpusSetting) and isinstance(setting.estimate, CorpusEstimate):
         compared, found = read_again(compared, second, pairs.questions, setting.estimate)
-        shown = setting = CorpusSetting(found.best_threshold(), found)
+        if found is not None:
+            shown = setting = CorpusSetting(found.best_threshold(), found)
     at_threshold = _point(compared, setting, setting.threshold)
     best_threshold, best_f1 = compared.best()
     probability, same = shown.probability(compared.hits).ravel(), compared.hits_same.ravel()

@@ -29,6 +29,7 @@ from qpairs.evaluation.slices import Slice, slices
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables, as_model
+from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.verdict import Reference, ScoreKind, score_names
 
 log = logging.getLogger(__name__)
@@ -153,6 +154,8 @@ def evaluate(
     if isinstance(intents, str | Path):
         intents = read_intents(intents)
     if intents is not None:
+        if isinstance(model, CrossModel):
+            raise UserError(f"intents: {model.path} is a cross-encoder, which has no verdict for a corpus")
         known_clusters(pairs, intents)  # an error is raised before the questions are embedded
     found = report(model, pairs, *model.score_pairs(pairs), intents=intents, seed=seed)
     return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))

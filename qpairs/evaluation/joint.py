@@ -14,6 +14,7 @@ from qpairs.models.two_stages import Band
 from qpairs.models.verdict import PairSetting, Verdict, fit_verdict
 
 FOLDS = 5
+ROUNDS = 5  # of threshold and band
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,15 @@ def fit_joint(
     else:
         everywhere = base + look.gain(scores, judged.logits)
     threshold = metrics.fit_threshold(everywhere, labels, prior.threshold if prior else None)
+    for _ in range(ROUNDS):  # the band follows from the threshold, and the threshold from what is read in the band
+        seen = Band(*look.band(setting.log_odds, threshold)).holds(scores)
+        both = np.where(seen, everywhere, base).astype(np.float32)
+        verdict = fit_verdict(both, labels, tfidf_threshold, score="log odds", prior=prior)
+        if verdict.pair.threshold == threshold:
+            break
+        threshold = verdict.pair.threshold
     seen = Band(*look.band(setting.log_odds, threshold)).holds(scores)
-    both = np.where(seen, everywhere, base).astype(np.float32)
-    verdict = fit_verdict(both, labels, tfidf_threshold, score="log odds", prior=prior)
-    return Joint(look, verdict, both, everywhere, seen)
+    return Joint(look, verdict, np.where(seen, everywhere, base).astype(np.float32), everywhere, seen)
 
 
 def _cross_fitted_gain(judged: Judged, setting: PairSetting, seed: int) -> NDArray[np.float64]:

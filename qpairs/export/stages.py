@@ -68,7 +68,9 @@ def export_cross_encoder(model: CrossModel, folder: Path, format: str, pairs: Pa
     if not isinstance(model.reader, TorchPairs):
         raise UserError(f"{model.path}: an export ({model.form['kind']}); name the checkpoint that it was made from")
     if format == "static":
-        raise UserError("format: static has word vectors alone, which a cross-encoder cannot do without; use onnx-int8")
+        raise UserError(
+            "format: static is a table of word vectors, and a cross-encoder is no such table; use onnx-int8 or onnx"
+        )
     reading = write_pair_graph(model.reader.cross_encoder, folder, int8=format == "onnx-int8")
     reader = open_pair_graph(folder, reading)
     parity = compare_readers(model.reader, reader, pairs)

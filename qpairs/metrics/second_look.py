@@ -78,12 +78,16 @@ class SecondLook:
         return float(GRID[places[0]]), float(GRID[places[-1]])
 
 
+NO_LOOK = SecondLook(0.0, 0.0, 0.0, (0.0, 0.0), (0.0, 0.0))  # adds nothing, so that no pair is worth reading
+
+
 def fit_second_look(
     first: ArrayLike, second: ArrayLike, labels: ArrayLike, log_odds: Callable[[Floats], Floats]
 ) -> SecondLook:
     """The gain of second scores over first ones, by logistic regression of the labels with an offset.
 
-    The offset is the log odds that the first scores have already, so that the rest is what the second look adds.
+    The offset is the log odds that the first scores have already, so that the rest is what the second look adds. Where
+    pairs of a higher second score are less likely duplicates, second scores are no evidence: the gain is 0 everywhere.
 
     Args:
         first: (n,) first scores of labelled pairs.
@@ -108,6 +112,8 @@ def fit_second_look(
     targets = np.where(duplicate, (same + 1) / (same + 2), 1 / (len(one) - same + 2))  # Platt (1999): finite weights
     weights = fit_logistic(design, targets, np.ones_like(one), log_odds(one))
     intercept, of_first, of_second = weights.tolist()
+    if of_second <= 0:
+        return NO_LOOK
     gain = design @ weights
     lines = (_quantile_line(one, gain, share) for share in (1 - CERTAIN, CERTAIN))
     return SecondLook(intercept, of_first, of_second, *lines)

@@ -136,6 +136,11 @@ def load(path: str | Path, *, second_look: bool = True) -> Model:
     model = read_manifest(
         path / FILE, parse, newest=FORMAT, missing=f"{path}: no checkpoint and no export here (no {FILE})"
     )
+    if second_look and (path / RERANKER).is_dir() and not (path / LOOK).exists():
+        raise UserError(
+            f"{path}: a cross-encoder is in {RERANKER}, but {LOOK}, which says what it adds, is missing; join them "
+            "anew with qpairs combine, or decide by the encoder alone with --no-reranker"
+        )
     if second_look and (path / LOOK).exists():
         from qpairs.models.two_stages import open_two_stages
 

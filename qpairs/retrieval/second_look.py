@@ -23,6 +23,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.corpus import question_key
 from qpairs.metrics import SecondLook
+from qpairs.metrics.read_pairs import SURE, WORTH
 from qpairs.metrics.second_look import GRID
 from qpairs.models.base import Floats, Model
 from qpairs.models.pair_reader import PairReader, read_pairs
@@ -248,6 +249,8 @@ class ReadShare:
 
     def __str__(self) -> str:
         """One line that says what was read, and why not the rest."""
+        if not self.candidates:
+            return "no pair can reach a probability of 10 %; --no-reranker decides by the encoder alone"
         where = ""
         if self.band.low <= 1:
             where = f" (cosine {max(self.band.low, -1):.2f} to {min(self.band.high, 1):.2f})"
@@ -308,7 +311,7 @@ def read_hits(
         most: hits of a question that are read, at most: the nearest; None: all in the band.
         on_progress: the stage reading pairs.
     """
-    band = setting.band()
+    band = setting.band(min(WORTH, setting.threshold), max(SURE, setting.threshold))  # for any threshold between, too
     logits = [np.full(len(row), np.nan, dtype=np.float32) for row in hits]
     places: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for row, (found, question) in enumerate(zip(hits, questions, strict=True)):

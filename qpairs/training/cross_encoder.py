@@ -59,9 +59,9 @@ def check_transformer(what: str, name: str) -> None:
         what: the option that names it.
         name: one of `ENCODERS`, a folder or a Hub id.
 
-    >>> check_transformer("encoder", "lstm")
+    >>> check_transformer("a", "lstm")
     Traceback (most recent call last):
-    qpairs.core.exceptions.UserError: encoder: lstm is no transformer, so it cannot read two questions at once; use ...
+    qpairs.core.exceptions.UserError: a: lstm is no transformer, so it cannot read two questions at once; use minilm
     """
     if len(tower_names(name)) > 1:
         raise UserError(f"{what}: {name} has two towers; a cross-encoder is one transformer; use minilm")

@@ -96,7 +96,7 @@ def test_a_second_look_that_knows_the_answers_is_believed(
     class Knowing:
         def logits(self, asked: Any) -> Any:
             noise = random.normal(0, 1, len(asked))
-            return np.array([6 * answers[frozenset(pair)] - 3 for pair in asked], np.float32) + noise
+            return np.array([6 * answers.get(frozenset(pair), 0.0) - 3 for pair in asked], np.float32) + noise
 
     knowing = replace(qpairs.load(cross), reader=Knowing())
     model = combine(checkpoint, knowing, pairs)
@@ -136,7 +136,10 @@ def test_what_does_not_go_together_is_refused_and_nothing_is_written(
     def told(first: Path, second: Path, *options: object) -> Any:
         return run("combine", first, second, "--output", "new", *options)
 
-    refused(told(cross, checkpoint.path), "no cross-encoder", "name it second")
+    refused(told(cross, checkpoint.path), "is a cross-encoder; name it second")
+    refused(told(checkpoint.path, checkpoint.path), "no cross-encoder", "name it second")
+    refused(told(checkpoint.path, both), "has two stages; its cross-encoder is", "reranker")
+    refused(run("combine", checkpoint.path, cross, "--output", cross, "--overwrite"), "one of the models to join")
     refused(told(cross, cross), "is a cross-encoder; name an encoder first")
     refused(told(both, cross), "two stages already")
     refused(told(tmp_path / "none", cross), "no such checkpoint")

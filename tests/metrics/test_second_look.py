@@ -133,3 +133,12 @@ def test_an_unknown_second_score_is_refused_when_it_is_fitted() -> None:
         fit_second_look([0.1, 0.9], [np.nan, 1.0], [0, 1], lambda x: x)
     with pytest.raises(ValueError, match="1 second scores but 2"):
         fit_second_look([0.1, 0.9], [1.0], [0, 1], lambda x: x)
+
+
+def test_second_scores_that_tell_the_opposite_are_no_evidence() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.random(500) < 0.4
+    first, second = labels + rng.normal(0, 1, 500), -3.0 * labels + rng.normal(0, 1, 500)
+    look = fit_second_look(first, second, labels, lambda x: x - 0.5)
+    assert look.gain(first, second).tolist() == [0.0] * 500
+    assert look.band(lambda x: 10 * x, 0.0) == (2.0, 2.0)

@@ -173,9 +173,9 @@ def test_more_labels_tell_more_of_pairs_that_were_read() -> None:
     said = metrics.why_not(read, asked)
     assert f"the highest that can be promised is {np.floor(100 * bound) / 100:.2f}" in said
     assert (more is None) == ("hardly get there" in said)
-    later = read.with_first(metrics.after_more_labels(read.first, 2000))
+    later = metrics.after_more_labels(read, 2000)
     assert later.bounds()[0].max() >= bound
-    assert (more is None) or read.with_first(metrics.after_more_labels(read.first, more)).threshold_at(asked)
+    assert (more is None) or metrics.after_more_labels(read, more).threshold_at(asked)
     setting = CorpusSetting(read.best_threshold(), read)
     assert setting.of_cosines is read.first
     assert setting.for_hits().estimate is read.first
