@@ -207,7 +207,7 @@ def _print_read(setting: Setting, answers: Sequence[Sequence[Answer]]) -> None:
 
     if isinstance(setting, SecondSetting):
         hits = [answer for found in answers for answer in found]
-        share = ReadShare(setting.band(), sum(answer.read for answer in hits), len(hits))
+        share = ReadShare(setting.read_band(), sum(answer.read for answer in hits), len(hits))
         out.print(f"[dim]{plain(str(share)).capitalize()}.[/]", highlight=False)
 
 

@@ -360,13 +360,14 @@ def _take_second_look(
     texts = [(here[a], there[b]) for a, b in _ends(asked, inside[: len(asked)])]
     texts += [(here[a], here[b]) for a, b in _ends(pairs, inside[len(asked) :])]
     logits[inside] = read_candidates(model.second.reader, texts, on_progress)
-    probability: NDArray[np.floating] = setting.probability(cosines, logits)
+    probability = setting.probability(cosines, logits)
     judged: Setting = setting
     if isinstance(base, CorpusSetting):
         of_all = float(base.of_cosines.counts.at_or_above(floor))  # of which those within the other corpus are not read
         part = min(1.0, len(cosines) / max(of_all, 1.0)) if other else 1.0
         estimate = ReadEstimate(base.of_cosines, cosines, model.look.gain(cosines, logits), floor, part)
-        judged, probability = CorpusSetting(estimate.best_threshold(), estimate), estimate.scores
+        judged = CorpusSetting(estimate.best_threshold(), estimate)
+        probability = estimate.scores.astype(np.float64)
     asked = replace(asked, probability=probability[: len(asked)])
     pairs = replace(pairs, probability=probability[len(asked) :])
     read = ReadShare(band, int(inside.sum()), len(cosines))

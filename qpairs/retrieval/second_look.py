@@ -123,6 +123,13 @@ class SecondSetting:
         low, high = self.look.band(self._decisive, lower, upper)
         return Band(low - STEP, high + STEP) if low <= 1 else Band(low, high)  # what lies between two steps, too
 
+    def read_band(self) -> Band:
+        """The cosines of the hits that are read: those that it may change at any threshold from `WORTH` to `SURE`.
+
+        So that a hit has one probability, whichever of these thresholds decides.
+        """
+        return self.band(min(WORTH, self.threshold), max(SURE, self.threshold))
+
     def floor(self, least: float) -> float:
         """The cosine below which no pair of a corpus has this probability, even with a second look, at 99 %.
 
@@ -311,7 +318,7 @@ def read_hits(
         most: hits of a question that are read, at most: the nearest; None: all in the band.
         on_progress: the stage reading pairs.
     """
-    band = setting.band(min(WORTH, setting.threshold), max(SURE, setting.threshold))  # for any threshold between, too
+    band = setting.read_band()
     logits = [np.full(len(row), np.nan, dtype=np.float32) for row in hits]
     places: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for row, (found, question) in enumerate(zip(hits, questions, strict=True)):

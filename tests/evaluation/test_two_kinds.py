@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 import pytest
 from mocks import moved
-from stages import overlap_model, two_stages, write_tiny_cross_model
+from stages import LOOK, overlap_model, two_stages, write_tiny_cross_model
 
 import qpairs
 from qpairs import metrics
@@ -143,7 +143,9 @@ def test_a_corpus_moves_the_encoder_of_both_and_is_no_place_for_a_cross_encoder(
 
 
 def test_the_page_of_both_has_a_section_on_the_second_look(folders: Folders, few_csv: Path) -> None:
-    model, pairs = load(folders.both), qpairs.load_pairs(few_csv)
+    stored, pairs = load(folders.both), qpairs.load_pairs(few_csv)
+    assert isinstance(stored, TwoStages)
+    model = replace(stored, look=LOOK)
     page = render(model, pairs, title="mine")
     text = words_of(page)
     encoder = qpairs.evaluate(load(folders.both, second_look=False), pairs)

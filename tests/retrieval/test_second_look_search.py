@@ -44,7 +44,7 @@ def test_probabilities_are_those_of_cosine_and_logit_together(index: Index, mode
     base = setting_for(index, model.first)
     setting = setting_for(index, model)
     assert setting == SecondSetting(base, LOOK)
-    band = setting.band()
+    band = setting.read_band()
     for question, answers in zip(asked, found, strict=True):
         assert len(answers) == 7
         assert (answers[0].hit.text, answers[0].probability, answers[0].duplicate) == (question, 1.0, True)
@@ -95,7 +95,7 @@ def test_the_second_look_tells_duplicates_from_near_misses(index: Index, model: 
 def test_reading_everything_decides_as_reading_the_band(index: Index, model: TwoStages, monkeypatch) -> None:
     asked = [f"t{row}" for row in range(150)]
     few = search(index, model, asked, 10)
-    monkeypatch.setattr(SecondSetting, "band", lambda self: type(model.band)(-2.0, 2.0))
+    monkeypatch.setattr(SecondSetting, "read_band", lambda self: type(model.band)(-2.0, 2.0))
     everything = search(index, model, asked, 10)
     for some, more in zip(few, everything, strict=True):
         decided = [{answer.hit.id: answer.duplicate for answer in answers} for answers in (some, more)]
@@ -158,3 +158,11 @@ def test_the_command_shows_probabilities_and_what_was_read(
     alone = run(*options, "--no-reranker")
     assert "from a similarity of" in " ".join(alone.out.split())
     assert "econd look" not in alone.out
+
+
+def test_a_hit_has_one_probability_at_any_threshold(index: Index, model: TwoStages) -> None:
+    asked, setting = [f"t{row}" for row in range(50)], setting_for(index, model)
+    found = [search(index, model, asked, 10, setting=setting.at(threshold)) for threshold in (0.3, 0.5, 0.8)]
+    for answers in zip(*found, strict=True):
+        probabilities = [{answer.hit.id: answer.probability for answer in row} for row in answers]
+        assert probabilities[0] == probabilities[1] == probabilities[2]

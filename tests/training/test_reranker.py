@@ -227,7 +227,7 @@ def test_what_is_no_reranker_is_refused_before_any_work(
     refused(told("--reranker", checkpoint.path), "is no cross-encoder", "--model cross-encoder")
     refused(told("--reranker", trained), "is no cross-encoder")
     refused(told("--reranker", "tiny", "--no-symmetric"), "reranker: reads a pair in both orders")
-    refused(told("--reranker", "tiny", "--teacher", "tiny", "--teacher-epochs", "2"), "trained once")
+    refused(told("--reranker", "tiny", "--teacher", "tiny", "--reranker-epochs", "2"), "trained once")
     refused(run("audit", "--data", pairs_csv, "--reranker", trained / "reranker", "--output", "s.csv"), "disputes none")
     assert list(tmp_path.iterdir()) == []
 
