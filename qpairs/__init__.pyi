@@ -9,7 +9,7 @@ from .data.pairs import pairs_from_texts as pairs_from_texts
 from .data.sources import load_pairs as load_pairs
 from .data.splits import split_pairs as split_pairs
 from .evaluation.calibrate import calibrate as calibrate
-from .evaluation.combine_folders import combine_folders as combine_folders
+from .evaluation.combine import combine_folders as combine_folders
 from .evaluation.evaluate import Report as Report
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.predict import predict as predict

@@ -29,7 +29,7 @@ def combine(
 ) -> None:
     """Join an encoder, which finds, and a cross-encoder, which reads the pairs that it can decide otherwise."""
     with quiet(), progress_bar() as on_progress:
-        from qpairs.evaluation.combine_folders import combine_folders
+        from qpairs.evaluation.combine import combine_folders
 
         model = combine_folders(
             encoder,

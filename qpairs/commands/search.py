@@ -203,7 +203,8 @@ def _print_answers(question: str, found: Sequence[Answer]) -> None:
 
 def _print_read(setting: Setting, answers: Sequence[Sequence[Answer]]) -> None:
     """Says which of the hits that are shown had a second look, if any could."""
-    from qpairs.retrieval.second_look import ReadShare, SecondSetting
+    from qpairs.models.second_setting import SecondSetting
+    from qpairs.retrieval.second_look import ReadShare
 
     if isinstance(setting, SecondSetting):
         hits = [answer for found in answers for answer in found]

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
 
 from qpairs import metrics
 from qpairs.data.pairs import UNLABELLED, Pairs
 from qpairs.evaluation.question_table import symmetric_tables, table_counts
-from qpairs.metrics import CorpusEstimate, ReadEstimate, ScoreCounts
+from qpairs.metrics import ReadEstimate, ScoreCounts
 from qpairs.metrics.inputs import BLOCK
 from qpairs.metrics.ranking import distinct_cuts
-from qpairs.metrics.read_pairs import SURE, WORTH
+from qpairs.metrics.read_pairs import SURE
 from qpairs.metrics.score_counts import EDGES, HITS
 from qpairs.models.base import Floats, Tables
+from qpairs.models.second_setting import SecondSetting
 from qpairs.models.two_stages import Band, TwoStages
 
 KEPT = 64  # pairs for each question; all of greatest similarity
@@ -129,32 +129,26 @@ def compare_all(tables: Tables, cluster: Ints) -> AllPairs:
 
 
 def read_again(
-    compared: AllPairs, model: TwoStages, questions: tuple[str, ...], estimate: CorpusEstimate
-) -> tuple[AllPairs, ReadEstimate | None]:
+    compared: AllPairs, model: TwoStages, questions: tuple[str, ...], setting: SecondSetting, hits: SecondSetting
+) -> tuple[AllPairs, ReadEstimate]:
     """All pairs after the second look of a model of two stages: their scores are probabilities in this corpus.
-
-    Where no pair is worth it, they are as they were, and there is no estimate.
 
     Args:
         compared: by the cosines of the model's encoder.
         model: reads the pairs that it may change, of greatest cosine first, up to `MOST_READ`.
         questions: (n,) texts.
-        estimate: what the cosines say.
+        setting: for pairs of this corpus.
+        hits: for the hits of searches in it.
     """
-    band = Band(*model.look.band(estimate.log_odds_of, float(logit(WORTH)), float(logit(SURE))))
-    floor = max([band.low, *compared.scores[MOST_READ - 1 : MOST_READ].tolist()])
+    band = setting.band(setting.worth, SURE)
+    floor = max([setting.floor(setting.worth), *compared.scores[MOST_READ - 1 : MOST_READ].tolist()])
     near = compared.scores >= floor
-    if not near.any():
-        return compared, None
     left, right, cosines = compared.left[near], compared.right[near], compared.scores[near]
-    logits = _logits(model, questions, left, right, cosines, band)
-    found = ReadEstimate(estimate, cosines.astype(np.float64), model.look.gain(cosines, logits), floor)
+    found = setting.after_reading(cosines, _logits(model, questions, left, right, cosines, band), floor)
     order = np.argsort(-found.scores, kind="stable")
     probability, same = found.scores[order], compared.same[near][order]
-    hits = compared.hits.astype(np.float64)
-    rows = np.repeat(np.arange(len(hits)), hits.shape[1])
-    logits = _logits(model, questions, rows, compared.hits_at.ravel(), hits.ravel(), band)
-    odds = estimate.hit_log_odds(hits) + model.look.gain(hits, logits.reshape(hits.shape))
+    rows = np.repeat(np.arange(len(compared.hits)), compared.hits.shape[1])
+    logits = _logits(model, questions, rows, compared.hits_at.ravel(), compared.hits.ravel(), hits.read_band())
     missed = np.full(len(compared.duplicates) - int(same.sum()), -1.0)
     return dataclasses.replace(
         compared,
@@ -164,7 +158,7 @@ def read_again(
         scores=probability,
         same=same,
         duplicates=np.append(missed, np.sort(probability[same])),
-        hits=expit(odds).astype(np.float32),
+        hits=hits.probability(compared.hits, logits.reshape(compared.hits.shape)).astype(np.float32),
     ), found
 
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.data.pairs import Pairs
 from qpairs.evaluation.all_pairs import AllPairs, compare_all, read_again
-from qpairs.metrics import CorpusEstimate, PartitionScores
+from qpairs.metrics import PartitionScores
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables
+from qpairs.models.second_setting import second_setting
 from qpairs.models.two_stages import first_stage, second_stage
 from qpairs.models.verdict import CorpusSetting, Setting
 
@@ -173,10 +174,10 @@ def corpus_report(
     compared = compare_all(tables, cluster)
     setting = verdict.pair if verdict.densities is None else verdict.corpus(compared.counts)
     shown = setting.for_hits() if isinstance(setting, CorpusSetting) else setting
-    if second and isinstance(setting, CorpusSetting) and isinstance(setting.estimate, CorpusEstimate):
-        compared, found = read_again(compared, second, pairs.questions, setting.estimate)
-        if found is not None:
-            shown = setting = CorpusSetting(found.best_threshold(), found)
+    if second and isinstance(setting, CorpusSetting):
+        both, hits = (second_setting(base, second) for base in (setting, shown))
+        compared, found = read_again(compared, second, pairs.questions, both, hits)
+        shown = setting = CorpusSetting(found.best_threshold(), found)
     at_threshold = _point(compared, setting, setting.threshold)
     best_threshold, best_f1 = compared.best()
     probability, same = shown.probability(compared.hits).ravel(), compared.hits_same.ravel()

@@ -33,18 +33,18 @@ from qpairs.evaluation.prefixes import prefix_verdicts
 from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import as_pairs
 from qpairs.export.onnx import quantise, write_graph
-from qpairs.export.pair_graph import PairParity
-from qpairs.export.parity import Parity
-from qpairs.export.stages import StagesParity, export_cross_encoder, export_two_stages
+from qpairs.export.parity import PairParity, Parity, StagesParity
+from qpairs.export.stages import export_cross_encoder, export_two_stages
 from qpairs.export.static import Sides, f1_of, students
 from qpairs.models.base import Floats, Model, Tables, check_output, load
-from qpairs.models.bi_encoder import Checkpoint, versions
+from qpairs.models.bi_encoder import Checkpoint
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.exported import VECTORS, Export, open_towers, write_export
 from qpairs.models.graphs import GRAPH
 from qpairs.models.tokens import Reading, tokeniser
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import fit_verdict
+from qpairs.models.versions import versions
 
 FORMATS = {
     "onnx": "the encoder as it is, as an ONNX graph",

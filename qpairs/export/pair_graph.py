@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +17,11 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.encoders.readers import reader_of, save_tokenizer
 from qpairs.export.onnx import OPSET, quantise, silent
+from qpairs.export.parity import PairParity
 from qpairs.export.static import f1_of
 from qpairs.models.graphs import GRAPH, IDS, MASK, TYPES
 from qpairs.models.pair_graph import PairReading
 from qpairs.models.pair_reader import PairReader
-
-
-@dataclass(frozen=True)
-class PairParity:
-    """How two forms of a cross-encoder compare on labelled pairs.
-
-    Attributes:
-        n: pairs.
-        difference_mean, difference_max: absolute, between the logits of a pair.
-        f1_before, f1_after: cross-fitted: half the pairs at the threshold of the others.
-        average_precision_before, average_precision_after: of the logits.
-    """
-
-    n: int
-    difference_mean: float
-    difference_max: float
-    f1_before: float
-    f1_after: float
-    average_precision_before: float
-    average_precision_after: float
-
-    def lines(self) -> list[str]:
-        """What a person may want to read of it, beside F1."""
-        return [
-            f"logit of a pair against the checkpoint's: {self.difference_mean:.3f} apart on average, at most "
-            f"{self.difference_max:.3f}; average precision {self.average_precision_before:.3f} before, "
-            f"{self.average_precision_after:.3f} after"
-        ]
 
 
 class _PairGraph(nn.Module):

@@ -4,53 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.combine import combine
-from qpairs.export.pair_graph import PairParity, compare_readers, write_pair_graph
-from qpairs.export.parity import Parity
+from qpairs.export.pair_graph import compare_readers, write_pair_graph
+from qpairs.export.parity import PairParity, Parity, StagesParity
 from qpairs.export.static import f1_of
 from qpairs.models.base import RERANKER, Model
-from qpairs.models.bi_encoder import versions
 from qpairs.models.cross_encoder import CrossModel, write_cross_model
 from qpairs.models.pair_graph import open_pair_graph
 from qpairs.models.torch_pairs import TorchPairs
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import fit_verdict
-
-
-@dataclass(frozen=True)
-class StagesParity:
-    """How the export of a model of two stages compares with the model on labelled pairs.
-
-    Attributes:
-        n: pairs.
-        first: of the encoder.
-        second: of the cross-encoder.
-        f1_before, f1_after: of both together, cross-fitted.
-        threshold_before, threshold_after: log odds.
-    """
-
-    n: int
-    first: Parity
-    second: PairParity
-    f1_before: float
-    f1_after: float
-    threshold_before: float
-    threshold_after: float
-
-    def lines(self) -> list[str]:
-        """What a person may want to read of it, beside F1."""
-        parts: dict[str, Parity | PairParity] = {"encoder": self.first, "cross-encoder": self.second}
-        return [
-            f"{name}: F1 {part.f1_before:.3f} before, {part.f1_after:.3f} after; {line}"
-            for name, part in parts.items()
-            for line in part.lines()
-        ]
+from qpairs.models.versions import versions
 
 
 def export_cross_encoder(model: CrossModel, folder: Path, format: str, pairs: Pairs) -> tuple[CrossModel, PairParity]:

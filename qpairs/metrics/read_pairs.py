@@ -34,6 +34,7 @@ class ReadEstimate:
         floor: cosine below which no pair is called a duplicate.
         part: share of the corpus' pairs at or above `floor` that are looked at: 1, or less where only those count that
             have a question of one of two files.
+        spread: (k, m) independent parts of the uncertainty of the gains; None: they are certain.
     """
 
     first: CorpusEstimate
@@ -41,6 +42,7 @@ class ReadEstimate:
     gains: Floats
     floor: float
     part: float = 1.0
+    spread: Floats | None = None
 
     @property
     def counts(self) -> ScoreCounts:
@@ -84,14 +86,18 @@ class ReadEstimate:
 
     @cached_property
     def curves(self) -> Curves:
-        """What lies above each threshold, in draws from the uncertainty of the first estimate."""
+        """What lies above each threshold, in draws from the uncertainty of the first estimate and of the gains."""
         order = np.argsort(-self.scores, kind="stable")
         ranked = self.scores[order].astype(np.float64)
         last = np.append(np.flatnonzero(np.diff(ranked) != 0), len(ranked) - 1) if len(ranked) else np.array([], int)
         cuts = last[np.unique(np.linspace(0, len(last) - 1, POINTS).astype(np.int64))] if len(last) else last
         right, total = np.zeros((DRAWS + 1, len(cuts))), np.zeros(DRAWS + 1)
+        gains = self.gains[order]
+        spread = np.zeros((0, len(gains))) if self.spread is None else self.spread[:, order]
+        noise = np.random.default_rng(1).standard_normal((DRAWS + 1, len(spread)))
+        noise[0] = 0.0  # the expectation itself
         for draw, odds in enumerate(self.first.draws_of(self.cosines[order])):
-            found = np.cumsum(expit(odds + self.gains[order]))
+            found = np.cumsum(expit(odds + gains + noise[draw] @ spread))
             right[draw] = found[cuts]
             total[draw] = found[-1] if len(found) else 0.0
         missed = self.part * self.first.curves.duplicates[:, 0] * (1 - self.first.share_above(self.floor))

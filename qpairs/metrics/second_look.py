@@ -13,10 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit
 
 from qpairs.metrics.calibration import fit_logistic
+from qpairs.metrics.corpus import DESIGN_EFFECT
+from qpairs.metrics.densities import factors_of
 from qpairs.metrics.inputs import Floats, as_labelled
 
+NOWHERE = 2.0  # above all first scores
 CERTAIN = 0.99  # share of the pairs of like score whose gain stays within the bounds, on either side
 GRID = np.linspace(-1.0, 1.0, 2001)  # first scores: cosines, or the probabilities of a head
 ENOUGH = 100  # pairs from which a quantile of 99 % is read; the spread is read in as many parts as have these, up to 4
@@ -29,6 +33,7 @@ class SecondLook:
     Attributes:
         intercept, first, second: gain = intercept + first * first score + second * second score.
         lowest, highest: the gain that 99 % of the pairs with a first score x exceed, or stay below: (a, b) of a + b x.
+        factors: uncertainty of the three weights: factors.T @ factors is their covariance; none where it is not known.
     """
 
     intercept: float
@@ -36,6 +41,7 @@ class SecondLook:
     second: float
     lowest: tuple[float, float]
     highest: tuple[float, float]
+    factors: tuple[tuple[float, float, float], ...] = ()
 
     def gain(self, first: ArrayLike, second: ArrayLike) -> Floats:
         """What is added to the log odds of the first scores, in their shape; 0 where the second score is NaN.
@@ -46,6 +52,15 @@ class SecondLook:
         seen = np.asarray(second, dtype=np.float64)
         gain = self.intercept + self.first * np.asarray(first, dtype=np.float64) + self.second * seen
         return np.where(np.isnan(seen), 0.0, gain)
+
+    def spread(self, first: ArrayLike, second: ArrayLike) -> Floats:
+        """(k, m) independent parts of the uncertainty of the gains of m pairs; 0 where the second score is NaN.
+
+        The variance of a gain is the sum of the squares of its column.
+        """
+        one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+        design = np.stack([np.ones_like(one), one, np.nan_to_num(other)]) * ~np.isnan(other)
+        return np.asarray(np.array(self.factors).reshape(-1, 3) @ design)
 
     def bounds(self, first: ArrayLike) -> tuple[Floats, Floats]:
         """The lowest and the highest gain to be expected at first scores, with 99 % confidence each."""
@@ -71,11 +86,24 @@ class SecondLook:
         """
         low, high = self.bounds(GRID)
         base = log_odds(GRID)
-        may = (base + high >= least) & (base + low < (least if most is None else most))
+        may = (base + high >= least) & (base + low < (least if most is None else most)) & (low < high)
         if not may.any():
-            return 2.0, 2.0
+            return NOWHERE, NOWHERE
         places = np.flatnonzero(may)
         return float(GRID[places[0]]), float(GRID[places[-1]])
+
+    def reach(self, log_odds: Callable[[Floats], Floats], least: float) -> float:
+        """The lowest first score from which on pairs may reach log odds of `least`, with 99 % confidence.
+
+        Args:
+            log_odds: of first scores, in a setting; rising.
+            least: log odds.
+
+        Returns:
+            2.0, above all scores, where none may.
+        """
+        may = np.flatnonzero(log_odds(GRID) + self.bounds(GRID)[1] >= least)
+        return float(GRID[may[0]]) if len(may) else NOWHERE
 
 
 NO_LOOK = SecondLook(0.0, 0.0, 0.0, (0.0, 0.0), (0.0, 0.0))  # adds nothing, so that no pair is worth reading
@@ -115,8 +143,19 @@ def fit_second_look(
     if of_second <= 0:
         return NO_LOOK
     gain = design @ weights
-    lines = (_quantile_line(one, gain, share) for share in (1 - CERTAIN, CERTAIN))
-    return SecondLook(intercept, of_first, of_second, *lines)
+    lowest, highest = (_quantile_line(one, gain, share) for share in (1 - CERTAIN, CERTAIN))
+    return SecondLook(intercept, of_first, of_second, lowest, highest, _factors(design, gain + log_odds(one)))
+
+
+def _factors(design: Floats, log_odds: Floats) -> tuple[tuple[float, float, float], ...]:
+    """The uncertainty of weights fitted to rows of a design (n, 3), as in `SecondLook`: the inverse of the information.
+
+    Pairs of one component are right and wrong together, which widens it by `DESIGN_EFFECT`.
+    """
+    weight = expit(log_odds) * expit(-log_odds)
+    information = design.T @ (weight[:, None] * design) / DESIGN_EFFECT
+    rows = factors_of(np.linalg.pinv(information, hermitian=True))
+    return tuple((float(a), float(b), float(c)) for a, b, c in rows)
 
 
 def _quantile_line(x: Floats, y: Floats, share: float) -> tuple[float, float]:

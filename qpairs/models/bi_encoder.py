@@ -7,11 +7,8 @@ the training history and the versions of the libraries.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
-import importlib.metadata
 import json
-import platform
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,9 +42,9 @@ from qpairs.models.base import (
 )
 from qpairs.models.encoding import Tower, Towers
 from qpairs.models.verdict import Verdict, verdict_from_dict
+from qpairs.models.versions import versions
 from qpairs.objectives.pair_head import PairHead, Score
 
-LIBRARIES = ("qpairs", "torch", "transformers", "sentence-transformers", "datasets", "numpy")
 SCORED = 65_536  # pairs at a time
 
 
@@ -157,13 +154,6 @@ def _tower(tower: SentenceTransformer) -> Tower:
             return embed(tower, ids)
 
     return Tower(tokenise, run)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made a checkpoint, and when it was made (UTC)."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {**libraries, "python": platform.python_version(), "machine": platform.machine(), "written": now}
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool = False) -> Path:

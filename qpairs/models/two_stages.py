@@ -186,7 +186,11 @@ def open_two_stages(path: Path, first: Model) -> TwoStages:
 
     def parse(data: dict[str, Any]) -> TwoStages:
         stored = data["look"]
-        look = SecondLook(**stored | {name: tuple(stored[name]) for name in ("lowest", "highest")})
+        look = SecondLook(
+            **stored
+            | {name: tuple(stored[name]) for name in ("lowest", "highest")}
+            | {"factors": tuple(tuple(row) for row in stored.get("factors", ()))}
+        )
         return TwoStages(first, second, look, verdict_from_dict(data), data["scores"], data["versions"], path)
 
     return read_manifest(path / LOOK, parse, newest=LOOK_FORMAT, missing=f"{path}: no {LOOK} here")

@@ -263,15 +263,19 @@ class CorpusSetting:
             raise UserError(f"precision: {metrics.why_not(self.estimate, precision)}")
         return self.at(threshold)
 
-    def lower_log_odds(self, cosines: ArrayLike) -> NDArray[np.float64]:
+    def lower_log_odds(self, cosines: ArrayLike, more: ArrayLike = 0.0) -> NDArray[np.float64]:
         """One-sided 95 % lower bounds of `log_odds`, for each pair or hit by itself.
 
         `at_precision` promises a share of all pairs above a threshold; this bound holds for a single one, so that a
         second look can be added to it. The log odds are normal around their mean.
+
+        Args:
+            cosines: of the pairs.
+            more: standard deviations of what is added to the log odds, beside their own.
         """
         if isinstance(self.estimate, ReadEstimate):
             raise ValueError("pairs that were read have no cosines of their own in their scores")
-        return self.log_odds(cosines) - ONE_SIDED * self.estimate.deviation_of(cosines)
+        return self.log_odds(cosines) - ONE_SIDED * np.hypot(self.estimate.deviation_of(cosines), more)
 
 
 def choose(setting: Setting, threshold: float | None = None, precision: float | None = None) -> Setting:

@@ -19,9 +19,10 @@ from qpairs.core.files import write_text
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
-from qpairs.metrics import Expectation, ReadEstimate, count_scores
-from qpairs.metrics.read_pairs import SURE, WORTH
+from qpairs.metrics import Expectation, count_scores
+from qpairs.metrics.read_pairs import SURE
 from qpairs.models.base import Model, as_model, encode_in_blocks
+from qpairs.models.second_setting import check_probability, second_setting
 from qpairs.models.shortened import shortened_note, verdict_at
 from qpairs.models.two_stages import TwoStages, second_stage
 from qpairs.models.verdict import CorpusSetting, Setting, choose
@@ -41,13 +42,7 @@ from qpairs.retrieval.dedupe import (
 )
 from qpairs.retrieval.embeddings import Embeddings
 from qpairs.retrieval.matches import Matches
-from qpairs.retrieval.second_look import (
-    ReadShare,
-    check_probability,
-    encoder_of,
-    read_candidates,
-    second_setting,
-)
+from qpairs.retrieval.second_look import ReadShare, encoder_of, read_candidates
 
 if TYPE_CHECKING:
     import pandas
@@ -332,25 +327,25 @@ def prepare(
     prepared = Prepared(model, corpus, against, own, other, verdict.corpus(count_scores(vectors)))
     if not second:
         return prepared
-    interest = (WORTH, SURE) if wanted is None else (min(WORTH, wanted), max(SURE, wanted))
-    return _take_second_look(prepared, second, interest, recall, on_progress)
+    return _take_second_look(prepared, second, wanted, recall, on_progress)
 
 
 def _take_second_look(
-    prepared: Prepared, model: TwoStages, interest: tuple[float, float], recall: float, on_progress: OnProgress
+    prepared: Prepared, model: TwoStages, wanted: float | None, recall: float, on_progress: OnProgress
 ) -> Prepared:
     """Finds the pairs that may be duplicates, reads those whose verdict that can change, and estimates anew.
 
     Args:
         prepared: what the encoder alone says.
         model: whose second stage reads.
-        interest: the lowest and the highest probability at which a threshold is of interest.
+        wanted: a threshold or a precision that was asked for, beside the thresholds from `worth` to `SURE`.
         recall: share of the pairs to find.
         on_progress: the stages comparing (cosines) and reading pairs.
     """
     base, own, other = prepared.setting, prepared.own, prepared.other
     setting = second_setting(base, model)
-    floor, band = setting.floor(interest[0]), setting.band(*interest)
+    least, most = (setting.worth, SURE) if wanted is None else (min(setting.worth, wanted), max(SURE, wanted))
+    floor, band = setting.floor(least), setting.band(least, most)
     asked, pairs = find_all(own, floor, other=other, recall=recall, on_progress=on_progress)
     here = [prepared.corpus.texts[row] for row in own.first]
     there = [prepared.against.texts[row] for row in other.first] if prepared.against and other else []
@@ -365,7 +360,7 @@ def _take_second_look(
     if isinstance(base, CorpusSetting):
         of_all = float(base.of_cosines.counts.at_or_above(floor))  # of which those within the other corpus are not read
         part = min(1.0, len(cosines) / max(of_all, 1.0)) if other else 1.0
-        estimate = ReadEstimate(base.of_cosines, cosines, model.look.gain(cosines, logits), floor, part)
+        estimate = setting.after_reading(cosines, logits, floor, part)
         judged = CorpusSetting(estimate.best_threshold(), estimate)
         probability = estimate.scores.astype(np.float64)
     asked = replace(asked, probability=probability[: len(asked)])

@@ -18,12 +18,13 @@ from qpairs.data.corpus import question_key
 from qpairs.metrics import ScoreCounts
 from qpairs.models.base import Floats, Model, Side
 from qpairs.models.pair_reader import PairReader
+from qpairs.models.second_setting import SecondSetting, second_setting
 from qpairs.models.shortened import shorten, shortened_note, verdict_at
 from qpairs.models.two_stages import first_stage, second_stage
 from qpairs.models.verdict import CorpusSetting, Setting, words
 from qpairs.retrieval.index import NEAREST, require_model
 from qpairs.retrieval.index.base import Hit, Index
-from qpairs.retrieval.second_look import SecondSetting, encoder_of, read_hits, second_setting
+from qpairs.retrieval.second_look import encoder_of, read_hits
 
 if TYPE_CHECKING:
     import pandas

@@ -16,9 +16,10 @@ from fastapi.security import HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from qpairs.models.second_setting import SecondSetting
 from qpairs.models.verdict import words
 from qpairs.retrieval.search import heading
-from qpairs.retrieval.second_look import SecondSetting, shown_threshold
+from qpairs.retrieval.second_look import shown_threshold
 from qpairs.serving.batching import BatchQueue
 from qpairs.serving.limits import Limits
 from qpairs.serving.monitoring import Monitor

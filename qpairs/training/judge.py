@@ -21,10 +21,11 @@ from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.prefixes import PrefixScore, prefix_scores, prefix_verdicts
 from qpairs.evaluation.question_table import table_densities
 from qpairs.models.base import Model, Tables
-from qpairs.models.bi_encoder import Checkpoint, embed_tables, score_tables, versions
+from qpairs.models.bi_encoder import Checkpoint, embed_tables, score_tables
 from qpairs.models.cross_encoder import KINDS, CrossModel
 from qpairs.models.pair_reader import PairReader, read_pairs
 from qpairs.models.verdict import fit_verdict
+from qpairs.models.versions import versions
 from qpairs.objectives.matryoshka import prefix_lengths
 from qpairs.objectives.pair_head import PairHead, Score
 from qpairs.training.passes import History

@@ -11,7 +11,7 @@ from scipy.special import expit
 from transformers.utils import logging
 
 import qpairs
-from qpairs.evaluation.combine_folders import combine_folders
+from qpairs.evaluation.combine import combine_folders
 from qpairs.models.base import model_to_dict
 from qpairs.models.bi_encoder import Checkpoint, save_checkpoint
 from qpairs.models.cross_encoder import CrossModel, write_cross_model

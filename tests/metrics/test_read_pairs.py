@@ -3,7 +3,7 @@ import pytest
 from scipy.special import expit
 from worlds import World, densities_of, world
 
-from qpairs.metrics import CorpusEstimate, ReadEstimate, estimate_corpus
+from qpairs.metrics import Calibration, CorpusEstimate, ReadEstimate, decide, estimate_corpus, fit_second_look
 
 VALIDATION = densities_of(world(500))
 CORPUS = world(300, 1)
@@ -114,3 +114,30 @@ def test_a_gain_of_zero_everywhere_says_what_the_cosines_say(first: CorpusEstima
     alone, after = first.expected(best), estimate.expected(float(first.probability(best)))
     assert after.precision == pytest.approx(alone.precision, abs=0.03)
     assert after.recall == pytest.approx(alone.recall, abs=0.03)
+
+
+def test_a_promise_counts_what_is_not_known_of_the_gains(first: CorpusEstimate) -> None:
+    sure = read(first, CORPUS)
+    spread = np.full((1, len(sure.gains)), 1.5)  # all gains may be off together
+    unsure = ReadEstimate(first, sure.cosines, sure.gains, sure.floor, spread=spread)
+    for threshold in np.quantile(sure.scores, [0.5, 0.8, 0.9]):
+        one, other = sure.expected(float(threshold)), unsure.expected(float(threshold))
+        assert other.precision == pytest.approx(one.precision)
+        assert other.precision_bound < one.precision_bound
+
+
+def test_precision_is_no_lower_than_promised_where_few_labels_tell_the_gain(first: CorpusEstimate) -> None:
+    broken, given, rows = 0, 0, np.flatnonzero(CORPUS.scores >= FLOOR)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        labels = rng.random(150) < 0.4
+        ours, theirs = rng.normal(labels * 0.1 + 0.7, 0.1), rng.normal(np.where(labels, 1.0, -1.0), 1.5)
+        look = fit_second_look(ours, theirs, labels, Calibration(10.0, -7.9).log_odds)  # by Bayes, with 40 % duplicates
+        logits = rng.normal(np.where(CORPUS.duplicate[rows], 1.0, -1.0), 1.5)
+        cosines = CORPUS.scores[rows]
+        estimate = ReadEstimate(first, cosines, look.gain(cosines, logits), FLOOR, spread=look.spread(cosines, logits))
+        if (threshold := estimate.threshold_at(0.6)) is not None:
+            given += 1
+            broken += CORPUS.duplicate[rows][decide(estimate.scores, threshold)].mean() < 0.6
+    assert given >= 10
+    assert broken <= 0.1 * given

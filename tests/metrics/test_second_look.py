@@ -142,3 +142,27 @@ def test_second_scores_that_tell_the_opposite_are_no_evidence() -> None:
     look = fit_second_look(first, second, labels, lambda x: x - 0.5)
     assert look.gain(first, second).tolist() == [0.0] * 500
     assert look.band(lambda x: 10 * x, 0.0) == (2.0, 2.0)
+
+
+def test_the_uncertainty_of_the_weights_is_that_of_fits_to_other_pairs() -> None:
+    def drawn(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        labels = rng.random(400) < 0.5
+        return labels + rng.normal(0, 1, 400), labels + rng.normal(0, 1, 400), labels
+
+    looks = [fit_second_look(*drawn(seed), lambda x: x - 0.5) for seed in range(60)]
+    x, z = np.array([0.0, 1.0, 2.0]), np.array([-1.0, 0.5, 3.0])
+    found = np.std([look.gain(x, z) for look in looks], axis=0)
+    told = np.mean([np.sqrt((look.spread(x, z) ** 2).sum(axis=0)) for look in looks], axis=0)
+    np.testing.assert_allclose(told, np.sqrt(2) * found, rtol=0.25)  # pairs of one component are right together
+    assert looks[0].spread(x, np.full(3, np.nan)).tolist() == np.zeros((3, 3)).tolist(), "what is not read is sure"
+    assert SecondLook(0, 0, 1, (0, 0), (0, 0)).spread(x, z).shape == (0, 3)
+
+
+def test_a_pair_may_reach_log_odds_from_where_the_highest_gain_lifts_it_there() -> None:
+    look = SecondLook(0.0, 0.0, 1.0, (-2.0, 0.0), (3.0, 0.0))
+    assert look.reach(lambda x: 10 * x, 0.0) == pytest.approx(-0.3, abs=1e-3)
+    assert look.reach(lambda x: 10 * x, 14.0) == 2.0
+    nothing = SecondLook(0.0, 0.0, 0.0, (0.0, 0.0), (0.0, 0.0))
+    assert nothing.reach(lambda x: 10 * x, 1.0) == pytest.approx(0.1, abs=1e-3)
+    assert nothing.band(lambda x: 10 * x, -1.0, 1.0) == (2.0, 2.0), "nothing is worth reading where nothing is gained"

@@ -20,11 +20,11 @@ from qpairs.core.exceptions import UserError
 from qpairs.metrics import Calibration, ReadEstimate, SecondLook
 from qpairs.metrics.read_pairs import SURE, WORTH
 from qpairs.models.cross_encoder import CrossModel, write_cross_model
+from qpairs.models.second_setting import SecondSetting, second_setting
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import CorpusSetting, PairSetting, Verdict
 from qpairs.retrieval.corpus import Prepared, dedupe_corpus, prepare
 from qpairs.retrieval.embed import embed
-from qpairs.retrieval.second_look import SecondSetting, second_setting
 from qpairs.retrieval.trade_offs import trade_offs
 
 N = 400

@@ -12,10 +12,11 @@ from second_looks import LOOK, IntentReader, logit_of, two_stages
 from test_index import embedded
 
 from qpairs import metrics
+from qpairs.models.second_setting import SecondSetting
 from qpairs.models.two_stages import TwoStages
 from qpairs.retrieval.index import Index, build_index, open_index
 from qpairs.retrieval.search import corpus_setting, heading, search, setting_for
-from qpairs.retrieval.second_look import SecondSetting, read_hits
+from qpairs.retrieval.second_look import read_hits
 
 N = 1000
 

@@ -14,16 +14,15 @@ from test_index import a_model
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.metrics import Calibration, SecondLook
+from qpairs.models.second_setting import SecondSetting, second_setting
 from qpairs.models.two_stages import Band
 from qpairs.models.verdict import CorpusSetting, PairSetting, Verdict
 from qpairs.retrieval.second_look import (
     ReadShare,
-    SecondSetting,
     called_from,
     encoder_of,
     judge_pairs,
     read_candidates,
-    second_setting,
     shown_threshold,
     with_vectors,
 )
