@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,7 @@ from qpairs.commands.terminal import quiet
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 from qpairs.evaluation.robustness import probe
-from qpairs.metrics import average_precision, best_threshold, confusion
+from qpairs.metrics import average_precision, confusion
 from qpairs.models.base import Model, load
 from qpairs.models.two_stages import TwoStages
 from qpairs.retrieval.corpus import dedupe_corpus
@@ -51,24 +52,22 @@ def rates(forms: dict[str, Callable[[], object]], units: int, turns: int) -> dic
     return {name: units / statistics.median(times) for name, times in seconds.items()}
 
 
-def quality(scores: np.ndarray, pairs: Pairs) -> dict[str, float]:
-    """F1 at the best threshold on the pairs, and average precision."""
+def quality(model: Model, scores: np.ndarray, pairs: Pairs) -> dict[str, float]:
+    """F1 at the threshold that the model chose on validation, and average precision."""
     return {
-        "f1_best": confusion(scores, pairs.labels, best_threshold(scores, pairs.labels)).f1,
+        "f1": confusion(scores, pairs.labels, model.verdict.pair.threshold).f1,
         "average_precision": average_precision(scores, pairs.labels),
     }
 
 
 def pair_forms(model: TwoStages, pairs: Pairs, turns: int) -> list[dict[str, Any]]:
     """Rate and quality of the encoder alone, of the cross-encoder alone, and of both, on labelled pairs."""
-    everything = np.ones(len(pairs), dtype=np.bool_)
-    forms: dict[str, Callable[[], Any]] = {
-        "encoder alone": lambda: model.first.score_pairs(pairs)[0],
-        "cross-encoder alone": lambda: model.read(pairs, everything),
-        "both": lambda: model.score_pairs(pairs)[0],
-    }
-    speed = rates(forms, len(pairs), turns)
-    return [{"form": name, "pairs_per_second": speed[name], **quality(run(), pairs)} for name, run in forms.items()]
+    models: dict[str, Model] = {"encoder alone": model.first, "cross-encoder alone": model.second, "both": model}
+    speed = rates({name: partial(each.score_pairs, pairs) for name, each in models.items()}, len(pairs), turns)
+    return [
+        {"name": name, "pairs_per_second": speed[name], **quality(each, each.score_pairs(pairs)[0], pairs)}
+        for name, each in models.items()
+    ]
 
 
 def corpus_forms(model: TwoStages, questions: list[str], queries: list[str], folder: Path) -> list[dict[str, Any]]:
@@ -88,7 +87,7 @@ def corpus_forms(model: TwoStages, questions: list[str], queries: list[str], fol
         read = found.summary.get("second_look") or {}
         rows.append(
             {
-                "form": name,
+                "name": name,
                 "dedupe_seconds": deduplicated,
                 "questions_per_second": len(questions) / deduplicated,
                 "pairs": len(found.found.pairs),
@@ -112,7 +111,7 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     names = [name for name, value in rows[0].items() if isinstance(value, int | float | str)]
     for name in names:
-        table.add_column(name.replace("_", " "), justify="left" if name == "form" else "right")
+        table.add_column(name.replace("_", " "), justify="left" if name == "name" else "right")
     for row in rows:
         table.add_row(*(f"{row[name]:,.3f}" if isinstance(row[name], float) else str(row[name]) for name in names))
     console.print(table)
@@ -144,11 +143,11 @@ def main(
         in_corpus = corpus_forms(both, corpus, asked, Path(folder))
         show(f"A corpus of {len(corpus):,} questions", in_corpus)
         changed = {"encoder alone": failures(both.first, some), "both": failures(both, some)}
-    show("Share of changed questions judged wrong", [{"form": name, **row} for name, row in changed.items()])
+    show("Share of changed questions judged wrong", [{"name": name, **row} for name, row in changed.items()])
     if json_file:
         found = {
             "cores": os.environ.get("OMP_NUM_THREADS"),
-            "pairs": on_pairs,
+            "rows": on_pairs,
             "corpus": in_corpus,
             "failures": changed,
         }

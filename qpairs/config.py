@@ -72,7 +72,7 @@ class EncoderOptions:
     model: str = option(
         "bi-encoder",
         "bi-encoder: a vector for each question, to search with; cross-encoder: reads both questions of a pair at "
-        "once, is slower and judges better; --reranker joins both.",
+        "once, is slower, and judges better where labels are many; --reranker joins both.",
         choices=("bi-encoder", "cross-encoder"),
     )
     encoder: str = option("minilm", "minilm, mpnet, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")

@@ -190,6 +190,26 @@ def test_encoding_is_timed_and_judged_beside_the_peers(folder: Path, transformer
     assert "time over the floor" in told
 
 
+def test_a_second_look_is_timed_and_judged_beside_its_parts(folder: Path, tmp_path: Path) -> None:
+    options = {"encoder": "static", "reranker": "tiny", "batch_size": 32, "max_length": 12, "reranker_epochs": 1.0}
+    qpairs.train(
+        data=str(folder / "train.parquet"),
+        validation=str(folder / "dev.parquet"),
+        output=str(tmp_path / "x"),
+        **options,
+    )
+    where = ["--model", "x", "--data", str(folder / "test.parquet"), "--questions", "60", "--pairs", "40"]
+    rows, told = run("second_look.py", tmp_path, *where, "--queries", "5", "--turns", "1")
+    assert [row["name"] for row in rows] == ["encoder alone", "cross-encoder alone", "both"]
+    assert all(row["pairs_per_second"] > 0 and 0 <= row["f1"] <= 1 for row in rows)
+    results = json.loads((tmp_path / "out.json").read_text())
+    first, both = results["corpus"]
+    assert first["read"] == 0
+    assert both["share_read"] <= 1
+    assert results["failures"].keys() == {"encoder alone", "both"}
+    assert "A corpus of 60 questions" in told
+
+
 @pytest.mark.slow
 def test_encoding_is_several_times_as_fast_as_sentence_transformers(sample_rows: list, tmp_path: Path) -> None:
     """Half of what is aimed at: 4.5 times, no slower than by hand, and 60,000 questions/s by word vectors."""

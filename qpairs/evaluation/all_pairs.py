@@ -41,7 +41,8 @@ class AllPairs:
         scores: (m,) their scores, falling.
         same: (m,) whether they are duplicates.
         duplicates: (k,) scores of all duplicates, rising.
-        hits: (n, h) scores of the 10 nearest other questions of each, falling; fewer in a small table.
+        hits: (n, h) scores of the 10 nearest other questions of each, falling; fewer in a small table. After a second
+            look, of some of the questions.
         hits_at: (n, h) which questions they are.
         hits_same: (n, h) whether they are duplicates.
     """
@@ -133,9 +134,11 @@ def read_again(
 ) -> tuple[AllPairs, ReadEstimate]:
     """All pairs after the second look of a model of two stages: their scores are probabilities in this corpus.
 
+    In a large corpus only the pairs of greatest cosine and the hits of some random questions are read.
+
     Args:
         compared: by the cosines of the model's encoder.
-        model: reads the pairs that it may change, of greatest cosine first, up to `MOST_READ`.
+        model: reads the pairs that it may change, and the hits, each up to `MOST_READ`.
         questions: (n,) texts.
         setting: for pairs of this corpus.
         hits: for the hits of searches in it.
@@ -147,8 +150,10 @@ def read_again(
     found = setting.after_reading(cosines, _logits(model, questions, left, right, cosines, band), floor)
     order = np.argsort(-found.scores, kind="stable")
     probability, same = found.scores[order], compared.same[near][order]
-    rows = np.repeat(np.arange(len(compared.hits)), compared.hits.shape[1])
-    logits = _logits(model, questions, rows, compared.hits_at.ravel(), compared.hits.ravel(), hits.read_band())
+    rows = _few(hits.read_band().holds(compared.hits).sum(axis=1), MOST_READ)
+    cosines, there = compared.hits[rows], compared.hits_at[rows]
+    here = np.repeat(rows, there.shape[1])
+    logits = _logits(model, questions, here, there.ravel(), cosines.ravel(), hits.read_band())
     missed = np.full(len(compared.duplicates) - int(same.sum()), -1.0)
     return dataclasses.replace(
         compared,
@@ -158,8 +163,16 @@ def read_again(
         scores=probability,
         same=same,
         duplicates=np.append(missed, np.sort(probability[same])),
-        hits=hits.probability(compared.hits, logits.reshape(compared.hits.shape)).astype(np.float32),
+        hits=hits.probability(cosines, logits.reshape(cosines.shape)).astype(np.float32),
+        hits_at=there,
+        hits_same=compared.hits_same[rows],
     ), found
+
+
+def _few(costs: Ints, most: int) -> Ints:
+    """Rows, rising: all, or as many random ones as cost (n,) no more than `most` together."""
+    order = np.random.default_rng(0).permutation(len(costs))
+    return np.sort(order[np.cumsum(costs[order]) <= most])
 
 
 def _logits(

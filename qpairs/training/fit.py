@@ -52,11 +52,11 @@ class Trained:
 
     Attributes:
         model: judged, in process 0; None in the other processes.
-        trouble: what the user must be told although a model is saved; else ''.
+        warning: what the user must be told although a model is saved; else ''.
     """
 
     model: Model | None
-    trouble: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def train(
         trained = work()
         if trained.model is not None:
             model = save_trained(trained.model, output, overwrite=overwrite)
-    if trained.trouble:
-        raise UserError(trained.trouble)
+    if trained.warning:
+        raise UserError(trained.warning)
     return model or load(output)
 
 
