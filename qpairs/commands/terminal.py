@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from qpairs.data.corpus import Corpus
     from qpairs.data.pairs import Pairs
 
+PACE = 30.0  # seconds between two lines of progress where stderr is no terminal
 SILENT = os.environ.get("RANK", "0") != "0"  # of several processes that train together, the first one alone speaks
 out = Console(quiet=SILENT)
 err = Console(stderr=True, quiet=SILENT)
@@ -94,17 +96,18 @@ def progress_bar() -> Iterator[OnProgress]:
 
     Beside the bar are the units done, the metrics `epoch`, `loss` and `pairs_per_second`, or without the last one the
     units per second, and the note. A metric `average_precision` whose value differs from the last one is an evaluation:
-    it is printed with `loss` and `f1` on a line that stays.
+    it is printed with `loss` and `f1` on a line that stays. Where stderr is no terminal, such as a log file, what stands
+    beside the bar is printed every 30 seconds.
 
     >>> with progress_bar() as on_progress:
     ...     on_progress(Progress("training", done=1, total=2, metrics={"loss": 0.5}))
     """
     with _bar() as bar:
         task = bar.add_task("loading", total=None, state="")
-        stage, evaluated = "", None
+        stage, evaluated, printed = "", None, time.monotonic()
 
         def on_progress(now: Progress) -> None:
-            nonlocal stage, task, evaluated
+            nonlocal stage, task, evaluated, printed
             if now.stage != stage:
                 stage = now.stage
                 bar.remove_task(task)  # its clock and its total belong to the stage before
@@ -115,6 +118,9 @@ def progress_bar() -> Iterator[OnProgress]:
                 evaluated = precision
                 scores = ", ".join(_figures(now, "loss", "f1", "average_precision"))
                 err.print(f"{plain(stage)}, step {now.done:,} of {now.total:,}:  {scores}", highlight=False)
+            if not err.is_terminal and time.monotonic() - printed >= PACE:
+                printed = time.monotonic()
+                err.print(f"{plain(stage)}: {plain(_state(now))}", highlight=False)
 
         yield on_progress
 

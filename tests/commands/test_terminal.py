@@ -47,6 +47,20 @@ def test_each_evaluation_has_one_line_that_stays(capsys: pytest.CaptureFixture[s
     ]
 
 
+@pytest.mark.parametrize(("pace", "lines"), [(0.0, 2), (30.0, 0)])
+def test_a_log_file_gets_a_line_of_progress_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, pace: float, lines: int
+) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(terminal, "err", Console(file=log, width=120))
+    monkeypatch.setattr(terminal, "PACE", pace)
+    with terminal.progress_bar() as on_progress:
+        on_progress(Progress("reading [pairs]", 310, 1000, rate=10))
+        on_progress(Progress("training", 5, 20, metrics={"loss": 0.25, "pairs_per_second": 44.0}))
+    both = ["reading [pairs]: 310 of 1,000, 10/s", "training: 5 of 20, loss 0.250, 44 pairs/s"]
+    assert log.getvalue().splitlines() == both[:lines]
+
+
 def test_the_bar_draws_any_stage_and_reads_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(terminal, "err", Console(file=screen, force_terminal=True, width=120))
