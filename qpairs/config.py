@@ -361,6 +361,7 @@ def _typed(name: str, value: Any) -> Any:
 
 def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:
     """A list of texts as a tuple; of whole numbers too, the largest first and each once."""
+    given = value
     if name in COMMA_LISTS and isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
         if kind is int and all(part.isdecimal() for part in value):
@@ -368,8 +369,7 @@ def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:
     value = value if isinstance(value, list | tuple) else (value,)
     if all(isinstance(part, kind) and not isinstance(part, bool) for part in value):
         return tuple(sorted(set(value), reverse=True)) if kind is int else tuple(value)
-    shown = value[0] if len(value) == 1 and isinstance(value, tuple) else list(value)
-    raise UserError(f"{name}: {shown!r}, must be a list of {'whole numbers' if kind is int else 'texts'}")
+    raise UserError(f"{name}: {given!r}, must be a list of {'whole numbers' if kind is int else 'texts'}")
 
 
 def config_from(values: Mapping[str, Any], where: str = "config") -> Config:

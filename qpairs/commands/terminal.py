@@ -96,8 +96,8 @@ def progress_bar() -> Iterator[OnProgress]:
 
     Beside the bar are the units done, the metrics `epoch`, `loss` and `pairs_per_second`, or without the last one the
     units per second, and the note. A metric `average_precision` whose value differs from the last one is an evaluation:
-    it is printed with `loss` and `f1` on a line that stays. Where stderr is no terminal, such as a log file, what stands
-    beside the bar is printed every 30 seconds.
+    it is printed with `loss` and `f1` on a line that stays. Where stderr is no terminal, as with a log file, what
+    stands beside the bar is printed every 30 seconds.
 
     >>> with progress_bar() as on_progress:
     ...     on_progress(Progress("training", done=1, total=2, metrics={"loss": 0.5}))

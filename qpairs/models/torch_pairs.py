@@ -55,7 +55,7 @@ def load_cross_encoder(name: str | Path, *, local: bool = True) -> CrossEncoder:
         )
     except Exception as error:  # no network, missing files, broken JSON, foreign classes, tensors that don't fit
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"cannot load the cross-encoder {str(name)!r}: {reason}") from error
+        raise UserError(f"cannot load the cross-encoder {str(name)!r}: {reason}; copy or train it again") from error
     if model.num_labels != 1:
         raise UserError(f"{name}: gives {model.num_labels} numbers for a pair; one, a logit, is needed")
     return model

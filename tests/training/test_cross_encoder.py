@@ -2,7 +2,6 @@
 
 import functools
 import json
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import refused
+from killed import train_and_kill
 from safetensors.torch import load_file
 
 import qpairs
@@ -115,37 +115,12 @@ def test_a_process_without_qpairs_gets_the_same_logits(trained: Path) -> None:
     assert qpairs.load(trained).score_pairs(asked)[0] == pytest.approx(np.mean(theirs), abs=0.02)  # perhaps bfloat16
 
 
-KILLED = """
-import os, signal
-import qpairs
-from qpairs.training import fit, trainer
-at, save, saved = {at!r}, trainer.mark_complete, []
-def die(*args, **kwargs):
-    os.kill(os.getpid(), signal.SIGKILL)
-def mark(state):
-    saved.append(state)
-    if at == "saving" and len(saved) == 2:
-        die()
-    save(state)
-trainer.mark_complete = mark
-if at == "final":
-    fit.save_trained = die
-def on_progress(now):
-    if (now.stage, now.done) == at:
-        die()
-qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, **{options!r})
-"""
-
-
 @pytest.mark.parametrize("at", [("training", 9), "saving", ("evaluating", 0), "final"])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     at: Any, trained: Path, pairs_csv: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    script = KILLED.format(at=at, data=str(pairs_csv), output=str(output), options=FAST)
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not output.exists()
+    train_and_kill(at, FAST, pairs_csv, output)
     qpairs.train(output=str(output), resume=True)
     same_weights(trained, output)
     assert qpairs.load(trained).scores == qpairs.load(output).scores

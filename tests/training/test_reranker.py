@@ -1,7 +1,6 @@
 """`train --reranker`: an encoder and a cross-encoder in one run."""
 
 import json
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import refused
+from killed import train_and_kill
 from safetensors.torch import load_file
 from transformers.utils import logging
 
@@ -105,33 +105,12 @@ def test_without_the_second_look_it_is_the_encoder_that_a_run_without_reranker_t
     assert alone.verdict.pair == plain.verdict.pair
 
 
-KILLED = """
-import os, signal
-import qpairs
-from qpairs.training import fit
-at = {at!r}
-def die(*args, **kwargs):
-    os.kill(os.getpid(), signal.SIGKILL)
-if at == "joining":
-    fit.combine = die
-if at == "final":
-    fit.save_trained = die
-def on_progress(now):
-    if (now.stage, now.done) == at:
-        die()
-qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, **{options!r})
-"""
-
-
 @pytest.mark.parametrize("at", [("training", 9), ("training the reranker", 3), "joining", "final"])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     at: Any, trained: Path, pairs_csv: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    script = KILLED.format(at=at, data=str(pairs_csv), output=str(output), options=FAST)
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not output.exists()
+    train_and_kill(at, FAST, pairs_csv, output)
     stages: list[str] = []
     qpairs.train(output=str(output), resume=True, on_progress=lambda now: stages.append(now.stage))
     assert ("training" in stages) == (at == ("training", 9))  # what is done is not done again

@@ -1,5 +1,4 @@
 import json
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import refused
+from killed import train_and_kill
 from safetensors.torch import load_file
 from torch.nn import functional
 
@@ -104,24 +104,6 @@ def test_of_another_split_there_is_a_warning(
     assert "not trained on this split" in caplog.text
 
 
-KILLED = """
-import os, signal
-import qpairs
-from qpairs.training import fit, teachers
-at = {at!r}
-def die(*args, **kwargs):
-    os.kill(os.getpid(), signal.SIGKILL)
-def on_progress(now):
-    if (now.stage, now.done) == at:
-        die()
-if at == "saving the answers":
-    teachers.save_file = die
-if at == "final":
-    fit.save_trained = die
-qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, **{options!r})
-"""
-
-
 @pytest.fixture(scope="module")
 def taught_by_itself(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "x"
@@ -148,10 +130,7 @@ def test_so_does_an_encoder_that_teaches_itself(
 
 
 def kill_and_resume(at: Any, options: dict[str, Any], data: Path, output: Path) -> None:
-    script = KILLED.format(at=at, data=str(data), output=str(output), options=options)
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not output.exists()
+    train_and_kill(at, options, data, output)
     qpairs.train(output=str(output), resume=True)
 
 
