@@ -187,7 +187,7 @@ def _print_summary(result: DedupeResult) -> None:
     table.add_column("")
     table.add_column("", justify="right")
     table.add_row("[dim]questions[/]", f"{summary['rows']:,}")
-    table.add_row("[dim]distinct, but for case and white space[/]", f"{summary['distinct']:,}")
+    table.add_row("[dim]distinct, but for case, spaces and punctuation[/]", f"{summary['distinct']:,}")
     if summary["against"]:
         table.add_row(f"[dim]asked in {plain(summary['against'])} already[/]", f"{summary['asked']:,}")
     unit = "a probability of " if result.read else ""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from qpairs.data.identity import canonical
 from qpairs.data.pairs import Pairs, pairs_from_texts
 from qpairs.data.perturbations import PERTURBATIONS, perturb, vocabulary_of
-from qpairs.data.splits import canonical
 
 
 def generate_pairs(pairs: Pairs, share: float, seed: int, taken: Iterable[str] = ()) -> tuple[Pairs, dict[str, int]]:

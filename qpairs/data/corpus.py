@@ -72,24 +72,3 @@ def read_corpus(path: str | Path, *, text_column: str = "", skip_bad_rows: bool 
     if not texts:
         raise UserError(f"{path}: there are no questions in it")
     return Corpus(Path(path), table.frame.iloc[usable], texts, np.array(table.numbers)[usable], +skipped)
-
-
-def question_key(text: str) -> str:
-    """Identifies a question: texts that differ in case and white space only are one.
-
-    >>> question_key("How  do I PAY?")
-    'how do i pay?'
-    """
-    return " ".join(text.casefold().split())
-
-
-def distinct_texts(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(n,) the number of each text, one for all that differ in case and white space only; (q,) the first rows.
-
-    >>> number, first = distinct_texts(["How?", "Why?", "HOW?"])
-    >>> number.tolist(), first.tolist()
-    ([0, 1, 0], [0, 1])
-    """
-    seen: dict[str, int] = {}
-    number = np.fromiter((seen.setdefault(question_key(text), len(seen)) for text in texts), np.int64, len(texts))
-    return number, np.unique(number, return_index=True)[1]

@@ -1,14 +1,13 @@
 """The question graph: components, splits that share no question, leaks, and contradictions in the labels.
 
-Questions are nodes and labelled pairs are edges. Two texts that differ in case, spaces and punctuation alone are one
-node here, because a model trained on the one has in effect seen the other.
+Questions are nodes and labelled pairs are edges. Two texts that are one question (`identity`) are one node here,
+because a model trained on the one has in effect seen the other.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
@@ -18,21 +17,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from qpairs.core.exceptions import UserError
+from qpairs.data.identity import canonical, canonical_ids
 from qpairs.data.pairs import Pairs
 
 PARTS = ("train", "validation", "test")
 GIANT = 0.2  # share of all pairs above which a component is cut
-
-
-def canonical(text: str) -> str:
-    """The text in one case, without spaces and punctuation; the text itself if nothing else is in it."""
-    return re.sub(r"[\W_]+", "", text.casefold()) or text
-
-
-def canonical_ids(questions: Sequence[str]) -> NDArray[np.int64]:
-    """(n_questions,) one number per canonical text, numbered in the order of first appearance."""
-    seen: dict[str, int] = {}
-    return np.fromiter((seen.setdefault(canonical(q), len(seen)) for q in questions), np.int64, len(questions))
 
 
 def components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
-WORD = re.compile(r"\w+(?:['\N{RIGHT SINGLE QUOTATION MARK}]\w+)*")  # an apostrophe inside a word is part of it
+_MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")  # as vowel signs
+_LETTERS = rf"[\w{_MARKS}]+"
+WORD = re.compile(rf"{_LETTERS}(?:['\N{{RIGHT SINGLE QUOTATION MARK}}]{_LETTERS})*")  # don't is one word
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text in their order, in lower case, without punctuation, with straight apostrophes.
+    r"""The words of a text in their order, in lower case, without punctuation, with straight apostrophes.
 
-    >>> words("How don\u2019t I pay - with my VISA card?")
+    >>> words("How don't I pay - with my VISA card?")
     ('how', "don't", 'i', 'pay', 'with', 'my', 'visa', 'card')
+    >>> words("\u092a\u093e\u0938\u0935\u0930\u094d\u0921 \u0915\u0948\u0938\u0947")  # two words of Hindi
+    ('\u092a\u093e\u0938\u0935\u0930\u094d\u0921', '\u0915\u0948\u0938\u0947')
     """
     return tuple(WORD.findall(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").lower()))

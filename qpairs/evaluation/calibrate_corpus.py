@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
-from qpairs.data.corpus import Corpus, distinct_texts, read_corpus
+from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.data.identity import distinct_texts
 from qpairs.data.labels import LabelledPairs, read_labels
 from qpairs.metrics import CorpusEstimate, Densities, Expectation, ScoreCounts
 from qpairs.models.base import Floats, Model, Tables, as_model, encode_in_blocks

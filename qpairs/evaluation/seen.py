@@ -12,10 +12,11 @@ from typing import Any
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.data.formats import FORMATS
+from qpairs.data.identity import canonical
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import training_pairs
 from qpairs.data.sources import load_pairs
-from qpairs.data.splits import Leak, canonical, leak_of
+from qpairs.data.splits import Leak, leak_of
 from qpairs.models.base import Model
 from qpairs.models.two_stages import first_stage, second_stage
 

@@ -124,7 +124,7 @@ class DedupeResult:
         """What is written to dedupe.json.
 
         `questions`, `against` and `model` are paths; `rows` counts the questions, `distinct` those that differ in more
-        than case and white space, `asked` the distinct ones that the other corpus has, `pairs` the pairs of duplicates
+        than case, spaces and punctuation, `asked` the distinct ones that the other corpus has, `pairs` the duplicates
         among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest, `kept` the rows
         without duplicates. `probability_of` says what the probabilities are true of, `expected` is the `Expectation`
         of the threshold, or null. `threshold` is a cosine, or where `second_look` is not null a probability; that says

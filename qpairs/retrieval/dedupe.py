@@ -10,7 +10,7 @@ import numpy as np
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, ignore
-from qpairs.data.corpus import distinct_texts
+from qpairs.data.identity import distinct_texts
 from qpairs.models.base import Model
 from qpairs.models.shortened import shorten
 from qpairs.retrieval.blocks import SIZE, Floats, Ints
@@ -26,7 +26,7 @@ class Deduplicated:
     """The duplicates of a corpus of n rows that are q distinct questions.
 
     Attributes:
-        question: (n,) the question of each row: rows that differ in case and white space only are one question.
+        question: (n,) the question of each row: rows may repeat one (`data.identity`).
         first: (q,) the first row of each question.
         asked: pairs of a question and the nearest row of the other corpus, where that is a duplicate.
         pairs: pairs of duplicates among the questions that are not in the other corpus.
@@ -91,7 +91,7 @@ class Distinct:
     """The distinct questions of a corpus of n rows.
 
     Attributes:
-        question: (n,) the question of each row: rows that differ in case and white space only are one question.
+        question: (n,) the question of each row: rows may repeat one (`data.identity`).
         first: (q,) the first row of each question.
         vectors: (q, d) their unit vectors.
     """

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, ignore
-from qpairs.data.corpus import question_key
+from qpairs.data.identity import canonical
 from qpairs.metrics import ScoreCounts
 from qpairs.models.base import Floats, Model, Side
 from qpairs.models.pair_reader import PairReader
@@ -126,7 +126,7 @@ def search_vectors(
         vectors: of the questions, by the tower that `query_side` names.
         k: how many to find.
         setting: turns cosines into verdicts.
-        questions: (q,) their texts, or none: a hit with the same text but for case and white space needs no verdict, it
+        questions: (q,) their texts, or none: a hit that is the same question by `data.identity` needs no verdict, it
             is a duplicate.
         threads: that the search may use; without it, the index decides.
         reader: the cross-encoder, which takes a second look where the setting is a `SecondSetting`; it needs the texts.
@@ -160,11 +160,11 @@ def _judged(
     read: NDArray[np.bool_] | None = None,
 ) -> list[Answer]:
     """The verdict on each hit of a question; the same text is a duplicate in any case."""
-    key = None if question is None else question_key(question)
+    key = None if question is None else canonical(question)
     read = np.zeros(len(hits), dtype=np.bool_) if read is None else read
     verdicts = zip(hits, probability.tolist(), duplicate.tolist(), read.tolist(), strict=True)
     return [
-        Answer(hit, 1.0, True) if key is not None and question_key(hit.text) == key else Answer(hit, *verdict)
+        Answer(hit, 1.0, True) if key is not None and canonical(hit.text) == key else Answer(hit, *verdict)
         for hit, *verdict in verdicts
     ]
 

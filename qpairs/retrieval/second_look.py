@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.progress import OnProgress, Progress, ignore
-from qpairs.data.corpus import question_key
+from qpairs.data.identity import canonical
 from qpairs.models.base import Floats, Model
 from qpairs.models.pair_reader import PairReader, read_pairs
 from qpairs.models.second_setting import SecondSetting
@@ -171,8 +171,8 @@ def read_hits(
     places: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for row, (found, question) in enumerate(zip(hits, questions, strict=True)):
         inside = np.flatnonzero(band.holds(np.array([hit.similarity for hit in found]))).tolist()
-        key = question_key(question)
-        for column in [place for place in inside if question_key(found[place].text) != key][:most]:
+        key = canonical(question)
+        for column in [place for place in inside if canonical(found[place].text) != key][:most]:
             places.setdefault((question, found[column].text), []).append((row, column))
     read = read_candidates(reader, list(places), on_progress).tolist() if places else []
     for logit, where in zip(read, places.values(), strict=True):

@@ -1,11 +1,11 @@
-"""When two texts are one question, and two pairs one pair: case and white space do not count."""
+"""The texts of pairs that are labelled, and when two pairs are one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from qpairs.data.corpus import question_key
+from qpairs.data.identity import canonical
 
 Texts = tuple[str, str]
 
@@ -17,7 +17,7 @@ def clean(text: str) -> str:
 
 def normal(text: str) -> str:
     """Identifies a question."""
-    return question_key(text)
+    return canonical(text)
 
 
 def pair_key(pair: Sequence[Any]) -> Texts:

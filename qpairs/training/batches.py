@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qpairs.data.identity import canonical_ids
 from qpairs.data.pairs import Pairs
-from qpairs.data.splits import canonical_ids, components, duplicate_components
+from qpairs.data.splits import components, duplicate_components
 from qpairs.objectives.labels import LabelGraph, batch_labels, label_graph
 from qpairs.training.samplers import BatchIndices, Sampler
 

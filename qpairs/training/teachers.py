@@ -30,9 +30,9 @@ from qpairs.config import Config
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import atomic_file, atomic_folder, write_text
 from qpairs.core.progress import Meter, OnProgress, ignore
+from qpairs.data.identity import canonical_ids
 from qpairs.data.pairs import UNLABELLED, Pairs
 from qpairs.data.parts import Parts
-from qpairs.data.splits import canonical_ids
 from qpairs.encoders.build import ENCODERS, build_encoder
 from qpairs.encoders.precision import fast_bf16
 from qpairs.encoders.tokens import embed, token_ids

@@ -2,9 +2,10 @@ import pytest
 
 import qpairs
 from qpairs.data.augment import generate_pairs
+from qpairs.data.identity import canonical
 from qpairs.data.parts import load_parts
 from qpairs.data.perturbations import PERTURBATIONS
-from qpairs.data.splits import canonical, contradictions
+from qpairs.data.splits import contradictions
 
 
 @pytest.fixture(scope="module")

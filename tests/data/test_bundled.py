@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from qpairs import load_pairs, metrics, split_pairs
+from qpairs.data.identity import canonical
 from qpairs.data.pairs import Pairs
-from qpairs.data.splits import canonical, contradictions
+from qpairs.data.splits import contradictions
 from qpairs.evaluation.baselines import tfidf_scores
 
 DATA = Path(__file__).parents[2] / "data"

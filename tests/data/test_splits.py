@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qpairs.core.exceptions import UserError
+from qpairs.data.identity import canonical
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.data.splits import (
-    canonical,
-    canonical_ids,
     components,
     contradictions,
     duplicate_components,
@@ -108,14 +107,6 @@ def test_components_of_an_edge_that_is_there_often_and_of_nothing():
     left = np.zeros(256, dtype=np.int64)
     assert components(2, left, left + 1).tolist() == [0, 0]
     assert components(0, left[:0], left[:0]).tolist() == []
-
-
-def test_canonical():
-    assert canonical("How do  I, er, FLY?!") == canonical("how do i er fly") == "howdoierfly"
-    assert canonical("Straße") == canonical("STRASSE")
-    assert canonical("snake_case") == "snakecase"
-    assert canonical("?!") == "?!" != canonical("!?")
-    assert canonical_ids(["a", "b", "A!", "?", "b"]).tolist() == [0, 1, 0, 2, 1]
 
 
 @given(ROWS)

@@ -11,8 +11,8 @@ from conftest import refused, write_csv
 
 import qpairs
 from qpairs.config import Config
+from qpairs.data.identity import canonical
 from qpairs.data.parts import load_parts
-from qpairs.data.splits import canonical
 from qpairs.experiments.audit import CONTRADICTED, DISPUTED, Audit, audit, component_folds, disputed
 
 FAST = {"encoder": "static", "epochs": 1.0, "batch_size": 16}

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qpairs.data.identity import canonical
 from qpairs.data.pairs import pairs_from_texts
-from qpairs.data.splits import canonical
 from qpairs.objectives.labels import batch_labels
 from qpairs.training.batches import Batches, TokenizedQuestions, build_label_graph, model_inputs, pair_lengths
 from qpairs.training.samplers import BatchIndices, pair_sampler, triplet_sampler

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.progress import Meter
+from qpairs.data.identity import canonical
 from qpairs.metrics.score_counts import EDGES, HITS, ScoreCounts, histogram, queries_for
 from qpairs.retrieval.index.base import Floats
 from qpairs.retrieval.index.threads import in_threads
@@ -24,7 +25,7 @@ def count_pairs(
 ) -> ScoreCounts:
     """The score counts of embedded questions, as `metrics.count_scores` makes them of vectors in memory.
 
-    Texts that are equal but for case and white space are one question: exact repeats are no duplicates that a model
+    Texts that are one question by `data.identity` count once: exact repeats are no duplicates that a model
     found. The vectors are read batch by batch, so that memory does not grow with them.
 
     Args:
@@ -68,8 +69,8 @@ def _greatest(scores: Floats) -> Floats:
 
 
 def _first_rows(texts: Iterable[str]) -> NDArray[np.int64]:
-    """The first row of each text, sorted; those that differ in case and white space only are one."""
-    keys = np.fromiter((hash(" ".join(text.casefold().split())) for text in texts), np.int64)
+    """The first row of each question, sorted; texts are kept as hashes, so that memory does not grow with them."""
+    keys = np.fromiter((hash(canonical(text)) for text in texts), np.int64)
     rows: NDArray[np.int64] = np.sort(np.unique(keys, return_index=True)[1])
     return rows
 

@@ -1,0 +1,86 @@
+"""When two texts are one question, in any script: the definition that splits, batches, rules, dedupe and labels share.
+
+Case, white space, punctuation and the way in which Unicode writes a letter do not count. Letters, marks such as vowel
+signs, numbers and symbols do: `C++` is not `C#`, `1 > 2` is not `1 < 2`, `1.50` is not `150`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_APOSTROPHES = str.maketrans(dict.fromkeys("`\u00b4\u02b9\u02bc\u2018\u2019", "'"))  # some are letters or symbols
+_SIGNS = "#%&@\\\u2030\u066a"  # punctuation, as Unicode has it, that stays
+_MAY_MEAN = re.compile(r"[\d*/!]")
+
+
+def canonical(text: str) -> str:
+    """Identifies a question: equal for texts that ask the same in the same words; the text itself if nothing is left.
+
+    NFKC and full case folding (Unicode Standard, section 3.13 and annex 15). Punctuation stays where it has
+    a meaning: between two digits, a minus before a number, `*` and `/` inside a word, `!=`.
+
+    >>> canonical("How do  I, er, PAY?!")
+    'howdoierpay'
+    >>> [canonical(text) for text in ("C++", "C#", "-5", "1.50", "1 > 2")]
+    ['c++', 'c#', '-5', '1.50', '1>2']
+    >>> canonical("cafe\u0301") == canonical("CAF\u00c9"), canonical("\u0915\u093f") == canonical("\u0915\u0940")
+    (True, False)
+    """
+    folded = text.translate(_APOSTROPHES)
+    if not folded.isascii():
+        folded = unicodedata.normalize("NFKC", folded).casefold()
+        folded = unicodedata.normalize("NFKC", folded)  # folding may take a letter apart
+    else:
+        folded = folded.casefold()
+    # a small class of characters is searched several times as fast as a large one
+    end = 0x80 if folded.isascii() else 0x10000 if max(folded) <= "\uffff" else 0x20000
+    if not _MAY_MEAN.search(folded):  # most texts, and several times as fast
+        return _meaningless(end).sub("", folded) or text
+    return _meaningless_here(end).sub(r"\1", " ".join(folded.split())) or text
+
+
+def canonical_ids(texts: Iterable[str]) -> NDArray[np.int64]:
+    """(n,) one number per question, numbered in the order of first appearance.
+
+    >>> canonical_ids(["How?", "Why?", "HOW ?"]).tolist()
+    [0, 1, 0]
+    """
+    seen: dict[str, int] = {}
+    return np.fromiter((seen.setdefault(canonical(text), len(seen)) for text in texts), np.int64)
+
+
+def distinct_texts(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n,) the number of the question of each text; (q,) the first row of each question.
+
+    >>> number, first = distinct_texts(["How?", "Why?", "HOW?"])
+    >>> number.tolist(), first.tolist()
+    ([0, 1, 0], [0, 1])
+    """
+    number = canonical_ids(texts)
+    return number, np.unique(number, return_index=True)[1]
+
+
+@functools.cache
+def _meaningless(end: int) -> re.Pattern[str]:
+    """Runs of white space, control characters and punctuation below a code point."""
+    return re.compile(f"[{_removed(end)}]+")
+
+
+@functools.cache
+def _meaningless_here(end: int) -> re.Pattern[str]:
+    """The same, character by character, where punctuation may carry meaning, which is group 1 then."""
+    between = rf"(?<=\d)[{_removed(end)}]+(?=\d)"
+    return re.compile(rf"({between}|(?<!\w)-(?=\d)|(?<=\w)[*/](?=\w)|!(?==))|[{_removed(end)}]")
+
+
+@functools.cache
+def _removed(end: int) -> str:
+    """What may be removed, as the inside of a character class."""
+    kinds = ((c, unicodedata.category(c)) for c in map(chr, range(end)))
+    return re.escape("".join(c for c, kind in kinds if (kind[0] in "PZ" and c not in _SIGNS) or kind in ("Cc", "Cf")))
