@@ -39,6 +39,10 @@ def serve(
         str | None,
         typer.Option(envvar="QPAIRS_TOKEN", help="Bearer token that requests must have.", show_default=False),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Site whose pages may ask, such as https://my.site; may be repeated.", show_default=False),
+    ] = None,
     max_items: Annotated[int, typer.Option(min=1, help="Most pairs or questions in a request.")] = 256,
     max_characters: Annotated[int, typer.Option(min=1, help="Most characters in a question.")] = 2000,
     max_body: Annotated[int, typer.Option(min=1, help="Most bytes in a request.")] = 1_000_000,
@@ -55,19 +59,23 @@ def serve(
         try:
             from qpairs.serving.app import create_app
             from qpairs.serving.limits import Limits, run_server
+            from qpairs.serving.origins import Origins, allowed_origins
         except ImportError as missing:
             raise UserError(f"serve needs {missing.name}: {install('fastapi')}") from None
         from qpairs.models.base import load
         from qpairs.retrieval.second_look import encoder_of
         from qpairs.serving.journal import journalled
 
+        allowed = allowed_origins(allow_origin or ())
         model = load(checkpoint, second_look=reranker)
         encoder_of(model)  # what cannot search is refused before a port and an index are taken
         limits = Limits(max_body, max_items, max_characters, queue, timeout, batch, max_reads)
         with _listening(host, port) as listener, journalled(index) if index else contextlib.nullcontext() as opened:
-            app = create_app(model, opened, limits=limits, token=token or None, labels=labels)
             address, number = listener.getsockname()[:2]
-            if not (token or ipaddress.ip_address(address).is_loopback):
+            loopback = ipaddress.ip_address(address).is_loopback
+            origins = Origins(allowed, loopback=loopback and not token)
+            app = create_app(model, opened, limits=limits, token=token or None, origins=origins, labels=labels)
+            if not (token or loopback):
                 err.print("[yellow]Whoever reaches this machine can search and change the index: set QPAIRS_TOKEN.[/]")
             about = f"{len(opened.questions):,} questions" if opened else "no index"
             host = f"[{address}]" if ":" in address else address

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from qpairs import __version__
 from qpairs.core.exceptions import UserError
@@ -24,6 +25,7 @@ from qpairs.retrieval.index import Index
 from qpairs.serving.batching import BatchQueue
 from qpairs.serving.limits import Limits, enforce_limits, error_response
 from qpairs.serving.monitoring import Monitor
+from qpairs.serving.origins import OWN_PAGE, Origins
 from qpairs.serving.requests import IndexConflict, RequestHandler, ServiceRequest
 from qpairs.serving.routes import Service, operator_routes, question_routes
 
@@ -39,6 +41,7 @@ def create_app(
     *,
     limits: Limits = Limits(),
     token: str | None = None,
+    origins: Origins = OWN_PAGE,
     labels: Path | None = None,
 ) -> FastAPI:
     """The service as an ASGI application; its lifespan starts and stops the thread that answers.
@@ -48,6 +51,7 @@ def create_app(
         index: is searched and changed; changes to one of `journal.journalled` survive the process.
         limits: beyond which requests are refused.
         token: bearer token that requests need; None: no token.
+        origins: whose web pages may ask.
         labels: file of labels, for labelling pairs of the index.
 
     Raises:
@@ -83,10 +87,17 @@ def create_app(
         app.include_router(
             labelling_routes(Labelling.open(labels, model, index)),
             dependencies=service.credentials,
-            responses=service.errors(408, 409, 413, 422, 503),
+            responses=service.errors(408, 409, 413, 415, 422, 503),
         )
     _add_pages(app)
-    app.add_middleware(enforce_limits, limits=limits, token=token, observe=service.monitor.observe)
+    app.add_middleware(enforce_limits, limits=limits, token=token, origins=origins, observe=service.monitor.observe)
+    if origins.allowed:  # outermost: a browser asks without a token whether it may send one
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins.allowed,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("authorization", "content-type"),
+        )
     return app
 
 

@@ -4,9 +4,17 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict
 
 from qpairs.serving.label_pairs import Choice
 from qpairs.serving.labelling import Labelling, LabelRequest, State
+
+
+class UndoRequest(BaseModel):
+    """How the pair that comes next is chosen."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    choice: Choice = "stratified"
 
 
 def labelling_routes(labelling: Labelling) -> APIRouter:
@@ -30,10 +38,10 @@ def labelling_routes(labelling: Labelling) -> APIRouter:
             raise HTTPException(409, str(error)) from None
 
     @router.post("/undo")
-    def undo(choice: Choice = "stratified") -> State:
+    def undo(request: UndoRequest) -> State:
         """Remove the last answer."""
         try:
-            return labelling.undo(choice)
+            return labelling.undo(request.choice)
         except LookupError as error:
             raise HTTPException(409, str(error)) from None
 

@@ -1,4 +1,4 @@
-"""The HTTP layer in front of an application: limits of time and size, a token, security headers, and the server."""
+"""The HTTP layer in front of an application: limits, origins, a token, security headers, and the server."""
 
 import asyncio
 import hmac
@@ -17,6 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from qpairs.serving.origins import Origins
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +66,14 @@ def error_response(status: int, detail: str, headers: Mapping[str, str] | None =
     return JSONResponse({"detail": " ".join(detail.split())[:300]}, status, headers)
 
 
-def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, observe: Observe) -> ASGIApp:
-    """ASGI middleware that checks the token, the size and the time of each request, and adds the security headers.
+def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Origins, observe: Observe) -> ASGIApp:
+    """ASGI middleware that checks origin, token, size and time of each request, and adds the security headers.
 
     Args:
         app: answers the allowed requests.
         limits: of size and time.
         token: bearer token of all requests, except for open paths; None: no token is needed.
+        origins: whose requests are answered; open paths are for all.
         observe: called for each request with the path of its route (or `other`), the status and the seconds it took.
     """
 
@@ -92,12 +95,16 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, observe: Obs
                 await error_response(code, detail, headers)(scope, receive, send_secured)
 
         body: bytes | None = None
-        allowed = token is None or _is_open(scope["path"]) or _has_token(Headers(scope=scope), token)
+        headers, is_open = Headers(scope=scope), _is_open(scope["path"])
+        foreign = None if is_open else origins.refusal(scope["method"], headers)
+        allowed = token is None or is_open or _has_token(headers, token)
         try:
             async with asyncio.timeout(limits.seconds):
-                body = await _read_body(receive, limits.body if allowed else 0)
+                body = await _read_body(receive, limits.body if allowed and not foreign else 0)
                 if not allowed:
                     await refuse(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer"})
+                elif foreign:
+                    await refuse(*foreign)
                 elif body is None:
                     await refuse(413, f"the body has more than {limits.body:,} bytes")
                 else:
@@ -130,15 +137,16 @@ def _has_token(headers: Headers, token: str) -> bool:
 
 async def _read_body(receive: Receive, max_bytes: int) -> bytes | None:
     """The body; None if it is larger. It is read to its end even then, or the client would not read the response."""
-    parts, size, more = list[bytes](), 0, True
+    body, size, more = bytearray(), 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         size += len(message.get("body", b""))
-        parts = [*parts, message.get("body", b"")] if size <= max_bytes else []
+        if size <= max_bytes:
+            body += message.get("body", b"")
         more = message.get("more_body", False)
-    return b"".join(parts) if size <= max_bytes else None
+    return bytes(body) if size <= max_bytes else None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -41,10 +41,12 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 EXAMPLE_PAIRS = [["How do I pay?", "Which ways to pay are there?"]]
 ERRORS = {
     401: "The bearer token is missing or wrong.",
+    403: "The request comes from a page of another site, or is to another host name.",
     404: "There is no such question.",
     408: "The request did not come in time.",
     409: "The index does not allow it.",
     413: "The body is too large.",
+    415: "The body is not said to be JSON.",
     422: "The body is not as described here.",
     503: "Too many requests wait (Retry-After says when to come back), or the answer took too long.",
 }
@@ -77,8 +79,8 @@ class Service:
         return await asyncio.wrap_future(future)
 
     def errors(self, *codes: int) -> dict[int | str, dict[str, Any]]:
-        """Descriptions of error responses for the OpenAPI document; that of a missing token is added."""
-        codes = (*codes, 401) if self.secured else codes
+        """Descriptions of error responses for the OpenAPI document; those of origin and token are added."""
+        codes = (*codes, 403, 401) if self.secured else (*codes, 403)
         return {code: {"model": Error, "description": ERRORS[code]} for code in sorted(codes)}
 
     @property
@@ -168,7 +170,7 @@ class Alive(BaseModel):
 
 def question_routes(service: Service) -> APIRouter:
     """POST /score, POST /search, POST /questions, DELETE /questions/{id}."""
-    routes = APIRouter(dependencies=service.credentials, responses=service.errors(408, 413, 422, 503))
+    routes = APIRouter(dependencies=service.credentials, responses=service.errors(408, 413, 415, 422, 503))
     _add_score(routes, service)
     _add_search(routes, service)
     _add_changes(routes, service)

@@ -663,6 +663,7 @@ def test_serve_refuses_in_one_line(run, model: Path, own: Path, tmp_path: Path) 
     refused(run("serve", model, "--labels", "x.csv"), "--index")
     refused(run("serve", model.parent / "checkpoint", "--index", own), "made by the model")
     refused(run("serve", model, "--host", "nowhere.invalid"), "nowhere.invalid", "--host")
+    refused(run("serve", model, "--allow-origin", "*"), "allow-origin", "https://my.site")
 
 
 def test_a_token_comes_from_the_environment_and_its_lack_is_warned_of(model: Path) -> None:

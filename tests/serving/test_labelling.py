@@ -370,14 +370,14 @@ def test_the_routes_label_undo_and_hand_out_the_file(client: TestClient, labelli
     file = client.get("/labelling/labels.csv")
     assert file.headers["content-type"].startswith("text/csv")
     assert file.content == labelling.path.read_bytes()
-    assert client.post("/labelling/undo").json() == state
+    assert client.post("/labelling/undo", json={}).json() == state
     assert client.get("/labelling", params={"choice": "random"}).json()["pair"] != state["pair"]
 
 
 def test_the_routes_refuse(client: TestClient, labelling: Labelling, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = client.get("/labelling").json()["pair"]
     answer: Callable = lambda **changes: client.post("/labelling/answer", json={**pair, "answer": "yes", **changes})  # noqa: E731
-    assert client.post("/labelling/undo").status_code == 409
+    assert client.post("/labelling/undo", json={}).status_code == 409
     assert answer(question1="what?").status_code == 409
     assert answer(answer="perhaps").status_code == 422
     assert client.get("/labelling", params={"choice": "best"}).status_code == 422

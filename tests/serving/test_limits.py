@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from qpairs.serving.limits import SECURITY_HEADERS, Limits, enforce_limits, error_response
+from qpairs.serving.origins import OWN_PAGE
 
 Application = Callable[[Any, Any, Any], Any]
 LIMITS = Limits(body=10, seconds=0.2)
@@ -45,8 +46,9 @@ class Answer:
         async def send(message: dict[str, Any]) -> None:
             self.sent.append(message)
 
-        scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"authorization", given.encode())]}
-        served = enforce_limits(app, LIMITS, token, lambda *seen: self.observed.append(seen))
+        headers = [(b"authorization", given.encode()), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        served = enforce_limits(app, LIMITS, token, OWN_PAGE, lambda *seen: self.observed.append(seen))
         asyncio.run(served(scope, receive, send))
 
     @property
@@ -151,7 +153,7 @@ def test_what_is_not_http_passes() -> None:
     async def app(*arguments: Any) -> None:
         passed.append(arguments)
 
-    served = enforce_limits(app, LIMITS, "secret", lambda *_: None)
+    served = enforce_limits(app, LIMITS, "secret", OWN_PAGE, lambda *_: None)
     arguments = ({"type": "lifespan"}, None, None)
     asyncio.run(served(*arguments))  # type: ignore[arg-type]
     assert passed == [arguments]

@@ -15,10 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 import uvicorn
 from corpora import fitted
 from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 from mocks import moved
 
 import qpairs
@@ -32,6 +34,7 @@ from qpairs.retrieval.search import heading, setting_for
 from qpairs.retrieval.search import search as library_search
 from qpairs.serving.app import create_app
 from qpairs.serving.journal import journalled
+from qpairs.serving.origins import Origins
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -105,6 +108,43 @@ def page(page: "Page") -> Iterator["Page"]:
     page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
     yield page
     assert wrong == []
+
+
+FOREIGN = """<title>another site</title>
+<form method=post action="{site}labelling/undo"><input name=choice value=stratified></form>
+<form method=post action="{site}labelling/undo" enctype="text/plain">
+<input name='{{"choice"' value='"random"}}'></form>
+<script>
+  window.ask = (path, body, type) => fetch("{site}" + path, {{
+    method: "POST", body: JSON.stringify(body), headers: {{ "Content-Type": type }},
+  }}).then((answer) => answer.json(), String);
+</script>"""
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_page_of_another_origin_can_ask_where_it_is_allowed_alone(
+    page: "Page", index: Path, model: Model, labels: Path, questions: list[str], allowed: bool
+) -> None:
+    other = FastAPI()
+    with served(other) as foreign, journalled(index) as opened:
+        origins = Origins((foreign.rstrip("/"),) if allowed else (), loopback=True)
+        with served(create_app(model, opened, origins=origins, labels=labels)) as site:
+            other.get("/", response_class=HTMLResponse)(lambda: FOREIGN.format(site=site))
+            pair = httpx2.get(site + "labelling").json()["pair"]
+            httpx2.post(site + "labelling/answer", json={**pair, "answer": "yes"})
+            for number in (0, 1):
+                page.goto(foreign)
+                with page.expect_navigation() as refused:
+                    page.evaluate(f"document.forms[{number}].submit()")
+                assert refused.value.status == (415 if allowed else 403)
+            page.goto(foreign)
+            answers = [
+                page.evaluate("([body, type]) => ask('search', body, type)", [{"question": questions[0]}, type])
+                for type in ("application/json", "text/plain")
+            ]
+            assert ("hits" in answers[0]) == allowed
+            assert "hits" not in answers[1]
+            assert httpx2.get(site + "labelling").json()["last"]["answer"] == "yes"
 
 
 def until(page: "Page", done: Callable[[], bool]) -> None:

@@ -265,7 +265,7 @@ async function requestState(method, path, body) {
 }
 
 const label = () => requestState("GET", `/labelling?choice=${choice()}`);
-const undo = () => requestState("POST", `/labelling/undo?choice=${choice()}`);
+const undo = () => requestState("POST", "/labelling/undo", { choice: choice() });
 
 function answer(said) {
   if (pair) requestState("POST", "/labelling/answer", { ...pair, answer: said, choice: choice() });
