@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from qpairs.data.pairs import Pairs
 
 PACE = 30.0  # seconds between two lines of progress where stderr is no terminal
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # turn the direction of what follows
 SILENT = os.environ.get("RANK", "0") != "0"  # of several processes that train together, the first one alone speaks
 out = Console(quiet=SILENT)
 err = Console(stderr=True, quiet=SILENT)
@@ -48,8 +50,13 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what
 
 
 def plain(text: str) -> str:
-    """One line of text, with what rich would read as markup escaped."""
-    return escape(" ".join(text.split()))
+    r"""One line of somebody's text: not read as markup, and what would steer a terminal is shown as an escape.
+
+    >>> print(plain("a \x1b[2J\n [bold]b"))
+    a \x1b[2J \[bold]b
+    """
+    shown = (repr(c)[1:-1] if unicodedata.category(c) == "Cc" or c in _TURNS else c for c in " ".join(text.split()))
+    return escape("".join(shown))
 
 
 @contextlib.contextmanager

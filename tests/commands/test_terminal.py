@@ -87,6 +87,17 @@ def test_plain_text_is_one_line_without_markup() -> None:
     assert terminal.plain("a\n [bold]b") == r"a \[bold]b"
 
 
+@pytest.mark.parametrize("steers", ["\x1b]52;c;aGk=\x07", "\x9b2J", "\x1b[31m", "\r", "\b", "\u202e", "\x00", "\x7f"])
+def test_no_text_steers_the_terminal(steers: str) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, color_system=None, width=200)
+    console.print(f"{terminal.plain(f'a{steers}b')} {terminal.plain('[/b or]')}", highlight=False)
+    shown = screen.getvalue()
+    assert not set(shown) & set("\x1b\x07\x9b\r\b\u202e\x00\x7f")
+    assert shown.startswith("a")
+    assert shown.endswith("b [/b or]\n")
+
+
 @pytest.mark.parametrize("collapsed", [False, True])
 def test_a_useless_model_is_named_so_once(capsys: pytest.CaptureFixture[str], collapsed: bool) -> None:
     labels = [0, 1] * 50
