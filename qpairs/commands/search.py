@@ -53,7 +53,7 @@ def index(
         typer.Option(
             "--index",
             help="milvus:FILE or milvus:ADDRESS[#COLLECTION] instead of FAISS in the folder; the token of a cluster "
-            "is read from MILVUS_TOKEN.",
+            "is read from MILVUS_TOKEN; searches need MILVUS_URI, too.",
         ),
     ] = "",
     add: Annotated[Path | None, typer.Option(help="Add these embeddings to the index.", show_default=False)] = None,

@@ -63,7 +63,8 @@ def build_index(
         output: the folder.
         kind: one of `kinds.KINDS`; `auto` chooses by size.
         address: milvus:URI[#COLLECTION], where the URI is a file (Milvus Lite) or the address of a cluster, whose token
-            is read from the environment variable MILVUS_TOKEN; '' for FAISS in the folder.
+            is read from the environment variable MILVUS_TOKEN, and later sent where MILVUS_URI says so; '' for FAISS in
+            the folder.
         overwrite: whether an index that is there already may be replaced.
         on_progress: the stages indexing and measuring (done, total: questions), and writing.
 

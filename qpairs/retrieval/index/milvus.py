@@ -28,26 +28,36 @@ LONGEST_TEXT, LONGEST_ID, MOST_LISTS = 65_535, 512, 65_536  # the first two in b
 class MilvusIndex:
     """A `BackEnd` that is a collection of Milvus, at milvus:URI#COLLECTION.
 
-    The URI is a file (Milvus Lite) or the address of a cluster, whose token is read from the environment variable
-    MILVUS_TOKEN. What is added or deleted is permanent at once; the folder has the manifest alone.
+    The URI is a file (Milvus Lite) or the address of a cluster. Its token is read from the environment variable
+    MILVUS_TOKEN, and is sent only to an address that the user gave: when the index is made, or by MILVUS_URI. What is
+    added or deleted is permanent at once; the folder has the manifest alone.
     """
 
     patterns: ClassVar[Sequence[str]] = ()
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, *, given: bool = False) -> None:
+        """Connects.
+
+        Args:
+            manifest: names the address.
+            given: whether the user gave the address; the manifest of a folder may be somebody else's.
+
+        Raises:
+            UserError: no connection, or a token for another address.
+        """
         self._kind, self._effort = manifest.kind, manifest.state.get("effort", 0)
         self._address = manifest.address if "#" in manifest.address else f"{manifest.address}#{COLLECTION}"
         uri, _, self._collection = self._address.removeprefix(SCHEME).rpartition("#")
         milvus = require("pymilvus", "an index in Milvus")
         with _one_line(self._address):
-            self._client = milvus.MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
+            self._client = milvus.MilvusClient(uri, token=_token(uri, given))
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest, embeddings: Embeddings, *, overwrite: bool) -> Self:
         """An empty collection."""
         from pymilvus import DataType
 
-        index = cls(manifest)
+        index = cls(manifest, given=True)
         client, name = index._client, index._collection
         with _one_line(index._address):
             if client.has_collection(name):
@@ -154,6 +164,14 @@ class MilvusIndex:
             [Hit(str(hit["id"]), hit["entity"]["text"], min(1.0, float(hit["distance"]))) for hit in hits]
             for hits in found
         ]
+
+
+def _token(uri: str, given: bool) -> str:
+    """The token for an address; '' for a file, or where there is none."""
+    token = os.environ.get("MILVUS_TOKEN", "") if "://" in uri else ""
+    if token and not given and os.environ.get("MILVUS_URI", "").rstrip("/") != uri.rstrip("/"):
+        raise UserError(f"{uri}: the index names this address; to send MILVUS_TOKEN there, set MILVUS_URI to it, too")
+    return token
 
 
 @contextmanager
