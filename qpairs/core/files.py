@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -65,12 +66,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, hidden beside `path`, which takes that place when it is whole and on the disk.
 
-    What is at `path` is then gone; until then, or where the filling fails, it is as it was. What a process left that
-    died in the middle is put in order first.
+    What is at `path` is then gone; until then, or where the filling fails, it is as it was. Where the system can
+    exchange two folders, there is one at `path` at any moment. What a process left that died in the middle is put in
+    order first. A link stays one: the folder that it points to is replaced. Files are readable to whom the folder is.
 
     Raises:
         UserError: the disk is full, or refuses for another reason.
     """
+    given, path = path, path.resolve()
     fresh, old = (path.with_name(f".{path.name}.{kind}") for kind in ("new", "old"))
     try:
         if old.exists() and not path.exists():  # a process died between the two renames
@@ -80,19 +83,34 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         yield fresh
+        mode = fresh.stat().st_mode & 0o666
         for file in filter(Path.is_file, fresh.rglob("*")):
+            file.chmod(mode)  # safetensors makes files for their owner alone
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        if path.exists():
-            path.rename(old)
-        fresh.rename(path)
+        if not (path.exists() and _exchange(fresh, path)):
+            if path.exists():
+                path.rename(old)
+            fresh.rename(path)
+        sync_folder(path.parent)
     except OSError as error:
         if old.exists() and not path.exists():
             old.rename(path)
-        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
+        raise UserError(f"{given}: cannot be written ({os_reason(error)})") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two folders in one step, as Linux can (renameat2); False where that cannot be."""
+    at_working_folder, exchange = -100, 2
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):  # no such call in the C library of this system
+        return False
+    paths = os.fsencode(one), os.fsencode(other)
+    return bool(rename(at_working_folder, paths[0], at_working_folder, paths[1], exchange) == 0)
 
 
 def write_text(path: Path, text: str) -> None:

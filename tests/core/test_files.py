@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from qpairs.core import files
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_file, exclusive_lock, sha256
+from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock, sha256
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
@@ -62,3 +63,71 @@ def test_a_missing_file_has_no_checksum(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     assert sha256(tmp_path / "a") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert sha256(tmp_path / "b") == ""
+
+
+def fill(path: Path, text: str) -> None:
+    with atomic_folder(path) as fresh:
+        (fresh / "a.txt").write_text(text)
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_folder_takes_its_place_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    path = tmp_path / "x"
+    for text in ("one", "two", "three"):
+        fill(path, text)
+        assert (path / "a.txt").read_text() == text
+        assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    with pytest.raises(RuntimeError), atomic_folder(path):
+        raise RuntimeError
+    assert (path / "a.txt").read_text() == "three"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot exchange two folders")
+def test_a_replaced_folder_is_there_at_any_moment(tmp_path: Path) -> None:
+    fill(tmp_path / "x", "")
+    script = "import os, sys; print('ready', flush=True)\nwhile os.path.exists(sys.argv[1]): pass"
+    watcher = subprocess.Popen([sys.executable, "-c", script, tmp_path / "x"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == "ready\n"
+        for number in range(300):
+            fill(tmp_path / "x", str(number))
+        assert watcher.poll() is None
+    finally:
+        watcher.kill()
+        watcher.wait()
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    fill(tmp_path / "disk" / "x", "one")
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "x")
+    for text in ("two", "three"):
+        fill(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "disk" / "x" / "a.txt").read_text() == text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "link"]
+
+
+def test_the_working_folder_can_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "x")
+    fill(Path(), "one")
+    assert (tmp_path / "x" / "a.txt").read_text() == "one"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o027, 0o640)])
+def test_files_can_be_read_by_whom_the_users_umask_lets(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with atomic_folder(tmp_path / "x") as fresh:
+            (fresh / "deep").mkdir()
+            (fresh / "deep" / "weights").touch(0o600)
+            (fresh / "a").touch()
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "x").rglob("*") if p.is_file()} == {mode}
