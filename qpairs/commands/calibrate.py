@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from qpairs.commands.label import print_noise
 from qpairs.commands.search import TextColumnOption
 from qpairs.commands.terminal import (
     ColumnsOption,
@@ -44,8 +45,11 @@ def calibrate(
         ),
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option(help="Labelled pairs of the corpus, from qpairs serve --labels.", show_default=False),
+        list[Path] | None,
+        typer.Option(
+            help="Labelled pairs of the corpus, from qpairs serve --labels or qpairs label; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     columns: ColumnsOption = "",
     text_column: TextColumnOption = "",
@@ -112,6 +116,8 @@ def _print_corpus(fit: CorpusFit) -> None:
         )
     for reason, count in fit.left_out.items():
         out.print(f"[yellow]{count:,} labels left out: {reason}[/]", highlight=False)
+    if fit.noise:
+        print_noise(fit.noise)
     if "" in fit.used:
         out.print("[yellow]Labels of unknown origin are taken as drawn by nothing but their similarity.[/]")
     from qpairs.evaluation.calibrate_corpus import MORE

@@ -46,8 +46,12 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what
 
 
 def plain(text: str) -> str:
-    """One line of text, with what rich would read as markup escaped."""
-    return escape(" ".join(text.split()))
+    r"""One line of text, without control characters, and with what rich would read as markup escaped.
+
+    >>> plain("[bold]How\x1b[2J do\n I pay?")
+    '\\[bold]How [2J do I pay?'
+    """
+    return escape(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,16 @@ def question_key(text: str) -> str:
     'how do i pay?'
     """
     return " ".join(text.casefold().split())
+
+
+def pair_key(pair: Sequence[Any]) -> tuple[str, str]:
+    """Identifies a pair, whatever the order and the case of its questions.
+
+    >>> pair_key(("How?", "Who am  I?")) == pair_key(("who am i?", "how?"))
+    True
+    """
+    one, other = sorted((question_key(pair[0]), question_key(pair[1])))
+    return one, other
 
 
 def distinct_texts(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,7 +8,14 @@ A new metric is one function in the file of its subject, its name below, and one
 `tests/metrics/test_invariance.py`.
 """
 
-from qpairs.metrics.agreement import NONE, cohen_kappa, krippendorff_alpha, percent_agreement, resampled_interval
+from qpairs.metrics.agreement import (
+    NONE,
+    cohen_kappa,
+    krippendorff_alpha,
+    percent_agreement,
+    resampled_interval,
+    resampled_weights,
+)
 from qpairs.metrics.annotators import AnnotatorRates, dawid_skene
 from qpairs.metrics.calibration import Calibration, brier, expected_calibration_error, fit_calibration, reliability
 from qpairs.metrics.corpus import CorpusEstimate, Expectation
@@ -113,6 +120,7 @@ __all__ = [
     "quantiles",
     "reliability",
     "resampled_interval",
+    "resampled_weights",
     "retrieval_scores",
     "roc_auc",
     "why_not",

@@ -7,7 +7,7 @@ say how often each pair counts, so that a resample is a vector of weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -82,15 +82,30 @@ def krippendorff_alpha(answers: ArrayLike, weights: ArrayLike | None = None) -> 
     return float(1 - (total - 1) * apart / by_chance) if by_chance > 0 else math.nan
 
 
+def resampled_weights(groups: ArrayLike, samples: int, seed: int = 0) -> Iterator[Floats]:
+    """(n,) how often each pair counts, for each resample of whole groups with replacement.
+
+    Cluster bootstrap (Field and Welsh, "Bootstrapping clustered data", 2007).
+
+    Args:
+        groups: (n,) the component of each pair.
+        samples: number of resamples.
+        seed: of the draws.
+
+    >>> [int(weights.sum()) for weights in resampled_weights([0, 1, 2], 3)]
+    [3, 3, 3]
+    """
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    for _ in range(samples):
+        drawn = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
+        yield drawn[place].astype(np.float64)
+
+
 def resampled_interval(
-    measure: Callable[[Floats], float],
-    groups: ArrayLike,
-    *,
-    samples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    measure: Callable[[Floats], float], groups: ArrayLike, *, samples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Percentile interval of a measure, over groups drawn with replacement (cluster bootstrap; Field and Welsh, 2007).
+    """Percentile interval of a measure, over resamples as in `resampled_weights`.
 
     Resamples in which the measure is undefined are left out; (nan, nan) where it is in all.
 
@@ -105,12 +120,8 @@ def resampled_interval(
     >>> round(low, 1), round(high, 1)
     (0.4, 0.6)
     """
-    names, place = np.unique(np.asarray(groups), return_inverse=True)
-    rng, values = np.random.default_rng(seed), []
-    for _ in range(samples):
-        drawn = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
-        values.append(measure(drawn[place].astype(np.float64)))
-    defined = np.array([value for value in values if not math.isnan(value)])
+    values = np.array([measure(weights) for weights in resampled_weights(groups, samples, seed)])
+    defined = values[~np.isnan(values)]
     if not len(defined):
         return math.nan, math.nan
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])

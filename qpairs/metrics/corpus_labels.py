@@ -53,7 +53,8 @@ def with_labels(
 
     def complete(odds: Floats) -> tuple[Floats, Floats]:
         truth = expit(odds[place] + ratios)
-        return np.bincount(place, truth, bins), np.bincount(place, truth * (1 - truth), bins)
+        right, variance = np.bincount(place, truth, bins), np.bincount(place, truth * (1 - truth), bins)
+        return right.astype(np.float64), variance.astype(np.float64)
 
     prior = estimate.factors.T @ estimate.factors + between_corpora(LABELLED_SD, bins) + 1e-4 * np.eye(bins)
     odds, covariance = _laplace(estimate.log_odds, prior, drawn, complete)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
+from qpairs.data.corpus import pair_key as pair_key
 from qpairs.data.corpus import question_key
 
 Texts = tuple[str, str]
@@ -18,13 +16,3 @@ def clean(text: str) -> str:
 def normal(text: str) -> str:
     """Identifies a question."""
     return question_key(text)
-
-
-def pair_key(pair: Sequence[Any]) -> Texts:
-    """Identifies a pair, whatever the order and the case of its questions.
-
-    >>> pair_key(("How?", "Who am  I?")) == pair_key(("who am i?", "how?"))
-    True
-    """
-    one, other = sorted((normal(pair[0]), normal(pair[1])))
-    return one, other

@@ -96,11 +96,12 @@ class Labelling:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: str | Path, model: Model, index: Index, *, seed: int = 0) -> Labelling:
+    def open(cls, path: str | Path | LabelFile, model: Model, index: Index, *, seed: int = 0) -> Labelling:
         """Starts to label the pairs of an index, or continues with the labels in the file.
 
         Args:
-            path: CSV file of the labels; skipped pairs are kept in `*.skipped.csv` beside it.
+            path: CSV file of the labels, or one opened for a named annotator: labels of others then stay, and do not
+                count as answers. Skipped pairs are kept in `*.skipped.csv` beside it.
             model: that made the index.
             index: the corpus.
             seed: of the random choices.
@@ -108,7 +109,8 @@ class Labelling:
         Raises:
             UserError: the file does not hold labels or cannot be written, or the model does not fit the index.
         """
-        labelling = cls(LabelFile(Path(path)), model, corpus_setting(index, model), pairs_to_label(index, model, seed))
+        file = path if isinstance(path, LabelFile) else LabelFile(Path(path))
+        labelling = cls(file, model, corpus_setting(index, model), pairs_to_label(index, model, seed))
         labelling.state()
         return labelling
 
@@ -145,7 +147,8 @@ class Labelling:
             else:
                 rows = [*labels.labelled, Row(*pair[:2], int(request.answer == "yes"))]
                 skipped = map(pair_key, labels.skipped)
-                self._file.write_labels(mark_drawn(rows, request.choice, self._pairs[request.choice], skipped))
+                rows = mark_drawn(rows, request.choice, self._pairs[request.choice], skipped)
+                self._file.write_labels(labels, rows)
             return self._state(request.choice)
 
     def undo(self, choice: Choice = "stratified") -> State:
