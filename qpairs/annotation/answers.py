@@ -87,20 +87,22 @@ class Journal:
             self._write(header)
             return
         for number, line in enumerate(lines, 1):
+            where = f"{self._path}, line {number}"
             try:
                 values = json.loads(line)
-                if number == 1:
-                    self._check(values, header)
-                    continue
-                answer = Answer(**values)
+                answer = Answer(**values) if number > 1 else None
+            except (ValueError, TypeError):
+                mend = "remove the line to ask about its pair again" if number > 1 else "move the file elsewhere"
+                raise UserError(f"{where}: damaged; {mend}") from None
+            if answer is None:
+                self._check(values, header)
+            elif answer.answer not in ANSWERS:
+                raise UserError(f"{where}: {answer.answer!r} is no answer; remove the line")
+            else:
                 self._answers[pair_key((answer.question1, answer.question2))] = answer
-            except (ValueError, TypeError, AttributeError):
-                where = f"{self._path}, line {number}"
-                raise UserError(f"{where}: damaged; remove the line to ask about its pair again") from None
-            if answer.answer not in ANSWERS:
-                raise UserError(f"{self._path}, line {number}: {answer.answer!r} is no answer; remove the line")
 
     def _check(self, found: Any, wanted: Mapping[str, str]) -> None:
+        found = found if isinstance(found, dict) else {}
         differ = [name for name in wanted if found.get(name) != wanted[name]]
         if differ == ["prompt"]:
             raise UserError(

@@ -1,6 +1,7 @@
 """Requests to a service of chat completions: what is sent where, what is tried again, and what ends the run."""
 
 import email.utils
+import itertools
 import socket
 import threading
 import time
@@ -154,7 +155,7 @@ def test_waits_grow_and_retry_after_is_kept_by_all_threads() -> None:
         service.faults.extend([Fault(500)] * 3)
         Chat(endpoint(service.url, backoff=0.1)).ask(PAIR)
         times = [request["time"] for request in service.requests]
-        waits = [after - before for before, after in zip(times, times[1:], strict=False)]
+        waits = [after - before for before, after in itertools.pairwise(times)]
         assert all(0.05 * 2**k <= wait <= 0.15 * 2**k + 0.15 for k, wait in enumerate(waits))
     with serving(yes) as service:
         service.faults.append(Fault(429, {"Retry-After": "1"}))
