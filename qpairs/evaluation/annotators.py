@@ -35,8 +35,8 @@ class Noise:
         annotator: name; '' without one.
         answers: pairs judged.
         shared: those that another judged, too.
-        sensitivity: share of the duplicates that are called so; None where too few pairs are shared: then the answers
-            are taken as right.
+        sensitivity: share of the duplicates that are called so; None where it cannot be told, and the answers are
+            taken as right.
         specificity: share of the other pairs that are called different; None likewise.
         sensitivity_interval: central 95 %, where it was asked for.
         specificity_interval: likewise.
@@ -133,8 +133,8 @@ def find_consensus(labels: LabelledPairs) -> Consensus:
     """Estimates how often each annotator errs, and what each pair most likely is (see `metrics.dawid_skene`).
 
     Pairs that were drawn with like probability form a group with its own share of duplicates. The answers of an
-    annotator who shares fewer than `LEAST_SHARED` pairs with others are taken as right, and so are adjudicated ones,
-    which count before all others.
+    annotator who shares fewer than `LEAST_SHARED` pairs with others are taken as right; so are those of two whose pairs
+    are one group and not adjudicated, since nothing then tells who errs. Adjudicated answers count before all others.
 
     Args:
         labels: a row for each answer.
@@ -153,6 +153,9 @@ def find_consensus(labels: LabelledPairs) -> Consensus:
     other = given.sum(axis=1) + (judged.adjudicated >= 0)
     shared = (given & (other >= 2)[:, None]).sum(axis=0)
     judges = shared >= LEAST_SHARED
+    settled = int((judged.adjudicated >= 0).sum())
+    if judges.sum() < 3 and settled < LEAST_SHARED and len(set(_groups(judged).tolist())) < 2:
+        judges = np.zeros_like(judges)
     known = _known(judged, judges)
     ratio, probability = np.zeros(len(judged)), np.full(len(judged), 0.5)
     rates = None
@@ -245,7 +248,7 @@ def _compare(judged: Judgements, one: int, other: int, components: NDArray[np.in
 def _with_intervals(consensus: Consensus, components: NDArray[np.int64], seed: int) -> tuple[Noise, ...]:
     """The noise of each annotator with its interval, where it is known."""
     judged = consensus.judged
-    judges = np.array([noise.sensitivity is not None for noise in consensus.noise])
+    judges = np.array([noise.sensitivity is not None for noise in consensus.noise], dtype=np.bool_)
     if not judges.any():
         return consensus.noise
     answers, groups, known = judged.answers[:, judges], _groups(judged), _known(judged, judges)

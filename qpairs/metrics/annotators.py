@@ -12,7 +12,7 @@ from qpairs.metrics.agreement import NONE
 from qpairs.metrics.inputs import Floats, Ints
 
 RIGHT, WRONG = 4.0, 1.0  # answers of each kind that every annotator is taken to have given beforehand
-STEPS, CLOSE = 2000, 1e-7  # of expectation maximization
+STEPS, CLOSE = 1000, 1e-6  # of expectation maximization
 
 
 @dataclass(frozen=True)
