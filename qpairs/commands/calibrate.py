@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.label import print_noise
+from qpairs.commands.label import TrustOption, print_noise
 from qpairs.commands.search import TextColumnOption
 from qpairs.commands.terminal import (
     ColumnsOption,
@@ -51,6 +51,7 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    trust: TrustOption = None,
     columns: ColumnsOption = "",
     text_column: TextColumnOption = "",
     skip_bad_rows: SkipOption = False,
@@ -61,6 +62,8 @@ def calibrate(
         raise UserError("calibrate: give labelled pairs with --data, a corpus with --corpus, or both")
     if labels and not corpus:
         raise UserError("calibrate: --labels are pairs of a corpus; name it with --corpus, or give them as --data")
+    if trust and not labels:
+        raise UserError("calibrate: --trust names an annotator of --labels")
     with quiet(), progress_bar() as on_progress:
         from qpairs.data.corpus import read_corpus
         from qpairs.evaluation.calibrate import calibrate as fit_pairs
@@ -74,7 +77,10 @@ def calibrate(
         questions = read_corpus(corpus, text_column=text_column, skip_bad_rows=skip_bad_rows) if corpus else None
         fit = fit_pairs(model, pairs) if pairs else None
         fitted = fit.model if fit else model
-        corpus_fit = calibrate_corpus(fitted, questions, labels, on_progress=on_progress) if questions else None
+        trusted = trust or ()
+        corpus_fit = (
+            calibrate_corpus(fitted, questions, labels, trusted=trusted, on_progress=on_progress) if questions else None
+        )
         (corpus_fit.model if corpus_fit else fitted).save(output, overwrite=overwrite)
     if pairs and fit:
         print_skipped(pairs)

@@ -106,6 +106,12 @@ def _print_annotation(name: str, found: Annotation, cost: float | None) -> None:
         err.print(f"[yellow]{found.failed:,} pairs could not be asked; the same command asks them again.[/]")
 
 
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Annotator whose labels are taken as right; may be repeated.", show_default=False),
+]
+
+
 def agreement(
     labels: Annotated[list[Path], typer.Argument(help="Files of labels, with a column annotator.")],
     disagreements: Annotated[
@@ -121,6 +127,7 @@ def agreement(
         typer.Option(help="Write one label for each pair to this .csv, .tsv, .jsonl or .parquet.", show_default=False),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files that are there.")] = False,
+    trust: TrustOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Show how far annotators agree, and how often each errs; write disagreements and joint labels."""
@@ -133,7 +140,7 @@ def agreement(
         from qpairs.data.labels import read_labels
         from qpairs.evaluation.annotators import measure_agreement
 
-        found = measure_agreement(read_labels(*labels), seed=seed)
+        found = measure_agreement(read_labels(*labels), trusted=trust or (), seed=seed)
     _print_agreement(found)
     print_noise(found.consensus.noise)
     disputed = int(found.consensus.judged.disputed.sum())

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs import metrics
-from qpairs.core.exceptions import UserError
+from qpairs.core.exceptions import UserError, nearest
 from qpairs.data.judgements import Judgements, side_by_side
 from qpairs.data.labels import ADJUDICATED, LABEL_FILE_COLUMNS, LabelledPairs
 from qpairs.data.pairs import pairs_from_texts
@@ -129,7 +129,7 @@ class Agreement:
     alpha_interval: Interval
 
 
-def find_consensus(labels: LabelledPairs) -> Consensus:
+def find_consensus(labels: LabelledPairs, *, trusted: Sequence[str] = ()) -> Consensus:
     """Estimates how often each annotator errs, and what each pair most likely is (see `metrics.dawid_skene`).
 
     Pairs that were drawn with like probability form a group with its own share of duplicates. The answers of an
@@ -138,9 +138,10 @@ def find_consensus(labels: LabelledPairs) -> Consensus:
 
     Args:
         labels: a row for each answer.
+        trusted: annotators whose answers are taken as right.
 
     Raises:
-        UserError: there are no labels.
+        UserError: there are no labels, or none of an annotator who is trusted.
 
     >>> rows = LabelledPairs(("How?",), ("Why?",), np.array([1]), ("",), np.ones(1), ("ana",))
     >>> find_consensus(rows).probability.tolist(), find_consensus(rows).noise[0].sensitivity
@@ -152,8 +153,11 @@ def find_consensus(labels: LabelledPairs) -> Consensus:
     given = judged.answers >= 0
     other = given.sum(axis=1) + (judged.adjudicated >= 0)
     shared = (given & (other >= 2)[:, None]).sum(axis=0)
-    judges = shared >= LEAST_SHARED
-    settled = int((judged.adjudicated >= 0).sum())
+    for name in trusted:
+        if name not in judged.annotators:
+            raise UserError(f"labels: no annotator is called {name!r}; {nearest(name, judged.annotators)}")
+    judges = (shared >= LEAST_SHARED) & ~np.isin(judged.annotators, list(trusted))
+    settled = int((_known(judged, judges) >= 0).sum())
     if judges.sum() < 3 and settled < LEAST_SHARED and len(set(_groups(judged).tolist())) < 2:
         judges = np.zeros_like(judges)
     known = _known(judged, judges)
@@ -178,17 +182,26 @@ def find_consensus(labels: LabelledPairs) -> Consensus:
     return Consensus(judged, noise, ratio, np.where(sure, known, probability).astype(np.float64))
 
 
-def measure_agreement(labels: LabelledPairs, *, seed: int = 0) -> Agreement:
-    """How far annotators agree, with 95 % intervals by bootstrap over components of pairs that share questions.
+def measure_agreement(labels: LabelledPairs, *, trusted: Sequence[str] = (), seed: int = 0) -> Agreement:
+    """How far annotators agree, with 95 % intervals by bootstrap.
+
+    Pairs that were drawn at random, with a known probability, are resampled each for itself; all others in components
+    of pairs that share questions.
 
     Args:
         labels: a row for each answer.
+        trusted: as in `find_consensus`.
         seed: of the bootstrap.
 
     Raises:
-        UserError: no pair has answers of two annotators.
+        UserError: no pair has answers of two annotators; or as `find_consensus`.
+
+    >>> texts = tuple(f"How do I pay {i}?" for i in range(8))
+    >>> rows = LabelledPairs(texts, texts[::-1], np.arange(8) // 2 % 2, ("",) * 8, np.ones(8), ("ana", "llm") * 4)
+    >>> measure_agreement(rows).pairs[0].n
+    4
     """
-    consensus = find_consensus(labels)
+    consensus = find_consensus(labels, trusted=trusted)
     judged = consensus.judged
     if not judged.shared.any():
         names = ", ".join(repr(name) for name in judged.annotators)
@@ -196,12 +209,12 @@ def measure_agreement(labels: LabelledPairs, *, seed: int = 0) -> Agreement:
             f"labels: no pair was judged by two annotators (there are: {names}); agreement takes pairs that several "
             "have labelled: label some of the same pairs again under another name"
         )
-    components = _components(judged)
+    units = _units(judged)
     return Agreement(
-        replace(consensus, noise=_with_intervals(consensus, components, seed)),
-        tuple(_compare(judged, one, other, components, seed) for one, other in _with_pairs_in_common(judged)),
+        replace(consensus, noise=_with_intervals(consensus, units, seed)),
+        tuple(_compare(judged, one, other, units, seed) for one, other in _with_pairs_in_common(judged)),
         metrics.krippendorff_alpha(judged.answers),
-        metrics.resampled_interval(lambda w: metrics.krippendorff_alpha(judged.answers, w), components, seed=seed),
+        metrics.resampled_interval(lambda w: metrics.krippendorff_alpha(judged.answers, w), units, seed=seed),
     )
 
 
@@ -219,9 +232,11 @@ def _groups(judged: Judgements) -> NDArray[np.int64]:
     return np.unique(height, return_inverse=True)[1].astype(np.int64)
 
 
-def _components(judged: Judgements) -> NDArray[np.int64]:
+def _units(judged: Judgements) -> NDArray[np.int64]:
+    """(n,) what each pair is resampled with: itself if it was drawn at random, else its component."""
     pairs = pairs_from_texts(judged.first, judged.second, np.zeros(len(judged), np.int8))
-    return np.asarray(question_components(pairs)[pairs.left])
+    alone = ~np.isnan(judged.probability)
+    return np.where(alone, -1 - np.arange(len(judged)), question_components(pairs)[pairs.left])
 
 
 def _with_pairs_in_common(judged: Judgements) -> list[tuple[int, int]]:
@@ -230,10 +245,10 @@ def _with_pairs_in_common(judged: Judgements) -> list[tuple[int, int]]:
     return [(one, other) for one, other in columns if (given[:, one] & given[:, other]).any()]
 
 
-def _compare(judged: Judgements, one: int, other: int, components: NDArray[np.int64], seed: int) -> PairOfAnnotators:
+def _compare(judged: Judgements, one: int, other: int, units: NDArray[np.int64], seed: int) -> PairOfAnnotators:
     both = (judged.answers[:, [one, other]] >= 0).all(axis=1)
     first, second = judged.answers[both][:, [one, other]].T
-    groups = components[both]
+    groups = units[both]
     return PairOfAnnotators(
         judged.annotators[one],
         judged.annotators[other],
@@ -245,7 +260,7 @@ def _compare(judged: Judgements, one: int, other: int, components: NDArray[np.in
     )
 
 
-def _with_intervals(consensus: Consensus, components: NDArray[np.int64], seed: int) -> tuple[Noise, ...]:
+def _with_intervals(consensus: Consensus, units: NDArray[np.int64], seed: int) -> tuple[Noise, ...]:
     """The noise of each annotator with its interval, where it is known."""
     judged = consensus.judged
     judges = np.array([noise.sensitivity is not None for noise in consensus.noise], dtype=np.bool_)
@@ -254,7 +269,7 @@ def _with_intervals(consensus: Consensus, components: NDArray[np.int64], seed: i
     answers, groups, known = judged.answers[:, judges], _groups(judged), _known(judged, judges)
     resampled = (
         metrics.dawid_skene(answers, groups=groups, known=known, weights=weights)
-        for weights in metrics.resampled_weights(components, RESAMPLES, seed)
+        for weights in metrics.resampled_weights(units, RESAMPLES, seed)
     )
     drawn = [np.stack([rates.sensitivity, rates.specificity]) for rates in resampled]
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)  # (2, judges) each

@@ -93,6 +93,7 @@ def calibrate_corpus(
     corpus: Corpus | str | Path,
     labels: LabelledPairs | str | Path | Sequence[str | Path] | None = None,
     *,
+    trusted: Sequence[str] = (),
     on_progress: OnProgress = ignore,
 ) -> CorpusFit:
     """Fits what scores mean in a corpus to the corpus itself, without training. The setting for pairs stays.
@@ -113,6 +114,7 @@ def calibrate_corpus(
         model: a model with one tower, or its folder.
         corpus: a file of questions, or one from `read_corpus`.
         labels: pairs of the corpus with labels, such as the labelling view of `qpairs serve` writes, or their files.
+        trusted: annotators whose labels are taken as right, where there are several.
         on_progress: the stages encoding (texts) and estimating.
 
     Raises:
@@ -121,7 +123,7 @@ def calibrate_corpus(
     """
     model = as_model(model)
     if isinstance(model, TwoStages):
-        fit = calibrate_corpus(model.first, corpus, labels, on_progress=on_progress)
+        fit = calibrate_corpus(model.first, corpus, labels, trusted=trusted, on_progress=on_progress)
         return replace(fit, model=replace(model, first=fit.model))
     old = model.verdict
     old.require_cosine(model.path)
@@ -133,7 +135,7 @@ def calibrate_corpus(
     texts = [corpus.texts[row] for row in distinct_texts(corpus.texts)[1]]
     if len(texts) < LEAST_QUESTIONS:
         raise UserError(f"{corpus.path}: {len(texts)} questions; at least {LEAST_QUESTIONS} are needed to fit a corpus")
-    found = find_consensus(labels) if labels is not None else None
+    found = find_consensus(labels, trusted=trusted) if labels is not None else None
     kept, left_out = _usable(found.judged, texts) if found else ([], {})
     vectors = encode_in_blocks(model, texts, Meter(on_progress))
     on_progress(Progress("estimating"))

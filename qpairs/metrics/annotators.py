@@ -12,6 +12,7 @@ from qpairs.metrics.agreement import NONE
 from qpairs.metrics.inputs import Floats, Ints
 
 RIGHT, WRONG = 4.0, 1.0  # answers of each kind that every annotator is taken to have given beforehand
+LEAST_SHARE = 1e-6  # of duplicates in a group, and of others
 STEPS, CLOSE = 1000, 1e-6  # of expectation maximization
 
 
@@ -73,7 +74,8 @@ def dawid_skene(
         mass, rest = weight * probability, weight * (1 - probability)
         sensitivity = (RIGHT + mass @ yes) / (RIGHT + WRONG + mass @ (yes | no))
         specificity = (RIGHT + rest @ no) / (RIGHT + WRONG + rest @ (yes | no))
-        prevalence = (1 + np.bincount(group, mass)) / (2 + np.bincount(group, weight))
+        shares = np.bincount(group, mass) / np.maximum(np.bincount(group, weight), 1e-12)
+        prevalence = shares.clip(LEAST_SHARE, 1 - LEAST_SHARE)
         log_ratio = yes @ np.log(sensitivity / (1 - specificity)) + no @ np.log((1 - sensitivity) / specificity)
         before = probability
         probability = np.where(sure == NONE, expit(logit(prevalence)[group] + log_ratio), sure)

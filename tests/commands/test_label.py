@@ -99,8 +99,14 @@ def test_a_language_model_labels_what_calibrates_the_model(run, world, llm, same
     assert "120 labels: 120 stratified" in fitted.out
     assert "How often each is right" in fitted.out
     assert Path("here/qpairs.json").exists()
-    train = run("data", "llm-labels.csv")
-    assert train.code == 0
+    trusting = run("calibrate", checkpoint.path, "--corpus", questions, *files, "--trust", "ana", "--output", "sure")
+    assert "taken as right" in trusting.out
+    refused(
+        run("calibrate", checkpoint.path, "--corpus", questions, *files, "--trust", "bob", "--output", "b"), "'bob'"
+    )
+    assert not Path("b").exists()
+    refused(run("calibrate", checkpoint.path, "--corpus", questions, "--trust", "bob", "--output", "b"), "--labels")
+    assert run("data", "llm-labels.csv").code == 0
 
 
 def test_agreement_disputes_and_settlement(run, world, llm, same) -> None:

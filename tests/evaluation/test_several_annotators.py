@@ -140,6 +140,36 @@ def test_two_annotators_of_one_group_of_pairs_tell_nothing_of_each_other() -> No
     assert all(each.sensitivity for each in settled.noise)
 
 
+def test_the_answers_of_whom_one_trusts_are_the_measure_of_others() -> None:
+    rates = []
+    for seed in range(8):
+        _, labels = stratified(seed)
+        consensus = find_consensus(labels, trusted=["ana"])
+        ana, llm = consensus.noise
+        assert (ana.annotator, ana.sensitivity) == ("ana", None)
+        rates.append((llm.sensitivity, llm.specificity))
+    assert np.mean(rates, axis=0) == pytest.approx([0.8, 0.9], abs=0.03)
+    hers = consensus.judged.answers[:, 0]
+    assert (consensus.labels[hers >= 0] == hers[hers >= 0]).all()
+    assert np.isinf(consensus.log_ratio[hers >= 0]).all()
+    assert np.isfinite(consensus.log_ratio[hers < 0]).all()
+    with pytest.raises(UserError, match="no annotator is called 'anna'; did you mean 'ana'"):
+        find_consensus(labels, trusted=["anna"])
+
+
+def test_few_duplicates_among_the_shared_pairs_invent_none() -> None:
+    # of pairs that nobody calls duplicates, none are taken to be some that all have missed
+    rng = np.random.default_rng(0)
+    stratum = rng.integers(0, 8, 500)
+    truth = rng.random(500) < np.array([0.3, 0.1, 0, 0, 0, 0, 0, 0])[stratum]
+    person = truth.astype(np.int8)
+    person[100:] = -1
+    labels = labels_by({"ana": person, "llm": answers_of(truth, 0.8, 0.95, rng)}, 0.1 / 4.0**stratum)
+    consensus = find_consensus(labels)
+    assert consensus.probability.sum() == pytest.approx(truth.sum(), abs=10)
+    assert consensus.noise[0].sensitivity > 0.7
+
+
 def test_two_answers_taken_as_right_that_differ_say_nothing() -> None:
     consensus = find_consensus(labels_by({"a": np.array([1, 1]), "b": np.array([0, 1])}))
     assert consensus.log_ratio.tolist() == [0, np.inf]
