@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from qpairs.core.exceptions import UserError
+
+log = logging.getLogger(__name__)
 
 PATH = "/chat/completions"
 OWN_KEY, OPENAI_KEY, OPENAI_HOST = "QPAIRS_LLM_KEY", "OPENAI_API_KEY", "api.openai.com"
@@ -69,7 +73,16 @@ def open_endpoint(url: str, model: str, environment: Mapping[str, str] = os.envi
     key = environment.get(name, "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise UserError(f"{name}: has characters that no key has; set it anew")
+    if key and parts.scheme == "http" and not _is_local(parts.hostname or ""):
+        log.warning("the key goes to %s without encryption; use https where you can", parts.hostname)
     return Endpoint(urlunsplit(parts._replace(path=path)), model.strip(), key)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _parts(url: str) -> SplitResult:

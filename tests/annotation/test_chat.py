@@ -72,6 +72,16 @@ def test_a_key_is_never_shown_and_a_broken_one_is_refused() -> None:
         assert broken not in str(refused.value)
 
 
+def test_a_key_that_would_go_out_in_the_clear_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    key = {"QPAIRS_LLM_KEY": KEY}
+    for url, given in (("http://localhost:1", key), ("http://127.0.0.1:1", key), ("https://h", key), ("http://h", {})):
+        open_endpoint(url, "m", given)
+    assert caplog.text == ""
+    open_endpoint("http://h", "m", key)
+    assert "without encryption" in caplog.text
+    assert KEY not in caplog.text
+
+
 def test_a_request_is_that_of_chat_completions() -> None:
     with serving(yes) as service:
         reply = Chat(endpoint(service.url, key=KEY)).ask(PAIR)
