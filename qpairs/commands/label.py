@@ -11,6 +11,7 @@ from rich.table import Table
 
 from qpairs.commands.terminal import check_file, err, out, percent, plain, progress_bar, quiet
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import read_text
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def pairs(
         from qpairs.serving.label_pairs import pairs_to_label
 
         endpoint = replace(open_endpoint(llm, model), timeout=timeout, attempts=attempts, max_tokens=max_tokens)
-        asked = Annotator(endpoint, annotator, _text(guideline) if guideline else "")
+        asked = Annotator(endpoint, annotator, read_text(guideline) if guideline else "")
         name = asked.called
         opened = open_index(folder)
         if not checkpoint and not Path(opened.manifest.model).is_dir():
@@ -75,15 +76,6 @@ def pairs(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not valid UTF-8; save the file as UTF-8") from None
 
 
 def _print_annotation(name: str, found: Annotation, cost: float | None) -> None:
