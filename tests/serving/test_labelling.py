@@ -377,6 +377,13 @@ def client(app: FastAPI) -> TestClient:
     return TestClient(app)
 
 
+def test_answers_over_http_have_the_name_of_the_annotator(index: Index, tmp_path: Path) -> None:
+    client = TestClient(create_app(MODEL, index, labels=LabelFile(tmp_path / "labels.csv", " ana  b. ")))
+    pair = client.get("/labelling").json()["pair"]
+    assert client.post("/labelling/answer", json={**pair, "answer": "yes"}).status_code == 200
+    assert rows(tmp_path / "labels.csv")[1][5] == "ana b."
+
+
 def test_the_routes_keep_to_their_description(app: FastAPI) -> None:
     described = schemathesis.openapi.from_asgi("/openapi.json", app).include(path_regex="^/labelling")
     operations = [found.ok() for found in described.get_all_operations()]
