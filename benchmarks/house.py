@@ -27,6 +27,7 @@ ORDER = (
     "export",
     "retrieval",
     "serving",
+    "annotation",
     "commands",
 )  # a folder imports from those before it only
 LONG_FILE, LONG_FUNCTION, MANY_PARAMETERS = 450, 60, 7

@@ -1,13 +1,19 @@
 """The public names: type checkers read this file, and `__init__.py` loads them from here when they are used."""
 
 from . import metrics as metrics
+from .annotation.annotate import Annotator as Annotator
+from .annotation.annotate import annotate as annotate
+from .annotation.endpoint import open_endpoint as open_endpoint
 from .config import Config as Config
 from .core.exceptions import UserError as UserError
 from .core.progress import Progress as Progress
+from .data.labels import read_labels as read_labels
 from .data.pairs import Pairs as Pairs
 from .data.pairs import pairs_from_texts as pairs_from_texts
 from .data.sources import load_pairs as load_pairs
 from .data.splits import split_pairs as split_pairs
+from .evaluation.annotators import find_consensus as find_consensus
+from .evaluation.annotators import measure_agreement as measure_agreement
 from .evaluation.calibrate import calibrate as calibrate
 from .evaluation.combine import combine_folders as combine_folders
 from .evaluation.evaluate import Report as Report

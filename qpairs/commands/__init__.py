@@ -19,6 +19,7 @@ from qpairs.commands.embed import embed, push
 from qpairs.commands.errors import audit, errors, explain
 from qpairs.commands.export import export
 from qpairs.commands.judgement import evaluate, predict
+from qpairs.commands.label import agreement, pairs
 from qpairs.commands.report import report
 from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
@@ -45,19 +46,37 @@ for panel, commands in PANELS.items():
         app.command(rich_help_panel=panel)(command)
 
 
+label = typer.Typer(help="Let a language model label pairs of an index; show how far annotators agree.")
+label.command()(pairs)
+label.command()(agreement)
+app.add_typer(label, name="label", rich_help_panel="Evaluate")
+
 UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions of typer carry inside
 
 
 def command_line() -> Any:
     """The commands, with help texts in which rich reads no markup, such as `[,LABEL]`, and narrow columns."""
     root: Any = typer.main.get_command(app)
-    for command in (root, *root.commands.values()):
+    label = root.commands["label"]
+    _with_default(label, "pairs")
+    for command in (root, *root.commands.values(), *label.commands.values()):
         for text in (command, *command.params):
             text.help = escape(text.help or "")
         for option in command.params:
             if option.param_type_name == "option" and (option.is_flag or option.multiple):
                 option.metavar = "" if option.is_flag else "<str>"
     return root
+
+
+def _with_default(group: Any, name: str) -> None:
+    """Lets a group of commands be called with the arguments of one of them: `label INDEX` is `label pairs INDEX`."""
+    parse = group.parse_args
+
+    def parse_args(context: Any, arguments: list[str]) -> Any:
+        own = not arguments or arguments[0] in (*group.commands, "--help")
+        return parse(context, arguments if own else [name, *arguments])
+
+    group.parse_args = parse_args
 
 
 def main() -> None:

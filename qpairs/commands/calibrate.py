@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from qpairs.commands.label import TrustOption, print_noise
 from qpairs.commands.search import TextColumnOption
 from qpairs.commands.terminal import (
     ColumnsOption,
@@ -44,9 +45,13 @@ def calibrate(
         ),
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option(help="Labelled pairs of the corpus, from qpairs serve --labels.", show_default=False),
+        list[Path] | None,
+        typer.Option(
+            help="Labelled pairs of the corpus, from qpairs serve --labels or qpairs label; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
+    trust: TrustOption = None,
     columns: ColumnsOption = "",
     text_column: TextColumnOption = "",
     skip_bad_rows: SkipOption = False,
@@ -57,6 +62,8 @@ def calibrate(
         raise UserError("calibrate: give labelled pairs with --data, a corpus with --corpus, or both")
     if labels and not corpus:
         raise UserError("calibrate: --labels are pairs of a corpus; name it with --corpus, or give them as --data")
+    if trust and not labels:
+        raise UserError("calibrate: --trust names an annotator of --labels")
     with quiet(), progress_bar() as on_progress:
         from qpairs.data.corpus import read_corpus
         from qpairs.evaluation.calibrate import calibrate as fit_pairs
@@ -70,7 +77,10 @@ def calibrate(
         questions = read_corpus(corpus, text_column=text_column, skip_bad_rows=skip_bad_rows) if corpus else None
         fit = fit_pairs(model, pairs) if pairs else None
         fitted = fit.model if fit else model
-        corpus_fit = calibrate_corpus(fitted, questions, labels, on_progress=on_progress) if questions else None
+        trusted = trust or ()
+        corpus_fit = (
+            calibrate_corpus(fitted, questions, labels, trusted=trusted, on_progress=on_progress) if questions else None
+        )
         (corpus_fit.model if corpus_fit else fitted).save(output, overwrite=overwrite)
     if pairs and fit:
         print_skipped(pairs)
@@ -112,6 +122,8 @@ def _print_corpus(fit: CorpusFit) -> None:
         )
     for reason, count in fit.left_out.items():
         out.print(f"[yellow]{count:,} labels left out: {reason}[/]", highlight=False)
+    if fit.noise:
+        print_noise(fit.noise)
     if "" in fit.used:
         out.print("[yellow]Labels of unknown origin are taken as drawn by nothing but their similarity.[/]")
     from qpairs.evaluation.calibrate_corpus import MORE

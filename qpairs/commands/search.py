@@ -11,6 +11,7 @@ from rich.table import Table
 
 from qpairs.commands.terminal import OverwriteOption, RerankerOption, out, percent, plain, progress_bar, quiet
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import read_text
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
@@ -77,22 +78,15 @@ def index(
         elif add:
             made = add_to_index(source, open_shards(add), on_progress)
         elif delete:
-            made, deleted = delete_from_index(source, _lines(delete))
+            made, deleted = delete_from_index(
+                source, [line.strip() for line in read_text(delete).splitlines() if line.strip()]
+            )
         else:
             made = open_index(source).manifest
     if delete:
         out.print(f"{deleted:,} questions deleted")
     _print_index(made, chosen=output is not None and kind == "auto")
     out.print(f'qpairs search {output or source} "How do I ...?"', highlight=False, soft_wrap=True)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not valid UTF-8; save the file as UTF-8") from None
 
 
 def _print_index(made: Manifest, chosen: bool) -> None:

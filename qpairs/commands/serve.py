@@ -33,6 +33,9 @@ def serve(
         Path | None,
         typer.Option(help="CSV file for labels given on the page; needs --index.", show_default=False),
     ] = None,
+    annotator: Annotated[
+        str, typer.Option(help="Your name, beside the labels you give; needs --labels.", show_default=False)
+    ] = "",
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every one of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8000,
     token: Annotated[
@@ -55,6 +58,8 @@ def serve(
     """Serve verdicts and searches over HTTP, with a page to search, compare and label, and the API at /docs."""
     if labels and not index:
         raise UserError("serve: --labels needs an index to take pairs from; name one with --index")
+    if annotator and not labels:
+        raise UserError("serve: --annotator is the name beside labels; say with --labels where these are kept")
     with quiet():
         try:
             from qpairs.serving.app import create_app
@@ -65,16 +70,18 @@ def serve(
         from qpairs.models.base import load
         from qpairs.retrieval.second_look import encoder_of
         from qpairs.serving.journal import journalled
+        from qpairs.serving.label_file import LabelFile
 
         allowed = allowed_origins(allow_origin or ())
         model = load(checkpoint, second_look=reranker)
         encoder_of(model)  # what cannot search is refused before a port and an index are taken
         limits = Limits(max_body, max_items, max_characters, queue, timeout, batch, max_reads)
         with _listening(host, port) as listener, journalled(index) if index else contextlib.nullcontext() as opened:
+            file = LabelFile(labels, annotator) if labels else None
             address, number = listener.getsockname()[:2]
             loopback = ipaddress.ip_address(address).is_loopback
             origins = Origins(allowed, loopback=loopback and not token)
-            app = create_app(model, opened, limits=limits, token=token or None, origins=origins, labels=labels)
+            app = create_app(model, opened, limits=limits, token=token or None, origins=origins, labels=file)
             if not (token or loopback):
                 err.print("[yellow]Whoever reaches this machine can search and change the index: set QPAIRS_TOKEN.[/]")
             about = f"{len(opened.questions):,} questions" if opened else "no index"

@@ -123,6 +123,20 @@ def write_text(path: Path, text: str) -> None:
         fresh.write_text(text, encoding="utf-8", newline="")
 
 
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({os_reason(error)})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not valid UTF-8; save the file as UTF-8") from None
+
+
 def sync_folder(folder: Path) -> None:
     """Puts the names of the files in a folder on the disk, where the system lets one ask for it."""
     if hasattr(os, "O_DIRECTORY"):

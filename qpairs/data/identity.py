@@ -10,6 +10,7 @@ import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,16 @@ def canonical(text: str) -> str:
     if not _MAY_MEAN.search(folded):  # most texts, and several times as fast
         return _meaningless(end).sub("", folded) or text
     return _meaningless_here(end).sub(r"\1", " ".join(folded.split())) or text
+
+
+def pair_key(pair: Sequence[Any]) -> tuple[str, str]:
+    """Identifies a pair of questions, which begins with its texts, whatever their order.
+
+    >>> pair_key(("How?", "Who am  I?")) == pair_key(("who am i?", "how?"))
+    True
+    """
+    one, other = sorted((canonical(pair[0]), canonical(pair[1])))
+    return one, other
 
 
 def canonical_ids(texts: Iterable[str]) -> NDArray[np.int64]:

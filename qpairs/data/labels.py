@@ -1,10 +1,10 @@
-"""A file of pairs that people labelled, with how each pair was drawn from its corpus."""
+"""Files of labelled pairs: who labelled each, and how it was drawn from its corpus."""
 
 from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from qpairs.data.formats import open_file
 from qpairs.data.pairs import text_fault
 from qpairs.data.sources import LABELS
 
-LABEL_FILE_COLUMNS = ("question1", "question2", "is_duplicate", "drawn", "drawing_probability")
+LABEL_FILE_COLUMNS = ("question1", "question2", "is_duplicate", "drawn", "drawing_probability", "annotator")
+ADJUDICATED = "adjudicated"  # the annotator whose answers settle disagreements
+LONGEST_NAME = 100  # characters of an annotator's
 DRAWN = ("stratified", "random", "threshold")  # how a pair may have been drawn
 
 
@@ -35,6 +37,7 @@ class LabelledPairs:
             total over the corpus is estimated by weighting each pair that was drawn alike by 1 / probability, and
             dividing by the number of draws (Hansen and Hurwitz, "On the theory of sampling from finite populations",
             1943). Pairs with the choice `threshold` are no random sample and have no probability.
+        annotator: (n,) who labelled each, '' where it is unknown. A pair that several labelled has a row for each.
     """
 
     first: tuple[str, ...]
@@ -42,31 +45,60 @@ class LabelledPairs:
     labels: NDArray[np.int8]
     drawn: tuple[str, ...]
     probability: NDArray[np.float64]
+    annotator: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Without annotators, all are unknown."""
+        object.__setattr__(self, "annotator", self.annotator or ("",) * len(self.labels))
 
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.labels)
 
 
-def read_labels(path: str | Path) -> LabelledPairs:
-    r"""Reads a file of labels, such as the labelling view of `qpairs serve` writes.
-
-    Args:
-        path: a file in one of the formats of `qpairs.data.formats.FORMATS`. The columns of questions and label are
-            found as in any file of pairs; `drawn` and `drawing_probability` may be missing or empty.
+def annotator_name(name: str) -> str:
+    """The name of an annotator as it stands in files: white space made one space.
 
     Raises:
-        UserError: the file cannot be read; columns are missing; or a value is not what it should be: the message names
+        UserError: it is too long, or has characters that cannot be printed.
+
+    >>> annotator_name(" Ana  B. ")
+    'Ana B.'
+    """
+    clean = " ".join(name.split())
+    if not clean.isprintable() or len(clean) > LONGEST_NAME:
+        raise UserError(f"annotator: {clean[:LONGEST_NAME]!r} is no name: at most {LONGEST_NAME} printable characters")
+    return clean
+
+
+def read_labels(*paths: str | Path) -> LabelledPairs:
+    r"""Reads files of labels, such as `qpairs serve --labels` and `qpairs label` write.
+
+    Args:
+        paths: files in one of the formats of `qpairs.data.formats.FORMATS`, joined in their order. The columns of
+            questions and label are found as in any file of pairs; `drawn`, `drawing_probability` and `annotator` may be
+            missing or empty. Rows of the annotator `adjudicated` without a label wait for one, and are left out.
+
+    Raises:
+        UserError: a file cannot be read; columns are missing; or a value is not what it should be: the message names
             the row and the column.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), "labels.csv")
     >>> _ = file.write_text("question1,question2,is_duplicate,drawn,drawing_probability\nHow?,Why?,0,stratified,0.01\n")
     >>> pairs = read_labels(file)
-    >>> pairs.labels.tolist(), pairs.drawn, pairs.probability.tolist()
-    ([0], ('stratified',), [0.01])
+    >>> pairs.labels.tolist(), pairs.drawn, pairs.probability.tolist(), pairs.annotator
+    ([0], ('stratified',), [0.01], ('',))
     """
-    reader = open_file(Path(path))
+    rows = [row for path in paths for row in _rows(Path(path))]
+    first, second, labels, drawn, probabilities, annotators = zip(*rows, strict=True) if rows else ((),) * 6
+    probability = np.asarray(probabilities, dtype=np.float64)
+    return LabelledPairs(first, second, np.asarray(labels, np.int8), drawn, probability, annotators)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, str, int, str, float, str]]:
+    """The rows of a file, a value for each of `LABEL_FILE_COLUMNS`."""
+    reader = open_file(path)
     names = find_columns(reader.columns, where=str(path))
     if not names.label or names.negative:
         raise UserError(
@@ -75,19 +107,19 @@ def read_labels(path: str | Path) -> LabelledPairs:
     extra = [name for name in LABEL_FILE_COLUMNS[3:] if name in {column.lower().strip() for column in reader.columns}]
     columns = [names.first, names.second, names.label]
     columns += [named_column(reader.columns, name, where=str(path)) for name in extra]
-    rows = list[tuple[str, str, int, str, float]]()
     for number, row in reader.rows(columns):
+        values = {} if isinstance(row, str) else dict(zip(LABEL_FILE_COLUMNS[:3] + tuple(extra), row, strict=True))
+        who = "" if _text(values.get("annotator")) == "" else " ".join(str(values["annotator"]).split())
+        if who == ADJUDICATED and not _text(values["is_duplicate"]):
+            continue
         fault = row if isinstance(row, str) else _fault(row, columns, extra)
         if fault:
             raise UserError(f"{path}, {reader.unit} {number}: {fault}")
-        values = dict(zip(LABEL_FILE_COLUMNS[:3] + tuple(extra), row, strict=True))
-        label, probability = LABELS[_text(values["is_duplicate"])], _text(values.get("drawing_probability"))
-        drawn = _text(values.get("drawn"))
-        rows.append((row[0], row[1], label, drawn, float(probability) if probability else math.nan))
-    first, second, labels, drawn_as, probabilities = zip(*rows, strict=True) if rows else ((),) * 5
-    return LabelledPairs(
-        first, second, np.asarray(labels, np.int8), drawn_as, np.asarray(probabilities, dtype=np.float64)
-    )
+        probability = _text(values.get("drawing_probability"))
+        yield (
+            *(row[0], row[1], LABELS[_text(values["is_duplicate"])], _text(values.get("drawn"))),
+            *(float(probability) if probability else math.nan, who),
+        )
 
 
 def _fault(row: Sequence[Any], columns: Sequence[str], extra: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.identity import distinct_texts
+from qpairs.data.judgements import Judgements
 from qpairs.data.labels import LabelledPairs, read_labels
+from qpairs.evaluation.annotators import Consensus, Noise, find_consensus
 from qpairs.metrics import CorpusEstimate, Densities, Expectation, ScoreCounts
 from qpairs.models.base import Floats, Model, Tables, as_model, encode_in_blocks
 from qpairs.models.shortened import shorten, shorten_tables
@@ -64,6 +67,7 @@ class CorpusFit:
         promises: what each of some precisions costs.
         used: how pairs were drawn ("" where unknown) -> labels that were used.
         left_out: reason -> labels that were not.
+        noise: how often each annotator errs, where there are several.
     """
 
     model: Model
@@ -74,13 +78,23 @@ class CorpusFit:
     promises: tuple[Promise, ...]
     used: Mapping[str, int]
     left_out: Mapping[str, int]
+    noise: tuple[Noise, ...] = ()
+
+
+class Answers(NamedTuple):
+    """Labelled pairs as the fit takes them: vectors (r, d) of both sides, labels (r,), and their log ratios (r,)."""
+
+    vectors: Tables
+    labels: NDArray[np.int8]
+    log_ratios: NDArray[np.float64]
 
 
 def calibrate_corpus(
     model: Model | str | Path,
     corpus: Corpus | str | Path,
-    labels: LabelledPairs | str | Path | None = None,
+    labels: LabelledPairs | str | Path | Sequence[str | Path] | None = None,
     *,
+    trusted: Sequence[str] = (),
     on_progress: OnProgress = ignore,
 ) -> CorpusFit:
     """Fits what scores mean in a corpus to the corpus itself, without training. The setting for pairs stays.
@@ -90,7 +104,9 @@ def calibrate_corpus(
     With labels, the share of duplicates at each score is fitted to them (`metrics.with_labels`), and weighted by how
     many pairs of the corpus have that score; so it does not matter how often each score was drawn. Labels of the
     nearest neighbour of random questions (`drawn` is random) are left out: they were chosen by rank, not by score. The
-    verdicts for shortened vectors, where the model has some, are fitted likewise.
+    verdicts for shortened vectors, where the model has some, are fitted likewise. A pair counts once, however many
+    annotators labelled it: where annotators share pairs, it is estimated how often each errs, and what is less certain
+    counts less (`qpairs.evaluation.annotators.find_consensus`).
 
     Of a model of two stages, the verdict of the encoder is fitted: what the second look adds to its log odds is the
     same in every corpus.
@@ -98,7 +114,8 @@ def calibrate_corpus(
     Args:
         model: a model with one tower, or its folder.
         corpus: a file of questions, or one from `read_corpus`.
-        labels: pairs of the corpus with labels, such as the labelling view of `qpairs serve` writes, or their file.
+        labels: pairs of the corpus with labels, such as the labelling view of `qpairs serve` writes, or their files.
+        trusted: annotators whose labels are taken as right, where there are several.
         on_progress: the stages encoding (texts) and estimating.
 
     Raises:
@@ -107,27 +124,29 @@ def calibrate_corpus(
     """
     model = as_model(model)
     if isinstance(model, TwoStages):
-        fit = calibrate_corpus(model.first, corpus, labels, on_progress=on_progress)
+        fit = calibrate_corpus(model.first, corpus, labels, trusted=trusted, on_progress=on_progress)
         return replace(fit, model=replace(model, first=fit.model))
     old = model.verdict
     old.require_cosine(model.path)
     if not (old.symmetric and model.one_tower):
         raise UserError(f"{model.path}: two towers; a corpus needs one encoder for all of it")
     corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
-    labels = read_labels(labels) if isinstance(labels, str | Path) else labels
+    if labels is not None and not isinstance(labels, LabelledPairs):
+        labels = read_labels(*([labels] if isinstance(labels, str | Path) else labels))
     texts = [corpus.texts[row] for row in distinct_texts(corpus.texts)[1]]
     if len(texts) < LEAST_QUESTIONS:
         raise UserError(f"{corpus.path}: {len(texts)} questions; at least {LEAST_QUESTIONS} are needed to fit a corpus")
-    kept, left_out = _usable(labels, texts) if labels is not None else ([], {})
+    found = find_consensus(labels, trusted=trusted) if labels is not None else None
+    kept, left_out = _usable(found.judged, texts) if found else ([], {})
     vectors = encode_in_blocks(model, texts, Meter(on_progress))
     on_progress(Progress("estimating"))
-    answers = (_label_vectors(model, labels, kept), labels.labels[kept]) if labels is not None else None
+    answers = _answers(model, found, kept) if found else None
     if answers:
-        _warn(answers[1], old.densities.labels if old.densities else 0)
+        _warn(answers.labels, old.densities.labels if old.densities else 0)
     own, before = _own_densities(old, vectors, answers, model.path)
     shortened = {}
     for length, short in old.shortened.items():
-        cut = (shorten_tables(answers[0], length), answers[1]) if answers else None
+        cut = answers._replace(vectors=shorten_tables(answers.vectors, length)) if answers else None
         densities, _ = _own_densities(short, shorten(vectors, length), cut, model.path)
         shortened[length] = replace(short, densities=densities)
     verdict, counts = replace(old, densities=own, shortened=shortened), before.counts
@@ -142,15 +161,14 @@ def calibrate_corpus(
         after=after,
         with_more=metrics.after_more_labels(estimate, MORE).expected(setting.threshold),
         promises=tuple(_promise(setting, precision) for precision in PROMISES),
-        used=dict(Counter(labels.drawn[row] for row in kept)) if labels is not None else {},
+        used=dict(Counter(found.judged.drawn[row] for row in kept)) if found else {},
         left_out=left_out,
+        noise=found.noise if found and len(found.noise) > 1 else (),
     )
 
 
-def _usable(labels: LabelledPairs, texts: Sequence[str]) -> tuple[list[int], dict[str, int]]:
+def _usable(labels: Judgements, texts: Sequence[str]) -> tuple[list[int], dict[str, int]]:
     """The rows of the labels that are pairs of the corpus chosen by their score, and why others are left out."""
-    if not len(labels):
-        raise UserError("labels: there are no labels in the file")
     number, _ = distinct_texts([*texts, *labels.first, *labels.second])
     of_corpus = set(number[: len(texts)].tolist())
     one, other = number[len(texts) :][: len(labels)], number[len(texts) + len(labels) :]
@@ -178,23 +196,22 @@ def _warn(labels: NDArray[np.int8], before: int) -> None:
 
 
 def _own_densities(
-    verdict: Verdict, vectors: Floats, answers: tuple[Tables, NDArray[np.int8]] | None, where: Path
+    verdict: Verdict, vectors: Floats, answers: Answers | None, where: Path
 ) -> tuple[Densities, CorpusEstimate]:
     """Densities fitted to the vectors (n, d) of a corpus and to labels, and the estimate by those that were known.
 
     Args:
         verdict: with what was known.
         vectors: of the corpus.
-        answers: vectors (r, d) of both sides of labelled pairs, and their labels (r,); None without labels.
+        answers: labelled pairs; None without labels.
         where: the folder of the model, for an error message.
     """
     counts = metrics.count_scores(vectors)
     densities = _densities(verdict, counts, where)
     before = estimate = metrics.estimate_corpus(densities, counts)
     if answers is not None:
-        (left, right), labels = answers
-        scores: Floats = np.einsum("ij,ij->i", left, right).clip(-1, 1)
-        estimate = metrics.with_labels(before, scores, labels)
+        scores: Floats = np.einsum("ij,ij->i", *answers.vectors).clip(-1, 1)
+        estimate = metrics.with_labels(before, scores, answers.labels, answers.log_ratios)
     return metrics.own_densities(estimate, densities), before
 
 
@@ -210,14 +227,14 @@ def _densities(verdict: Verdict, counts: ScoreCounts, where: Path) -> Densities:
     return metrics.densities_of_pairs(reference.quantiles, reference.n, verdict.pair.calibration, counts)
 
 
-def _label_vectors(model: Model, labels: LabelledPairs, rows: Sequence[int]) -> Tables:
-    """Vectors (r, d) of the first and of the second questions of the labelled pairs at some rows."""
-    one, other = ([side[row] for row in rows] for side in (labels.first, labels.second))
+def _answers(model: Model, found: Consensus, rows: Sequence[int]) -> Answers:
+    """The labelled pairs at some rows."""
+    one, other = ([side[row] for row in rows] for side in (found.judged.first, found.judged.second))
     texts = list(dict.fromkeys(one + other))
     place = {text: k for k, text in enumerate(texts)}
     vectors = model.encode(texts)
     left, right = (vectors[[place[text] for text in side]] for side in (one, other))
-    return left, right
+    return Answers((left, right), found.labels[rows], found.log_ratio[rows])
 
 
 def _promise(setting: CorpusSetting, precision: float) -> Promise:

@@ -8,6 +8,15 @@ A new metric is one function in the file of its subject, its name below, and one
 `tests/metrics/test_invariance.py`.
 """
 
+from qpairs.metrics.agreement import (
+    NONE,
+    cohen_kappa,
+    krippendorff_alpha,
+    percent_agreement,
+    resampled_interval,
+    resampled_weights,
+)
+from qpairs.metrics.annotators import AnnotatorRates, dawid_skene
 from qpairs.metrics.calibration import Calibration, brier, expected_calibration_error, fit_calibration, reliability
 from qpairs.metrics.corpus import CorpusEstimate, Expectation
 from qpairs.metrics.corpus_labels import after_more_labels, labels_needed, why_not, with_labels
@@ -55,7 +64,9 @@ from qpairs.metrics.threshold import (
 
 __all__ = [
     "MANY_PAIRS",
+    "NONE",
     "PRECISIONS",
+    "AnnotatorRates",
     "Calibration",
     "Confusion",
     "CorpusEstimate",
@@ -77,8 +88,10 @@ __all__ = [
     "bootstrap_interval",
     "brier",
     "clusters",
+    "cohen_kappa",
     "confusion",
     "count_scores",
+    "dawid_skene",
     "decide",
     "densities_of_pairs",
     "distribution_shift",
@@ -91,6 +104,7 @@ __all__ = [
     "furthest_hits",
     "is_collapsed",
     "known_pairs",
+    "krippendorff_alpha",
     "labels_needed",
     "like_validation",
     "mining_average_precision",
@@ -101,9 +115,12 @@ __all__ = [
     "pairs_to_halve",
     "pairs_within",
     "partition_scores",
+    "percent_agreement",
     "precision_recall_curve",
     "quantiles",
     "reliability",
+    "resampled_interval",
+    "resampled_weights",
     "retrieval_scores",
     "roc_auc",
     "why_not",

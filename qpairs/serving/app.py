@@ -23,6 +23,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.models.base import Model
 from qpairs.retrieval.index import Index
 from qpairs.serving.batching import BatchQueue
+from qpairs.serving.label_file import LabelFile
 from qpairs.serving.limits import Limits, enforce_limits, error_response
 from qpairs.serving.monitoring import Monitor
 from qpairs.serving.origins import OWN_PAGE, Origins
@@ -42,7 +43,7 @@ def create_app(
     limits: Limits = Limits(),
     token: str | None = None,
     origins: Origins = OWN_PAGE,
-    labels: Path | None = None,
+    labels: Path | LabelFile | None = None,
 ) -> FastAPI:
     """The service as an ASGI application; its lifespan starts and stops the thread that answers.
 
@@ -52,7 +53,7 @@ def create_app(
         limits: beyond which requests are refused.
         token: bearer token that requests need; None: no token.
         origins: whose web pages may ask.
-        labels: file of labels, for labelling pairs of the index.
+        labels: file of labels, for labelling pairs of the index; opened already where the annotator has a name.
 
     Raises:
         UserError: the verdict cannot be read from cosines, or the index is of another model.

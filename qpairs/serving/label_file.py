@@ -9,36 +9,41 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_file
 from qpairs.data.formats import open_file
-from qpairs.data.labels import LABEL_FILE_COLUMNS, read_labels
+from qpairs.data.labels import LABEL_FILE_COLUMNS, annotator_name, read_labels
 from qpairs.serving.label_texts import Texts
 
-SKIPPED = ("question1", "question2", "after")  # how many labels there were when the pair was skipped
-OLD_COLUMNS = LABEL_FILE_COLUMNS[:3]  # of files of earlier versions, in which nothing says how a pair was drawn
+SKIPPED = ("question1", "question2", "after", "annotator")  # how many labels there were when the pair was skipped
+KNOWN = (LABEL_FILE_COLUMNS, LABEL_FILE_COLUMNS[:5], LABEL_FILE_COLUMNS[:3])  # columns, now and in earlier versions
+
+Skip = tuple[str, str, int]
 
 
 class Row(NamedTuple):
-    """A labelled pair: 1 duplicate, 0 not; how it was drawn, and with what probability, as in `LabelledPairs`."""
+    """A labelled pair: 1 duplicate, 0 not; how it was drawn, with what probability, and by whom it was labelled."""
 
     question1: str
     question2: str
     label: int
     drawn: str = ""
     probability: float = math.nan
+    annotator: str = ""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The rows of both files, oldest first."""
+    """The rows of both files, oldest first: those of one annotator, and apart from them those of all others."""
 
     labelled: list[Row]
-    skipped: list[tuple[str, str, int]]
+    skipped: list[Skip]
+    others: list[Row] = field(default_factory=list)
+    others_skipped: list[tuple[str, str, int, str]] = field(default_factory=list)
 
     @property
     def last_is_skip(self) -> bool:
@@ -47,70 +52,84 @@ class Labels:
 
 
 class LabelFile:
-    """A file of labels, `NAME.csv`, and its `NAME.skipped.csv`; it does not lock.
+    """A file of labels, `NAME.csv`, and its `NAME.skipped.csv`, as one annotator adds to them; it does not lock.
 
     Raises:
         UserError: of every method: a file is not what it should be, or cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, annotator: str = "") -> None:
         """Creates the file if it does not exist."""
         if path.suffix.lower() != ".csv":
             raise UserError(f"{path}: labels are kept in a .csv file; name another file with --labels")
-        self.path = path
+        self.path, self.annotator = path, annotator_name(annotator)
         self._skipped_path = path.with_suffix(".skipped.csv")
         if not path.exists():
-            self.write_labels([])
+            self.write_labels(Labels([], []), [])
         self.read()
 
     def read(self) -> Labels:
         """Both files."""
         skipped = _read_skipped(self._skipped_path) if self._skipped_path.exists() else []
-        return Labels(_read_labelled(self.path), skipped)
+        rows = _read_labelled(self.path)
+        return Labels(
+            [row for row in rows if row.annotator == self.annotator],
+            [row[:3] for row in skipped if row[3] == self.annotator],
+            [row for row in rows if row.annotator != self.annotator],
+            [row for row in skipped if row[3] != self.annotator],
+        )
 
-    def write_labels(self, rows: Sequence[Row]) -> None:
-        """Replaces all labels."""
-        lines = [(*row[:4], "" if math.isnan(row.probability) else f"{row.probability:.6g}") for row in rows]
+    def write_labels(self, labels: Labels, rows: Sequence[Row]) -> None:
+        """Replaces the annotator's labels of what was read."""
+        kept = [*labels.others, *(row._replace(annotator=self.annotator) for row in rows)]
+        lines = [
+            (*row[:4], "" if math.isnan(row.probability) else f"{row.probability:.6g}", row.annotator) for row in kept
+        ]
         _write(self.path, LABEL_FILE_COLUMNS, lines)
 
     def add_skip(self, labels: Labels, pair: Texts) -> None:
         """Appends a skipped pair to what was read."""
-        _write(self._skipped_path, SKIPPED, [*labels.skipped, (*pair, len(labels.labelled))])
+        self._write_skips(labels, [*labels.skipped, (*pair, len(labels.labelled))])
 
     def remove_last(self, labels: Labels) -> None:
-        """Removes the last label or skip of what was read.
+        """Removes the annotator's last label or skip of what was read.
 
         Raises:
             LookupError: there is none.
         """
         if labels.last_is_skip:
-            _write(self._skipped_path, SKIPPED, labels.skipped[:-1])
+            self._write_skips(labels, labels.skipped[:-1])
         elif labels.labelled:
-            self.write_labels(labels.labelled[:-1])
+            self.write_labels(labels, labels.labelled[:-1])
         else:
             raise LookupError("there is no answer to undo")
+
+    def _write_skips(self, labels: Labels, skips: Sequence[Skip]) -> None:
+        own = [(*skip, self.annotator) for skip in skips]
+        _write(self._skipped_path, SKIPPED, [*labels.others_skipped, *own])
 
 
 def _read_labelled(path: Path) -> list[Row]:
     try:
-        if (names := tuple(open_file(path).columns)) not in (LABEL_FILE_COLUMNS, OLD_COLUMNS):
+        if (names := tuple(open_file(path).columns)) not in KNOWN:
             raise UserError(
                 f"{path}: not a file of {','.join(LABEL_FILE_COLUMNS)}: its columns are {','.join(names)!r}"
             )
         read = read_labels(path)
     except UserError as error:
         raise UserError(f"{error}; name another file with --labels") from None
-    columns = read.first, read.second, read.labels.tolist(), read.drawn, read.probability.tolist()
+    columns = read.first, read.second, read.labels.tolist(), read.drawn, read.probability.tolist(), read.annotator
     return [Row(*values) for values in zip(*columns, strict=True)]
 
 
-def _read_skipped(path: Path) -> list[tuple[str, str, int]]:
+def _read_skipped(path: Path) -> list[tuple[str, str, int, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             names, *rows = csv.reader(file, strict=True)
-        if tuple(names) != SKIPPED:
+        if tuple(names) not in (SKIPPED, SKIPPED[:3]):
             raise ValueError(f"the columns are {','.join(names)!r}")
-        return [(one, other, int(number)) for one, other, number in rows]
+        nobody = [""] * (len(SKIPPED) - len(names))
+        return [(one, other, int(number), who) for one, other, number, who in (row + nobody for row in rows)]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a file of {','.join(SKIPPED)} ({error}); name another with --labels") from None
 

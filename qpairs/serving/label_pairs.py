@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from qpairs.data.identity import canonical, pair_key
 from qpairs.models.base import Model
 from qpairs.models.shortened import shorten
 from qpairs.retrieval.dedupe import require_one_tower
@@ -17,7 +18,7 @@ from qpairs.retrieval.index.base import Hit
 from qpairs.retrieval.search import corpus_setting, query_side, require_searchable
 from qpairs.serving.label_file import Row
 from qpairs.serving.label_strata import Frame, draw_pairs, nearest_questions
-from qpairs.serving.label_texts import Texts, clean, normal, pair_key
+from qpairs.serving.label_texts import Texts, clean
 
 Choice = Literal["stratified", "random", "threshold"]
 
@@ -58,7 +59,7 @@ def pairs_to_label(index: Index, model: Model, seed: int = 0) -> dict[Choice, Ca
     """
     require_one_tower(model)
     require_searchable(index, model)
-    texts = {normal(text): clean(text) for text in index.questions.texts()}
+    texts = {canonical(text): clean(text) for text in index.questions.texts()}
     key = seed.to_bytes(8, "big")
     sample = heapq.nsmallest(SAMPLE_SIZE, texts, key=lambda text: hashlib.blake2b(text.encode(), key=key).digest())
     frame = Frame(sample, sorted(texts.keys() - set(sample)))
@@ -126,7 +127,7 @@ def _random(
     if ends:
         vectors = shorten(model.encode([texts[end] for end in ends], query_side(index)), index.manifest.dimension)
         for end, hits in zip(ends, index.questions.search(vectors, 1 + NEIGHBOURS), strict=True):
-            nearest[end] = next((other for hit in hits if (other := normal(hit.text)) != end), "")
+            nearest[end] = next((other for hit in hits if (other := canonical(hit.text)) != end), "")
     pairs: dict[Texts, Candidate] = {}
     for question in frame.sample:
         if other := nearest[question]:

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qpairs.data.identity import canonical
 from qpairs.models.base import Floats
 from qpairs.retrieval.index import Index
 from qpairs.retrieval.index.base import Hit
-from qpairs.serving.label_texts import Texts, normal
+from qpairs.serving.label_texts import Texts
 
 BOUNDS = tuple(2.0**k / 8 for k in range(9))  # ranks that end a stratum, per question of the corpus: 1/8, 1/4, ... 32
 HITS = 100  # of each question at first; more where all of them score above the lowest bound
@@ -89,7 +90,7 @@ def nearest_questions(index: Index, vectors: Floats, frame: Frame) -> list[dict[
     while searched:
         k = min(k, count, MOST_HITS)
         for i, row in zip(searched, index.questions.search(vectors[searched], k), strict=True):
-            nearest = {normal(hit.text): hit for hit in reversed(row)}
+            nearest = {canonical(hit.text): hit for hit in reversed(row)}
             nearest.pop(frame.sample[i], None)
             found[i] = dict(reversed(nearest.items()))
             beyond[i] = row[-1].similarity if len(row) == k < count else -np.inf

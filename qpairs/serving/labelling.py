@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qpairs import metrics
+from qpairs.data.identity import pair_key
 from qpairs.models.base import Model
 from qpairs.models.verdict import Setting
 from qpairs.retrieval.index import Index
@@ -20,7 +21,7 @@ from qpairs.retrieval.search import corpus_setting
 from qpairs.serving.label_figures import Figure, Measure, f1_figures, precision_figures
 from qpairs.serving.label_file import LabelFile, Labels, Row
 from qpairs.serving.label_pairs import Candidates, Choice, mark_drawn, pairs_to_label
-from qpairs.serving.label_texts import Texts, pair_key
+from qpairs.serving.label_texts import Texts
 
 Answer = Literal["yes", "no", "skip"]
 
@@ -96,11 +97,12 @@ class Labelling:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: str | Path, model: Model, index: Index, *, seed: int = 0) -> Labelling:
+    def open(cls, path: str | Path | LabelFile, model: Model, index: Index, *, seed: int = 0) -> Labelling:
         """Starts to label the pairs of an index, or continues with the labels in the file.
 
         Args:
-            path: CSV file of the labels; skipped pairs are kept in `*.skipped.csv` beside it.
+            path: CSV file of the labels, or one opened for a named annotator: labels of others then stay, and do not
+                count as answers. Skipped pairs are kept in `*.skipped.csv` beside it.
             model: that made the index.
             index: the corpus.
             seed: of the random choices.
@@ -108,7 +110,8 @@ class Labelling:
         Raises:
             UserError: the file does not hold labels or cannot be written, or the model does not fit the index.
         """
-        labelling = cls(LabelFile(Path(path)), model, corpus_setting(index, model), pairs_to_label(index, model, seed))
+        file = path if isinstance(path, LabelFile) else LabelFile(Path(path))
+        labelling = cls(file, model, corpus_setting(index, model), pairs_to_label(index, model, seed))
         labelling.state()
         return labelling
 
@@ -145,7 +148,8 @@ class Labelling:
             else:
                 rows = [*labels.labelled, Row(*pair[:2], int(request.answer == "yes"))]
                 skipped = map(pair_key, labels.skipped)
-                self._file.write_labels(mark_drawn(rows, request.choice, self._pairs[request.choice], skipped))
+                rows = mark_drawn(rows, request.choice, self._pairs[request.choice], skipped)
+                self._file.write_labels(labels, rows)
             return self._state(request.choice)
 
     def undo(self, choice: Choice = "stratified") -> State:

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from qpairs.core.exceptions import UserError
-from qpairs.data.labels import DRAWN, LABEL_FILE_COLUMNS, read_labels
+from qpairs.data.judgements import side_by_side
+from qpairs.data.labels import ADJUDICATED, DRAWN, LABEL_FILE_COLUMNS, annotator_name, read_labels
 from qpairs.data.sources import load_pairs
 
-HEADER = ",".join(LABEL_FILE_COLUMNS)
+HEADER = ",".join(LABEL_FILE_COLUMNS[:5])  # as in files of earlier versions
+FULL = ",".join(LABEL_FILE_COLUMNS)
 
 
 def write(folder: Path, *lines: str, header: str = HEADER, name: str = "labels.csv") -> Path:
@@ -79,3 +81,44 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
             read_labels(write(tmp_path, header=header))
     with pytest.raises(UserError, match="no such file"):
         read_labels(tmp_path / "none.csv")
+
+
+def test_annotators_are_read_as_they_are_called(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b,1,,,Ana  B.", "a,b,0,,,LLM", "c,d,0,,,", header=FULL)
+    assert read_labels(path).annotator == ("Ana B.", "LLM", "")
+    assert read_labels(write(tmp_path, "a,b,1,,", name="old.csv")).annotator == ("",)
+
+
+def test_several_files_are_read_as_one(tmp_path: Path) -> None:
+    one = write(tmp_path, "a,b,1,stratified,0.25,ana", header=FULL)
+    other = write(tmp_path, "a,b,0", header="q1,q2,label", name="other.csv")
+    pairs = read_labels(one, other)
+    assert (pairs.labels.tolist(), pairs.annotator, pairs.drawn) == ([1, 0], ("ana", ""), ("stratified", ""))
+    assert len(read_labels()) == 0
+
+
+def test_disputes_that_nobody_has_settled_wait(tmp_path: Path) -> None:
+    waiting = f"a,b,,stratified,0.5,{ADJUDICATED}"
+    path = write(tmp_path, waiting, f"c,d,1,,,{ADJUDICATED}", header=FULL)
+    assert read_labels(path).first == ("c",)
+    with pytest.raises(UserError, match="row 2: label '' in column 'is_duplicate' is neither 0 nor 1"):
+        read_labels(write(tmp_path, waiting, "a,b,,,,ana", header=FULL))
+
+
+def test_the_answers_to_a_pair_are_collected_whatever_its_order_and_case(tmp_path: Path) -> None:
+    rows = ["a,B,1,,,ana", "b,a,0,stratified,0.5,llm", "A,b,0,random,0.1,ana", "c,d,1,threshold,,llm"]
+    rows += [f"c,d,0,,,{ADJUDICATED}"]
+    judged = side_by_side(read_labels(write(tmp_path, *rows, header=FULL)))
+    assert (judged.first, judged.second, judged.annotators) == (("a", "c"), ("B", "d"), ("ana", "llm"))
+    assert judged.answers.tolist() == [[0, 0], [-1, 1]]  # the later answer of ana counts
+    assert judged.adjudicated.tolist() == [-1, 0]
+    assert (judged.drawn, judged.probability[0]) == (("stratified", "threshold"), 0.5)
+    assert (judged.shared.tolist(), judged.disputed.tolist()) == ([True, False], [False, False])
+
+
+def test_names_that_would_break_a_file_or_a_terminal_are_refused() -> None:
+    assert annotator_name(" Ana\n B ") == "Ana B"
+    for name in ("a\x1b[2J", "x" * 101):
+        with pytest.raises(UserError, match="is no name") as refused:
+            annotator_name(name)
+        assert str(refused.value).isprintable()

@@ -16,6 +16,7 @@ from test_index import a_model, clustered, embedded
 
 import qpairs
 from qpairs.core.exceptions import UserError
+from qpairs.data.identity import pair_key
 from qpairs.data.labels import LABEL_FILE_COLUMNS, read_labels
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import question_components
@@ -24,8 +25,8 @@ from qpairs.models.base import Model
 from qpairs.retrieval.index import Index, add_to_index, build_index, open_index
 from qpairs.serving.app import create_app
 from qpairs.serving.label_figures import MIN_LABELS
+from qpairs.serving.label_file import LabelFile
 from qpairs.serving.label_pairs import pairs_to_label
-from qpairs.serving.label_texts import pair_key
 from qpairs.serving.labelling import Answer, Labelling, LabelRequest, State
 
 VECTORS = clustered(400)
@@ -228,11 +229,43 @@ def test_files_without_the_columns_of_drawing_go_on(index: Index, tmp_path: Path
     assert (state.duplicates, state.different) == (1, 1)
     assert path.read_text().startswith("question1,question2,is_duplicate\n")
     answer_next(labelling, "yes")
-    assert rows(path)[:3] == [list(LABEL_FILE_COLUMNS), ["t1", "t2", "1", "", ""], ["something", "else", "0", "", ""]]
+    kept = [["t1", "t2", "1", "", "", ""], ["something", "else", "0", "", "", ""]]
+    assert rows(path)[:3] == [list(LABEL_FILE_COLUMNS), *kept]
     assert rows(path)[3][3] == "stratified"
     labelling.undo()
     assert len(rows(path)) == 3
     assert labelling.state().pair == state.pair
+
+
+def test_several_people_label_the_same_pairs_in_one_file(index: Index, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    ana, ben = (Labelling.open(LabelFile(path, name), MODEL, index) for name in ("ana", "ben"))
+    first = ana.state()
+    for answer in ("yes", "skip", "no"):
+        answer_next(ana, answer)
+    after = ana.state()
+    assert ben.state() == first  # the labels of another are no answers of his
+    states = [answer_next(ben, answer) for answer in ("no", "skip", "skip")]
+    assert ana.state() == after
+    assert [row[5] for row in rows(path)[1:]] == ["ana", "ana", "ben"]
+    assert rows(path)[1][:2] == rows(path)[3][:2]
+    assert read_labels(path).drawn == ("stratified",) * 3
+    assert Labelling.open(LabelFile(path, "ben"), MODEL, index).state() == states[-1]
+    for state in (*states[-2::-1], first):
+        assert ben.undo() == state
+    with pytest.raises(LookupError, match="no answer"):
+        ben.undo()
+    assert ana.state() == after
+
+
+def test_skips_of_earlier_versions_stay(index: Index, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    pair = Labelling.open(path, MODEL, index).state().pair
+    (tmp_path / "labels.skipped.csv").write_text(f"question1,question2,after\n{pair.question1},{pair.question2},0\n")
+    labelling = Labelling.open(path, MODEL, index)
+    assert labelling.state().skipped == 1
+    assert labelling.state().pair != pair
+    assert labelling.undo().pair == pair
 
 
 def test_the_precision_in_the_corpus_counts_each_pair_by_its_probability(labelling: Labelling) -> None:
@@ -304,7 +337,7 @@ sys.path[:0] = {tests!r}
 from pathlib import Path
 import qpairs.serving.labelling, test_labelling
 from qpairs.retrieval.index import open_index
-from qpairs.serving.label_texts import pair_key
+from qpairs.data.identity import pair_key
 from qpairs.serving.labelling import Labelling
 labelling = Labelling.open({path!r}, test_labelling.MODEL, open_index({index!r}))
 replace = Path.replace
@@ -342,6 +375,13 @@ def app(index: Index, labelling: Labelling) -> FastAPI:
 @pytest.fixture
 def client(app: FastAPI) -> TestClient:
     return TestClient(app)
+
+
+def test_answers_over_http_have_the_name_of_the_annotator(index: Index, tmp_path: Path) -> None:
+    client = TestClient(create_app(MODEL, index, labels=LabelFile(tmp_path / "labels.csv", " ana  b. ")))
+    pair = client.get("/labelling").json()["pair"]
+    assert client.post("/labelling/answer", json={**pair, "answer": "yes"}).status_code == 200
+    assert rows(tmp_path / "labels.csv")[1][5] == "ana b."
 
 
 def test_the_routes_keep_to_their_description(app: FastAPI) -> None:
