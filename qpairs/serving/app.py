@@ -82,14 +82,7 @@ def create_app(
     app.include_router(question_routes(service))
     app.include_router(operator_routes(service))
     if index and labels:
-        from qpairs.serving.labelling import Labelling
-        from qpairs.serving.labelling_routes import labelling_routes
-
-        app.include_router(
-            labelling_routes(Labelling.open(labels, model, index)),
-            dependencies=service.credentials,
-            responses=service.errors(408, 409, 413, 415, 422, 503),
-        )
+        _add_labelling(app, service, model, index, labels)
     _add_pages(app)
     app.add_middleware(enforce_limits, limits=limits, token=token, origins=origins, observe=service.monitor.observe)
     if origins.allowed:  # outermost: a browser asks without a token whether it may send one
@@ -100,6 +93,17 @@ def create_app(
             allow_headers=("authorization", "content-type"),
         )
     return app
+
+
+def _add_labelling(app: FastAPI, service: Service, model: Model, index: Index, labels: Path | LabelFile) -> None:
+    from qpairs.serving.labelling import Labelling
+    from qpairs.serving.labelling_routes import labelling_routes
+
+    app.include_router(
+        labelling_routes(Labelling.open(labels, model, index)),
+        dependencies=service.credentials,
+        responses=service.errors(408, 409, 413, 415, 422, 503),
+    )
 
 
 def _create_service(model: Model, index: Index | None, limits: Limits, *, secured: bool) -> Service:
