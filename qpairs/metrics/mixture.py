@@ -36,7 +36,7 @@ OWN_SD = 0.1  # between the corpus that was labelled and itself, with some quest
 def estimate_corpus(densities: Densities, counts: ScoreCounts) -> CorpusEstimate:
     """The duplicates of a corpus, from its own scores and the densities of another table.
 
-    Densities that are borrowed, as those of a ready model, are read by `borrowed.estimate_borrowed`; others by a mixture.
+    Densities that are borrowed, as those of a ready model, are read by `borrowed.estimate_borrowed`.
 
     The mixture: strangers, whose log density may differ from the table's by a polynomial of degree 2; and duplicates
     and near misses, as many for each question as in the table, times one scale. These four numbers are fitted to the

@@ -1,8 +1,8 @@
-"""Ready models: encoders that need no training of ours, by name, Hub id or folder, as models with a verdict for a corpus.
+"""Ready models: encoders that need no training of ours, by name, Hub id or folder, with a verdict for a corpus.
 
 Nothing labelled is known of a ready model. How it scores duplicates and near misses is measured once, on bundled
-questions whose duplicates are all known; what that means in a corpus is then estimated from the corpus' own scores, with
-wide intervals (`metrics.borrowed`). The result is kept as an ordinary checkpoint in the user's cache.
+questions whose duplicates are all known; what that means in a corpus is then estimated from the corpus' own scores,
+with wide intervals (`metrics.borrowed`). The result is kept as an ordinary checkpoint in the user's cache.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def ready_folder(path: Path) -> Path:
         if not (path / MODULES).is_file():
             other = f"; to use the ready model {name}, rename the folder" if name in READY else ""
             raise UserError(
-                f"{path}: no checkpoint and no export here (no {FILE}), and no SentenceTransformer (no {MODULES}){other}"
+                f"{path}: no checkpoint and no export here (no {FILE}), nor a SentenceTransformer (no {MODULES}){other}"
             )
         return _made(str(path.absolute()), f"{path.absolute().name}-{fingerprint(path)}")
     if name in ENCODERS and name not in READY:

@@ -215,8 +215,12 @@ class CorpusSetting:
     @property
     def precision_of(self) -> str:
         """What its probabilities and precisions are true of; of a ready model, that no label stands behind them."""
-        of = f"of a {'hit' if self.hits else 'pair'} among {self.estimate.counts.n:,} questions"
-        return f"{of}, {NO_LABELS}" if self.unlabelled else of
+        return f"{self.among}, {NO_LABELS}" if self.unlabelled else self.among
+
+    @property
+    def among(self) -> str:
+        """Among how many questions its probabilities are true, in words."""
+        return f"of a {'hit' if self.hits else 'pair'} among {self.estimate.counts.n:,} questions"
 
     @property
     def unlabelled(self) -> bool:
