@@ -115,7 +115,7 @@ def dedupe(
     for corpus in filter(None, (prepared.corpus, prepared.against)):
         print_skipped(corpus)
     if output:
-        _print_summary(result)
+        print_summary(result)
         out.print(f"Saved in [bold]{output}[/].", highlight=False)
     else:
         _print_trade_offs(rows, prepared)
@@ -188,7 +188,8 @@ def _require_free(output: Path, *, overwrite: bool) -> None:
         raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
 
 
-def _print_summary(result: DedupeResult) -> None:
+def print_summary(result: DedupeResult) -> None:
+    """Prints what was found, what is expected of it and on what basis, and the pairs nearest to the threshold."""
     summary = result.summary
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column("")

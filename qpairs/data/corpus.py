@@ -73,7 +73,7 @@ def read_corpus(path: str | Path, *, text_column: str = "", id_column: str = "",
             skipped[fault[0]] += 1
         else:
             usable.append(place)
-            texts.append(" ".join(text.split()))
+            texts.append(" ".join(str(text).split()))
     if not texts:
         raise UserError(f"{path}: there are no questions in it")
     kept = table.frame.iloc[usable]

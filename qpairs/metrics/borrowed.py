@@ -29,7 +29,7 @@ def estimate_borrowed(densities: Densities, counts: ScoreCounts) -> CorpusEstima
     Strangers: the log of their counts is a parabola over the body of the scores, and above halfway between the parabola
     and its tangent, since the tail of cosines falls more slowly than that of a normal distribution. Of what is left,
     the share of duplicates at each score is that of the other questions. In the body, where strangers hide all else,
-    duplicates are as many more as they are there. `benchmarks/ready.py` finds how far this is off in corpora that are
+    duplicates are as many more as they are there. `benchmarks/start.py` finds how far this is off in corpora that are
     rich and poor in duplicates, with each domain left out of the other questions.
 
     Args:

@@ -17,7 +17,7 @@ from qpairs.models.base import Floats
 from qpairs.models.verdict import Verdict, fit_verdict
 
 EVERY = 3  # component of the bundled pairs: so many questions are quickly encoded
-READY_SD = 0.9  # of the log odds of a duplicate, between corpora; benchmarks/ready.py finds how far they are off
+READY_SD = 0.9  # of the log odds of a duplicate, between corpora; benchmarks/start.py finds how far they are off
 
 
 def measured_pairs() -> Pairs:
@@ -65,7 +65,8 @@ def borrowed_densities(vectors: Floats, intents: Sequence[str], sd: float = READ
         nearest[rows] = metrics.furthest_hits(vectors[rows], np.arange(len(rows)))
     scores = np.einsum("ij,ij->i", vectors[left], vectors[right]).clip(-1, 1)
     hits = np.mean([scores >= nearest[side] - 1e-6 for side in (left, right)], axis=0)
-    counts = ScoreCounts(sum(each.counts for each in counted), len(vectors), sum(each.hits for each in counted))
+    pairs, among_nearest = (np.sum(each, axis=0) for each in zip(*((c.counts, c.hits) for c in counted), strict=True))
+    counts = ScoreCounts(pairs, len(vectors), among_nearest)
     kinds = (intent[left] == intent[right]).astype(np.int8)
     found = metrics.fit_densities(counts, scores, kinds, family[left], hits)
     return replace(found, domain_sd=sd, borrowed=True)

@@ -1,4 +1,4 @@
-"""From a file of questions to its duplicates and a calibrated model, by a few answers: what `qpairs start` guides through.
+"""From a file of questions to its duplicates and a calibrated model, by a few answers: what `qpairs start` does.
 
 A session is a folder. Every answer is on the disk before the next pair is asked for, so that it may be stopped at any
 time; opened again, it goes on.
@@ -19,7 +19,7 @@ from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.labels import read_labels
-from qpairs.evaluation.calibrate_corpus import CorpusFit, CountedCorpus, count_corpus, fit_corpus
+from qpairs.evaluation.calibrate_corpus import CountedCorpus, count_corpus, fit_corpus
 from qpairs.models.base import Model, as_model
 from qpairs.models.ready import shown_name
 from qpairs.retrieval.corpus import DedupeResult, dedupe_corpus
@@ -154,16 +154,14 @@ class Session:
         ids = ["--id-column", questions.id_column] if questions.id_column else []
         skip = ["--skip-bad-rows"] if questions.skip_bad_rows else []
         vectors, index = str(embeddings_folder(folder.path)), str(index_folder(folder.path))
-        labels = str(folder.labels)
+        labels, known = str(folder.labels), ["--embeddings", vectors]
+        given = ["--labels", labels] if self.answers else []
         lines = [
             ["embed", model, file, *text, *ids, *skip, "--output", vectors],
             ["index", vectors, "--output", index],
             ["serve", model, "--index", index, "--labels", labels],
-            ["calibrate", model, "--corpus", file, *text, *skip]
-            + (["--labels", labels] if self.answers else [])
-            + ["--output", str(folder.model)],
-            ["dedupe", str(folder.model), file, *text, *ids, *skip]
-            + ["--embeddings", vectors, "--output", str(folder.duplicates)],
+            ["calibrate", model, "--corpus", file, *text, *skip, *given, "--output", str(folder.model)],
+            ["dedupe", str(folder.model), file, *text, *ids, *skip, *known, "--output", str(folder.duplicates)],
         ]
         if self.training_may_pay:
             encoder = self._counted.encoder.config.encoder

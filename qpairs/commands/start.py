@@ -1,0 +1,214 @@
+"""`qpairs start`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qpairs.commands.dedupe import print_summary
+from qpairs.commands.search import IdColumnOption, TextColumnOption
+from qpairs.commands.terminal import SkipOption, out, plain, print_skipped, progress_bar, quiet
+from qpairs.core.exceptions import UserError
+
+if TYPE_CHECKING:
+    from qpairs.data.text_columns import TextColumns
+    from qpairs.serving.labelling import State
+    from qpairs.serving.start import Session
+
+EXAMPLES = 6
+KEYS = "[bold]y[/] same   [bold]n[/] different   [bold]s[/] skip   [bold]u[/] undo   [bold]q[/] finish"
+END = ("\x04", "\x1a", "")  # of the input: Ctrl-D, Ctrl-Z, and of a pipe
+
+
+def start(
+    questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
+    model: Annotated[
+        str,
+        typer.Option(help="minilm, mpnet, a Hub id, a SentenceTransformer's folder, or that of a model you trained."),
+    ] = "minilm",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the session.  [default: the name of the file, with -qpairs]", show_default=False),
+    ] = None,
+    text_column: TextColumnOption = "",
+    id_column: IdColumnOption = "",
+    budget: Annotated[
+        int, typer.Option(min=0, help="Answers in all, earlier ones included, after which the session finishes.")
+    ] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the pairs.")] = 0,
+    skip_bad_rows: SkipOption = False,
+) -> None:
+    """From a file of questions to its duplicates, with no labels to begin with: answer some pairs, and get a model.
+
+    The same command goes on where it was stopped. Answers are single keys in a terminal, and else lines of the input.
+    """
+    from qpairs.retrieval.index_file import QuestionFile, default_folder
+
+    folder = output or default_folder(questions)
+    with quiet():
+        try:
+            from qpairs.serving.start import open_session
+        except ModuleNotFoundError as missing:
+            from qpairs.core.extras import install
+
+            raise UserError(f"start needs {missing.name}: {install(missing.name or '')}") from None
+        file = QuestionFile(questions, text_column or _text_column(questions), id_column, skip_bad_rows)
+        with contextlib.ExitStack() as held:
+            with progress_bar() as on_progress:
+                opening = open_session(model, file, folder, seed=seed, on_progress=on_progress)
+                session = held.enter_context(opening)
+            print_skipped(session.corpus)
+            _print_expected(session)
+            _ask(session, budget)
+            with progress_bar() as on_progress:
+                found = session.finish(on_progress)
+    out.print()
+    print_summary(found)
+    _print_end(session, budget)
+
+
+def _text_column(questions: Path) -> str:
+    """The column of the questions: told where it is sure, and asked for where it is not."""
+    from qpairs.data.text_columns import text_columns
+
+    found = text_columns(questions)
+    first = found.columns[0]
+    if found.sure:
+        out.print(f"Reading the column [bold]{plain(first.name)}[/] (another: --text-column).", highlight=False)
+        return first.name
+    if not sys.stdin.isatty():
+        names = ", ".join(column.name for column in found.columns)
+        raise UserError(f"{questions}: which column holds the questions? It may be {names}; name it with --text-column")
+    return _chosen(found)
+
+
+def _chosen(found: TextColumns) -> str:
+    out.print("Which column holds the questions? Several are joined, such as 1,2.")
+    for number, column in enumerate(found.columns, 1):
+        out.print(f"  [bold]{number}[/]  {plain(column.name)}  [dim]{plain(column.example)[:80]}[/]", highlight=False)
+    while True:
+        answer = typer.prompt("number", default="1")
+        places = [int(part) - 1 for part in answer.split(",") if part.strip().isdigit()]
+        if places and all(0 <= place < len(found.columns) for place in places):
+            return ",".join(found.columns[place].name for place in places)
+
+
+def _print_expected(session: Session) -> None:
+    """What is expected now, with examples."""
+    from qpairs.serving.start import examples
+
+    found = session.duplicates()
+    out.print(f"\n{len(session.corpus.texts):,} questions, kept in [bold]{session.folder.path}[/].", highlight=False)
+    _print_fit(session)
+    pairs = examples(found, EXAMPLES)
+    if len(pairs):
+        out.print("\n[bold]from the surest to the least sure[/]  [dim]similarity, probability[/]", highlight=False)
+    for pair in pairs.itertuples():
+        figures = f"{pair.similarity:.3f}  {pair.probability:.2f}"
+        out.print(
+            f"  {figures}  {plain(pair.question1)}\n  [dim]             {plain(pair.question2)}[/]", highlight=False
+        )
+
+
+def _print_fit(session: Session) -> None:
+    from qpairs.evaluation.calibrate_corpus import MORE
+
+    fit = session.fit
+    after, more = fit.after, fit.with_more
+    (low, high), (low_recall, high_recall) = after.precision_interval, after.recall_interval
+    narrower = more.precision_interval[1] - more.precision_interval[0]
+    out.print(
+        f"[bold]{after.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {after.threshold:.3f} on: expected "
+        f"precision [bold]{after.precision:.2f}[/] ({low:.2f} to {high:.2f}), recall [bold]{after.recall:.2f}[/] "
+        f"({low_recall:.2f} to {high_recall:.2f}); {fit.setting.basis}. {MORE} more answers would narrow the interval of "
+        f"the precision from {high - low:.2f} to {narrower:.2f}.",
+        highlight=False,
+    )
+
+
+def _ask(session: Session, budget: int) -> None:
+    """Asks for answers until there are enough, none is left, or the person finishes."""
+    read = _reader()
+    if session.answers < budget:
+        out.print(f"\nDo both ask the same? {KEYS}", highlight=False)
+    state = session.state
+    while session.answers < budget and state.pair:
+        _print_pair(state, budget)
+        key = read()
+        if key == "q" or key in END:
+            return
+        _act(session, state, key)
+        state = session.state
+
+
+def _act(session: Session, state: State, key: str) -> None:
+    """Does what a key says."""
+    assert state.pair
+    if key == "u":
+        try:
+            session.undo()
+        except LookupError as error:
+            out.print(f"[yellow]{plain(str(error))}[/]")
+    elif key == "s":
+        session.answer(state.pair, "skip")
+    elif key in ("y", "n"):
+        if session.answer(state.pair, "yes" if key == "y" else "no"):
+            out.print()
+            _print_fit(session)
+    else:
+        out.print(f"[yellow]{plain(repr(key))} is no answer.[/] {KEYS}", highlight=False)
+
+
+def _print_pair(state: State, budget: int) -> None:
+    answers = state.duplicates + state.different
+    out.print(
+        f"\n[dim]{answers + 1:,} of {budget:,}[/]  {plain(state.pair.question1) if state.pair else ''}", highlight=False
+    )
+    indent = " " * len(f"{answers + 1:,} of {budget:,}")
+    out.print(f"{indent}  {plain(state.pair.question2) if state.pair else ''}", highlight=False)
+
+
+def _reader() -> Callable[[], str]:
+    """Reads one answer: a key of a terminal, else the first letter of a line that is not blank; '' at the end."""
+    if sys.stdin.isatty():
+        return _key
+
+    def line() -> str:
+        for text in iter(sys.stdin.readline, ""):
+            if text.strip():
+                return text.strip()[0].lower()
+        return ""
+
+    return line
+
+
+def _key() -> str:
+    try:
+        key = typer.getchar().lower()
+    except EOFError:
+        return ""
+    return str(key)
+
+
+def _print_end(session: Session, budget: int) -> None:
+    state, folder = session.state, session.folder
+    out.print(
+        f"\n{state.duplicates:,} answered the same, {state.different:,} different, {state.skipped:,} skipped. Model in "
+        f"[bold]{folder.model}[/], duplicates and the file without them in [bold]{folder.duplicates}[/].",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if state.pair:
+        out.print(
+            f"Go on with the same command and a --budget above {max(budget, session.answers):,}.", highlight=False
+        )
+    if session.training_may_pay:
+        out.print("There are enough labels of both kinds to train on; the last command below does it.")
+    out.print("\n[dim]The same by plain commands:[/]")
+    for command in session.commands():
+        out.print(f"  {plain(command)}", highlight=False, soft_wrap=True)
