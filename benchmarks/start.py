@@ -69,7 +69,8 @@ def judged(found: DedupeResult, questions: Sequence[str], cluster: Mapping[str, 
     """What a deduplication expects, beside what is found."""
     expected = found.expected
     assert expected is not None
-    right = sum(cluster[one] == cluster[other] for one, other in zip(found.pairs.question1, found.pairs.question2))
+    ends = zip(found.pairs.question1, found.pairs.question2, strict=True)
+    right = sum(cluster[one] == cluster[other] for one, other in ends)
     sizes = np.unique([str(cluster[text]) for text in questions], return_counts=True)[1]
     duplicates = int((sizes * (sizes - 1) // 2).sum())
     precision, recall = right / max(len(found.pairs), 1), right / max(duplicates, 1)
@@ -155,8 +156,8 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         f1, best = (np.mean([row[name] for row in of_kind]) for name in ("f1", "best_f1"))
         console.print(
             f"{kind[0]}, {'with' if kind[1] else 'without'} labels, {len(of_kind)} corpora: found precision inside its "
-            f"interval {inside['precision']}, recall {inside['recall']}; precision off by {error:.2f} on average, interval "
-            f"{width:.2f} wide; F1 {f1:.2f}, {best:.2f} at the best threshold"
+            f"interval {inside['precision']}, recall {inside['recall']}; precision off by {error:.2f} on average, "
+            f"interval {width:.2f} wide; F1 {f1:.2f}, {best:.2f} at the best threshold"
         )
 
 

@@ -219,9 +219,14 @@ def print_summary(result: DedupeResult) -> None:
     if len(least):
         out.print("\n[bold]nearest to the threshold[/]  [dim]similarity, probability[/]", highlight=False)
     for pair in least.itertuples():
-        one, another = plain(pair.question1), plain(pair.question2)
-        figures = f"{pair.similarity:.3f}  {pair.probability:.2f}"
-        out.print(f"  {figures}  {one}\n  [dim]             {another}[/]", highlight=False, soft_wrap=True)
+        print_pair(pair)
+
+
+def print_pair(pair: Any) -> None:
+    """Prints a row of `DedupeResult.pairs`: similarity, probability, and both questions."""
+    figures = f"{pair.similarity:.3f}  {pair.probability:.2f}"
+    one, another = plain(pair.question1), plain(pair.question2)
+    out.print(f"  {figures}  {one}\n  [dim]             {another}[/]", highlight=False, soft_wrap=True)
 
 
 def _print_read(read: ReadShare | None) -> None:

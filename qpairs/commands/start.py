@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qpairs.commands.dedupe import print_summary
+from qpairs.commands.dedupe import print_pair, print_summary
 from qpairs.commands.search import IdColumnOption, TextColumnOption
 from qpairs.commands.terminal import SkipOption, out, plain, print_skipped, progress_bar, quiet
 from qpairs.core.exceptions import UserError
@@ -109,10 +108,7 @@ def _print_expected(session: Session) -> None:
     if len(pairs):
         out.print("\n[bold]from the surest to the least sure[/]  [dim]similarity, probability[/]", highlight=False)
     for pair in pairs.itertuples():
-        figures = f"{pair.similarity:.3f}  {pair.probability:.2f}"
-        out.print(
-            f"  {figures}  {plain(pair.question1)}\n  [dim]             {plain(pair.question2)}[/]", highlight=False
-        )
+        print_pair(pair)
 
 
 def _print_fit(session: Session) -> None:
@@ -123,10 +119,10 @@ def _print_fit(session: Session) -> None:
     (low, high), (low_recall, high_recall) = after.precision_interval, after.recall_interval
     narrower = more.precision_interval[1] - more.precision_interval[0]
     out.print(
-        f"[bold]{after.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {after.threshold:.3f} on: expected "
-        f"precision [bold]{after.precision:.2f}[/] ({low:.2f} to {high:.2f}), recall [bold]{after.recall:.2f}[/] "
-        f"({low_recall:.2f} to {high_recall:.2f}); {fit.setting.basis}. {MORE} more answers would narrow the interval of "
-        f"the precision from {high - low:.2f} to {narrower:.2f}.",
+        f"[bold]{after.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {after.threshold:.3f} on: "
+        f"expected precision [bold]{after.precision:.2f}[/] ({low:.2f} to {high:.2f}), recall "
+        f"[bold]{after.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}); {fit.setting.basis}. {MORE} more answers "
+        f"would narrow the interval of the precision from {high - low:.2f} to {narrower:.2f}.",
         highlight=False,
     )
 
@@ -165,48 +161,10 @@ def _act(session: Session, state: State, key: str) -> None:
 
 
 def _print_pair(state: State, budget: int) -> None:
-    answers = state.duplicates + state.different
-    out.print(
-        f"\n[dim]{answers + 1:,} of {budget:,}[/]  {plain(state.pair.question1) if state.pair else ''}", highlight=False
-    )
-    indent = " " * len(f"{answers + 1:,} of {budget:,}")
-    out.print(f"{indent}  {plain(state.pair.question2) if state.pair else ''}", highlight=False)
-
-
-def _reader() -> Callable[[], str]:
-    """Reads one answer: a key of a terminal, else the first letter of a line that is not blank; '' at the end."""
-    if sys.stdin.isatty():
-        return _key
-
-    def line() -> str:
-        for text in iter(sys.stdin.readline, ""):
-            if text.strip():
-                return text.strip()[0].lower()
-        return ""
-
-    return line
-
-
-def _key() -> str:
-    try:
-        key = typer.getchar().lower()
-    except EOFError:
-        return ""
-    return str(key)
-
-
-def _print_end(session: Session, budget: int) -> None:
-    state, folder = session.state, session.folder
-    out.print(
-        f"\n{state.duplicates:,} answered the same, {state.different:,} different, {state.skipped:,} skipped. Model in "
-        f"[bold]{folder.model}[/], duplicates and the file without them in [bold]{folder.duplicates}[/].",
-        highlight=False,
-        soft_wrap=True,
-    )
+    number = f"{state.duplicates + state.different + 1:,} of {budget:,}"
     if state.pair:
-        out.print(
-            f"Go on with the same command and a --budget above {max(budget, session.answers):,}.", highlight=False
-        )
+        least = max(budget, session.answers)
+        out.print(f"Go on with the same command and a --budget above {least:,}.", highlight=False)
     if session.training_may_pay:
         out.print("There are enough labels of both kinds to train on; the last command below does it.")
     out.print("\n[dim]The same by plain commands:[/]")
