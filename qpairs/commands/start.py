@@ -121,8 +121,8 @@ def _print_fit(session: Session) -> None:
     out.print(
         f"[bold]{after.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {after.threshold:.3f} on: "
         f"expected precision [bold]{after.precision:.2f}[/] ({low:.2f} to {high:.2f}), recall "
-        f"[bold]{after.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}); {fit.setting.basis}. {MORE} more answers "
-        f"would narrow the interval of the precision from {high - low:.2f} to {narrower:.2f}.",
+        f"[bold]{after.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}); {fit.setting.basis}. {MORE} more "
+        f"answers would narrow the interval of the precision from {high - low:.2f} to {narrower:.2f}.",
         highlight=False,
     )
 
@@ -162,6 +162,41 @@ def _act(session: Session, state: State, key: str) -> None:
 
 def _print_pair(state: State, budget: int) -> None:
     number = f"{state.duplicates + state.different + 1:,} of {budget:,}"
+    if state.pair:
+        out.print(f"\n[dim]{number}[/]  {plain(state.pair.question1)}", highlight=False, soft_wrap=True)
+        out.print(f"{' ' * len(number)}  {plain(state.pair.question2)}", highlight=False, soft_wrap=True)
+
+
+def _reader() -> Callable[[], str]:
+    """Reads one answer: a key of a terminal, else the first letter of a line that is not blank; '' at the end."""
+    if sys.stdin.isatty():
+        return _key
+
+    def line() -> str:
+        for text in iter(sys.stdin.readline, ""):
+            if text.strip():
+                return text.strip()[0].lower()
+        return ""
+
+    return line
+
+
+def _key() -> str:
+    try:
+        return str(typer.getchar()).lower()
+    except EOFError:
+        return ""
+
+
+def _print_end(session: Session, budget: int) -> None:
+    state, folder = session.state, session.folder
+    out.print(
+        f"\n{state.duplicates:,} answered the same, {state.different:,} different, {state.skipped:,} skipped. Model in "
+        f"[bold]{plain(str(folder.model))}[/], duplicates and the file without them in "
+        f"[bold]{plain(str(folder.duplicates))}[/].",
+        highlight=False,
+        soft_wrap=True,
+    )
     if state.pair:
         least = max(budget, session.answers)
         out.print(f"Go on with the same command and a --budget above {least:,}.", highlight=False)
