@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,6 @@ class CorpusFit:
         before: expected at the threshold of the old verdict in this corpus, by the old verdict.
         after: expected at the new threshold, by the new one.
         with_more: expected at the new threshold after `MORE` more stratified labels.
-        promises: what each of some precisions costs.
         used: how pairs were drawn ("" where unknown) -> labels that were used.
         left_out: reason -> labels that were not.
     """
@@ -70,9 +70,13 @@ class CorpusFit:
     before: Expectation
     after: Expectation
     with_more: Expectation
-    promises: tuple[Promise, ...]
     used: Mapping[str, int]
     left_out: Mapping[str, int]
+
+    @cached_property
+    def promises(self) -> tuple[Promise, ...]:
+        """What each of some precisions costs."""
+        return tuple(_promise(self.setting, precision) for precision in PROMISES)
 
 
 def calibrate_corpus(
@@ -107,6 +111,8 @@ def calibrate_corpus(
     counted = count_corpus(model, corpus, on_progress=on_progress)
     labels = read_labels(labels) if isinstance(labels, str | Path) else labels
     on_progress(Progress("estimating"))
+    if labels is not None:
+        warn_of_labels(counted, labels)
     return fit_corpus(counted, labels)
 
 
@@ -169,8 +175,6 @@ def fit_corpus(counted: CountedCorpus, labels: LabelledPairs | None = None) -> C
     old = encoder.verdict
     kept, left_out = _usable(labels, counted.texts) if labels is not None else ([], {})
     answers = (_label_vectors(encoder, labels, kept), labels.labels[kept]) if labels is not None else None
-    if answers:
-        _warn(answers[1], old.densities.labels if old.densities else 0)
     own, before = _own_densities(old, counted.counts[encoder.dimension], answers, encoder.path)
     shortened = {}
     for length, short in old.shortened.items():
@@ -189,7 +193,6 @@ def fit_corpus(counted: CountedCorpus, labels: LabelledPairs | None = None) -> C
         before=before.expected(before.best_threshold()),
         after=after,
         with_more=metrics.after_more_labels(estimate, MORE).expected(setting.threshold),
-        promises=tuple(_promise(setting, precision) for precision in PROMISES),
         used=dict(Counter(labels.drawn[row] for row in kept)) if labels is not None else {},
         left_out=left_out,
     )
@@ -216,13 +219,15 @@ def _usable(labels: LabelledPairs, texts: Sequence[str]) -> tuple[list[int], dic
     return kept, dict(left_out)
 
 
-def _warn(labels: NDArray[np.int8], before: int) -> None:
-    """Warns of labels that say less, or count more, than it seems."""
-    if before:
-        log.warning(FITTED_BEFORE, before)
-    if len(set(labels.tolist())) == 1:
-        kind = "duplicates" if labels[0] else "different"
-        log.warning("all %d labels are %s: were they drawn over the whole range of scores?", len(labels), kind)
+def warn_of_labels(counted: CountedCorpus, labels: LabelledPairs) -> None:
+    """Logs a warning of labels that say less, or count more, than it seems."""
+    kept, _ = _usable(labels, counted.texts)
+    densities = counted.encoder.verdict.densities
+    if densities and densities.labels:
+        log.warning(FITTED_BEFORE, densities.labels)
+    if len(set(labels.labels[kept].tolist())) == 1:
+        kind = "duplicates" if labels.labels[kept[0]] else "different"
+        log.warning("all %d labels are %s: were they drawn over the whole range of scores?", len(kept), kind)
 
 
 def _own_densities(

@@ -6,6 +6,7 @@ time; opened again, it goes on.
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.labels import read_labels
-from qpairs.evaluation.calibrate_corpus import CountedCorpus, count_corpus, fit_corpus
+from qpairs.evaluation.calibrate_corpus import FITTED_BEFORE, CountedCorpus, count_corpus, fit_corpus
 from qpairs.models.base import Model, as_model
 from qpairs.models.ready import shown_name
 from qpairs.retrieval.corpus import DedupeResult, dedupe_corpus
@@ -28,7 +29,9 @@ from qpairs.retrieval.embeddings import Embeddings
 from qpairs.retrieval.index import open_index
 from qpairs.retrieval.index_file import QuestionFile, embeddings_folder, index_file, index_folder
 from qpairs.retrieval.second_look import encoder_of
-from qpairs.serving.labelling import Answer, Labelling, LabelRequest, Pair, State
+from qpairs.serving.labelling import Answer, Labelling, LabelRequest, Pair
+
+log = logging.getLogger(__name__)
 
 STEP = 10  # answers after which the verdict is fitted anew
 ENOUGH, OF_EACH = 200, 50  # labels from which on training may pay, and of each kind among them
@@ -63,6 +66,7 @@ class Session:
         folder: where all of it is kept.
         corpus: the questions.
         fit: the verdict as the answers so far tell; refitted after every `STEP` of them.
+        state: the answers so far, and the next pair.
     """
 
     def __init__(
@@ -80,20 +84,15 @@ class Session:
         self._embeddings = embeddings
         self._counted = counted
         self._labelling = labelling
+        self.state = labelling.state()
         self._fitted = 0  # labels that the verdict is fitted to
         self.fit = fit_corpus(counted)
         self.refit()
 
     @property
-    def state(self) -> State:
-        """The answers so far, and the next pair."""
-        return self._labelling.state()
-
-    @property
     def answers(self) -> int:
         """Answers so far, without skips."""
-        state = self.state
-        return state.duplicates + state.different
+        return self.state.duplicates + self.state.different
 
     def answer(self, pair: Pair, answer: Answer) -> bool:
         """Stores an answer; returns whether the verdict was fitted anew.
@@ -102,7 +101,7 @@ class Session:
             LookupError: the pair does not wait for an answer.
             UserError: the labels cannot be read or written.
         """
-        self._labelling.answer(LabelRequest(pair.question1, pair.question2, answer))
+        self.state = self._labelling.answer(LabelRequest(pair.question1, pair.question2, answer))
         return self.answers % STEP == 0 and self.refit()
 
     def undo(self) -> None:
@@ -111,7 +110,7 @@ class Session:
         Raises:
             LookupError: there is none.
         """
-        self._labelling.undo()
+        self.state = self._labelling.undo()
 
     def refit(self) -> bool:
         """Fits the verdict to all answers, where there are others than before; returns whether there are."""
@@ -121,6 +120,7 @@ class Session:
         self.fit = fit_corpus(self._counted, read_labels(self.folder.labels) if answers else None)
         self._fitted = answers
         self._labelling.judge_by(self.fit.setting)
+        self.state = self._labelling.state()
         return True
 
     def duplicates(self, on_progress: OnProgress = ignore) -> DedupeResult:
@@ -208,6 +208,8 @@ def open_session(
         embeddings = index_file(model, questions, folder, renew=True, on_progress=on_progress)
         counted = count_corpus(model, corpus, encode=stored(embeddings, encoder), on_progress=on_progress)
         labelling = Labelling.open(place.labels, model, open_index(index_folder(folder)), seed=seed)
+        if encoder.verdict.densities and encoder.verdict.densities.labels:
+            log.warning(FITTED_BEFORE, encoder.verdict.densities.labels)
         yield Session(place, questions, corpus, embeddings, counted, labelling)
 
 

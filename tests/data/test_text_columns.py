@@ -37,7 +37,7 @@ def test_two_columns_of_like_texts_are_not_sure(tmp_path: Path) -> None:
 
 
 def test_a_file_without_texts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no column holds texts.*'id', 'n'"):
+    with pytest.raises(UserError, match=r"no column holds texts.*'id', 'n'"):
         text_columns(table(tmp_path / "a.csv", id=["A1", "A2"], n=[1, 2]))
 
 
@@ -63,7 +63,7 @@ def test_columns_that_cannot_be_joined_are_refused(wanted: str, words: str) -> N
 
 def test_a_row_without_any_text_is_refused_by_its_number(tmp_path: Path, run) -> None:
     file = table(tmp_path / "a.csv", title=["How do I pay?", ""], body=["", ""])
-    with pytest.raises(UserError, match="row 2.*no question"):
+    with pytest.raises(UserError, match=r"row 2.*no question"):
         read_corpus(file, text_column="title,body")
     assert len(read_corpus(file, text_column="title,body", skip_bad_rows=True).texts) == 1
     refused(run("start", file, "--text-column", "title,nothing"), "no column 'nothing'")
