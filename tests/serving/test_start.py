@@ -9,11 +9,16 @@ from pathlib import Path
 import pandas
 import pytest
 from conftest import Result, refused
+from fastapi.testclient import TestClient
 from ready import own_cache, sentence_transformer, tickets
 
+from qpairs.core.exceptions import UserError
 from qpairs.data.intents import bundled_intents
 from qpairs.models.base import load
-from qpairs.retrieval.index_file import QuestionFile
+from qpairs.retrieval.index import open_index
+from qpairs.retrieval.index_file import QuestionFile, index_file
+from qpairs.retrieval.search import corpus_setting
+from qpairs.serving.app import create_app
 from qpairs.serving.start import Session, open_session
 
 Start = Callable[..., Result]
@@ -96,9 +101,8 @@ def test_undo_takes_back_skip_asks_on_and_another_key_is_told(start: Start) -> N
     assert labels()["is_duplicate"].tolist() == [1, 0]
     skipped = pandas.read_csv("tickets-qpairs/labels.skipped.csv")
     assert len(skipped) == 1
-    assert (skipped["question1"][0], skipped["question2"][0]) not in labels()[
-        ["question1", "question2"]
-    ].values.tolist()
+    pairs = labels()[["question1", "question2"]].values.tolist()
+    assert skipped[["question1", "question2"]].values.tolist()[0] not in pairs
 
 
 def test_the_plain_commands_do_the_same(start: Start, run) -> None:
@@ -171,3 +175,23 @@ def test_two_sessions_do_not_share_a_folder(plain: Path, tmp_path: Path, start: 
     with open_session(plain, QuestionFile(tmp_path / "tickets.csv", "title"), tmp_path / "tickets-qpairs"):
         refused(start("y"), "another process is at work here")
     assert start("y", "--budget", "1").code == 0
+
+
+def test_a_service_of_a_ready_model_judges_by_its_questions_and_says_so(plain: Path, tmp_path: Path, run) -> None:
+    file = QuestionFile(tickets(tmp_path / "tickets.csv"), "title", "ticket")
+    model = load(plain)
+    index_file(model, file, tmp_path / "made")
+    first = (tmp_path / "made" / "index" / "index.json").stat().st_mtime_ns
+    index_file(model, file, tmp_path / "made")
+    assert (tmp_path / "made" / "index" / "index.json").stat().st_mtime_ns == first
+    with pytest.raises(UserError, match="another text_column"):
+        index_file(model, QuestionFile(file.path, "ticket"), tmp_path / "made")
+    index = open_index(tmp_path / "made" / "index")
+    with TestClient(create_app(model, index)) as client:
+        scored = client.post("/score", json={"pairs": [["How do I pay?", "How can I pay?"]]}).json()
+        found = client.post("/search", json={"question": "late flight"}).json()
+        assert scored["of"].endswith("estimated from this corpus, no labels")
+        assert found["of"].endswith("estimated from this corpus, no labels")
+        assert scored["threshold"] == pytest.approx(corpus_setting(index, model).threshold)
+        assert found["hits"][0]["id"].startswith("T")
+    refused(run("serve", plain, "--questions", file.path, "--index", "idx"), "not both")
