@@ -184,9 +184,10 @@ def _reader() -> Callable[[], str]:
 
 def _key() -> str:
     try:
-        return str(typer.getchar()).lower()
+        key: str = typer.getchar()
     except EOFError:
         return ""
+    return key.lower()
 
 
 def _print_end(session: Session, budget: int) -> None:

@@ -19,7 +19,8 @@ from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.manifests import read_manifest
 from qpairs.core.progress import Meter
-from qpairs.models.verdict import Verdict, verdict_to_dict
+from qpairs.models.verdict import Verdict
+from qpairs.models.verdict_file import verdict_to_dict
 
 if TYPE_CHECKING:
     from qpairs.data.pairs import Pairs
