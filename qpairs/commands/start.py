@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 6
 KEYS = "[bold]y[/] same   [bold]n[/] different   [bold]s[/] skip   [bold]u[/] undo   [bold]q[/] finish"
+SAID = {"y": "same", "n": "different", "s": "skipped", "u": "taken back"}
 END = ("\x04", "\x1a", "")  # of the input: Ctrl-D, Ctrl-Z, and of a pipe
 
 
@@ -145,20 +146,24 @@ def _ask(session: Session, budget: int) -> None:
 
 def _act(session: Session, state: State, key: str) -> None:
     """Does what a key says."""
-    assert state.pair
+    fitted = False
+    if key not in SAID or not state.pair:
+        out.print(f"[yellow]{plain(repr(key))} is no answer.[/] {KEYS}", highlight=False)
+        return
     if key == "u":
         try:
             session.undo()
         except LookupError as error:
             out.print(f"[yellow]{plain(str(error))}[/]")
+            return
     elif key == "s":
         session.answer(state.pair, "skip")
-    elif key in ("y", "n"):
-        if session.answer(state.pair, "yes" if key == "y" else "no"):
-            out.print()
-            _print_fit(session)
     else:
-        out.print(f"[yellow]{plain(repr(key))} is no answer.[/] {KEYS}", highlight=False)
+        fitted = session.answer(state.pair, "yes" if key == "y" else "no")
+    out.print(f"[dim]{SAID[key]}[/]")
+    if fitted:
+        out.print()
+        _print_fit(session)
 
 
 def _print_pair(state: State, budget: int) -> None:
@@ -199,7 +204,9 @@ def _print_end(session: Session, budget: int) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if state.pair:
+    if not state.pair:
+        out.print("No pair is left to ask about.")
+    else:
         least = max(budget, session.answers)
         out.print(f"Go on with the same command and a --budget above {least:,}.", highlight=False)
     if session.training_may_pay:

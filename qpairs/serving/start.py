@@ -33,6 +33,7 @@ from qpairs.serving.labelling import Answer, Labelling, LabelRequest, Pair
 
 log = logging.getLogger(__name__)
 
+UNKNOWN = -1
 STEP = 10  # answers after which the verdict is fitted anew
 ENOUGH, OF_EACH = 200, 50  # labels from which on training may pay, and of each kind among them
 
@@ -85,7 +86,7 @@ class Session:
         self._counted = counted
         self._labelling = labelling
         self.state = labelling.state()
-        self._fitted = 0  # labels that the verdict is fitted to
+        self._fitted = 0  # labels that the verdict is fitted to; `UNKNOWN` where an answer was taken back since
         self.fit = fit_corpus(counted)
         self.refit()
 
@@ -111,9 +112,10 @@ class Session:
             LookupError: there is none.
         """
         self.state = self._labelling.undo()
+        self._fitted = UNKNOWN
 
     def refit(self) -> bool:
-        """Fits the verdict to all answers, where there are others than before; returns whether there are."""
+        """Fits the verdict to all answers, where they may be others than before; returns whether it was fitted."""
         answers = self.answers
         if answers == self._fitted:
             return False

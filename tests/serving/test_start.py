@@ -1,8 +1,12 @@
 """`qpairs start`: the whole way, with answers from a pipe, stopped and gone on with."""
 
+import contextlib
 import io
 import json
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from qpairs.retrieval.search import corpus_setting
 from qpairs.serving.app import create_app
 from qpairs.serving.start import Session, open_session
 
+CLI = Path(__file__).parents[2] / "cli.py"
 Start = Callable[..., Result]
 
 
@@ -158,8 +163,14 @@ def test_a_session_refits_at_every_tenth_answer_and_undoing_is_counted(plain: Pa
         assert session.fit.setting.estimate.labels == 10
         session.undo()
         assert session.refit() and session.fit.setting.estimate.labels == 11
+        again = session.fit.after
         last = session.state.last
         assert last and last.duplicate == bool(session.fit.setting.decide(last.similarity))
+        session.undo()
+        pair = session.state.pair
+        assert pair
+        session.answer(pair, "no" if last.answer == "yes" else "yes")
+        assert session.refit() and session.fit.after != again  # as many labels, of which one is another
         assert not session.training_may_pay
         for command in session.commands():
             assert command.startswith("qpairs ")
@@ -195,3 +206,28 @@ def test_a_service_of_a_ready_model_judges_by_its_questions_and_says_so(plain: P
         assert scored["threshold"] == pytest.approx(corpus_setting(index, model).threshold)
         assert found["hits"][0]["id"].startswith("T")
     refused(run("serve", plain, "--questions", file.path, "--index", "idx"), "not both")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_single_keys_are_answers_in_a_terminal(plain: Path, cache: Path, tmp_path: Path) -> None:
+    import pty
+
+    tickets(tmp_path / "tickets.csv")
+    screen, terminal = pty.openpty()
+    command = [sys.executable, CLI, "start", "tickets.csv", "--model", plain]
+    environment = {**os.environ, "HF_ASSETS_CACHE": str(cache), "COLUMNS": "100"}
+    process = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=tmp_path, env=environment, start_new_session=True
+    )
+    os.close(terminal)
+    shown = ""
+    for wanted, key in (("1 of 60", "y"), ("2 of 60", "n"), ("3 of 60", "q"), ("The same by plain commands", "")):
+        while wanted not in shown:
+            shown += os.read(screen, 65536).decode(errors="replace")
+        os.write(screen, key.encode())
+    while process.poll() is None:
+        with contextlib.suppress(OSError):  # the terminal is closed with the process
+            os.read(screen, 65536)
+    os.close(screen)
+    assert process.returncode == 0
+    assert pandas.read_csv(tmp_path / "tickets-qpairs" / "labels.csv")["is_duplicate"].tolist() == [1, 0]
