@@ -103,10 +103,14 @@ def _print_expected(session: Session) -> None:
     """What is expected now, with examples."""
     from qpairs.serving.start import examples
 
-    found = session.duplicates()
-    out.print(f"\n{len(session.corpus.texts):,} questions, kept in [bold]{session.folder.path}[/].", highlight=False)
+    folder = plain(str(session.folder.path))
+    out.print(f"\n{len(session.corpus.texts):,} questions, kept in [bold]{folder}[/].", highlight=False)
     _print_fit(session)
-    pairs = examples(found, EXAMPLES)
+    try:
+        pairs = examples(session.duplicates(), EXAMPLES)
+    except UserError as error:  # far too many pairs, as far as is known without labels
+        out.print(f"[yellow]No examples yet: {plain(str(error))}[/]", highlight=False)
+        return
     if len(pairs):
         out.print("\n[bold]from the surest to the least sure[/]  [dim]similarity, probability[/]", highlight=False)
     for pair in pairs.itertuples():
