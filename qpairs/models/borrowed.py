@@ -51,6 +51,12 @@ def borrowed_densities(vectors: Floats, intents: Sequence[str], sd: float = READ
         vectors: (n, d) unit vectors of questions.
         intents: (n,) domain/family/intent of each.
         sd: standard deviation of the log odds between corpora.
+
+    >>> vectors = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    >>> vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    >>> densities = borrowed_densities(vectors, [f"travel/{row // 8}/{row // 2}" for row in range(64)])
+    >>> densities.borrowed, densities.n, round(densities.per_question, 2)
+    (True, 64, 0.5)
     """
     parts = [intent.split("/") for intent in intents]
     domain, family, intent = (
