@@ -183,6 +183,7 @@ def _reader() -> Callable[[], str]:
         return _key
 
     def line() -> str:
+        text: str
         for text in iter(sys.stdin.readline, ""):
             if text.strip():
                 return text.strip()[0].lower()

@@ -1,14 +1,11 @@
 """`qpairs start`: the whole way, with answers from a pipe, stopped and gone on with."""
 
-import contextlib
 import io
 import json
-import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas
 import pytest
@@ -25,7 +22,6 @@ from qpairs.retrieval.search import corpus_setting
 from qpairs.serving.app import create_app
 from qpairs.serving.start import Session, open_session
 
-CLI = Path(__file__).parents[2] / "cli.py"
 Start = Callable[..., Result]
 
 
@@ -208,26 +204,15 @@ def test_a_service_of_a_ready_model_judges_by_its_questions_and_says_so(plain: P
     refused(run("serve", plain, "--questions", file.path, "--index", "idx"), "not both")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-def test_single_keys_are_answers_in_a_terminal(plain: Path, cache: Path, tmp_path: Path) -> None:
-    import pty
+def test_single_keys_are_answers_in_a_terminal(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = iter("Ynsu")
 
-    tickets(tmp_path / "tickets.csv")
-    screen, terminal = pty.openpty()
-    command = [sys.executable, CLI, "start", "tickets.csv", "--model", plain]
-    environment = {**os.environ, "HF_ASSETS_CACHE": str(cache), "COLUMNS": "100"}
-    process = subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=tmp_path, env=environment, start_new_session=True
-    )
-    os.close(terminal)
-    shown = ""
-    for wanted, key in (("1 of 60", "y"), ("2 of 60", "n"), ("3 of 60", "q"), ("The same by plain commands", "")):
-        while wanted not in shown:
-            shown += os.read(screen, 65536).decode(errors="replace")
-        os.write(screen, key.encode())
-    while process.poll() is None:
-        with contextlib.suppress(OSError):  # the terminal is closed with the process
-            os.read(screen, 65536)
-    os.close(screen)
-    assert process.returncode == 0
-    assert pandas.read_csv(tmp_path / "tickets-qpairs" / "labels.csv")["is_duplicate"].tolist() == [1, 0]
+    def key() -> str:
+        if (pressed := next(keys, "")) == "":
+            raise EOFError  # as Ctrl-D is
+        return pressed
+
+    monkeypatch.setattr("typer.getchar", key)
+    monkeypatch.setattr("qpairs.commands.start.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    assert start("").code == 0
+    assert labels()["is_duplicate"].tolist() == [1, 0]
