@@ -10,6 +10,7 @@ from types import ModuleType
 import pandas
 import pytest
 import torch
+from ready import sentence_transformer
 
 import qpairs
 from qpairs.objectives.losses import LOSSES
@@ -65,6 +66,18 @@ def test_corpus_training_judges_pairs_and_corpora(folder: Path, tmp_path: Path) 
     parts = ("validation", "test", "left_out", "quora")
     assert all(0 < row[f"{part}_mining"] < 1 for row in rows for part in parts)
     assert all(0 < row[f"{part}_corpus_f1"] < row[f"{part}_f1"] for row in rows for part in parts[:2])
+
+
+def test_start_judges_rich_and_poor_corpora_with_and_without_labels(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_ASSETS_CACHE", str(tmp_path / "cache"))
+    model = sentence_transformer(tmp_path / "encoder")
+    rows, shown = run("start.py", tmp_path, "--model", str(model), "--domains", "travel", "--labels", "20")
+    assert [(row["name"], row["labels"]) for row in rows] == [
+        (f"travel, {kind}", labels) for kind in ("rich", "poor") for labels in (0, 20)
+    ]
+    assert all(0 <= row["precision"] <= 1 and 0 <= row["f1"] <= row["best_f1"] + 1e-9 for row in rows)
+    assert rows[0]["duplicates"] > 20 * rows[2]["duplicates"]
+    assert "found precision inside its interval" in " ".join(shown.split())
 
 
 @pytest.fixture(scope="module")

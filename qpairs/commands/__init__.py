@@ -23,6 +23,7 @@ from qpairs.commands.label import agreement, pairs
 from qpairs.commands.report import report
 from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
+from qpairs.commands.start import start
 from qpairs.commands.terminal import err, out, plain
 from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode="rich",  # without it there are no panels; see `command_line` for texts that are no markup
 )
 PANELS = {
+    "Begin": (start,),
     "Train": (train, combine, compare, losses),
     "Evaluate": (evaluate, predict, calibrate, errors, report, explain),
     "Look at data": (data, audit),

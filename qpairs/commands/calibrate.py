@@ -12,6 +12,7 @@ from qpairs.commands.label import TrustOption, print_noise
 from qpairs.commands.search import TextColumnOption
 from qpairs.commands.terminal import (
     ColumnsOption,
+    ModelArgument,
     OverwriteOption,
     SkipOption,
     load,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
+    checkpoint: ModelArgument,
     output: Annotated[Path, typer.Option(help="Folder of the new model.")],
     data: Annotated[
         list[str] | None,
@@ -99,9 +100,14 @@ def _print_pairs(model: Model, fit: Fit) -> None:
     low, high = fit.interval
     name = score_name(model.verdict.score)
     old, new = (judge.verdict.pair.threshold for judge in (model, fit.model))
-    out.print(f"threshold for pairs, {name}: {old:.3f} -> [bold]{new:.3f}[/], from {fit.n:,} pairs", highlight=False)
+    known = model.verdict.labelled  # a ready model has no threshold of its own
     out.print(
-        f"F1 on them: {fit.f1_before:.3f} before, {fit.f1_after:.3f} after (cross-fitted); 95 % interval {low:.3f} to "
+        f"threshold for pairs, {name}: {f'{old:.3f} -> ' if known else ''}[bold]{new:.3f}[/], from {fit.n:,} pairs",
+        highlight=False,
+    )
+    before = f"{fit.f1_before:.3f} before, " if known else ""
+    out.print(
+        f"F1 on them: {before}{fit.f1_after:.3f}{' after' if known else ''} (cross-fitted); 95 % interval {low:.3f} to "
         f"{high:.3f}, {high - low:.3f} wide; about {fit.more_pairs:,} more pairs would halve it",
         highlight=False,
     )
@@ -115,11 +121,12 @@ def _print_corpus(fit: CorpusFit) -> None:
         )
         out.print(f"{n:,} questions, {used:,} labels: {kinds}", highlight=False)
     else:
-        out.print(
-            f"{n:,} questions, no labels: an estimate from their scores, which takes duplicates to score as they did "
-            "in validation",
-            highlight=False,
+        how = (
+            fit.setting.basis
+            if fit.setting.unlabelled
+            else ("an estimate from their scores, which takes duplicates to score as they did in validation")
         )
+        out.print(f"{n:,} questions, no labels: {how}", highlight=False)
     for reason, count in fit.left_out.items():
         out.print(f"[yellow]{count:,} labels left out: {reason}[/]", highlight=False)
     if fit.noise:

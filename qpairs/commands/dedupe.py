@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qpairs.commands.search import PrecisionOption, TextColumnOption, ThresholdOption
+from qpairs.commands.search import IdColumnOption, PrecisionOption, TextColumnOption, ThresholdOption
 from qpairs.commands.terminal import (
+    ModelArgument,
     OverwriteOption,
     RerankerOption,
     SkipOption,
@@ -43,7 +44,7 @@ WIDTH = 50  # characters of a bar that stands for 1
 
 
 def dedupe(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
+    checkpoint: ModelArgument,
     questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
     output: Annotated[
         Path | None,
@@ -56,6 +57,7 @@ def dedupe(
         bool, typer.Option("--dry-run", help="Show what several thresholds would do, and write nothing.")
     ] = False,
     text_column: TextColumnOption = "",
+    id_column: IdColumnOption = "",
     embeddings: Annotated[
         Path | None,
         typer.Option(help="Vectors from qpairs embed; only texts that they lack are encoded.", show_default=False),
@@ -89,7 +91,7 @@ def dedupe(
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
     if bool(output) == dry_run:
         raise UserError("dedupe: give --output FOLDER, or --dry-run")
-    reading = Reading(text_column, skip_bad_rows, embeddings)
+    reading = Reading(text_column, id_column, skip_bad_rows, embeddings)
     with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import exclusive_lock
         from qpairs.models.verdict import choose
@@ -113,10 +115,10 @@ def dedupe(
     for corpus in filter(None, (prepared.corpus, prepared.against)):
         print_skipped(corpus)
     if output:
-        _print_summary(result)
+        print_summary(result)
         out.print(f"Saved in [bold]{output}[/].", highlight=False)
     else:
-        _print_trade_offs(rows, len(prepared.corpus.texts), prepared.read)
+        _print_trade_offs(rows, prepared)
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Reading:
     """How files of questions are read, and the embeddings that are there already."""
 
     text_column: str
+    id_column: str
     skip_bad_rows: bool
     embeddings: Path | None
 
@@ -161,7 +164,11 @@ def _prepare(
     model = load(checkpoint, second_look=looking.reranker)
     require_one_tower(encoder_of(model))
     on_progress(Progress("reading"))
-    options: Any = {"text_column": reading.text_column, "skip_bad_rows": reading.skip_bad_rows}
+    options: Any = {
+        "text_column": reading.text_column,
+        "id_column": reading.id_column,
+        "skip_bad_rows": reading.skip_bad_rows,
+    }
     corpus, other = read_corpus(questions, **options), read_corpus(against, **options) if against else None
     return prepare(
         model,
@@ -181,7 +188,8 @@ def _require_free(output: Path, *, overwrite: bool) -> None:
         raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
 
 
-def _print_summary(result: DedupeResult) -> None:
+def print_summary(result: DedupeResult) -> None:
+    """Prints what was found, what is expected of it and on what basis, and the pairs nearest to the threshold."""
     summary = result.summary
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column("")
@@ -211,9 +219,14 @@ def _print_summary(result: DedupeResult) -> None:
     if len(least):
         out.print("\n[bold]nearest to the threshold[/]  [dim]similarity, probability[/]", highlight=False)
     for pair in least.itertuples():
-        one, another = plain(pair.question1), plain(pair.question2)
-        figures = f"{pair.similarity:.3f}  {pair.probability:.2f}"
-        out.print(f"  {figures}  {one}\n  [dim]             {another}[/]", highlight=False, soft_wrap=True)
+        print_pair(pair)
+
+
+def print_pair(pair: Any) -> None:
+    """Prints a row of `DedupeResult.pairs`: similarity, probability, and both questions."""
+    figures = f"{pair.similarity:.3f}  {pair.probability:.2f}"
+    one, another = plain(pair.question1), plain(pair.question2)
+    out.print(f"  {figures}  {one}\n  [dim]             {another}[/]", highlight=False, soft_wrap=True)
 
 
 def _print_read(read: ReadShare | None) -> None:
@@ -223,17 +236,14 @@ def _print_read(read: ReadShare | None) -> None:
 
 def _print_basis(result: DedupeResult) -> None:
     """What the expectation rests on, and a warning before most of a corpus is given up."""
+    from qpairs.models.verdict import CorpusSetting
+
     expected, summary = result.expected, result.summary
     if expected and expected.pairs >= 1:
-        labels = result.labels
-        basis = (
-            f"{labels:,} labels of this corpus"
-            if labels
-            else "its own scores and the validation questions of the model"
-        )
+        among = result.setting.among if isinstance(result.setting, CorpusSetting) else ""
         out.print(
-            f"[dim]Expected {plain(result.setting.precision_of)}; estimated from {basis}; 95 % intervals."
-            + ("" if labels else UNLABELLED)
+            f"[dim]Expected {among}; {summary['basis']}; 95 % intervals."
+            + ("" if result.labels else UNLABELLED)
             + "[/]",
             highlight=False,
         )
@@ -252,7 +262,11 @@ def _share(expected: Expectation, name: str) -> str:
     return f"{getattr(expected, name):.2f} [dim]({low:.2f} to {high:.2f})[/]"
 
 
-def _print_trade_offs(rows: Sequence[TradeOff], questions: int, read: ReadShare | None) -> None:
+def _print_trade_offs(rows: Sequence[TradeOff], prepared: Prepared) -> None:
+    from qpairs.models.verdict import CorpusSetting
+
+    questions, read = len(prepared.corpus.texts), prepared.read
+    basis = prepared.setting.basis if isinstance(prepared.setting, CorpusSetting) else ""
     judged = [row.expected for row in rows if row.expected]
     table = Table(box=None, pad_edge=False)
     unit = "probability" if read else "threshold"
@@ -276,6 +290,8 @@ def _print_trade_offs(rows: Sequence[TradeOff], questions: int, read: ReadShare 
             ):
                 value = getattr(expected, name)
                 out.print(f"{lead}  [{colour}]{'█' * round(WIDTH * value)}[/] {value:.2f}", highlight=False)
-        out.print("\n[dim]At least: the precision that is promised, one-sided 95 %.[/]", highlight=False)
+        out.print(
+            f"\n[dim]At least: the precision that is promised, one-sided 95 %. All of it {basis}.[/]", highlight=False
+        )
     _print_read(read)
     out.print("[dim]Nothing was written.[/]", highlight=False)

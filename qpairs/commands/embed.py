@@ -7,20 +7,19 @@ from typing import Annotated
 
 import typer
 
-from qpairs.commands.terminal import OverwriteOption, SkipOption, out, progress_bar, quiet
+from qpairs.commands.search import IdColumnOption, TextColumnOption
+from qpairs.commands.terminal import ModelArgument, OverwriteOption, SkipOption, out, progress_bar, quiet
 from qpairs.core.exceptions import UserError, nearest
 
 ENGINES = ("plain", "ray")
 
 
 def embed(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
+    checkpoint: ModelArgument,
     questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
     output: Annotated[Path, typer.Option(help="Folder of the embeddings: manifest.json and shards/*.parquet.")],
-    text_column: Annotated[
-        str, typer.Option(help="Column of the questions; without it the only one, or question, text, sentence, q.")
-    ] = "",
-    id_column: Annotated[str, typer.Option(help="Column of their ids; without it, the row number.")] = "",
+    text_column: TextColumnOption = "",
+    id_column: IdColumnOption = "",
     dtype: Annotated[str, typer.Option(help="float32, float16 or int8 (with a scale for each vector).")] = "float32",
     dim: Annotated[
         int | None,

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from qpairs.retrieval.search import Answer
 
 TextColumnOption = Annotated[
-    str, typer.Option(help="Column of the questions; without it the only one, or question, text, sentence, q.")
+    str,
+    typer.Option(
+        help="Column of the questions, or several to join, such as title,description; without it the only one, or "
+        "question, text, sentence, q."
+    ),
 ]
+IdColumnOption = Annotated[str, typer.Option(help="Column of their ids; without it, the row number.")]
 ThresholdOption = Annotated[
     float | None,
     typer.Option(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qpairs.commands.search import print_outgrown
-from qpairs.commands.terminal import RerankerOption, err, out, quiet
+from qpairs.commands.search import IdColumnOption, TextColumnOption, print_outgrown
+from qpairs.commands.terminal import ModelArgument, RerankerOption, err, out, progress_bar, quiet
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
 from qpairs.core.files import os_reason
@@ -25,13 +25,23 @@ BACKLOG = 2048  # connections that wait to be accepted
 
 
 def serve(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or, several times as fast, of an export.")],
+    checkpoint: ModelArgument,
     index: Annotated[
         Path | None, typer.Option(help="Folder of an index, made with this model.", show_default=False)
     ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of questions to search in, instead of --index; its index is made on the way, in the folder with "
+            "the file's name and -qpairs.",
+            show_default=False,
+        ),
+    ] = None,
+    text_column: TextColumnOption = "",
+    id_column: IdColumnOption = "",
     labels: Annotated[
         Path | None,
-        typer.Option(help="CSV file for labels given on the page; needs --index.", show_default=False),
+        typer.Option(help="CSV file for labels given on the page; needs --index or --questions.", show_default=False),
     ] = None,
     annotator: Annotated[
         str, typer.Option(help="Your name, beside the labels you give; needs --labels.", show_default=False)
@@ -56,8 +66,10 @@ def serve(
     reranker: RerankerOption = True,
 ) -> None:
     """Serve verdicts and searches over HTTP, with a page to search, compare and label, and the API at /docs."""
-    if labels and not index:
-        raise UserError("serve: --labels needs an index to take pairs from; name one with --index")
+    if labels and not (index or questions):
+        raise UserError("serve: --labels needs an index to take pairs from; name one with --index or --questions")
+    if index and questions:
+        raise UserError("serve: give --index or --questions, not both")
     if annotator and not labels:
         raise UserError("serve: --annotator is the name beside labels; say with --labels where these are kept")
     with quiet():
@@ -75,6 +87,8 @@ def serve(
         allowed = allowed_origins(allow_origin or ())
         model = load(checkpoint, second_look=reranker)
         encoder_of(model)  # what cannot search is refused before a port and an index are taken
+        if questions:
+            index = _indexed(model, questions, text_column, id_column)
         limits = Limits(max_body, max_items, max_characters, queue, timeout, batch, max_reads)
         with _listening(host, port) as listener, journalled(index) if index else contextlib.nullcontext() as opened:
             file = LabelFile(labels, annotator) if labels else None
@@ -92,6 +106,16 @@ def serve(
             if opened:
                 print_setting(opened, model)
             run_server(app, listener, limits)
+
+
+def _indexed(model: Model, questions: Path, text_column: str, id_column: str) -> Path:
+    """The folder of the index of a file, made if need be."""
+    from qpairs.retrieval.index_file import QuestionFile, default_folder, index_file, index_folder
+
+    folder = default_folder(questions)
+    with progress_bar() as on_progress:
+        index_file(model, QuestionFile(questions, text_column, id_column), folder, on_progress=on_progress)
+    return index_folder(folder)
 
 
 def print_setting(index: Index, model: Model) -> None:

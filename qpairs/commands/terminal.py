@@ -39,6 +39,12 @@ SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"], show_defau
 TomlOption = Annotated[
     Path | None, typer.Option(help="TOML file with options by the same names; options given here override it.")
 ]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder of a checkpoint or an export; or a ready model: minilm, mpnet, a Hub id, a SentenceTransformer's."
+    ),
+]
 RerankerOption = Annotated[
     bool,
     typer.Option(

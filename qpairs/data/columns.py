@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qpairs.core.exceptions import UserError
@@ -80,6 +80,42 @@ def find_question_column(names: Iterable[str], wanted: str = "", *, where: str) 
     if not wanted and guess is None:
         raise UserError(f"{where}: which column holds the questions? {_found(names)}; name it with --text-column")
     return named_column(names, wanted, where=where) if wanted else str(guess)
+
+
+def find_text_columns(names: Iterable[str], wanted: str = "", *, where: str) -> tuple[str, ...]:
+    """The columns whose texts, one after the other, are a question: those that `wanted` joins by commas.
+
+    Args:
+        names: the table's columns.
+        wanted: the user's own choice: one name, or several with commas between; a name that has a comma itself comes
+            first.
+        where: the file, for messages.
+
+    Raises:
+        UserError: as `find_question_column`, or a column is named twice.
+
+    >>> find_text_columns(["id", "Title", "body"], "title,body", where="tickets.csv")
+    ('Title', 'body')
+    """
+    names = list(names)
+    if "," not in wanted or wanted in names:
+        return (find_question_column(names, wanted, where=where),)
+    found = tuple(named_column(names, name.strip(), where=where) for name in wanted.split(","))
+    if len(set(found)) < len(found):
+        raise UserError(f"{where}: --text-column {wanted!r} names a column twice")
+    return found
+
+
+def joined_texts(texts: Sequence[object]) -> object:
+    """The texts of several columns as one, those that are missing left out; a single value stays as it is.
+
+    >>> joined_texts(["No sound", None, "The speaker is on."])
+    'No sound The speaker is on.'
+    """
+    if len(texts) == 1:
+        return texts[0]
+    wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
+    return wrong if wrong is not None else " ".join(text for text in texts if isinstance(text, str) and text.strip())
 
 
 def named_column(names: Iterable[str], wanted: str, *, where: str) -> str:

@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
+from qpairs.data.columns import joined_texts
 from qpairs.data.formats import refuse_row
 from qpairs.data.pairs import text_fault
 from qpairs.data.questions import open_questions
-from qpairs.data.tables import table_of
+from qpairs.data.tables import Table, table_of
 
 if TYPE_CHECKING:
     import pandas
@@ -31,6 +32,7 @@ class Corpus:
         texts: (n,) the questions, runs of white space made one space.
         rows: (n,) their numbers in the file, from 1.
         skipped: reason -> rows that were left out.
+        ids: (n,) their ids, as texts; none where no column was named.
     """
 
     path: Path
@@ -38,14 +40,16 @@ class Corpus:
     texts: Sequence[str]
     rows: NDArray[np.int64]
     skipped: Mapping[str, int]
+    ids: Sequence[str] = ()
 
 
-def read_corpus(path: str | Path, *, text_column: str = "", skip_bad_rows: bool = False) -> Corpus:
+def read_corpus(path: str | Path, *, text_column: str = "", id_column: str = "", skip_bad_rows: bool = False) -> Corpus:
     r"""Reads a file of questions with all its columns.
 
     Args:
         path: as in `qpairs.data.questions.open_questions`.
-        text_column: the column of the questions, as there.
+        text_column: the column of the questions, or several with commas between, as there.
+        id_column: the column of their ids.
         skip_bad_rows: leave out rows that cannot be used; without it, the first one is an error.
 
     Raises:
@@ -58,17 +62,26 @@ def read_corpus(path: str | Path, *, text_column: str = "", skip_bad_rows: bool 
     >>> corpus.texts, corpus.rows.tolist(), corpus.table["ticket"].tolist()
     (['How do I pay?', 'Where is my order?'], [1, 3], ['A7', 'A9'])
     """
-    questions = open_questions(path, text_column=text_column)
+    questions = open_questions(path, text_column=text_column, id_column=id_column)
     reader, column = questions.reader, questions.text_column
     table = table_of(reader, str(path), skip_bad_rows=skip_bad_rows)
     skipped, usable, texts = Counter(malformed=table.malformed), list[int](), list[str]()
-    for place, text in enumerate(table.frame[column].astype(object).where(table.frame[column].notna(), None)):
+    cells = [_cells(table, name) for name in questions.text_columns]
+    for place, text in enumerate(map(joined_texts, zip(*cells, strict=True))):
         if fault := text_fault(text, column):
             refuse_row(path, reader.unit, table.numbers[place], fault[1], skip=skip_bad_rows)
             skipped[fault[0]] += 1
         else:
             usable.append(place)
-            texts.append(" ".join(text.split()))
+            texts.append(" ".join(str(text).split()))
     if not texts:
         raise UserError(f"{path}: there are no questions in it")
-    return Corpus(Path(path), table.frame.iloc[usable], texts, np.array(table.numbers)[usable], +skipped)
+    kept = table.frame.iloc[usable]
+    ids = kept[questions.id_column].astype(str).tolist() if id_column else ()
+    return Corpus(Path(path), kept, texts, np.array(table.numbers)[usable], +skipped, ids)
+
+
+def _cells(table: Table, name: str) -> pandas.Series[Any]:
+    """The values of a column, None where there is none."""
+    column = table.frame[name]
+    return column.astype(object).where(column.notna(), None)

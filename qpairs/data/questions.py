@@ -11,7 +11,7 @@ from typing import Any
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import sha256
-from qpairs.data.columns import find_question_column, named_column
+from qpairs.data.columns import find_text_columns, joined_texts, named_column
 from qpairs.data.formats import Reader, open_file, refuse_row
 from qpairs.data.pairs import text_fault
 
@@ -22,13 +22,18 @@ class Questions:
 
     Attributes:
         path: the file.
-        text_column: the column of the questions.
+        text_columns: the columns of the questions; the texts of several are joined.
         id_column: the column of their ids; '' where the number of the row is the id.
     """
 
     path: Path
-    text_column: str
+    text_columns: tuple[str, ...]
     id_column: str = ""
+
+    @property
+    def text_column(self) -> str:
+        """The columns of the questions, with commas between."""
+        return ",".join(self.text_columns)
 
     @cached_property
     def reader(self) -> Reader:
@@ -44,8 +49,9 @@ class Questions:
         Raises:
             UserError: such a row, or a file that cannot be read.
         """
-        columns, unit = [self.text_column, *filter(None, [self.id_column])], self.reader.unit
-        for number, row in self.reader.rows(columns):
+        columns, unit = [*self.text_columns, *filter(None, [self.id_column])], self.reader.unit
+        for number, values in self.reader.rows(columns):
+            row = values if isinstance(values, str) else self._joined(values)
             fault = ("malformed", row) if isinstance(row, str) else self._fault(*row)
             if fault:
                 refuse_row(self.path, unit, number, fault[1], skip=skipped is not None)
@@ -53,6 +59,11 @@ class Questions:
                     skipped[fault[0]] += 1
             else:
                 yield str(row[1] if self.id_column else number), " ".join(row[0].split())
+
+    def _joined(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The text, and the id if there is one."""
+        texts = len(self.text_columns)
+        return joined_texts(values[:texts]), *values[texts:]
 
     def _fault(self, text: Any, identity: Any = None) -> tuple[str, str] | None:
         if self.id_column and (identity is None or not str(identity).strip()):
@@ -69,7 +80,8 @@ def open_questions(path: str | Path, *, text_column: str = "", id_column: str = 
 
     Args:
         path: a file in one of the formats of `qpairs.data.formats.FORMATS`, text in UTF-8.
-        text_column: the column of the questions; without it the only one, or question, text, sentence or q.
+        text_column: the column of the questions, or several with commas between, whose texts are joined; without it
+            the only one, or question, text, sentence or q.
         id_column: the column of their ids; without it, the number of the row or line, from 1, is the id.
 
     Raises:
@@ -85,4 +97,4 @@ def open_questions(path: str | Path, *, text_column: str = "", id_column: str = 
     if not names:
         raise UserError(f"{path}: no line of it is a JSON object")
     identity = named_column(names, id_column, where=str(path)) if id_column else ""
-    return Questions(Path(path), find_question_column(names, text_column, where=str(path)), identity)
+    return Questions(Path(path), find_text_columns(names, text_column, where=str(path)), identity)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,6 @@ class CorpusFit:
         before: expected at the threshold of the old verdict in this corpus, by the old verdict.
         after: expected at the new threshold, by the new one.
         with_more: expected at the new threshold after `MORE` more stratified labels.
-        promises: what each of some precisions costs.
         used: how pairs were drawn ("" where unknown) -> labels that were used.
         left_out: reason -> labels that were not.
         noise: how often each annotator errs, where there are several.
@@ -75,10 +75,14 @@ class CorpusFit:
     before: Expectation
     after: Expectation
     with_more: Expectation
-    promises: tuple[Promise, ...]
     used: Mapping[str, int]
     left_out: Mapping[str, int]
     noise: tuple[Noise, ...] = ()
+
+    @cached_property
+    def promises(self) -> tuple[Promise, ...]:
+        """What each of some precisions costs."""
+        return tuple(_promise(self.setting, precision) for precision in PROMISES)
 
 
 class Answers(NamedTuple):
@@ -122,45 +126,104 @@ def calibrate_corpus(
         UserError: the model has two towers, a head, is a cross-encoder alone, or comes from a version that kept
             nothing of validation; a file cannot be used.
     """
-    model = as_model(model)
-    if isinstance(model, TwoStages):
-        fit = calibrate_corpus(model.first, corpus, labels, trusted=trusted, on_progress=on_progress)
-        return replace(fit, model=replace(model, first=fit.model))
-    old = model.verdict
-    old.require_cosine(model.path)
-    if not (old.symmetric and model.one_tower):
-        raise UserError(f"{model.path}: two towers; a corpus needs one encoder for all of it")
-    corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
+    counted = count_corpus(model, corpus, on_progress=on_progress)
     if labels is not None and not isinstance(labels, LabelledPairs):
         labels = read_labels(*([labels] if isinstance(labels, str | Path) else labels))
+    on_progress(Progress("estimating"))
+    densities = counted.encoder.verdict.densities
+    if labels is not None and densities and densities.labels:
+        log.warning(FITTED_BEFORE, densities.labels)
+    return fit_corpus(counted, labels, trusted=trusted, warn=True)
+
+
+@dataclass(frozen=True)
+class CountedCorpus:
+    """A corpus as a model sees it, so that it can be fitted again and again as labels come.
+
+    Attributes:
+        model: whose verdict is fitted.
+        texts: its distinct questions.
+        counts: length of the vectors -> scores of all pairs; the full length, and those with a verdict of their own.
+    """
+
+    model: Model
+    texts: Sequence[str]
+    counts: Mapping[int, ScoreCounts]
+
+    @property
+    def encoder(self) -> Model:
+        """The model, or the encoder of one of two stages."""
+        return self.model.first if isinstance(self.model, TwoStages) else self.model
+
+
+def count_corpus(
+    model: Model | str | Path,
+    corpus: Corpus | str | Path,
+    *,
+    encode: Callable[[Sequence[str]], Floats] | None = None,
+    on_progress: OnProgress = ignore,
+) -> CountedCorpus:
+    """Encodes a corpus and counts the scores of its pairs; arguments and errors as `calibrate_corpus`.
+
+    Args:
+        model: a model with one tower, or its folder.
+        corpus: the questions.
+        encode: gives vectors (n, d) of texts that are encoded already; without it, the model encodes.
+        on_progress: the stage encoding.
+    """
+    model = as_model(model)
+    encoder = model.first if isinstance(model, TwoStages) else model
+    encoder.verdict.require_cosine(encoder.path)
+    if not (encoder.verdict.symmetric and encoder.one_tower):
+        raise UserError(f"{encoder.path}: two towers; a corpus needs one encoder for all of it")
+    corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
     texts = [corpus.texts[row] for row in distinct_texts(corpus.texts)[1]]
     if len(texts) < LEAST_QUESTIONS:
         raise UserError(f"{corpus.path}: {len(texts)} questions; at least {LEAST_QUESTIONS} are needed to fit a corpus")
+    vectors = encode(texts) if encode else encode_in_blocks(encoder, texts, Meter(on_progress))
+    lengths = [encoder.dimension, *encoder.verdict.shortened]
+    return CountedCorpus(model, texts, {length: metrics.count_scores(shorten(vectors, length)) for length in lengths})
+
+
+def fit_corpus(
+    counted: CountedCorpus, labels: LabelledPairs | None = None, *, trusted: Sequence[str] = (), warn: bool = False
+) -> CorpusFit:
+    """Fits the verdict of a model to a corpus that is counted, and to labels of its pairs; see `calibrate_corpus`.
+
+    Args:
+        counted: from `count_corpus`.
+        labels: pairs of the corpus.
+        trusted: annotators whose labels are taken as right, where there are several.
+        warn: whether to log a warning of labels that are all alike.
+
+    Raises:
+        UserError: no label can be used, or the model comes from a version that kept nothing of validation.
+    """
+    model, encoder = counted.model, counted.encoder
+    old = encoder.verdict
     found = find_consensus(labels, trusted=trusted) if labels is not None else None
-    kept, left_out = _usable(found.judged, texts) if found else ([], {})
-    vectors = encode_in_blocks(model, texts, Meter(on_progress))
-    on_progress(Progress("estimating"))
-    answers = _answers(model, found, kept) if found else None
-    if answers:
-        _warn(answers.labels, old.densities.labels if old.densities else 0)
-    own, before = _own_densities(old, vectors, answers, model.path)
+    kept, left_out = _usable(found.judged, counted.texts) if found else ([], {})
+    answers = _answers(encoder, found, kept) if found else None
+    if answers and warn:
+        _warn_of_one_kind(answers.labels)
+    own, before = _own_densities(old, counted.counts[encoder.dimension], answers, encoder.path)
     shortened = {}
     for length, short in old.shortened.items():
         cut = answers._replace(vectors=shorten_tables(answers.vectors, length)) if answers else None
-        densities, _ = _own_densities(short, shorten(vectors, length), cut, model.path)
+        densities, _ = _own_densities(short, counted.counts[length], cut, encoder.path)
         shortened[length] = replace(short, densities=densities)
     verdict, counts = replace(old, densities=own, shortened=shortened), before.counts
     estimate = metrics.estimate_corpus(own, counts)  # as whoever loads the model will have it
     setting = CorpusSetting(estimate.best_threshold(), estimate)
     after = setting.expected()
     note = {"n": counts.n, "labels": estimate.labels, "precision_interval": after.precision_interval}
+    fitted = encoder.with_verdict(verdict, {**encoder.scores, "calibrated_on_corpus": note})
     return CorpusFit(
-        model=model.with_verdict(verdict, {**model.scores, "calibrated_on_corpus": note}),
+        model=replace(model, first=fitted) if isinstance(model, TwoStages) else fitted,
         setting=setting,
         before=before.expected(before.best_threshold()),
         after=after,
         with_more=metrics.after_more_labels(estimate, MORE).expected(setting.threshold),
-        promises=tuple(_promise(setting, precision) for precision in PROMISES),
         used=dict(Counter(found.judged.drawn[row] for row in kept)) if found else {},
         left_out=left_out,
         noise=found.noise if found and len(found.noise) > 1 else (),
@@ -186,27 +249,23 @@ def _usable(labels: Judgements, texts: Sequence[str]) -> tuple[list[int], dict[s
     return kept, dict(left_out)
 
 
-def _warn(labels: NDArray[np.int8], before: int) -> None:
-    """Warns of labels that say less, or count more, than it seems."""
-    if before:
-        log.warning(FITTED_BEFORE, before)
+def _warn_of_one_kind(labels: NDArray[np.int8]) -> None:
     if len(set(labels.tolist())) == 1:
         kind = "duplicates" if labels[0] else "different"
         log.warning("all %d labels are %s: were they drawn over the whole range of scores?", len(labels), kind)
 
 
 def _own_densities(
-    verdict: Verdict, vectors: Floats, answers: Answers | None, where: Path
+    verdict: Verdict, counts: ScoreCounts, answers: Answers | None, where: Path
 ) -> tuple[Densities, CorpusEstimate]:
-    """Densities fitted to the vectors (n, d) of a corpus and to labels, and the estimate by those that were known.
+    """Densities fitted to the scores of a corpus and to labels, and the estimate by those that were known.
 
     Args:
         verdict: with what was known.
-        vectors: of the corpus.
+        counts: of the corpus.
         answers: labelled pairs; None without labels.
         where: the folder of the model, for an error message.
     """
-    counts = metrics.count_scores(vectors)
     densities = _densities(verdict, counts, where)
     before = estimate = metrics.estimate_corpus(densities, counts)
     if answers is not None:

@@ -41,7 +41,8 @@ from qpairs.models.base import (
     model_to_dict,
 )
 from qpairs.models.encoding import Tower, Towers
-from qpairs.models.verdict import Verdict, verdict_from_dict
+from qpairs.models.verdict import Verdict
+from qpairs.models.verdict_file import verdict_from_dict
 from qpairs.models.versions import versions
 from qpairs.objectives.pair_head import PairHead, Score
 

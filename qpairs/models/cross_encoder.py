@@ -22,7 +22,8 @@ from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import Pairs
 from qpairs.models.base import FILE, Floats, Side, Tables, check_output, fingerprint, model_to_dict
 from qpairs.models.pair_reader import PairReader, read_pairs
-from qpairs.models.verdict import Verdict, verdict_from_dict
+from qpairs.models.verdict import Verdict
+from qpairs.models.verdict_file import verdict_from_dict
 
 KINDS = ("cross-encoder", "cross-encoder-onnx", "cross-encoder-onnx-int8")  # in `qpairs.json`
 

@@ -32,7 +32,8 @@ from qpairs.models.base import (
 from qpairs.models.encoding import Tower, Towers
 from qpairs.models.graphs import open_graph
 from qpairs.models.tokens import Reading, Tokens, bag_of_words, tokeniser
-from qpairs.models.verdict import Verdict, verdict_from_dict
+from qpairs.models.verdict import Verdict
+from qpairs.models.verdict_file import verdict_from_dict
 
 VECTORS = "vectors.safetensors"
 

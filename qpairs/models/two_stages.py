@@ -29,7 +29,8 @@ from qpairs.metrics import SecondLook
 from qpairs.models.base import LOOK, RERANKER, Floats, Model, Side, Tables, check_output, load
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.pair_reader import read_pairs
-from qpairs.models.verdict import Verdict, verdict_from_dict, verdict_to_dict
+from qpairs.models.verdict import Verdict
+from qpairs.models.verdict_file import verdict_from_dict, verdict_to_dict
 
 LOOK_FORMAT = 1
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,6 +44,8 @@ NO_DENSITIES = (
     "the model has a verdict for labelled pairs alone: in a corpus, its probabilities are far too high; "
     "qpairs calibrate MODEL --corpus QUESTIONS, or training anew, gives it one for a corpus"
 )
+
+NO_LABELS = "estimated from this corpus, no labels"
 
 LEVELS = {
     True: ((0.9, "very likely a duplicate"), (0.5, "probably a duplicate"), (0.0, "perhaps a duplicate")),
@@ -212,8 +214,27 @@ class CorpusSetting:
 
     @property
     def precision_of(self) -> str:
-        """What its probabilities and precisions are true of."""
+        """What its probabilities and precisions are true of; of a ready model, that no label stands behind them."""
+        return f"{self.among}, {NO_LABELS}" if self.unlabelled else self.among
+
+    @property
+    def among(self) -> str:
+        """Among how many questions its probabilities are true, in words."""
         return f"of a {'hit' if self.hits else 'pair'} among {self.estimate.counts.n:,} questions"
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether no label stands behind the estimate, neither of this corpus nor of the model's own validation."""
+        return self.of_cosines.borrowed and not self.of_cosines.labels
+
+    @property
+    def basis(self) -> str:
+        """What the expectation rests on, in words."""
+        if labels := self.of_cosines.labels:
+            return f"estimated from {labels:,} labels of this corpus"
+        if self.unlabelled:
+            return NO_LABELS
+        return "estimated from its own scores and the validation questions of the model"
 
     @property
     def of_cosines(self) -> CorpusEstimate:
@@ -306,6 +327,8 @@ class Verdict:
             was fitted to; None in models of older versions, and where cosines don't decide.
         shortened: number of leading numbers of a vector -> the verdict on vectors cut to these; the full length is not
             among them. See `models.shortened.verdict_at`.
+        labelled: whether `pair` was fitted to labelled pairs of the model's user; that of a ready model was fitted to
+            the bundled pairs, and is no more than where a fit to labels starts from.
     """
 
     pair: PairSetting
@@ -315,6 +338,7 @@ class Verdict:
     tfidf_threshold: float | None = None
     densities: Densities | None = None
     shortened: Mapping[int, Verdict] = field(default_factory=dict)
+    labelled: bool = True
 
     def corpus(self, counts: ScoreCounts | int) -> Setting:
         """What scores mean among all pairs of a corpus; its threshold is that of greatest expected F1.
@@ -342,6 +366,14 @@ class Verdict:
         """
         setting = self.corpus(counts)
         return setting.for_hits() if isinstance(setting, CorpusSetting) else setting
+
+    def require_labelled(self, where: object) -> None:
+        """Raises UserError where there is no threshold for pairs that people hand over; `where` names the model."""
+        if not self.labelled:
+            raise UserError(
+                f"{where}: a ready model, which has no threshold for pairs; qpairs calibrate {where} --data PAIRS "
+                "--output FOLDER fits one to labelled pairs and says its F1, and qpairs train learns from them"
+            )
 
     def require_cosine(self, where: object) -> None:
         """Raises UserError where the verdict of a model cannot be read from cosines; `where` names the model."""
@@ -384,41 +416,4 @@ def fit_verdict(
     )
     return Verdict(
         setting, score, symmetric, Reference(metrics.quantiles(scores), len(scores)), tfidf_threshold, densities
-    )
-
-
-def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as plain values for JSON."""
-    shortened = {str(length): verdict_to_dict(short) for length, short in verdict.shortened.items()}
-    return asdict(replace(verdict, densities=None, shortened={})) | {
-        "densities": verdict.densities and verdict.densities.to_dict(),
-        "shortened": shortened,
-    }
-
-
-def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
-    """The verdict in the JSON of a model; before format 2 its parts stood side by side in the file.
-
-    Raises:
-        KeyError, TypeError: a part is missing, or is not what it should be.
-    """
-    if "verdict" in data:
-        stored = data["verdict"]
-        score, symmetric, pair = stored["score"], stored["symmetric"], stored["pair"]
-    else:
-        options, stored = data.get("config", data), data
-        score, symmetric, pair = options.get("score", "cosine"), options.get("symmetric", True), data
-    reference, tfidf, densities = (stored.get(name) for name in ("reference", "tfidf_threshold", "densities"))
-    return Verdict(
-        PairSetting(
-            float(pair["threshold"]),
-            Calibration(**pair["calibration"]),
-            [OperatingPoint(**point) for point in pair.get("operating_points", ())],
-        ),
-        score,
-        symmetric,
-        reference and Reference(**reference),
-        tfidf if tfidf is None else float(tfidf),
-        densities and Densities.from_dict(densities),
-        {int(length): verdict_from_dict({"verdict": short}) for length, short in stored.get("shortened", {}).items()},
     )

@@ -54,7 +54,7 @@ SUMMARY = "dedupe.json"
 
 @dataclass(frozen=True)
 class DedupeResult:
-    """The duplicates of a corpus, as tables. Rows are counted from 1, as in the file.
+    """The duplicates of a corpus, as tables. Rows are counted from 1, as in the file; ids stand beside them if read.
 
     Attributes:
         model: that encoded the questions.
@@ -126,10 +126,11 @@ class DedupeResult:
         `questions`, `against` and `model` are paths; `rows` counts the questions, `distinct` those that differ in more
         than case, spaces and punctuation, `asked` the distinct ones that the other corpus has, `pairs` the duplicates
         among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest, `kept` the rows
-        without duplicates. `probability_of` says what the probabilities are true of, `expected` is the `Expectation`
-        of the threshold, or null. `threshold` is a cosine, or where `second_look` is not null a probability; that says
-        which candidates were read: `band` (cosines), `read`, `candidates` and `share`. `recall` is the share of the
-        pairs that were found, measured on `recall_measured_on` pairs of a sample, or 1 and 0 where all were compared.
+        without duplicates. `probability_of` says what the probabilities are true of, `basis` what they rest on;
+        `expected` is the `Expectation` of the threshold, or null. `threshold` is a cosine, or where `second_look` is
+        not null a probability; that says which candidates were read: `band` (cosines), `read`, `candidates` and
+        `share`. `recall` is the share of the pairs that were found, measured on `recall_measured_on` pairs of a
+        sample, or 1 and 0 where all were compared.
         """
         found = self.found
         sizes = Counter(found.representative[found.question].tolist())
@@ -141,6 +142,7 @@ class DedupeResult:
             "fingerprint": self.model.fingerprint,
             "threshold": self.setting.threshold,
             "probability_of": self.setting.precision_of,
+            "basis": self.setting.basis if isinstance(self.setting, CorpusSetting) else None,
             "expected": asdict(self.expected) if self.expected else None,
             "rows": len(self.corpus.texts),
             "distinct": len(found.first),
@@ -190,7 +192,8 @@ def check_format(kind: str) -> None:
 
 
 def _columns(suffix: str, rows: Ints, source: Corpus) -> dict[str, Any]:
-    return {f"row{suffix}": source.rows[rows], f"question{suffix}": [source.texts[row] for row in rows]}
+    ids = {f"id{suffix}": [source.ids[row] for row in rows]} if source.ids else {}
+    return {f"row{suffix}": source.rows[rows], **ids, f"question{suffix}": [source.texts[row] for row in rows]}
 
 
 def dedupe_corpus(

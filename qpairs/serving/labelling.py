@@ -152,6 +152,11 @@ class Labelling:
                 self._file.write_labels(labels, rows)
             return self._state(request.choice)
 
+    def judge_by(self, setting: Setting) -> None:
+        """From now on, the model's verdict on pairs is that of another setting, such as one fitted to the labels."""
+        with self._lock:
+            self._setting = setting
+
     def undo(self, choice: Choice = "stratified") -> State:
         """Removes the last answer.
 

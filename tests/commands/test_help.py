@@ -83,5 +83,5 @@ def test_brackets_in_help_texts_stay(helped) -> None:
 
 def test_the_commands_are_listed_in_panels(run) -> None:
     shown = panels(run("--help").out)
-    assert list(shown) == ["Options", "Train", "Evaluate", "Look at data", "Search", "Publish"]
+    assert list(shown) == ["Options", "Begin", "Train", "Evaluate", "Look at data", "Search", "Publish"]
     assert all(any(command in body.split() for body in shown.values()) for command in COMMANDS)

@@ -4,7 +4,8 @@ import pytest
 
 import qpairs
 from qpairs.metrics import Calibration, OperatingPoint
-from qpairs.models.verdict import PairSetting, Reference, Verdict, verdict_from_dict, verdict_to_dict
+from qpairs.models.verdict import PairSetting, Reference, Verdict
+from qpairs.models.verdict_file import verdict_from_dict, verdict_to_dict
 
 POINTS = [OperatingPoint(0.8, 0.6, 0.9), OperatingPoint(0.9, 0.75, 0.4)]
 SETTING = PairSetting(0.5, Calibration(1, 0), POINTS)

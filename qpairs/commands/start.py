@@ -1,0 +1,221 @@
+"""`qpairs start`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qpairs.commands.dedupe import print_pair, print_summary
+from qpairs.commands.search import IdColumnOption, TextColumnOption
+from qpairs.commands.terminal import SkipOption, out, plain, print_skipped, progress_bar, quiet
+from qpairs.core.exceptions import UserError
+
+if TYPE_CHECKING:
+    from qpairs.data.text_columns import TextColumns
+    from qpairs.serving.labelling import State
+    from qpairs.serving.start import Session
+
+EXAMPLES = 6
+KEYS = "[bold]y[/] same   [bold]n[/] different   [bold]s[/] skip   [bold]u[/] undo   [bold]q[/] finish"
+SAID = {"y": "same", "n": "different", "s": "skipped", "u": "taken back"}
+END = ("\x04", "\x1a", "")  # of the input: Ctrl-D, Ctrl-Z, and of a pipe
+
+
+def start(
+    questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
+    model: Annotated[
+        str,
+        typer.Option(help="minilm, mpnet, a Hub id, a SentenceTransformer's folder, or that of a model you trained."),
+    ] = "minilm",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the session.  [default: the name of the file, with -qpairs]", show_default=False),
+    ] = None,
+    text_column: TextColumnOption = "",
+    id_column: IdColumnOption = "",
+    budget: Annotated[
+        int, typer.Option(min=0, help="Answers in all, earlier ones included, after which the session finishes.")
+    ] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the pairs.")] = 0,
+    skip_bad_rows: SkipOption = False,
+) -> None:
+    """From a file of questions to its duplicates, with no labels to begin with: answer some pairs, and get a model.
+
+    The same command goes on where it was stopped. Answers are single keys in a terminal, and else lines of the input.
+    """
+    from qpairs.retrieval.index_file import QuestionFile, default_folder
+
+    folder = output or default_folder(questions)
+    with quiet():
+        try:
+            from qpairs.serving.start import open_session
+        except ModuleNotFoundError as missing:
+            from qpairs.core.extras import install
+
+            raise UserError(f"start needs {missing.name}: {install(missing.name or '')}") from None
+        file = QuestionFile(questions, text_column or _text_column(questions), id_column, skip_bad_rows)
+        with contextlib.ExitStack() as held:
+            with progress_bar() as on_progress:
+                opening = open_session(model, file, folder, seed=seed, on_progress=on_progress)
+                session = held.enter_context(opening)
+            print_skipped(session.corpus)
+            _print_expected(session)
+            _ask(session, budget)
+            with progress_bar() as on_progress:
+                found = session.finish(on_progress)
+    out.print()
+    print_summary(found)
+    _print_end(session, budget)
+
+
+def _text_column(questions: Path) -> str:
+    """The column of the questions: told where it is sure, and asked for where it is not."""
+    from qpairs.data.text_columns import text_columns
+
+    found = text_columns(questions)
+    first = found.columns[0]
+    if found.sure:
+        out.print(f"Reading the column [bold]{plain(first.name)}[/] (another: --text-column).", highlight=False)
+        return first.name
+    if not sys.stdin.isatty():
+        names = ", ".join(column.name for column in found.columns)
+        raise UserError(f"{questions}: which column holds the questions? It may be {names}; name it with --text-column")
+    return _chosen(found)
+
+
+def _chosen(found: TextColumns) -> str:
+    out.print("Which column holds the questions? Several are joined, such as 1,2.")
+    for number, column in enumerate(found.columns, 1):
+        out.print(f"  [bold]{number}[/]  {plain(column.name)}  [dim]{plain(column.example)[:80]}[/]", highlight=False)
+    while True:
+        answer = typer.prompt("number", default="1")
+        places = [int(part) - 1 for part in answer.split(",") if part.strip().isdigit()]
+        if places and all(0 <= place < len(found.columns) for place in places):
+            return ",".join(found.columns[place].name for place in places)
+
+
+def _print_expected(session: Session) -> None:
+    """What is expected now, with examples."""
+    from qpairs.serving.start import examples
+
+    folder = plain(str(session.folder.path))
+    out.print(f"\n{len(session.corpus.texts):,} questions, kept in [bold]{folder}[/].", highlight=False)
+    _print_fit(session)
+    try:
+        pairs = examples(session.duplicates(), EXAMPLES)
+    except UserError as error:  # far too many pairs, as far as is known without labels
+        out.print(f"[yellow]No examples yet: {plain(str(error))}[/]", highlight=False)
+        return
+    if len(pairs):
+        out.print("\n[bold]from the surest to the least sure[/]  [dim]similarity, probability[/]", highlight=False)
+    for pair in pairs.itertuples():
+        print_pair(pair)
+
+
+def _print_fit(session: Session) -> None:
+    from qpairs.evaluation.calibrate_corpus import MORE
+
+    fit = session.fit
+    after, more = fit.after, fit.with_more
+    (low, high), (low_recall, high_recall) = after.precision_interval, after.recall_interval
+    narrower = more.precision_interval[1] - more.precision_interval[0]
+    out.print(
+        f"[bold]{after.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {after.threshold:.3f} on: "
+        f"expected precision [bold]{after.precision:.2f}[/] ({low:.2f} to {high:.2f}), recall "
+        f"[bold]{after.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}); {fit.setting.basis}. {MORE} more "
+        f"answers would narrow the interval of the precision from {high - low:.2f} to {narrower:.2f}.",
+        highlight=False,
+    )
+
+
+def _ask(session: Session, budget: int) -> None:
+    """Asks for answers until there are enough, none is left, or the person finishes."""
+    read = _reader()
+    if session.answers < budget:
+        out.print(f"\nDo both ask the same? {KEYS}", highlight=False)
+    state = session.state
+    while session.answers < budget and state.pair:
+        _print_pair(state, budget)
+        key = read()
+        if key == "q" or key in END:
+            return
+        _act(session, state, key)
+        state = session.state
+
+
+def _act(session: Session, state: State, key: str) -> None:
+    """Does what a key says."""
+    fitted = False
+    if key not in SAID or not state.pair:
+        out.print(f"[yellow]{plain(repr(key))} is no answer.[/] {KEYS}", highlight=False)
+        return
+    if key == "u":
+        try:
+            session.undo()
+        except LookupError as error:
+            out.print(f"[yellow]{plain(str(error))}[/]")
+            return
+    elif key == "s":
+        session.answer(state.pair, "skip")
+    else:
+        fitted = session.answer(state.pair, "yes" if key == "y" else "no")
+    out.print(f"[dim]{SAID[key]}[/]")
+    if fitted:
+        out.print()
+        _print_fit(session)
+
+
+def _print_pair(state: State, budget: int) -> None:
+    number = f"{state.duplicates + state.different + 1:,} of {budget:,}"
+    if state.pair:
+        out.print(f"\n[dim]{number}[/]  {plain(state.pair.question1)}", highlight=False, soft_wrap=True)
+        out.print(f"{' ' * len(number)}  {plain(state.pair.question2)}", highlight=False, soft_wrap=True)
+
+
+def _reader() -> Callable[[], str]:
+    """Reads one answer: a key of a terminal, else the first letter of a line that is not blank; '' at the end."""
+    if sys.stdin.isatty():
+        return _key
+
+    def line() -> str:
+        text: str
+        for text in iter(sys.stdin.readline, ""):
+            if text.strip():
+                return text.strip()[0].lower()
+        return ""
+
+    return line
+
+
+def _key() -> str:
+    try:
+        key: str = typer.getchar()
+    except EOFError:
+        return ""
+    return key.lower()
+
+
+def _print_end(session: Session, budget: int) -> None:
+    state, folder = session.state, session.folder
+    out.print(
+        f"\n{state.duplicates:,} answered the same, {state.different:,} different, {state.skipped:,} skipped. Model in "
+        f"[bold]{plain(str(folder.model))}[/], duplicates and the file without them in "
+        f"[bold]{plain(str(folder.duplicates))}[/].",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not state.pair:
+        out.print("No pair is left to ask about.")
+    else:
+        least = max(budget, session.answers)
+        out.print(f"Go on with the same command and a --budget above {least:,}.", highlight=False)
+    if session.training_may_pay:
+        out.print("There are enough labels of both kinds to train on; the last command below does it.")
+    out.print("\n[dim]The same by plain commands:[/]")
+    for command in session.commands():
+        out.print(f"  {plain(command)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,87 @@
+"""From a file of questions to an index of them, in one folder: what is there already is used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import write_text
+from qpairs.core.progress import OnProgress, ignore
+from qpairs.models.base import Model
+from qpairs.retrieval.embed import embed
+from qpairs.retrieval.embeddings import Embeddings
+from qpairs.retrieval.index import FILE, build_index
+
+INDEXED = "indexed.json"  # the plan of the embeddings that are indexed
+
+
+@dataclass(frozen=True)
+class QuestionFile:
+    """A file of questions, and how it is read.
+
+    Attributes:
+        path: the file.
+        text_column, id_column, skip_bad_rows: as in `embed`.
+    """
+
+    path: Path
+    text_column: str = ""
+    id_column: str = ""
+    skip_bad_rows: bool = False
+
+
+def default_folder(questions: Path) -> Path:
+    """The folder for what is made of a file, where none is named.
+
+    >>> default_folder(Path("data/tickets.csv")).as_posix()
+    'tickets-qpairs'
+    """
+    return Path(f"{questions.stem}-qpairs")
+
+
+def embeddings_folder(folder: Path) -> Path:
+    """The embeddings in the folder of a file."""
+    return folder / "embeddings"
+
+
+def index_folder(folder: Path) -> Path:
+    """The index in the folder of a file."""
+    return folder / "index"
+
+
+def index_file(
+    model: Model, questions: QuestionFile, folder: Path, *, renew: bool = False, on_progress: OnProgress = ignore
+) -> Embeddings:
+    """Embeds and indexes a file of questions, as `qpairs embed` and `qpairs index` do, where that is not done.
+
+    Args:
+        model: or its folder.
+        questions: the file.
+        folder: gets the folders `embeddings` and `index`.
+        renew: whether both may be made anew, where the folder has those of other questions or of another model.
+        on_progress: as in `embed` and `build_index`.
+
+    Raises:
+        UserError: a file or a folder cannot be used, or the folder has those of other questions.
+    """
+    made = embed(
+        model,
+        questions.path,
+        embeddings_folder(folder),
+        text_column=questions.text_column,
+        id_column=questions.id_column,
+        skip_bad_rows=questions.skip_bad_rows,
+        overwrite=renew,
+        on_progress=on_progress,
+    )
+    plan, note = json.dumps(asdict(made.plan)), folder / INDEXED
+    there = (index_folder(folder) / FILE).exists()
+    if there and note.exists() and note.read_text("utf-8") == plan:
+        return made
+    if there and not renew:
+        raise UserError(f"{index_folder(folder)}: an index of other questions; remove it, or work in another folder")
+    build_index(made, index_folder(folder), overwrite=True, on_progress=on_progress)
+    write_text(note, plan)
+    return made

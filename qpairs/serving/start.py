@@ -1,0 +1,228 @@
+"""From a file of questions to its duplicates and a calibrated model, by a few answers: what `qpairs start` does.
+
+A session is a folder. Every answer is on the disk before the next pair is asked for, so that it may be stopped at any
+time; opened again, it goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas
+
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import exclusive_lock
+from qpairs.core.progress import OnProgress, ignore
+from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.data.labels import read_labels
+from qpairs.evaluation.calibrate_corpus import FITTED_BEFORE, CountedCorpus, count_corpus, fit_corpus
+from qpairs.models.base import Model, as_model
+from qpairs.models.ready import shown_name
+from qpairs.retrieval.corpus import DedupeResult, dedupe_corpus
+from qpairs.retrieval.dedupe import stored
+from qpairs.retrieval.embeddings import Embeddings
+from qpairs.retrieval.index import open_index
+from qpairs.retrieval.index_file import QuestionFile, embeddings_folder, index_file, index_folder
+from qpairs.retrieval.second_look import encoder_of
+from qpairs.serving.labelling import Answer, Labelling, LabelRequest, Pair
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = -1
+STEP = 10  # answers after which the verdict is fitted anew
+ENOUGH, OF_EACH = 200, 50  # labels from which on training may pay, and of each kind among them
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of a session."""
+
+    path: Path
+
+    @property
+    def labels(self) -> Path:
+        """The answers."""
+        return self.path / "labels.csv"
+
+    @property
+    def model(self) -> Path:
+        """The calibrated model."""
+        return self.path / "model"
+
+    @property
+    def duplicates(self) -> Path:
+        """Pairs, clusters, and the file without its duplicates."""
+        return self.path / "duplicates"
+
+
+class Session:
+    """A file of questions that is being labelled; `open_session` opens one.
+
+    Attributes:
+        folder: where all of it is kept.
+        corpus: the questions.
+        fit: the verdict as the answers so far tell; refitted after every `STEP` of them.
+        state: the answers so far, and the next pair.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        questions: QuestionFile,
+        corpus: Corpus,
+        embeddings: Embeddings,
+        counted: CountedCorpus,
+        labelling: Labelling,
+    ) -> None:
+        self.folder = folder
+        self.corpus = corpus
+        self._questions = questions
+        self._embeddings = embeddings
+        self._counted = counted
+        self._labelling = labelling
+        self.state = labelling.state()
+        self._fitted = 0  # labels that the verdict is fitted to; `UNKNOWN` where an answer was taken back since
+        self.fit = fit_corpus(counted)
+        self.refit()
+
+    @property
+    def answers(self) -> int:
+        """Answers so far, without skips."""
+        return self.state.duplicates + self.state.different
+
+    def answer(self, pair: Pair, answer: Answer) -> bool:
+        """Stores an answer; returns whether the verdict was fitted anew.
+
+        Raises:
+            LookupError: the pair does not wait for an answer.
+            UserError: the labels cannot be read or written.
+        """
+        self.state = self._labelling.answer(LabelRequest(pair.question1, pair.question2, answer))
+        return self.answers % STEP == 0 and self.refit()
+
+    def undo(self) -> None:
+        """Takes the last answer back.
+
+        Raises:
+            LookupError: there is none.
+        """
+        self.state = self._labelling.undo()
+        self._fitted = UNKNOWN
+
+    def refit(self) -> bool:
+        """Fits the verdict to all answers, where they may be others than before; returns whether it was fitted."""
+        answers = self.answers
+        if answers == self._fitted:
+            return False
+        self.fit = fit_corpus(self._counted, read_labels(self.folder.labels) if answers else None)
+        self._fitted = answers
+        self._labelling.judge_by(self.fit.setting)
+        self.state = self._labelling.state()
+        return True
+
+    def duplicates(self, on_progress: OnProgress = ignore) -> DedupeResult:
+        """The duplicates by the verdict as it is now; nothing is written."""
+        return dedupe_corpus(self.fit.model, self.corpus, embeddings=self._embeddings, on_progress=on_progress)
+
+    def finish(self, on_progress: OnProgress = ignore) -> DedupeResult:
+        """Writes the calibrated model, and the duplicates by it.
+
+        Raises:
+            UserError: a folder cannot be written, or there are far too many pairs.
+        """
+        self.refit()
+        self.fit.model.save(self.folder.model, overwrite=True)
+        self.fit = replace(self.fit, model=as_model(self.folder.model))
+        found = self.duplicates(on_progress)
+        found.write(self.folder.duplicates)
+        return found
+
+    @property
+    def training_may_pay(self) -> bool:
+        """Whether there are enough labels of each kind to learn from."""
+        state = self.state
+        return self.answers >= ENOUGH and min(state.duplicates, state.different) >= OF_EACH
+
+    def commands(self) -> Sequence[str]:
+        """The plain commands that do the same."""
+        questions, folder = self._questions, self.folder
+        model, file = shown_name(self._counted.model), str(questions.path)
+        text = ["--text-column", questions.text_column] if questions.text_column else []
+        ids = ["--id-column", questions.id_column] if questions.id_column else []
+        skip = ["--skip-bad-rows"] if questions.skip_bad_rows else []
+        vectors, index = str(embeddings_folder(folder.path)), str(index_folder(folder.path))
+        labels, known = str(folder.labels), ["--embeddings", vectors]
+        given = ["--labels", labels] if self.answers else []
+        lines = [
+            ["embed", model, file, *text, *ids, *skip, "--output", vectors],
+            ["index", vectors, "--output", index],
+            ["serve", model, "--index", index, "--labels", labels],
+            ["calibrate", model, "--corpus", file, *text, *skip, *given, "--output", str(folder.model)],
+            ["dedupe", str(folder.model), file, *text, *ids, *skip, *known, "--output", str(folder.duplicates)],
+        ]
+        if self.training_may_pay:
+            encoder = self._counted.encoder.config.encoder
+            lines.append(["train", "--data", labels, "--encoder", encoder, "--output", str(folder.path / "trained")])
+        return [shlex.join(["qpairs", *line]) for line in lines]
+
+
+@contextmanager
+def open_session(
+    model: Model | str | Path, questions: QuestionFile, folder: Path, *, seed: int = 0, on_progress: OnProgress = ignore
+) -> Iterator[Session]:
+    """Opens the session in a folder, a new one or one that was stopped, and holds it against other processes.
+
+    Where the file or the model is another one than before, its questions are embedded anew, and the answers stay.
+
+    Args:
+        model: a ready model, or another with one tower.
+        questions: the file.
+        folder: gets embeddings, index, labels.csv, and in the end the folders model and duplicates.
+        seed: of the order of the pairs.
+        on_progress: the stages of `embed` and `build_index`, and estimating.
+
+    Raises:
+        UserError: the model, the file or the folder cannot be used.
+
+    >>> questions = QuestionFile(Path("tickets.csv"), text_column="title")  # doctest: +SKIP
+    >>> with open_session("minilm", questions, Path("tickets-qpairs")) as session:  # doctest: +SKIP
+    ...     while session.answers < 60 and (pair := session.state.pair):
+    ...         session.answer(pair, "yes" if ask(pair) else "no")
+    ...     session.finish()
+    """
+    model = as_model(model)
+    encoder = encoder_of(model)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder with --output")
+    corpus = read_corpus(
+        questions.path,
+        text_column=questions.text_column,
+        id_column=questions.id_column,
+        skip_bad_rows=questions.skip_bad_rows,
+    )
+    with exclusive_lock(folder):
+        place = Folder(folder)
+        embeddings = index_file(model, questions, folder, renew=True, on_progress=on_progress)
+        counted = count_corpus(model, corpus, encode=stored(embeddings, encoder), on_progress=on_progress)
+        labelling = Labelling.open(place.labels, model, open_index(index_folder(folder)), seed=seed)
+        if encoder.verdict.densities and encoder.verdict.densities.labels:
+            log.warning(FITTED_BEFORE, encoder.verdict.densities.labels)
+        yield Session(place, questions, corpus, embeddings, counted, labelling)
+
+
+def examples(found: DedupeResult, count: int) -> pandas.DataFrame:
+    """Some of the pairs of duplicates, from the surest to the least sure, at equal distances in that order.
+
+    Args:
+        found: the duplicates.
+        count: rows, at most; the columns are those of `DedupeResult.pairs`.
+    """
+    ranked = found.pairs.sort_values(["probability", "similarity"], ascending=False, kind="stable")
+    if len(ranked) <= count:
+        return ranked
+    return ranked.iloc[[round(row * (len(ranked) - 1) / (count - 1)) for row in range(count)]]
