@@ -19,6 +19,7 @@ from qpairs.commands.embed import embed, push
 from qpairs.commands.errors import audit, errors, explain
 from qpairs.commands.export import export
 from qpairs.commands.judgement import evaluate, predict
+from qpairs.commands.learning_curve import learning_curve
 from qpairs.commands.report import report
 from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode="rich",  # without it there are no panels; see `command_line` for texts that are no markup
 )
 PANELS = {
-    "Train": (train, combine, compare, losses),
+    "Train": (train, combine, compare, learning_curve, losses),
     "Evaluate": (evaluate, predict, calibrate, errors, report, explain),
     "Look at data": (data, audit),
     "Search": (export, embed, index, search, dedupe),
