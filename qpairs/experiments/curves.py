@@ -131,7 +131,8 @@ class Runs:
     @property
     def means(self) -> Floats:
         """(1 + samples, s) means over the runs."""
-        return np.stack([scores.mean(axis=1) for scores in self.scores], axis=1)
+        means: Floats = np.stack([scores.mean(axis=1) for scores in self.scores], axis=1)
+        return means
 
     def variances(self) -> Floats:
         """(s,) of the mean of each size over other runs.
@@ -145,8 +146,8 @@ class Runs:
         pooled = max(float(np.mean(spreads)), 1e-8)
         runs = [scores.shape[1] for scores in self.scores]
         own = [float(np.var(s[0], ddof=1)) if n > 1 else pooled for s, n in zip(self.scores, runs, strict=True)]
-        of_one_run: Floats = (np.array(own) + pooled) / 2
-        return of_one_run / np.array(runs)
+        of_the_mean: Floats = (np.array(own) + pooled) / 2 / np.array(runs)
+        return of_the_mean
 
     def up_to(self, pairs: float) -> Runs:
         """Those of at most this many pairs."""

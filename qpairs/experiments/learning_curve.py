@@ -121,7 +121,7 @@ def learning_curve(
             so on, six sizes.
         seeds: runs of each size, with the seeds `seed`, `seed + 1`, ...; the split is that of the first.
         output: folder of the results: learning_curve.json, curve.csv, results.csv (a line per run), learning_curve.svg.
-        equal_epochs: whether each size is gone through for `epochs` passes. If not, all sizes take as many steps as all
+        equal_epochs: whether each size is gone through for `epochs` passes. If not, all sizes take as many steps and evaluations as all
             pairs take in `epochs`, unless `patience` or `budget_minutes` ends them: then only the pairs differ.
         overwrite: start anew in a folder that holds another curve.
         on_progress: counts finished runs; the stage names the run, the note says how far it is or its result.
@@ -187,7 +187,10 @@ def _sizes(asked: str | Sequence[int], pairs: int) -> list[int]:
 def _config(cell: Cell, base: Config, folder: Path, pairs: int, equal_epochs: bool) -> Config:
     config = cell.config(base, folder)
     assert cell.pairs
-    return config if equal_epochs else dataclasses.replace(config, epochs=base.epochs * pairs / cell.pairs)
+    if equal_epochs:
+        return config
+    times = pairs / cell.pairs
+    return dataclasses.replace(config, epochs=base.epochs * times, evaluations=base.evaluations / times)
 
 
 def _parts(cell: Cell, parts: Parts) -> Parts:

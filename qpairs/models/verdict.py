@@ -306,6 +306,8 @@ class Verdict:
             was fitted to; None in models of older versions, and where cosines don't decide.
         shortened: number of leading numbers of a vector -> the verdict on vectors cut to these; the full length is not
             among them. See `models.shortened.verdict_at`.
+        labelled: whether `pair` was fitted to labelled pairs of the model's user; that of a ready model was fitted to
+            the bundled pairs, and is no more than where a fit to labels starts from.
     """
 
     pair: PairSetting
@@ -315,6 +317,7 @@ class Verdict:
     tfidf_threshold: float | None = None
     densities: Densities | None = None
     shortened: Mapping[int, Verdict] = field(default_factory=dict)
+    labelled: bool = True
 
     def corpus(self, counts: ScoreCounts | int) -> Setting:
         """What scores mean among all pairs of a corpus; its threshold is that of greatest expected F1.
@@ -421,4 +424,5 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
         tfidf if tfidf is None else float(tfidf),
         densities and Densities.from_dict(densities),
         {int(length): verdict_from_dict({"verdict": short}) for length, short in stored.get("shortened", {}).items()},
+        stored.get("labelled", True),
     )

@@ -26,6 +26,7 @@ from qpairs.objectives.pair_head import PairHead, Score
 from qpairs.training.batches import Batches, TokenizedQuestions, build_label_graph, model_inputs, pair_lengths
 from qpairs.training.distributed import world
 from qpairs.training.hard_negatives import mine_epoch
+from qpairs.training.judge import labels_of_the_user
 from qpairs.training.model import PairModel
 from qpairs.training.passes import Pass, evaluation_pairs, run_pass, steps_of
 from qpairs.training.run import Run
@@ -82,6 +83,8 @@ def fit_bi_encoder(
 ) -> Fitted:
     """Trains an encoder on the training pairs, and keeps the state with the best average precision on validation.
 
+    Without labels of the user's own to judge by, the last state.
+
     Args:
         run: config, data and the folder of the states, from the last of which training goes on.
         encoder: what is trained.
@@ -92,7 +95,8 @@ def fit_bi_encoder(
     Raises:
         UserError: the loss became NaN before the first state was kept.
     """
-    config, batches, validation = run.config, training_batches(encoder, run), evaluation_batches(encoder, run)
+    config, batches = run.config, training_batches(encoder, run)
+    validation = evaluation_batches(encoder, run) if labels_of_the_user(config) else None
     if config.lora:
         add_adapters(encoder, config.lora, dropout=config.dropout, seed=config.seed)
     dimension = encoder.get_embedding_dimension() or 0

@@ -43,6 +43,7 @@ from qpairs.training.trainer import complete_states
 
 FIRST = "first-pass"  # in the folder of an unfinished run: the checkpoint of an encoder that is its own teacher
 ENCODER = "trained-encoder"  # likewise: the checkpoint of an encoder that gets a reranker
+WITHOUT_LABELS = "info_nce"  # the loss of unlabelled data, unless another is named or a teacher answers
 SECOND_RATE = 0.4  # factor on an encoder's learning rates in its second pass
 
 
@@ -111,6 +112,8 @@ def train(
     initialize()
     options, functions = separate_functions(options)
     given = {**(to_dict(config) if config else {}), **options}
+    if given.get("unlabelled") and not given.get("teacher") and not resume:
+        given.setdefault("loss", WITHOUT_LABELS)
     config = run_config(given, resume=resume)
     check_run(config, resume=resume, overwrite=overwrite)
     output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
@@ -293,6 +296,13 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
         raise UserError(
             f"teacher: no part of the loss {config.loss!r} learns from it; add online_contrastive or logistic"
         )
+    if config.unlabelled and not (objective.learns_without_labels or config.teacher):
+        raise UserError(
+            f"loss: {config.loss!r} reads labelled pairs alone, and unlabelled data has none; use {WITHOUT_LABELS}, or "
+            "add strangers"
+        )
+    if config.unlabelled and teachers_to_train(config.teacher):
+        raise UserError("teacher: unlabelled data has no labels to train one on; name the folder of one")
     if teachers_to_train(config.teacher) and world() > 1:
         raise UserError("teacher: is trained by one process; train it there, then name its folder")
     return objective

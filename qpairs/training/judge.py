@@ -33,10 +33,18 @@ from qpairs.training.passes import History
 Scored = tuple[NDArray[np.float32], Tables | None]  # of pairs: their scores, and the vectors of their questions
 
 
+def labels_of_the_user(config: Config) -> bool:
+    """Whether the validation part of a run has labels of the user's own, and is not the bundled pairs."""
+    return bool(config.validation) or not config.unlabelled
+
+
 def judge(
     encoder: SentenceTransformer, config: Config, parts: Parts, history: History, head: PairHead | None = None
 ) -> Checkpoint:
     """Chooses threshold and calibration on the validation part and reports on it, and on the test part if there is one.
+
+    Of unlabelled data without a validation part of the user's own, the verdict is fitted to the bundled pairs and says
+    so (`Verdict.labelled`), and there is a report on the test part alone.
 
     With `dims`, each length of the vectors gets a verdict of its own, and the part `dimensions` of a report its scores.
 
@@ -62,7 +70,8 @@ def judge(
     )
     lengths = prefix_lengths(config.dims, tables[0].shape[1])
     shortened = prefix_verdicts(lengths, pairs, tables, verdict, seed=config.seed)
-    verdict = dataclasses.replace(verdict, shortened=shortened)
+    labelled = labels_of_the_user(config)
+    verdict = dataclasses.replace(verdict, shortened=shortened, labelled=labelled)
     checkpoint = Checkpoint(encoder, verdict, config, parts.split, history=history, head=head)
     found = _reports(checkpoint, parts, (scores, tables), checkpoint.score_pairs)
     return dataclasses.replace(checkpoint, scores=found)
@@ -108,9 +117,11 @@ def _reports(model: Model, parts: Parts, scored: Scored, score: Callable[[Pairs]
         score: scores pairs.
     """
     pairs, seed = parts.validation, model.config.seed
-    found = {"validation": report_on_part(model, pairs, scored)}
-    groups = question_components(pairs)[pairs.left]
-    found["validation"] |= cross_fitted_scores(scored[0], pairs.labels, groups, seed)
+    found = {}
+    if labels_of_the_user(model.config):
+        found["validation"] = report_on_part(model, pairs, scored)
+        groups = question_components(pairs)[pairs.left]
+        found["validation"] |= cross_fitted_scores(scored[0], pairs.labels, groups, seed)
     if parts.test is not None:
         found["test"] = report_on_part(model, parts.test, score(parts.test))
     return found
