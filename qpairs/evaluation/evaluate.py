@@ -30,6 +30,7 @@ from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables, as_model
 from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.ready import shown_name
 from qpairs.models.verdict import Reference, ScoreKind, score_names
 
 log = logging.getLogger(__name__)
@@ -151,6 +152,7 @@ def evaluate(
     """
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "evaluate")
+    model.verdict.require_labelled(shown_name(model))
     if isinstance(intents, str | Path):
         intents = read_intents(intents)
     if intents is not None:

@@ -15,6 +15,7 @@ from qpairs.data.pairs import Pairs, join, pairs_from_texts, text_fault
 from qpairs.evaluation.predict import predictions
 from qpairs.models.base import Floats, Model, as_model
 from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.ready import shown_name
 from qpairs.models.two_stages import TwoStages
 
 COMPARED = 4096  # training pairs that are encoded to find the nearest
@@ -81,6 +82,7 @@ def explain(
         UserError: a question is empty or too long, or the neighbours need scikit-learn, which is not installed.
     """
     model, texts = as_model(model), (question1, question2)
+    model.verdict.require_labelled(shown_name(model))
     for text, name in zip(texts, ("question1", "question2"), strict=True):
         if fault := text_fault(text, name):
             raise UserError(f"explain: {fault[1].replace('column ', '')}")

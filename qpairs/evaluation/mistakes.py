@@ -16,6 +16,7 @@ from qpairs.evaluation.slices import ErrorSlice, error_slices, wordings_of
 from qpairs.evaluation.sources import as_pairs
 from qpairs.evaluation.wording import Wording, vocabulary
 from qpairs.models.base import Model, as_model
+from qpairs.models.ready import shown_name
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def analyse(
         UserError: the data cannot be used.
     """
     model, pairs = as_model(model), as_pairs(data)
+    model.verdict.require_labelled(shown_name(model))
     predictions = predictions or predict(model, pairs)
     wordings = wordings_of(pairs, vocabulary((trained_on or pairs).questions))
     groups = question_components(pairs)[pairs.left]

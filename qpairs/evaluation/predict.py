@@ -13,6 +13,7 @@ from qpairs.core.tables import check_table_path, write_table
 from qpairs.data.pairs import Pairs
 from qpairs.data.sources import load_pairs_and_table
 from qpairs.models.base import Model, as_model
+from qpairs.models.ready import shown_name
 from qpairs.models.verdict import Setting, score_column
 
 
@@ -45,6 +46,7 @@ def predict(model: Model | str | Path, pairs: Pairs) -> Predictions:
     [True, False]
     """
     model = as_model(model)
+    model.verdict.require_labelled(shown_name(model))
     return predictions(model.verdict.pair, model.score_pairs(pairs)[0])
 
 
@@ -78,6 +80,7 @@ def predict_file(
     """
     check_table_path(output)
     model = as_model(model)
+    model.verdict.require_labelled(shown_name(model))
     pairs, table = load_pairs_and_table(source, columns=columns)
     found = predict(model, pairs)
     added = {

@@ -20,6 +20,7 @@ from qpairs.evaluation.predict import Predictions, predict
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, as_model
+from qpairs.models.ready import shown_name
 from qpairs.models.verdict import Verdict
 
 CASES = 500  # changed questions of a kind
@@ -119,6 +120,7 @@ def probe(
         a pair may not be swapped (`symmetric` is off).
     """
     model, pairs = as_model(model), as_pairs(data)
+    model.verdict.require_labelled(shown_name(model))
     vocabulary, random = vocabulary_of(pairs.questions), np.random.default_rng(seed)
     changes = [change for kind in kinds for change in _changes(pairs, kind, vocabulary, cases, random)]
     if not changes:

@@ -41,6 +41,7 @@ from qpairs.models.bi_encoder import Checkpoint
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.exported import VECTORS, Export, open_towers, write_export
 from qpairs.models.graphs import GRAPH
+from qpairs.models.ready import shown_name
 from qpairs.models.tokens import Reading, tokeniser
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import fit_verdict
@@ -174,6 +175,8 @@ def _exportable_encoder(model: Model) -> Checkpoint:
 
 def _parts(checkpoint: Model) -> Parts:
     """The pairs that a model was trained and validated on."""
+    if not checkpoint.split:
+        raise UserError(f"{shown_name(checkpoint)}: no pairs of its own; name labelled ones to compare on with --data")
     try:
         parts = load_parts(checkpoint.config)
     except UserError as error:
@@ -257,6 +260,8 @@ def _compare(
     symmetric = checkpoint.verdict.symmetric
     densities = table_densities(pairs, tables, symmetric=symmetric, seed=checkpoint.config.seed)
     verdict = fit_verdict(scores, pairs.labels, tfidf, symmetric=symmetric, densities=densities)
+    if not checkpoint.verdict.labelled:  # what is known of a ready model stays as little as it is
+        verdict = dataclasses.replace(verdict, densities=checkpoint.verdict.densities, labelled=False)
     lengths, seed = checkpoint.verdict.shortened, checkpoint.config.seed
     verdict = dataclasses.replace(verdict, shortened=prefix_verdicts(lengths, pairs, tables, verdict, seed=seed))
     cosines = np.clip([(old * new).sum(axis=1) for old, new in zip(old_tables, tables, strict=True)], -1, 1)

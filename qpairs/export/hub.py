@@ -25,6 +25,7 @@ from qpairs.export.card import HUB_ID, model_card
 from qpairs.models.base import RERANKER, Model, check_output, load
 from qpairs.models.bi_encoder import Checkpoint
 from qpairs.models.cross_encoder import CrossModel, write_cross_model
+from qpairs.models.ready import shown_name
 from qpairs.models.torch_pairs import TorchPairs
 from qpairs.models.two_stages import TwoStages
 
@@ -78,11 +79,13 @@ def stage(checkpoint: str | Path, name: str, folder: str | Path) -> Path:
     """Writes what `push` would upload into a folder that is not in use.
 
     Raises:
-        UserError: no such checkpoint, an export, an invalid name, or a folder that cannot be written.
+        UserError: no such checkpoint, an export, a ready model, an invalid name, or a folder that cannot be written.
     """
     if not re.fullmatch(HUB_ID, name):
         raise UserError(f"push: {name!r} is no name on the Hub; give OWNER/NAME")
-    found, path = _public_model(load(checkpoint)), Path(folder)
+    model, path = load(checkpoint), Path(folder)
+    model.verdict.require_labelled(shown_name(model))
+    found = _public_model(model)
     with atomic_folder(path) as fresh:
         check_output(path, overwrite=False)
         _write(found, fresh)

@@ -124,6 +124,7 @@ class CorpusEstimate:
         scale: duplicates and near misses for each question, as a multiple of those of the table they were read off.
         hit_gain: (bins,) see `Densities`; 0 where it is not known.
         labels: labelled pairs of this corpus that it rests on.
+        borrowed: see `Densities`.
     """
 
     counts: ScoreCounts
@@ -135,6 +136,7 @@ class CorpusEstimate:
     scale: float
     hit_gain: Floats | float = 0.0
     labels: int = 0
+    borrowed: bool = False
 
     @property
     def middles(self) -> Floats:

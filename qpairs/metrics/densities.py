@@ -23,6 +23,7 @@ HIGHEST_LOW = 0.95  # so that the bins are not thinner than the counts
 BINS = 64  # from the lowest score that matters to 1
 RESAMPLES = 200  # of the components
 FACTORS = 10  # that are kept of the uncertainty
+LOCAL, LENGTH = 0.8, 0.2  # of what differs between corpora: the local part beside the constant one, and its length
 DOMAIN_SD = 0.5  # of the log odds of a duplicate, between corpora; benchmarks/corpus_verdict.py finds 0.4
 LARGE = 200  # questions of a component from which on its unlabelled pairs count as strangers
 DEGREE = 4  # of the log density of strangers
@@ -47,6 +48,8 @@ class Densities:
             pair of its score is, which may lie in a dense place; empty where that is not known.
         own: whether they are of a corpus that the verdict was fitted to, and not of a table of validation.
         labels: pairs of that corpus that a person labelled.
+        borrowed: whether the duplicates and near misses are those of other questions than the model's validation, as
+            for a ready model, of which no labelled pair is known.
     """
 
     n: int
@@ -60,6 +63,7 @@ class Densities:
     hit_gain: tuple[float, ...] = ()
     own: bool = False
     labels: int = 0
+    borrowed: bool = False
 
     @property
     def edges(self) -> Floats:
@@ -270,6 +274,13 @@ def _bootstrap(same: Floats, near: Floats, background: Floats, seed: int) -> tup
         ]
     )
     return kept_factors((odds - odds.mean(axis=0)).T @ (odds - odds.mean(axis=0)) / RESAMPLES)
+
+
+def between_corpora(sd: float, bins: int) -> Floats:
+    """Covariance (bins, bins) of the log odds between corpora: a constant part, and one that changes with the score."""
+    place = np.arange(bins) / bins
+    local = np.exp(-0.5 * ((place[:, None] - place) / LENGTH) ** 2)
+    return np.asarray(sd**2 * (1 + LOCAL**2 * local))
 
 
 def factors_of(covariance: Floats) -> Floats:

@@ -12,8 +12,17 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.special import expit
 
+from qpairs.metrics.borrowed import estimate_borrowed
 from qpairs.metrics.corpus import CorpusEstimate
-from qpairs.metrics.densities import DOMAIN_SD, Densities, factors_of, kept_factors, log_density, rising
+from qpairs.metrics.densities import (
+    DOMAIN_SD,
+    Densities,
+    between_corpora,
+    factors_of,
+    kept_factors,
+    log_density,
+    rising,
+)
 from qpairs.metrics.inputs import Floats
 from qpairs.metrics.score_counts import EDGES, ScoreCounts
 
@@ -21,12 +30,13 @@ MODEL_ERROR = 0.1  # relative error of the mixture in each bin, beside the chanc
 FREE = 1.5  # how far the mixture may leave the densities of another table
 UNLIKE = 0.25  # mean relative difference of the counts from which on a corpus is another one
 UNSEEN_SD = 1.0  # of the log odds in a corpus whose scores are not known
-LOCAL, LENGTH = 0.8, 0.2  # of what differs between corpora: the local part beside the constant one, and its length
 OWN_SD = 0.1  # between the corpus that was labelled and itself, with some questions more or less
 
 
 def estimate_corpus(densities: Densities, counts: ScoreCounts) -> CorpusEstimate:
     """The duplicates of a corpus, from its own scores and the densities of another table.
+
+    Densities that are borrowed, as those of a ready model, are read by `borrowed.estimate_borrowed`; others by a mixture.
 
     The mixture: strangers, whose log density may differ from the table's by a polynomial of degree 2; and duplicates
     and near misses, as many for each question as in the table, times one scale. These four numbers are fitted to the
@@ -39,6 +49,8 @@ def estimate_corpus(densities: Densities, counts: ScoreCounts) -> CorpusEstimate
     """
     if densities.own and _is_like(densities, counts):
         return _mixture(densities, counts, 1.0, np.array(densities.strangers), densities.domain_sd)
+    if densities.borrowed and not densities.own:
+        return estimate_borrowed(densities, counts)
     scale, scale_sd, tilt = _fit_mixture(densities, counts.rebinned(densities.edges), counts.n)
     strangers = np.array(densities.strangers)
     strangers[: len(tilt)] += tilt
@@ -98,14 +110,8 @@ def _mixture(
         scale=scale,
         hit_gain=np.array(densities.hit_gain) if densities.hit_gain else 0.0,
         labels=densities.labels,
+        borrowed=densities.borrowed,
     )
-
-
-def between_corpora(sd: float, bins: int) -> Floats:
-    """Covariance (bins, bins) of the log odds between corpora: a constant part, and one that changes with the score."""
-    place = np.arange(bins) / bins
-    local = np.exp(-0.5 * ((place[:, None] - place) / LENGTH) ** 2)
-    return np.asarray(sd**2 * (1 + LOCAL**2 * local))
 
 
 def _fit_mixture(densities: Densities, own: Floats, n: int) -> tuple[float, float, Floats]:

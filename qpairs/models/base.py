@@ -103,22 +103,21 @@ class Model(Encoder, Protocol):
 
 
 def load(path: str | Path, *, second_look: bool = True) -> Model:
-    """The model in a folder that `qpairs train`, `combine`, `calibrate` or `export` wrote.
+    """The model in a folder that `qpairs train`, `combine`, `calibrate` or `export` wrote, or a ready one by name.
 
     Args:
-        path: the folder.
+        path: the folder; or what needs no training: minilm, mpnet, a Hub id, the folder of a SentenceTransformer. The
+            verdict of such a model is estimated from each corpus itself, without labels (`models.ready`).
         second_look: whether the cross-encoder of a model of two stages is loaded; without it, the encoder judges alone.
 
     Raises:
-        UserError: no such folder, no model in it, or what runs it is not installed.
+        UserError: no such folder, no model in it, no such name, or what runs it is not installed.
 
     >>> model = load("runs/support")  # doctest: +SKIP
     >>> model.encode(["How do I reset my password?"]).shape  # doctest: +SKIP
     (1, 384)
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"{path}: no such checkpoint or export folder")
+    path = _model_folder(Path(path))
 
     def parse(data: dict[str, Any]) -> Model:
         if data.get("kind", "").startswith("cross-encoder"):
@@ -146,6 +145,16 @@ def load(path: str | Path, *, second_look: bool = True) -> Model:
 
         return open_two_stages(path, model)
     return model
+
+
+def _model_folder(path: Path) -> Path:
+    """The folder of a model that was trained, or that is ready."""
+    from qpairs.models.ready import ready_folder, warn_of_folder
+
+    if not (path / FILE).exists():
+        return ready_folder(path)
+    warn_of_folder(path)
+    return path
 
 
 def model_to_dict(model: Model) -> dict[str, Any]:

@@ -45,6 +45,8 @@ NO_DENSITIES = (
     "qpairs calibrate MODEL --corpus QUESTIONS, or training anew, gives it one for a corpus"
 )
 
+NO_LABELS = "estimated from this corpus, no labels"
+
 LEVELS = {
     True: ((0.9, "very likely a duplicate"), (0.5, "probably a duplicate"), (0.0, "perhaps a duplicate")),
     False: ((0.5, "close, but below the threshold"), (0.2, "perhaps related"), (0.0, "another question")),
@@ -212,8 +214,23 @@ class CorpusSetting:
 
     @property
     def precision_of(self) -> str:
-        """What its probabilities and precisions are true of."""
-        return f"of a {'hit' if self.hits else 'pair'} among {self.estimate.counts.n:,} questions"
+        """What its probabilities and precisions are true of; of a ready model, that no label stands behind them."""
+        of = f"of a {'hit' if self.hits else 'pair'} among {self.estimate.counts.n:,} questions"
+        return f"{of}, {NO_LABELS}" if self.unlabelled else of
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether no label stands behind the estimate, neither of this corpus nor of the model's own validation."""
+        return self.of_cosines.borrowed and not self.of_cosines.labels
+
+    @property
+    def basis(self) -> str:
+        """What the expectation rests on, in words."""
+        if labels := self.of_cosines.labels:
+            return f"estimated from {labels:,} labels of this corpus"
+        if self.unlabelled:
+            return NO_LABELS
+        return "estimated from its own scores and the validation questions of the model"
 
     @property
     def of_cosines(self) -> CorpusEstimate:
@@ -345,6 +362,14 @@ class Verdict:
         """
         setting = self.corpus(counts)
         return setting.for_hits() if isinstance(setting, CorpusSetting) else setting
+
+    def require_labelled(self, where: object) -> None:
+        """Raises UserError where there is no threshold for pairs that people hand over; `where` names the model."""
+        if not self.labelled:
+            raise UserError(
+                f"{where}: a ready model, which has no threshold for pairs; qpairs calibrate {where} --data PAIRS "
+                "--output FOLDER fits one to labelled pairs and says its F1, and qpairs train learns from them"
+            )
 
     def require_cosine(self, where: object) -> None:
         """Raises UserError where the verdict of a model cannot be read from cosines; `where` names the model."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.exceptions import UserError
 from qpairs.models.base import Model, Side
 from qpairs.models.pair_reader import PairReader
+from qpairs.models.ready import shown_name
 from qpairs.models.shortened import shorten
 from qpairs.models.two_stages import second_stage
 from qpairs.models.verdict import Setting
 from qpairs.retrieval.index import NEAREST, Index
-from qpairs.retrieval.search import Answer, query_side, require_searchable, search_vectors
-from qpairs.retrieval.second_look import encoder_of, judge_pairs
+from qpairs.retrieval.search import Answer, corpus_setting, query_side, require_searchable, search_vectors
+from qpairs.retrieval.second_look import encoder_of, judge_pairs, shown_threshold
 from qpairs.serving.current_setting import CurrentSetting
 
 Floats = NDArray[np.float32]
@@ -104,7 +106,8 @@ class RequestHandler:
         model, index: that answer.
         encoder: the model, or its first stage.
         second: the model, if it has two stages.
-        pair_setting: decides on pairs of questions.
+        pair_setting: decides on pairs of questions; for a ready model, which has no threshold for labelled pairs, as on
+            pairs of the index.
         current: has the setting that decides on the questions that a search finds; None without an index.
     """
 
@@ -129,8 +132,19 @@ class RequestHandler:
         self.index = index
         self._most_read = most_read
         self._reader = CountedReader(self.second.second.reader, on_read) if self.second else None
+        if not (index or model.verdict.labelled):
+            raise UserError(f"{shown_name(model)}: a ready model judges by a corpus; name one with --questions or --index")
         self.pair_setting: Setting = model.verdict.pair
+        if index and not model.verdict.labelled:
+            self.pair_setting = corpus_setting(index, model)
         self.current = CurrentSetting(index, model) if index else None
+
+    @property
+    def pair_threshold(self) -> tuple[float, Literal["similarity", "probability"]]:
+        """What decides on pairs, as people read it, and what it is one of."""
+        if self.model.verdict.labelled:
+            return shown_threshold(self.model)
+        return self.pair_setting.threshold, "similarity"
 
     @property
     def search_setting(self) -> Setting | None:

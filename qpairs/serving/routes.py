@@ -19,7 +19,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from qpairs.models.second_setting import SecondSetting
 from qpairs.models.verdict import words
 from qpairs.retrieval.search import heading
-from qpairs.retrieval.second_look import shown_threshold
 from qpairs.serving.batching import BatchQueue
 from qpairs.serving.limits import Limits
 from qpairs.serving.monitoring import Monitor
@@ -98,7 +97,7 @@ class Error(BaseModel):
 
 
 class ScoredPair(BaseModel):
-    """The verdict on a pair: decision, probability among pairs like those of validation, and both in words."""
+    """The verdict on a pair: decision, probability, and both in words."""
 
     similarity: float
     probability: float
@@ -110,11 +109,12 @@ class Scores(BaseModel):
     """The verdicts on pairs, in their order.
 
     `threshold` is the least similarity of duplicates, or after a second look their least probability, as `threshold_of`
-    says.
+    says; `of` says what the probabilities are those of.
     """
 
     threshold: float
     threshold_of: ThresholdOf
+    of: Annotated[str, Field(examples=["of pairs like those of validation"])]
     results: list[ScoredPair]
 
 
@@ -192,7 +192,8 @@ def _whole_number(number: Any) -> Any:
 
 
 def _add_score(routes: APIRouter, service: Service) -> None:
-    threshold, threshold_of = shown_threshold(service.handler.model)
+    threshold, threshold_of = service.handler.pair_threshold
+    of = service.handler.pair_setting.precision_of
     Question = Annotated[str, _question_field(service.limits), AfterValidator(_one_line)]
     Pair = Annotated[list[Question], Field(min_length=2, max_length=2)]
 
@@ -214,7 +215,7 @@ def _add_score(routes: APIRouter, service: Service) -> None:
             )
             for similarity, probability, duplicate in zip(*(column.tolist() for column in columns), strict=True)
         ]
-        return Scores(threshold=threshold, threshold_of=threshold_of, results=results)
+        return Scores(threshold=threshold, threshold_of=threshold_of, of=of, results=results)
 
 
 def _add_search(routes: APIRouter, service: Service) -> None:
@@ -294,7 +295,7 @@ def operator_routes(service: Service) -> APIRouter:
         """Whether questions are answered, by which model, over how many questions."""
         if not service.queue.alive:
             raise HTTPException(503, "the service is starting or stopping")
-        count, (threshold, threshold_of) = len(index.questions) if index else None, shown_threshold(model)
+        count, (threshold, threshold_of) = len(index.questions) if index else None, service.handler.pair_threshold
         return Ready(
             model=model.path.name,
             fingerprint=model.fingerprint,

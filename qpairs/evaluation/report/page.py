@@ -30,6 +30,7 @@ from qpairs.evaluation.report.tables import mistake_data, mistake_section, slice
 from qpairs.evaluation.seen import seen_in_training
 from qpairs.evaluation.sources import as_pairs, tested_on
 from qpairs.models.base import Model, as_model
+from qpairs.models.ready import shown_name
 from qpairs.models.verdict import score_name
 
 PAGE = Path(__file__).with_name("page.html")
@@ -60,6 +61,7 @@ def render(
         UserError: the data cannot be used, or has pairs of one label only; the test pairs are gone, or have changed.
     """
     model = as_model(model)
+    model.verdict.require_labelled(shown_name(model))
     if data is None:
         pairs, source, trained_on = tested_on(model)
     else:
