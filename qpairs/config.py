@@ -54,8 +54,8 @@ class DataOptions:
     )
     unlabelled: bool = option(
         False,
-        "The data are questions without labels, of which the encoder learns to tell each from the others; --validation "
-        "and --test may have labels.",
+        "The data are questions without labels, of which the encoder learns to tell each from the others; where there "
+        "are labels for it, name them by --validation.",
     )
     skip_bad_rows: bool = option(False, "Skip and count broken rows, instead of stopping at the first.")
     validation_fraction: float = option(
@@ -276,6 +276,11 @@ class Config(
             if broken(self):
                 raise UserError(message)
 
+    @property
+    def without_labels(self) -> bool:
+        """Whether there are no labels to judge by: no state is chosen by them, and there is no threshold for pairs."""
+        return self.unlabelled and not self.validation
+
 
 CROSS_ENCODER = "cross-encoder"  # the `model` that reads both questions of a pair at once
 ENCODER_ALONE = {
@@ -323,6 +328,10 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (
         lambda c: c.unlabelled and c.data == ("sample",),
         "unlabelled: name the file of your questions with --data",
+    ),
+    (
+        lambda c: c.without_labels and bool(c.test),
+        "test: there is no threshold to test where no labels choose one; name labelled pairs with --validation",
     ),
     (
         lambda c: c.validation_fraction + c.test_fraction >= 1,

@@ -89,10 +89,13 @@ def train(
     folder = plain(model.config.output)
     if not model.verdict.labelled:
         out.print(
-            "No labels, no verdict: the threshold for pairs is that of the bundled pairs, and not of your questions. "
-            "Learn from labels of yours next, or fit the threshold to a few dozen:",
+            f"\nSaved in [bold]{folder}[/]. Without labels it has no threshold for pairs; what is expected of a corpus "
+            "is estimated from the corpus. Look for its duplicates, learn from labels, or fit the threshold to a few "
+            "dozen:",
             highlight=False,
         )
+        data = plain(str(model.config.data[0]))
+        out.print(f"qpairs dedupe {folder} {data} --dry-run", highlight=False, soft_wrap=True)
         out.print(f"qpairs train --encoder {folder} --data LABELLED.csv", highlight=False, soft_wrap=True)
         out.print(
             f"qpairs calibrate {folder} --data LABELLED.csv --output {folder}-here", highlight=False, soft_wrap=True

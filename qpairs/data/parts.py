@@ -38,8 +38,8 @@ class Parts:
 def load_parts(config: Config) -> Parts:
     """Loads the pairs of a run, and cuts from the data the parts that the config does not name.
 
-    Of unlabelled data, all is for training; without a validation part, that is the bundled pairs, which are other
-    people's questions: no state is chosen on them.
+    Of unlabelled data, all is for training. Where it names no validation part, that is the bundled pairs, which are
+    other people's questions: they choose neither a state nor a threshold, and teachers are asked about them.
 
     If it names neither validation nor test, both are cut; if only a test, validation is cut; if only a validation part,
     there is no test.
@@ -88,18 +88,17 @@ def load_parts(config: Config) -> Parts:
 
 def _unlabelled_parts(config: Config, load: Callable[[tuple[str, ...]], Pairs]) -> Parts:
     found = read_unlabelled(config)
-    parts = {"validation": load(config.validation) if config.validation else load_pairs("sample")}
-    if config.test:
-        parts["test"] = load(config.test)
+    named = {"validation": config.validation, "test": config.test}
+    parts = {name: load(sources) for name, sources in named.items() if sources}
     for name, part in parts.items():
         need_both_labels(part, name)
     taken = [text for part in parts.values() for text in part.questions]
     train, generated = pairs_of_questions(found.questions, augment=config.augment, seed=config.seed, taken=taken)
     skipped = {"data": found.skipped} | {name: dict(part.skipped) for name, part in parts.items()}
     split = _description({"train": train, **parts}, 0, skipped)
-    about = {"questions": len(found.questions), "left_out": found.left_out, "labelled": bool(config.validation)}
-    split |= {"unlabelled": about} | ({"generated": generated} if config.augment else {})
-    return Parts(train, parts["validation"], parts.get("test"), split)
+    split |= {"unlabelled": {"questions": len(found.questions), "left_out": found.left_out}}
+    split |= {"generated": generated} if config.augment else {}
+    return Parts(train, parts.get("validation", load_pairs("sample")), parts.get("test"), split)
 
 
 def _description(parts: Mapping[str, Pairs], dropped: int, skipped: Mapping[str, dict[str, int]]) -> dict[str, Any]:

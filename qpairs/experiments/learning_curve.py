@@ -121,8 +121,9 @@ def learning_curve(
             so on, six sizes.
         seeds: runs of each size, with the seeds `seed`, `seed + 1`, ...; the split is that of the first.
         output: folder of the results: learning_curve.json, curve.csv, results.csv (a line per run), learning_curve.svg.
-        equal_epochs: whether each size is gone through for `epochs` passes. If not, all sizes take as many steps and evaluations as all
-            pairs take in `epochs`, unless `patience` or `budget_minutes` ends them: then only the pairs differ.
+        equal_epochs: whether each size is gone through for `epochs` passes. If not, all sizes take as many steps and
+            evaluations as all pairs take in `epochs`, unless `patience` or `budget_minutes` ends them: then only the
+            pairs differ.
         overwrite: start anew in a folder that holds another curve.
         on_progress: counts finished runs; the stage names the run, the note says how far it is or its result.
         options: further fields of `Config`, for every run.

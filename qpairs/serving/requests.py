@@ -133,7 +133,9 @@ class RequestHandler:
         self._most_read = most_read
         self._reader = CountedReader(self.second.second.reader, on_read) if self.second else None
         if not (index or model.verdict.labelled):
-            raise UserError(f"{shown_name(model)}: a ready model judges by a corpus; name one with --questions or --index")
+            raise UserError(
+                f"{shown_name(model)}: a ready model judges by a corpus; name one with --questions or --index"
+            )
         self.pair_setting: Setting = model.verdict.pair
         if index and not model.verdict.labelled:
             self.pair_setting = corpus_setting(index, model)

@@ -26,7 +26,6 @@ from qpairs.objectives.pair_head import PairHead, Score
 from qpairs.training.batches import Batches, TokenizedQuestions, build_label_graph, model_inputs, pair_lengths
 from qpairs.training.distributed import world
 from qpairs.training.hard_negatives import mine_epoch
-from qpairs.training.judge import labels_of_the_user
 from qpairs.training.model import PairModel
 from qpairs.training.passes import Pass, evaluation_pairs, run_pass, steps_of
 from qpairs.training.run import Run
@@ -96,7 +95,7 @@ def fit_bi_encoder(
         UserError: the loss became NaN before the first state was kept.
     """
     config, batches = run.config, training_batches(encoder, run)
-    validation = evaluation_batches(encoder, run) if labels_of_the_user(config) else None
+    validation = None if config.without_labels else evaluation_batches(encoder, run)
     if config.lora:
         add_adapters(encoder, config.lora, dropout=config.dropout, seed=config.seed)
     dimension = encoder.get_embedding_dimension() or 0

@@ -22,8 +22,10 @@ from qpairs.evaluation.prefixes import PrefixScore, prefix_scores, prefix_verdic
 from qpairs.evaluation.question_table import table_densities
 from qpairs.models.base import Model, Tables
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, score_tables
+from qpairs.models.borrowed import measured_pairs, ready_verdict
 from qpairs.models.cross_encoder import KINDS, CrossModel
 from qpairs.models.pair_reader import PairReader, read_pairs
+from qpairs.models.shortened import shorten_tables
 from qpairs.models.verdict import fit_verdict
 from qpairs.models.versions import versions
 from qpairs.objectives.matryoshka import prefix_lengths
@@ -33,18 +35,10 @@ from qpairs.training.passes import History
 Scored = tuple[NDArray[np.float32], Tables | None]  # of pairs: their scores, and the vectors of their questions
 
 
-def labels_of_the_user(config: Config) -> bool:
-    """Whether the validation part of a run has labels of the user's own, and is not the bundled pairs."""
-    return bool(config.validation) or not config.unlabelled
-
-
 def judge(
     encoder: SentenceTransformer, config: Config, parts: Parts, history: History, head: PairHead | None = None
 ) -> Checkpoint:
     """Chooses threshold and calibration on the validation part and reports on it, and on the test part if there is one.
-
-    Of unlabelled data without a validation part of the user's own, the verdict is fitted to the bundled pairs and says
-    so (`Verdict.labelled`), and there is a report on the test part alone.
 
     With `dims`, each length of the vectors gets a verdict of its own, and the part `dimensions` of a report its scores.
 
@@ -70,11 +64,31 @@ def judge(
     )
     lengths = prefix_lengths(config.dims, tables[0].shape[1])
     shortened = prefix_verdicts(lengths, pairs, tables, verdict, seed=config.seed)
-    labelled = labels_of_the_user(config)
-    verdict = dataclasses.replace(verdict, shortened=shortened, labelled=labelled)
+    verdict = dataclasses.replace(verdict, shortened=shortened)
     checkpoint = Checkpoint(encoder, verdict, config, parts.split, history=history, head=head)
     found = _reports(checkpoint, parts, (scores, tables), checkpoint.score_pairs)
     return dataclasses.replace(checkpoint, scores=found)
+
+
+def judge_without_labels(encoder: SentenceTransformer, config: Config, parts: Parts, history: History) -> Checkpoint:
+    """The verdict of an encoder that has seen no label: that of a ready model (`models.borrowed`).
+
+    It has a setting for a corpus, estimated from the corpus itself, and none for pairs that people hand over, until it
+    is calibrated. There is no report.
+
+    Args:
+        encoder: of one tower, trained on questions alone.
+        config: the options of the run.
+        parts: its data.
+        history: what training reported.
+    """
+    pairs = measured_pairs()
+    tables = embed_tables(encoder, pairs.questions)
+    lengths = prefix_lengths(config.dims, tables[0].shape[1])
+    verdicts = {length: ready_verdict(pairs, shorten_tables(tables, length)[0]) for length in lengths}
+    whole = verdicts.pop(tables[0].shape[1], None) or ready_verdict(pairs, tables[0])
+    verdict = dataclasses.replace(whole, shortened=verdicts)
+    return Checkpoint(encoder, verdict, config, parts.split, history=history)
 
 
 def judge_cross_encoder(
@@ -117,11 +131,9 @@ def _reports(model: Model, parts: Parts, scored: Scored, score: Callable[[Pairs]
         score: scores pairs.
     """
     pairs, seed = parts.validation, model.config.seed
-    found = {}
-    if labels_of_the_user(model.config):
-        found["validation"] = report_on_part(model, pairs, scored)
-        groups = question_components(pairs)[pairs.left]
-        found["validation"] |= cross_fitted_scores(scored[0], pairs.labels, groups, seed)
+    found = {"validation": report_on_part(model, pairs, scored)}
+    groups = question_components(pairs)[pairs.left]
+    found["validation"] |= cross_fitted_scores(scored[0], pairs.labels, groups, seed)
     if parts.test is not None:
         found["test"] = report_on_part(model, parts.test, score(parts.test))
     return found
