@@ -146,12 +146,10 @@ def _print_split(split: Mapping[str, Any]) -> None:
 
 def _print_more(split: Mapping[str, Any]) -> None:
     if split.get("teacher"):
-        teacher = split["teacher"]
-        out.print(
-            f"teacher: F1 {teacher['f1']:.3f}, average precision {teacher['average_precision']:.3f} on validation; "
-            f"scored {teacher['neighbours']:,} unlabelled pairs",
-            highlight=False,
-        )
+        teacher, judged = split["teacher"], ""
+        if "f1" in teacher:
+            judged = f"F1 {teacher['f1']:.3f}, average precision {teacher['average_precision']:.3f} on validation; "
+        out.print(f"teacher: {judged}scored {teacher['neighbours']:,} unlabelled pairs", highlight=False)
     if split.get("generated"):
         counts = ", ".join(f"{n:,} {kind}" for kind, n in split["generated"].items())
         out.print(f"generated from training questions: {counts}", highlight=False)

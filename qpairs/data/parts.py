@@ -24,7 +24,7 @@ class Parts:
     """The pairs of a run, and how they were cut.
 
     Attributes:
-        train, validation: the parts that every run has.
+        train, validation: the parts that every run has; validation is empty where there are no labels.
         test: the pairs to evaluate on; None where the user named a validation part and no test.
         split: what the checkpoint saves: fingerprint, sizes, dropped and skipped pairs, leaks.
     """
@@ -38,8 +38,7 @@ class Parts:
 def load_parts(config: Config) -> Parts:
     """Loads the pairs of a run, and cuts from the data the parts that the config does not name.
 
-    Of unlabelled data, all is for training. Where it names no validation part, that is the bundled pairs, which are
-    other people's questions: they choose neither a state nor a threshold, and teachers are asked about them.
+    Of unlabelled data, all is for training; the validation part is empty if the config names none.
 
     If it names neither validation nor test, both are cut; if only a test, validation is cut; if only a validation part,
     there is no test.
@@ -98,7 +97,7 @@ def _unlabelled_parts(config: Config, load: Callable[[tuple[str, ...]], Pairs]) 
     split = _description({"train": train, **parts}, 0, skipped)
     split |= {"unlabelled": {"questions": len(found.questions), "left_out": found.left_out}}
     split |= {"generated": generated} if config.augment else {}
-    return Parts(train, parts.get("validation", load_pairs("sample")), parts.get("test"), split)
+    return Parts(train, parts.get("validation", train.subset(np.arange(0))), parts.get("test"), split)
 
 
 def _description(parts: Mapping[str, Pairs], dropped: int, skipped: Mapping[str, dict[str, int]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from qpairs.metrics.inputs import Floats
 
-EXPONENTS = np.geomspace(0.05, 2.0, 100)  # what is tried; learning curves that were measured lie well inside
+EXPONENTS = np.geomspace(0.05, 2.0, 300)  # what is tried; learning curves that were measured lie well inside
 LEAST_SIZES = 4  # for three numbers
 
 
@@ -48,7 +48,7 @@ def fit_power_law(sizes: Sequence[int], scores: ArrayLike, weights: ArrayLike) -
     """The inverse power law of least weighted squares; limit <= 1, gap >= 0 and 0.05 <= exponent <= 2.
 
     Cortes et al. 1993 (Learning curves: asymptotic values and rate of convergence); of the laws that Viering and Loog
-    2022 (The shape of learning curves, section 4) compare, the one of three parameters that levels off. For each of 100
+    2022 (The shape of learning curves, section 4) compare, the one of three parameters that levels off. For each of 300
     exponents the other two numbers have a closed form, so the fit is no matter of where a search begins.
 
     Args:
