@@ -70,23 +70,21 @@ def fit_power_law(sizes: Sequence[int], scores: ArrayLike, weights: ArrayLike) -
     if values.shape[-1] != len(sizes) or weight.shape != (len(sizes),) or not (weight > 0).all():
         raise ValueError(f"scores {values.shape} and weights {weight.shape} do not fit {len(sizes)} sizes")
     reference, curves = float(sizes[-1]), np.atleast_2d(values)  # (r, s)
-    weight = weight / weight.sum()
-    best = np.full((4, len(curves)), np.inf)  # squares, limit, gap, exponent of each curve
-    for exponent in EXPONENTS:
-        decay = (np.asarray(sizes) / reference) ** -exponent  # (s,)
-        for limit, gap in _ends(decay, curves, weight):
-            squares = ((curves - limit[:, None] + gap[:, None] * decay) ** 2) @ weight  # (r,)
-            found = np.stack([squares, limit, gap, np.full(len(curves), exponent)])
-            best = np.where((squares < best[0] - 1e-15) & (limit <= 1) & (gap >= 0), found, best)
-    limit, gap, exponent = (row.reshape(values.shape[:-1]) for row in best[1:])
-    return PowerLaw(limit, gap, exponent, reference)
+    decay = (np.asarray(sizes) / reference) ** -EXPONENTS[:, None]  # (e, s)
+    limit, gap = _ends(decay, curves, weight / weight.sum())  # (3, e, r) each
+    fitted = limit[..., None] - gap[..., None] * decay[:, None]  # (3, e, r, s)
+    squares = np.where((limit <= 1) & (gap >= 0), ((curves - fitted) ** 2) @ (weight / weight.sum()), np.inf)
+    best = np.unravel_index(squares.reshape(-1, len(curves)).argmin(axis=0), squares.shape[:2])  # (r,) kind, exponent
+    place = (*best, np.arange(len(curves)))
+    found = [part.reshape(values.shape[:-1]) for part in (limit[place], gap[place], EXPONENTS[best[1]])]
+    return PowerLaw(*found, reference)
 
 
-def _ends(decay: Floats, curves: Floats, weight: Floats) -> list[tuple[Floats, Floats]]:
-    """Limit and gap (r,) of least squares for an exponent: without bounds, with the limit at 1, and with no gap."""
-    middle, mean = decay @ weight, curves @ weight
-    spread = ((decay - middle) ** 2) @ weight
-    gap = -((curves - mean[:, None]) @ (weight * (decay - middle))) / spread
-    at_one = ((1 - curves) @ (weight * decay)) / (decay**2 @ weight)
-    none = np.zeros_like(mean)
-    return [(mean + gap * middle, gap), (np.ones_like(mean), at_one), (np.minimum(mean, 1), none)]
+def _ends(decay: Floats, curves: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """Limit and gap (3, e, r) of least squares for each exponent: without bounds, with the limit at 1, with no gap."""
+    middle, mean = decay @ weight, curves @ weight  # (e,), (r,)
+    centred = (decay - middle[:, None]) * weight  # (e, s)
+    free = -(centred @ curves.T) / (centred * decay).sum(axis=1)[:, None]  # (e, r)
+    at_one = ((decay * weight) @ (1 - curves).T) / (decay**2 @ weight)[:, None]
+    flat = np.broadcast_to(np.minimum(mean, 1), free.shape)
+    return np.stack([mean + free * middle[:, None], np.ones_like(free), flat]), np.stack([free, at_one, 0 * free])

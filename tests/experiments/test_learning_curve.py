@@ -194,7 +194,7 @@ def test_one_seed_is_enough_and_what_it_cannot_tell_is_said(
 def worlds(number: int) -> Runs:
     """Scores of three runs of each size: a power law, and noise of the questions and of the runs."""
     random = np.random.default_rng(number)
-    questions = np.concatenate([[0.0], random.normal(0, 0.015, 200)]) + random.normal(0, 0.015)
+    questions = np.concatenate([[0.0], random.normal(0, 0.015, 150)]) + random.normal(0, 0.015)
     scores = []
     for size in SIZES:
         mean = 0.9 - 0.5 * size**-0.4
@@ -206,7 +206,7 @@ def worlds(number: int) -> Runs:
 def test_intervals_of_gain_and_backtest_hold_the_truth_about_as_often_as_they_say() -> None:
     true_gain = 0.5 * (400**-0.4 - 800**-0.4)
     held, kept = [], []
-    for number in range(60):
+    for number in range(40):
         curve = fit_curve("f1", worlds(number))
         low, high = curve.predictions[0].gain_interval
         held.append(low <= true_gain <= high)

@@ -82,8 +82,11 @@ def test_without_labels_there_is_no_threshold_for_pairs_and_that_is_one_line(
     assert not learned.verdict.labelled
     assert learned.verdict.densities is not None
     assert learned.verdict.densities.borrowed
-    refused(run("evaluate", learned.path, "--data", pairs_csv), "calibrate")
-    refused(run("predict", learned.path, "a", "b"), "calibrate")
+    for arguments in (["evaluate", learned.path, "--data", pairs_csv], ["predict", learned.path, "a", "b"]):
+        code, _, err = run(*arguments)
+        (said,) = (line for line in err.splitlines() if line.startswith("error:"))  # after the bar of a loaded encoder
+        assert code == 2
+        assert "qpairs calibrate" in said
     code, out, err = run("dedupe", learned.path, questions_csv, "--dry-run")
     assert code == 0, err
     assert "no labels" in out
