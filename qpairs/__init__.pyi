@@ -21,6 +21,8 @@ from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.predict import predict as predict
 from .evaluation.robustness import probe as probe
 from .experiments.compare import compare as compare
+from .experiments.learning_curve import LearningCurve as LearningCurve
+from .experiments.learning_curve import learning_curve as learning_curve
 from .experiments.results import Comparison as Comparison
 from .export.export import export_checkpoint as export_checkpoint
 from .export.parity import Parity as Parity

@@ -50,7 +50,12 @@ class DataOptions:
         (), "Pairs of the final evaluation; without it and --validation, a part of the data."
     )
     columns: tuple[str, ...] = option(
-        (), "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL."
+        (), "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL; of unlabelled data, TEXT."
+    )
+    unlabelled: bool = option(
+        False,
+        "The data are questions without labels, of which the encoder learns to tell each from the others; where there "
+        "are labels for it, name them by --validation.",
     )
     skip_bad_rows: bool = option(False, "Skip and count broken rows, instead of stopping at the first.")
     validation_fraction: float = option(
@@ -176,7 +181,7 @@ class ScheduleOptions:
         "others.",
         Range(above=0),
     )
-    evaluations: int = option(2, "Evaluations and checkpoints per epoch.", Range(1))
+    evaluations: float = option(2.0, "Evaluations and checkpoints per epoch.", Range(above=0))
     patience: int = option(
         4, "Evaluations without a better average precision before training stops; 0: never.", Range(0)
     )
@@ -271,6 +276,11 @@ class Config(
             if broken(self):
                 raise UserError(message)
 
+    @property
+    def without_labels(self) -> bool:
+        """Whether there are no labels to judge by: no state is chosen by them, and there is no threshold for pairs."""
+        return self.unlabelled and not self.validation
+
 
 CROSS_ENCODER = "cross-encoder"  # the `model` that reads both questions of a pair at once
 ENCODER_ALONE = {
@@ -287,6 +297,18 @@ ENCODER_ALONE = {
 }  # options of a bi-encoder -> why they are nothing for a cross-encoder, which ...
 
 
+NEED_LABELS = {
+    "model": "a cross-encoder learns from labels",
+    "reranker": "is fitted to labels",
+    "score": "a head learns from labels",
+    "drop_suspects": "names labelled pairs",
+}  # options that are nothing for unlabelled data -> why
+
+
+def _with_labels(name: str) -> Callable[[Config], bool]:
+    return lambda c: c.unlabelled and getattr(c, name) != OPTIONS[name].default
+
+
 def _for_an_encoder(name: str) -> Callable[[Config], bool]:
     return lambda c: c.model == CROSS_ENCODER and getattr(c, name) != OPTIONS[name].default
 
@@ -298,7 +320,19 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
         lambda c: bool(c.dims) and c.score == "head",
         "dims: prefixes are compared by their cosine; it does not go with --score head",
     ),
-    (lambda c: len(c.columns) not in (0, 2, 3), "columns: name two or three: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL"),
+    (
+        lambda c: not c.unlabelled and len(c.columns) not in (0, 2, 3),
+        "columns: name two or three: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL",
+    ),
+    (lambda c: c.unlabelled and len(c.columns) > 1, "columns: unlabelled data has one column of questions; name that"),
+    (
+        lambda c: c.unlabelled and c.data == ("sample",),
+        "unlabelled: name the file of your questions with --data",
+    ),
+    (
+        lambda c: c.without_labels and bool(c.test),
+        "test: there is no threshold to test where no labels choose one; name labelled pairs with --validation",
+    ),
     (
         lambda c: c.validation_fraction + c.test_fraction >= 1,
         "test_fraction: its sum with validation_fraction must be below 1, so that pairs are left for training",
@@ -322,6 +356,10 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (
         lambda c: c.reranker in c.teacher and c.reranker_epochs not in (None, c.teacher_epochs),
         "reranker_epochs: the reranker is the teacher, too, and is trained once; give teacher_epochs the same value",
+    ),
+    *(
+        (_with_labels(name), f"{name}: {why}, and unlabelled data has none; leave it out")
+        for name, why in NEED_LABELS.items()
     ),
     *((_for_an_encoder(name), f"{name}: a cross-encoder {why}; leave it out") for name, why in ENCODER_ALONE.items()),
 )  # between options, as far as the config alone decides: whether one is broken, and what to say

@@ -108,7 +108,7 @@ def test_every_number_has_a_range():
         ("weight_decay", -0.1, "weight_decay: -0.1, must be weight_decay >= 0"),
         ("warmup", 1.0, "warmup: 1.0, must be 0 <= warmup < 1"),
         ("clip", 0.0, "clip: 0.0, must be clip > 0"),
-        ("evaluations", 0, "evaluations: 0, must be evaluations >= 1"),
+        ("evaluations", 0, "evaluations: 0.0, must be evaluations > 0"),
         ("patience", -1, "patience: -1, must be patience >= 0"),
         ("seed", -1, "seed: -1, must be 0 <= seed < 4294967296"),
         ("seed", 2**32, "seed: 4294967296, must be 0 <= seed < 4294967296"),

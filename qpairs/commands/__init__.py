@@ -20,6 +20,7 @@ from qpairs.commands.errors import audit, errors, explain
 from qpairs.commands.export import export
 from qpairs.commands.judgement import evaluate, predict
 from qpairs.commands.label import agreement, pairs
+from qpairs.commands.learning_curve import learning_curve
 from qpairs.commands.report import report
 from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 PANELS = {
     "Begin": (start,),
-    "Train": (train, combine, compare, losses),
+    "Train": (train, combine, compare, learning_curve, losses),
     "Evaluate": (evaluate, predict, calibrate, errors, report, explain),
     "Look at data": (data, audit),
     "Search": (export, embed, index, search, dedupe),

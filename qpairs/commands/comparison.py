@@ -67,14 +67,14 @@ def compare(
             seeds=seeds,
             keep_checkpoints=keep_checkpoints,
             overwrite=overwrite,
-            on_progress=_with_finished_cells(on_progress),
+            on_progress=with_finished_cells(on_progress),
             **values,
         )
     _print_comparison(found)
     out.print(f"\nAll cells, this table and a chart are in [bold]{output}[/].", highlight=False)
 
 
-def _with_finished_cells(on_progress: OnProgress) -> OnProgress:
+def with_finished_cells(on_progress: OnProgress) -> OnProgress:
     """Prints a line, besides, for every cell that has finished."""
     finished = math.inf  # cells, at the last report
 

@@ -6,14 +6,17 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from qpairs.commands.combine import print_second_look
-from qpairs.commands.terminal import OverwriteOption, TomlOption, out, percent, print_report, progress_bar, quiet
+from qpairs.commands.terminal import OverwriteOption, TomlOption, out, percent, plain, print_report, progress_bar, quiet
 from qpairs.config import COMMA_LISTS, GROUPS, HELP, OPTIONS, TYPES, allowed_values, config_from, read_toml
+
+if TYPE_CHECKING:
+    from qpairs.models.base import Model
 
 
 def _config_option(name: str, default: Any) -> inspect.Parameter:
@@ -77,7 +80,34 @@ def train(
         from qpairs.training.fit import train as run
 
         model = run(resume=resume, overwrite=overwrite, on_progress=on_progress, **values)
-    _print_split(model.split)
+    if model.split.get("unlabelled"):
+        _print_unlabelled(model.split)
+    else:
+        _print_split(model.split)
+    if model.scores:
+        _print_scores(model)
+    folder = plain(model.config.output)
+    if not model.verdict.labelled:
+        out.print(
+            f"\nSaved in [bold]{folder}[/]. Without labels it has no threshold for pairs; what is expected of a corpus "
+            "is estimated from the corpus. Look for its duplicates, learn from labels, or fit the threshold to a few "
+            "dozen:",
+            highlight=False,
+        )
+        data = plain(str(model.config.data[0]))
+        out.print(f"qpairs dedupe {folder} {data} --dry-run", highlight=False, soft_wrap=True)
+        out.print(f"qpairs train --encoder {folder} --data LABELLED.csv", highlight=False, soft_wrap=True)
+        out.print(
+            f"qpairs calibrate {folder} --data LABELLED.csv --output {folder}-here", highlight=False, soft_wrap=True
+        )
+        return
+    out.print(f"\nSaved in [bold]{folder}[/]. Try it:", highlight=False)
+    out.print(
+        f'qpairs predict {folder} "How do I reset my password?" "I forgot my password"', highlight=False, soft_wrap=True
+    )
+
+
+def _print_scores(model: Model) -> None:
     from qpairs.encoders.build import encoder_note
 
     part = "test" if "test" in model.scores else "validation"
@@ -90,11 +120,14 @@ def train(
         )
     if "second_look" in model.scores:
         print_second_look(model.scores)
-    folder = model.config.output
-    out.print(f"\nSaved in [bold]{folder}[/]. Try it:", highlight=False)
-    out.print(
-        f'qpairs predict {folder} "How do I reset my password?" "I forgot my password"', highlight=False, soft_wrap=True
-    )
+
+
+def _print_unlabelled(split: Mapping[str, Any]) -> None:
+    about = split["unlabelled"]
+    out.print(f"Learned from {about['questions']:,} questions without labels.", highlight=False)
+    if about["left_out"]:
+        out.print(f"{about['left_out']:,} more are nearly the same as another one, and are left out.", highlight=False)
+    _print_more(split)
 
 
 def _print_split(split: Mapping[str, Any]) -> None:
@@ -108,13 +141,15 @@ def _print_split(split: Mapping[str, Any]) -> None:
     out.print(table)
     if split["dropped"]:
         out.print(f"{split['dropped']:,} pairs that cross parts are left out.")
+    _print_more(split)
+
+
+def _print_more(split: Mapping[str, Any]) -> None:
     if split.get("teacher"):
-        teacher = split["teacher"]
-        out.print(
-            f"teacher: F1 {teacher['f1']:.3f}, average precision {teacher['average_precision']:.3f} on validation; "
-            f"scored {teacher['neighbours']:,} unlabelled pairs",
-            highlight=False,
-        )
+        teacher, judged = split["teacher"], ""
+        if "f1" in teacher:
+            judged = f"F1 {teacher['f1']:.3f}, average precision {teacher['average_precision']:.3f} on validation; "
+        out.print(f"teacher: {judged}scored {teacher['neighbours']:,} unlabelled pairs", highlight=False)
     if split.get("generated"):
         counts = ", ".join(f"{n:,} {kind}" for kind, n in split["generated"].items())
         out.print(f"generated from training questions: {counts}", highlight=False)

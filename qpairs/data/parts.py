@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from qpairs.data.augment import generate_pairs
 from qpairs.data.pairs import Pairs, join, need_both_labels
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import fingerprint, leak, split_pairs
+from qpairs.data.unlabelled import pairs_of_questions, read_unlabelled
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Parts:
     """The pairs of a run, and how they were cut.
 
     Attributes:
-        train, validation: the parts that every run has.
+        train, validation: the parts that every run has; validation is empty where there are no labels.
         test: the pairs to evaluate on; None where the user named a validation part and no test.
         split: what the checkpoint saves: fingerprint, sizes, dropped and skipped pairs, leaks.
     """
@@ -37,6 +38,8 @@ class Parts:
 def load_parts(config: Config) -> Parts:
     """Loads the pairs of a run, and cuts from the data the parts that the config does not name.
 
+    Of unlabelled data, all is for training; the validation part is empty if the config names none.
+
     If it names neither validation nor test, both are cut; if only a test, validation is cut; if only a validation part,
     there is no test.
 
@@ -47,6 +50,8 @@ def load_parts(config: Config) -> Parts:
     def load(sources: tuple[str, ...]) -> Pairs:
         return load_pairs(sources, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
 
+    if config.unlabelled:
+        return _unlabelled_parts(config, load)
     data, dropped = load(config.data), 0
     validation = load(config.validation) if config.validation else None
     test = load(config.test) if config.test else None
@@ -78,6 +83,21 @@ def load_parts(config: Config) -> Parts:
         more, split["generated"] = generate_pairs(train, config.augment, config.seed, taken)
         train = join([train, more])
     return Parts(train, validation, test, split)
+
+
+def _unlabelled_parts(config: Config, load: Callable[[tuple[str, ...]], Pairs]) -> Parts:
+    found = read_unlabelled(config)
+    named = {"validation": config.validation, "test": config.test}
+    parts = {name: load(sources) for name, sources in named.items() if sources}
+    for name, part in parts.items():
+        need_both_labels(part, name)
+    taken = [text for part in parts.values() for text in part.questions]
+    train, generated = pairs_of_questions(found.questions, augment=config.augment, seed=config.seed, taken=taken)
+    skipped = {"data": found.skipped} | {name: dict(part.skipped) for name, part in parts.items()}
+    split = _description({"train": train, **parts}, 0, skipped)
+    split |= {"unlabelled": {"questions": len(found.questions), "left_out": found.left_out}}
+    split |= {"generated": generated} if config.augment else {}
+    return Parts(train, parts.get("validation", train.subset(np.arange(0))), parts.get("test"), split)
 
 
 def _description(parts: Mapping[str, Pairs], dropped: int, skipped: Mapping[str, dict[str, int]]) -> dict[str, Any]:

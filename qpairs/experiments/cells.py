@@ -1,4 +1,4 @@
-"""The cells of a comparison: a cell is one training run, of an encoder, loss, miner and seed, and what it measured."""
+"""The cells of an experiment: a cell is one training run, of an encoder, loss, miner and seed, and what it measured."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Cell:
-    """A training run of a comparison.
+    """A training run of a comparison, or with a number of training pairs, of a learning curve.
 
     >>> Cell("minilm", "softmax", "offline", 0).name
     'minilm-softmax-offline-0-bb5f041d'
@@ -53,18 +53,20 @@ class Cell:
     loss: str
     miner: str
     seed: int
+    pairs: int | None = None  # None: all training pairs
 
     @property
     def name(self) -> str:
         """The stem of its files: readable, and unique through a hash."""
-        parts = [str(value) for value in dataclasses.astuple(self)]
+        parts = [str(value) for value in dataclasses.astuple(self) if value is not None]
         readable = re.sub(r"[^\w.]+", "-", "-".join(parts))[:100]
         return f"{readable}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
 
     @property
     def title(self) -> str:
         """The cell in words."""
-        return f"{self.encoder}, {self.loss}, {self.miner}, seed {self.seed}"
+        size = "" if self.pairs is None else f"{self.pairs:,} pairs, "
+        return f"{size}{self.encoder}, {self.loss}, {self.miner}, seed {self.seed}"
 
     def config(self, base: Config, folder: Path) -> Config:
         """The options of the run: the base with the encoder, loss, miner and seed of the cell.
@@ -199,7 +201,7 @@ def train_cell(config: Config, parts: Parts, on_progress: OnProgress) -> tuple[R
     """Trains and evaluates.
 
     Returns:
-        The result; verdict (n,) bool, label (n,) int8 and component (n,) int64 of the judged pairs.
+        The result; verdict (n,) bool, score (n,) float32, label (n,) int8 and component (n,) int64 of the judged pairs.
     """
     first = last = 0.0
     latest = Progress("training")
@@ -226,4 +228,4 @@ def train_cell(config: Config, parts: Parts, on_progress: OnProgress) -> tuple[R
         peak_bytes=peak_memory(),
         report=model.scores[part],
     )
-    return result, {"verdict": verdict, "label": pairs.labels, "component": components}
+    return result, {"verdict": verdict, "score": scores, "label": pairs.labels, "component": components}

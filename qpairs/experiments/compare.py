@@ -11,7 +11,8 @@ import dataclasses
 import functools
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def compare(
     """
     limits = {"budget_minutes": budget_minutes, "epochs": epochs, "patience": patience}
     base = config_from({**options, **limits}, where="compare")
-    _check(base, seeds)
+    if not base.budget_minutes and base.epochs >= NO_LIMIT:
+        raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
+    check_experiment(base, seeds, "compare")
     cells = cells_of(
         parse_list("encoders", encoders or [base.encoder]),
         expand_losses(parse_list("losses", losses)),
@@ -87,25 +90,24 @@ def compare(
     for cell in cells:
         build_objective(cell.config(base, folder))
     parts = load_parts(base)
-    _try_encoders(cells, base, parts.train.questions[:VOCABULARY])
-    with store.hold_folder(folder, store.manifest_of(base, parts), overwrite=overwrite), _interruptible(folder):
-        records = _train_all(cells, base, parts, folder, keep_checkpoints, on_progress)
+    try_encoders(cells, base, parts.train.questions[:VOCABULARY])
+    with store.hold_folder(folder, store.manifest_of(base, parts), overwrite=overwrite), interruptible(folder):
+        runs = [CellRun(cell, cell.config(base, folder), lambda: parts) for cell in cells]
+        records = train_cells(runs, folder, keep_checkpoints, on_progress)
         comparison = compare_records(records, base, parts, functools.partial(store.read_verdict, folder))
         store.write_comparison(folder, comparison)
     return comparison
 
 
-def _check(base: Config, seeds: int) -> None:
-    """Raises UserError where options contradict each other."""
-    if not base.budget_minutes and base.epochs >= NO_LIMIT:
-        raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
+def check_experiment(base: Config, seeds: int, where: str) -> None:
+    """Raises UserError, which names the experiment, where options contradict each other."""
     if seeds < 1:
-        raise UserError(f"compare: seeds must be at least 1, not {seeds}")
+        raise UserError(f"{where}: seeds must be at least 1, not {seeds}")
     if teachers_to_train(base.teacher):
-        raise UserError("compare: every run would train a teacher of its own; train one first, then name its folder")
+        raise UserError(f"{where}: every run would train a teacher of its own; train one first, then name its folder")
 
 
-def _try_encoders(cells: Sequence[Cell], base: Config, texts: Sequence[str]) -> None:
+def try_encoders(cells: Sequence[Cell], base: Config, texts: Sequence[str]) -> None:
     """Raises UserError where an encoder cannot be built."""
     for cell in {cell.encoder: cell for cell in cells}.values():
         config = cell.config(base, Path())
@@ -120,7 +122,7 @@ def _try_encoders(cells: Sequence[Cell], base: Config, texts: Sequence[str]) -> 
 
 
 @contextlib.contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
+def interruptible(folder: Path) -> Iterator[None]:
     """Says on Ctrl-C how to continue."""
     try:
         yield
@@ -129,20 +131,27 @@ def _interruptible(folder: Path) -> Iterator[None]:
         raise
 
 
-def _train_all(
-    cells: Sequence[Cell], base: Config, parts: Parts, folder: Path, keep_checkpoints: bool, on_progress: OnProgress
-) -> list[Record]:
+@dataclass(frozen=True)
+class CellRun:
+    """A cell that is to be trained: its options, and what makes its data when its turn comes."""
+
+    cell: Cell
+    config: Config
+    parts: Callable[[], Parts]
+
+
+def train_cells(runs: Sequence[CellRun], folder: Path, keep_checkpoints: bool, on_progress: OnProgress) -> list[Record]:
     """A record for each cell; those of finished cells are read from the folder."""
-    records = {cell: store.read_record(folder, cell) for cell in cells}
+    records = {run.cell: store.read_record(folder, run.cell) for run in runs}
     done = sum(record is not None for record in records.values())
-    for cell in (cell for cell, record in records.items() if not record):
-        now, config = Progress(cell.title, done, len(cells), note="loading"), cell.config(base, folder)
+    for cell, config, parts in ((run.cell, run.config, run.parts) for run in runs if not records[run.cell]):
+        now = Progress(cell.title, done, len(runs), note="loading")
         on_progress(now)
         _remove_checkpoint(config)
         arrays = None
         try:
             result, arrays = run_in_process(
-                functools.partial(train_cell, config, parts),
+                functools.partial(train_cell, config, parts()),
                 store.cell_file(folder, cell, "log"),
                 _steps(now, on_progress),
             )

@@ -17,6 +17,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,27 @@ from qpairs.experiments.results import SCORES, Comparison
 
 log = logging.getLogger(__name__)
 
-MANIFEST, RESULTS, SUMMARY, CHART = "compare.json", "results.csv", "summary.csv", "comparison.svg"
+RESULTS, SUMMARY, CHART = "results.csv", "summary.csv", "comparison.svg"
 LEGEND = "dot: mean over the seeds; tick: a seed; bar: 95 % interval, over questions and seeds"
 OF_A_CELL = ("encoder", "loss", "miner", "output")  # options that differ between cells
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """What a folder of cells is for.
+
+    Attributes:
+        name: in messages.
+        manifest: the file that says what all its cells have in common.
+        results: files that are written at the end.
+    """
+
+    name: str
+    manifest: str
+    results: tuple[str, ...]
+
+
+COMPARISON = FolderKind("comparison", "compare.json", (RESULTS, SUMMARY, CHART))
 
 
 def manifest_of(base: Config, parts: Parts) -> dict[str, Any]:
@@ -52,26 +71,28 @@ def manifest_of(base: Config, parts: Parts) -> dict[str, Any]:
 
 
 @contextmanager
-def hold_folder(folder: Path, manifest: dict[str, Any], *, overwrite: bool) -> Iterator[None]:
-    """Locks the folder of a comparison, once it is certain that it holds this one or none.
+def hold_folder(
+    folder: Path, manifest: dict[str, Any], *, overwrite: bool, kind: FolderKind = COMPARISON
+) -> Iterator[None]:
+    """Locks the folder of an experiment, once it is certain that it holds this one or none.
 
     Raises:
-        UserError: it holds something else, or another comparison and `overwrite` is not given; or it is locked.
+        UserError: it holds something else, or another experiment and `overwrite` is not given; or it is locked.
     """
-    file = folder / MANIFEST
+    file = folder / kind.manifest
     if folder.exists() and not (folder.is_dir() and (file.exists() or not any(folder.glob("[!.]*")))):
-        raise UserError(f"{folder}: is in use, and holds no comparison; name another folder with --output")
+        raise UserError(f"{folder}: is in use, and holds no {kind.name}; name another folder with --output")
     with exclusive_lock(folder):
         kept = json.loads(file.read_text("utf-8")) if file.exists() else manifest
         differ = [name for name in {**kept, **manifest} if kept.get(name) != manifest.get(name)]
         if differ and not overwrite:
             raise UserError(
-                f"{folder}: holds a comparison with another {', '.join(differ)}; "
+                f"{folder}: holds a {kind.name} with another {', '.join(differ)}; "
                 "name another folder with --output, or start anew with --overwrite"
             )
         if overwrite:
             shutil.rmtree(folder / CELLS, ignore_errors=True)
-            for name in (RESULTS, SUMMARY, CHART):
+            for name in kind.results:
                 (folder / name).unlink(missing_ok=True)
         (folder / CELLS).mkdir(exist_ok=True)
         write_text(file, json.dumps(manifest, indent=1) + "\n")
@@ -100,10 +121,15 @@ def read_record(folder: Path, cell: Cell) -> Record | None:
     return Record(cell, Result(**result)) if result else None
 
 
+def read_arrays(folder: Path, cell: Cell) -> Arrays:
+    """What a finished cell answered on the judged pairs, as `cells.train_cell` returns it."""
+    arrays: Arrays = load_file(cell_file(folder, cell, "safetensors"))
+    return arrays
+
+
 def read_verdict(folder: Path, cell: Cell) -> NDArray[np.bool_]:
     """(n,) The verdict of a finished cell on the judged pairs."""
-    verdict: NDArray[np.bool_] = load_file(cell_file(folder, cell, "safetensors"))["verdict"]
-    return verdict
+    return read_arrays(folder, cell)["verdict"]
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:

@@ -127,12 +127,14 @@ class Comparison:
 
     def cells_frame(self) -> pandas.DataFrame:
         """One line per cell, as in results.csv."""
-        return pandas.DataFrame([_cell_line(record) for record in self.records])
+        return pandas.DataFrame([cell_line(record) for record in self.records])
 
 
-def _cell_line(record: Record) -> dict[str, Any]:
+def cell_line(record: Record) -> dict[str, Any]:
+    """The line of a cell in results.csv."""
     measured = {name: getattr(record.result, name) for name in (*SCORES, *COSTS)} if record.result else {}
-    return {**dataclasses.asdict(record.cell), **measured, "error": record.error}
+    cell = {name: value for name, value in dataclasses.asdict(record.cell).items() if value is not None}
+    return {**cell, **measured, "error": record.error}
 
 
 def compare_records(

@@ -38,6 +38,7 @@ from qpairs.metrics.intervals import (
 from qpairs.metrics.linkage import Linkage, clusters
 from qpairs.metrics.mixture import estimate_corpus, like_validation, own_densities
 from qpairs.metrics.partition import PartitionScores, partition_scores
+from qpairs.metrics.power_law import PowerLaw, fit_power_law
 from qpairs.metrics.ranking import (
     average_precision,
     mining_average_precision,
@@ -46,6 +47,7 @@ from qpairs.metrics.ranking import (
     roc_auc,
 )
 from qpairs.metrics.read_pairs import ReadEstimate
+from qpairs.metrics.resample import group_weights, resampled_average_precision, resampled_f1
 from qpairs.metrics.score_counts import ScoreCounts, count_scores, furthest_hits
 from qpairs.metrics.second_look import SecondLook, fit_second_look
 from qpairs.metrics.shift import Shift, distribution_shift, is_collapsed, quantiles
@@ -76,6 +78,7 @@ __all__ = [
     "Linkage",
     "OperatingPoint",
     "PartitionScores",
+    "PowerLaw",
     "ReadEstimate",
     "ScoreCounts",
     "SecondLook",
@@ -99,9 +102,11 @@ __all__ = [
     "expected_calibration_error",
     "fit_calibration",
     "fit_densities",
+    "fit_power_law",
     "fit_second_look",
     "fit_threshold",
     "furthest_hits",
+    "group_weights",
     "is_collapsed",
     "known_pairs",
     "krippendorff_alpha",
@@ -119,6 +124,8 @@ __all__ = [
     "precision_recall_curve",
     "quantiles",
     "reliability",
+    "resampled_average_precision",
+    "resampled_f1",
     "resampled_interval",
     "resampled_weights",
     "retrieval_scores",

@@ -90,6 +90,12 @@ class Objective:
         return any(term.entry.soft_labels for term in self.terms)
 
     @property
+    def learns_without_labels(self) -> bool:
+        """Whether a loss has negatives where no pair is labelled 0: those of the batch, or prototypes."""
+        entries = [term.entry for term in self.terms if not term.entry.positives_only]
+        return any(entry.in_batch or entry.prototypes for entry in entries)
+
+    @property
     def has_head(self) -> bool:
         """Whether a classifier of pairs is trained."""
         return any(term.entry.similarity == "head" for term in self.terms)

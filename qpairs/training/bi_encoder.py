@@ -82,6 +82,8 @@ def fit_bi_encoder(
 ) -> Fitted:
     """Trains an encoder on the training pairs, and keeps the state with the best average precision on validation.
 
+    Without labels of the user's own to judge by, the last state.
+
     Args:
         run: config, data and the folder of the states, from the last of which training goes on.
         encoder: what is trained.
@@ -92,7 +94,8 @@ def fit_bi_encoder(
     Raises:
         UserError: the loss became NaN before the first state was kept.
     """
-    config, batches, validation = run.config, training_batches(encoder, run), evaluation_batches(encoder, run)
+    config, batches = run.config, training_batches(encoder, run)
+    validation = None if config.without_labels else evaluation_batches(encoder, run)
     if config.lora:
         add_adapters(encoder, config.lora, dropout=config.dropout, seed=config.seed)
     dimension = encoder.get_embedding_dimension() or 0

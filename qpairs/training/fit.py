@@ -17,6 +17,7 @@ from qpairs.config import CROSS_ENCODER, Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.parts import Parts, load_parts
+from qpairs.encoders.build import tower_names
 from qpairs.evaluation.combine import combine
 from qpairs.models.base import RERANKER, Model, load
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
@@ -35,7 +36,7 @@ from qpairs.training.cross_models import (
     warn_of_another_split,
 )
 from qpairs.training.distributed import initialize, rank, world
-from qpairs.training.judge import judge, report_on_part
+from qpairs.training.judge import judge, judge_without_labels, report_on_part
 from qpairs.training.passes import NothingKept
 from qpairs.training.run import Run, check_run, open_run, partial_of, run_config
 from qpairs.training.teachers import ITSELF, Teacher, ask_teachers, keep_teacher, load_teachers, teachers_to_train
@@ -43,6 +44,7 @@ from qpairs.training.trainer import complete_states
 
 FIRST = "first-pass"  # in the folder of an unfinished run: the checkpoint of an encoder that is its own teacher
 ENCODER = "trained-encoder"  # likewise: the checkpoint of an encoder that gets a reranker
+WITHOUT_LABELS = "info_nce"  # the loss of unlabelled data, unless another is named or a teacher answers
 SECOND_RATE = 0.4  # factor on an encoder's learning rates in its second pass
 
 
@@ -111,6 +113,8 @@ def train(
     initialize()
     options, functions = separate_functions(options)
     given = {**(to_dict(config) if config else {}), **options}
+    if given.get("unlabelled") and not given.get("teacher") and not resume:
+        given.setdefault("loss", WITHOUT_LABELS)
     config = run_config(given, resume=resume)
     check_run(config, resume=resume, overwrite=overwrite)
     output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
@@ -162,7 +166,10 @@ def _train_encoder(run: Run, encoder: SentenceTransformer, guides: Guides) -> Tr
         if rank() > 0:
             return Trained(None, _last_state(fitted.diverged, run.config))
         run.on_progress(Progress("evaluating"))
-        checkpoint = judge(fitted.encoder, run.config, parts, fitted.history, fitted.head)
+        if run.config.without_labels:
+            checkpoint = judge_without_labels(fitted.encoder, run.config, parts, fitted.history)
+        else:
+            checkpoint = judge(fitted.encoder, run.config, parts, fitted.history, fitted.head)
         if not run.config.reranker or fitted.diverged:
             keep_teacher(run)
             return Trained(checkpoint, _last_state(fitted.diverged, run.config))
@@ -293,6 +300,20 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
         raise UserError(
             f"teacher: no part of the loss {config.loss!r} learns from it; add online_contrastive or logistic"
         )
+    if config.unlabelled:
+        _check_unlabelled(config, objective)
     if teachers_to_train(config.teacher) and world() > 1:
         raise UserError("teacher: is trained by one process; train it there, then name its folder")
     return objective
+
+
+def _check_unlabelled(config: Config, objective: Objective) -> None:
+    if not (objective.learns_without_labels or config.teacher):
+        raise UserError(
+            f"loss: {config.loss!r} reads labelled pairs alone, and unlabelled data has none; use {WITHOUT_LABELS}, or "
+            "add strangers"
+        )
+    if teachers_to_train(config.teacher):
+        raise UserError("teacher: unlabelled data has no labels to train one on; name the folder of one")
+    if config.without_labels and len(tower_names(config.encoder)) > 1:
+        raise UserError("encoder: two towers need labels to be judged by; name labelled pairs with --validation")

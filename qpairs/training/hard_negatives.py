@@ -119,19 +119,18 @@ def unlabelled_neighbours(pairs: Pairs, same: Ints, embeddings: Floats, count: i
         pairs: the pair table.
         same: (n_questions,) canonical id of each question, equal where texts differ in case, spaces and punctuation.
         embeddings: (n_questions, d) unit embeddings.
-        count: neighbours of each question, the question itself left out.
+        count: neighbours of each question, those of the same id left out.
 
     Returns:
         Pairs (k, 2) of question ids, the smaller first, none twice.
     """
     n = len(embeddings)
-    table, found = torch.from_numpy(embeddings), [np.empty(0, np.int64)]
+    table, numbers, found = torch.from_numpy(embeddings), torch.from_numpy(same), [np.empty(0, np.int64)]
     count = min(count, n - 1)
     step = max(1, BLOCK // max(1, n))
     for start in range(0, n if count else 0, step):
         sim = table[start : start + step] @ table.T  # (k, n)
-        own = torch.arange(len(sim))
-        sim[own, start + own] = -torch.inf
+        sim[numbers[start : start + step, None] == numbers] = -torch.inf
         near = sim.topk(count, dim=1).indices.numpy()  # (k, count)
         here = np.arange(start, start + len(near))[:, None]
         found.append((np.minimum(here, near) * n + np.maximum(here, near)).ravel())

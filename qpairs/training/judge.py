@@ -22,8 +22,10 @@ from qpairs.evaluation.prefixes import PrefixScore, prefix_scores, prefix_verdic
 from qpairs.evaluation.question_table import table_densities
 from qpairs.models.base import Model, Tables
 from qpairs.models.bi_encoder import Checkpoint, embed_tables, score_tables
+from qpairs.models.borrowed import measured_pairs, ready_verdict
 from qpairs.models.cross_encoder import KINDS, CrossModel
 from qpairs.models.pair_reader import PairReader, read_pairs
+from qpairs.models.shortened import shorten_tables
 from qpairs.models.verdict import fit_verdict
 from qpairs.models.versions import versions
 from qpairs.objectives.matryoshka import prefix_lengths
@@ -66,6 +68,27 @@ def judge(
     checkpoint = Checkpoint(encoder, verdict, config, parts.split, history=history, head=head)
     found = _reports(checkpoint, parts, (scores, tables), checkpoint.score_pairs)
     return dataclasses.replace(checkpoint, scores=found)
+
+
+def judge_without_labels(encoder: SentenceTransformer, config: Config, parts: Parts, history: History) -> Checkpoint:
+    """The verdict of an encoder that has seen no label: that of a ready model (`models.borrowed`).
+
+    It has a setting for a corpus, estimated from the corpus itself, and none for pairs that people hand over, until it
+    is calibrated. There is no report.
+
+    Args:
+        encoder: of one tower, trained on questions alone.
+        config: the options of the run.
+        parts: its data.
+        history: what training reported.
+    """
+    pairs = measured_pairs()
+    tables = embed_tables(encoder, pairs.questions)
+    lengths = prefix_lengths(config.dims, tables[0].shape[1])
+    verdicts = {length: ready_verdict(pairs, shorten_tables(tables, length)[0]) for length in lengths}
+    whole = verdicts.pop(tables[0].shape[1], None) or ready_verdict(pairs, tables[0])
+    verdict = dataclasses.replace(whole, shortened=verdicts)
+    return Checkpoint(encoder, verdict, config, parts.split, history=history)
 
 
 def judge_cross_encoder(

@@ -1,4 +1,4 @@
-"""A pass of training with evaluations: the state with the best average precision on validation is kept."""
+"""A pass of training with evaluations: the state with the best average precision on validation is kept, or the last."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Pass:
     Attributes:
         model: from a batch to its loss and the scores of its pairs; at the end, in its best state.
         encoder: the part of it whose kind decides the number format.
-        train, validation: datasets whose item i is the batch of step i.
+        train, validation: datasets whose item i is the batch of step i; without validation, the last state is kept.
         collate: from a list of one item to the inputs of the model.
         optimizer: has the highest rates.
         steps: of training.
@@ -86,7 +86,7 @@ def run_pass(run: Run, work: Pass, stage: str = "training") -> tuple[History, st
         train_dataset=work.train,
         eval_dataset=work.validation,
         compute_metrics=_validation_scores,
-        callbacks=_callbacks(run, Observer(config, work.steps_per_epoch, run.on_progress, stage)),
+        callbacks=_callbacks(run, work, Observer(config, work.steps_per_epoch, run.on_progress, stage)),
         optimizers=(
             work.optimizer,
             linear_schedule(work.optimizer, work.steps, config.warmup, config.budget_minutes),
@@ -127,17 +127,22 @@ def _restore(model: nn.Module, folder: Path, diverged: str) -> None:
 def _arguments(run: Run, work: Pass) -> TrainingArguments:
     config = run.config
     every = math.ceil(work.steps_per_epoch / config.evaluations)
+    choice: dict[str, Any] = {"eval_strategy": "no"}
+    if work.validation is not None:
+        choice = {
+            "eval_strategy": "steps",
+            "eval_steps": every,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "average_precision",
+            "greater_is_better": True,
+        }
     return trainer_arguments(
         config,
         work.encoder,
         run.folder,
         work.steps,
         every,
-        eval_strategy="steps",
-        eval_steps=every,
-        load_best_model_at_end=True,
-        metric_for_best_model="average_precision",
-        greater_is_better=True,
+        **choice,
         restore_callback_states_from_checkpoint=True,
         # processes that make batches ahead of a GPU; mined negatives need the model of this one
         dataloader_num_workers=4 if torch.cuda.is_available() and config.sampler != "triplets" else 0,
@@ -145,14 +150,14 @@ def _arguments(run: Run, work: Pass) -> TrainingArguments:
     )
 
 
-def _callbacks(run: Run, observer: Observer) -> list[TrainerCallback]:
+def _callbacks(run: Run, work: Pass, observer: Observer) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = [observer]
     if run.config.report_to == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
 
         writer = SummaryWriter(Path(run.config.output).parent / "tensorboard" / run.folder.stem)
         callbacks.append(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
-    if run.config.patience:
+    if run.config.patience and work.validation is not None:
         callbacks.append(EarlyStoppingCallback(run.config.patience))
     return callbacks
 

@@ -232,8 +232,8 @@ def _answers(
     if made_from in ENCODERS and made_from != run.config.encoder:
         encoder = build_encoder(made_from, texts=parts.train.questions, seed=run.config.seed)
     train = add_probabilities(parts.train, asked, towers(encoder)[0], run.config.neighbours, run.on_progress)
-    summary = {"same_split": not foreign, "neighbours": len(train) - len(parts.train)}
-    return train, {**summary, **teacher_scores(asked, parts.validation)}
+    summary: dict[str, bool | float] = {"same_split": not foreign, "neighbours": len(train) - len(parts.train)}
+    return train, summary if run.config.without_labels else {**summary, **teacher_scores(asked, parts.validation)}
 
 
 def teacher_scores(teachers: Sequence[Teacher], validation: Pairs) -> dict[str, float]:

@@ -1,0 +1,76 @@
+"""The picture of a learning curve, as an SVG file that any browser opens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from qpairs.evaluation.charts import Axis, Dot, Line, Mark, Plane, Rule, draw
+from qpairs.experiments.curves import MEASURES, Curve
+
+COLOURS = ("#0b6e99", "#d1701c")  # of the measures
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, EDGE = 640, 420, 60, 56, 110, 16
+STEPS = 60  # of a drawn curve
+_STYLE = (
+    "text { font: 12px system-ui, sans-serif; fill: #333 } .title { font-weight: 600; font-size: 15px } "
+    ".grid { stroke: #e4e4e4 } .rule { stroke: #999; stroke-dasharray: 3 3 } .line { fill: none; stroke-width: 1.8 } "
+    ".ahead { stroke-dasharray: 6 4 } .interval { stroke-width: 5; stroke-opacity: .3 } "
+    ".foretold { stroke-width: 2 } .dot { stroke: white; stroke-width: 1.5 } .open { fill: white !important } "
+    + " ".join(
+        f".m{i} {{ stroke: {colour} }} .dot.m{i} {{ fill: {colour}; stroke: white }} .open.m{i} {{ stroke: {colour} }}"
+        for i, colour in enumerate(COLOURS)
+    )
+)
+_LEGEND = "dot: mean over the seeds; line: fitted power law; open dot: foretold; bars: 95 % intervals"
+
+
+def plot_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
+    """Draws score against pairs, on a logarithmic axis, with the fitted laws and what they foretell.
+
+    Args:
+        curves: of one or two measures.
+        path: where the SVG goes.
+        title: above the chart.
+    """
+    sizes = [point.pairs for point in curves[0].points]
+    ends = [end for curve in curves for part in (curve.points, curve.predictions) for p in part for end in p.interval]
+    room = 0.05 * (max(ends) - min(ends)) or 0.01
+    x = Axis("training pairs", math.log2(sizes[0]) - 0.3, math.log2(curves[0].predictions[-1].pairs) + 0.3, _pairs)
+    y = Axis(", ".join(MEASURES[curve.measure] for curve in curves), min(ends) - room, max(ends) + room)
+    plane = Plane(x, y, LEFT, WIDTH - EDGE, TOP, HEIGHT - BOTTOM)
+    marks: list[Mark] = [Rule(math.log2(sizes[-1]), f"{sizes[-1]:,} pairs there are")]
+    marks += [mark for number, curve in enumerate(curves) for mark in _marks(curve, f"m{number}")]
+    drawn = [f'<text class="title" x="{EDGE}" y="26">{escape(title)}</text>', draw(plane, marks)]
+    for number, curve in enumerate(curves):
+        at = HEIGHT - BOTTOM + 56 + 18 * number
+        drawn.append(f'<circle class="dot m{number}" cx="{EDGE + 5}" cy="{at - 4}" r="4.5"/>')
+        drawn.append(f'<text x="{EDGE + 16}" y="{at}">{escape(f"{MEASURES[curve.measure]}: {curve.in_words}")}</text>')
+    drawn.append(f'<text x="{EDGE}" y="{HEIGHT - 12}">{escape(_LEGEND)}</text>')
+    picture = "\n".join(drawn)
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">\n'
+        f'<style>{_STYLE}</style>\n<rect width="100%" height="100%" fill="white"/>\n{picture}\n</svg>\n',
+        encoding="utf-8",
+    )
+
+
+def _pairs(logarithm: float) -> str:
+    return f"{round(2**logarithm):,}"
+
+
+def _marks(curve: Curve, style: str) -> Iterator[Mark]:
+    points, ahead = curve.points, curve.predictions
+    for first, last, kind in ((points[0].pairs, points[-1].pairs, ""), (points[-1].pairs, ahead[-1].pairs, " ahead")):
+        low, high = math.log2(first), math.log2(last)
+        places = [low + (high - low) * step / STEPS for step in range(STEPS + 1)]
+        yield Line(places, [float(curve.law.at(2**place)) for place in places], style + kind)
+    for point in points:
+        place = math.log2(point.pairs)
+        yield Line([place, place], point.interval, f"interval {style}")
+        yield Dot(place, point.mean, style)
+    for prediction in ahead:
+        place = math.log2(prediction.pairs)
+        yield Line([place, place], prediction.interval, f"foretold {style}")
+        yield Dot(place, prediction.value, f"open {style}")
