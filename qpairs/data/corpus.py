@@ -1,4 +1,4 @@
-"""A file of questions that is held in memory, with all its columns."""
+"""Questions that are held in memory, with all the columns of their file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qpairs.core.exceptions import UserError
 from qpairs.data.formats import refuse_row
 from qpairs.data.pairs import text_fault
-from qpairs.data.questions import open_questions
+from qpairs.data.questions import QuestionSource, open_questions
 from qpairs.data.tables import table_of
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A file of questions, without the rows that cannot be used.
+    """Questions, without the rows that cannot be used.
 
     Attributes:
-        path: the file.
+        path: their file; of rows in memory, the name of their type.
         table: (n rows) all its columns, to be written back as they are.
         texts: (n,) the questions, runs of white space made one space.
         rows: (n,) their numbers in the file, from 1.
@@ -40,11 +40,11 @@ class Corpus:
     skipped: Mapping[str, int]
 
 
-def read_corpus(path: str | Path, *, text_column: str = "", skip_bad_rows: bool = False) -> Corpus:
-    r"""Reads a file of questions with all its columns.
+def read_corpus(source: Corpus | QuestionSource, *, text_column: str = "", skip_bad_rows: bool = False) -> Corpus:
+    r"""Reads questions with all the columns of their file, or data frame.
 
     Args:
-        path: as in `qpairs.data.questions.open_questions`.
+        source: a corpus, which stays as it is; or as in `qpairs.data.questions.open_questions`.
         text_column: the column of the questions, as there.
         skip_bad_rows: leave out rows that cannot be used; without it, the first one is an error.
 
@@ -58,11 +58,14 @@ def read_corpus(path: str | Path, *, text_column: str = "", skip_bad_rows: bool 
     >>> corpus.texts, corpus.rows.tolist(), corpus.table["ticket"].tolist()
     (['How do I pay?', 'Where is my order?'], [1, 3], ['A7', 'A9'])
     """
-    questions = open_questions(path, text_column=text_column)
-    reader, column = questions.reader, questions.text_column
+    if isinstance(source, Corpus):
+        return source
+    questions = open_questions(source, text_column=text_column)
+    path, reader, column = questions.path, questions.reader, questions.text_column
     table = table_of(reader, str(path), skip_bad_rows=skip_bad_rows)
     skipped, usable, texts = Counter(malformed=table.malformed), list[int](), list[str]()
-    for place, text in enumerate(table.frame[column].astype(object).where(table.frame[column].notna(), None)):
+    cells = table.frame.iloc[:, list(map(str, table.frame.columns)).index(column)]
+    for place, text in enumerate(cells.astype(object).where(cells.notna(), None)):
         if fault := text_fault(text, column):
             refuse_row(path, reader.unit, table.numbers[place], fault[1], skip=skip_bad_rows)
             skipped[fault[0]] += 1
@@ -71,7 +74,7 @@ def read_corpus(path: str | Path, *, text_column: str = "", skip_bad_rows: bool 
             texts.append(" ".join(text.split()))
     if not texts:
         raise UserError(f"{path}: there are no questions in it")
-    return Corpus(Path(path), table.frame.iloc[usable], texts, np.array(table.numbers)[usable], +skipped)
+    return Corpus(path, table.frame.iloc[usable], texts, np.array(table.numbers)[usable], +skipped)
 
 
 def question_key(text: str) -> str:

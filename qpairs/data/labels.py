@@ -6,7 +6,6 @@ import math
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import find_columns, named_column
-from qpairs.data.formats import open_file
 from qpairs.data.pairs import text_fault
+from qpairs.data.questions import QuestionSource
+from qpairs.data.records import PAIR, open_table
 from qpairs.data.sources import LABELS
 
 LABEL_FILE_COLUMNS = ("question1", "question2", "is_duplicate", "drawn", "drawing_probability")
@@ -48,25 +48,29 @@ class LabelledPairs:
         return len(self.labels)
 
 
-def read_labels(path: str | Path) -> LabelledPairs:
-    r"""Reads a file of labels, such as the labelling view of `qpairs serve` writes.
+def read_labels(source: LabelledPairs | QuestionSource) -> LabelledPairs:
+    r"""Reads labels of pairs, such as the labelling view of `qpairs serve` writes.
 
     Args:
-        path: a file in one of the formats of `qpairs.data.formats.FORMATS`. The columns of questions and label are
-            found as in any file of pairs; `drawn` and `drawing_probability` may be missing or empty.
+        source: labels, which stay as they are; a file in one of the formats of `qpairs.data.formats.FORMATS`; or what
+            `records.open_rows` takes. The columns of questions and label are found as in any file of pairs; `drawn` and
+            `drawing_probability` may be missing or empty.
 
     Raises:
         UserError: the file cannot be read; columns are missing; or a value is not what it should be: the message names
             the row and the column.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> file = Path(tempfile.mkdtemp(), "labels.csv")
     >>> _ = file.write_text("question1,question2,is_duplicate,drawn,drawing_probability\nHow?,Why?,0,stratified,0.01\n")
     >>> pairs = read_labels(file)
     >>> pairs.labels.tolist(), pairs.drawn, pairs.probability.tolist()
     ([0], ('stratified',), [0.01])
     """
-    reader = open_file(Path(path))
+    if isinstance(source, LabelledPairs):
+        return source
+    reader, path = open_table(source, PAIR)
     names = find_columns(reader.columns, where=str(path))
     if not names.label or names.negative:
         raise UserError(

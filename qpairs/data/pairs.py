@@ -71,7 +71,7 @@ def pairs_from_texts(
         skipped: reason -> rows that were left out before.
 
     Raises:
-        UserError: the columns differ in length, or a label is none of the three.
+        UserError: a column is one text, the columns differ in length, or a label is none of the three.
 
     >>> pairs = pairs_from_texts(["How do I pay?", "How do I pay?"], ["How can I pay?", "Where do I pay?"], [1, 0])
     >>> pairs.questions
@@ -79,6 +79,8 @@ def pairs_from_texts(
     >>> pairs.left.tolist(), pairs.right.tolist()
     ([0, 0], [1, 2])
     """
+    if isinstance(first, str) or isinstance(second, str):
+        raise UserError("pairs: first and second questions are lists of texts, not one text; write [...] round it")
     if not len(first) == len(second) == len(labels):
         raise UserError(f"{len(first)} first questions, {len(second)} second ones and {len(labels)} labels: not pairs")
     if not np.isin(labels, (0, 1, UNLABELLED)).all():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.data.pairs import Pairs, need_both_labels
+from qpairs.data.sources import PairSource
 from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.joint import Judged, fit_joint, folds_of
@@ -45,7 +45,7 @@ class Fit:
     more_pairs: int
 
 
-def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Fit:
+def calibrate(model: Model | str | Path, data: PairSource, *, seed: int = 0) -> Fit:
     """Fits threshold and probability to labelled pairs of the user's own, without training.
 
     Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`). The
@@ -55,7 +55,7 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
 
     Args:
         model: a model, or its folder.
-        data: a few dozen labelled pairs or more, or their source.
+        data: a few dozen labelled pairs or more, or their source, as in `load_pairs`.
         seed: of the bootstrap.
 
     Raises:

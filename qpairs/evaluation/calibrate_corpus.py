@@ -16,6 +16,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.data.corpus import Corpus, distinct_texts, read_corpus
 from qpairs.data.labels import LabelledPairs, read_labels
+from qpairs.data.questions import QuestionSource
 from qpairs.metrics import CorpusEstimate, Densities, Expectation, ScoreCounts
 from qpairs.models.base import Floats, Model, Tables, as_model, encode_in_blocks
 from qpairs.models.shortened import shorten, shorten_tables
@@ -77,8 +78,8 @@ class CorpusFit:
 
 def calibrate_corpus(
     model: Model | str | Path,
-    corpus: Corpus | str | Path,
-    labels: LabelledPairs | str | Path | None = None,
+    corpus: Corpus | QuestionSource,
+    labels: LabelledPairs | QuestionSource | None = None,
     *,
     on_progress: OnProgress = ignore,
 ) -> CorpusFit:
@@ -96,8 +97,9 @@ def calibrate_corpus(
 
     Args:
         model: a model with one tower, or its folder.
-        corpus: a file of questions, or one from `read_corpus`.
-        labels: pairs of the corpus with labels, such as the labelling view of `qpairs serve` writes, or their file.
+        corpus: a file of questions, or rows in memory, as in `read_corpus`.
+        labels: pairs of the corpus with labels, as in `read_labels`, such as the labelling view of `qpairs serve`
+            writes.
         on_progress: the stages encoding (texts) and estimating.
 
     Raises:
@@ -112,8 +114,7 @@ def calibrate_corpus(
     old.require_cosine(model.path)
     if not (old.symmetric and model.one_tower):
         raise UserError(f"{model.path}: two towers; a corpus needs one encoder for all of it")
-    corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
-    labels = read_labels(labels) if isinstance(labels, str | Path) else labels
+    corpus, labels = read_corpus(corpus), None if labels is None else read_labels(labels)
     texts = [corpus.texts[row] for row in distinct_texts(corpus.texts)[1]]
     if len(texts) < LEAST_QUESTIONS:
         raise UserError(f"{corpus.path}: {len(texts)} questions; at least {LEAST_QUESTIONS} are needed to fit a corpus")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.data.pairs import Pairs
+from qpairs.data.sources import PairSource
 from qpairs.data.splits import duplicate_components, question_components
 from qpairs.evaluation.predict import Predictions, predict
 from qpairs.evaluation.slices import ErrorSlice, error_slices, wordings_of
@@ -115,7 +116,7 @@ class Analysis:
 
 def analyse(
     model: Model | str | Path,
-    data: Pairs | str | Path | Sequence[str | Path],
+    data: PairSource,
     *,
     trained_on: Pairs | None = None,
     predictions: Predictions | None = None,
@@ -125,7 +126,7 @@ def analyse(
 
     Args:
         model: a model, or its folder.
-        data: labelled pairs, or their source.
+        data: labelled pairs, or their source, as in `load_pairs`.
         trained_on: the training pairs, whose words are the known ones; without it, those of the data.
         predictions: of the model on the pairs, where they are there already.
         seed: of the bootstrap and of the test.

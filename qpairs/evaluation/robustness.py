@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qpairs.data.pairs import Pairs, pairs_from_texts
 from qpairs.data.perturbations import PERTURBATIONS, Vocabulary, perturb, vocabulary_of
+from qpairs.data.sources import PairSource
 from qpairs.evaluation.predict import Predictions, predict
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
@@ -99,7 +100,7 @@ class _Change:
 
 def probe(
     model: Model | str | Path,
-    data: Pairs | str | Path | Sequence[str | Path],
+    data: PairSource,
     kinds: Iterable[str] = tuple(PERTURBATIONS),
     *,
     cases: int = CASES,
@@ -109,7 +110,7 @@ def probe(
 
     Args:
         model: a model, or its folder.
-        data: labelled pairs, or their source.
+        data: labelled pairs, or their source, as in `load_pairs`.
         kinds: rows of `PERTURBATIONS`.
         cases: changed questions of a kind, at most.
         seed: of the choice of questions and changes.

@@ -20,7 +20,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.extras import require
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
-from qpairs.data.parts import Parts
+from qpairs.data.parts import Parts, separate_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.predict import predict
@@ -125,12 +125,13 @@ def audit(
     require("cleanlab", "an audit")
     if not 0 <= confidence <= 1:
         raise UserError(f"audit: confidence is {confidence:g}; it takes a probability, 0 to 1")
-    config = config_from({**(to_dict(config) if config else {}), **options}, where="audit")
+    values, given = separate_pairs({**(to_dict(config) if config else {}), **options})
+    config = config_from(values, where="audit")
     if len(teachers_to_train(config.teacher)) < len(config.teacher) or config.reranker not in ("", *TRANSFORMERS):
         raise UserError(
             "audit: a teacher or reranker that knows the labels disputes none; minilm trains one for each fold"
         )
-    pairs = pairs or load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
+    pairs = pairs or given.get("data") or load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
     need_both_labels(pairs, "audit")
     fold = component_folds(pairs, folds, config.seed)
     probability = np.empty(len(pairs))

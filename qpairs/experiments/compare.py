@@ -18,7 +18,7 @@ from typing import Any
 from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
-from qpairs.data.parts import Parts, load_parts
+from qpairs.data.parts import Parts, load_parts, separate_pairs
 from qpairs.encoders.build import build_encoder
 from qpairs.experiments import comparison_folder as store
 from qpairs.experiments.cells import CELLS, Cell, Record, cells_of, expand_losses, parse_list, train_cell
@@ -75,6 +75,7 @@ def compare(
         UserError: a mistake that the user can fix, before the first cell is trained.
     """
     limits = {"budget_minutes": budget_minutes, "epochs": epochs, "patience": patience}
+    options, pairs = separate_pairs(options)
     base = config_from({**options, **limits}, where="compare")
     _check(base, seeds)
     cells = cells_of(
@@ -86,7 +87,7 @@ def compare(
     folder = Path(output)
     for cell in cells:
         build_objective(cell.config(base, folder))
-    parts = load_parts(base)
+    parts = load_parts(base, pairs)
     _try_encoders(cells, base, parts.train.questions[:VOCABULARY])
     with store.hold_folder(folder, store.manifest_of(base, parts), overwrite=overwrite), _interruptible(folder):
         records = _train_all(cells, base, parts, folder, keep_checkpoints, on_progress)

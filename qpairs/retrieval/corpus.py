@@ -19,6 +19,7 @@ from qpairs.core.files import write_text
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.data.questions import QuestionSource
 from qpairs.metrics import Expectation, count_scores
 from qpairs.metrics.read_pairs import SURE
 from qpairs.models.base import Model, as_model, encode_in_blocks
@@ -195,11 +196,11 @@ def _columns(suffix: str, rows: Ints, source: Corpus) -> dict[str, Any]:
 
 def dedupe_corpus(
     model: Model | str | Path,
-    corpus: Corpus | str | Path,
+    corpus: Corpus | QuestionSource,
     *,
     threshold: float | None = None,
     precision: float | None = None,
-    against: Corpus | str | Path | None = None,
+    against: Corpus | QuestionSource | None = None,
     linkage: Linkage = "star",
     recall: float = 0.9999,
     embeddings: Embeddings | None = None,
@@ -213,10 +214,10 @@ def dedupe_corpus(
 
     Args:
         model: or its folder.
-        corpus: a file of questions, or one from `read_corpus`.
+        corpus: a file of questions, or rows in memory, as in `read_corpus`.
         threshold: from which cosine on two questions are duplicates; for a model of two stages, from which probability.
         precision: that the pairs of duplicates shall have, as a one-sided 95 % lower bound.
-        against: the other questions.
+        against: the other questions, likewise.
         linkage: how clusters are made, see `clusters`.
         recall: share of the pairs to find in a large corpus; 1 compares all.
         embeddings: vectors of the model; only the texts that they lack are encoded. Shortened ones are read by the
@@ -282,9 +283,9 @@ class Prepared:
 
 def prepare(
     model: Model | str | Path,
-    corpus: Corpus | str | Path,
+    corpus: Corpus | QuestionSource,
     *,
-    against: Corpus | str | Path | None = None,
+    against: Corpus | QuestionSource | None = None,
     embeddings: Embeddings | None = None,
     recall: float = 0.9999,
     wanted: float | None = None,
@@ -309,8 +310,7 @@ def prepare(
     require_one_tower(encoder)
     if second and wanted is not None:
         check_probability(wanted)
-    corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
-    against = read_corpus(against) if isinstance(against, str | Path) else against
+    corpus, against = read_corpus(corpus), None if against is None else read_corpus(against)
     meter = Meter(on_progress)
 
     def encode(texts: Sequence[str]) -> Floats:

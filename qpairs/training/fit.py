@@ -16,7 +16,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from qpairs.config import CROSS_ENCODER, Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
-from qpairs.data.parts import Parts, load_parts
+from qpairs.data.parts import Parts, load_parts, separate_pairs
 from qpairs.evaluation.combine import combine
 from qpairs.models.base import RERANKER, Model, load
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
@@ -99,7 +99,8 @@ def train(
         parts: the data, where it is loaded already; None: that of the config.
         options: fields of `Config`, over those of `config`. `loss` may also be a function (sim, Relation) -> scalar,
             and `miner` a function (sim, Relation) -> Relation, see `objectives.functions.objective_of`. The config
-            stores their names; to resume such a run, pass them again.
+            stores their names; to resume such a run, pass them again. `data`, `validation`, `test` and
+            `drop_suspects` may also be rows in memory, as in `load_pairs`: the same holds for them.
 
     Raises:
         UserError: something that the user can mend; or the loss became NaN, and the last good state was saved.
@@ -110,11 +111,11 @@ def train(
     """
     initialize()
     options, functions = separate_functions(options)
-    given = {**(to_dict(config) if config else {}), **options}
+    given, pairs = separate_pairs({**(to_dict(config) if config else {}), **options})
     config = run_config(given, resume=resume)
     check_run(config, resume=resume, overwrite=overwrite)
     output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
-    parts = parts or load_parts(config)
+    parts = parts or load_parts(config, pairs)
     if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
         config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
     run = Run(config, parts, partial_of(output), on_progress if rank() == 0 else ignore)
