@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.data.formats import refuse_row
 from qpairs.data.pairs import text_fault
@@ -38,6 +39,13 @@ class Corpus:
     texts: Sequence[str]
     rows: NDArray[np.int64]
     skipped: Mapping[str, int]
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
+        found: dict[str, object] = {"questions": len(self.texts), "of": self.path}
+        return "Corpus", found | ({"rows left out": skipped} if skipped else {})
+
+    __repr__, _repr_html_ = one_line, html_card
 
 
 def read_corpus(source: Corpus | QuestionSource, *, text_column: str = "", skip_bad_rows: bool = False) -> Corpus:

@@ -7,12 +7,16 @@ import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
+
+if TYPE_CHECKING:
+    import pandas
 
 UNLABELLED = -1
 LONGEST_QUESTION = 20_000  # characters
@@ -50,6 +54,27 @@ class Pairs:
     def texts(self, pair: int) -> tuple[str, str]:
         """The two questions of a pair."""
         return self.questions[self.left[pair]], self.questions[self.right[pair]]
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        labelled = bool((self.labels != UNLABELLED).any())
+        found: dict[str, object] = {"pairs": len(self), "questions": len(self.questions)}
+        found["duplicates"] = f"{self.duplicate_ratio:.1%}" if labelled else "not labelled"
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
+        return "Pairs", found | ({"rows left out": skipped} if skipped else {})
+
+    __repr__, _repr_html_ = one_line, html_card
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """A row for each pair: question1, question2, is_duplicate.
+
+        >>> pairs_from_texts(["How do I pay?"], ["How can I pay?"], [1]).table.values.tolist()
+        [['How do I pay?', 'How can I pay?', 1]]
+        """
+        import pandas
+
+        rows = [self.texts(row) for row in range(len(self))]
+        return pandas.DataFrame(rows, columns=["question1", "question2"]).assign(is_duplicate=self.labels)
 
     def subset(self, rows: NDArray[Any]) -> Pairs:
         """The pairs at `rows` (indices or a mask), over the questions that they name."""

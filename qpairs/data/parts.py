@@ -52,7 +52,7 @@ def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     """
     kept, given = dict(options), dict[str, Pairs]()
     for name in ("data", "validation", "test", "drop_suspects"):
-        source = options.get(name)
+        source: Any = options.get(name)
         parts = list(source) if is_several(source) else [source]
         if source is None or (isinstance(source, list | tuple) and not source):
             continue
@@ -82,7 +82,6 @@ def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Part
     Raises:
         UserError: a source cannot be used, or a part has pairs of one label only.
     """
-
     given = given or {}
 
     def load(name: str) -> Pairs:

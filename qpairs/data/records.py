@@ -95,6 +95,8 @@ def open_table(source: Any, names: Sequence[str] = QUESTION) -> tuple[Reader, st
     Raises:
         UserError: as `open_file` and `open_rows`.
     """
+    if isinstance(source, str) and not Path(source).suffix and not Path(source).exists():
+        raise UserError(f"{reprlib.repr(source)}: no such file; in Python, questions are a list of texts: [...]")
     if isinstance(source, str | Path):
         return open_file(Path(source)), str(source)
     return open_rows(source, names), name_of(source)
@@ -128,8 +130,8 @@ def open_rows(source: Any, names: Sequence[str]) -> Reader:
         return _columns(source)
     if isinstance(source, str | bytes) or not isinstance(source, Iterable):
         raise UserError(
-            f"{name_of(source)}: {reprlib.repr(source)} has no rows; give a data frame, a data set, or a list of dicts, "
-            "tuples or texts"
+            f"{name_of(source)}: {reprlib.repr(source)} has no rows; give a data frame, a data set, or a list of "
+            "dicts, tuples or texts"
         )
     return _records(source.tolist() if hasattr(source, "tolist") else list(source), names)
 
@@ -162,12 +164,10 @@ def require_texts(texts: Any, what: str = "texts") -> list[str]:
     ['How do I pay?']
     >>> require_texts("hello there")
     Traceback (most recent call last):
-    qpairs.core.exceptions.UserError: texts: 'hello there' is one text, and a list of texts is meant; write [...] round it
+    qpairs.core.exceptions.UserError: texts: 'hello there' is one text where a list is meant; write [...] round it
     """
     if isinstance(texts, str | bytes):
-        raise UserError(
-            f"{what}: {reprlib.repr(texts)} is one text, and a list of texts is meant; write [...] round it"
-        )
+        raise UserError(f"{what}: {reprlib.repr(texts)} is one text where a list is meant; write [...] round it")
     if not isinstance(texts, Iterable) or isinstance(texts, Mapping):
         raise UserError(f"{what}: {reprlib.repr(texts)} is no list of texts")
     found = texts if isinstance(texts, list) else list(texts)
@@ -201,7 +201,7 @@ def _columns(source: Mapping[Any, Any]) -> Records:
 
 def _records(rows: Sequence[Any], names: Sequence[str]) -> Records:
     """Rows that are dicts, dataclasses, tuples or texts; all are of the kind that the first one is."""
-    first = next((row for row in rows if row is not None), None)
+    first: Any = next((row for row in rows if row is not None), None)
     if dataclasses.is_dataclass(first):
         fields = [spec.name for spec in dataclasses.fields(first)]
         return Records(fields, [tuple(getattr(row, name, None) for name in fields) for row in rows])
@@ -217,7 +217,10 @@ def _records(rows: Sequence[Any], names: Sequence[str]) -> Records:
     first = first.tolist() if hasattr(first, "tolist") else first
     if isinstance(first, Sequence) and not isinstance(first, str | bytes):
         width = len(first)
-        named = getattr(first, "_fields", None) or (*names[:width], *(f"column {n + 1}" for n in range(len(names), width)))
+        named = getattr(first, "_fields", None) or (
+            *names[:width],
+            *(f"column {n + 1}" for n in range(len(names), width)),
+        )
         return Records(list(named), [_values(row, width) for row in rows])
     return Records([TEXTS], [(_present(row),) for row in rows])
 
@@ -237,7 +240,11 @@ def _not(row: Any, kind: str) -> str:
 
 def _present(value: Any) -> Any:
     """A value, or None for what stands for a missing one: NaN, of numpy or pandas."""
-    return None if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value) else value
+    return (
+        None
+        if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+        else value
+    )
 
 
 def _no_column_twice(names: Sequence[str], where: str) -> None:

@@ -7,7 +7,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import find_columns
@@ -63,7 +63,7 @@ def load_pairs(
     return _pairs_in(reader, where, columns, skip_bad_rows, labelled)
 
 
-def is_several(source: Any) -> bool:
+def is_several(source: Any) -> TypeGuard[Sequence[Any]]:
     """Whether it is a list of sources: names, files, data frames, data sets or pairs; and not of rows.
 
     >>> is_several(["mine.csv", "sample"]), is_several([("How?", "Why?", 0)]), is_several("sample")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs import metrics
+from qpairs.core.cards import html_card, one_line
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.sources import PairSource
 from qpairs.data.splits import question_components
@@ -43,6 +45,18 @@ class Fit:
     f1_after: float
     interval: Interval
     more_pairs: int
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        low, high = self.interval
+        return "Fit", {
+            "labelled pairs": self.n,
+            "F1 before": self.f1_before,
+            "F1 after": f"{self.f1_after:.3f} ({low:.3f} to {high:.3f}), cross-fitted",
+            "threshold": self.model.verdict.pair.threshold,
+            "more pairs that would halve the interval": self.more_pairs,
+        }
+
+    __repr__, _repr_html_ = one_line, html_card
 
 
 def calibrate(model: Model | str | Path, data: PairSource, *, seed: int = 0) -> Fit:

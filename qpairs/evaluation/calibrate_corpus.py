@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs import metrics
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.data.corpus import Corpus, distinct_texts, read_corpus
@@ -74,6 +75,18 @@ class CorpusFit:
     promises: tuple[Promise, ...]
     used: Mapping[str, int]
     left_out: Mapping[str, int]
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        low, high = self.after.precision_interval
+        return "CorpusFit", {
+            "questions": self.setting.estimate.counts.n,
+            "labels": sum(self.used.values()),
+            "threshold": self.setting.threshold,
+            "expected precision": f"{self.after.precision:.2f} ({low:.2f} to {high:.2f})",
+            "expected recall": f"{self.after.recall:.2f}",
+        }
+
+    __repr__, _repr_html_ = one_line, html_card
 
 
 def calibrate_corpus(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.cards import html_card, one_line
+from qpairs.core.tables import rows_table
 from qpairs.data.pairs import Pairs
 from qpairs.data.sources import PairSource
 from qpairs.data.splits import duplicate_components, question_components
@@ -17,6 +20,9 @@ from qpairs.evaluation.slices import ErrorSlice, error_slices, wordings_of
 from qpairs.evaluation.sources import as_pairs
 from qpairs.evaluation.wording import Wording, vocabulary
 from qpairs.models.base import Model, as_model
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,23 @@ class Analysis:
     slices: Sequence[ErrorSlice]
     members: NDArray[np.bool_] = field(repr=False)
     wordings: Sequence[Wording] = field(repr=False)
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """The mistakes, a row for each and a column for each field of `Mistake`.
+
+        >>> from qpairs.evaluation.mistakes import analyse
+        >>> list(analyse(model, pairs).table)[:4]
+        ['row', 'question1', 'question2', 'label']
+        """
+        return rows_table(Mistake, self.mistakes())
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        worst = ", ".join(part.name for part in self.slices[:3] if part.worse)
+        found = {"pairs": len(self.pairs), "mistakes": int(self.wrong.sum()), "duplicates missed": self.missed}
+        return "Analysis", found | ({"frequent where": worst} if worst else {})
+
+    __repr__, _repr_html_ = one_line, html_card
 
     @property
     def wrong(self) -> NDArray[np.bool_]:

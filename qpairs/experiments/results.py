@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas
 from numpy.typing import NDArray
 
 from qpairs.config import Config
+from qpairs.core.cards import html_card, one_line
 from qpairs.data.parts import Parts
 from qpairs.encoders.build import encoder_note
 from qpairs.experiments.cells import Cell, Interval, Record, Result, added, components_of, judged_pairs
@@ -105,6 +106,18 @@ class Comparison:
     n: int
     config: Config
     notes: tuple[str, ...]
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        best = self.rows[0]
+        found: dict[str, object] = {"rows": len(self.rows), "judged on": f"{self.n:,} {self.part} pairs"}
+        if best.results:
+            name = ", ".join((best.encoder, best.loss, best.miner))
+            found["best"] = f"{name}: F1 {best.mean('f1'):.3f}"
+        if failed := sum(bool(record.error) for record in self.records):
+            found["failed runs"] = failed
+        return "Comparison", found
+
+    __repr__, _repr_html_ = one_line, html_card
 
     @property
     def records(self) -> list[Record]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

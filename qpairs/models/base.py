@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,13 @@ from qpairs.core.progress import Meter
 from qpairs.models.verdict import Verdict, verdict_to_dict
 
 if TYPE_CHECKING:
+    import pandas
+
+    from qpairs import DedupeResult, Index, Predictions
+    from qpairs.core.progress import OnProgress
     from qpairs.data.pairs import Pairs
+    from qpairs.data.questions import QuestionSource
+    from qpairs.data.sources import PairSource
 
 Side = Literal["left", "right"]
 Floats = NDArray[np.float32]
@@ -100,6 +106,42 @@ class Model(Encoder, Protocol):
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Writes the model into a folder that is whole or not there."""
+
+    def predict(
+        self, pairs: PairSource, *, threshold: float | None = None, precision: float | None = None
+    ) -> Predictions:
+        """Predictions for pairs, or their source: see `predictions.predict_pairs`."""
+
+    @overload
+    def similarity(self, first: str, second: str) -> float: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def similarity(self, first: Iterable[str], second: Iterable[str]) -> Floats: ...
+
+    def similarity(self, first: str | Iterable[str], second: str | Iterable[str]) -> float | Floats:
+        """How alike two texts are, or the texts of two lists: see `predictions.similarity_of`."""
+
+    def dedupe(
+        self,
+        questions: QuestionSource,
+        *,
+        threshold: float | None = None,
+        precision: float | None = None,
+        against: QuestionSource | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> DedupeResult:
+        """The duplicates among questions: see `methods.dedupe`."""
+
+    def search(
+        self,
+        questions: Iterable[str],
+        among: Index | QuestionSource,
+        *,
+        k: int = 10,
+        threshold: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> pandas.DataFrame:
+        """The nearest questions of a corpus: see `methods.search`."""
 
 
 def load(path: str | Path, *, second_look: bool = True) -> Model:

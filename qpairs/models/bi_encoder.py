@@ -21,14 +21,17 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from qpairs.config import Config, config_from
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.core.manifests import read_manifest
 from qpairs.data.pairs import Pairs
+from qpairs.data.records import require_texts
 from qpairs.encoders.precision import fast_bf16
 from qpairs.encoders.pretrained import load_encoder
 from qpairs.encoders.tokens import embed, token_ids
 from qpairs.encoders.towers import is_siamese, towers
+from qpairs.models import methods
 from qpairs.models.base import (
     FILE,
     FORMAT,
@@ -41,6 +44,7 @@ from qpairs.models.base import (
     model_to_dict,
 )
 from qpairs.models.encoding import Tower, Towers
+from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.verdict import Verdict, verdict_from_dict
 from qpairs.models.versions import versions
 from qpairs.objectives.pair_head import PairHead, Score
@@ -102,7 +106,7 @@ class Checkpoint:
 
     def embed_tables(self, questions: Sequence[str]) -> Tables:
         """The vectors of questions as first ones and as second ones, in float32."""
-        return embed_tables(self.encoder, questions)
+        return embed_tables(self.encoder, require_texts(questions, "embed_tables"))
 
     def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
         """Scores (n_pairs,) of pairs whose questions are embedded already."""
@@ -120,6 +124,13 @@ class Checkpoint:
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """As `save_checkpoint`."""
         save_checkpoint(self, path, overwrite=overwrite)
+
+    predict = predict_pairs
+    similarity = similarity_of
+    dedupe = methods.dedupe
+    search = methods.search
+    _facts = methods.facts
+    __repr__, _repr_html_ = one_line, html_card
 
 
 def embed_tables(encoder: SentenceTransformer, questions: Sequence[str]) -> Tables:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import write_text
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
@@ -154,6 +155,19 @@ class DedupeResult:
             "recall_measured_on": found.pairs.sampled,
             "second_look": self.read.to_dict() if self.read else None,
         }
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        found: dict[str, object] = {"questions": len(self.corpus.texts), "kept": len(self.found.kept)}
+        found |= {"pairs of duplicates": len(self.found.pairs), "threshold": self.setting.threshold}
+        if self.expected:
+            low, high = self.expected.precision_interval
+            found["expected precision"] = f"{self.expected.precision:.2f} ({low:.2f} to {high:.2f})"
+            found["expected recall"] = f"{self.expected.recall:.2f}"
+        else:
+            found["expected precision"] = "unknown: the model has a verdict for labelled pairs alone"
+        return "DedupeResult", found
+
+    __repr__, _repr_html_ = one_line, html_card
 
     def write(self, folder: str | Path, kind: str = "csv") -> None:
         """Writes pairs, clusters, kept and, against another corpus, asked; and the summary, dedupe.json.

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
