@@ -22,7 +22,7 @@ from qpairs.commands.judgement import evaluate, predict
 from qpairs.commands.report import report
 from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
-from qpairs.commands.terminal import err, out, plain
+from qpairs.commands.terminal import err, out, plain, with_import
 from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
@@ -42,7 +42,7 @@ PANELS = {
 }
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(rich_help_panel=panel)(with_import(command))
 
 
 UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions of typer carry inside

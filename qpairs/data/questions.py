@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -36,6 +36,10 @@ class Questions:
     text_column: str
     id_column: str = ""
     given: Reader | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the reader of a file is opened there."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(self)}
 
     @cached_property
     def reader(self) -> Reader:

@@ -11,7 +11,8 @@ import dataclasses
 import functools
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from qpairs.data.parts import Parts, load_parts, separate_pairs
 from qpairs.encoders.build import build_encoder
 from qpairs.experiments import comparison_folder as store
 from qpairs.experiments.cells import CELLS, Cell, Record, cells_of, expand_losses, parse_list, train_cell
+from qpairs.experiments.own import digest, names_of, own_rows
 from qpairs.experiments.processes import ProcessError, run_in_process
 from qpairs.experiments.results import Comparison, compare_records
+from qpairs.objectives.functions import Function
+from qpairs.objectives.plugins import add_own
 from qpairs.training.fit import build_objective
 from qpairs.training.run import partial_of
 from qpairs.training.teachers import teachers_to_train
@@ -36,9 +40,9 @@ VOCABULARY = 1000  # questions whose words an encoder is tried with
 
 def compare(
     *,
-    losses: str | Sequence[str] = "all",
+    losses: str | Function | Sequence[str | Function] = "all",
     encoders: str | Sequence[str] = "",
-    miners: str | Sequence[str] = "",
+    miners: str | Function | Sequence[str | Function] = "",
     seeds: int = 3,
     output: str = "runs/compare",
     budget_minutes: float = 5.0,
@@ -52,15 +56,18 @@ def compare(
     """Trains every encoder with every loss and miner, and tests which are better and by how much.
 
     The pairs are loaded and split once. Started again in the same folder, it trains the cells that failed or were
-    interrupted, and keeps the finished ones. In a script, call it under `if __name__ == "__main__":`: each cell is a
-    process that imports the script.
+    interrupted, and keeps the finished ones. Losses, miners, encoders and readers of one's own go with every cell into
+    its process, wherever they are defined: in a script, a notebook or a module; a cell whose function has changed is
+    trained again.
 
     Args:
-        losses: expressions as in `Config.loss`, a list or one text with commas; `all` is every loss. Two that
+        losses: expressions as in `Config.loss`, a list or one text with commas; `all` is every loss; functions (sim,
+            Relation) -> scalar may be in the list, too. Two that
             cannot be trained alone are added to others: center to softmax, strangers to online_contrastive.
         encoders: names as in `Config.encoder`; default: the encoder of the options.
         miners: expressions as in `Config.miner`; also `offline` (negatives mined before each epoch, the sampler
-            `triplets`) and `groups` (the sampler of that name); default: the miner of the options.
+            `triplets`) and `groups` (the sampler of that name); functions (sim, Relation) -> Relation; default: the
+            miner of the options.
         seeds: cells of each kind, with the seeds `seed`, `seed + 1`, ...; the split is that of the first.
         output: folder of the results, its files are listed in `comparison_folder`.
         budget_minutes: training time of each cell; 0: until the epochs are done.
@@ -78,19 +85,24 @@ def compare(
     options, pairs = separate_pairs(options)
     base = config_from({**options, **limits}, where="compare")
     _check(base, seeds)
+    add_own(base.imports)
+    losses, own_losses = names_of("losses", losses)
+    miners, own_miners = names_of("miners", miners or [base.miner])
+    functions = own_losses | own_miners
     cells = cells_of(
         parse_list("encoders", encoders or [base.encoder]),
         expand_losses(parse_list("losses", losses)),
-        parse_list("miners", miners or [base.miner]),
+        parse_list("miners", miners),
         range(base.seed, base.seed + seeds),
     )
     folder = Path(output)
     for cell in cells:
-        build_objective(cell.config(base, folder))
+        build_objective(cell.config(base, folder), cell.functions(functions))
     parts = load_parts(base, pairs)
     _try_encoders(cells, base, parts.train.questions[:VOCABULARY])
     with store.hold_folder(folder, store.manifest_of(base, parts), overwrite=overwrite), _interruptible(folder):
-        records = _train_all(cells, base, parts, folder, keep_checkpoints, on_progress)
+        plan = Plan(base, parts, folder, functions, keep_checkpoints)
+        records = _train_all(cells, plan, on_progress)
         comparison = compare_records(records, base, parts, functools.partial(store.read_verdict, folder))
         store.write_comparison(folder, comparison)
     return comparison
@@ -130,29 +142,51 @@ def _interruptible(folder: Path) -> Iterator[None]:
         raise
 
 
-def _train_all(
-    cells: Sequence[Cell], base: Config, parts: Parts, folder: Path, keep_checkpoints: bool, on_progress: OnProgress
-) -> list[Record]:
+@dataclass(frozen=True)
+class Plan:
+    """What the cells of a comparison share.
+
+    Attributes:
+        base: the options of every cell.
+        parts: the pairs.
+        folder: of the results.
+        functions: losses and miners that are functions, by name.
+        keep_checkpoints: whether the trained models stay.
+    """
+
+    base: Config
+    parts: Parts
+    folder: Path
+    functions: Mapping[str, Function]
+    keep_checkpoints: bool
+
+    def own(self, cell: Cell) -> str:
+        """The digest of the code of one's own that a cell runs; '' where there is none."""
+        return digest(cell.functions(self.functions).values(), self.base.imports)
+
+
+def _train_all(cells: Sequence[Cell], plan: Plan, on_progress: OnProgress) -> list[Record]:
     """A record for each cell; those of finished cells are read from the folder."""
-    records = {cell: store.read_record(folder, cell) for cell in cells}
+    folder = plan.folder
+    records = {cell: store.read_record(folder, cell, plan.own(cell)) for cell in cells}
     done = sum(record is not None for record in records.values())
     for cell in (cell for cell, record in records.items() if not record):
-        now, config = Progress(cell.title, done, len(cells), note="loading"), cell.config(base, folder)
+        now, config = Progress(cell.title, done, len(cells), note="loading"), cell.config(plan.base, folder)
         on_progress(now)
         _remove_checkpoint(config)
         arrays = None
         try:
             result, arrays = run_in_process(
-                functools.partial(train_cell, config, parts),
+                functools.partial(train_cell, config, plan.parts, cell.functions(plan.functions), own_rows()),
                 store.cell_file(folder, cell, "log"),
                 _steps(now, on_progress),
             )
             record = Record(cell, result)
         except ProcessError as error:
             record = Record(cell, None, str(error))
-        if not keep_checkpoints:
+        if not plan.keep_checkpoints:
             _remove_checkpoint(config)
-        store.write_record(folder, record, arrays)
+        store.write_record(folder, record, arrays, plan.own(cell))
         records[cell], done = record, done + 1
         on_progress(dataclasses.replace(now, done=done, note=_note(record)))
     return [record for record in records.values() if record]

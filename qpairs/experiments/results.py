@@ -16,10 +16,9 @@ from qpairs.config import Config
 from qpairs.core.cards import html_card, one_line
 from qpairs.data.parts import Parts
 from qpairs.encoders.build import encoder_note
-from qpairs.experiments.cells import Cell, Interval, Record, Result, added, components_of, judged_pairs
+from qpairs.experiments.cells import Cell, Interval, Record, Result, added, components_of, has_head, judged_pairs
 from qpairs.experiments.differences import RowDifference, row_difference, with_seeds
 from qpairs.objectives.losses import LOSSES
-from qpairs.objectives.objective import parse_objective
 
 SCORES = ("f1", "average_precision", "mining_average_precision")
 COSTS = ("seconds", "steps", "epochs", "peak_bytes")
@@ -189,7 +188,7 @@ def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
             yield f"{name} cannot be trained alone: it is added to {whole.partition(' + ')[0]}"
     if score == "cosine":
         for loss in losses:
-            if parse_objective(loss).has_head:
+            if has_head(loss):
                 yield f"{loss} is judged by its cosine; --score head judges it by its classifier"
     for row in rows:
         if any(result.report["collapsed"] for result in row.results):

@@ -24,6 +24,7 @@ from qpairs.models.cross_encoder import CrossModel
 from qpairs.objectives.functions import Function, objective_of, separate_functions
 from qpairs.objectives.matryoshka import require_prefixes
 from qpairs.objectives.objective import Objective, Term
+from qpairs.objectives.plugins import add_own
 from qpairs.training.bi_encoder import Fitted, fit_bi_encoder, new_encoder
 from qpairs.training.cross_encoder import cross_encoder_of
 from qpairs.training.cross_models import (
@@ -113,6 +114,7 @@ def train(
     options, functions = separate_functions(options)
     given, pairs = separate_pairs({**(to_dict(config) if config else {}), **options})
     config = run_config(given, resume=resume)
+    add_own(config.imports)
     check_run(config, resume=resume, overwrite=overwrite)
     output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
     parts = parts or load_parts(config, pairs)
