@@ -1,6 +1,7 @@
 """The public names: type checkers read this file, and `__init__.py` loads them from here when they are used."""
 
 from . import metrics as metrics
+from . import sklearn as sklearn
 from .config import Config as Config
 from .core.exceptions import UserError as UserError
 from .core.progress import Progress as Progress

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from qpairs.evaluation.predict import predict
 from qpairs.objectives.plugins import add_own
 from qpairs.training.cross_encoder import TRANSFORMERS
 from qpairs.training.fit import train
+from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.teachers import teachers_to_train
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Audit:
         return metrics.average_precision(self.probability, self.pairs.labels)
 
 
+@shows_options
 def audit(
     config: Config | None = None,
     *,
@@ -128,7 +130,7 @@ def audit(
     confidence: float = CONFIDENCE,
     pairs: Pairs | None = None,
     on_progress: OnProgress = ignore,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> Audit:
     """Looks for wrong labels in the graph of duplicates, and with models trained on the other folds.
 

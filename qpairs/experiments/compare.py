@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
@@ -29,6 +29,7 @@ from qpairs.experiments.results import Comparison, compare_records
 from qpairs.objectives.functions import Function
 from qpairs.objectives.plugins import add_own
 from qpairs.training.fit import build_objective
+from qpairs.training.options import CellOptions, shows_options
 from qpairs.training.run import partial_of
 from qpairs.training.teachers import teachers_to_train
 
@@ -38,6 +39,7 @@ NO_LIMIT = 1e3  # epochs: the time budget ends a cell first
 VOCABULARY = 1000  # questions whose words an encoder is tried with
 
 
+@shows_options
 def compare(
     *,
     losses: str | Function | Sequence[str | Function] = "all",
@@ -51,7 +53,7 @@ def compare(
     keep_checkpoints: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = ignore,
-    **options: Any,
+    **options: Unpack[CellOptions],
 ) -> Comparison:
     """Trains every encoder with every loss and miner, and tests which are better and by how much.
 
@@ -82,8 +84,8 @@ def compare(
         UserError: a mistake that the user can fix, before the first cell is trained.
     """
     limits = {"budget_minutes": budget_minutes, "epochs": epochs, "patience": patience}
-    options, pairs = separate_pairs(options)
-    base = config_from({**options, **limits}, where="compare")
+    values, pairs = separate_pairs(options)
+    base = config_from({**values, **limits}, where="compare")
     _check(base, seeds)
     add_own(base.imports)
     losses, own_losses = names_of("losses", losses)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
@@ -37,6 +37,7 @@ from qpairs.training.cross_models import (
 )
 from qpairs.training.distributed import initialize, rank, world
 from qpairs.training.judge import judge, report_on_part
+from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.passes import NothingKept
 from qpairs.training.run import Run, check_run, open_run, partial_of, run_config
 from qpairs.training.teachers import ITSELF, Teacher, ask_teachers, keep_teacher, load_teachers, teachers_to_train
@@ -75,6 +76,7 @@ class Guides:
     reranker: CrossModel | None
 
 
+@shows_options
 def train(
     config: Config | None = None,
     *,
@@ -82,7 +84,7 @@ def train(
     overwrite: bool = False,
     on_progress: OnProgress = ignore,
     parts: Parts | None = None,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> Model:
     """Trains a model on question pairs, chooses the threshold on validation, judges it on the test part, and saves.
 
@@ -111,8 +113,8 @@ def train(
     (0.71, 0.77)
     """
     initialize()
-    options, functions = separate_functions(options)
-    given, pairs = separate_pairs({**(to_dict(config) if config else {}), **options})
+    values, functions = separate_functions(options)
+    given, pairs = separate_pairs({**(to_dict(config) if config else {}), **values})
     config = run_config(given, resume=resume)
     add_own(config.imports)
     check_run(config, resume=resume, overwrite=overwrite)
