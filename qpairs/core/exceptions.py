@@ -10,6 +10,13 @@ class UserError(ValueError):
     """What is wrong, where, and how to mend it, in one line.
 
     The library raises it before anything is written; the commands print its text and exit with code 2.
+
+    >>> try:
+    ...     qpairs.load_pairs("missing.csv")
+    ... except qpairs.UserError as error:
+    ...     print(error)
+    ... 
+    missing.csv: no such file
     """
 
 

@@ -33,6 +33,12 @@ class Pairs:
         labels: (n_pairs,) 1 duplicate, 0 not, -1 where the source has no labels.
         skipped: reason -> number of rows that were left out.
         taught: (n_pairs,) the probability of being duplicates that a teacher model gives; None without a teacher.
+
+    >>> pairs = qpairs.load_pairs([("How?", "Why?", 0), ("How?", "In what way?", 1)])
+    >>> pairs
+    Pairs(pairs: 2, questions: 3, duplicates: 50.0%)
+    >>> len(pairs), pairs.duplicate_ratio
+    (2, 0.5)
     """
 
     questions: tuple[str, ...]
@@ -52,7 +58,11 @@ class Pairs:
         return float(np.mean(self.labels == 1)) if len(self) else 0.0
 
     def texts(self, pair: int) -> tuple[str, str]:
-        """The two questions of a pair."""
+        """The two questions of a pair.
+
+        >>> qpairs.load_pairs([("How?", "Why?", 0)]).texts(0)
+        ('How?', 'Why?')
+        """
         return self.questions[self.left[pair]], self.questions[self.right[pair]]
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
@@ -77,7 +87,11 @@ class Pairs:
         return pandas.DataFrame(rows, columns=["question1", "question2"]).assign(is_duplicate=self.labels)
 
     def subset(self, rows: NDArray[Any]) -> Pairs:
-        """The pairs at `rows` (indices or a mask), over the questions that they name."""
+        """The pairs at `rows` (indices or a mask), over the questions that they name.
+
+        >>> qpairs.load_pairs([("How?", "Why?", 0), ("How?", "In what way?", 1)]).subset(np.array([1])).questions
+        ('How?', 'In what way?')
+        """
         named, ends = np.unique(np.concatenate([self.left[rows], self.right[rows]]), return_inverse=True)
         left, right = np.split(ends.astype(np.int64), 2)
         taught = self.taught if self.taught is None else self.taught[rows]

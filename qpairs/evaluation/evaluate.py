@@ -207,6 +207,10 @@ class Report:
 
         Args:
             brief: without the texts of questions and the curve of the corpus, as a model keeps it.
+
+        >>> import json
+        >>> len(json.dumps(qpairs.evaluate(model, pairs).to_dict())) > 1000
+        True
         """
         shown = dataclasses.replace(self, pairs=None, setting=None)
         if brief and shown.corpus:

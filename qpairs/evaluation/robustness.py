@@ -118,6 +118,9 @@ def probe(
     Returns:
         Two for each kind, `itself` and `pairs`; none where no question fits. `itself` is left out where the sides of
         a pair may not be swapped (`symmetric` is off).
+
+    >>> [found.kind for found in probe(model, pairs, ["typos"])]
+    ['typos', 'typos']
     """
     model, pairs = as_model(model), as_pairs(data)
     vocabulary, random = vocabulary_of(pairs.questions), np.random.default_rng(seed)

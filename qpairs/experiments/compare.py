@@ -82,6 +82,10 @@ def compare(
 
     Raises:
         UserError: a mistake that the user can fix, before the first cell is trained.
+
+    >>> found = compare(data="mine.csv", losses=["contrastive", my_loss], encoders="static", seeds=2)  # doctest: +SKIP
+    >>> found.rows[0].loss, found.rows[0].mean("f1")  # doctest: +SKIP
+    ('contrastive', 0.71)
     """
     limits = {"budget_minutes": budget_minutes, "epochs": epochs, "patience": patience}
     values, pairs = separate_pairs(options)

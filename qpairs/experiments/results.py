@@ -98,6 +98,9 @@ class Comparison:
         n: pairs of that part.
         config: the base of every cell.
         notes: that a reader of the figures must know.
+
+    >>> found = qpairs.compare(data="mine.csv", losses="contrastive,cosent", encoders="static")  # doctest: +SKIP
+    >>> found.to_frame()[["loss", "f1"]]  # doctest: +SKIP
     """
 
     rows: tuple[Row, ...]
@@ -134,11 +137,21 @@ class Comparison:
         return f"{pairs}; {limit} a cell, {seeds} seed{'s' if seeds > 1 else ''}"
 
     def to_frame(self) -> pandas.DataFrame:
-        """One line per row, as in summary.csv."""
+        """One line per row, as in summary.csv.
+
+        >>> Comparison((Row("static", "contrastive", "everything", ()),), "test", 832, Config(), ()).to_frame()["loss"].tolist()
+        ['contrastive']
+        """
         return pandas.DataFrame([row.to_dict() for row in self.rows])
 
     def cells_frame(self) -> pandas.DataFrame:
-        """One line per cell, as in results.csv."""
+        """One line per cell, as in results.csv.
+
+        >>> cell = Cell("static", "contrastive", "everything", 0)
+        >>> row = Row("static", "contrastive", "everything", (Record(cell, None, "diverged"),))
+        >>> Comparison((row,), "test", 832, Config(), ()).cells_frame()["error"].tolist()
+        ['diverged']
+        """
         return pandas.DataFrame([_cell_line(record) for record in self.records])
 
 

@@ -65,6 +65,10 @@ class DedupeResult:
         against: the questions that were known before.
         found: the duplicates, as numbers of rows.
         read: which of the candidates had a second look; None for a model of one stage.
+
+    >>> found = model.dedupe(["How do I pay?", "How can I pay?", "Where is my order?"], threshold=0.8)
+    >>> found.summary["kept"], len(found.pairs), len(found.clusters)
+    (2, 1, 2)
     """
 
     model: Model
@@ -178,6 +182,12 @@ class DedupeResult:
 
         Raises:
             UserError: another kind, or a file cannot be written.
+
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp())
+        >>> model.dedupe(["How do I pay?", "How can I pay?"], threshold=0.8).write(place)
+        >>> sorted(file.name for file in place.iterdir())
+        ['clusters.csv', 'dedupe.json', 'kept.csv', 'pairs.csv']
         """
         check_format(kind)
         folder = Path(folder)
@@ -242,6 +252,9 @@ def dedupe_corpus(
     Raises:
         UserError: a file cannot be read, the model's verdict cannot be read from one cosine, the precision cannot be
             promised, or there are far too many pairs.
+
+    >>> dedupe_corpus(model, ["How do I pay?", "How can I pay?", "Where is my order?"], threshold=0.8).kept["text"].tolist()
+    ['How do I pay?', 'Where is my order?']
     """
     prepared = prepare(
         model,

@@ -73,6 +73,11 @@ def embed(
 
     Raises:
         UserError: an option, the file of questions or the folder cannot be used; the disk is full.
+
+    >>> import tempfile
+    >>> made = embed(model, ["How do I pay?", "Where is my order?"], Path(tempfile.mkdtemp(), "emb"))
+    >>> made.count, made.dimension
+    (2, 128)
     """
     model = with_vectors(as_model(model, second_look=False))
     questions = open_questions(source, text_column=text_column, id_column=id_column)

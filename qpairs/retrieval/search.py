@@ -94,6 +94,10 @@ def search(
     Raises:
         UserError: one text in place of a list; the index is of another model, or the model's verdict cannot be read
             from one cosine.
+
+    >>> found = search(index, checkpoint, ["How do I pay?"], k=3)
+    >>> [len(answers) for answers in found]
+    [3]
     """
     require_searchable(index, model)
     questions = require_texts(questions, "search: questions")
