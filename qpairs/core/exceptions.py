@@ -15,7 +15,7 @@ class UserError(ValueError):
     ...     qpairs.load_pairs("missing.csv")
     ... except qpairs.UserError as error:
     ...     print(error)
-    ... 
+    ...
     missing.csv: no such file
     """
 

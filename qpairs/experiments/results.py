@@ -139,7 +139,8 @@ class Comparison:
     def to_frame(self) -> pandas.DataFrame:
         """One line per row, as in summary.csv.
 
-        >>> Comparison((Row("static", "contrastive", "everything", ()),), "test", 832, Config(), ()).to_frame()["loss"].tolist()
+        >>> row = Row("static", "contrastive", "everything", ())
+        >>> Comparison((row,), "test", 832, Config(), ()).to_frame()["loss"].tolist()
         ['contrastive']
         """
         return pandas.DataFrame([row.to_dict() for row in self.rows])

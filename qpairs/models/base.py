@@ -160,7 +160,11 @@ class Model(Encoder, Protocol):
     def similarity(self, first: Iterable[str], second: Iterable[str]) -> Floats: ...
 
     def similarity(self, first: str | Iterable[str], second: str | Iterable[str]) -> float | Floats:
-        """How alike two texts are, or the texts of two lists: see `predictions.similarity_of`."""
+        """How alike two texts are, or the texts of two lists: see `predictions.similarity_of`.
+
+        >>> model.similarity(["How do I pay?", "Who?"], ["How can I pay?", "How do I pay?"]).shape
+        (2,)
+        """
 
     def dedupe(
         self,

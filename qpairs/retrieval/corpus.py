@@ -253,7 +253,8 @@ def dedupe_corpus(
         UserError: a file cannot be read, the model's verdict cannot be read from one cosine, the precision cannot be
             promised, or there are far too many pairs.
 
-    >>> dedupe_corpus(model, ["How do I pay?", "How can I pay?", "Where is my order?"], threshold=0.8).kept["text"].tolist()
+    >>> found = dedupe_corpus(model, ["How do I pay?", "How can I pay?", "Where is my order?"], threshold=0.8)
+    >>> found.kept["text"].tolist()
     ['How do I pay?', 'Where is my order?']
     """
     prepared = prepare(
