@@ -11,7 +11,8 @@ from html import escape
 from typing import Protocol
 
 LONGEST = 80  # characters of a fact; the rest is cut off
-MOST = 10  # facts of a card
+MOST = 2000  # characters of a card; facts that do not fit are left out
+END = "</tbody></table>"
 
 
 class Described(Protocol):
@@ -42,12 +43,12 @@ def html_card(described: Described) -> str:
     1
     """
     title, facts = described._facts()
-    left = 'style="text-align:left"'
-    rows = "".join(
-        f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(_shown(value))}</td></tr>"
-        for name, value in list(facts.items())[:MOST]
-    )
-    return f"<table><caption><b>{escape(title)}</b></caption><tbody>{rows}</tbody></table>"
+    left, card = 'style="text-align:left"', f"<table><caption><b>{escape(title)}</b></caption><tbody>"
+    for name, value in facts.items():
+        row = f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(_shown(value))}</td></tr>"
+        if len(card) + len(row) + len(END) < MOST:
+            card += row
+    return card + END
 
 
 def _shown(value: object) -> str:

@@ -11,12 +11,9 @@ class UserError(ValueError):
 
     The library raises it before anything is written; the commands print its text and exit with code 2.
 
-    >>> try:
-    ...     qpairs.load_pairs("missing.csv")
-    ... except qpairs.UserError as error:
-    ...     print(error)
-    ...
-    missing.csv: no such file
+    >>> qpairs.load_pairs("missing.csv")
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: missing.csv: no such file
     """
 
 

@@ -48,11 +48,15 @@ def _file_of(name: str) -> Path | None:
     return here if here.is_file() and not _is_installed(name) else None
 
 
-def _is_installed(name: str) -> bool:
+def _is_installed(name: str, elsewhere_than: Path | None = None) -> bool:
+    """Whether there is a module of that name, in another file than the one given."""
     try:
-        return name in sys.modules or importlib.util.find_spec(name) is not None
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return False
+    if spec is None or elsewhere_than is None:
+        return spec is not None
+    return Path(spec.origin or "").resolve() != elsewhere_than.resolve()
 
 
 def _import_file(file: Path, name: str) -> ModuleType:
@@ -61,7 +65,7 @@ def _import_file(file: Path, name: str) -> ModuleType:
     known = sys.modules.get(file.stem)
     if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == file.resolve():
         return known
-    if known is not None or not file.stem.isidentifier() or _is_installed(file.stem):
+    if known is not None or not file.stem.isidentifier() or _is_installed(file.stem, elsewhere_than=file):
         raise UserError(f"import: {name}: there is a module {file.stem!r} already; give the file another name")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None

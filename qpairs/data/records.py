@@ -120,7 +120,7 @@ def open_rows(source: Any, names: Sequence[str]) -> Reader:
     if hasattr(source, "iloc") and hasattr(source, "columns"):
         _no_column_twice(list(map(str, source.columns)), name_of(source))
         return Frame(source)
-    if hasattr(source, "features") and hasattr(source, "column_names") and hasattr(source, "__getitem__"):
+    if hasattr(source, "features") and hasattr(source, "column_names") and hasattr(source, "__len__"):
         return Dataset(source)
     if hasattr(source, "collect") and hasattr(source, "collect_schema"):
         raise UserError(f"{name_of(source)}: has no rows yet; pass its .collect()")

@@ -362,15 +362,6 @@ def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_ce
     assert len(err.strip().splitlines()) == 1
 
 
-@pytest.mark.slow
-def test_a_script_without_a_guard_is_told_so(pairs_csv: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"import qpairs\nqpairs.compare(data={str(pairs_csv)!r}, losses='contrastive', **{QUICK!r})\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1
-    assert 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
-
-
 # ---------------------------------------------------------------------- qpairs losses
 
 
