@@ -102,5 +102,5 @@ def facts(model: Model) -> tuple[str, Mapping[str, object]]:
         low, high = report["f1_interval"]
         found[f"F1 on {report['n']:,} {part} pairs"] = f"{report['f1']:.3f} ({low:.3f} to {high:.3f})"
     if size := model.split.get("sizes", {}).get("train"):
-        found["trained on"] = f"{size:,} pairs of {', '.join(model.config.data)}"
+        found["trained on"] = f"{size:,} pairs ({', '.join(model.config.data)})"
     return type(model).__name__, found
