@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Protocol
 
-LONGEST = 80  # characters of a fact; the rest is cut off
+LONGEST = 120  # characters of a fact; the rest is cut off
 MOST = 2000  # characters of a card; facts that do not fit are left out
 END = "</tbody></table>"
 
@@ -43,7 +43,8 @@ def html_card(described: Described) -> str:
     1
     """
     title, facts = described._facts()
-    left, card = 'style="text-align:left"', f"<table><caption><b>{escape(title)}</b></caption><tbody>"
+    left = 'style="text-align:left"'
+    card = f"<table><caption {left}><b>{escape(title)}</b></caption><tbody>"
     for name, value in facts.items():
         row = f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(_shown(value))}</td></tr>"
         if len(card) + len(row) + len(END) < MOST:
