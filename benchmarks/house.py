@@ -23,6 +23,7 @@ ORDER = (
     "models",
     "evaluation",
     "training",
+    "sklearn",
     "experiments",
     "export",
     "retrieval",

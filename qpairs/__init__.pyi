@@ -1,6 +1,7 @@
 """The public names: type checkers read this file, and `__init__.py` loads them from here when they are used."""
 
 from . import metrics as metrics
+from . import sklearn as sklearn
 from .annotation.annotate import Annotator as Annotator
 from .annotation.annotate import annotate as annotate
 from .annotation.endpoint import open_endpoint as open_endpoint
@@ -32,15 +33,21 @@ from .models.base import load as load
 from .models.bi_encoder import Checkpoint as Checkpoint
 from .models.bi_encoder import load_checkpoint as load_checkpoint
 from .models.bi_encoder import save_checkpoint as save_checkpoint
+from .models.predictions import Predictions as Predictions
 from .objectives.losses import LOSSES as LOSSES
 from .objectives.miners import MINERS as MINERS
 from .objectives.relations import Relation as Relation
+from .retrieval.corpus import DedupeResult as DedupeResult
+from .retrieval.corpus import dedupe_corpus as dedupe_corpus
 from .retrieval.dedupe import dedupe as dedupe
 from .retrieval.embed import embed as embed
 from .retrieval.embeddings import Embeddings as Embeddings
 from .retrieval.embeddings import open_shards as open_shards
+from .retrieval.index import Index as Index
 from .retrieval.index import build_index as build_index
 from .retrieval.index import open_index as open_index
+from .retrieval.memory import index_in_memory as index_in_memory
+from .retrieval.search import answers_table as answers_table
 from .retrieval.search import search as search
 from .training.fit import train as train
 

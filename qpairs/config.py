@@ -223,6 +223,9 @@ class RunOptions:
     )
     seed: int = option(0, "Seed of every random choice.", Range(0, below=2**32))
     output: str = option("", "Folder of the checkpoint; without it, runs/DATA-ENCODER.")
+    imports: tuple[str, ...] = option(
+        (), "Module, or .py file, to import before the run: losses, miners, encoders and readers of your own."
+    )
     report_to: str = option(
         "none", "Where training curves are written.", choices=("none", "tensorboard", "wandb", "trackio")
     )
@@ -262,6 +265,11 @@ class Config(
     Traceback (most recent call last):
     qpairs.core.exceptions.UserError: dropout: 1.5, must be 0 <= dropout < 1
     """
+
+    def __repr__(self) -> str:
+        """The options that differ from their defaults, as a call."""
+        given = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) != OPTIONS[name].default}
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     def __post_init__(self) -> None:
         for name, spec in OPTIONS.items():

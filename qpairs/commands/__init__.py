@@ -25,7 +25,7 @@ from qpairs.commands.report import report
 from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
 from qpairs.commands.start import start
-from qpairs.commands.terminal import err, out, plain
+from qpairs.commands.terminal import err, out, plain, with_import
 from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
@@ -46,7 +46,7 @@ PANELS = {
 }
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(rich_help_panel=panel)(with_import(command))
 
 
 label = typer.Typer(help="Let a language model label pairs of an index; show how far annotators agree.")

@@ -139,7 +139,9 @@ def losses(
 ) -> None:
     """List the losses and the miners, with formula, paper and defaults, or describe one."""
     from qpairs.objectives.descriptions import describe
+    from qpairs.objectives.plugins import add_own
 
+    add_own()
     found = describe(name)
     if name:
         for description in found:

@@ -18,10 +18,12 @@ from qpairs.config import COMMA_LISTS, GROUPS, HELP, OPTIONS, TYPES, allowed_val
 if TYPE_CHECKING:
     from qpairs.models.base import Model
 
+FLAGS = {"imports": "--import"}  # options whose field has another name, since this one is a word of Python
+
 
 def _config_option(name: str, default: Any) -> inspect.Parameter:
     """The option of a field of Config; unset by default, so that it overrides a TOML file only where it is given."""
-    kind, flag = TYPES[name], f"--{name.replace('_', '-')}"
+    kind, flag = TYPES[name], FLAGS.get(name, f"--{name.replace('_', '-')}")
     if kind is bool:
         flag += f"/--no-{name.replace('_', '-')}"
         default = "yes" if default else "no"

@@ -10,6 +10,10 @@ class UserError(ValueError):
     """What is wrong, where, and how to mend it, in one line.
 
     The library raises it before anything is written; the commands print its text and exit with code 2.
+
+    >>> qpairs.load_pairs("missing.csv")
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: missing.csv: no such file
     """
 
 

@@ -19,6 +19,9 @@ class Progress:
         rate: units per second, in this stage of this run; 0 where it is not known.
         note: what else a person may want to read beside the bar.
         metrics: figures by name, such as loss, epoch and f1.
+
+    >>> Progress("reading", done=10, total=40).total
+    40
     """
 
     stage: str

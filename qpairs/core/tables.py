@@ -49,8 +49,28 @@ def write_table(path: Path, table: pandas.DataFrame) -> None:
             raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
 
 
+def rows_table(kind: type[Any], rows: Sequence[Any], called: Mapping[str, str] | None = None) -> pandas.DataFrame:
+    """A data frame of dataclasses of one kind, a column for each field; texts of a tuple are joined by semicolons.
+
+    Args:
+        kind: the dataclass.
+        rows: the dataclasses.
+        called: field -> name of its column, where that is another.
+
+    >>> from qpairs.core.progress import Progress
+    >>> rows_table(Progress, [Progress("reading", 1, 2)])["stage"].tolist()
+    ['reading']
+    """
+    import pandas
+
+    names = [spec.name for spec in dataclasses.fields(kind)]
+    lines = [[getattr(row, name) for name in names] for row in rows]
+    joined = [["; ".join(map(str, value)) if isinstance(value, tuple) else value for value in line] for line in lines]
+    return pandas.DataFrame(joined, columns=[(called or {}).get(name, name) for name in names])
+
+
 def write_rows(path: Path, kind: type[Any], rows: Sequence[Any], called: Mapping[str, str] | None = None) -> None:
-    """Writes dataclasses of one kind, a column for each field; texts of a tuple are joined by semicolons.
+    """Writes the table of dataclasses, see `rows_table`.
 
     Args:
         path: the file.
@@ -61,9 +81,4 @@ def write_rows(path: Path, kind: type[Any], rows: Sequence[Any], called: Mapping
     Raises:
         UserError: as `write_table`.
     """
-    import pandas
-
-    names = [spec.name for spec in dataclasses.fields(kind)]
-    lines = [[getattr(row, name) for name in names] for row in rows]
-    joined = [["; ".join(map(str, value)) if isinstance(value, tuple) else value for value in line] for line in lines]
-    write_table(path, pandas.DataFrame(joined, columns=[(called or {}).get(name, name) for name in names]))
+    write_table(path, rows_table(kind, rows, called))

@@ -1,4 +1,4 @@
-"""A file of questions that is held in memory, with all its columns."""
+"""Questions that are held in memory, with all the columns of their file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import joined_texts
 from qpairs.data.formats import refuse_row
 from qpairs.data.pairs import text_fault
-from qpairs.data.questions import open_questions
+from qpairs.data.questions import QuestionSource, open_questions
 from qpairs.data.tables import Table, table_of
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A file of questions, without the rows that cannot be used.
+    """Questions, without the rows that cannot be used.
 
     Attributes:
-        path: the file.
+        path: their file; of rows in memory, the name of their type.
         table: (n rows) all its columns, to be written back as they are.
         texts: (n,) the questions, runs of white space made one space.
         rows: (n,) their numbers in the file, from 1.
@@ -42,12 +43,21 @@ class Corpus:
     skipped: Mapping[str, int]
     ids: Sequence[str] = ()
 
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
+        found: dict[str, object] = {"questions": len(self.texts), "of": self.path}
+        return "Corpus", found | ({"rows left out": skipped} if skipped else {})
 
-def read_corpus(path: str | Path, *, text_column: str = "", id_column: str = "", skip_bad_rows: bool = False) -> Corpus:
-    r"""Reads a file of questions with all its columns.
+    __repr__, _repr_html_ = one_line, html_card
+
+
+def read_corpus(
+    source: Corpus | QuestionSource, *, text_column: str = "", id_column: str = "", skip_bad_rows: bool = False
+) -> Corpus:
+    r"""Reads questions with all the columns of their file, or data frame.
 
     Args:
-        path: as in `qpairs.data.questions.open_questions`.
+        source: a corpus, which stays as it is; or as in `qpairs.data.questions.open_questions`.
         text_column: the column of the questions, or several with commas between, as there.
         id_column: the column of their ids.
         skip_bad_rows: leave out rows that cannot be used; without it, the first one is an error.
@@ -62,8 +72,10 @@ def read_corpus(path: str | Path, *, text_column: str = "", id_column: str = "",
     >>> corpus.texts, corpus.rows.tolist(), corpus.table["ticket"].tolist()
     (['How do I pay?', 'Where is my order?'], [1, 3], ['A7', 'A9'])
     """
-    questions = open_questions(path, text_column=text_column, id_column=id_column)
-    reader, column = questions.reader, questions.text_column
+    if isinstance(source, Corpus):
+        return source
+    questions = open_questions(source, text_column=text_column, id_column=id_column)
+    path, reader, column = questions.path, questions.reader, questions.text_column
     table = table_of(reader, str(path), skip_bad_rows=skip_bad_rows)
     skipped, usable, texts = Counter(malformed=table.malformed), list[int](), list[str]()
     cells = [_cells(table, name) for name in questions.text_columns]
@@ -77,11 +89,11 @@ def read_corpus(path: str | Path, *, text_column: str = "", id_column: str = "",
     if not texts:
         raise UserError(f"{path}: there are no questions in it")
     kept = table.frame.iloc[usable]
-    ids = kept[questions.id_column].astype(str).tolist() if id_column else ()
-    return Corpus(Path(path), kept, texts, np.array(table.numbers)[usable], +skipped, ids)
+    ids = _cells(table, questions.id_column).iloc[usable].astype(str).tolist() if id_column else ()
+    return Corpus(path, kept, texts, np.array(table.numbers)[usable], +skipped, ids)
 
 
 def _cells(table: Table, name: str) -> pandas.Series[Any]:
     """The values of a column, None where there is none."""
-    column = table.frame[name]
+    column = table.frame.iloc[:, list(map(str, table.frame.columns)).index(name)]
     return column.astype(object).where(column.notna(), None)

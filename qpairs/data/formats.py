@@ -82,7 +82,7 @@ def refuse_row(where: str | Path, unit: str, number: int, reason: str, *, skip: 
     if reason == OPEN_QUOTE:
         raise UserError(f"{where}, {unit} {number}: {reason}; all that follows would be lost")
     if not skip:
-        raise UserError(f"{where}, {unit} {number}: {reason}; mend it, or pass --skip-bad-rows")
+        raise UserError(f"{where}, {unit} {number}: {reason}; mend it, or pass --skip-bad-rows (skip_bad_rows=True)")
 
 
 @dataclass(frozen=True)

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import named_column
-from qpairs.data.formats import open_file
 from qpairs.data.pairs import Pairs, text_fault
+from qpairs.data.questions import QuestionSource
+from qpairs.data.records import open_table
 from qpairs.data.sources import sample_path
 from qpairs.data.splits import duplicate_components
 
 COLUMNS = ("question", "intent")
 
 
-def read_intents(path: str | Path) -> Mapping[str, str]:
+def read_intents(source: QuestionSource) -> Mapping[str, str]:
     r"""Question -> intent, from a table with the columns question and intent; two of one intent are duplicates.
 
     Args:
-        path: a file in one of the formats of `qpairs.data.formats.FORMATS` that have columns.
+        source: a file in one of the formats of `qpairs.data.formats.FORMATS` that have columns, or rows in memory.
 
     Raises:
         UserError: the file cannot be read, a column is missing, a value is empty, or a question has two intents.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> file = Path(tempfile.mkdtemp(), "intents.csv")
     >>> _ = file.write_text("question,intent\nHow do I pay?,pay\nWhere can I pay?,pay\nWho are you?,about\n")
     >>> read_intents(file)["Where can I pay?"]
     'pay'
     """
-    reader = open_file(Path(path))
+    reader, path = open_table(source, COLUMNS)
     names = [named_column(list(reader.columns), name, where=str(path)) for name in COLUMNS]
     found = dict[str, str]()
     for number, row in reader.rows(names):

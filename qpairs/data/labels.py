@@ -6,7 +6,6 @@ import math
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import find_columns, named_column
-from qpairs.data.formats import open_file
 from qpairs.data.pairs import text_fault
+from qpairs.data.questions import QuestionSource
+from qpairs.data.records import PAIR, open_table
 from qpairs.data.sources import LABELS
 
 LABEL_FILE_COLUMNS = ("question1", "question2", "is_duplicate", "drawn", "drawing_probability", "annotator")
@@ -71,34 +71,38 @@ def annotator_name(name: str) -> str:
     return clean
 
 
-def read_labels(*paths: str | Path) -> LabelledPairs:
-    r"""Reads files of labels, such as `qpairs serve --labels` and `qpairs label` write.
+def read_labels(*sources: LabelledPairs | QuestionSource) -> LabelledPairs:
+    r"""Reads labels of pairs, such as `qpairs serve --labels` and `qpairs label` write.
 
     Args:
-        paths: files in one of the formats of `qpairs.data.formats.FORMATS`, joined in their order. The columns of
-            questions and label are found as in any file of pairs; `drawn`, `drawing_probability` and `annotator` may be
-            missing or empty. Rows of the annotator `adjudicated` without a label wait for one, and are left out.
+        sources: files in one of the formats of `qpairs.data.formats.FORMATS`, or what `records.open_rows` takes, joined
+            in their order; or labels, which stay as they are. The columns of questions and label are found as in any
+            file of pairs; `drawn`, `drawing_probability` and `annotator` may be missing or empty. Rows of the annotator
+            `adjudicated` without a label wait for one, and are left out.
 
     Raises:
         UserError: a file cannot be read; columns are missing; or a value is not what it should be: the message names
             the row and the column.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> file = Path(tempfile.mkdtemp(), "labels.csv")
     >>> _ = file.write_text("question1,question2,is_duplicate,drawn,drawing_probability\nHow?,Why?,0,stratified,0.01\n")
     >>> pairs = read_labels(file)
     >>> pairs.labels.tolist(), pairs.drawn, pairs.probability.tolist(), pairs.annotator
     ([0], ('stratified',), [0.01], ('',))
     """
-    rows = [row for path in paths for row in _rows(Path(path))]
+    if len(sources) == 1 and isinstance(sources[0], LabelledPairs):
+        return sources[0]
+    rows = [row for source in sources if not isinstance(source, LabelledPairs) for row in _rows(source)]
     first, second, labels, drawn, probabilities, annotators = zip(*rows, strict=True) if rows else ((),) * 6
     probability = np.asarray(probabilities, dtype=np.float64)
     return LabelledPairs(first, second, np.asarray(labels, np.int8), drawn, probability, annotators)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, int, str, float, str]]:
-    """The rows of a file, a value for each of `LABEL_FILE_COLUMNS`."""
-    reader = open_file(path)
+def _rows(source: QuestionSource) -> Iterator[tuple[str, str, int, str, float, str]]:
+    """The rows of a source, a value for each of `LABEL_FILE_COLUMNS`."""
+    reader, path = open_table(source, PAIR)
     names = find_columns(reader.columns, where=str(path))
     if not names.label or names.negative:
         raise UserError(

@@ -7,12 +7,16 @@ import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
+
+if TYPE_CHECKING:
+    import pandas
 
 UNLABELLED = -1
 LONGEST_QUESTION = 20_000  # characters
@@ -29,6 +33,12 @@ class Pairs:
         labels: (n_pairs,) 1 duplicate, 0 not, -1 where the source has no labels.
         skipped: reason -> number of rows that were left out.
         taught: (n_pairs,) the probability of being duplicates that a teacher model gives; None without a teacher.
+
+    >>> pairs = qpairs.load_pairs([("How?", "Why?", 0), ("How?", "In what way?", 1)])
+    >>> pairs
+    Pairs(pairs: 2, questions: 3, duplicates: 50.0%)
+    >>> len(pairs), pairs.duplicate_ratio
+    (2, 0.5)
     """
 
     questions: tuple[str, ...]
@@ -48,11 +58,40 @@ class Pairs:
         return float(np.mean(self.labels == 1)) if len(self) else 0.0
 
     def texts(self, pair: int) -> tuple[str, str]:
-        """The two questions of a pair."""
+        """The two questions of a pair.
+
+        >>> qpairs.load_pairs([("How?", "Why?", 0)]).texts(0)
+        ('How?', 'Why?')
+        """
         return self.questions[self.left[pair]], self.questions[self.right[pair]]
 
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        labelled = bool((self.labels != UNLABELLED).any())
+        found: dict[str, object] = {"pairs": len(self), "questions": len(self.questions)}
+        found["duplicates"] = f"{self.duplicate_ratio:.1%}" if labelled else "not labelled"
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
+        return "Pairs", found | ({"rows left out": skipped} if skipped else {})
+
+    __repr__, _repr_html_ = one_line, html_card
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """A row for each pair: question1, question2, is_duplicate.
+
+        >>> pairs_from_texts(["How do I pay?"], ["How can I pay?"], [1]).table.values.tolist()
+        [['How do I pay?', 'How can I pay?', 1]]
+        """
+        import pandas
+
+        rows = [self.texts(row) for row in range(len(self))]
+        return pandas.DataFrame(rows, columns=["question1", "question2"]).assign(is_duplicate=self.labels)
+
     def subset(self, rows: NDArray[Any]) -> Pairs:
-        """The pairs at `rows` (indices or a mask), over the questions that they name."""
+        """The pairs at `rows` (indices or a mask), over the questions that they name.
+
+        >>> qpairs.load_pairs([("How?", "Why?", 0), ("How?", "In what way?", 1)]).subset(np.array([1])).questions
+        ('How?', 'In what way?')
+        """
         named, ends = np.unique(np.concatenate([self.left[rows], self.right[rows]]), return_inverse=True)
         left, right = np.split(ends.astype(np.int64), 2)
         taught = self.taught if self.taught is None else self.taught[rows]
@@ -71,7 +110,7 @@ def pairs_from_texts(
         skipped: reason -> rows that were left out before.
 
     Raises:
-        UserError: the columns differ in length, or a label is none of the three.
+        UserError: a column is one text, the columns differ in length, or a label is none of the three.
 
     >>> pairs = pairs_from_texts(["How do I pay?", "How do I pay?"], ["How can I pay?", "Where do I pay?"], [1, 0])
     >>> pairs.questions
@@ -79,6 +118,8 @@ def pairs_from_texts(
     >>> pairs.left.tolist(), pairs.right.tolist()
     ([0, 0], [1, 2])
     """
+    if isinstance(first, str) or isinstance(second, str):
+        raise UserError("pairs: first and second questions are lists of texts, not one text; write [...] round it")
     if not len(first) == len(second) == len(labels):
         raise UserError(f"{len(first)} first questions, {len(second)} second ones and {len(labels)} labels: not pairs")
     if not np.isin(labels, (0, 1, UNLABELLED)).all():

@@ -6,15 +6,17 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qpairs.config import Config
+from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
 from qpairs.data.augment import generate_pairs
 from qpairs.data.pairs import Pairs, join, need_both_labels
-from qpairs.data.sources import load_pairs
+from qpairs.data.records import given_name
+from qpairs.data.sources import is_several, load_pairs
 from qpairs.data.splits import fingerprint, leak, split_pairs
 from qpairs.data.unlabelled import pairs_of_questions, read_unlabelled
 
@@ -35,7 +37,40 @@ class Parts:
     split: dict[str, Any]
 
 
-def load_parts(config: Config) -> Parts:
+def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Pairs]]:
+    """Splits options into values that a config can hold, with names in place of pairs in memory, and these pairs.
+
+    Args:
+        options: fields of a config, of which `data`, `validation`, `test` and `drop_suspects` may be whatever
+            `load_pairs` takes.
+
+    Raises:
+        UserError: rows in memory that are no pairs.
+
+    >>> options, pairs = separate_pairs({"data": [("How do I pay?", "How can I pay?", 1)], "epochs": 2})
+    >>> options, len(pairs["data"])
+    ({'data': 'in memory: 1 pairs (list)', 'epochs': 2}, 1)
+    """
+    kept, given = dict(options), dict[str, Pairs]()
+    for name in ("data", "validation", "test", "drop_suspects"):
+        source: Any = options.get(name)
+        parts = list(source) if is_several(source) else [source]
+        if source is None or (isinstance(source, list | tuple) and not source):
+            continue
+        if all(isinstance(part, str | Path) for part in parts):
+            kept[name] = [str(part) for part in parts] if is_several(source) else str(source)
+        else:
+            given[name] = load_pairs(
+                source,
+                columns=config_from({"columns": options.get("columns", ())}).columns,
+                skip_bad_rows=bool(options.get("skip_bad_rows")),
+                labelled=name != "drop_suspects",
+            )
+            kept[name] = given_name(source, len(given[name]))
+    return kept, given
+
+
+def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Parts:
     """Loads the pairs of a run, and cuts from the data the parts that the config does not name.
 
     Of unlabelled data, all is for training; the validation part is empty if the config names none.
@@ -43,18 +78,25 @@ def load_parts(config: Config) -> Parts:
     If it names neither validation nor test, both are cut; if only a test, validation is cut; if only a validation part,
     there is no test.
 
+    Args:
+        config: the options of the run.
+        given: option -> pairs that are in memory, which the config only names.
+
     Raises:
         UserError: a source cannot be used, or a part has pairs of one label only.
     """
+    given = given or {}
 
-    def load(sources: tuple[str, ...]) -> Pairs:
-        return load_pairs(sources, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
+    def load(name: str) -> Pairs:
+        if name in given:
+            return given[name]
+        return load_pairs(getattr(config, name), columns=config.columns, skip_bad_rows=config.skip_bad_rows)
 
     if config.unlabelled:
         return _unlabelled_parts(config, load)
-    data, dropped = load(config.data), 0
-    validation = load(config.validation) if config.validation else None
-    test = load(config.test) if config.test else None
+    data, dropped = load("data"), 0
+    validation = load("validation") if config.validation else None
+    test = load("test") if config.test else None
     skipped = {
         name: dict(part.skipped) for name, part in (("data", data), ("validation", validation), ("test", test)) if part
     }
@@ -70,7 +112,8 @@ def load_parts(config: Config) -> Parts:
         train, validation, dropped = cut.train, cut.validation, cut.dropped
         test = test if test is not None else cut.test
     if config.drop_suspects:
-        before, train = len(train), _without(train, load_pairs(config.drop_suspects, labelled=False))
+        suspects = given.get("drop_suspects") or load_pairs(config.drop_suspects, labelled=False)
+        before, train = len(train), _without(train, suspects)
         skipped["train"] = {"suspected label": before - len(train)}
         if not len(train):
             raise UserError(f"{config.drop_suspects}: names every training pair, so that none is left")
@@ -85,10 +128,9 @@ def load_parts(config: Config) -> Parts:
     return Parts(train, validation, test, split)
 
 
-def _unlabelled_parts(config: Config, load: Callable[[tuple[str, ...]], Pairs]) -> Parts:
+def _unlabelled_parts(config: Config, load: Callable[[str], Pairs]) -> Parts:
     found = read_unlabelled(config)
-    named = {"validation": config.validation, "test": config.test}
-    parts = {name: load(sources) for name, sources in named.items() if sources}
+    parts = {name: load(name) for name in ("validation", "test") if getattr(config, name)}
     for name, part in parts.items():
         need_both_labels(part, name)
     taken = [text for part in parts.values() for text in part.questions]

@@ -1,34 +1,45 @@
-"""A file of questions of any length, read row by row."""
+"""Questions of any number, read row by row from a file, or from rows in memory."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import sha256
 from qpairs.data.columns import find_text_columns, joined_texts, named_column
 from qpairs.data.formats import Reader, open_file, refuse_row
 from qpairs.data.pairs import text_fault
+from qpairs.data.records import open_table
+
+QuestionSource: TypeAlias = str | Path | Iterable[Any]  # a file, or rows in memory: see `records.open_rows`
 
 
 @dataclass(frozen=True)
 class Questions:
-    """A file of questions, which is read from the start by each call of `rows`.
+    """A file of questions, or rows in memory, read from the start by each call of `rows`.
 
     Attributes:
-        path: the file.
+        path: the file; of rows in memory, the name of their type.
         text_columns: the columns of the questions; the texts of several are joined.
         id_column: the column of their ids; '' where the number of the row is the id.
+        given: the reader of rows in memory; None for a file.
     """
 
     path: Path
     text_columns: tuple[str, ...]
     id_column: str = ""
+    given: Reader | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the reader of a file is opened there."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(self)}
 
     @property
     def text_column(self) -> str:
@@ -37,8 +48,8 @@ class Questions:
 
     @cached_property
     def reader(self) -> Reader:
-        """The reader of the file."""
-        return open_file(self.path)
+        """The reader of the file, or of the rows in memory."""
+        return self.given or open_file(self.path)
 
     def rows(self, skipped: Counter[str] | None = None) -> Iterator[tuple[str, str]]:
         """Id and text of each question, runs of white space made one space. Memory is flat.
@@ -71,15 +82,25 @@ class Questions:
         return text_fault(text, self.text_column)
 
     def sha256(self) -> str:
-        """The checksum of the file."""
-        return sha256(self.path)
+        """The checksum of the file; of rows in memory, that of their texts and ids."""
+        if self.given is None:
+            return sha256(self.path)
+        digest = hashlib.sha256()
+        for _, row in self.given.rows([*self.text_columns, *filter(None, [self.id_column])]):
+            digest.update(json.dumps(row, default=str).encode() + b"\n")
+        return digest.hexdigest()
+
+    def absolute(self) -> Questions:
+        """The same questions, wherever in the file system a process reads them."""
+        return self if self.given is not None else replace(self, path=self.path.absolute())
 
 
-def open_questions(path: str | Path, *, text_column: str = "", id_column: str = "") -> Questions:
-    r"""Opens a file of questions, and finds the columns to read.
+def open_questions(source: QuestionSource, *, text_column: str = "", id_column: str = "") -> Questions:
+    r"""Opens a file of questions, or rows in memory, and finds the columns to read.
 
     Args:
-        path: a file in one of the formats of `qpairs.data.formats.FORMATS`, text in UTF-8.
+        source: a file in one of the formats of `qpairs.data.formats.FORMATS`, text in UTF-8; or what
+            `records.open_rows` takes, where rows that are tuples are (id, text).
         text_column: the column of the questions, or several with commas between, whose texts are joined; without it
             the only one, or question, text, sentence or q.
         id_column: the column of their ids; without it, the number of the row or line, from 1, is the id.
@@ -92,9 +113,14 @@ def open_questions(path: str | Path, *, text_column: str = "", id_column: str = 
     >>> _ = file.write_text("ticket,question\nA7,How do I pay?\nA8,Where is   my order?\n")
     >>> list(open_questions(file, id_column="ticket").rows())
     [('A7', 'How do I pay?'), ('A8', 'Where is my order?')]
+    >>> list(open_questions(["How do I pay?", "Where is my order?"]).rows())
+    [('1', 'How do I pay?'), ('2', 'Where is my order?')]
     """
-    names = list(open_file(Path(path)).columns)
+    reader, where = open_table(source)
+    names = list(reader.columns)
     if not names:
-        raise UserError(f"{path}: no line of it is a JSON object")
-    identity = named_column(names, id_column, where=str(path)) if id_column else ""
-    return Questions(Path(path), find_text_columns(names, text_column, where=str(path)), identity)
+        in_a_file = isinstance(source, str | Path)
+        raise UserError(f"{where}: " + ("no line of it is a JSON object" if in_a_file else "there are no rows in it"))
+    identity = named_column(names, id_column, where=where) if id_column else ""
+    given = None if isinstance(source, str | Path) else reader
+    return Questions(Path(where), find_text_columns(names, text_column, where=where), identity, given)

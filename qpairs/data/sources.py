@@ -1,26 +1,30 @@
-"""Pairs from where they are kept: the bundled ones, files, local data set folders and the Hugging Face Hub."""
+"""Pairs from where they are kept: the bundled ones, files, data set folders, the Hugging Face Hub, rows in memory."""
 
 from __future__ import annotations
 
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias, TypeGuard
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import find_columns
 from qpairs.data.formats import FORMATS, PlainText, Reader, open_file, refuse_row
 from qpairs.data.hub import dataset_name, open_dataset
 from qpairs.data.pairs import UNLABELLED, Pairs, join, pairs_from_texts, text_fault
+from qpairs.data.records import IN_MEMORY, PAIR, name_of, open_rows
 from qpairs.data.tables import Table, table_of
+
+PairSource: TypeAlias = Pairs | str | Path | Iterable[Any]  # pairs, where they are, or rows: see `load_pairs`
 
 NAMED_SOURCES = {"quora": "sentence-transformers/quora-duplicates:pair-class", "qqp": "nyu-mll/glue:qqp"}
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 def load_pairs(
-    source: str | Path | Sequence[str | Path],
+    source: PairSource,
     *,
     columns: Sequence[str] = (),
     skip_bad_rows: bool = False,
@@ -30,7 +34,10 @@ def load_pairs(
 
     Args:
         source: `sample`, `quora`, `qqp`, a Hub id, a data set folder (both with an optional `:config` and `[split]`), a
-            .csv, .tsv, .jsonl, .json or .parquet file; or several of these, which are joined.
+            .csv, .tsv, .jsonl, .json or .parquet file; rows in memory: a data frame of pandas or polars, a
+            `datasets.Dataset`, a mapping from columns to lists, or a list or iterator of dicts or of tuples
+            (question1, question2, label), the label being left out where there is none; pairs, which stay as they are;
+            or a list of several of these, which are joined.
         columns: names of the two text columns and, when there are labels, of the label column; without it the names
             of the usual releases are recognised.
         skip_bad_rows: leave out rows that cannot be used, and count them in `skipped`.
@@ -45,24 +52,49 @@ def load_pairs(
     >>> pairs = load_pairs(file, skip_bad_rows=True)
     >>> pairs.questions, pairs.labels.tolist(), pairs.skipped
     (('How do I pay?', 'How can I pay?'), [1], {'empty question': 1})
+    >>> load_pairs([("How do I pay?", "How can I pay?", 1), ("How do I pay?", "Who are you?", 0)]).labels.tolist()
+    [1, 0]
     """
-    if not isinstance(source, str | Path):
+    if isinstance(source, Pairs):
+        return source
+    if is_several(source):
         return join([load_pairs(s, columns=columns, skip_bad_rows=skip_bad_rows, labelled=labelled) for s in source])
-    return _pairs_in(open_source(source), str(source), columns, skip_bad_rows, labelled)
+    reader, where = _reader_of(source)
+    return _pairs_in(reader, where, columns, skip_bad_rows, labelled)
 
 
-def load_pairs_and_table(source: str | Path, *, columns: Sequence[str] = ()) -> tuple[Pairs, Table]:
+def is_several(source: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a list of sources: names, files, data frames, data sets or pairs; and not of rows.
+
+    >>> is_several(["mine.csv", "sample"]), is_several([("How?", "Why?", 0)]), is_several("sample")
+    (True, False, False)
+    """
+    return (
+        isinstance(source, list | tuple)
+        and bool(source)
+        and all(isinstance(part, str | Path | Pairs) or hasattr(part, "columns") for part in source)
+    )
+
+
+def load_pairs_and_table(source: PairSource, *, columns: Sequence[str] = ()) -> tuple[Pairs, Table]:
     """Pairs without labels, and all columns of the source, row for row.
 
     Args:
-        source: as in `load_pairs`.
+        source: one source, as in `load_pairs`.
         columns: names of the two text columns; without it the names of the usual releases are recognised.
 
     Raises:
         UserError: what cannot be read, with the row and how to mend it.
     """
-    reader = open_source(source)
-    return _pairs_in(reader, str(source), columns, False, labelled=False), table_of(reader, str(source))
+    reader, where = _reader_of(source)
+    return _pairs_in(reader, where, columns, False, labelled=False), table_of(reader, where)
+
+
+def _reader_of(source: Any) -> tuple[Reader, str]:
+    """The reader of a source of pairs, and what messages call it."""
+    if isinstance(source, str | Path):
+        return open_source(source), str(source)
+    return open_rows(source, PAIR), name_of(source)
 
 
 def open_source(source: str | Path) -> Reader:
@@ -72,6 +104,8 @@ def open_source(source: str | Path) -> Reader:
         UserError: the source cannot be found or fetched.
     """
     name = NAMED_SOURCES.get(str(source), str(source))
+    if name.startswith(IN_MEMORY):
+        raise UserError(f"{name} were given in Python, and are in no file; give them again")
     path = sample_path() if name == "sample" else Path(name)
     suffixes = [suffix for suffix, reader in FORMATS.items() if reader is not PlainText]  # a text file has no pairs
     if path.suffix.lower() in suffixes and not os.path.isdir(path):
@@ -82,6 +116,7 @@ def open_source(source: str | Path) -> Reader:
             f"{source}: {'unknown kind of file' if os.path.exists(name) else 'no such file or folder, and no Hub id'}; "
             f"give OWNER/NAME[:CONFIG], a folder, a file ending in {' '.join(suffixes)}, or sample, "
             f"{', '.join(NAMED_SOURCES)}"
+            + ("; in Python, pairs are rows: [(question1, question2), ...]" if " " in name else "")
         )
     return open_dataset(dataset, str(source))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow
 
 from qpairs.core.exceptions import UserError
-from qpairs.data.formats import Reader, open_file, refuse_row
+from qpairs.data.formats import Reader, refuse_row
+from qpairs.data.questions import QuestionSource
+from qpairs.data.records import Frame, open_table
 
 if TYPE_CHECKING:
     import pandas
@@ -33,30 +34,34 @@ class Table:
     malformed: int = 0
 
 
-def read_table(path: str | Path, *, skip_bad_rows: bool = False) -> Table:
-    r"""Reads a file with all its columns.
+def read_table(source: QuestionSource, *, skip_bad_rows: bool = False) -> Table:
+    r"""Reads a file, or rows in memory, with all columns.
 
     Args:
-        path: a file in one of the formats of `qpairs.data.formats.FORMATS`.
+        source: a file in one of the formats of `qpairs.data.formats.FORMATS`, or what `records.open_rows` takes.
         skip_bad_rows: leave out malformed rows; without it, the first one is an error.
 
     Raises:
         UserError: the file cannot be read, or has no rows.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> file = Path(tempfile.mkdtemp(), "tickets.jsonl")
     >>> _ = file.write_text('{"question": "How do I pay?", "votes": 3}\n\n{"question": "Why?"}\n')
     >>> table = read_table(file)
     >>> table.frame["question"].tolist(), table.frame["votes"].dtype, table.numbers
     (['How do I pay?', 'Why?'], int64[pyarrow], [1, 3])
     """
-    return table_of(open_file(Path(path)), str(path), skip_bad_rows=skip_bad_rows)
+    reader, where = open_table(source)
+    return table_of(reader, where, skip_bad_rows=skip_bad_rows)
 
 
 def table_of(reader: Reader, where: str, *, skip_bad_rows: bool = False) -> Table:
-    """As `read_table`, from an open reader; `where` is the source, for messages."""
+    """As `read_table`, from an open reader; `where` is the source, for messages. A data frame stays as it is."""
     import pandas
 
+    if isinstance(reader, Frame) and len(reader.frame):
+        return Table(reader.frame, range(1, len(reader.frame) + 1))
     numbers, rows, malformed = list[int](), list[tuple[Any, ...]](), 0
     for number, row in reader.rows(list(reader.columns)):
         if isinstance(row, str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs import metrics
+from qpairs.core.cards import html_card, one_line
 from qpairs.data.pairs import Pairs, need_both_labels
+from qpairs.data.sources import PairSource
 from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.joint import Judged, fit_joint, folds_of
@@ -44,8 +46,20 @@ class Fit:
     interval: Interval
     more_pairs: int
 
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        low, high = self.interval
+        return "Fit", {
+            "labelled pairs": self.n,
+            "F1 before": self.f1_before,
+            "F1 after": f"{self.f1_after:.3f} ({low:.3f} to {high:.3f}), cross-fitted",
+            "threshold": self.model.verdict.pair.threshold,
+            "more pairs that would halve the interval": self.more_pairs,
+        }
 
-def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str | Path], *, seed: int = 0) -> Fit:
+    __repr__, _repr_html_ = one_line, html_card
+
+
+def calibrate(model: Model | str | Path, data: PairSource, *, seed: int = 0) -> Fit:
     """Fits threshold and probability to labelled pairs of the user's own, without training.
 
     Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`). The
@@ -55,7 +69,7 @@ def calibrate(model: Model | str | Path, data: Pairs | str | Path | Sequence[str
 
     Args:
         model: a model, or its folder.
-        data: a few dozen labelled pairs or more, or their source.
+        data: a few dozen labelled pairs or more, or their source, as in `load_pairs`.
         seed: of the bootstrap.
 
     Raises:

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs import metrics
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.identity import distinct_texts
 from qpairs.data.judgements import Judgements
 from qpairs.data.labels import LabelledPairs, read_labels
+from qpairs.data.questions import QuestionSource
 from qpairs.evaluation.annotators import Consensus, Noise, find_consensus
 from qpairs.metrics import CorpusEstimate, Densities, Expectation, ScoreCounts
 from qpairs.models.base import Floats, Model, Tables, as_model, encode_in_blocks
@@ -84,6 +86,18 @@ class CorpusFit:
         """What each of some precisions costs."""
         return tuple(_promise(self.setting, precision) for precision in PROMISES)
 
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        low, high = self.after.precision_interval
+        return "CorpusFit", {
+            "questions": self.setting.estimate.counts.n,
+            "labels": sum(self.used.values()),
+            "threshold": self.setting.threshold,
+            "expected precision": f"{self.after.precision:.2f} ({low:.2f} to {high:.2f})",
+            "expected recall": f"{self.after.recall:.2f}",
+        }
+
+    __repr__, _repr_html_ = one_line, html_card
+
 
 class Answers(NamedTuple):
     """Labelled pairs as the fit takes them: vectors (r, d) of both sides, labels (r,), and their log ratios (r,)."""
@@ -95,8 +109,8 @@ class Answers(NamedTuple):
 
 def calibrate_corpus(
     model: Model | str | Path,
-    corpus: Corpus | str | Path,
-    labels: LabelledPairs | str | Path | Sequence[str | Path] | None = None,
+    corpus: Corpus | QuestionSource,
+    labels: LabelledPairs | QuestionSource | Sequence[str | Path] | None = None,
     *,
     trusted: Sequence[str] = (),
     on_progress: OnProgress = ignore,
@@ -117,8 +131,9 @@ def calibrate_corpus(
 
     Args:
         model: a model with one tower, or its folder.
-        corpus: a file of questions, or one from `read_corpus`.
-        labels: pairs of the corpus with labels, such as the labelling view of `qpairs serve` writes, or their files.
+        corpus: a file of questions, or rows in memory, as in `read_corpus`.
+        labels: pairs of the corpus with labels, as in `read_labels`, such as the labelling view of `qpairs serve`
+            writes; or several files of them.
         trusted: annotators whose labels are taken as right, where there are several.
         on_progress: the stages encoding (texts) and estimating.
 
@@ -128,7 +143,8 @@ def calibrate_corpus(
     """
     counted = count_corpus(model, corpus, on_progress=on_progress)
     if labels is not None and not isinstance(labels, LabelledPairs):
-        labels = read_labels(*([labels] if isinstance(labels, str | Path) else labels))
+        files = [part for part in labels if isinstance(part, str | Path)] if isinstance(labels, list | tuple) else []
+        labels = read_labels(*files) if files else read_labels(labels)
     on_progress(Progress("estimating"))
     densities = counted.encoder.verdict.densities
     if labels is not None and densities and densities.labels:
@@ -158,7 +174,7 @@ class CountedCorpus:
 
 def count_corpus(
     model: Model | str | Path,
-    corpus: Corpus | str | Path,
+    corpus: Corpus | QuestionSource,
     *,
     encode: Callable[[Sequence[str]], Floats] | None = None,
     on_progress: OnProgress = ignore,
@@ -176,7 +192,7 @@ def count_corpus(
     encoder.verdict.require_cosine(encoder.path)
     if not (encoder.verdict.symmetric and encoder.one_tower):
         raise UserError(f"{encoder.path}: two towers; a corpus needs one encoder for all of it")
-    corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
+    corpus = read_corpus(corpus)
     texts = [corpus.texts[row] for row in distinct_texts(corpus.texts)[1]]
     if len(texts) < LEAST_QUESTIONS:
         raise UserError(f"{corpus.path}: {len(texts)} questions; at least {LEAST_QUESTIONS} are needed to fit a corpus")

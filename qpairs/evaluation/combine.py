@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,13 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import parts_of
+from qpairs.data.sources import PairSource
 from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.calibrate import cross_fitted, cross_fitted_scores
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.joint import Judged, fit_joint
-from qpairs.evaluation.sources import as_pairs
+from qpairs.evaluation.sources import pairs_if_given
 from qpairs.metrics.second_look import NO_LOOK
 from qpairs.models.base import RERANKER, Model, check_output, load
 from qpairs.models.cross_encoder import CrossModel
@@ -96,7 +96,7 @@ def combine_folders(
     encoder: str | Path,
     cross_encoder: str | Path,
     output: str | Path,
-    data: Pairs | str | Path | Sequence[str | Path] = (),
+    data: PairSource | None = None,
     *,
     overwrite: bool = False,
     seed: int = 0,
@@ -129,7 +129,7 @@ def combine_folders(
     first, second = load(encoder), load(cross_encoder)
     check_stages(first, second)
     assert isinstance(second, CrossModel)
-    given = as_pairs(data) if isinstance(data, Pairs | str | Path) or len(data) else None
+    given = pairs_if_given(data)
     pairs = _validation_pairs(first, second) if given is None else given
     model = combine(first, second, pairs, seed=seed, on_progress=on_progress)
     model.save(output, overwrite=overwrite)

@@ -11,15 +11,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qpairs import metrics
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.data.intents import known_clusters, read_intents
 from qpairs.data.pairs import Pairs, need_both_labels
+from qpairs.data.questions import QuestionSource
+from qpairs.data.sources import PairSource
 from qpairs.data.splits import Leak, duplicate_components, question_components
 from qpairs.evaluation.baselines import baselines, trivial_note
 from qpairs.evaluation.corpus_report import CorpusReport, corpus_report
@@ -30,12 +33,17 @@ from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables, as_model
 from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.predictions import predictions
 from qpairs.models.ready import shown_name
-from qpairs.models.verdict import Reference, ScoreKind, score_names
+from qpairs.models.verdict import Reference, ScoreKind, Setting, score_names
+
+if TYPE_CHECKING:
+    import pandas
 
 log = logging.getLogger(__name__)
 
 RETRIEVAL_LIMIT = 50_000  # questions; the retrieval scores compare all with all
+HIDDEN = ("scores", "labels", "pairs", "setting")  # fields that are not in the JSON form
 SHIFTED = 0.15  # Kolmogorov-Smirnov distance from which on the old threshold should not be trusted
 
 
@@ -77,6 +85,13 @@ class Report:
         seen_in_training: how many of the questions were in the training pairs; None where that is not known.
         corpus: the decisions over all pairs of the questions; None where `corpus_report` gives none.
         score: what the scores are.
+        pairs, setting: the pairs, and what decided on them; not in the JSON form.
+        from_validation: whether the threshold is the one that was chosen on validation, so that nothing is chosen on
+            the pairs that are reported; false after `rethreshold`.
+
+    >>> report = qpairs.evaluate(model, pairs)
+    >>> f"{report.f1:.2f}, {len(report.mistakes)} mistakes"
+    '0.62, 104 mistakes'
     """
 
     n: int
@@ -106,6 +121,82 @@ class Report:
     seen_in_training: Leak | None = None
     corpus: CorpusReport | None = None
     score: ScoreKind = "cosine"
+    pairs: Pairs | None = field(default=None, repr=False, compare=False)
+    setting: Setting | None = field(default=None, repr=False, compare=False)
+    from_validation: bool = True
+
+    @property
+    def confusion(self) -> metrics.Confusion:
+        """Right and wrong decisions: tp, fp, fn, tn."""
+        return metrics.confusion(self.scores, self.labels, self.threshold)
+
+    @property
+    def mistakes(self) -> pandas.DataFrame:
+        """The wrong decisions, the farthest from the threshold first.
+
+        A row for each: question1, question2, is_duplicate (the label), similarity (`score`, where it is no cosine),
+        probability, duplicate (the decision), and distance (score minus threshold).
+
+        >>> list(qpairs.evaluate(model, pairs).mistakes)[:4]
+        ['question1', 'question2', 'is_duplicate', 'similarity']
+        """
+        pairs, setting = self._judged
+        table = predictions(setting, self.scores, pairs, self.score).table
+        table.insert(2, "is_duplicate", self.labels)
+        table["distance"] = self.scores.astype(np.float64) - self.threshold
+        wrong = table[table["duplicate"] != (table["is_duplicate"] == 1)]
+        return wrong.sort_values("distance", key=abs, ascending=False, kind="stable")
+
+    def rethreshold(self, threshold: float) -> Report:
+        """The report with another threshold: decisions, their scores and intervals, and the slices are made anew.
+
+        What does not depend on the threshold stays, and so does the part on the corpus, which has its own. The
+        threshold is then no longer the one chosen on validation (`from_validation` is false): one that is chosen by its
+        F1 on these very pairs makes that F1 too good.
+
+        Args:
+            threshold: from which score on a pair is called a duplicate.
+
+        Raises:
+            UserError: it is not a finite number.
+
+        >>> report = qpairs.evaluate(model, pairs)
+        >>> strict = report.rethreshold(0.95)
+        >>> strict.precision > report.precision, strict.recall < report.recall, strict.from_validation
+        (True, True, False)
+        """
+        if not math.isfinite(threshold):
+            raise UserError(f"rethreshold: {threshold} is not a finite number")
+        pairs, setting = self._judged
+        groups = question_components(pairs)[pairs.left]
+        return dataclasses.replace(
+            self,
+            **_decided(self.scores, self.labels, groups, threshold, seed=0),
+            slices=slices(pairs, self.scores, threshold),
+            setting=setting.at(threshold),
+            from_validation=False,
+        )
+
+    @property
+    def _judged(self) -> tuple[Pairs, Setting]:
+        if self.pairs is None or self.setting is None:
+            raise UserError("report: it was made without its pairs; evaluate the model anew")
+        return self.pairs, self.setting
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        low, high = self.f1_interval
+        source = "chosen on validation" if self.from_validation else "given; no longer the one of validation"
+        found = {
+            "pairs": f"{self.n:,} ({self.duplicates:.0%} duplicates)",
+            "F1": f"{self.f1:.3f} ({low:.3f} to {high:.3f})",
+            "precision": self.precision,
+            "recall": self.recall,
+            "average precision": self.average_precision,
+            "threshold": f"{self.threshold:.3f} ({source})",
+        }
+        return "Report", found | ({"warning": self.trivial} if self.trivial else {})
+
+    __repr__, _repr_html_ = one_line, html_card
 
     @property
     def trivial(self) -> str:
@@ -117,26 +208,32 @@ class Report:
 
         Args:
             brief: without the texts of questions and the curve of the corpus, as a model keeps it.
+
+        >>> import json
+        >>> len(json.dumps(qpairs.evaluate(model, pairs).to_dict())) > 1000
+        True
         """
-        shown = dataclasses.replace(self, corpus=self.corpus.brief()) if brief and self.corpus else self
+        shown = dataclasses.replace(self, pairs=None, setting=None)
+        if brief and shown.corpus:
+            shown = dataclasses.replace(shown, corpus=shown.corpus.brief())
         values = dataclasses.asdict(shown) | {"trivial": self.trivial}
         if math.isnan(self.shift.statistic):
             values["shift"] |= {"statistic": None, "p_value": None}
-        return {name: value for name, value in values.items() if name not in ("scores", "labels")}
+        return {name: value for name, value in values.items() if name not in HIDDEN}
 
 
 def evaluate(
     model: Model | str | Path,
-    data: Pairs | str | Path | Sequence[str | Path],
+    data: PairSource,
     *,
-    intents: Mapping[str, str] | str | Path | None = None,
+    intents: Mapping[str, str] | QuestionSource | None = None,
     seed: int = 0,
 ) -> Report:
     """Evaluates a model, at its own threshold, on labelled pairs.
 
     Args:
         model: a model, or its folder.
-        data: labelled pairs, or their source.
+        data: labelled pairs, or their source, as in `load_pairs`.
         intents: question -> intent for all questions of the pairs, or a table of them (`read_intents`): then all
             duplicates in the corpus of these questions are known.
         seed: of the bootstrap.
@@ -153,13 +250,12 @@ def evaluate(
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "evaluate")
     model.verdict.require_labelled(shown_name(model))
-    if isinstance(intents, str | Path):
-        intents = read_intents(intents)
-    if intents is not None:
+    known = intents if intents is None or isinstance(intents, Mapping) else read_intents(intents)
+    if known is not None:
         if isinstance(model, CrossModel):
             raise UserError(f"intents: {model.path} is a cross-encoder, which has no verdict for a corpus")
-        known_clusters(pairs, intents)  # an error is raised before the questions are embedded
-    found = report(model, pairs, *model.score_pairs(pairs), intents=intents, seed=seed)
+        known_clusters(pairs, known)  # an error is raised before the questions are embedded
+    found = report(model, pairs, *model.score_pairs(pairs), intents=known, seed=seed)
     return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))
 
 
@@ -187,24 +283,14 @@ def report(
     if not np.isfinite(scores).all():
         raise UserError(f"evaluate: the model gives {score_names(verdict.score)} that are not numbers; it is damaged")
     groups = question_components(pairs)[pairs.left]
-    confusion = metrics.confusion(scores, labels, threshold)
-    interval = metrics.bootstrap_interval(scores, labels, groups, threshold, seed=seed)
     probability = verdict.pair.probability(scores)
     return Report(
         n=len(pairs),
         n_questions=len(pairs.questions),
         duplicates=pairs.duplicate_ratio,
-        threshold=threshold,
-        f1=confusion.f1,
-        precision=confusion.precision,
-        recall=confusion.recall,
-        accuracy=confusion.accuracy,
+        **_decided(scores, labels, groups, threshold, seed),
         average_precision=metrics.average_precision(scores, labels),
         roc_auc=metrics.roc_auc(scores, labels),
-        f1_interval=interval["f1"],
-        precision_interval=interval["precision"],
-        recall_interval=interval["recall"],
-        accuracy_interval=interval["accuracy"],
         average_precision_interval=metrics.average_precision_interval(scores, labels, groups, seed=seed),
         calibration_error=metrics.expected_calibration_error(probability, labels),
         brier=metrics.brier(probability, labels),
@@ -217,7 +303,20 @@ def report(
         labels=labels,
         corpus=corpus_report(model, pairs, tables, *known_clusters(pairs, intents)) if tables else None,
         score=verdict.score,
+        pairs=pairs,
+        setting=verdict.pair,
     )
+
+
+def _decided(
+    scores: NDArray[np.float32], labels: NDArray[np.int8], groups: NDArray[np.int64], threshold: float, seed: int
+) -> dict[str, Any]:
+    """The fields of a report that say what a threshold decides, with their intervals."""
+    found = metrics.confusion(scores, labels, threshold)
+    interval = metrics.bootstrap_interval(scores, labels, groups, threshold, seed=seed)
+    names = ("f1", "precision", "recall", "accuracy")
+    values = {name: getattr(found, name) for name in names}
+    return {"threshold": threshold, **values, **{f"{name}_interval": interval[name] for name in names}}
 
 
 def shift(scores: NDArray[np.float32], reference: Reference | None) -> Shift:

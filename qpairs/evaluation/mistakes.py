@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.cards import html_card, one_line
+from qpairs.core.tables import rows_table
 from qpairs.data.pairs import Pairs
+from qpairs.data.sources import PairSource
 from qpairs.data.splits import duplicate_components, question_components
 from qpairs.evaluation.predict import Predictions, predict
 from qpairs.evaluation.slices import ErrorSlice, error_slices, wordings_of
@@ -17,6 +21,9 @@ from qpairs.evaluation.sources import as_pairs
 from qpairs.evaluation.wording import Wording, vocabulary
 from qpairs.models.base import Model, as_model
 from qpairs.models.ready import shown_name
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,23 @@ class Analysis:
     wordings: Sequence[Wording] = field(repr=False)
 
     @property
+    def table(self) -> pandas.DataFrame:
+        """The mistakes, a row for each and a column for each field of `Mistake`.
+
+        >>> from qpairs.evaluation.mistakes import analyse
+        >>> list(analyse(model, pairs).table)[:4]
+        ['row', 'question1', 'question2', 'label']
+        """
+        return rows_table(Mistake, self.mistakes())
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        worst = ", ".join(part.name for part in self.slices[:3] if part.worse)
+        found = {"pairs": len(self.pairs), "mistakes": int(self.wrong.sum()), "duplicates missed": self.missed}
+        return "Analysis", found | ({"frequent where": worst} if worst else {})
+
+    __repr__, _repr_html_ = one_line, html_card
+
+    @property
     def wrong(self) -> NDArray[np.bool_]:
         """(n,) whether the decision on each pair is wrong."""
         return np.asarray(self.predictions.duplicate != (self.pairs.labels == 1))
@@ -116,7 +140,7 @@ class Analysis:
 
 def analyse(
     model: Model | str | Path,
-    data: Pairs | str | Path | Sequence[str | Path],
+    data: PairSource,
     *,
     trained_on: Pairs | None = None,
     predictions: Predictions | None = None,
@@ -126,7 +150,7 @@ def analyse(
 
     Args:
         model: a model, or its folder.
-        data: labelled pairs, or their source.
+        data: labelled pairs, or their source, as in `load_pairs`.
         trained_on: the training pairs, whose words are the known ones; without it, those of the data.
         predictions: of the model on the pairs, where they are there already.
         seed: of the bootstrap and of the test.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qpairs.data.pairs import Pairs, pairs_from_texts
 from qpairs.data.perturbations import PERTURBATIONS, Vocabulary, perturb, vocabulary_of
+from qpairs.data.sources import PairSource
 from qpairs.evaluation.predict import Predictions, predict
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
@@ -100,7 +101,7 @@ class _Change:
 
 def probe(
     model: Model | str | Path,
-    data: Pairs | str | Path | Sequence[str | Path],
+    data: PairSource,
     kinds: Iterable[str] = tuple(PERTURBATIONS),
     *,
     cases: int = CASES,
@@ -110,7 +111,7 @@ def probe(
 
     Args:
         model: a model, or its folder.
-        data: labelled pairs, or their source.
+        data: labelled pairs, or their source, as in `load_pairs`.
         kinds: rows of `PERTURBATIONS`.
         cases: changed questions of a kind, at most.
         seed: of the choice of questions and changes.
@@ -118,6 +119,9 @@ def probe(
     Returns:
         Two for each kind, `itself` and `pairs`; none where no question fits. `itself` is left out where the sides of
         a pair may not be swapped (`symmetric` is off).
+
+    >>> [found.kind for found in probe(model, pairs, ["typos"])]
+    ['typos', 'typos']
     """
     model, pairs = as_model(model), as_pairs(data)
     model.verdict.require_labelled(shown_name(model))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.formats import FORMATS
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import parts_of, training_pairs
-from qpairs.data.sources import load_pairs
+from qpairs.data.sources import PairSource, load_pairs
 from qpairs.models.base import Model
 
 
-def as_pairs(data: Pairs | str | Path | Sequence[str | Path]) -> Pairs:
-    """Pairs, or those of a source."""
-    return data if isinstance(data, Pairs) else load_pairs(data)
+def as_pairs(data: PairSource) -> Pairs:
+    """Pairs with labels, or those of a source, as in `load_pairs`."""
+    return load_pairs(data)
+
+
+def pairs_if_given(data: PairSource | None) -> Pairs | None:
+    """As `as_pairs`; None where nothing, or an empty list, is given."""
+    return None if data is None or (isinstance(data, list | tuple) and not data) else as_pairs(data)
 
 
 def training_pairs_of(model: Model) -> Pairs | None:

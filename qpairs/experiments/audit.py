@@ -6,27 +6,34 @@ import contextlib
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.config import Config, config_from, to_dict
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import require
 from qpairs.core.progress import OnProgress, Progress, ignore
+from qpairs.core.tables import rows_table
 from qpairs.data.pairs import Pairs, need_both_labels
-from qpairs.data.parts import Parts
+from qpairs.data.parts import Parts, separate_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.predict import predict
+from qpairs.objectives.plugins import add_own
 from qpairs.training.cross_encoder import TRANSFORMERS
 from qpairs.training.fit import train
+from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.teachers import teachers_to_train
+
+if TYPE_CHECKING:
+    import pandas
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +102,27 @@ class Audit:
         ]
 
     @property
+    def table(self) -> pandas.DataFrame:
+        """The suspects, a row for each and a column for each field of `Suspect`."""
+        return rows_table(Suspect, self.suspects)
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        return "Audit", {
+            "pairs": len(self.pairs),
+            "suspects": int((self.disputed | self.contradicted).sum()),
+            DISPUTED: int(self.disputed.sum()),
+            CONTRADICTED: int(self.contradicted.sum()),
+        }
+
+    __repr__, _repr_html_ = one_line, html_card
+
+    @property
     def average_precision(self) -> float:
         """Of the models, on the pairs they have not seen, against the given labels."""
         return metrics.average_precision(self.probability, self.pairs.labels)
 
 
+@shows_options
 def audit(
     config: Config | None = None,
     *,
@@ -107,7 +130,7 @@ def audit(
     confidence: float = CONFIDENCE,
     pairs: Pairs | None = None,
     on_progress: OnProgress = ignore,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> Audit:
     """Looks for wrong labels in the graph of duplicates, and with models trained on the other folds.
 
@@ -125,12 +148,18 @@ def audit(
     require("cleanlab", "an audit")
     if not 0 <= confidence <= 1:
         raise UserError(f"audit: confidence is {confidence:g}; it takes a probability, 0 to 1")
-    config = config_from({**(to_dict(config) if config else {}), **options}, where="audit")
+    values, given = separate_pairs({**(to_dict(config) if config else {}), **options})
+    config = config_from(values, where="audit")
+    add_own(config.imports)
     if len(teachers_to_train(config.teacher)) < len(config.teacher) or config.reranker not in ("", *TRANSFORMERS):
         raise UserError(
             "audit: a teacher or reranker that knows the labels disputes none; minilm trains one for each fold"
         )
-    pairs = pairs or load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
+    pairs = (
+        pairs
+        or given.get("data")
+        or load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
+    )
     need_both_labels(pairs, "audit")
     fold = component_folds(pairs, folds, config.seed)
     probability = np.empty(len(pairs))

@@ -26,8 +26,10 @@ from qpairs.data.parts import Parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import takes_lora, takes_prompt, takes_vectors, tower_names
 from qpairs.evaluation.calibrate import cross_fitted
+from qpairs.experiments.own import Rows, add_rows
 from qpairs.experiments.processes import peak_memory
-from qpairs.objectives.functions import function_name
+from qpairs.objectives.expressions import FUNCTION
+from qpairs.objectives.functions import Function
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
 from qpairs.training.fit import train
@@ -68,6 +70,11 @@ class Cell:
         size = "" if self.pairs is None else f"{self.pairs:,} pairs, "
         return f"{size}{self.encoder}, {self.loss}, {self.miner}, seed {self.seed}"
 
+    def functions(self, known: Mapping[str, Function]) -> dict[str, Function]:
+        """Its loss and its miner, by option, where they are functions; `known` has functions by name."""
+        named = {"loss": self.loss, "miner": self.miner}
+        return {what: known[name] for what, name in named.items() if name in known}
+
     def config(self, base: Config, folder: Path) -> Config:
         """The options of the run: the base with the encoder, loss, miner and seed of the cell.
 
@@ -82,7 +89,7 @@ class Cell:
             prompt=base.prompt if takes_prompt(self.encoder) else "",
             lora=base.lora if takes_lora(self.encoder) else 0,
             loss=self.loss,
-            score=base.score if parse_objective(self.loss).has_head else "cosine",
+            score=base.score if has_head(self.loss) else "cosine",
             miner="everything" if self.miner in SAMPLERS else self.miner,
             sampler=SAMPLERS.get(self.miner, base.sampler),
             seed=self.seed,
@@ -152,15 +159,12 @@ def parse_list(what: str, listed: Any) -> list[str]:
         listed: a text, or several.
 
     Raises:
-        UserError: an item is empty; or it is a function, which the processes of the cells cannot be given.
+        UserError: an item is empty.
 
     >>> parse_list("losses", "info_nce(temperature=0.1),cosent")
     ['info_nce(temperature=0.1)', 'cosent']
     """
-    texts = [listed] if isinstance(listed, str) or callable(listed) else listed
-    for item in texts:
-        if callable(item):
-            raise UserError(f"compare: {what}: {function_name(item)}: only names can be compared; use train instead")
+    texts = [listed] if isinstance(listed, str) else listed
     found = [item.strip() for text in texts for item in re.split(r",(?![^()]*\))", text)]
     if not all(found) or not found:
         raise UserError(f"compare: {what}: an item of {', '.join(texts)!r} is empty")
@@ -187,6 +191,11 @@ def added(name: str) -> str:
     return (WITH_SOFTMAX if entry.positives_only else WITH_PAIRS).format(name)
 
 
+def has_head(loss: str) -> bool:
+    """Whether a loss, an expression or the name of a function, trains a classifier of pairs."""
+    return not loss.startswith(FUNCTION) and parse_objective(loss).has_head
+
+
 def judged_pairs(parts: Parts) -> tuple[str, Pairs]:
     """The part that F1 is measured on, and its name: test, or validation where there is no test part."""
     return ("validation", parts.validation) if parts.test is None else ("test", parts.test)
@@ -197,8 +206,17 @@ def components_of(pairs: Pairs) -> NDArray[np.int64]:
     return question_components(pairs)[pairs.left]
 
 
-def train_cell(config: Config, parts: Parts, on_progress: OnProgress) -> tuple[Result, Arrays]:
+def train_cell(
+    config: Config, parts: Parts, functions: Mapping[str, Function], rows: Rows, on_progress: OnProgress
+) -> tuple[Result, Arrays]:
     """Trains and evaluates.
+
+    Args:
+        config: the options of the run.
+        parts: the pairs.
+        functions: its loss and its miner, where they are functions.
+        rows: of one's own, from the process that compares.
+        on_progress: called at every step.
 
     Returns:
         The result; verdict (n,) bool, score (n,) float32, label (n,) int8 and component (n,) int64 of the judged pairs.
@@ -213,7 +231,9 @@ def train_cell(config: Config, parts: Parts, on_progress: OnProgress) -> tuple[R
             first = first or last
         on_progress(now)
 
-    model = train(config, parts=parts, on_progress=observe)
+    add_rows(rows)
+    options: dict[str, Any] = dict(functions)
+    model = train(config, parts=parts, on_progress=observe, **options)
     part, pairs = judged_pairs(parts)
     components = components_of(pairs)
     scores, _ = model.score_pairs(pairs)

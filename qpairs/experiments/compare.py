@@ -11,21 +11,25 @@ import dataclasses
 import functools
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
-from qpairs.data.parts import Parts, load_parts
+from qpairs.data.parts import Parts, load_parts, separate_pairs
 from qpairs.encoders.build import build_encoder
 from qpairs.experiments import comparison_folder as store
 from qpairs.experiments.cells import CELLS, Cell, Record, cells_of, expand_losses, parse_list, train_cell
+from qpairs.experiments.own import digest, names_of, own_rows
 from qpairs.experiments.processes import ProcessError, run_in_process
 from qpairs.experiments.results import Comparison, compare_records
+from qpairs.objectives.functions import Function
+from qpairs.objectives.plugins import add_own
 from qpairs.training.fit import build_objective
+from qpairs.training.options import CellOptions, shows_options
 from qpairs.training.run import partial_of
 from qpairs.training.teachers import teachers_to_train
 
@@ -35,11 +39,12 @@ NO_LIMIT = 1e3  # epochs: the time budget ends a cell first
 VOCABULARY = 1000  # questions whose words an encoder is tried with
 
 
+@shows_options
 def compare(
     *,
-    losses: str | Sequence[str] = "all",
+    losses: str | Function | Sequence[str | Function] = "all",
     encoders: str | Sequence[str] = "",
-    miners: str | Sequence[str] = "",
+    miners: str | Function | Sequence[str | Function] = "",
     seeds: int = 3,
     output: str = "runs/compare",
     budget_minutes: float = 5.0,
@@ -48,20 +53,23 @@ def compare(
     keep_checkpoints: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = ignore,
-    **options: Any,
+    **options: Unpack[CellOptions],
 ) -> Comparison:
     """Trains every encoder with every loss and miner, and tests which are better and by how much.
 
     The pairs are loaded and split once. Started again in the same folder, it trains the cells that failed or were
-    interrupted, and keeps the finished ones. In a script, call it under `if __name__ == "__main__":`: each cell is a
-    process that imports the script.
+    interrupted, and keeps the finished ones. Losses, miners, encoders and readers of one's own go with every cell into
+    its process, wherever they are defined: in a script, a notebook or a module; a cell whose function has changed is
+    trained again.
 
     Args:
-        losses: expressions as in `Config.loss`, a list or one text with commas; `all` is every loss. Two that
+        losses: expressions as in `Config.loss`, a list or one text with commas; `all` is every loss; functions (sim,
+            Relation) -> scalar may be in the list, too. Two that
             cannot be trained alone are added to others: center to softmax, strangers to online_contrastive.
         encoders: names as in `Config.encoder`; default: the encoder of the options.
         miners: expressions as in `Config.miner`; also `offline` (negatives mined before each epoch, the sampler
-            `triplets`) and `groups` (the sampler of that name); default: the miner of the options.
+            `triplets`) and `groups` (the sampler of that name); functions (sim, Relation) -> Relation; default: the
+            miner of the options.
         seeds: cells of each kind, with the seeds `seed`, `seed + 1`, ...; the split is that of the first.
         output: folder of the results, its files are listed in `comparison_folder`.
         budget_minutes: training time of each cell; 0: until the epochs are done.
@@ -74,25 +82,34 @@ def compare(
 
     Raises:
         UserError: a mistake that the user can fix, before the first cell is trained.
+
+    >>> found = compare(data="mine.csv", losses=["contrastive", my_loss], encoders="static", seeds=2)  # doctest: +SKIP
+    >>> found.rows[0].loss, found.rows[0].mean("f1")  # doctest: +SKIP
+    ('contrastive', 0.71)
     """
     limits = {"budget_minutes": budget_minutes, "epochs": epochs, "patience": patience}
-    base = config_from({**options, **limits}, where="compare")
+    values, pairs = separate_pairs(options)
+    base = config_from({**values, **limits}, where="compare")
     if not base.budget_minutes and base.epochs >= NO_LIMIT:
         raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
     check_experiment(base, seeds, "compare")
+    add_own(base.imports)
+    losses, own_losses = names_of("losses", losses)
+    miners, own_miners = names_of("miners", miners or [base.miner])
+    functions = own_losses | own_miners
     cells = cells_of(
         parse_list("encoders", encoders or [base.encoder]),
         expand_losses(parse_list("losses", losses)),
-        parse_list("miners", miners or [base.miner]),
+        parse_list("miners", miners),
         range(base.seed, base.seed + seeds),
     )
     folder = Path(output)
     for cell in cells:
-        build_objective(cell.config(base, folder))
-    parts = load_parts(base)
+        build_objective(cell.config(base, folder), cell.functions(functions))
+    parts = load_parts(base, pairs)
     try_encoders(cells, base, parts.train.questions[:VOCABULARY])
     with store.hold_folder(folder, store.manifest_of(base, parts), overwrite=overwrite), interruptible(folder):
-        runs = [CellRun(cell, cell.config(base, folder), lambda: parts) for cell in cells]
+        runs = [CellRun(cell, cell.config(base, folder), lambda: parts, cell.functions(functions)) for cell in cells]
         records = train_cells(runs, folder, keep_checkpoints, on_progress)
         comparison = compare_records(records, base, parts, functools.partial(store.read_verdict, folder))
         store.write_comparison(folder, comparison)
@@ -133,25 +150,39 @@ def interruptible(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class CellRun:
-    """A cell that is to be trained: its options, and what makes its data when its turn comes."""
+    """A cell that is to be trained.
+
+    Attributes:
+        cell: which one.
+        config: its options.
+        parts: makes its data when its turn comes.
+        functions: losses and miners that are functions, by name.
+    """
 
     cell: Cell
     config: Config
     parts: Callable[[], Parts]
+    functions: Mapping[str, Function] = field(default_factory=dict)
+
+    @property
+    def own(self) -> str:
+        """The digest of the code of one's own that the cell runs; '' where there is none."""
+        return digest(self.functions.values(), self.config.imports)
 
 
 def train_cells(runs: Sequence[CellRun], folder: Path, keep_checkpoints: bool, on_progress: OnProgress) -> list[Record]:
     """A record for each cell; those of finished cells are read from the folder."""
-    records = {run.cell: store.read_record(folder, run.cell) for run in runs}
+    records = {run.cell: store.read_record(folder, run.cell, run.own) for run in runs}
     done = sum(record is not None for record in records.values())
-    for cell, config, parts in ((run.cell, run.config, run.parts) for run in runs if not records[run.cell]):
+    for run in (run for run in runs if not records[run.cell]):
+        cell, config = run.cell, run.config
         now = Progress(cell.title, done, len(runs), note="loading")
         on_progress(now)
         _remove_checkpoint(config)
         arrays = None
         try:
             result, arrays = run_in_process(
-                functools.partial(train_cell, config, parts()),
+                functools.partial(train_cell, config, run.parts(), run.functions, own_rows()),
                 store.cell_file(folder, cell, "log"),
                 _steps(now, on_progress),
             )
@@ -160,7 +191,7 @@ def train_cells(runs: Sequence[CellRun], folder: Path, keep_checkpoints: bool, o
             record = Record(cell, None, str(error))
         if not keep_checkpoints:
             _remove_checkpoint(config)
-        store.write_record(folder, record, arrays)
+        store.write_record(folder, record, arrays, run.own)
         records[cell], done = record, done + 1
         on_progress(dataclasses.replace(now, done=done, note=_note(record)))
     return [record for record in records.values() if record]

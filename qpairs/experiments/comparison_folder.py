@@ -104,21 +104,29 @@ def cell_file(folder: Path, cell: Cell, kind: str) -> Path:
     return folder / CELLS / f"{cell.name}.{kind}"
 
 
-def write_record(folder: Path, record: Record, arrays: Arrays | None = None) -> None:
-    """Writes the record of a cell, after the arrays that belong to it."""
+def write_record(folder: Path, record: Record, arrays: Arrays | None = None, own: str = "") -> None:
+    """Writes the record of a cell, after the arrays that belong to it; `own` as in `read_record`."""
     if arrays:
         with atomic_file(cell_file(folder, record.cell, "safetensors")) as fresh:
             save_file(arrays, fresh)
-    write_text(cell_file(folder, record.cell, "json"), json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+    write_text(
+        cell_file(folder, record.cell, "json"), json.dumps({**dataclasses.asdict(record), "own": own}, indent=1) + "\n"
+    )
 
 
-def read_record(folder: Path, cell: Cell) -> Record | None:
-    """The record of a finished cell; None where it has not been trained, or has failed."""
+def read_record(folder: Path, cell: Cell, own: str = "") -> Record | None:
+    """The record of a finished cell; None where it has not been trained, has failed, or ran other code.
+
+    Args:
+        folder: of the comparison.
+        cell: the cell.
+        own: the digest of the user's own code that the cell runs.
+    """
     try:
-        result = json.loads(cell_file(folder, cell, "json").read_text("utf-8"))["result"]
+        kept = json.loads(cell_file(folder, cell, "json").read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return Record(cell, Result(**result)) if result else None
+    return Record(cell, Result(**kept["result"])) if kept["result"] and kept.get("own", "") == own else None
 
 
 def read_arrays(folder: Path, cell: Cell) -> Arrays:

@@ -20,7 +20,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_file, write_text
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.core.tables import write_table
-from qpairs.data.parts import Parts, load_parts
+from qpairs.data.parts import Parts, load_parts, separate_pairs
 from qpairs.data.subsets import component_order
 from qpairs.experiments import comparison_folder as store
 from qpairs.experiments.cells import Cell, Record, judged_pairs
@@ -29,6 +29,7 @@ from qpairs.experiments.curve_plot import plot_curves
 from qpairs.experiments.curves import MEASURES, Curve, curves_of, default_sizes
 from qpairs.experiments.results import cell_line
 from qpairs.metrics.power_law import LEAST_SIZES
+from qpairs.objectives.plugins import add_own
 from qpairs.training.fit import build_objective
 
 if TYPE_CHECKING:
@@ -135,10 +136,12 @@ def learning_curve(
     >>> curve.curves["f1"].in_words  # doctest: +SKIP
     'twice the pairs (13,334) would bring 0.021 F1 (0.012 to 0.034)'
     """
-    base, folder = config_from(options, where="learning-curve"), Path(output)
+    values, pairs_given = separate_pairs(options)
+    base, folder = config_from(values, where="learning-curve"), Path(output)
     check_experiment(base, seeds, "learning-curve")
+    add_own(base.imports)
     build_objective(base)
-    parts = load_parts(base)
+    parts = load_parts(base, pairs_given)
     counts = _sizes(sizes, len(parts.train))
     try_encoders([Cell(base.encoder, base.loss, base.miner, base.seed)], base, parts.train.questions[:1000])
     cells = [

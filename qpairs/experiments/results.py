@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,12 @@ import pandas
 from numpy.typing import NDArray
 
 from qpairs.config import Config
+from qpairs.core.cards import html_card, one_line
 from qpairs.data.parts import Parts
 from qpairs.encoders.build import encoder_note
-from qpairs.experiments.cells import Cell, Interval, Record, Result, added, components_of, judged_pairs
+from qpairs.experiments.cells import Cell, Interval, Record, Result, added, components_of, has_head, judged_pairs
 from qpairs.experiments.differences import RowDifference, row_difference, with_seeds
 from qpairs.objectives.losses import LOSSES
-from qpairs.objectives.objective import parse_objective
 
 SCORES = ("f1", "average_precision", "mining_average_precision")
 COSTS = ("seconds", "steps", "epochs", "peak_bytes")
@@ -98,6 +98,9 @@ class Comparison:
         n: pairs of that part.
         config: the base of every cell.
         notes: that a reader of the figures must know.
+
+    >>> found = qpairs.compare(data="mine.csv", losses="contrastive,cosent", encoders="static")  # doctest: +SKIP
+    >>> found.to_frame()[["loss", "f1"]]  # doctest: +SKIP
     """
 
     rows: tuple[Row, ...]
@@ -105,6 +108,18 @@ class Comparison:
     n: int
     config: Config
     notes: tuple[str, ...]
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        best = self.rows[0]
+        found: dict[str, object] = {"rows": len(self.rows), "judged on": f"{self.n:,} {self.part} pairs"}
+        if best.results:
+            name = ", ".join((best.encoder, best.loss, best.miner))
+            found["best"] = f"{name}: F1 {best.mean('f1'):.3f}"
+        if failed := sum(bool(record.error) for record in self.records):
+            found["failed runs"] = failed
+        return "Comparison", found
+
+    __repr__, _repr_html_ = one_line, html_card
 
     @property
     def records(self) -> list[Record]:
@@ -122,11 +137,22 @@ class Comparison:
         return f"{pairs}; {limit} a cell, {seeds} seed{'s' if seeds > 1 else ''}"
 
     def to_frame(self) -> pandas.DataFrame:
-        """One line per row, as in summary.csv."""
+        """One line per row, as in summary.csv.
+
+        >>> row = Row("static", "contrastive", "everything", ())
+        >>> Comparison((row,), "test", 832, Config(), ()).to_frame()["loss"].tolist()
+        ['contrastive']
+        """
         return pandas.DataFrame([row.to_dict() for row in self.rows])
 
     def cells_frame(self) -> pandas.DataFrame:
-        """One line per cell, as in results.csv."""
+        """One line per cell, as in results.csv.
+
+        >>> cell = Cell("static", "contrastive", "everything", 0)
+        >>> row = Row("static", "contrastive", "everything", (Record(cell, None, "diverged"),))
+        >>> Comparison((row,), "test", 832, Config(), ()).cells_frame()["error"].tolist()
+        ['diverged']
+        """
         return pandas.DataFrame([cell_line(record) for record in self.records])
 
 
@@ -178,7 +204,7 @@ def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
             yield f"{name} cannot be trained alone: it is added to {whole.partition(' + ')[0]}"
     if score == "cosine":
         for loss in losses:
-            if parse_objective(loss).has_head:
+            if has_head(loss):
                 yield f"{loss} is judged by its cosine; --score head judges it by its classifier"
     for row in rows:
         if any(result.report["collapsed"] for result in row.results):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from qpairs.core.files import atomic_folder
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import Parts, load_parts
+from qpairs.data.sources import PairSource
 from qpairs.encoders.readers import reader_of, save_tokenizer
 from qpairs.encoders.tokens import prompt_of
 from qpairs.encoders.towers import towers
@@ -31,7 +31,7 @@ from qpairs.encoders.words import mean_vectors
 from qpairs.evaluation.baselines import tfidf_scores
 from qpairs.evaluation.prefixes import prefix_verdicts
 from qpairs.evaluation.question_table import table_densities
-from qpairs.evaluation.sources import as_pairs
+from qpairs.evaluation.sources import pairs_if_given
 from qpairs.export.onnx import quantise, write_graph
 from qpairs.export.parity import PairParity, Parity, StagesParity
 from qpairs.export.stages import export_cross_encoder, export_two_stages
@@ -69,7 +69,7 @@ def export_checkpoint(
     output: str | Path,
     *,
     format: str = "onnx-int8",
-    data: Pairs | str | Path | Sequence[str | Path] = (),
+    data: PairSource | None = None,
     max_loss: float | None = None,
     overwrite: bool = False,
     on_progress: OnProgress = ignore,
@@ -93,10 +93,10 @@ def export_checkpoint(
     True
     """
     path, output = Path(path), Path(output)
-    model = _exportable(path, output, format, overwrite)
+    model, given = _exportable(path, output, format, overwrite), pairs_if_given(data)
     allowed = MAX_LOSS[format] if max_loss is None else max_loss
     with atomic_folder(output) as fresh:
-        parity = _write(model, fresh, format, data, on_progress)
+        parity = _write(model, fresh, format, given, on_progress)
         if parity.f1_before - parity.f1_after > allowed:
             raise UserError(
                 f"{format}: F1 falls from {parity.f1_before:.3f} to {parity.f1_after:.3f} on {parity.n:,} pairs, by "
@@ -109,13 +109,13 @@ def _write(
     model: Checkpoint | CrossModel | TwoStages,
     folder: Path,
     format: str,
-    data: Pairs | str | Path | Sequence[str | Path],
+    given: Pairs | None,
     on_progress: OnProgress,
 ) -> Parity | PairParity | StagesParity:
     """Writes a model into a folder, whatever it loses, and says how it compares."""
     if isinstance(model, Checkpoint):
-        return _write_encoder(model, folder, format, data, on_progress)[1]
-    pairs = as_pairs(data) if data else _parts(model).validation
+        return _write_encoder(model, folder, format, given, on_progress)[1]
+    pairs = _parts(model).validation if given is None else given
     if isinstance(model, CrossModel):
         return export_cross_encoder(model, folder, format, pairs)[1]
 
@@ -129,14 +129,14 @@ def _write_encoder(
     checkpoint: Checkpoint,
     folder: Path,
     format: str,
-    data: Pairs | str | Path | Sequence[str | Path],
+    given: Pairs | None,
     on_progress: OnProgress,
 ) -> tuple[Export, Parity]:
     """Writes an encoder into a folder; a student of it for the format static."""
     sides = towers(checkpoint.encoder.eval())
     needs_student = format == "static" and any(mean_vectors(tower) is None for tower in sides)
-    parts = _parts(checkpoint) if needs_student or not data else None
-    pairs = parts.validation if parts and not data else as_pairs(data)
+    parts = _parts(checkpoint) if needs_student or given is None else None
+    pairs = (parts or _parts(checkpoint)).validation if given is None else given
     need_both_labels(pairs, "export")
     on_progress(Progress("comparing"))
     before = checkpoint.score_pairs(pairs)

@@ -14,6 +14,9 @@ class Parity:
         cosine_mean, cosine_min: between the vectors of a question by checkpoint and by export.
         f1_before, f1_after: of checkpoint and export, cross-fitted: half the pairs at the threshold of the others.
         threshold_before, threshold_after: the checkpoint's, and the export's own, which is chosen on these pairs.
+
+    >>> Parity(838, 0.9995, 0.998, 0.752, 0.751, 0.812, 0.811).f1_after
+    0.751
     """
 
     n: int
@@ -25,7 +28,11 @@ class Parity:
     threshold_after: float
 
     def lines(self) -> list[str]:
-        """What a person may want to read of it, beside F1."""
+        """What a person may want to read of it, beside F1.
+
+        >>> len(Parity(838, 0.9995, 0.998, 0.752, 0.751, 0.812, 0.811).lines())
+        1
+        """
         return [
             f"cosine of a question's vector to the checkpoint's: {self.cosine_mean:.4f} on average, at least "
             f"{self.cosine_min:.4f}; threshold {self.threshold_before:.3f} before, {self.threshold_after:.3f} after"

@@ -14,13 +14,21 @@ from qpairs.metrics.inputs import Bools, Floats, Ints, as_labelled
 
 @dataclass(frozen=True)
 class Calibration:
-    """Maps a similarity to the probability that the pair is a duplicate: sigmoid(slope * score + intercept)."""
+    """Maps a similarity to the probability that the pair is a duplicate: sigmoid(slope * score + intercept).
+
+    >>> Calibration(slope=10.0, intercept=-5.0).probability([0.5]).tolist()
+    [0.5]
+    """
 
     slope: float
     intercept: float
 
     def log_odds(self, scores: ArrayLike) -> Floats:
-        """Log odds of a duplicate, in the shape of the scores."""
+        """Log odds of a duplicate, in the shape of the scores.
+
+        >>> Calibration(slope=10.0, intercept=-5.0).log_odds([0.7]).round(2).tolist()
+        [2.0]
+        """
         return self.slope * np.asarray(scores, dtype=np.float64) + self.intercept
 
     def probability(self, scores: ArrayLike) -> Floats:
@@ -146,6 +154,9 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
     """Mean over pairs of |mean probability - share of duplicates| in their bin (Naeini et al., 2015).
 
     The bins are those of `reliability`.
+
+    >>> expected_calibration_error([0.5] * 4, [1, 0, 1, 0])
+    0.0
     """
     mean, share, n = reliability(probabilities, labels, bins)
     return float((n * np.abs(mean - share)).sum() / n.sum())
@@ -156,6 +167,9 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
 
     Bins hold about equally many pairs; equal probabilities share the bin of their middle rank. Empty bins are left
     out, so there may be fewer than `bins`.
+
+    >>> [len(part) for part in reliability(np.linspace(0, 1, 100), np.arange(100) > 50)]
+    [15, 15, 15]
     """
     values, duplicate = _probabilities(probabilities, labels)
     if bins < 1:

@@ -39,6 +39,9 @@ class Expectation:
         recall: expected share of the corpus' duplicates that are among them.
         recall_interval: central 95 %.
         f1: of expected precision and recall.
+
+    >>> estimate.expected(0.9).threshold
+    0.9
     """
 
     threshold: float
@@ -125,6 +128,10 @@ class CorpusEstimate:
         hit_gain: (bins,) see `Densities`; 0 where it is not known.
         labels: labelled pairs of this corpus that it rests on.
         borrowed: see `Densities`.
+
+    >>> expected = estimate.expected(estimate.best_threshold())
+    >>> expected.precision_interval[0] <= expected.precision <= expected.precision_interval[1]
+    True
     """
 
     counts: ScoreCounts
@@ -144,15 +151,27 @@ class CorpusEstimate:
         return np.asarray((self.edges[1:] + self.edges[:-1]) / 2)
 
     def log_odds_of(self, scores: ArrayLike) -> Floats:
-        """Log odds that pairs of the corpus are duplicates."""
+        """Log odds that pairs of the corpus are duplicates.
+
+        >>> estimate.log_odds_of([0.5, 0.9]).shape
+        (2,)
+        """
         return np.interp(np.asarray(scores, dtype=np.float64), self.middles, self.log_odds)
 
     def probability(self, scores: ArrayLike) -> Floats:
-        """Probabilities that pairs of the corpus are duplicates."""
+        """Probabilities that pairs of the corpus are duplicates.
+
+        >>> estimate.probability([0.5, 0.9]).shape
+        (2,)
+        """
         return np.asarray(expit(self.log_odds_of(scores)))
 
     def deviation_of(self, scores: ArrayLike) -> Floats:
-        """Standard deviations of the log odds of pairs, from what is not known of the corpus."""
+        """Standard deviations of the log odds of pairs, from what is not known of the corpus.
+
+        >>> estimate.deviation_of([0.9]).shape
+        (1,)
+        """
         spread = np.sqrt((self.factors**2).sum(axis=0))
         return np.asarray(np.interp(np.asarray(scores, dtype=np.float64), self.middles, spread))
 
@@ -170,11 +189,19 @@ class CorpusEstimate:
         return rising(logit(probability), np.maximum(self.counts.rebinned(self.edges), 1e-3))
 
     def hit_log_odds(self, scores: ArrayLike) -> Floats:
-        """Log odds that hits of a search in the corpus, the 10 nearest questions, are duplicates."""
+        """Log odds that hits of a search in the corpus, the 10 nearest questions, are duplicates.
+
+        >>> estimate.hit_log_odds([0.9]).shape
+        (1,)
+        """
         return np.interp(np.asarray(scores, dtype=np.float64), self.middles, self._hit_log_odds)
 
     def hit_probability(self, scores: ArrayLike) -> Floats:
-        """Probabilities that hits of a search in the corpus, the 10 nearest questions, are duplicates."""
+        """Probabilities that hits of a search in the corpus, the 10 nearest questions, are duplicates.
+
+        >>> (estimate.hit_probability([0.9]) <= 1).tolist()
+        [True]
+        """
         return np.asarray(expit(self.hit_log_odds(scores)))
 
     @cached_property
@@ -185,7 +212,11 @@ class CorpusEstimate:
         return np.asarray(self.log_odds + noise @ self.factors)
 
     def draws_of(self, scores: Floats) -> Iterator[Floats]:
-        """(m,) log odds of pairs with these scores (m,): as expected, then in `DRAWS` draws from the uncertainty."""
+        """(m,) log odds of pairs with these scores (m,): as expected, then in `DRAWS` draws from the uncertainty.
+
+        >>> len(list(estimate.draws_of([0.9]))) > 0
+        True
+        """
         place = np.clip((scores - self.middles[0]) / (self.middles[1] - self.middles[0]), 0, len(self.middles) - 1)
         bin_ = np.minimum(place.astype(np.int64), len(self.middles) - 2)
         for odds in self._drawn:
@@ -195,6 +226,9 @@ class CorpusEstimate:
         """The lowest score from which on a hit is a duplicate with a probability of a half or more.
 
         The same text again, `SAME` and above, is one in any case.
+
+        >>> -1 <= estimate.even_threshold() <= 2
+        True
         """
         scores = EDGES[self.edges[0] <= EDGES]
         likely = self.hit_probability(scores) >= 0.5
@@ -221,7 +255,11 @@ class CorpusEstimate:
         return Curves(thresholds, np.cumsum(counts[::-1])[::-1], right, right[:, :1] / above_lowest)
 
     def share_above(self, threshold: float) -> float:
-        """Share of the duplicates of the corpus at or above a threshold, as in validation."""
+        """Share of the duplicates of the corpus at or above a threshold, as in validation.
+
+        >>> 0 <= estimate.share_above(0.9) <= 1
+        True
+        """
         share = np.append(np.cumsum(self.duplicate_share[::-1])[::-1], 0.0)
         return float(np.interp(threshold, self.edges, share, left=1.0))
 
@@ -230,6 +268,9 @@ class CorpusEstimate:
 
         Args:
             threshold: duplicate if and only if score >= threshold.
+
+        >>> estimate.expected(0.9).threshold
+        0.9
         """
         curves = self.curves
         place = int(np.clip(np.searchsorted(curves.thresholds, threshold - 1e-9), 0, len(curves.thresholds) - 1))
@@ -242,15 +283,28 @@ class CorpusEstimate:
         return curves.expectation(threshold, pairs, right)
 
     def best_threshold(self) -> float:
-        """The threshold of greatest expected F1 over the corpus."""
+        """The threshold of greatest expected F1 over the corpus.
+
+        >>> 0 < estimate.best_threshold() <= 1
+        True
+        """
         return self.curves.best_threshold()
 
     def bounds(self) -> tuple[Floats, Floats]:
-        """(t,) one-sided 95 % lower bound of the precision at each threshold of `curves`, and its expectation."""
+        """(t,) one-sided 95 % lower bound of the precision at each threshold of `curves`, and its expectation.
+
+        >>> bound, expected = estimate.bounds()
+        >>> (bound <= expected + 1e-9).all().item()
+        True
+        """
         return self.curves.bounds()
 
     def threshold_at(self, precision: float) -> float | None:
-        """The lowest threshold at which the lower bound of the precision reaches a value; None if it nowhere does."""
+        """The lowest threshold at which the lower bound of the precision reaches a value; None if it nowhere does.
+
+        >>> estimate.threshold_at(1.01) is None
+        True
+        """
         return self.curves.threshold_at(precision)
 
 

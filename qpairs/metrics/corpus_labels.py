@@ -44,6 +44,9 @@ def with_labels(
         scores: (m,) of the labelled pairs.
         labels: (m,) 1 duplicate, 0 not.
         log_ratios: (m,) log (L1 / L0) of each label, infinite for a sure one; without them all labels are sure.
+
+    >>> with_labels(estimate, [0.9, 0.95, 0.8], [1, 1, 0]).labels
+    3
     """
     bins, answers = len(estimate.log_odds), np.asarray(labels)
     place = np.clip(np.searchsorted(estimate.edges, np.asarray(scores), "right") - 1, 0, bins - 1)
@@ -71,6 +74,9 @@ def after_more_labels(estimate: CorpusEstimate | ReadEstimate, more: int) -> Cor
     Args:
         estimate: now.
         more: labels, divided evenly between strata whose number of pairs doubles, from n / 8 of n questions on.
+
+    >>> after_more_labels(estimate, 50).best_threshold() == estimate.best_threshold()
+    True
     """
     if isinstance(estimate, ReadEstimate):
         return dataclasses.replace(estimate, first=_surer(estimate.first, more))
@@ -122,7 +128,11 @@ def _laplace(
 
 
 def why_not(estimate: CorpusEstimate | ReadEstimate, precision: float) -> str:
-    """Why no threshold is known to reach a precision, what can be had, and how many labels might help."""
+    """Why no threshold is known to reach a precision, what can be had, and how many labels might help.
+
+    >>> len(why_not(estimate, 0.99)) > 20
+    True
+    """
     bound, expected = estimate.bounds()
     some = estimate.curves.pairs >= 1
     if not some.any():
@@ -150,6 +160,9 @@ def labels_needed(estimate: CorpusEstimate | ReadEstimate, precision: float) -> 
     """About how many more stratified labels may lift the lower bound of the precision to a value; None: hardly any.
 
     The numbers tried are `LABELS`; see `after_more_labels`.
+
+    >>> labels_needed(estimate, 0.0001)
+    20
     """
     for more in LABELS:
         if after_more_labels(estimate, more).threshold_at(precision) is not None:

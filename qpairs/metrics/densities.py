@@ -50,6 +50,9 @@ class Densities:
         labels: pairs of that corpus that a person labelled.
         borrowed: whether the duplicates and near misses are those of other questions than the model's validation, as
             for a ready model, of which no labelled pair is known.
+
+    >>> densities.n, round(densities.per_question, 1)
+    (338, 0.4)
     """
 
     n: int
@@ -76,19 +79,31 @@ class Densities:
         return (sum(self.duplicates) + self.below) / self.n
 
     def stranger_density(self, tilt: Floats | None = None) -> Floats:
-        """(bins,) share of all stranger pairs in each bin; `tilt` (3,) is added to the first coefficients."""
+        """(bins,) share of all stranger pairs in each bin; `tilt` (3,) is added to the first coefficients.
+
+        >>> len(densities.stranger_density()) == len(densities.duplicates)
+        True
+        """
         coefficients = np.array(self.strangers)
         if tilt is not None:
             coefficients[: len(tilt)] += tilt
         return log_density(coefficients, len(self.duplicates))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON.
+
+        >>> Densities.from_dict(densities.to_dict()) == densities
+        True
+        """
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Densities:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        >>> Densities.from_dict(densities.to_dict()).n == densities.n
+        True
+        """
         lists = {name: tuple(data.get(name, ())) for name in ("duplicates", "near", "strangers", "hit_gain")}
         return cls(**{**data, **lists, "factors": tuple(tuple(row) for row in data["factors"])})
 
@@ -125,6 +140,13 @@ def fit_densities(
         groups: (m,) component of each pair.
         hits: (m,) share of the two directions in which each pair is among the 10 nearest; None where it is not known.
         seed: of the bootstrap over components.
+
+    >>> random = np.random.default_rng(0)
+    >>> kinds = (np.arange(400) % 4 == 0).astype(np.int8)
+    >>> scores = (0.5 + 0.3 * kinds + 0.1 * random.normal(size=400)).clip(-1, 1)
+    >>> fitted = fit_densities(counts, scores, kinds, np.arange(400) // 10)
+    >>> round(fitted.below + sum(fitted.duplicates))
+    100
     """
     outside = counts.counts - histogram(scores)
     half = int(np.searchsorted(np.cumsum(outside), 0.5 * max(outside.sum(), 1e-9)))
@@ -186,6 +208,9 @@ def densities_of_pairs(quantiles: ArrayLike, n: int, calibration: Calibration, c
         n: labelled pairs.
         calibration: of the model, for labelled pairs.
         counts: of the corpus.
+
+    >>> densities_of_pairs(np.linspace(0, 1, 101), 800, Calibration(10.0, -5.0), counts).n
+    800
     """
     half = int(np.searchsorted(np.cumsum(counts.counts), 0.5 * counts.counts.sum()))
     low = min(float(EDGES[half]), HIGHEST_LOW)
@@ -219,6 +244,9 @@ def moved_densities(densities: Densities, duplicates: NDArray[np.floating], stre
         densities: of another table.
         duplicates: (m,) scores of new duplicates.
         strength: of the old mean, in pairs.
+
+    >>> moved_densities(densities, np.full(50, 0.95)).per_question == densities.per_question
+    True
     """
     weights, bins = np.array(densities.duplicates), len(densities.duplicates)
     place = float(np.average((np.arange(bins) + 0.5) / bins, weights=weights)) if weights.any() else 0.5
@@ -311,6 +339,11 @@ def known_pairs(cluster: Ints, component: Ints, different: tuple[Ints, Ints]) ->
 
     Returns:
         (m,) left, (m,) right, (m,) kinds as in `fit_densities`.
+
+    >>> nobody = np.empty(0, np.int64)
+    >>> left, right, kinds = known_pairs(np.array([0, 0, 1]), np.array([0, 0, 0]), (nobody, nobody))
+    >>> left.tolist(), right.tolist(), kinds.tolist()
+    ([0, 0, 1], [1, 2, 2], [1, -1, -1])
     """
     one, other = different
     size = np.bincount(component)[component]

@@ -46,6 +46,10 @@ def estimate_corpus(densities: Densities, counts: ScoreCounts) -> CorpusEstimate
         densities: of the validation table, or of a corpus that the verdict was fitted to; where this corpus is like
             that one, they are taken as they are.
         counts: of the corpus.
+
+    >>> found = estimate_corpus(densities, counts)
+    >>> found.counts.n, 0 <= found.expected(0.9).precision <= 1
+    (338, True)
     """
     if densities.own and _is_like(densities, counts):
         return _mixture(densities, counts, 1.0, np.array(densities.strangers), densities.domain_sd)
@@ -78,6 +82,9 @@ def like_validation(densities: Densities, n: int) -> CorpusEstimate:
     Args:
         densities: of the validation table.
         n: questions of the corpus.
+
+    >>> like_validation(densities, 1000).counts.n
+    1000
     """
     strangers = np.array(densities.strangers)
     above = np.append(np.cumsum(expected_counts(densities, n)[::-1])[::-1], 0.0)
@@ -146,6 +153,9 @@ def own_densities(estimate: CorpusEstimate, densities: Densities) -> Densities:
     Args:
         estimate: of the corpus.
         densities: that it was made from.
+
+    >>> own_densities(estimate, densities).own
+    True
     """
     bins = len(estimate.log_odds)
     pairs = estimate.counts.rebinned(estimate.edges)

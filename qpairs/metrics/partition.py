@@ -21,6 +21,9 @@ class PartitionScores:
         bcubed_recall: mean over the items of the share of its true cluster that is in its found cluster too.
         bcubed_f1: their harmonic mean.
         adjusted_rand: adjusted Rand index: 1 for equal clusters, 0 on average for random ones of the same sizes.
+
+    >>> partition_scores([0, 0, 1], [0, 0, 1]).f1
+    1.0
     """
 
     precision: float

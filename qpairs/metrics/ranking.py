@@ -21,7 +21,12 @@ def distinct_cuts(scores: Floats, duplicate: Bools) -> tuple[Floats, Ints, Ints]
 
 
 def precision_recall_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Precision, recall and threshold at every distinct score, thresholds rising; three (k,)."""
+    """Precision, recall and threshold at every distinct score, thresholds rising; three (k,).
+
+    >>> precision, recall, thresholds = precision_recall_curve([0.9, 0.1], [1, 0])
+    >>> precision.tolist(), recall.tolist(), thresholds.tolist()
+    ([0.5, 1.0], [1.0, 1.0], [0.1, 0.9])
+    """
     distinct, tp, called = distinct_cuts(*as_labelled(scores, labels))
     return (tp / called)[::-1], (tp / tp[-1])[::-1], distinct[::-1]
 
@@ -128,6 +133,9 @@ def mining_average_precision(
         others: (n, d) embeddings as the second of a pair, such that their product with the first ones is symmetric.
         max_pairs: pairs kept.
         chunk: rows at a time at most; fewer where the table is long, so that memory stays flat.
+
+    >>> float(mining_average_precision(np.eye(4, dtype=np.float32)[[0, 0, 1, 2]], np.array([0, 0, 1, 2])))
+    1.0
     """
     tables, start, size = _tables(embeddings, component, others)
     kept = 10 * len(size) if max_pairs is None else max_pairs

@@ -35,6 +35,10 @@ class ReadEstimate:
         part: share of the corpus' pairs at or above `floor` that are looked at: 1, or less where only those count that
             have a question of one of two files.
         spread: (k, m) independent parts of the uncertainty of the gains; None: they are certain.
+
+    >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+    >>> read.scores.shape
+    (2,)
     """
 
     first: CorpusEstimate
@@ -65,23 +69,48 @@ class ReadEstimate:
         return np.asarray(expit(self.first.log_odds_of(self.cosines) + self.gains), dtype=np.float32)
 
     def probability(self, scores: ArrayLike) -> Floats:
-        """Probabilities that pairs with these scores are duplicates: the scores themselves."""
+        """Probabilities that pairs with these scores are duplicates: the scores themselves.
+
+        >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+        >>> read.probability([0.4]).tolist()
+        [0.4]
+        """
         return np.asarray(scores, dtype=np.float64)
 
     def log_odds_of(self, scores: ArrayLike) -> Floats:
-        """Log odds that pairs with these scores are duplicates."""
+        """Log odds that pairs with these scores are duplicates.
+
+        >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+        >>> read.log_odds_of([0.5]).tolist()
+        [0.0]
+        """
         return np.asarray(logit(np.clip(self.probability(scores), 1e-12, 1 - 1e-12)))
 
     def hit_log_odds(self, scores: ArrayLike) -> Floats:
-        """As `log_odds_of`: a pair that was read has one probability, whether a search found it or not."""
+        """As `log_odds_of`: a pair that was read has one probability, whether a search found it or not.
+
+        >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+        >>> read.hit_log_odds([0.9]).shape
+        (1,)
+        """
         return self.log_odds_of(scores)
 
     def hit_probability(self, scores: ArrayLike) -> Floats:
-        """As `probability`."""
+        """As `probability`.
+
+        >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+        >>> read.hit_probability([0.9]).shape
+        (1,)
+        """
         return self.probability(scores)
 
     def even_threshold(self) -> float:
-        """The probability from which on a pair is rather a duplicate than not."""
+        """The probability from which on a pair is rather a duplicate than not.
+
+        >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+        >>> -1 <= read.even_threshold() <= 2
+        True
+        """
         return 0.5
 
     @cached_property
@@ -111,6 +140,10 @@ class ReadEstimate:
 
         Args:
             threshold: duplicate if and only if probability >= threshold.
+
+        >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+        >>> read.expected(0.5).threshold
+        0.5
         """
         pairs = float(decide(self.scores, threshold).sum())
         curves = self.curves
@@ -119,13 +152,28 @@ class ReadEstimate:
         return curves.expectation(threshold, pairs, right)
 
     def best_threshold(self) -> float:
-        """The threshold of greatest expected F1 over the corpus."""
+        """The threshold of greatest expected F1 over the corpus.
+
+        >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+        >>> 0 <= read.best_threshold() <= 1
+        True
+        """
         return self.curves.best_threshold()
 
     def bounds(self) -> tuple[Floats, Floats]:
-        """(t,) one-sided 95 % lower bound of the precision at each threshold of `curves`, and its expectation."""
+        """(t,) one-sided 95 % lower bound of the precision at each threshold of `curves`, and its expectation.
+
+        >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+        >>> len(read.bounds())
+        2
+        """
         return self.curves.bounds()
 
     def threshold_at(self, precision: float) -> float | None:
-        """The lowest threshold at which the lower bound of the precision reaches a value; None if it nowhere does."""
+        """The lowest threshold at which the lower bound of the precision reaches a value; None if it nowhere does.
+
+        >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+        >>> read.threshold_at(1.01) is None
+        True
+        """
         return self.curves.threshold_at(precision)

@@ -25,6 +25,9 @@ class ScoreCounts:
         counts: (2000,) pairs in each bin; estimated from a sample of the questions in a large table.
         n: questions of the table.
         hits: (2000,) the `HITS` nearest others of each question, counted alike; zeros where they are not known.
+
+    >>> counts.n, counts.counts.shape
+    (338, (2000,))
     """
 
     counts: Floats
@@ -32,36 +35,59 @@ class ScoreCounts:
     hits: Floats = field(default_factory=lambda: np.zeros(len(EDGES) - 1))
 
     def at_or_above(self, thresholds: ArrayLike) -> Floats:
-        """Pairs at or above each threshold, linear within a bin; in the shape of the thresholds."""
+        """Pairs at or above each threshold, linear within a bin; in the shape of the thresholds.
+
+        >>> float(counts.at_or_above(-1.0)) == float(counts.counts.sum())
+        True
+        """
         return _at_or_above(self.counts, np.asarray(thresholds, dtype=np.float64))
 
     def rebinned(self, edges: Floats) -> Floats:
-        """(k,) pairs between the k + 1 edges; a pair above the last edge counts to the last bin."""
+        """(k,) pairs between the k + 1 edges; a pair above the last edge counts to the last bin.
+
+        >>> counts.rebinned(np.array([0.0, 0.5, 1.0])).shape
+        (2,)
+        """
         return _rebinned(self.counts, edges)
 
     def hit_share(self, edges: Floats) -> Floats:
         """(k,) share of the pairs between the edges, each seen from both questions, that are among the nearest.
 
         Smoothed over neighbouring bins, and inside (0, 1).
+
+        >>> counts.hit_share(np.array([0.0, 0.5, 1.0])).shape
+        (2,)
         """
         hits, pairs = (smoothed(_rebinned(counts, edges), 2.0) for counts in (self.hits, 2 * self.counts))
         return np.asarray(np.clip((hits + 0.05) / (pairs + 0.1), 0.001, 0.999))
 
     def scaled(self, n: int) -> ScoreCounts:
-        """What a table of the same kind with n questions would have: as many pairs as there are in it."""
+        """What a table of the same kind with n questions would have: as many pairs as there are in it.
+
+        >>> counts.scaled(2 * counts.n).n == 2 * counts.n
+        True
+        """
         pairs, wanted = self.n * (self.n - 1), n * (n - 1)
         factor = n / self.n if self.n else 0.0
         return ScoreCounts(self.counts * (wanted / pairs if pairs else 0.0), n, self.hits * factor)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON: the counts from the first bin that has any, in thousandths of a pair."""
+        """Plain values for JSON: the counts from the first bin that has any, in thousandths of a pair.
+
+        >>> sorted(counts.to_dict())
+        ['counts', 'first', 'hits', 'n']
+        """
         first = int(np.argmax(self.counts > 0)) if self.counts.any() else len(self.counts)
         lists = {"counts": self.counts[first:], "hits": self.hits[first:]}
         return {"n": self.n, "first": first} | {name: np.round(row, 3).tolist() for name, row in lists.items()}
 
     @classmethod
     def from_dict(cls, data: dict[str, object]) -> ScoreCounts:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        >>> ScoreCounts.from_dict(counts.to_dict()).n == counts.n
+        True
+        """
         first, n = data["first"], data["n"]
         if not (isinstance(first, int) and isinstance(n, int)):
             raise TypeError("score counts: no first bin, or no number of questions")

@@ -34,6 +34,10 @@ class SecondLook:
         intercept, first, second: gain = intercept + first * first score + second * second score.
         lowest, highest: the gain that 99 % of the pairs with a first score x exceed, or stay below: (a, b) of a + b x.
         factors: uncertainty of the three weights: factors.T @ factors is their covariance; none where it is not known.
+
+    >>> look = SecondLook(-1.0, 0.0, 2.0, (-3.0, 0.0), (3.0, 0.0))
+    >>> look.gain(0.5, 1.5).tolist()
+    2.0
     """
 
     intercept: float
@@ -57,13 +61,22 @@ class SecondLook:
         """(k, m) independent parts of the uncertainty of the gains of m pairs; 0 where the second score is NaN.
 
         The variance of a gain is the sum of the squares of its column.
+
+        >>> look = SecondLook(-1.0, 0.0, 2.0, (-3.0, 0.0), (3.0, 0.0))
+        >>> look.spread([0.5], [1.5]).shape
+        (0, 1)
         """
         one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
         design = np.stack([np.ones_like(one), one, np.nan_to_num(other)]) * ~np.isnan(other)
         return np.asarray(np.array(self.factors).reshape(-1, 3) @ design)
 
     def bounds(self, first: ArrayLike) -> tuple[Floats, Floats]:
-        """The lowest and the highest gain to be expected at first scores, with 99 % confidence each."""
+        """The lowest and the highest gain to be expected at first scores, with 99 % confidence each.
+
+        >>> look = SecondLook(-1.0, 0.0, 2.0, (-3.0, 0.0), (3.0, 0.0))
+        >>> [bound.tolist() for bound in look.bounds([0.5])]
+        [[-3.0], [3.0]]
+        """
         x = np.asarray(first, dtype=np.float64)
         low, high = (a + b * x for a, b in (self.lowest, self.highest))
         return np.minimum(low, 0.0), np.maximum(high, 0.0)
@@ -83,6 +96,11 @@ class SecondLook:
 
         Returns:
             (2.0, 2.0), above all scores, where no second look can change anything.
+
+        >>> look = SecondLook(-1.0, 0.0, 2.0, (-3.0, 0.0), (3.0, 0.0))
+        >>> low, high = look.band(lambda x: 10 * np.asarray(x) - 5, 0.0)
+        >>> round(low, 2), round(high, 2)
+        (0.2, 0.8)
         """
         low, high = self.bounds(GRID)
         base = log_odds(GRID)
@@ -101,6 +119,10 @@ class SecondLook:
 
         Returns:
             2.0, above all scores, where none may.
+
+        >>> look = SecondLook(-1.0, 0.0, 2.0, (-3.0, 0.0), (3.0, 0.0))
+        >>> round(look.reach(lambda x: 10 * np.asarray(x) - 5, 0.0), 2)
+        0.2
         """
         may = np.flatnonzero(log_odds(GRID) + self.bounds(GRID)[1] >= least)
         return float(GRID[may[0]]) if len(may) else NOWHERE

@@ -16,7 +16,11 @@ _QUANTILES = 101
 
 @dataclass(frozen=True)
 class Shift:
-    """Kolmogorov-Smirnov distance (0 to 1) of n new scores from a reference, and its p value."""
+    """Kolmogorov-Smirnov distance (0 to 1) of n new scores from a reference, and its p value.
+
+    >>> distribution_shift([0.8, 0.9], quantiles([0.1, 0.2]), 2).statistic
+    1.0
+    """
 
     statistic: float
     p_value: float
@@ -66,7 +70,11 @@ def _reference_cdf(reference: Floats, at: Floats) -> tuple[Floats, Floats]:
 
 
 def quantiles(scores: ArrayLike) -> list[float]:
-    """The 0, 1, ..., 100 % quantiles: a summary of the scores small enough for a checkpoint."""
+    """The 0, 1, ..., 100 % quantiles: a summary of the scores small enough for a checkpoint.
+
+    >>> len(quantiles([0.1, 0.5, 0.9]))
+    101
+    """
     values: list[float] = np.quantile(as_scores(scores), np.linspace(0, 1, _QUANTILES)).tolist()
     return values
 
@@ -76,6 +84,9 @@ def is_collapsed(scores: ArrayLike, tolerance: float = 0.01) -> bool:
 
     That is so for a model that maps every question to one point. `tolerance` is in units of cosine. False for a
     single score.
+
+    >>> is_collapsed([0.5, 0.5, 0.5]), is_collapsed([0.1, 0.9, 0.5])
+    (True, False)
     """
     values = as_scores(scores)
     low, high = np.quantile(values, [0.01, 0.99])

@@ -23,13 +23,20 @@ def decide(scores: ArrayLike, threshold: float) -> Bools:
     """Whether scores lie at or above a threshold, in the shape of the scores.
 
     Compared in float64: float32 would round the threshold, perhaps onto a score below it.
+
+    >>> decide([0.2, 0.8], 0.5).tolist()
+    [False, True]
     """
     return np.asarray(np.asarray(scores, dtype=np.float64) >= threshold)
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts of true and false positives and negatives, and the ratios made of them (0.0 where undefined)."""
+    """Counts of true and false positives and negatives, and the ratios made of them (0.0 where undefined).
+
+    >>> Confusion(tp=8, fp=2, fn=2, tn=8).f1
+    0.8
+    """
 
     tp: int
     fp: int
@@ -73,7 +80,11 @@ def confusion(scores: ArrayLike, labels: ArrayLike, threshold: float) -> Confusi
 
 
 def all_duplicate_f1(labels: ArrayLike) -> float:
-    """F1 of calling every pair a duplicate: the trivial baseline."""
+    """F1 of calling every pair a duplicate: the trivial baseline.
+
+    >>> all_duplicate_f1([1, 0, 0])
+    0.5
+    """
     duplicate = as_labels(labels)
     return float(2 * duplicate.sum() / (len(duplicate) + duplicate.sum()))
 
@@ -108,6 +119,9 @@ class OperatingPoint:
         precision: what was asked for; the one-sided lower bound of the threshold's precision is no less.
         threshold: duplicate if and only if score >= threshold.
         recall: share of the duplicates at or above it.
+
+    >>> operating_points(np.linspace(0, 1, 200), np.arange(200) > 100)[0].precision
+    0.5
     """
 
     precision: float
@@ -162,6 +176,9 @@ def fit_threshold(scores: ArrayLike, labels: ArrayLike, prior: float | None = No
         labels: (n,) 0 or 1, both occur.
         prior: an earlier threshold.
         strength: of the prior, in pairs.
+
+    >>> 0.3 < fit_threshold([0.1, 0.3, 0.6, 0.9], [0, 0, 1, 1]) < 0.6
+    True
     """
     values, duplicate = as_labelled(scores, labels)
     order = np.lexsort((duplicate, values))

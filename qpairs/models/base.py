@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,13 @@ from qpairs.models.verdict import Verdict
 from qpairs.models.verdict_file import verdict_to_dict
 
 if TYPE_CHECKING:
+    import pandas
+
+    from qpairs import DedupeResult, Index, Predictions
+    from qpairs.core.progress import OnProgress
     from qpairs.data.pairs import Pairs
+    from qpairs.data.questions import QuestionSource
+    from qpairs.data.sources import PairSource
 
 Side = Literal["left", "right"]
 Floats = NDArray[np.float32]
@@ -38,18 +44,30 @@ TOKENIZER, WORDS = "tokenizer.json", "whitespacetokenizer_config.json"
 
 
 class Encoder(Protocol):
-    """Texts to unit vectors; several threads may share one."""
+    """Texts to unit vectors; several threads may share one.
+
+    >>> model.encode(["How do I pay?"]).shape == (1, model.dimension)
+    True
+    """
 
     @property
     def dimension(self) -> int:
         """Numbers in a vector."""
 
     def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
-        """Unit vectors (n, dimension) of texts, in their order; `side` matters where two towers share nothing."""
+        """Unit vectors (n, dimension) of texts, in their order; `side` matters where two towers share nothing.
+
+        >>> model.encode(["How do I pay?", "Who are you?"]).shape
+        (2, 128)
+        """
 
 
 class Model(Encoder, Protocol):
-    """What judges pairs of questions: a checkpoint or an export. `load` gives one; everything that judges takes one."""
+    """What judges pairs of questions: a checkpoint or an export. `load` gives one; everything that judges takes one.
+
+    >>> model.verdict.pair.decide(model.score_pairs(pairs)[0]).shape
+    (240,)
+    """
 
     @property
     def path(self) -> Path:
@@ -88,19 +106,96 @@ class Model(Encoder, Protocol):
         """Of the libraries, python and the machine, and the time of writing."""
 
     def embed_tables(self, questions: Sequence[str]) -> Tables:
-        """The vectors of questions as first ones and as second ones."""
+        """The vectors of questions as first ones and as second ones.
+
+        >>> rows, columns = model.embed_tables(["How do I pay?"])
+        >>> rows is columns  # one tower
+        True
+        """
 
     def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
-        """Scores (n_pairs,) of pairs whose questions are embedded already."""
+        """Scores (n_pairs,) of pairs whose questions are embedded already.
+
+        >>> model.score_tables(model.embed_tables(pairs.questions), pairs).shape
+        (240,)
+        """
 
     def score_pairs(self, pairs: Pairs) -> tuple[Floats, Tables | None]:
-        """Scores (n_pairs,) of pairs, labelled or not, and the vectors of their questions, if the model has vectors."""
+        """Scores (n_pairs,) of pairs, labelled or not, and the vectors of their questions, if the model has vectors.
+
+        >>> scores, tables = model.score_pairs(pairs)
+        >>> scores.shape
+        (240,)
+        """
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Model:
-        """The same model with another verdict, and with what is known of how good that is."""
+        """The same model with another verdict, and with what is known of how good that is.
+
+        >>> model.with_verdict(model.verdict, {}).scores
+        {}
+        """
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
-        """Writes the model into a folder that is whole or not there."""
+        """Writes the model into a folder that is whole or not there.
+
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp(), "copy")
+        >>> model.save(place)
+        >>> load(place).fingerprint == model.fingerprint
+        True
+        """
+
+    def predict(
+        self, pairs: PairSource, *, threshold: float | None = None, precision: float | None = None
+    ) -> Predictions:
+        """Predictions for pairs, or their source: see `predictions.predict_pairs`.
+
+        >>> model.predict([("How do I pay?", "How can I pay?")]).duplicate.tolist()
+        [True]
+        """
+
+    @overload
+    def similarity(self, first: str, second: str) -> float: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def similarity(self, first: Iterable[str], second: Iterable[str]) -> Floats: ...
+
+    def similarity(self, first: str | Iterable[str], second: str | Iterable[str]) -> float | Floats:
+        """How alike two texts are, or the texts of two lists: see `predictions.similarity_of`.
+
+        >>> model.similarity(["How do I pay?", "Who?"], ["How can I pay?", "How do I pay?"]).shape
+        (2,)
+        """
+
+    def dedupe(
+        self,
+        questions: QuestionSource,
+        *,
+        threshold: float | None = None,
+        precision: float | None = None,
+        against: QuestionSource | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> DedupeResult:
+        """The duplicates among questions: see `methods.dedupe`.
+
+        >>> model.dedupe(["How do I pay?", "how do I pay?", "Where is my order?"], threshold=0.8).kept["text"].tolist()
+        ['How do I pay?', 'Where is my order?']
+        """
+
+    def search(
+        self,
+        questions: Iterable[str],
+        among: Index | QuestionSource,
+        *,
+        k: int = 10,
+        threshold: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> pandas.DataFrame:
+        """The nearest questions of a corpus: see `methods.search`.
+
+        >>> model.search(["How do I pay?"], ["How can I pay?", "Who are you?"], k=1)["text"].tolist()
+        ['How can I pay?']
+        """
 
 
 def load(path: str | Path, *, second_look: bool = True) -> Model:

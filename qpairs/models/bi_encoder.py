@@ -21,14 +21,17 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from qpairs.config import Config, config_from
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.core.manifests import read_manifest
 from qpairs.data.pairs import Pairs
+from qpairs.data.records import require_texts
 from qpairs.encoders.precision import fast_bf16
 from qpairs.encoders.pretrained import load_encoder
 from qpairs.encoders.tokens import embed, token_ids
 from qpairs.encoders.towers import is_siamese, towers
+from qpairs.models import methods
 from qpairs.models.base import (
     FILE,
     FORMAT,
@@ -41,6 +44,7 @@ from qpairs.models.base import (
     model_to_dict,
 )
 from qpairs.models.encoding import Tower, Towers
+from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.verdict import Verdict
 from qpairs.models.verdict_file import verdict_from_dict
 from qpairs.models.versions import versions
@@ -63,6 +67,9 @@ class Checkpoint:
         versions: of the libraries, python and the machine, and the time of writing.
         head: the classifier whose probability is the score of a pair; None where that is the cosine.
         path: the folder it was read from, or written to.
+
+    >>> checkpoint.encode(["How do I pay?", "Who are you?"]).shape, checkpoint.dimension, checkpoint.one_tower
+    ((2, 128), 128, True)
     """
 
     encoder: SentenceTransformer
@@ -98,29 +105,66 @@ class Checkpoint:
         return Towers(first, first if right is left else _tower(right), self.dimension)
 
     def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
-        """Unit vectors (n, dimension) of texts, in their order."""
+        """Unit vectors (n, dimension) of texts, in their order.
+
+        >>> checkpoint.encode(["How do I pay?"]).shape
+        (1, 128)
+        """
         return self.towers.encode(texts, side)
 
     def embed_tables(self, questions: Sequence[str]) -> Tables:
-        """The vectors of questions as first ones and as second ones, in float32."""
-        return embed_tables(self.encoder, questions)
+        """The vectors of questions as first ones and as second ones, in float32.
+
+        >>> rows, columns = checkpoint.embed_tables(["How do I pay?"])
+        >>> rows is columns
+        True
+        """
+        return embed_tables(self.encoder, require_texts(questions, "embed_tables"))
 
     def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
-        """Scores (n_pairs,) of pairs whose questions are embedded already."""
+        """Scores (n_pairs,) of pairs whose questions are embedded already.
+
+        >>> checkpoint.score_tables(checkpoint.embed_tables(pairs.questions), pairs).shape
+        (240,)
+        """
         return score_tables(tables, pairs, Score(self.head, self.verdict.symmetric))
 
     def score_pairs(self, pairs: Pairs) -> tuple[Floats, Tables]:
-        """Scores (n_pairs,) of pairs, labelled or not, and the vectors of their questions."""
+        """Scores (n_pairs,) of pairs, labelled or not, and the vectors of their questions.
+
+        >>> scores, tables = checkpoint.score_pairs(pairs)
+        >>> scores.shape
+        (240,)
+        """
         tables = self.embed_tables(pairs.questions)
         return self.score_tables(tables, pairs), tables
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Checkpoint:
-        """The same encoder with another verdict."""
+        """The same encoder with another verdict.
+
+        >>> stricter = dataclasses.replace(checkpoint.verdict, pair=checkpoint.verdict.pair.at(0.9))
+        >>> checkpoint.with_verdict(stricter, {}).verdict.pair.threshold
+        0.9
+        """
         return dataclasses.replace(self, verdict=verdict, scores=scores)
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
-        """As `save_checkpoint`."""
+        """As `save_checkpoint`.
+
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp(), "copy")
+        >>> checkpoint.save(place)
+        >>> load_checkpoint(place).fingerprint == checkpoint.fingerprint
+        True
+        """
         save_checkpoint(self, path, overwrite=overwrite)
+
+    predict = predict_pairs
+    similarity = similarity_of
+    dedupe = methods.dedupe
+    search = methods.search
+    _facts = methods.facts
+    __repr__, _repr_html_ = one_line, html_card
 
 
 def embed_tables(encoder: SentenceTransformer, questions: Sequence[str]) -> Tables:
@@ -167,6 +211,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool
 
     Raises:
         UserError: the folder is in use, or cannot be written.
+
+    >>> import tempfile
+    >>> save_checkpoint(checkpoint, Path(tempfile.mkdtemp(), "copy")).name
+    'copy'
     """
     path = Path(path)
     with atomic_folder(path) as fresh:
@@ -183,6 +231,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         UserError: no such folder, or no qpairs checkpoint in it.
+
+    >>> load_checkpoint(folder / "one").config.encoder
+    'static'
     """
     path = Path(path)
     if not path.is_dir():

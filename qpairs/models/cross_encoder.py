@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from qpairs.config import Config, config_from
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import Pairs
+from qpairs.models import methods
 from qpairs.models.base import FILE, Floats, Side, Tables, check_output, fingerprint, model_to_dict
 from qpairs.models.pair_reader import PairReader, read_pairs
+from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.verdict import Verdict
 from qpairs.models.verdict_file import verdict_from_dict
 
@@ -99,6 +102,13 @@ class CrossModel:
             check_output(path, overwrite=overwrite)
             shutil.copytree(self.path, fresh, dirs_exist_ok=True)
             write_cross_model(self, fresh)
+
+    predict = predict_pairs
+    similarity = similarity_of
+    dedupe = methods.dedupe
+    search = methods.search
+    _facts = methods.facts
+    __repr__, _repr_html_ = one_line, html_card
 
     def _refuse(self) -> NoReturn:
         raise UserError(

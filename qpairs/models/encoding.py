@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qpairs.data.records import require_texts
 from qpairs.models.base import Floats, Side
 
 WINDOW = 2048  # texts that are tokenised ahead of the model, and sorted by length
@@ -36,7 +37,12 @@ class Towers:
     dimension: int
 
     def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
-        """Unit vectors (n, dimension) of texts, in their order; a window is tokenised while the last is embedded."""
+        """Unit vectors (n, dimension) of texts, in their order; a window is tokenised while the last is embedded.
+
+        Raises:
+            UserError: one text in place of a list.
+        """
+        texts = require_texts(texts, "encode")
         tower: Tower = getattr(self, side)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         start = 0

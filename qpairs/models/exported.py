@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from qpairs.config import Config, config_from
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import Pairs
+from qpairs.models import methods
 from qpairs.models.base import (
     FILE,
     LOOK,
@@ -31,6 +33,7 @@ from qpairs.models.base import (
 )
 from qpairs.models.encoding import Tower, Towers
 from qpairs.models.graphs import open_graph
+from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.tokens import Reading, Tokens, bag_of_words, tokeniser
 from qpairs.models.verdict import Verdict
 from qpairs.models.verdict_file import verdict_from_dict
@@ -112,6 +115,13 @@ class Export:
             alone = shutil.ignore_patterns(RERANKER, LOOK)  # the folder may be that of a model of two stages
             shutil.copytree(self.path, fresh, dirs_exist_ok=True, ignore=alone)
             write_export(self, fresh)
+
+    predict = predict_pairs
+    similarity = similarity_of
+    dedupe = methods.dedupe
+    search = methods.search
+    _facts = methods.facts
+    __repr__, _repr_html_ = one_line, html_card
 
 
 def write_export(export: Export, folder: Path) -> None:

@@ -20,15 +20,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qpairs.config import Config
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.core.manifests import read_manifest
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.metrics import SecondLook
+from qpairs.models import methods
 from qpairs.models.base import LOOK, RERANKER, Floats, Model, Side, Tables, check_output, load
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.pair_reader import read_pairs
+from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.verdict import Verdict
 from qpairs.models.verdict_file import verdict_from_dict, verdict_to_dict
 
@@ -162,6 +165,13 @@ class TwoStages:
             (fresh / LOOK).unlink(missing_ok=True)
             self.second.save(fresh / RERANKER, overwrite=True)
             self.write_look(fresh)
+
+    predict = predict_pairs
+    similarity = similarity_of
+    dedupe = methods.dedupe
+    search = methods.search
+    _facts = methods.facts
+    __repr__, _repr_html_ = one_line, html_card
 
     def write_look(self, folder: Path) -> None:
         """Writes `second_look.json` into the folder of the encoder, whose `reranker/` is there already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -36,6 +37,9 @@ def separate_functions(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict
 def function_name(function: Function) -> str:
     """The name of a function in a config: `function module.name`."""
     function = function.function if isinstance(function, LossEntry) else function
+    if isinstance(function, functools.partial):
+        given = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
+        return f"{function_name(function.func)}({', '.join(given)})"
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{FUNCTION}{named.__module__}.{named.__qualname__}"
 

@@ -40,7 +40,12 @@ class Relation:
 
     @classmethod
     def from_text(cls, *rows: str) -> Relation:
-        """A relation drawn in text: a string per row, with `+` for positive, `-` for negative, `.` for neither."""
+        """A relation drawn in text: a string per row, with `+` for positive, `-` for negative, `.` for neither.
+
+        >>> print(Relation.from_text("+-", ".-"))
+        + -
+        . -
+        """
         return cls(*(torch.tensor([[sign == mark for sign in row] for row in rows]) for mark in "+-"))
 
     def __str__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import write_text
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.data.questions import QuestionSource
 from qpairs.metrics import Expectation, count_scores
 from qpairs.metrics.read_pairs import SURE
 from qpairs.models.base import Model, as_model, encode_in_blocks
@@ -63,6 +65,10 @@ class DedupeResult:
         against: the questions that were known before.
         found: the duplicates, as numbers of rows.
         read: which of the candidates had a second look; None for a model of one stage.
+
+    >>> found = model.dedupe(["How do I pay?", "How can I pay?", "Where is my order?"], threshold=0.8)
+    >>> found.summary["kept"], len(found.pairs), len(found.clusters)
+    (2, 1, 2)
     """
 
     model: Model
@@ -156,6 +162,19 @@ class DedupeResult:
             "second_look": self.read.to_dict() if self.read else None,
         }
 
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        found: dict[str, object] = {"questions": len(self.corpus.texts), "kept": len(self.found.kept)}
+        found |= {"pairs of duplicates": len(self.found.pairs), "threshold": self.setting.threshold}
+        if self.expected:
+            low, high = self.expected.precision_interval
+            found["expected precision"] = f"{self.expected.precision:.2f} ({low:.2f} to {high:.2f})"
+            found["expected recall"] = f"{self.expected.recall:.2f}"
+        else:
+            found["expected precision"] = "unknown: the model has a verdict for labelled pairs alone"
+        return "DedupeResult", found
+
+    __repr__, _repr_html_ = one_line, html_card
+
     def write(self, folder: str | Path, kind: str = "csv") -> None:
         """Writes pairs, clusters, kept and, against another corpus, asked; and the summary, dedupe.json.
 
@@ -165,6 +184,12 @@ class DedupeResult:
 
         Raises:
             UserError: another kind, or a file cannot be written.
+
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp())
+        >>> model.dedupe(["How do I pay?", "How can I pay?"], threshold=0.8).write(place)
+        >>> sorted(file.name for file in place.iterdir())
+        ['clusters.csv', 'dedupe.json', 'kept.csv', 'pairs.csv']
         """
         check_format(kind)
         folder = Path(folder)
@@ -198,11 +223,11 @@ def _columns(suffix: str, rows: Ints, source: Corpus) -> dict[str, Any]:
 
 def dedupe_corpus(
     model: Model | str | Path,
-    corpus: Corpus | str | Path,
+    corpus: Corpus | QuestionSource,
     *,
     threshold: float | None = None,
     precision: float | None = None,
-    against: Corpus | str | Path | None = None,
+    against: Corpus | QuestionSource | None = None,
     linkage: Linkage = "star",
     recall: float = 0.9999,
     embeddings: Embeddings | None = None,
@@ -216,10 +241,10 @@ def dedupe_corpus(
 
     Args:
         model: or its folder.
-        corpus: a file of questions, or one from `read_corpus`.
+        corpus: a file of questions, or rows in memory, as in `read_corpus`.
         threshold: from which cosine on two questions are duplicates; for a model of two stages, from which probability.
         precision: that the pairs of duplicates shall have, as a one-sided 95 % lower bound.
-        against: the other questions.
+        against: the other questions, likewise.
         linkage: how clusters are made, see `clusters`.
         recall: share of the pairs to find in a large corpus; 1 compares all.
         embeddings: vectors of the model; only the texts that they lack are encoded. Shortened ones are read by the
@@ -230,6 +255,10 @@ def dedupe_corpus(
     Raises:
         UserError: a file cannot be read, the model's verdict cannot be read from one cosine, the precision cannot be
             promised, or there are far too many pairs.
+
+    >>> found = dedupe_corpus(model, ["How do I pay?", "How can I pay?", "Where is my order?"], threshold=0.8)
+    >>> found.kept["text"].tolist()
+    ['How do I pay?', 'Where is my order?']
     """
     prepared = prepare(
         model,
@@ -285,9 +314,9 @@ class Prepared:
 
 def prepare(
     model: Model | str | Path,
-    corpus: Corpus | str | Path,
+    corpus: Corpus | QuestionSource,
     *,
-    against: Corpus | str | Path | None = None,
+    against: Corpus | QuestionSource | None = None,
     embeddings: Embeddings | None = None,
     recall: float = 0.9999,
     wanted: float | None = None,
@@ -312,8 +341,7 @@ def prepare(
     require_one_tower(encoder)
     if second and wanted is not None:
         check_probability(wanted)
-    corpus = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
-    against = read_corpus(against) if isinstance(against, str | Path) else against
+    corpus, against = read_corpus(corpus), None if against is None else read_corpus(against)
     meter = Meter(on_progress)
 
     def encode(texts: Sequence[str]) -> Floats:

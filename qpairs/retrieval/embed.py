@@ -5,7 +5,6 @@ A shard is complete or not there, and its checksum is recorded, so that complete
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import logging
@@ -19,7 +18,7 @@ from qpairs import __version__
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import exclusive_lock, os_reason, sha256, write_text
 from qpairs.core.progress import Meter, OnProgress, ignore
-from qpairs.data.questions import open_questions
+from qpairs.data.questions import QuestionSource, open_questions
 from qpairs.models.base import Model, Side, as_model
 from qpairs.models.shortened import shortened_note
 from qpairs.retrieval.embeddings import FORMAT, MANIFEST, PLAN, UNFINISHED, DType, Embeddings, Plan, open_shards
@@ -36,7 +35,7 @@ SHARD_SIZE = 50_000  # questions; 77 MB of 384 float32
 
 def embed(
     model: Model | str | Path,
-    source: str | Path,
+    source: QuestionSource,
     output: str | Path,
     *,
     text_column: str = "",
@@ -50,7 +49,7 @@ def embed(
     engine: Executor = run_serially,
     on_progress: OnProgress = ignore,
 ) -> Embeddings:
-    """Embeds a file of questions into Parquet shards; each distinct text is encoded once.
+    """Embeds questions into Parquet shards; each distinct text is encoded once.
 
     Memory grows with the file by 16 bytes for each distinct text only (about three times that while they are sorted).
     A run that was interrupted continues when it is called again; shards of a finished run that are missing or altered
@@ -58,7 +57,7 @@ def embed(
 
     Args:
         model: or its folder.
-        source: .csv, .tsv, .jsonl, .parquet or .txt.
+        source: .csv, .tsv, .jsonl, .parquet or .txt; or rows in memory, as in `open_questions`.
         output: the folder; it gets `manifest.json` and `shards/`, with columns id, text, vector and, for int8, scale.
         text_column: as in `open_questions`.
         id_column: likewise.
@@ -74,6 +73,11 @@ def embed(
 
     Raises:
         UserError: an option, the file of questions or the folder cannot be used; the disk is full.
+
+    >>> import tempfile
+    >>> made = embed(model, ["How do I pay?", "Where is my order?"], Path(tempfile.mkdtemp(), "emb"))
+    >>> made.count, made.dimension
+    (2, 128)
     """
     model = with_vectors(as_model(model, second_look=False))
     questions = open_questions(source, text_column=text_column, id_column=id_column)
@@ -97,7 +101,7 @@ def embed(
             writer = Writer(model, output, plan, meter.advance)
             encoded = sum(file.encoded for file in written.values())
             meter.begin("encoding", found.distinct, encoded)
-            anywhere = dataclasses.replace(questions, path=questions.path.absolute())
+            anywhere = questions.absolute()
             for jobs in (repeat_jobs, shard_jobs) if len(found.repeated) else (shard_jobs,):
                 listed = functools.partial(jobs, anywhere, output.absolute(), plan, found.repeated, frozenset(written))
                 for file in engine(listed, writer):

@@ -67,6 +67,9 @@ class Embeddings:
         distinct: distinct texts among them.
         skipped: reason -> rows of the source that were left out.
         shards: the files, in order.
+
+    >>> embeddings.count, embeddings.dimension
+    (40, 128)
     """
 
     folder: Path
@@ -92,36 +95,59 @@ class Embeddings:
 
         Raises:
             UserError: a shard is missing or cannot be read.
+
+        >>> ids, texts, vectors = next(embeddings.batches())
+        >>> len(ids), len(texts), vectors.shape
+        (40, 40, (40, 128))
         """
         for batch in self._read(size, ["id", "text", "vector"]):
             yield batch.column("id").to_pylist(), batch.column("text").to_pylist(), _floats(batch)
 
     def texts(self) -> Iterator[str]:
-        """The questions, in order."""
+        """The questions, in order.
+
+        >>> len(list(embeddings.texts()))
+        40
+        """
         for batch in self._read(ROW_GROUP, ["text"]):
             yield from batch.column("text").to_pylist()
 
     def vectors(self) -> Iterator[tuple[int, Floats]]:
-        """The row that a batch begins with, and its vectors (k, dimension)."""
+        """The row that a batch begins with, and its vectors (k, dimension).
+
+        >>> [(start, vectors.shape) for start, vectors in embeddings.vectors()]
+        [(0, (40, 128))]
+        """
         start = 0
         for batch in self._read(ROW_GROUP, ["vector"]):
             yield start, _floats(batch)
             start += len(batch)
 
     def matrix(self) -> Floats:
-        """All vectors (count, dimension), in memory."""
+        """All vectors (count, dimension), in memory.
+
+        >>> embeddings.matrix().shape
+        (40, 128)
+        """
         vectors = np.empty((self.count, self.dimension), dtype=np.float32)
         for start, batch in self.vectors():
             vectors[start : start + len(batch)] = batch
         return vectors
 
     def sample(self, wanted: int) -> Floats:
-        """About so many of the vectors, (n, dimension), at equal distances in the file."""
+        """About so many of the vectors, (n, dimension), at equal distances in the file.
+
+        >>> embeddings.sample(10).shape
+        (10, 128)
+        """
         step = max(1, self.count // wanted)
         return np.concatenate([batch[-start % step :: step] for start, batch in self.vectors()])
 
     def verify(self) -> None:
-        """Raises UserError where a shard is not as it was written."""
+        """Raises UserError where a shard is not as it was written.
+
+        >>> embeddings.verify()
+        """
         for shard in self.shards:
             if sha256(self.folder / shard.file) != shard.sha256:
                 raise UserError(_broken(self.folder / shard.file))
@@ -141,6 +167,9 @@ def open_shards(folder: str | Path) -> Embeddings:
 
     Raises:
         UserError: there are none, or they are not finished.
+
+    >>> open_shards(folder / "embeddings").count
+    40
     """
     folder = Path(folder)
     missing = f"{folder}: no embeddings here (no {MANIFEST}); qpairs embed makes them"

@@ -11,6 +11,7 @@ from typing import Any
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import require
+from qpairs.core.imports import import_all, imported
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ def ray_executor(address: str | None = None) -> Executor:
     import pyarrow
 
     def run(jobs: Jobs, write: Write) -> Iterator[WrittenFile]:
+        own = imported()  # readers of one's own
+
         def rows(_: Any) -> Iterator[Any]:
+            import_all(own)
             for job in jobs():
                 yield pyarrow.Table.from_pylist([asdict(job)])
 

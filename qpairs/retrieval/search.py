@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.identity import canonical
+from qpairs.data.records import require_texts
 from qpairs.metrics import ScoreCounts
 from qpairs.models.base import Floats, Model, Side
 from qpairs.models.pair_reader import PairReader
@@ -91,9 +92,15 @@ def search(
         on_progress: the stage reading pairs, for a model of two stages.
 
     Raises:
-        UserError: the index is of another model, or the model's verdict cannot be read from one cosine.
+        UserError: one text in place of a list; the index is of another model, or the model's verdict cannot be read
+            from one cosine.
+
+    >>> found = search(index, checkpoint, ["How do I pay?"], k=3)
+    >>> [len(answers) for answers in found]
+    [3]
     """
     require_searchable(index, model)
+    questions = require_texts(questions, "search: questions")
     second = second_stage(model)
     reader = second.second.reader if second else None
     setting = setting or setting_for(index, model)

@@ -9,14 +9,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from qpairs.config import CROSS_ENCODER, Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
-from qpairs.data.parts import Parts, load_parts
+from qpairs.data.parts import Parts, load_parts, separate_pairs
 from qpairs.encoders.build import tower_names
 from qpairs.evaluation.combine import combine
 from qpairs.models.base import RERANKER, Model, load
@@ -25,6 +25,7 @@ from qpairs.models.cross_encoder import CrossModel
 from qpairs.objectives.functions import Function, objective_of, separate_functions
 from qpairs.objectives.matryoshka import require_prefixes
 from qpairs.objectives.objective import Objective, Term
+from qpairs.objectives.plugins import add_own
 from qpairs.training.bi_encoder import Fitted, fit_bi_encoder, new_encoder
 from qpairs.training.cross_encoder import cross_encoder_of
 from qpairs.training.cross_models import (
@@ -37,6 +38,7 @@ from qpairs.training.cross_models import (
 )
 from qpairs.training.distributed import initialize, rank, world
 from qpairs.training.judge import judge, judge_without_labels, report_on_part
+from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.passes import NothingKept
 from qpairs.training.run import Run, check_run, open_run, partial_of, run_config
 from qpairs.training.teachers import ITSELF, Teacher, ask_teachers, keep_teacher, load_teachers, teachers_to_train
@@ -76,6 +78,7 @@ class Guides:
     reranker: CrossModel | None
 
 
+@shows_options
 def train(
     config: Config | None = None,
     *,
@@ -83,7 +86,7 @@ def train(
     overwrite: bool = False,
     on_progress: OnProgress = ignore,
     parts: Parts | None = None,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> Model:
     """Trains a model on question pairs, chooses the threshold on validation, judges it on the test part, and saves.
 
@@ -101,7 +104,8 @@ def train(
         parts: the data, where it is loaded already; None: that of the config.
         options: fields of `Config`, over those of `config`. `loss` may also be a function (sim, Relation) -> scalar,
             and `miner` a function (sim, Relation) -> Relation, see `objectives.functions.objective_of`. The config
-            stores their names; to resume such a run, pass them again.
+            stores their names; to resume such a run, pass them again. `data`, `validation`, `test` and
+            `drop_suspects` may also be rows in memory, as in `load_pairs`: the same holds for them.
 
     Raises:
         UserError: something that the user can mend; or the loss became NaN, and the last good state was saved.
@@ -111,14 +115,15 @@ def train(
     (0.71, 0.77)
     """
     initialize()
-    options, functions = separate_functions(options)
-    given = {**(to_dict(config) if config else {}), **options}
+    values, functions = separate_functions(options)
+    given, pairs = separate_pairs({**(to_dict(config) if config else {}), **values})
     if given.get("unlabelled") and not given.get("teacher") and not resume:
         given.setdefault("loss", WITHOUT_LABELS)
     config = run_config(given, resume=resume)
+    add_own(config.imports)
     check_run(config, resume=resume, overwrite=overwrite)
     output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
-    parts = parts or load_parts(config)
+    parts = parts or load_parts(config, pairs)
     if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
         config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
     run = Run(config, parts, partial_of(output), on_progress if rank() == 0 else ignore)

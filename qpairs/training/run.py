@@ -21,6 +21,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.parts import Parts
+from qpairs.data.records import IN_MEMORY
 from qpairs.models.base import check_output
 from qpairs.training.distributed import barrier, broadcast, rank
 
@@ -49,7 +50,8 @@ class Run:
 def default_output(config: Config) -> Path:
     """The first free folder runs/DATA-ENCODER, runs/DATA-ENCODER-2, ...; the name says what else is in it."""
     kind = [CROSS_ENCODER] if config.model == CROSS_ENCODER else ["reranker"] if config.reranker else []
-    name = "-".join([*(Path(part).stem for part in (config.data[0], config.encoder)), *kind])
+    data = "given" if config.data[0].startswith(IN_MEMORY) else Path(config.data[0]).stem
+    name = "-".join([data, Path(config.encoder).stem, *kind])
     folders = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
     return next(folder for folder in folders if not folder.exists() and not partial_of(folder).exists())
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -45,7 +46,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configs of the cells that were trained; instead of training, the margin is the share of wrong answers."""
     configs: list[Config] = []
 
-    def train(config: Config, parts: Parts, on_progress: OnProgress) -> tuple[Result, Arrays]:
+    def train(
+        config: Config, parts: Parts, functions: Any, rows: Any, on_progress: OnProgress
+    ) -> tuple[Result, Arrays]:
         configs.append(config)
         on_progress(Progress("training", 7, 9, 100.0))
         Path(config.output).mkdir()
@@ -189,7 +192,7 @@ def test_every_cell_has_the_same_split_and_its_own_seed(
     trained: list[Config], pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Config] = []
-    monkeypatch.setattr(HOME, "load_parts", lambda config: loads.append(config) or load_parts(config))
+    monkeypatch.setattr(HOME, "load_parts", lambda config, given: loads.append(config) or load_parts(config, given))
     small(pairs_csv, tmp_path, seed=5)
     assert [config.seed for config in loads] == [5]
     assert [config.seed for config in trained] == [5, 6, 5, 6]
@@ -360,15 +363,6 @@ def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_ce
     assert code == 2
     assert "another batch_size" in err
     assert len(err.strip().splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_a_script_without_a_guard_is_told_so(pairs_csv: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"import qpairs\nqpairs.compare(data={str(pairs_csv)!r}, losses='contrastive', **{QUICK!r})\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1
-    assert 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
 
 
 # ---------------------------------------------------------------------- qpairs losses

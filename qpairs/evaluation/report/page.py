@@ -10,13 +10,14 @@ import dataclasses
 import hashlib
 import json
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from qpairs.data.intents import known_clusters
 from qpairs.data.pairs import Pairs, need_both_labels
+from qpairs.data.sources import PairSource
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.mistakes import analyse
 from qpairs.evaluation.predict import predictions
@@ -38,7 +39,7 @@ PAGE = Path(__file__).with_name("page.html")
 
 def render(
     model: Model | str | Path,
-    data: Pairs | str | Path | Sequence[str | Path] | None = None,
+    data: PairSource | None = None,
     *,
     title: str = "",
     source: str = "",

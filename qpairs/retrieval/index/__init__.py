@@ -70,6 +70,11 @@ def build_index(
 
     Raises:
         UserError: the folder is in use, an id occurs twice, or Milvus refuses.
+
+    >>> import tempfile
+    >>> manifest = build_index(embeddings, Path(tempfile.mkdtemp(), "idx"))
+    >>> manifest.count, manifest.recall
+    (40, 1.0)
     """
     output, meter = Path(output), Meter(on_progress)
     if kind != "auto" and kind not in KINDS:
@@ -212,6 +217,9 @@ def open_index(folder: str | Path) -> Index:
 
     Raises:
         UserError: no index in it, or Milvus cannot be reached.
+
+    >>> open_index(folder / "index").manifest.count
+    40
     """
     manifest = _read_manifest(Path(folder))
     back_end = _open(Path(folder), manifest)

@@ -134,6 +134,9 @@ class Index:
         questions: what is searched and changed: the back end, or a layer above it such as a journal.
         back_end: what keeps the questions.
         settings: number of questions -> a verdict, and what scores mean by it; kept by `search.setting_for`.
+
+    >>> index.manifest.count, index.manifest.kind
+    (40, 'exact')
     """
 
     folder: Path

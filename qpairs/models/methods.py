@@ -1,0 +1,106 @@
+"""What every model can do by itself: the methods that the classes of models share.
+
+A class takes these functions as its own (`dedupe = methods.dedupe`). `dedupe` and `search` run what lies in folders
+above this one, through the public names of the package, which are loaded when they are called: a model that only
+scores pairs needs none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import qpairs
+from qpairs.data.records import require_texts
+from qpairs.models.verdict import score_name
+
+if TYPE_CHECKING:
+    import pandas
+
+    from qpairs.core.progress import OnProgress
+    from qpairs.data.questions import QuestionSource
+    from qpairs.models.base import Model
+
+
+def dedupe(
+    model: Model,
+    questions: QuestionSource,
+    *,
+    threshold: float | None = None,
+    precision: float | None = None,
+    against: QuestionSource | None = None,
+    on_progress: OnProgress | None = None,
+) -> qpairs.DedupeResult:
+    """The duplicates among questions; `qpairs.dedupe_corpus` has more options.
+
+    Args:
+        model: that compares them.
+        questions: a list of texts, a data frame, a file, or what else `open_questions` takes.
+        threshold: as in `dedupe_corpus`; without it and a precision, that of greatest expected F1 in this corpus.
+        precision: that the pairs of duplicates shall have, as a one-sided 95 % lower bound.
+        against: questions that were asked before.
+        on_progress: as in `dedupe_corpus`.
+
+    Returns:
+        The result, whose `pairs`, `clusters` and `kept` are data frames.
+
+    Raises:
+        UserError: as `dedupe_corpus`.
+
+    >>> found = model.dedupe(["How do I pay?", "how do I pay?", "How can I pay?", "Where is my order?"], threshold=0.8)
+    >>> found.kept["text"].tolist()
+    ['How do I pay?', 'Where is my order?']
+    """
+    more: dict[str, Any] = {} if on_progress is None else {"on_progress": on_progress}
+    return qpairs.dedupe_corpus(model, questions, threshold=threshold, precision=precision, against=against, **more)
+
+
+def search(
+    model: Model,
+    questions: Iterable[str],
+    among: qpairs.Index | QuestionSource,
+    *,
+    k: int = 10,
+    threshold: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> pandas.DataFrame:
+    """The nearest questions of a corpus for each of some questions, with the verdict on each.
+
+    Args:
+        model: that compares them.
+        questions: a list of texts to search for.
+        among: the corpus: an index from `open_index` or `index_in_memory`, which is not made anew for each search; or
+            a list of texts, a data frame, or a file, which are encoded now.
+        k: how many to find for each.
+        threshold: as in `qpairs.search`.
+        on_progress: as in `qpairs.search` and `index_in_memory`.
+
+    Returns:
+        A row for each hit: question, rank, id, text, similarity, probability, duplicate, verdict (in words).
+
+    Raises:
+        UserError: a text in place of a list; the corpus cannot be read; or the index is of another model.
+
+    >>> known = ["How can I pay?", "Where is my order?", "Who are you?"]
+    >>> model.search(["How do I pay?"], known, k=1)["text"].tolist()
+    ['How can I pay?']
+    """
+    asked = require_texts(questions, "search: questions")
+    more: dict[str, Any] = {} if on_progress is None else {"on_progress": on_progress}
+    index = among if isinstance(among, qpairs.Index) else qpairs.index_in_memory(model, among, **more)
+    return qpairs.answers_table(asked, qpairs.search(index, model, asked, k, threshold, **more))
+
+
+def facts(model: Model) -> tuple[str, Mapping[str, object]]:
+    """What a model says of itself: where it is, what it is, its threshold, and how good it is."""
+    found: dict[str, object] = {"folder": model.path, "encoder": model.config.encoder}
+    threshold, kind = model.verdict.pair.threshold, score_name(model.verdict.score)
+    found["threshold"] = f"{threshold:.3f} ({kind})"
+    part = next((name for name in ("test", "validation") if "f1" in model.scores.get(name, {})), "")
+    if part:
+        report = model.scores[part]
+        low, high = report["f1_interval"]
+        found[f"F1 on {report['n']:,} {part} pairs"] = f"{report['f1']:.3f} ({low:.3f} to {high:.3f})"
+    if size := model.split.get("sizes", {}).get("train"):
+        found["trained on"] = f"{size:,} pairs ({', '.join(model.config.data)})"
+    return type(model).__name__, found

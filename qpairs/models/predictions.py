@@ -1,0 +1,159 @@
+"""Predictions: scores, probabilities and decisions on pairs, and the similarity of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpairs.core.cards import html_card, one_line
+from qpairs.core.exceptions import UserError
+from qpairs.data.pairs import UNLABELLED, Pairs, pairs_from_texts
+from qpairs.data.records import require_texts
+from qpairs.data.sources import PairSource, load_pairs
+from qpairs.models.ready import shown_name
+from qpairs.models.verdict import ScoreKind, Setting, choose, score_column
+
+if TYPE_CHECKING:
+    import pandas
+
+    from qpairs.models.base import Floats, Model
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts for pairs.
+
+    Attributes:
+        similarity: (n,) score of each pair: a cosine, or what else the verdict of the model reads.
+        probability: (n,) of being duplicates.
+        duplicate: (n,) whether it is called a duplicate.
+        pairs: the pairs; None where only their scores are known.
+        threshold: from which score on a pair is called a duplicate.
+        score: what the scores are.
+
+    >>> found = model.predict([("How do I pay?", "How can I pay?"), ("Who?", "How do I pay?")])
+    >>> found.duplicate.tolist()
+    [True, False]
+    """
+
+    similarity: NDArray[np.float32]
+    probability: NDArray[np.float64]
+    duplicate: NDArray[np.bool_]
+    pairs: Pairs | None = None
+    threshold: float | None = None
+    score: ScoreKind = "cosine"
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.duplicate)
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """A row for each pair: question1, question2, similarity, probability, duplicate.
+
+        The similarity is called score where it is no cosine.
+
+        >>> list(model.predict([("How do I pay?", "How can I pay?")]).table)
+        ['question1', 'question2', 'similarity', 'probability', 'duplicate']
+        """
+        import pandas
+
+        texts: dict[str, Any] = {}
+        if self.pairs is not None:
+            questions = np.array(self.pairs.questions, dtype=object)
+            texts = {"question1": questions[self.pairs.left], "question2": questions[self.pairs.right]}
+        return pandas.DataFrame(
+            {
+                **texts,
+                score_column(self.score): self.similarity,
+                "probability": self.probability,
+                "duplicate": self.duplicate,
+            }
+        )
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        called = int(self.duplicate.sum())
+        facts: dict[str, object] = {"pairs": len(self), "called duplicates": called}
+        return "Predictions", facts | ({} if self.threshold is None else {"threshold": self.threshold})
+
+    __repr__, _repr_html_ = one_line, html_card
+
+
+def predictions(
+    setting: Setting, scores: NDArray[np.float32], pairs: Pairs | None = None, score: ScoreKind = "cosine"
+) -> Predictions:
+    """Predictions for pairs that are scored already.
+
+    >>> from qpairs.metrics import Calibration
+    >>> from qpairs.models.verdict import PairSetting
+    >>> setting = PairSetting(0.5, Calibration(slope=10.0, intercept=-5.0))
+    >>> predictions(setting, np.array([0.4, 0.9], dtype=np.float32)).duplicate.tolist()
+    [False, True]
+    """
+    decided = setting.decide(scores)
+    return Predictions(scores, setting.probability(scores), decided, pairs, setting.threshold, score)
+
+
+def predict_pairs(
+    model: Model, pairs: PairSource, *, threshold: float | None = None, precision: float | None = None
+) -> Predictions:
+    """Predictions for pairs as people hand them over; labels are not read.
+
+    Args:
+        model: that predicts.
+        pairs: labelled or not, or their source, as in `load_pairs`, such as a list of (question1, question2).
+        threshold: the score from which on a pair is called a duplicate; without it, that of the model.
+        precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
+            in place of a threshold.
+
+    Raises:
+        UserError: the pairs cannot be used, or the precision cannot be promised.
+
+    >>> model.predict([("How do I pay?", "How can I pay?")], threshold=1.0).duplicate.tolist()
+    [False]
+    """
+    model.verdict.require_labelled(shown_name(model))
+    given = load_pairs(pairs, labelled=False)
+    setting = choose(model.verdict.pair, threshold, precision)
+    return predictions(setting, model.score_pairs(given)[0], given, model.verdict.score)
+
+
+@overload
+def similarity_of(model: Model, first: str, second: str) -> float: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def similarity_of(model: Model, first: Iterable[str], second: Iterable[str]) -> Floats: ...
+
+
+def similarity_of(model: Model, first: str | Iterable[str], second: str | Iterable[str]) -> float | Floats:
+    """How alike texts are: the score that the verdict of the model reads, such as their cosine.
+
+    Args:
+        model: that compares.
+        first: n texts, or one.
+        second: n texts, each compared with the one at its place, or one.
+
+    Returns:
+        Scores (n,), or one number where both are one text.
+
+    Raises:
+        UserError: one is a text and the other a list, or the lists differ in length.
+
+    >>> f"{model.similarity('How do I pay?', 'How can I pay?'):.2f}"
+    '0.92'
+    >>> model.similarity(["How do I pay?", "Who?"], ["How can I pay?", "How do I pay?"]).shape
+    (2,)
+    """
+    if isinstance(first, str) and isinstance(second, str):
+        return float(similarity_of(model, [first], [second])[0])
+    texts = require_texts(first, "similarity: first"), require_texts(second, "similarity: second")
+    if len(texts[0]) != len(texts[1]):
+        raise UserError(
+            f"similarity: {len(texts[0])} first texts and {len(texts[1])} second ones; one for each is meant"
+        )
+    return model.score_pairs(pairs_from_texts(*texts, [UNLABELLED] * len(texts[0])))[0]
