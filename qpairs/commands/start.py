@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qpairs.commands.dedupe import print_pair, print_summary
+from qpairs.commands.keys import read_key
 from qpairs.commands.search import IdColumnOption, TextColumnOption
 from qpairs.commands.terminal import SkipOption, out, plain, print_skipped, progress_bar, quiet
 from qpairs.core.exceptions import UserError
@@ -180,7 +181,7 @@ def _print_pair(state: State, budget: int) -> None:
 def _reader() -> Callable[[], str]:
     """Reads one answer: a key of a terminal, else the first letter of a line that is not blank; '' at the end."""
     if sys.stdin.isatty():
-        return _key
+        return read_key
 
     def line() -> str:
         text: str
@@ -190,14 +191,6 @@ def _reader() -> Callable[[], str]:
         return ""
 
     return line
-
-
-def _key() -> str:
-    try:
-        key: str = typer.getchar()
-    except EOFError:
-        return ""
-    return key.lower()
 
 
 def _print_end(session: Session, budget: int) -> None:

@@ -207,12 +207,7 @@ def test_a_service_of_a_ready_model_judges_by_its_questions_and_says_so(plain: P
 def test_single_keys_are_answers_in_a_terminal(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = iter("Ynsu")
 
-    def key() -> str:
-        if (pressed := next(keys, "")) == "":
-            raise EOFError  # as Ctrl-D is
-        return pressed
-
-    monkeypatch.setattr("typer.getchar", key)
+    monkeypatch.setattr("qpairs.commands.start.read_key", lambda: next(keys, "").lower())
     monkeypatch.setattr("qpairs.commands.start.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert start("").code == 0
     assert labels()["is_duplicate"].tolist() == [1, 0]
