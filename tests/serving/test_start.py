@@ -3,6 +3,7 @@
 import io
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,7 +208,8 @@ def test_a_service_of_a_ready_model_judges_by_its_questions_and_says_so(plain: P
 def test_single_keys_are_answers_in_a_terminal(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = iter("Ynsu")
 
-    monkeypatch.setattr("qpairs.commands.start.read_key", lambda: next(keys, "").lower())
-    monkeypatch.setattr("qpairs.commands.start.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    command = sys.modules["qpairs.commands.start"]  # the package has the function of that name
+    monkeypatch.setattr(command, "read_key", lambda: next(keys, "").lower())
+    monkeypatch.setattr(command, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert start("").code == 0
     assert labels()["is_duplicate"].tolist() == [1, 0]
