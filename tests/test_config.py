@@ -193,7 +193,7 @@ def test_a_teacher_that_is_the_reranker_is_trained_once():
 @pytest.mark.parametrize("folder", ["one", "two"])
 def test_the_config_of_an_old_checkpoint_loads_as_it_was_stored(folder):
     stored = json.loads((FIXTURES / folder / "qpairs.json").read_text())["config"]
-    newer = {"dims", "imports", "lora", "prompt", "model", "reranker", "reranker_epochs"}
+    newer = {"dims", "imports", "lora", "prompt", "model", "reranker", "reranker_epochs", "unlabelled"}
     assert set(stored) >= set(OPTIONS) - {"learning_rate"} - newer
     assert to_dict(config_from(stored)) == {**to_dict(Config()), **stored}
 

@@ -38,7 +38,7 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
     ends = [end for curve in curves for part in (curve.points, curve.predictions) for p in part for end in p.interval]
     room = 0.05 * (max(ends) - min(ends)) or 0.01
     x = Axis("training pairs", math.log2(sizes[0]) - 0.3, math.log2(curves[0].predictions[-1].pairs) + 0.3, _pairs)
-    y = Axis(", ".join(MEASURES[curve.measure] for curve in curves), min(ends) - room, max(ends) + room)
+    y = Axis("", min(ends) - room, max(ends) + room)  # what the colours measure is below the chart
     plane = Plane(x, y, LEFT, WIDTH - EDGE, TOP, HEIGHT - BOTTOM)
     marks: list[Mark] = [Rule(math.log2(sizes[-1]), f"{sizes[-1]:,} pairs there are")]
     marks += [mark for number, curve in enumerate(curves) for mark in _marks(curve, f"m{number}")]

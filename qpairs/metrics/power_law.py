@@ -76,8 +76,9 @@ def fit_power_law(sizes: Sequence[int], scores: ArrayLike, weights: ArrayLike) -
     squares = np.where((limit <= 1) & (gap >= 0), ((curves - fitted) ** 2) @ (weight / weight.sum()), np.inf)
     best = np.unravel_index(squares.reshape(-1, len(curves)).argmin(axis=0), squares.shape[:2])  # (r,) kind, exponent
     place = (*best, np.arange(len(curves)))
-    found = [part.reshape(values.shape[:-1]) for part in (limit[place], gap[place], EXPONENTS[best[1]])]
-    return PowerLaw(found[0], found[1], found[2], reference)
+    shape = values.shape[:-1]
+    exponent = np.asarray(EXPONENTS[best[1]])
+    return PowerLaw(limit[place].reshape(shape), gap[place].reshape(shape), exponent.reshape(shape), reference)
 
 
 def _ends(decay: Floats, curves: Floats, weight: Floats) -> tuple[Floats, Floats]:

@@ -58,7 +58,7 @@ def test_train_shows_help_range_and_default_of_every_field(helped) -> None:
         "training. [default: 0.1; 0 <= x < 1]",
         "encoder's own. [x > 0]",
         "[default: auto; one of auto, fp32, bf16]",
-        "Evaluations and checkpoints per epoch. [default: 2; x >= 1]",
+        "Evaluations and checkpoints per epoch. [default: 2; x > 0]",
         "instead of stopping at the first. [default: no]",
     ):
         assert facts in re.sub(r"--\S+ +|<\w+> +", "", shown)
