@@ -40,6 +40,7 @@ FORMAT = 2  # 1: the parts of the verdict stood side by side in the file
 HEAD = "head.safetensors"  # of a checkpoint: no vector depends on it
 RERANKER = "reranker"  # folder of the cross-encoder in a model of two stages: no vector depends on it
 LOOK = "second_look.json"  # beside it: what both say together
+READS = 5  # of a folder that is replaced meanwhile
 TOKENIZER, WORDS = "tokenizer.json", "whitespacetokenizer_config.json"
 
 
@@ -214,7 +215,29 @@ def load(path: str | Path, *, second_look: bool = True) -> Model:
     (1, 384)
     """
     path = _model_folder(Path(path))
+    for _ in range(READS):
+        before = _identity(path)
+        try:
+            model = _load(path, second_look)
+        except UserError:
+            if _identity(path) == before:
+                raise
+        else:
+            if _identity(path) == before:
+                return model
+    raise UserError(f"{path}: was replaced while it was read, {READS} times; wait until what writes it is done")
 
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Of a folder: another one after it was replaced, since nothing inside is ever changed in place."""
+    try:
+        found = path.stat()
+    except OSError:  # between the two renames of a system that cannot exchange folders
+        return 0, 0
+    return found.st_ino, found.st_ctime_ns
+
+
+def _load(path: Path, second_look: bool) -> Model:
     def parse(data: dict[str, Any]) -> Model:
         if data.get("kind", "").startswith("cross-encoder"):
             from qpairs.models.cross_encoder import open_cross_model
