@@ -80,7 +80,7 @@ def test_a_further_run_asks_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_requests_go_out_together_and_no_more_than_allowed(tmp_path: Path) -> None:
-    with serving(right, delay=0.05) as service:
+    with serving(right, delay=0.4) as service:
         annotate(PAIRS, of(service), tmp_path / "labels.csv", concurrency=8)
         assert 4 <= service.busiest <= 8
 
