@@ -112,6 +112,12 @@ def annotate(
     Raises:
         UserError: the address, the key or the model is wrong; the service fails again and again; or a file cannot be
             used. Answers so far are kept.
+
+    >>> from qpairs.serving.label_pairs import pairs_to_label
+    >>> endpoint = open_endpoint("http://localhost:11434", model="llama3")  # doctest: +SKIP
+    >>> pairs = list(pairs_to_label(index, model)["stratified"].values())[:500]  # doctest: +SKIP
+    >>> annotate(pairs, Annotator(endpoint), "llm-labels.csv").yes  # doctest: +SKIP
+    61
     """
     if not 1 <= concurrency <= 256:
         raise UserError(f"concurrency: {concurrency} is not from 1 to 256")

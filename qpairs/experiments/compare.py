@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
@@ -94,18 +94,8 @@ def compare(
         raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
     check_experiment(base, seeds, "compare")
     add_own(base.imports)
-    losses, own_losses = names_of("losses", losses)
-    miners, own_miners = names_of("miners", miners or [base.miner])
-    functions = own_losses | own_miners
-    cells = cells_of(
-        parse_list("encoders", encoders or [base.encoder]),
-        expand_losses(parse_list("losses", losses)),
-        parse_list("miners", miners),
-        range(base.seed, base.seed + seeds),
-    )
+    cells, functions = _cells(base, losses, encoders, miners, seeds)
     folder = Path(output)
-    for cell in cells:
-        build_objective(cell.config(base, folder), cell.functions(functions))
     parts = load_parts(base, pairs)
     try_encoders(cells, base, parts.train.questions[:VOCABULARY])
     with store.hold_folder(folder, store.manifest_of(base, parts), overwrite=overwrite), interruptible(folder):
@@ -114,6 +104,22 @@ def compare(
         comparison = compare_records(records, base, parts, functools.partial(store.read_verdict, folder))
         store.write_comparison(folder, comparison)
     return comparison
+
+
+def _cells(base: Config, losses: Any, encoders: Any, miners: Any, seeds: int) -> tuple[list[Cell], dict[str, Function]]:
+    """The cells of a comparison, whose objectives can be built, and losses and miners that are functions, by name."""
+    losses, own_losses = names_of("losses", losses)
+    miners, own_miners = names_of("miners", miners or [base.miner])
+    cells = cells_of(
+        parse_list("encoders", encoders or [base.encoder]),
+        expand_losses(parse_list("losses", losses)),
+        parse_list("miners", miners),
+        range(base.seed, base.seed + seeds),
+    )
+    functions = own_losses | own_miners
+    for cell in cells:
+        build_objective(cell.config(base, Path()), cell.functions(functions))
+    return cells, functions
 
 
 def check_experiment(base: Config, seeds: int, where: str) -> None:

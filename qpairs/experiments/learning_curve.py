@@ -52,6 +52,10 @@ class LearningCurve:
         n: how many they are.
         config: of a run on all pairs.
         notes: that a reader must know.
+
+    >>> curve = learning_curve(data="mine.csv", encoder="static", output="curve/")  # doctest: +SKIP
+    >>> curve.title  # doctest: +SKIP
+    'static; 832 test pairs; 3 seeds'
     """
 
     curves: Mapping[str, Curve]
@@ -69,7 +73,10 @@ class LearningCurve:
         return f"{self.config.encoder}; {judged}; {seeds} seed{'s' if seeds > 1 else ''}"
 
     def to_frame(self) -> pandas.DataFrame:
-        """A line per size, trained and foretold, as in curve.csv."""
+        """A line per size, trained and foretold, as in curve.csv.
+
+        >>> curve.to_frame()[["measure", "kind", "pairs", "value"]]  # doctest: +SKIP
+        """
         import pandas
 
         lines = []
@@ -86,7 +93,10 @@ class LearningCurve:
         return pandas.DataFrame(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, as in learning_curve.json."""
+        """Everything as plain values, as in learning_curve.json.
+
+        >>> curve.to_dict()["curves"]["f1"]  # doctest: +SKIP
+        """
         return {
             "title": self.title,
             "part": self.part,
@@ -144,15 +154,7 @@ def learning_curve(
     parts = load_parts(base, pairs_given)
     counts = _sizes(sizes, len(parts.train))
     try_encoders([Cell(base.encoder, base.loss, base.miner, base.seed)], base, parts.train.questions[:1000])
-    cells = [
-        Cell(base.encoder, base.loss, base.miner, base.seed + seed, size) for size in counts for seed in range(seeds)
-    ]
-    runs = [
-        CellRun(
-            cell, _config(cell, base, folder, len(parts.train), equal_epochs), functools.partial(_parts, cell, parts)
-        )
-        for cell in cells
-    ]
+    runs = _runs(base, parts, counts, seeds, folder, equal_epochs)
     manifest = store.manifest_of(base, parts) | {
         **{name: getattr(base, name) for name in ("encoder", "loss", "miner")},
         "equal_epochs": equal_epochs,
@@ -165,6 +167,20 @@ def learning_curve(
         found = LearningCurve(curves, records, part, len(pairs), base, _notes(records, part, seeds))
         _write(folder, found)
     return found
+
+
+def _runs(
+    base: Config, parts: Parts, counts: Sequence[int], seeds: int, folder: Path, equal_epochs: bool
+) -> list[CellRun]:
+    cells = [
+        Cell(base.encoder, base.loss, base.miner, base.seed + seed, size) for size in counts for seed in range(seeds)
+    ]
+    return [
+        CellRun(
+            cell, _config(cell, base, folder, len(parts.train), equal_epochs), functools.partial(_parts, cell, parts)
+        )
+        for cell in cells
+    ]
 
 
 def _sizes(asked: str | Sequence[int], pairs: int) -> list[int]:

@@ -175,7 +175,7 @@ def _exportable_encoder(model: Model) -> Checkpoint:
 
 def _parts(checkpoint: Model) -> Parts:
     """The pairs that a model was trained and validated on."""
-    if not checkpoint.split:
+    if not (checkpoint.split or checkpoint.verdict.labelled):
         raise UserError(f"{shown_name(checkpoint)}: no pairs of its own; name labelled ones to compare on with --data")
     try:
         parts = load_parts(checkpoint.config)

@@ -26,6 +26,10 @@ class AnnotatorRates:
         log_ratio: (n,) log of P(answers | duplicate) / P(answers | not): what the answers alone say of a pair.
         probability: (n,) that a pair is a duplicate, by its answers and the share of duplicates in its group.
         prevalence: (groups,) share of duplicates in each group.
+
+    >>> rates = dawid_skene([[1, 1, 1], [0, 0, 0], [1, 1, 0], [0, 0, 1]] * 20)
+    >>> len(rates.sensitivity), len(rates.probability), rates.prevalence.round(1).tolist()
+    (3, 80, [0.5])
     """
 
     sensitivity: Floats

@@ -35,12 +35,20 @@ class PowerLaw:
     reference: float
 
     def at(self, pairs: float) -> Floats:
-        """The score of a number of pairs."""
+        """The score of a number of pairs.
+
+        >>> PowerLaw(np.array(0.9), np.array(0.1), np.array(1.0), reference=1000).at(2000).round(2).item()
+        0.85
+        """
         score: Floats = self.limit - self.gap * (pairs / self.reference) ** -self.exponent
         return score
 
     def gain(self, pairs: float, more: float) -> Floats:
-        """What `more` pairs bring over `pairs` of them."""
+        """What `more` pairs bring over `pairs` of them.
+
+        >>> PowerLaw(np.array(0.9), np.array(0.1), np.array(1.0), reference=1000).gain(1000, 2000).round(2).item()
+        0.05
+        """
         return self.at(more) - self.at(pairs)
 
 

@@ -65,6 +65,7 @@ class CellOptions(TypedDict, total=False):
     precision: str
     seed: int
     imports: str | Sequence[str]
+    unlabelled: bool
     report_to: str
 
 

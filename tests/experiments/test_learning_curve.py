@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -38,7 +39,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     found = Trainings()
     found.failing = set()
 
-    def train(config: Config, parts: Parts, on_progress: OnProgress) -> tuple[Result, Arrays]:
+    def train(config: Config, parts: Parts, *given: Any) -> tuple[Result, Arrays]:
+        on_progress: OnProgress = given[-1]
         found.append((config, parts))
         on_progress(Progress("training", 7, 9, 100.0))
         if len(parts.train) in found.failing:

@@ -101,7 +101,7 @@ def test_a_function_is_named_in_a_config_by_module_and_name():
     assert options == {"loss": f"function {__name__}.margin_loss", "miner": f"function {__name__}.nearest", "seed": 3}
     assert functions == {"loss": entry, "miner": nearest}
     assert separate_functions({"loss": "info_nce"}) == ({"loss": "info_nce"}, {})
-    assert function_name(partial(margin_loss)) == "function functools.partial"
+    assert function_name(partial(margin_loss)) == f"function {__name__}.margin_loss()"
 
 
 def test_functions_train_an_encoder_and_the_checkpoint_names_them(pairs_csv: Path, tmp_path: Path):
