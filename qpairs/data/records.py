@@ -168,7 +168,7 @@ def require_texts(texts: Any, what: str = "texts") -> list[str]:
     """
     if isinstance(texts, str | bytes):
         raise UserError(f"{what}: {reprlib.repr(texts)} is one text where a list is meant; write [...] round it")
-    if not isinstance(texts, Iterable) or isinstance(texts, Mapping):
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping) or hasattr(texts, "columns"):
         raise UserError(f"{what}: {reprlib.repr(texts)} is no list of texts")
     found = texts if isinstance(texts, list) else list(texts)
     for number, text in enumerate(found, start=1):

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from qpairs import metrics
+from qpairs.core.exceptions import UserError
 from qpairs.data.identity import pair_key
 from qpairs.models.base import Model
 from qpairs.models.verdict import Setting
@@ -136,6 +137,8 @@ class Labelling:
             LookupError: the pair is unknown or has an answer.
             UserError: the files cannot be read or written.
         """
+        if request.answer not in get_args(Answer):
+            raise UserError(f"answer: {request.answer!r} is none of {', '.join(get_args(Answer))}")
         key = pair_key((request.question1, request.question2))
         choices = self._pairs[request.choice], *self._pairs.values()
         pair = next((pairs[key] for pairs in choices if key in pairs), None)
