@@ -127,12 +127,7 @@ def train(
     if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
         config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
     run = Run(config, parts, partial_of(output), on_progress if rank() == 0 else ignore)
-    work: Callable[[], Trained]
-    if guides is None:
-        work = functools.partial(_train_cross_encoder, run, cross_encoder_of(config, run.parts.train))
-    else:
-        work = functools.partial(_train_encoder, run, new_encoder(config, run.parts.train), guides)
-    model = None
+    work, model = _work(run, guides), None
     with open_run(run, resume=resume):
         trained = work()
         if trained.model is not None:
@@ -140,6 +135,14 @@ def train(
     if trained.warning:
         raise UserError(trained.warning)
     return model or load(output)
+
+
+def _work(run: Run, guides: Guides | None) -> Callable[[], Trained]:
+    """What trains a run; the model is made now, so that what is wrong with its options is said at once."""
+    train = run.parts.train
+    if guides is None:
+        return functools.partial(_train_cross_encoder, run, cross_encoder_of(run.config, train))
+    return functools.partial(_train_encoder, run, new_encoder(run.config, train), guides)
 
 
 def save_trained(model: Model, output: Path, *, overwrite: bool) -> Model:

@@ -55,7 +55,7 @@ class CellOptions(TypedDict, total=False):
     weight_decay: float
     warmup: float
     clip: float
-    evaluations: int
+    evaluations: float
     batch_size: int
     sampler: str
     group_size: int
