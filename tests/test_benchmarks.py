@@ -246,3 +246,10 @@ def test_corpus_verdict_judges_test_export_resamples_and_a_domain(tmp_path: Path
     assert names.count("resampled") == 5
     assert all(0 <= row["found"] <= 1 and row["kept"] <= row["questions"] for row in rows)
     assert "found precision inside its interval" in out
+
+
+def test_labels_that_err_are_judged_in_simulated_corpora(tmp_path: Path) -> None:
+    rows, told = run("annotators.py", tmp_path, "--corpora", "2")
+    assert len(rows) == 8
+    assert all(0 <= row["inside"] <= 1 and 0 < row["f1_share"] <= 1 for row in rows)
+    assert "both, by how often each is right" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import reprlib
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -195,7 +196,8 @@ class _Run:
         """The answer to a pair; one that cannot be read is asked for once more.
 
         Raises:
-            Unavailable: every attempt failed; or the service refuses the pair, and has answered none in this run.
+            Unavailable: every attempt failed; or the service has given no answer that can be read in this run, and
+                refuses this pair, too, or says something else.
         """
         start, why = time.monotonic(), UNREADABLE
         said, counts = None, list[tuple[int | None, int | None]]()
@@ -210,6 +212,8 @@ class _Run:
             counts.append((reply.tokens_in, reply.tokens_out))
             if said := read_answer(reply.text):
                 break
+        if not (said or counts == [] or self._answered):
+            raise Unavailable(f"{UNREADABLE}: {reprlib.repr(reply.text)}")
         read, written = (_total(side) for side in zip(*counts, strict=True)) if counts else (None, None)
         seconds = round(time.monotonic() - start, 3)
         probability = None if math.isnan(pair.probability) else pair.probability

@@ -139,9 +139,9 @@ def losses(
 ) -> None:
     """List the losses and the miners, with formula, paper and defaults, or describe one."""
     from qpairs.objectives.descriptions import describe
-    from qpairs.objectives.plugins import add_own
+    from qpairs.objectives.plugins import register_custom
 
-    add_own()
+    register_custom()
     found = describe(name)
     if name:
         for description in found:

@@ -62,6 +62,8 @@ def evaluate(
         write_text(json_file, json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1) + "\n")
     print_skipped(pairs)
     print_report(result, "pairs", note=encoder_note(model.config.encoder))
+    if result["seen_in_training"] is None:
+        out.print("[dim]Whether these questions were in training cannot be told: its pairs are not in files here.[/]")
     if result["shift"]["statistic"] is None:
         names = score_names(model.verdict.score)
         out.print(f"[dim]Shift unknown: the model does not hold the {names} that its threshold was chosen on.[/]")

@@ -84,7 +84,7 @@ def _print_points(title: str, curves: Mapping[str, Curve]) -> None:
         )
     for ahead, later in zip(f1.predictions, precision.predictions, strict=True):
         table.add_row(
-            f"[dim]{ahead.pairs:,}, foretold[/]",
+            f"[dim]{ahead.pairs:,}, predicted[/]",
             f"[dim]{ahead.value:.3f}[/]",
             f"[dim]{_interval(ahead.interval)}[/]",
             "",
@@ -100,7 +100,7 @@ def _print_in_words(curve: Curve) -> None:
     if curve.backtest:
         then = curve.backtest
         out.print(
-            f"[dim]Fitted up to {then.fitted_to:,} pairs, it foretold {then.predicted:.3f} for {then.pairs:,}; found: "
+            f"[dim]Fitted up to {then.fitted_to:,} pairs, it predicted {then.predicted:.3f} for {then.pairs:,}; found: "
             f"{then.found:.3f}, {then.error:+.3f} ({then.error_interval[0]:+.3f} to {then.error_interval[1]:+.3f}).[/]",
             highlight=False,
         )

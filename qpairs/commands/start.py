@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = 6
 KEYS = "[bold]y[/] same   [bold]n[/] different   [bold]s[/] skip   [bold]u[/] undo   [bold]q[/] finish"
 SAID = {"y": "same", "n": "different", "s": "skipped", "u": "taken back"}
+WRONG = 0.5  # expected precision below which the result is warned of
 END = ("\x04", "\x1a", "")  # of the input: Ctrl-D, Ctrl-Z, and of a pipe
 
 
@@ -66,7 +67,11 @@ def start(
                 session = held.enter_context(opening)
             print_skipped(session.corpus)
             _print_expected(session)
-            _ask(session, budget)
+            try:
+                _ask(session, budget)
+            except KeyboardInterrupt:
+                out.print("\nThe answers are kept; the same command goes on from them.")
+                raise
             with progress_bar() as on_progress:
                 found = session.finish(on_progress)
     out.print()
@@ -206,7 +211,14 @@ def _print_end(session: Session, budget: int) -> None:
         out.print("No pair is left to ask about.")
     else:
         least = max(budget, session.answers)
-        out.print(f"Go on with the same command and a --budget above {least:,}.", highlight=False)
+        out.print(
+            f"The same command goes on; more than {least:,} answers need a --budget above {least:,}.", highlight=False
+        )
+    if session.fit.after.precision < WRONG:
+        out.print(
+            "[yellow]Most of what the file without duplicates lacks is expected to be no duplicate. Do not use it yet: "
+            "answer more, or choose a --precision with the last qpairs dedupe below.[/]"
+        )
     if session.training_may_pay:
         out.print("There are enough labels of both kinds to train on; the last command below does it.")
     out.print("\n[dim]The same by plain commands:[/]")

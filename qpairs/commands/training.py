@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -96,8 +97,10 @@ def train(
             "dozen:",
             highlight=False,
         )
-        data = plain(str(model.config.data[0]))
-        out.print(f"qpairs dedupe {folder} {data} --dry-run", highlight=False, soft_wrap=True)
+        columns = ",".join(model.config.columns)
+        words = ["qpairs", "dedupe", model.config.output, model.config.data[0]]
+        words += [*(["--text-column", columns] if columns else []), "--dry-run"]
+        out.print(plain(shlex.join(words)), highlight=False, soft_wrap=True)
         out.print(f"qpairs train --encoder {folder} --data LABELLED.csv", highlight=False, soft_wrap=True)
         out.print(
             f"qpairs calibrate {folder} --data LABELLED.csv --output {folder}-here", highlight=False, soft_wrap=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ import numpy as np
 from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
 from qpairs.data.augment import generate_pairs
+from qpairs.data.corpus import read_corpus
+from qpairs.data.formats import FORMATS
 from qpairs.data.pairs import Pairs, join, need_both_labels
 from qpairs.data.records import given_name
 from qpairs.data.sources import is_several, load_pairs
 from qpairs.data.splits import fingerprint, leak, split_pairs
-from qpairs.data.unlabelled import pairs_of_questions, read_unlabelled
+from qpairs.data.unlabelled import distinct_questions, pairs_of_questions, read_unlabelled
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
         parts = list(source) if is_several(source) else [source]
         if source is None or (isinstance(source, list | tuple) and not source):
             continue
-        if all(isinstance(part, str | Path) for part in parts):
+        if name == "data" and options.get("unlabelled") and (texts := _questions_in_memory(source, parts, options)):
+            given[name], kept[name] = texts, f"in memory: {len(texts.questions):,} questions"
+        elif all(isinstance(part, str | Path) for part in parts):
             kept[name] = [str(part) for part in parts] if is_several(source) else str(source)
         else:
             given[name] = load_pairs(
@@ -68,6 +72,20 @@ def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
             )
             kept[name] = given_name(source, len(given[name]))
     return kept, given
+
+
+def _questions_in_memory(source: Any, parts: Sequence[Any], options: Mapping[str, Any]) -> Pairs | None:
+    """Questions without labels that are no files: their table, and no pairs; None where they are files."""
+    if all(isinstance(part, str | Path) for part in parts):
+        if isinstance(source, str | Path) or any(Path(part).suffix.lower() in FORMATS for part in parts):
+            return None
+        parts = [source]  # a list of texts
+    columns = options.get("columns", ())
+    text_column = columns if isinstance(columns, str) else ",".join(columns)
+    skip = bool(options.get("skip_bad_rows"))
+    texts = [text for part in parts for text in read_corpus(part, text_column=text_column, skip_bad_rows=skip).texts]
+    none = np.empty(0, np.int64)
+    return Pairs(tuple(dict.fromkeys(texts)), none, none, none.astype(np.int8))
 
 
 def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Parts:
@@ -90,10 +108,11 @@ def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Part
     def load(name: str) -> Pairs:
         if name in given:
             return given[name]
-        return load_pairs(getattr(config, name), columns=config.columns, skip_bad_rows=config.skip_bad_rows)
+        columns = () if config.unlabelled else config.columns  # else those of the questions
+        return load_pairs(getattr(config, name), columns=columns, skip_bad_rows=config.skip_bad_rows)
 
     if config.unlabelled:
-        return _unlabelled_parts(config, load)
+        return _unlabelled_parts(config, load, given.get("data"))
     data, dropped = load("data"), 0
     validation = load("validation") if config.validation else None
     test = load("test") if config.test else None
@@ -128,8 +147,8 @@ def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Part
     return Parts(train, validation, test, split)
 
 
-def _unlabelled_parts(config: Config, load: Callable[[str], Pairs]) -> Parts:
-    found = read_unlabelled(config)
+def _unlabelled_parts(config: Config, load: Callable[[str], Pairs], in_memory: Pairs | None) -> Parts:
+    found = distinct_questions(in_memory.questions, config.data) if in_memory else read_unlabelled(config)
     parts = {name: load(name) for name in ("validation", "test") if getattr(config, name)}
     for name, part in parts.items():
         need_both_labels(part, name)

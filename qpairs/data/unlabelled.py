@@ -7,10 +7,9 @@ pair labelled 1 joins them: batches, relations, losses and miners then are those
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.augment import generate_pairs
 from qpairs.data.pairs import Pairs
 from qpairs.data.questions import open_questions
+from qpairs.data.words import words
 
 FEWEST = 10  # different questions to learn from
 
@@ -45,7 +45,7 @@ def words_key(text: str) -> str:
     >>> words_key("How do I pay?") == words_key("how do I, pay") == words_key("Pay, how do I?")
     True
     """
-    return " ".join(sorted(set(re.findall(r"\w+", text.casefold())))) or text
+    return " ".join(sorted(set(words(text)))) or text
 
 
 def read_unlabelled(config: Config) -> Unlabelled:
@@ -64,16 +64,34 @@ def read_unlabelled(config: Config) -> Unlabelled:
     >>> len(found.questions), found.left_out
     (10, 1)
     """
-    kept, rows, skipped = dict[str, str](), 0, Counter[str]()
+    skipped, texts = Counter[str](), list[str]()
     for source in config.data:
-        opened = open_questions(source, text_column=config.columns[0] if config.columns else "")
-        for _, text in opened.rows(skipped if config.skip_bad_rows else None):
-            kept.setdefault(words_key(text), text)
-            rows += 1
+        opened = open_questions(source, text_column=",".join(config.columns))
+        texts += [text for _, text in opened.rows(skipped if config.skip_bad_rows else None)]
+    return replace(distinct_questions(texts, config.data), skipped=dict(skipped))
+
+
+def distinct_questions(texts: Sequence[str], sources: Sequence[str]) -> Unlabelled:
+    """Questions to learn from: of those that are nearly the same, the first.
+
+    Args:
+        texts: of the questions.
+        sources: what they are from, for a message.
+
+    Raises:
+        UserError: there are too few.
+
+    >>> found = distinct_questions(["How do I pay?", "how do i pay", *(f"Is {n} odd?" for n in range(9))], ["mine.csv"])
+    >>> len(found.questions), found.left_out
+    (10, 1)
+    """
+    kept: dict[str, str] = {}
+    for text in texts:
+        kept.setdefault(words_key(text), text)
     if len(kept) < FEWEST:
-        where = ", ".join(config.data)
+        where = ", ".join(sources)
         raise UserError(f"{where}: {len(kept)} different questions; at least {FEWEST} are needed to learn from")
-    return Unlabelled(tuple(kept.values()), rows - len(kept), dict(skipped))
+    return Unlabelled(tuple(kept.values()), len(texts) - len(kept), {})
 
 
 def pairs_of_questions(

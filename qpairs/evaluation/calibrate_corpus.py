@@ -32,7 +32,7 @@ from qpairs.models.verdict import CorpusSetting, Verdict
 log = logging.getLogger(__name__)
 
 PROMISES = (0.5, 0.7, 0.8, 0.9, 0.95)  # precisions whose cost is said
-MORE = 50  # labels whose effect is foretold
+MORE = 50  # labels whose effect is predicted
 BY_RANK = "nearest neighbours of random questions"
 FOREIGN = "with a question that is not in the corpus"
 LEAST_QUESTIONS = 20

@@ -26,7 +26,7 @@ from qpairs.data.parts import Parts, separate_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.predict import predict
-from qpairs.objectives.plugins import add_own
+from qpairs.objectives.plugins import register_custom
 from qpairs.training.cross_encoder import TRANSFORMERS
 from qpairs.training.fit import train
 from qpairs.training.options import TrainOptions, shows_options
@@ -150,7 +150,7 @@ def audit(
         raise UserError(f"audit: confidence is {confidence:g}; it takes a probability, 0 to 1")
     values, given = separate_pairs({**(to_dict(config) if config else {}), **options})
     config = config_from(values, where="audit")
-    add_own(config.imports)
+    register_custom(config.imports)
     if len(teachers_to_train(config.teacher)) < len(config.teacher) or config.reranker not in ("", *TRANSFORMERS):
         raise UserError(
             "audit: a teacher or reranker that knows the labels disputes none; minilm trains one for each fold"

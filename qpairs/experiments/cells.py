@@ -26,7 +26,7 @@ from qpairs.data.parts import Parts
 from qpairs.data.splits import question_components
 from qpairs.encoders.build import takes_lora, takes_prompt, takes_vectors, tower_names
 from qpairs.evaluation.calibrate import cross_fitted
-from qpairs.experiments.own import Rows, add_rows
+from qpairs.experiments.custom import Rows, add_rows
 from qpairs.experiments.processes import peak_memory
 from qpairs.objectives.expressions import FUNCTION
 from qpairs.objectives.functions import Function

@@ -23,11 +23,11 @@ from qpairs.data.parts import Parts, load_parts, separate_pairs
 from qpairs.encoders.build import build_encoder
 from qpairs.experiments import comparison_folder as store
 from qpairs.experiments.cells import CELLS, Cell, Record, cells_of, expand_losses, parse_list, train_cell
-from qpairs.experiments.own import digest, names_of, own_rows
+from qpairs.experiments.custom import custom_rows, digest, names_of
 from qpairs.experiments.processes import ProcessError, run_in_process
 from qpairs.experiments.results import Comparison, compare_records
 from qpairs.objectives.functions import Function
-from qpairs.objectives.plugins import add_own
+from qpairs.objectives.plugins import register_custom
 from qpairs.training.fit import build_objective
 from qpairs.training.options import CellOptions, shows_options
 from qpairs.training.run import partial_of
@@ -93,7 +93,7 @@ def compare(
     if not base.budget_minutes and base.epochs >= NO_LIMIT:
         raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
     check_experiment(base, seeds, "compare")
-    add_own(base.imports)
+    register_custom(base.imports)
     cells, functions = _cells(base, losses, encoders, miners, seeds)
     folder = Path(output)
     parts = load_parts(base, pairs)
@@ -171,14 +171,14 @@ class CellRun:
     functions: Mapping[str, Function] = field(default_factory=dict)
 
     @property
-    def own(self) -> str:
+    def custom(self) -> str:
         """The digest of the code of one's own that the cell runs; '' where there is none."""
         return digest(self.functions.values(), self.config.imports)
 
 
 def train_cells(runs: Sequence[CellRun], folder: Path, keep_checkpoints: bool, on_progress: OnProgress) -> list[Record]:
     """A record for each cell; those of finished cells are read from the folder."""
-    records = {run.cell: store.read_record(folder, run.cell, run.own) for run in runs}
+    records = {run.cell: store.read_record(folder, run.cell, run.custom) for run in runs}
     done = sum(record is not None for record in records.values())
     for run in (run for run in runs if not records[run.cell]):
         cell, config = run.cell, run.config
@@ -188,7 +188,7 @@ def train_cells(runs: Sequence[CellRun], folder: Path, keep_checkpoints: bool, o
         arrays = None
         try:
             result, arrays = run_in_process(
-                functools.partial(train_cell, config, run.parts(), run.functions, own_rows()),
+                functools.partial(train_cell, config, run.parts(), run.functions, custom_rows()),
                 store.cell_file(folder, cell, "log"),
                 _steps(now, on_progress),
             )
@@ -197,7 +197,7 @@ def train_cells(runs: Sequence[CellRun], folder: Path, keep_checkpoints: bool, o
             record = Record(cell, None, str(error))
         if not keep_checkpoints:
             _remove_checkpoint(config)
-        store.write_record(folder, record, arrays, run.own)
+        store.write_record(folder, record, arrays, run.custom)
         records[cell], done = record, done + 1
         on_progress(dataclasses.replace(now, done=done, note=_note(record)))
     return [record for record in records.values() if record]

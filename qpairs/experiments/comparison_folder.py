@@ -104,29 +104,30 @@ def cell_file(folder: Path, cell: Cell, kind: str) -> Path:
     return folder / CELLS / f"{cell.name}.{kind}"
 
 
-def write_record(folder: Path, record: Record, arrays: Arrays | None = None, own: str = "") -> None:
-    """Writes the record of a cell, after the arrays that belong to it; `own` as in `read_record`."""
+def write_record(folder: Path, record: Record, arrays: Arrays | None = None, custom: str = "") -> None:
+    """Writes the record of a cell, after the arrays that belong to it; `custom` as in `read_record`."""
     if arrays:
         with atomic_file(cell_file(folder, record.cell, "safetensors")) as fresh:
             save_file(arrays, fresh)
     write_text(
-        cell_file(folder, record.cell, "json"), json.dumps({**dataclasses.asdict(record), "own": own}, indent=1) + "\n"
+        cell_file(folder, record.cell, "json"),
+        json.dumps({**dataclasses.asdict(record), "custom": custom}, indent=1) + "\n",
     )
 
 
-def read_record(folder: Path, cell: Cell, own: str = "") -> Record | None:
+def read_record(folder: Path, cell: Cell, custom: str = "") -> Record | None:
     """The record of a finished cell; None where it has not been trained, has failed, or ran other code.
 
     Args:
         folder: of the comparison.
         cell: the cell.
-        own: the digest of the user's own code that the cell runs.
+        custom: the digest of the user's own code that the cell runs.
     """
     try:
         kept = json.loads(cell_file(folder, cell, "json").read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return Record(cell, Result(**kept["result"])) if kept["result"] and kept.get("own", "") == own else None
+    return Record(cell, Result(**kept["result"])) if kept["result"] and kept.get("custom", "") == custom else None
 
 
 def read_arrays(folder: Path, cell: Cell) -> Arrays:

@@ -17,17 +17,17 @@ _STYLE = (
     "text { font: 12px system-ui, sans-serif; fill: #333 } .title { font-weight: 600; font-size: 15px } "
     ".grid { stroke: #e4e4e4 } .rule { stroke: #999; stroke-dasharray: 3 3 } .line { fill: none; stroke-width: 1.8 } "
     ".ahead { stroke-dasharray: 6 4 } .interval { stroke-width: 5; stroke-opacity: .3 } "
-    ".foretold { stroke-width: 2 } .dot { stroke: white; stroke-width: 1.5 } .open { fill: white !important } "
+    ".predicted { stroke-width: 2 } .dot { stroke: white; stroke-width: 1.5 } .open { fill: white !important } "
     + " ".join(
         f".m{i} {{ stroke: {colour} }} .dot.m{i} {{ fill: {colour}; stroke: white }} .open.m{i} {{ stroke: {colour} }}"
         for i, colour in enumerate(COLOURS)
     )
 )
-_LEGEND = "dot: mean over the seeds; line: fitted power law; open dot: foretold; bars: 95 % intervals"
+_LEGEND = "dot: mean over the seeds; line: fitted power law; open dot: predicted; bars: 95 % intervals"
 
 
 def plot_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
-    """Draws score against pairs, on a logarithmic axis, with the fitted laws and what they foretell.
+    """Draws score against pairs, on a logarithmic axis, with the fitted laws and what they predict.
 
     Args:
         curves: of one or two measures.
@@ -72,5 +72,5 @@ def _marks(curve: Curve, style: str) -> Iterator[Mark]:
         yield Dot(place, point.mean, style)
     for prediction in ahead:
         place = math.log2(prediction.pairs)
-        yield Line([place, place], prediction.interval, f"foretold {style}")
+        yield Line([place, place], prediction.interval, f"predicted {style}")
         yield Dot(place, prediction.value, f"open {style}")

@@ -1,4 +1,4 @@
-"""What a learning curve says: means with intervals, a fitted power law, what it foretells, and how that held before.
+"""What a learning curve says: means with intervals, a fitted power law, what it predicts, and how that held before.
 
 Two things make a score uncertain: which questions are judged, and which pairs and seed a run was given. The judged
 components are resampled, the same ones for all runs, since a hard question is hard for all of them. The runs of a size
@@ -23,7 +23,7 @@ from qpairs.metrics import PowerLaw
 from qpairs.metrics.power_law import LEAST_SIZES
 
 MEASURES = {"f1": "F1", "average_precision": "average precision"}  # what a curve is of -> in words
-FACTORS = (2, 4)  # how many times the pairs are foretold
+FACTORS = (2, 4)  # how many times the pairs are predicted
 SAMPLES = 500
 LEVEL = (0.025, 0.975)
 
@@ -42,7 +42,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the curve foretells of more pairs than there are.
+    """What the curve predicts of more pairs than there are.
 
     Attributes:
         pairs: training pairs.
@@ -59,12 +59,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Backtest:
-    """What the curve had foretold of all pairs, had there been half of them.
+    """What the curve had predicted of all pairs, had there been half of them.
 
     Attributes:
         fitted_to: the largest size it was fitted to.
         pairs: all pairs.
-        predicted: the score that it foretells for these.
+        predicted: the score that it predicts for these.
         found: their mean.
         error, error_interval: found less predicted, with 95 % interval.
     """

@@ -29,7 +29,7 @@ from qpairs.experiments.curve_plot import plot_curves
 from qpairs.experiments.curves import MEASURES, Curve, curves_of, default_sizes
 from qpairs.experiments.results import cell_line
 from qpairs.metrics.power_law import LEAST_SIZES
-from qpairs.objectives.plugins import add_own
+from qpairs.objectives.plugins import register_custom
 from qpairs.training.fit import build_objective
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class LearningCurve:
         return f"{self.config.encoder}; {judged}; {seeds} seed{'s' if seeds > 1 else ''}"
 
     def to_frame(self) -> pandas.DataFrame:
-        """A line per size, trained and foretold, as in curve.csv.
+        """A line per size, trained and predicted, as in curve.csv.
 
         >>> curve.to_frame()[["measure", "kind", "pairs", "value"]]  # doctest: +SKIP
         """
@@ -87,7 +87,7 @@ class LearningCurve:
                     {"measure": measure, **seen, **_ends(point.interval), "fitted": float(curve.law.at(point.pairs))}
                 )
             for ahead in curve.predictions:
-                said = {"kind": "foretold", "pairs": ahead.pairs, "value": ahead.value, **_ends(ahead.interval)}
+                said = {"kind": "predicted", "pairs": ahead.pairs, "value": ahead.value, **_ends(ahead.interval)}
                 gain = {"gain": ahead.gain, "gain_low": ahead.gain_interval[0], "gain_high": ahead.gain_interval[1]}
                 lines.append({"measure": measure, **said, "fitted": ahead.value, **gain})
         return pandas.DataFrame(lines)
@@ -149,7 +149,7 @@ def learning_curve(
     values, pairs_given = separate_pairs(options)
     base, folder = config_from(values, where="learning-curve"), Path(output)
     check_experiment(base, seeds, "learning-curve")
-    add_own(base.imports)
+    register_custom(base.imports)
     build_objective(base)
     parts = load_parts(base, pairs_given)
     counts = _sizes(sizes, len(parts.train))

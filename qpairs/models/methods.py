@@ -95,7 +95,7 @@ def facts(model: Model) -> tuple[str, Mapping[str, object]]:
     """What a model says of itself: where it is, what it is, its threshold, and how good it is."""
     found: dict[str, object] = {"folder": model.path, "encoder": model.config.encoder}
     threshold, kind = model.verdict.pair.threshold, score_name(model.verdict.score)
-    found["threshold"] = f"{threshold:.3f} ({kind})"
+    found["threshold"] = f"{threshold:.3f} ({kind})" if model.verdict.labelled else "none for pairs, before labels"
     part = next((name for name in ("test", "validation") if "f1" in model.scores.get(name, {})), "")
     if part:
         report = model.scores[part]

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 GROUP = "qpairs.losses"
 
 
-def add_own(imports: Iterable[str] = ()) -> None:
+def register_custom(imports: Iterable[str] = ()) -> None:
     """Adds the losses, miners and other rows of one's own: of the modules to import, and of installed packages.
 
     Args:

@@ -157,13 +157,15 @@ class Session:
         skip = ["--skip-bad-rows"] if questions.skip_bad_rows else []
         vectors, index = str(embeddings_folder(folder.path)), str(index_folder(folder.path))
         labels, known = str(folder.labels), ["--embeddings", vectors]
+        again = ["--overwrite"]  # all of it is there already
         given = ["--labels", labels] if self.answers else []
         lines = [
             ["embed", model, file, *text, *ids, *skip, "--output", vectors],
-            ["index", vectors, "--output", index],
+            ["index", vectors, "--output", index, *again],
             ["serve", model, "--index", index, "--labels", labels],
-            ["calibrate", model, "--corpus", file, *text, *skip, *given, "--output", str(folder.model)],
-            ["dedupe", str(folder.model), file, *text, *ids, *skip, *known, "--output", str(folder.duplicates)],
+            ["calibrate", model, "--corpus", file, *text, *skip, *given, "--output", str(folder.model), *again],
+            ["dedupe", str(folder.model), file, *text, *ids, *skip, *known, "--output", str(folder.duplicates), *again],
+            ["search", index, "How do I ...?", "--model", str(folder.model)],
         ]
         if self.training_may_pay:
             encoder = self._counted.encoder.config.encoder

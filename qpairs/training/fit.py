@@ -25,7 +25,7 @@ from qpairs.models.cross_encoder import CrossModel
 from qpairs.objectives.functions import Function, objective_of, separate_functions
 from qpairs.objectives.matryoshka import require_prefixes
 from qpairs.objectives.objective import Objective, Term
-from qpairs.objectives.plugins import add_own
+from qpairs.objectives.plugins import register_custom
 from qpairs.training.bi_encoder import Fitted, fit_bi_encoder, new_encoder
 from qpairs.training.cross_encoder import cross_encoder_of
 from qpairs.training.cross_models import (
@@ -120,7 +120,7 @@ def train(
     if given.get("unlabelled") and not given.get("teacher") and not resume:
         given.setdefault("loss", WITHOUT_LABELS)
     config = run_config(given, resume=resume)
-    add_own(config.imports)
+    register_custom(config.imports)
     check_run(config, resume=resume, overwrite=overwrite)
     output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
     parts = parts or load_parts(config, pairs)

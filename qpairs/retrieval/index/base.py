@@ -46,7 +46,7 @@ class Manifest:
     built: int
     address: str
     state: Mapping[str, int]
-    scores: Mapping[str, Any] | None = None
+    scores: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def outgrown(self, count: int) -> bool:
         """Whether it has twice as many questions as when it was built, or half as many."""

@@ -25,7 +25,7 @@ TABLES: dict[str, dict[str, Any]] = {
 Rows = Mapping[str, Mapping[str, Any]]  # table -> name -> row
 
 
-def own_rows() -> dict[str, dict[str, Any]]:
+def custom_rows() -> dict[str, dict[str, Any]]:
     """The rows that are not of this package, by table."""
     return {
         table: {name: row for name, row in rows.items() if not _module_of(row).startswith("qpairs.")}
@@ -34,7 +34,7 @@ def own_rows() -> dict[str, dict[str, Any]]:
 
 
 def add_rows(rows: Rows) -> None:
-    """Adds rows from `own_rows` of another process."""
+    """Adds rows from `custom_rows` of another process."""
     for table, added in rows.items():
         TABLES[table].update(added)
 

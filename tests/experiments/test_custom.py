@@ -19,7 +19,7 @@ import qpairs
 from qpairs.core import imports
 from qpairs.core.exceptions import UserError
 from qpairs.data.formats import FORMATS
-from qpairs.experiments.own import digest, names_of, own_rows
+from qpairs.experiments.custom import custom_rows, digest, names_of
 from qpairs.experiments.processes import run_in_process
 from qpairs.objectives import plugins
 from qpairs.objectives.losses import LOSSES, LossEntry
@@ -167,23 +167,23 @@ def test_a_cell_whose_function_changed_is_trained_again(
     common = {"data": str(pairs_csv), "output": str(tmp_path / "cmp"), **QUICK}
     strong, weak = functools.partial(pull, weight=2.0), functools.partial(pull, weight=1.0)
     found = qpairs.compare(losses=[strong, weak], **common)
-    assert {row.loss for row in found.rows} == {f"function test_own.pull(weight={w})" for w in (1.0, 2.0)}
+    assert {row.loss for row in found.rows} == {f"function test_custom.pull(weight={w})" for w in (1.0, 2.0)}
     assert len(trained) == 2
     qpairs.compare(losses=[strong, weak, "contrastive"], **common)
     assert trained[2:] == ["contrastive"]
-    monkeypatch.setattr("test_own.digest", digest)
-    monkeypatch.setattr("qpairs.experiments.own._source", lambda function: "changed")
+    monkeypatch.setattr("test_custom.digest", digest)
+    monkeypatch.setattr("qpairs.experiments.custom._source", lambda function: "changed")
     qpairs.compare(losses=[strong, "contrastive"], **common)
-    assert trained[3:] == ["function test_own.pull(weight=2.0)"]
+    assert trained[3:] == ["function test_custom.pull(weight=2.0)"]
 
 
 def test_rows_of_ones_own_are_sent_to_other_processes(tmp_path: Path) -> None:
     LOSSES["pull"] = LossEntry(pull)
-    assert own_rows()["losses"] == {"pull": LOSSES["pull"]}
-    rows = own_rows()
+    assert custom_rows()["losses"] == {"pull": LOSSES["pull"]}
+    rows = custom_rows()
 
     def ask(on_progress):
-        from qpairs.experiments.own import add_rows
+        from qpairs.experiments.custom import add_rows
         from qpairs.objectives.losses import LOSSES as there
 
         before = "pull" in there
@@ -244,8 +244,8 @@ def test_two_functions_of_one_name_are_refused() -> None:
     with pytest.raises(UserError, match=r"two functions are called .*rename one"):
         names_of("losses", [named(1), named(2)])
     names, functions = names_of("losses", ["cosent", pull])
-    assert names == ["cosent", "function test_own.pull"]
-    assert functions == {"function test_own.pull": pull}
+    assert names == ["cosent", "function test_custom.pull"]
+    assert functions == {"function test_custom.pull": pull}
 
 
 @pytest.mark.parametrize(
@@ -269,15 +269,15 @@ def test_what_cannot_be_imported_is_one_line(run, tmp_path: Path, name: str, cod
 
 def test_losses_of_installed_packages(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     points = [
-        EntryPoint("pulling", "test_own:pull", plugins.GROUP),
-        EntryPoint("contrastive", "test_own:pull", plugins.GROUP),
+        EntryPoint("pulling", "test_custom:pull", plugins.GROUP),
+        EntryPoint("contrastive", "test_custom:pull", plugins.GROUP),
         EntryPoint("absent", "my_nowhere:loss", plugins.GROUP),
-        EntryPoint("number", "test_own:QUICK", plugins.GROUP),
+        EntryPoint("number", "test_custom:QUICK", plugins.GROUP),
     ]
     monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == "qpairs.losses" else [])
     plugins._add_entry_points.cache_clear()
     built_in = LOSSES["contrastive"]
-    plugins.add_own()
+    plugins.register_custom()
     plugins._add_entry_points.cache_clear()
     assert LOSSES["pulling"].function is pull
     assert LOSSES["contrastive"] is built_in
