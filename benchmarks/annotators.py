@@ -64,7 +64,7 @@ def figures(model: tuple[float, float], corpora: int) -> list[dict[str, object]]
     rows = []
     for name, values in found.items():
         error, inside, share = (float(value) for value in np.mean(values, axis=0))
-        rows.append({"model": list(model), "labels": name, "recall_error": error, "inside": inside, "f1_share": share})
+        rows.append({"model": list(model), "name": name, "recall_error": error, "inside": inside, "f1_share": share})
     return rows
 
 
@@ -79,9 +79,7 @@ def main(
         table.add_column(column, justify="left" if column in ("model right", "labels") else "right")
     for row in rows:
         right = ", ".join(f"{part:.2f}" for part in row["model"])  # type: ignore[attr-defined]
-        table.add_row(
-            right, str(row["labels"]), *(f"{row[name]:.3f}" for name in ("recall_error", "inside", "f1_share"))
-        )
+        table.add_row(right, str(row["name"]), *(f"{row[name]:.3f}" for name in ("recall_error", "inside", "f1_share")))
     console.print(table)
     if json_file:
         json_file.write_text(json.dumps({**measured_on, "corpora": corpora, "rows": rows}, indent=1) + "\n")

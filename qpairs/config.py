@@ -51,8 +51,7 @@ class DataOptions:
     )
     columns: tuple[str, ...] = option(
         (),
-        "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL; of unlabelled data, those of "
-        "its questions, whose texts are joined.",
+        "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL; of unlabelled data, TEXT.",
     )
     unlabelled: bool = option(
         False,
@@ -334,6 +333,7 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
         lambda c: not c.unlabelled and len(c.columns) not in (0, 2, 3),
         "columns: name two or three: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL",
     ),
+    (lambda c: c.unlabelled and len(c.columns) > 1, "columns: unlabelled data has one column of questions; name that"),
     (
         lambda c: c.unlabelled and c.data == ("sample",),
         "unlabelled: name the file of your questions with --data",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+import ready
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -136,3 +137,21 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def _local(url: str) -> bool:
     return url.startswith(("http://127.0.0.1:", "http://localhost:", "file:", "data:", "blob:"))
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a SentenceTransformer that was never trained on pairs: a ready model."""
+    return ready.sentence_transformer(tmp_path_factory.mktemp("ready") / "encoder")
+
+
+@pytest.fixture(scope="session")
+def _ready_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def ready_cache_of_tests(monkeypatch: pytest.MonkeyPatch, _ready_folder: Path) -> Path:
+    """Ready models are kept in a folder of the tests' own."""
+    ready.own_cache(monkeypatch, _ready_folder)
+    return _ready_folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,8 @@ def _reader() -> Callable[[], str]:
 
 
 def _print_end(session: Session, budget: int) -> None:
+    from qpairs.retrieval.index_file import index_folder
+
     state, folder = session.state, session.folder
     out.print(
         f"\n{state.duplicates:,} answered the same, {state.different:,} different, {state.skipped:,} skipped. Model in "
@@ -221,6 +224,8 @@ def _print_end(session: Session, budget: int) -> None:
         )
     if session.training_may_pay:
         out.print("There are enough labels of both kinds to train on; the last command below does it.")
+    search = ["qpairs", "search", str(index_folder(folder.path)), "How do I ...?", "--model", str(folder.model)]
+    out.print(f"\nTo search as the answers say: {plain(shlex.join(search))}", highlight=False, soft_wrap=True)
     out.print("\n[dim]The same by plain commands:[/]")
     for command in session.commands():
         out.print(f"  {plain(command)}", highlight=False, soft_wrap=True)

@@ -59,7 +59,8 @@ def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
         parts = list(source) if is_several(source) else [source]
         if source is None or (isinstance(source, list | tuple) and not source):
             continue
-        if name == "data" and options.get("unlabelled") and (texts := _questions_in_memory(source, parts, options)):
+        unlabelled = name == "data" and options.get("unlabelled")
+        if unlabelled and (texts := _questions_in_memory(source, parts, options)) is not None:
             given[name], kept[name] = texts, f"in memory: {len(texts.questions):,} questions"
         elif all(isinstance(part, str | Path) for part in parts):
             kept[name] = [str(part) for part in parts] if is_several(source) else str(source)
@@ -148,7 +149,7 @@ def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Part
 
 
 def _unlabelled_parts(config: Config, load: Callable[[str], Pairs], in_memory: Pairs | None) -> Parts:
-    found = distinct_questions(in_memory.questions, config.data) if in_memory else read_unlabelled(config)
+    found = read_unlabelled(config) if in_memory is None else distinct_questions(in_memory.questions, config.data)
     parts = {name: load(name) for name in ("validation", "test") if getattr(config, name)}
     for name, part in parts.items():
         need_both_labels(part, name)

@@ -165,7 +165,6 @@ class Session:
             ["serve", model, "--index", index, "--labels", labels],
             ["calibrate", model, "--corpus", file, *text, *skip, *given, "--output", str(folder.model), *again],
             ["dedupe", str(folder.model), file, *text, *ids, *skip, *known, "--output", str(folder.duplicates), *again],
-            ["search", index, "How do I ...?", "--model", str(folder.model)],
         ]
         if self.training_may_pay:
             encoder = self._counted.encoder.config.encoder

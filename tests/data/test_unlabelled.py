@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
 from qpairs import UserError
-from qpairs.config import Config
-from qpairs.data.parts import load_parts
+from qpairs.config import Config, config_from
+from qpairs.data.parts import load_parts, separate_pairs
 from qpairs.data.perturbations import PERTURBATIONS
 from qpairs.data.unlabelled import pairs_of_questions, read_unlabelled
 from qpairs.objectives.labels import batch_labels
@@ -103,3 +104,15 @@ def test_bad_rows_and_too_few_questions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gaps\.csv, row 13"):
         read_unlabelled(config(file))
     assert read_unlabelled(config(file, skip_bad_rows=True)).skipped == {"empty question": 1}
+
+
+def test_questions_in_memory_are_those_of_a_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.csv", QUESTIONS)
+    expected = load_parts(config(file)).train
+    frame = pandas.DataFrame({"title": QUESTIONS, "state": "open"})
+    for source, columns in ((QUESTIONS, ()), (frame, "title"), (frame["title"], ()), ([frame], ("title",))):
+        values, given = separate_pairs({"data": source, "columns": columns, "unlabelled": True, "loss": "info_nce"})
+        train = load_parts(config_from(values), given).train
+        assert train.questions == expected.questions
+        assert train.left.tolist() == expected.left.tolist()
+        assert values["data"] == f"in memory: {len(QUESTIONS)} questions"

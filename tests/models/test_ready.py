@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import refused
-from ready import own_cache, sentence_transformer, tickets
+from ready import own_cache, tickets
 
 import qpairs
 from qpairs.core.exceptions import UserError
@@ -16,20 +16,7 @@ from qpairs.models.ready import ready_cache, shown_name
 
 NO_LABELS = "estimated from this corpus, no labels"
 
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sentence_transformer(tmp_path_factory.mktemp("ready") / "encoder")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    own_cache(monkeypatch, cache)
+pytestmark = pytest.mark.usefixtures("ready_cache_of_tests")
 
 
 def test_the_folder_of_a_sentence_transformer_is_measured_once(plain: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ import pandas
 import pytest
 from conftest import Result, refused
 from fastapi.testclient import TestClient
-from ready import own_cache, sentence_transformer, tickets
+from ready import tickets
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.intents import bundled_intents
@@ -25,20 +25,7 @@ from qpairs.serving.start import Session, open_session
 
 Start = Callable[..., Result]
 
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sentence_transformer(tmp_path_factory.mktemp("ready") / "encoder")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    own_cache(monkeypatch, cache)
+pytestmark = pytest.mark.usefixtures("ready_cache_of_tests")
 
 
 @pytest.fixture
