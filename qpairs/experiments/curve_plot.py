@@ -40,7 +40,7 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
     x = Axis("training pairs", math.log2(sizes[0]) - 0.3, math.log2(curves[0].predictions[-1].pairs) + 0.3, _pairs)
     y = Axis("", min(ends) - room, max(ends) + room)  # what the colours measure is below the chart
     plane = Plane(x, y, LEFT, WIDTH - EDGE, TOP, HEIGHT - BOTTOM)
-    marks: list[Mark] = [Rule(math.log2(sizes[-1]), f"{sizes[-1]:,} pairs there are")]
+    marks: list[Mark] = [Rule(math.log2(sizes[-1]), f"all {sizes[-1]:,} pairs")]
     marks += [mark for number, curve in enumerate(curves) for mark in _marks(curve, f"m{number}")]
     drawn = [f'<text class="title" x="{EDGE}" y="26">{escape(title)}</text>', draw(plane, marks)]
     for number, curve in enumerate(curves):
