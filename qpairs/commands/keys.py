@@ -9,6 +9,7 @@ import sys
 import typer
 
 ESCAPE = "\x1b"  # begins what an arrow or a function key sends
+CTRL_D = "\x04", "\x00"  # the latter where it was typed ahead, as a terminal keeps it until it is read
 TOGETHER = 0.02  # seconds within which the rest of it follows
 
 
@@ -30,6 +31,6 @@ def read_key() -> str:
         pressed = os.read(terminal, 1).decode(errors="replace").lower()
         while pressed == ESCAPE and select.select([terminal], [], [], TOGETHER)[0]:
             os.read(terminal, 1)
-        return "" if pressed == "\x04" else pressed
+        return "" if pressed in CTRL_D else pressed
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)

@@ -121,6 +121,7 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
         except KeyboardInterrupt:
             log.warning("interrupted; go on with: qpairs train --resume --output %s", run.config.output)
             raise
+        barrier()  # no process reads in the folder any more
         if rank() == 0:
             shutil.rmtree(run.folder, ignore_errors=True)
         barrier()
