@@ -154,9 +154,11 @@ def test_a_function_that_is_no_loss_or_miner_is_refused_in_one_line(options, mes
     assert not (partial_of(tmp_path / "x") / "split.json").exists()  # the next run need not overwrite anything
 
 
-@pytest.mark.parametrize("options", [{"losses": margin_loss}, {"losses": ["info_nce", margin_loss]}])
-def test_a_comparison_takes_names_only(options, pairs_csv, tmp_path):
-    with pytest.raises(qpairs.UserError, match=r"compare: losses: function \S+margin_loss: only names can be compared"):
-        qpairs.compare(data=str(pairs_csv), output=str(tmp_path / "x"), **options)
-    with pytest.raises(qpairs.UserError, match="compare: miners: function"):
-        qpairs.compare(data=str(pairs_csv), output=str(tmp_path / "x"), losses="info_nce", miners=nearest)
+def test_a_comparison_takes_names_and_functions(pairs_csv, tmp_path):
+    options = {"encoders": "static", "seeds": 1, "budget_minutes": 0.0, "epochs": 0.1}
+    found = qpairs.compare(
+        data=str(pairs_csv), output=str(tmp_path / "x"), losses=["info_nce", margin_loss], miners=nearest, **options
+    )
+    assert {row.loss for row in found.rows} == {"info_nce", f"function {__name__}.margin_loss"}
+    assert {row.miner for row in found.rows} == {f"function {__name__}.nearest"}
+    assert all(record.error == "" for record in found.records)
