@@ -520,7 +520,8 @@ def served(model: Path, questions: Path) -> Iterator[Served]:
 
 def test_on_sigterm_what_was_begun_is_answered(model: Path, own: Path) -> None:
     body = json.dumps({"questions": [{"id": "new1", "text": "Is this kept?"}]}).encode()
-    head = f"POST /questions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    kind = "Host: localhost\r\nContent-Type: application/json"
+    head = f"POST /questions HTTP/1.1\r\n{kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     with serving(model, "--index", own) as served, served.connect() as begun, served.connect() as idle:
         begun.sendall(head.encode() + body[:10])
         served.get("/health")  # by now the other request is being read
