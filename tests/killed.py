@@ -1,10 +1,10 @@
 """A training in a process of its own that is killed at a chosen point, as by a power cut."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from children import run_script
 
 SCRIPT = """
 import os, signal
@@ -43,6 +43,6 @@ def train_and_kill(at: Any, options: dict[str, Any], data: Path, output: Path) -
         output: its folder.
     """
     script = SCRIPT.format(at=at, data=str(data), output=str(output), options=options)
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    killed = run_script(script)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not output.exists()

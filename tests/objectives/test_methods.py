@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from children import run_script
 from safetensors.torch import load_file
 from test_training import KILLED_RUN
 
@@ -244,7 +245,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
             at="step", options={"kill_step": str(step)}, data=str(pairs_csv), output=str(output), fast=fast
         )
         script = script if step == steps[0] else script.replace("seed=3,", "seed=3, resume=True,")
-        killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        killed = run_script(script)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     qpairs.train(output=str(output), resume=True)
     for file in (tmp_path / "unbroken").rglob("*.safetensors"):

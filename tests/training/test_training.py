@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from children import run_script
 from safetensors.torch import load_file
 
 import qpairs
@@ -167,7 +168,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     script = KILLED_RUN.format(
         at=at, options={"kill_step": str(step)}, data=str(pairs_csv), output=str(output), fast=FAST
     )
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    killed = run_script(script)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not output.exists()
     with pytest.raises(qpairs.UserError, match="--resume"):
@@ -206,7 +207,7 @@ def test_resume_refuses_other_options_and_changed_data(pairs_csv: Path, tmp_path
     shutil.copy(pairs_csv, data)
     output = tmp_path / "run"
     script = KILLED_RUN.format(at="step", options={"kill_step": "9"}, data=str(data), output=str(output), fast=FAST)
-    subprocess.run([sys.executable, "-c", script], capture_output=True)
+    run_script(script)
     with pytest.raises(qpairs.UserError, match="another seed"):
         qpairs.train(data=str(data), output=str(output), seed=5, resume=True, **FAST)
     lines = data.read_text().splitlines(keepends=True)

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from children import run_script
 from conftest import refused
 from safetensors.torch import load_file
 
@@ -66,7 +65,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
 ) -> None:
     output = tmp_path / "run"
     script = KILLED.format(data=str(questions_csv), output=str(output), fast=FAST)
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    killed = run_script(script)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not output.exists()
     resumed = qpairs.train(output=str(output), resume=True)
