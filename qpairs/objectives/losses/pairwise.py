@@ -145,8 +145,8 @@ def focal(
     """Focal loss: the cross-entropy of `logistic`, in which pairs that are decided well weigh next to nothing.
 
     -alpha_t (1 - p_t)^gamma log(p_t), where p_t is the probability sigmoid(scale (sim - threshold)) of a duplicate for
-    duplicates and 1 minus it for the others, mean over the pairs of the relation. Lin et al. 2017, eq. 5. There alpha is
-    0.25, for one object among thousands of places without one, and the sum is divided by the number of objects.
+    duplicates and 1 minus it for the others, mean over the pairs of the relation. Lin et al. 2017, eq. 5. There alpha
+    is 0.25, for one object among thousands of places without one, and the sum is divided by the number of objects.
 
     Args:
         sim: (n, m) cosine similarity.
