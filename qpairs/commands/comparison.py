@@ -114,8 +114,8 @@ def _print_plan(values: dict[str, Any], seeds: int) -> None:
     sizes = ", ".join(f"{part} {n:,}" for part, n in found.split["sizes"].items())
     out.print(
         f"\n{counted(len(found.cells), 'cell')} on one split ({sizes}): about [bold]{duration(3600 * found.hours)}[/] "
-        "of training, one after the other; loading and the last evaluation of each come on top. Nothing was trained: run "
-        "it without --dry-run, or shorten it with --budget-minutes, --seeds or fewer --losses.",
+        "of training, one after the other; loading and the last evaluation of each come on top. Nothing was trained: "
+        "run it without --dry-run, or shorten it with --budget-minutes, --seeds or fewer --losses.",
         highlight=False,
     )
 

@@ -174,9 +174,10 @@ def _print_estimate(values: Mapping[str, Any], overwrite: bool) -> None:
         found = estimate(overwrite=overwrite, on_progress=on_progress, **values)
     (_print_unlabelled if found.split.get("unlabelled") else _print_split)(found.split)
     config = found.config
+    passes = f"{config.epochs:g} {'pass' if config.epochs == 1 else 'passes'}"
     out.print(
         f"\n{found.parameters:,} numbers are trained in {counted(found.steps, 'step')} of {config.batch_size:,} pairs, "
-        f"{config.epochs:g} {'pass' if config.epochs == 1 else 'passes'}, with {counted(found.evaluations, 'evaluation')}.",
+        f"{passes}, with {counted(found.evaluations, 'evaluation')}.",
         highlight=False,
     )
     limit = ", the budget" if config.budget_minutes and found.seconds >= 60 * config.budget_minutes else ""

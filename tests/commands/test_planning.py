@@ -1,5 +1,6 @@
 """What the terminal tells before and after work: dry runs, the resolved options, completion, and the last sentence."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def test_a_dry_run_of_a_comparison_lists_cells_and_hours(run, pairs_csv: Path, t
     [
         [],
         ["--encoder", "static", "--dims", "64,32", "--loss", "info_nce(temperature=0.1)", "--output", "runs/x"],
-        ["--unlabelled"],
+        ["--unlabelled", "--data", "questions.txt"],
         ["--model", "cross-encoder"],
     ],
 )
@@ -103,8 +104,8 @@ def test_the_three_commands_that_judge_take_the_same_pairs_where_none_are_named(
 
 
 def test_one_mistake_is_one_mistake(run, tmp_path: Path, checkpoint) -> None:
-    text = "How do I reset my password?"
-    rows = [(text, text, 0), (text, f"{text} ", 1), ("Is it raining?", "Who sells old bicycles here?", 0)]
+    texts = ("How do I pay?", "Where is my order?", "Who are you?")
+    rows = [(text, text, int(text != "Who are you?")) for text in texts]
     result = run("errors", checkpoint.path, "--data", write_csv(tmp_path / "few.csv", rows))
     assert result.code == 0, result.err
     told = " ".join(result.out.split())
@@ -150,8 +151,10 @@ def test_the_last_sentence_fits_the_figures(changes: dict, words: str) -> None:
     assert words in conclusions.after_evaluate(scores | changes, "my-model", ["a b.csv"])
 
 
-def test_tensorboard_is_told_where(run, pairs_csv: Path) -> None:
-    result: Result = run("train", "--data", pairs_csv, *FAST, "--report-to", "tensorboard", "--output", "runs/t")
+def test_tensorboard_is_told_where(run, checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(checkpoint.config, report_to="tensorboard")
+    monkeypatch.setattr("qpairs.training.fit.train", lambda **options: dataclasses.replace(checkpoint, config=config))
+    result: Result = run("train")
     assert result.code == 0, result.err
-    assert "tensorboard --logdir runs/tensorboard" in result.out
-    assert list(Path("runs/tensorboard").rglob("events.*"))
+    folder = Path(config.output).parent / "tensorboard"
+    assert f"tensorboard --logdir {folder}" in result.out
