@@ -19,6 +19,7 @@ from typing import Any
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.ranges import Range
 
+WITHOUT_LABELS = "info_nce"  # the loss of unlabelled data, unless another is named or a teacher answers
 COMMA_LISTS = ("columns", "dims")  # options that are one text on the command line: A,B,C
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 
@@ -465,8 +466,18 @@ def to_dict(config: Config) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def to_toml(config: Config) -> str:
-    """The config as a TOML text that `read_toml` reads back."""
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with those that follow from others: unlabelled data, without a teacher, has a loss of its own.
+
+    >>> with_defaults({"unlabelled": True})["loss"]
+    'info_nce'
+    """
+    follows = {"loss": WITHOUT_LABELS} if values.get("unlabelled") and not values.get("teacher") else {}
+    return {**follows, **values}
+
+
+def to_toml(config: Config | Mapping[str, Any]) -> str:
+    """The config, or the options, as a TOML text that `read_toml` reads back."""
     import tomli_w
 
-    return tomli_w.dumps(to_dict(config))
+    return tomli_w.dumps(to_dict(config) if isinstance(config, Config) else config)

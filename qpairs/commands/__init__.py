@@ -32,7 +32,6 @@ from qpairs.core.extras import install
 
 app = typer.Typer(
     help="Decides whether two questions ask the same, and finds the duplicates in a collection of questions.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",  # without it there are no panels; see `command_line` for texts that are no markup
 )

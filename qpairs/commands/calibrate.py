@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from qpairs.commands.conclusions import command
 from qpairs.commands.label import TrustOption, print_noise
 from qpairs.commands.search import TextColumnOption
 from qpairs.commands.terminal import (
@@ -17,6 +18,7 @@ from qpairs.commands.terminal import (
     SkipOption,
     load,
     out,
+    plain,
     print_skipped,
     progress_bar,
     quiet,
@@ -91,7 +93,8 @@ def calibrate(
         _print_corpus(corpus_fit)
         if corpus_fit.model.verdict.score == "log odds":
             out.print("[dim]Thresholds are similarities of the encoder; the second look adds to what they say.[/]")
-    out.print(f"Saved in [bold]{output}[/].")
+    out.print(f"Saved in [bold]{output}[/]. Judge it on pairs that it was not fitted to:")
+    out.print(plain(command("evaluate", output, "--data", "OTHERS.csv")), highlight=False, soft_wrap=True)
 
 
 def _print_pairs(model: Model, fit: Fit) -> None:

@@ -14,7 +14,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qpairs.commands.terminal import OverwriteOption, TomlOption, err, out, plain, progress_bar, quiet
+from qpairs.commands.conclusions import after_compare
+from qpairs.commands.terminal import (
+    OverwriteOption,
+    TomlOption,
+    counted,
+    duration,
+    err,
+    out,
+    plain,
+    progress_bar,
+    quiet,
+)
 from qpairs.commands.training import given_options, with_config_options
 from qpairs.core.progress import OnProgress, Progress
 
@@ -51,6 +62,7 @@ def compare(
     keep_checkpoints: Annotated[bool, _option("--keep-checkpoints", help="Keep the checkpoint of each run.")] = False,
     config: TomlOption = None,
     overwrite: OverwriteOption = False,
+    dry_run: Annotated[bool, _option("--dry-run", help="List the cells and the hours they take; train none.")] = False,
     **options: Any,
 ) -> None:
     """Train losses, miners and encoders on the same pairs for the same time, and rank them, with intervals."""
@@ -60,6 +72,9 @@ def compare(
         "miners": miners,
         "output": str(output),
     }
+    if dry_run:
+        _print_plan(values, seeds)
+        return
     with quiet(), progress_bar() as on_progress:
         from qpairs.experiments.compare import compare as run
 
@@ -72,6 +87,37 @@ def compare(
         )
     _print_comparison(found)
     out.print(f"\nAll cells, this table and a chart are in [bold]{output}[/].", highlight=False)
+    if found.rows[0].results:
+        best, same = (
+            found.rows[0],
+            sum(bool(row.difference and row.difference.verdict != "worse") for row in found.rows),
+        )
+        name = best.loss if len({row.loss for row in found.rows}) > 1 else f"{best.encoder} with {best.loss}"
+        conclusion = after_compare(name, same, best.loss, best.encoder)
+        out.print(plain(conclusion), highlight=False, soft_wrap=True)
+
+
+def _print_plan(values: dict[str, Any], seeds: int) -> None:
+    with quiet(), progress_bar() as on_progress:
+        from qpairs.experiments.compare import plan_comparison
+
+        found = plan_comparison(seeds=seeds, on_progress=on_progress, **values)
+    kinds = list(dict.fromkeys((cell.encoder, cell.loss, cell.miner) for cell in found.cells))
+    table = Table(box=None, pad_edge=False)
+    for name in ("encoder", "loss", "miner"):
+        table.add_column(name, overflow="fold")
+    table.add_column("seeds", justify="right")
+    table.add_column("a cell", justify="right")
+    for encoder, loss, miner in kinds:
+        table.add_row(plain(encoder), plain(loss), plain(miner), str(seeds), duration(60 * found.minutes[encoder]))
+    out.print(table)
+    sizes = ", ".join(f"{part} {n:,}" for part, n in found.split["sizes"].items())
+    out.print(
+        f"\n{counted(len(found.cells), 'cell')} on one split ({sizes}): about [bold]{duration(3600 * found.hours)}[/] "
+        "of training, one after the other; loading and the last evaluation of each come on top. Nothing was trained: "
+        "run it without --dry-run, or shorten it with --budget-minutes, --seeds or fewer --losses.",
+        highlight=False,
+    )
 
 
 def with_finished_cells(on_progress: OnProgress) -> OnProgress:

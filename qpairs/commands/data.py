@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import ColumnsOption, SkipOption, load, out, percent, plain, print_skipped, quiet
+from qpairs.commands.conclusions import after_data
+from qpairs.commands.terminal import (
+    ColumnsOption,
+    SkipOption,
+    load,
+    out,
+    percent,
+    plain,
+    print_skipped,
+    progress_bar,
+    quiet,
+)
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
@@ -32,7 +43,7 @@ def data(
     """Show what a source of pairs holds: sizes, share of duplicates, lengths, components, contradictions, examples."""
     if contradictions_file:
         check_table_path(contradictions_file)
-    with quiet():
+    with quiet(), progress_bar():
         from qpairs.data.summary import summarize
 
         found = summarize(load(source, columns, skip_bad_rows), seed=seed)
@@ -45,6 +56,8 @@ def data(
             out.print(f"  {plain(first)}\n  [dim]{plain(second)}[/]\n", highlight=False, soft_wrap=True)
     if contradictions_file:
         write_table(contradictions_file, found.contradiction_table())
+    conclusion = after_data(len(found.contradictions), len(found.pairs), source)
+    out.print(plain(conclusion), highlight=False, soft_wrap=True)
 
 
 def _print_figures(found: Summary) -> None:

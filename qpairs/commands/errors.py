@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from qpairs.commands.conclusions import after_errors, command
 from qpairs.commands.terminal import (
     ColumnsOption,
-    DataOption,
+    JudgedDataOption,
     SkipOption,
     TomlOption,
     check_file,
+    counted,
     err,
-    load,
+    judged_pairs,
     out,
     percent,
     plain,
@@ -28,6 +30,7 @@ from qpairs.commands.terminal import (
 )
 from qpairs.commands.training import given_options, with_config_options
 from qpairs.core.exceptions import UserError
+from qpairs.core.progress import Progress
 from qpairs.core.tables import check_table_path, write_rows
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ BAR = 12  # characters of the longest bar
 
 def errors(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
-    data: DataOption,
+    data: JudgedDataOption = None,
     output: Annotated[Path, typer.Option(help="Folder for mistakes.csv and slices.csv.")] = Path("errors"),
     examples: Annotated[int, typer.Option(min=0, help="Examples of each of the worst slices.")] = 2,
     columns: ColumnsOption = "",
@@ -52,40 +55,41 @@ def errors(
     """Show the mistakes of a checkpoint or an export, and the kinds of pair among which mistakes are frequent."""
     for name in ("mistakes.csv", "slices.csv"):
         check_file(output / name)
-    with quiet():
-        from qpairs.data.pairs import need_both_labels
+    with quiet(), progress_bar() as on_progress:
         from qpairs.evaluation.mistakes import Mistake, analyse
         from qpairs.evaluation.slices import ErrorSlice
-        from qpairs.evaluation.sources import training_pairs_of
         from qpairs.models.base import load as load_model
         from qpairs.models.verdict import score_column, score_name
 
         model = load_model(checkpoint)
-        pairs = load(data, columns, skip_bad_rows)
-        need_both_labels(pairs, "errors")
-        trained_on = training_pairs_of(model)
-        found = analyse(model, pairs, trained_on=trained_on, seed=seed)
+        judged = judged_pairs(model, data, columns, skip_bad_rows, "errors")
+        on_progress(Progress("judging"))
+        found = analyse(model, judged.pairs, trained_on=judged.trained_on, seed=seed)
     write_rows(output / "mistakes.csv", Mistake, found.mistakes(), {"similarity": score_column(model.verdict.score)})
     write_rows(output / "slices.csv", ErrorSlice, found.slices)
-    print_skipped(pairs)
-    if trained_on is None:
+    print_skipped(judged.pairs)
+    out.print(f"Judged on {counted(len(judged.pairs), 'pair')}: {plain(judged.source)}.", highlight=False)
+    if judged.trained_on is None:
         out.print("[dim]The training pairs are unavailable: known words are those of the data itself.[/]")
     _print_analysis(found, examples, score_name(model.verdict.score))
-    out.print(f"\nEvery mistake and every slice are in [bold]{plain(str(output))}[/].", highlight=False)
+    worst = next((part.name for part in found.slices if part.worse), "")
+    out.print(f"\n{plain(after_errors(worst, output))}", highlight=False)
 
 
 def _print_analysis(found: Analysis, examples: int, score: str) -> None:
     n, mistakes = len(found.pairs), int(found.wrong.sum())
+    extra = mistakes - found.missed
     out.print(
-        f"{mistakes:,} of {n:,} decisions are wrong ({percent(mistakes / n)}): {mistakes - found.missed:,} pairs are "
-        f"called duplicates and are not, {found.missed:,} duplicates are missed.",
+        f"{mistakes:,} of {counted(n, 'decision')} {'is' if mistakes == 1 else 'are'} wrong ({percent(mistakes / n)}): "
+        f"{counted(extra, 'pair')} {'is called a duplicate' if extra == 1 else 'are called duplicates'} wrongly, "
+        f"{counted(found.missed, 'duplicate')} {'is' if found.missed == 1 else 'are'} missed.",
         highlight=False,
     )
     worse = [part for part in found.slices if part.worse]
     if worse:
-        _print_slices(f"Mistakes are frequent in {len(worse)} of {len(found.slices)} slices", worse[:SHOWN])
+        _print_slices(f"Mistakes are frequent in {len(worse)} of {counted(len(found.slices), 'slice')}", worse[:SHOWN])
     elif found.slices:
-        _print_slices(f"Mistakes are frequent in none of {len(found.slices)} slices", found.slices[:3])
+        _print_slices(f"Mistakes are frequent in none of {counted(len(found.slices), 'slice')}", found.slices[:3])
     for number, part in enumerate(worse[:ILLUSTRATED] if examples else []):
         out.print(f"\n[bold]{plain(part.name)}[/]  [dim]{plain(part.rule)}[/]", highlight=False)
         for mistake in found.mistakes(number)[:examples]:
@@ -187,7 +191,7 @@ def explain(
     neighbours: Annotated[int, typer.Option(min=0, help="Nearest training pairs of each label; 0: none.")] = 3,
 ) -> None:
     """Show the effect of each word on the score of two questions, and the nearest training pairs."""
-    with quiet():
+    with quiet(), progress_bar():
         from qpairs.evaluation.explain import explain as run
         from qpairs.evaluation.sources import training_pairs_of
         from qpairs.models.base import load as load_model
@@ -209,6 +213,12 @@ def explain(
             out.print(f"         [dim]{plain(pair.question2)}[/]", highlight=False, soft_wrap=True)
     if neighbours and trained_on is None:
         out.print("\n[dim]No neighbours: the training pairs are unavailable, or have changed.[/]")
+    seen = command("errors", checkpoint)
+    out.print(
+        f"\nWords with long bars decide; whether such pairs are often wrong: {plain(seen)}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _print_words(words: tuple[Sequence[Word], Sequence[Word]], score: str) -> None:

@@ -1,67 +1,155 @@
-"""`qpairs evaluate`, `predict` and `calibrate`."""
+"""`qpairs evaluate` and `predict`."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from qpairs.commands.conclusions import after_evaluate, command
+from qpairs.commands.probes import print_attack, print_behaviour, print_search
 from qpairs.commands.terminal import (
     ColumnsOption,
-    DataOption,
+    JudgedDataOption,
     SkipOption,
-    load,
+    counted,
+    judged_pairs,
     out,
     percent,
     plain,
     print_report,
     print_skipped,
     print_verdict,
+    progress_bar,
     quiet,
     split_columns,
 )
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
+from qpairs.core.progress import OnProgress, Progress
+from qpairs.core.tables import check_table_path
+
+if TYPE_CHECKING:
+    from qpairs.data.pairs import Pairs
+    from qpairs.models.base import Model
+
+
+SearchOption = functools.partial(typer.Option, rich_help_panel="Retrieval")
+AttackOption = functools.partial(typer.Option, rich_help_panel="Robustness")
 
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
-    data: DataOption,
+    data: JudgedDataOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
     perturb: Annotated[
-        str, typer.Option(help="Change questions by rule, and count wrong decisions: kinds with commas, or all.")
+        str, AttackOption(help="Change questions by rule, and count wrong decisions: kinds with commas, or all.")
+    ] = "",
+    attack: Annotated[
+        int,
+        AttackOption(min=0, help="Pairs with a right verdict for which rewordings that turn it are searched."),
+    ] = 0,
+    attack_vectors: Annotated[
+        str,
+        AttackOption(
+            help="Word vectors whose nearest words an attack writes, too: glove, or a file; read what it finds."
+        ),
     ] = "",
     intents: Annotated[
         Path | None,
         typer.Option(help="Table with columns question and intent: all duplicates among the questions are known."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, and of the changes.")] = 0,
+    retrieval: Annotated[
+        Path | None,
+        SearchOption(
+            help="Table with columns query and relevant (an id in --corpus), and grade if need be: score the search. "
+            "Without --data, nothing else is judged."
+        ),
+    ] = None,
+    corpus: Annotated[Path | None, SearchOption(help="Texts that --retrieval searches, with their ids.")] = None,
+    id_column: Annotated[str, SearchOption(help="Column of the ids in --corpus; without it id, or the row.")] = "",
+    text_column: Annotated[str, SearchOption(help="Column of the texts in --corpus.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, the changes and the attacks.")] = 0,
 ) -> None:
-    """Evaluate a checkpoint or an export, at its own threshold, on labelled pairs."""
-    with quiet():
+    """Evaluate a checkpoint or an export, at its own threshold, on labelled pairs; or its search, on queries."""
+    if (retrieval is None) != (corpus is None):
+        raise UserError("evaluate: --retrieval and --corpus go together: the queries, and the texts that are searched")
+    with quiet(), progress_bar() as on_progress:
         from qpairs.data.perturbations import kinds_of
-        from qpairs.encoders.build import encoder_note, tower_names
-        from qpairs.evaluation.evaluate import evaluate as run
-        from qpairs.evaluation.robustness import probe
         from qpairs.models.base import load as load_model
-        from qpairs.models.verdict import score_name, score_names
 
         kinds = kinds_of(perturb) if perturb else []
         model = load_model(checkpoint)
-        pairs = load(data, columns, skip_bad_rows)
-        result = run(model, pairs, intents=intents, seed=seed).to_dict()
-        if kinds:
-            result["perturbations"] = [found.to_dict() for found in probe(model, pairs, kinds, seed=seed)]
+        result: dict[str, Any] = {}
+        judged = None
+        if data or not retrieval:
+            judged = judged_pairs(model, data, columns, skip_bad_rows, "evaluate")
+            result = _judge(model, judged.pairs, kinds, attack, attack_vectors, intents, seed, on_progress)
+        if retrieval and corpus:
+            from qpairs.evaluation.search_set import evaluate_search, read_search_set
+
+            options = {"text_column": text_column, "id_column": id_column, "skip_bad_rows": skip_bad_rows}
+            searched = read_search_set(retrieval, corpus, **options)
+            result["search"] = evaluate_search(model, searched, seed=seed, on_progress=on_progress).to_dict()
     if json_file:
-        write_text(json_file, json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1) + "\n")
-    print_skipped(pairs)
-    print_report(result, "pairs", note=encoder_note(model.config.encoder))
+        sources = [judged.source] if judged and not data else data
+        write_text(json_file, json.dumps({"checkpoint": str(checkpoint), "data": sources, **result}, indent=1) + "\n")
+    if judged:
+        print_skipped(judged.pairs)
+        _print_judged(model, result, kinds, judged.source if not data else "pairs")
+    if "search" in result:
+        print_search(result["search"])
+    if judged:
+        out.print(f"\n{plain(after_evaluate(result, checkpoint, data or []))}", highlight=False, soft_wrap=True)
+    else:
+        recall = result["search"]["scores"]["recall_at_10"]
+        out.print(
+            f"\nAbout {round(100 * recall)} of 100 relevant texts are among the first 10; the queries above show what "
+            "is missing: train on pairs like them, or add a second look with --reranker.",
+            highlight=False,
+        )
+
+
+def _judge(
+    model: Model,
+    pairs: Pairs,
+    kinds: list[str],
+    attacked: int,
+    vectors: str,
+    intents: Path | None,
+    seed: int,
+    on_progress: OnProgress,
+) -> dict[str, Any]:
+    """The report on labelled pairs as plain values, with what was asked for besides."""
+    from qpairs.evaluation.attack import attack
+    from qpairs.evaluation.evaluate import evaluate as run
+    from qpairs.evaluation.robustness import probe
+
+    on_progress(Progress("evaluating"))
+    result = run(model, pairs, intents=intents, seed=seed).to_dict()
+    if kinds:
+        on_progress(Progress("changing questions"))
+        result["perturbations"] = [found.to_dict() for found in probe(model, pairs, kinds, seed=seed)]
+    if attacked:
+        found = attack(model, pairs, attacked, vectors=vectors, seed=seed, on_progress=on_progress)
+        result["attack"] = found.to_dict()
+    return result
+
+
+def _print_judged(model: Model, result: Mapping[str, Any], kinds: list[str], what: str) -> None:
+    from qpairs.encoders.build import encoder_note, tower_names
+    from qpairs.models.verdict import score_name, score_names
+
+    print_report(
+        result, "pairs" if what == "pairs" else f"pairs: {plain(what)}", note=encoder_note(model.config.encoder)
+    )
     if result["seen_in_training"] is None:
         out.print("[dim]Whether these questions were in training cannot be told: its pairs are not in files here.[/]")
     if result["shift"]["statistic"] is None:
@@ -70,7 +158,9 @@ def evaluate(
     _print_slices(result["slices"])
     if kinds:
         ignores_order = model.verdict.score in ("cosine", "head") and "static" in tower_names(model.config.encoder)
-        _print_behaviour(result["perturbations"], kinds, ignores_order, score_name(model.verdict.score))
+        print_behaviour(result["perturbations"], kinds, ignores_order, score_name(model.verdict.score))
+    if "attack" in result:
+        print_attack(result["attack"], score_name(model.verdict.score))
 
 
 def _print_slices(slices: list[Mapping[str, Any]]) -> None:
@@ -83,34 +173,6 @@ def _print_slices(slices: list[Mapping[str, Any]]) -> None:
     out.print(table)
 
 
-def _print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], ignores_order: bool, score: str) -> None:
-    wanted = {
-        (True, "itself"): "duplicate of itself",
-        (True, "pairs"): "pair keeps its verdict",
-        (False, "itself"): "no duplicate of itself",
-        (False, "pairs"): "pair no longer duplicate",
-    }
-    table = Table(title="\nWhen a question is changed", title_justify="left", box=None, pad_edge=False)
-    for column in ("", "expected", "cases", "failures", "rate", "95 % interval"):
-        table.add_column(column, justify="left" if column in ("", "expected") else "right")
-    for b in behaviours:
-        low, high = b["interval"]
-        figures = f"{b['n']:,}", f"{b['failures']:,}", percent(b["rate"]), f"{100 * low:.1f} to {100 * high:.1f}"
-        table.add_row(b["kind"], wanted[b["same"], b["against"]], *figures)
-    out.print(table)
-    missing = set(kinds) - {b["kind"] for b in behaviours}
-    if missing:
-        out.print(f"No question here fits these kinds: {', '.join(sorted(missing))}.")
-    if "word-order" in kinds and ignores_order:
-        out.print("[dim]Note: a static encoder ignores word order; judge word-order with lstm or minilm.[/]")
-    for b in behaviours:
-        if b["examples"] and b["against"] == "itself":
-            worst = b["examples"][0]
-            out.print(f"\n{b['kind']}, {score} {worst['similarity']:.3f}:", style="dim", highlight=False)
-            for text in (worst["question"], worst["changed"]):
-                out.print(f"  {plain(text)}", highlight=False)
-
-
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     questions: Annotated[list[str], typer.Argument(help="Two questions, or one file of pairs.")],
@@ -120,29 +182,51 @@ def predict(
     columns: ColumnsOption = "",
 ) -> None:
     """Predict for two questions, or for each pair in a file, whether they ask the same."""
-    with quiet():
+    if len(questions) == 2:
+        _predict_two(checkpoint, questions[0], questions[1])
+        return
+    if len(questions) != 1:
+        raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")
+    if output is None:
+        raise UserError("predict: name the file for the scored pairs with --output")
+    with quiet(), progress_bar() as on_progress:
+        from qpairs.evaluation.predict import predict_file
+        from qpairs.models.base import load as load_model
+
+        on_progress(Progress("scoring"))
+        check_table_path(output)
+        model = load_model(checkpoint)
+        found = predict_file(model, questions[0], output, columns=split_columns(columns)).duplicate
+    out.print(
+        f"{counted(len(found), 'pair')}, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "
+        f"written to {output}"
+    )
+    out.print(f"[dim]{_true_of(model, checkpoint)}[/]", highlight=False, soft_wrap=True)
+
+
+def _predict_two(checkpoint: Path, first: str, second: str) -> None:
+    with quiet(), progress_bar():
         from qpairs.data.pairs import pairs_from_texts
         from qpairs.evaluation.predict import predict as run
-        from qpairs.evaluation.predict import predict_file
         from qpairs.models.base import load as load_model
         from qpairs.models.verdict import score_name
 
-        if len(questions) == 2:
-            if not all(q.strip() for q in questions):
-                raise UserError("predict: a question is empty")
-            model = load_model(checkpoint)
-            verdict = run(model, pairs_from_texts([questions[0]], [questions[1]], [-1]))
-            figures = float(verdict.similarity[0]), float(verdict.probability[0])
-            print_verdict(
-                score_name(model.verdict.score), *figures, bool(verdict.duplicate[0]), model.verdict.pair.threshold
-            )
-            return
-        if len(questions) != 1:
-            raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")
-        if output is None:
-            raise UserError("predict: name the file for the scored pairs with --output")
-        found = predict_file(checkpoint, questions[0], output, columns=split_columns(columns)).duplicate
-    out.print(
-        f"{len(found):,} pairs, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "
-        f"written to {output}"
+        if not (first.strip() and second.strip()):
+            raise UserError("predict: a question is empty")
+        model = load_model(checkpoint)
+        found = run(model, pairs_from_texts([first], [second], [-1]))
+    setting, duplicate = model.verdict.pair, bool(found.duplicate[0])
+    figures = float(found.similarity[0]), float(found.probability[0])
+    print_verdict(score_name(model.verdict.score), *figures, duplicate, setting.threshold)
+    out.print(f"[dim]{_true_of(model, checkpoint)}[/]", highlight=False, soft_wrap=True)
+
+
+def _true_of(model: Model, checkpoint: Path) -> str:
+    """What the probabilities of pairs are true of, and what to do where that does not hold."""
+    setting = model.verdict.pair
+    if setting.calibration.slope <= 0:
+        return "The probability is the same for every pair: the scores it was fitted to do not rise with the labels."
+    here = plain(command("calibrate", checkpoint, "--data", "LABELLED.csv", "--output", "here"))
+    return (
+        f"The probability is that {setting.precision_of}; for other pairs, fit it to a few dozen labelled ones: {here}"
     )

@@ -7,17 +7,26 @@ from typing import Annotated
 
 import typer
 
-from qpairs.commands.terminal import ColumnsOption, SkipOption, check_file, load, out, plain, print_skipped, quiet
+from qpairs.commands.terminal import (
+    ColumnsOption,
+    JudgedDataOption,
+    SkipOption,
+    check_file,
+    judged_pairs,
+    out,
+    plain,
+    print_skipped,
+    progress_bar,
+    quiet,
+)
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
+from qpairs.core.progress import Progress
 
 
 def report(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
-    data: Annotated[
-        list[str] | None,
-        typer.Option(help="Labelled pairs; may be repeated. Without it, those that the model was tested on."),
-    ] = None,
+    data: JudgedDataOption = None,
     output: Annotated[Path, typer.Option(help="Where the page goes: an .html file.")] = Path("report.html"),
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
@@ -31,22 +40,22 @@ def report(
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output}: the page is HTML; name a file that ends in .html with --output")
     check_file(output)
-    with quiet():
+    with quiet(), progress_bar() as on_progress:
         from qpairs.data.intents import read_intents
         from qpairs.evaluation.report import render
-        from qpairs.evaluation.sources import source_names, training_pairs_of
         from qpairs.models.base import load as load_model
 
         model = load_model(checkpoint)
         title = checkpoint.resolve().name
         known_intents = read_intents(intents) if intents else None
-        if data:
-            pairs = load(data, columns, skip_bad_rows)
-            print_skipped(pairs)
-            known = training_pairs_of(model)
-            source = source_names(data)
-            page = render(model, pairs, title=title, source=source, trained_on=known, intents=known_intents, seed=seed)
-        else:
-            page = render(model, title=title, intents=known_intents, seed=seed)
+        judged = judged_pairs(model, data, columns, skip_bad_rows, "report")
+        on_progress(Progress("judging"))
+        about = {"title": title, "source": judged.source, "trained_on": judged.trained_on}
+        page = render(model, judged.pairs, **about, intents=known_intents, seed=seed)
     write_text(output, page)
-    out.print(f"The report is in [bold]{plain(str(output))}[/]: open it in a browser.", highlight=False)
+    print_skipped(judged.pairs)
+    out.print(
+        f"The report on {plain(judged.source)} is in [bold]{plain(str(output))}[/]: open it in a browser, and read the "
+        "mistakes of the worst slices first.",
+        highlight=False,
+    )

@@ -9,6 +9,7 @@ import os
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from qpairs.data.corpus import Corpus
     from qpairs.data.pairs import Pairs
+    from qpairs.models.base import Model
 
 PACE = 30.0  # seconds between two lines of progress where stderr is no terminal
 _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # turn the direction of what follows
@@ -35,6 +37,14 @@ err = Console(stderr=True, quiet=SILENT)
 
 DataOption = Annotated[
     list[str], typer.Option(help="Labelled pairs: named source, Hub id, folder or file; may be repeated.")
+]
+JudgedDataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Labelled pairs: named source, Hub id, folder or file; may be repeated. Without it, those that the model "
+        "was tested on.",
+        show_default=False,
+    ),
 ]
 ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"], rich_help_panel="Reading")]
 SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"], show_default=False, rich_help_panel="Reading")]
@@ -186,6 +196,26 @@ def _state(now: Progress) -> str:
     )
 
 
+def counted(n: int, thing: str) -> str:
+    """A number of things, the plural where it is not one.
+
+    >>> counted(1, "pair"), counted(1200, "pair")
+    ('1 pair', '1,200 pairs')
+    """
+    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, two figures of it.
+
+    >>> duration(0.25), duration(48), duration(360), duration(9000)
+    ('0.2 s', '48 s', '6 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def percent(value: float) -> str:
     """A share as `12.3 %`."""
     return f"{100 * value:.1f} %"
@@ -201,6 +231,33 @@ def load(data: list[str], columns: str, skip_bad_rows: bool, labelled: bool = Tr
     from qpairs.data.sources import load_pairs
 
     return load_pairs(data, columns=split_columns(columns), skip_bad_rows=skip_bad_rows, labelled=labelled)
+
+
+@dataclass(frozen=True)
+class JudgedPairs:
+    """The pairs that a command judges a model on, what they are called, and the training pairs where they are known."""
+
+    pairs: Pairs
+    source: str
+    trained_on: Pairs | None
+
+
+def judged_pairs(model: Model, data: Sequence[str] | None, columns: str, skip_bad_rows: bool, what: str) -> JudgedPairs:
+    """The labelled pairs that are named, or those that a model was tested on: the same for all commands that judge.
+
+    Raises:
+        UserError: `what`, the command, cannot have them, or they have one label only.
+    """
+    from qpairs.data.pairs import need_both_labels
+    from qpairs.evaluation.sources import source_names, tested_on, training_pairs_of
+
+    if data:
+        pairs, source = load(list(data), columns, skip_bad_rows), source_names(data)
+        trained_on = training_pairs_of(model)
+    else:
+        pairs, source, trained_on = tested_on(model, what)
+    need_both_labels(pairs, what)
+    return JudgedPairs(pairs, source, trained_on)
 
 
 def print_skipped(source: Pairs | Corpus) -> None:

@@ -13,8 +13,32 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.combine import print_second_look
-from qpairs.commands.terminal import OverwriteOption, TomlOption, out, percent, plain, print_report, progress_bar, quiet
-from qpairs.config import COMMA_LISTS, GROUPS, HELP, OPTIONS, TYPES, allowed_values, config_from, read_toml
+from qpairs.commands.terminal import (
+    OverwriteOption,
+    TomlOption,
+    counted,
+    duration,
+    out,
+    percent,
+    plain,
+    print_report,
+    progress_bar,
+    quiet,
+)
+from qpairs.config import (
+    COMMA_LISTS,
+    CROSS_ENCODER,
+    GROUPS,
+    HELP,
+    OPTIONS,
+    TYPES,
+    allowed_values,
+    config_from,
+    read_toml,
+    to_dict,
+    to_toml,
+    with_defaults,
+)
 
 if TYPE_CHECKING:
     from qpairs.models.base import Model
@@ -75,10 +99,23 @@ def train(
     config: TomlOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run of --output.")] = False,
     overwrite: OverwriteOption = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Load the data, try a few steps, say how long it takes; write nothing."),
+    ] = False,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print every option as TOML, for --config, and exit.")
+    ] = False,
     **options: Any,
 ) -> None:
     """Train a model on question pairs, choose its threshold on validation, and evaluate it on unseen questions."""
     values = given_options(config, options)
+    if show_config:
+        typer.echo(to_toml(resolved(values)), nl=False)
+        return
+    if dry_run:
+        _print_estimate(values, overwrite)
+        return
     with quiet(), progress_bar() as on_progress:
         from qpairs.training.fit import train as run
 
@@ -89,6 +126,11 @@ def train(
         _print_split(model.split)
     if model.scores:
         _print_scores(model)
+    if model.config.report_to == "tensorboard":
+        from qpairs.training.passes import tensorboard_folder
+
+        curves = plain(shlex.join(["tensorboard", "--logdir", str(tensorboard_folder(model.config.output))]))
+        out.print(f"\nTraining curves: {curves}", highlight=False, soft_wrap=True)
     folder = plain(model.config.output)
     if not model.verdict.labelled:
         out.print(
@@ -109,6 +151,48 @@ def train(
     out.print(f"\nSaved in [bold]{folder}[/]. Try it:", highlight=False)
     out.print(
         f'qpairs predict {folder} "How do I reset my password?" "I forgot my password"', highlight=False, soft_wrap=True
+    )
+
+
+def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of a run with its value, so that they give the same run; the output folder only where it is named.
+
+    Args:
+        values: the options that are given. Those that depend on the data are left out: the passes of a cross-encoder.
+    """
+    config = config_from(with_defaults(values))
+    found = to_dict(config)
+    left_out = {"output": not config.output, "epochs": config.model == CROSS_ENCODER and "epochs" not in values}
+    return {name: value for name, value in found.items() if not left_out.get(name)}
+
+
+def _print_estimate(values: Mapping[str, Any], overwrite: bool) -> None:
+    """Prints what a run would take."""
+    with quiet(), progress_bar() as on_progress:
+        from qpairs.training.estimate import estimate
+
+        found = estimate(overwrite=overwrite, on_progress=on_progress, **values)
+    (_print_unlabelled if found.split.get("unlabelled") else _print_split)(found.split)
+    config = found.config
+    passes = f"{config.epochs:g} {'pass' if config.epochs == 1 else 'passes'}"
+    out.print(
+        f"\n{found.parameters:,} numbers are trained in {counted(found.steps, 'step')} of {config.batch_size:,} pairs, "
+        f"{passes}, with {counted(found.evaluations, 'evaluation')}.",
+        highlight=False,
+    )
+    limit = ", the budget" if config.budget_minutes and found.seconds >= 60 * config.budget_minutes else ""
+    out.print(
+        f"About [bold]{duration(found.seconds)}[/]{limit}: {1000 * found.step_seconds:,.0f} ms a step, "
+        f"{duration(found.evaluation_seconds)} an evaluation (median of {counted(found.tried, 'step')} here); "
+        f"{found.peak_bytes / 2**30:.1f} GiB of memory.",
+        highlight=False,
+    )
+    if found.without:
+        out.print(f"[dim]Training and asking {' and '.join(found.without)} come on top.[/]")
+    out.print(
+        f"Nothing was written; the model would go to {plain(config.output)}. Run it without --dry-run, or make it "
+        "shorter with --budget-minutes.",
+        highlight=False,
     )
 
 

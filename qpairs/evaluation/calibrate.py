@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from qpairs.models.base import Model, Tables, as_model, cosine_scores
 from qpairs.models.shortened import shorten_tables
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import PairSetting, Verdict, fit_verdict
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,18 @@ def calibrate(model: Model | str | Path, data: PairSource, *, seed: int = 0) -> 
     """
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "calibrate")
-    if isinstance(model, TwoStages):
-        return _calibrate_both(model, pairs, seed)
+    fit = _calibrate_both(model, pairs, seed) if isinstance(model, TwoStages) else _calibrate_one(model, pairs, seed)
+    if fit.model.verdict.pair.calibration.slope <= 0:
+        log.warning(
+            "the scores do not rise with the labels of these pairs: every pair gets the probability %.2f, the share of "
+            "duplicates; look at the labels (qpairs audit), or train a model on pairs like these",
+            fit.model.verdict.pair.probability([0.0])[0],
+        )
+    return fit
+
+
+def _calibrate_one(model: Model, pairs: Pairs, seed: int) -> Fit:
+    """Fits the verdict of a model that is no `TwoStages`."""
     scores, tables = model.score_pairs(pairs)
     labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
     tfidf, shortened = tfidf_threshold(pairs), {}
@@ -107,7 +120,7 @@ def calibrate(model: Model | str | Path, data: PairSource, *, seed: int = 0) -> 
 
 def _calibrate_both(model: TwoStages, pairs: Pairs, seed: int) -> Fit:
     """Fits the verdict of the encoder, and then that of both models."""
-    first = calibrate(model.first, pairs, seed=seed).model
+    first = _calibrate_one(model.first, pairs, seed).model
     scores, _ = model.first.score_pairs(pairs)
     logits = model.read(pairs, np.ones(len(pairs), dtype=np.bool_))
     labels, old = pairs.labels, model.verdict.pair

@@ -28,21 +28,25 @@ def training_pairs_of(model: Model) -> Pairs | None:
     return training_pairs(model.config, model.split) if model.split else None
 
 
-def tested_on(model: Model) -> tuple[Pairs, str, Pairs]:
+def tested_on(model: Model, what: str = "report") -> tuple[Pairs, str, Pairs]:
     """The pairs that a model was tested on (without a test part: validated on), their source, the training pairs.
+
+    Args:
+        model: trained by qpairs.
+        what: the first word of an error: who asks.
 
     Raises:
         UserError: they are unknown, gone, or have changed.
     """
     if not model.split:
         raise UserError(
-            "report: an export of an older version does not say which pairs it was tested on; "
+            f"{what}: an export of an older version does not say which pairs it was tested on; "
             "name labelled pairs with --data"
         )
     try:
         parts = parts_of(model.config, model.split)
     except UserError as error:
-        raise UserError(f"report: its test pairs are unavailable ({error}); name others with --data") from error
+        raise UserError(f"{what}: its test pairs are unavailable ({error}); name others with --data") from error
     config = model.config
     if parts.test is None:
         return parts.validation, f"{source_names(config.validation)} (validation)", parts.train

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
+from qpairs.core.memory import peak_memory
 from qpairs.core.progress import OnProgress, Progress
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts
@@ -27,7 +28,6 @@ from qpairs.data.splits import question_components
 from qpairs.encoders.build import takes_lora, takes_prompt, takes_vectors, tower_names
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.experiments.custom import Rows, add_rows
-from qpairs.experiments.processes import peak_memory
 from qpairs.objectives.expressions import FUNCTION
 from qpairs.objectives.functions import Function
 from qpairs.objectives.losses import LOSSES

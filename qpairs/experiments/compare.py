@@ -28,7 +28,8 @@ from qpairs.experiments.processes import ProcessError, run_in_process
 from qpairs.experiments.results import Comparison, compare_records
 from qpairs.objectives.functions import Function
 from qpairs.objectives.plugins import register_custom
-from qpairs.training.fit import build_objective
+from qpairs.training.estimate import estimate_plan
+from qpairs.training.fit import Guides, Plan, build_objective
 from qpairs.training.options import CellOptions, shows_options
 from qpairs.training.run import partial_of
 from qpairs.training.teachers import teachers_to_train
@@ -88,22 +89,93 @@ def compare(
     ('contrastive', 0.71)
     """
     limits = {"budget_minutes": budget_minutes, "epochs": epochs, "patience": patience}
-    values, pairs = separate_pairs(options)
-    base = config_from({**values, **limits}, where="compare")
-    if not base.budget_minutes and base.epochs >= NO_LIMIT:
-        raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
-    check_experiment(base, seeds, "compare")
-    register_custom(base.imports)
-    cells, functions = _cells(base, losses, encoders, miners, seeds)
-    folder = Path(output)
-    parts = load_parts(base, pairs)
-    try_encoders(cells, base, parts.train.questions[:VOCABULARY])
+    asked = _asked({**options, **limits}, losses, encoders, miners, seeds)
+    base, parts, cells, functions, folder = asked.base, asked.parts, asked.cells, asked.functions, Path(output)
     with store.hold_folder(folder, store.manifest_of(base, parts), overwrite=overwrite), interruptible(folder):
         runs = [CellRun(cell, cell.config(base, folder), lambda: parts, cell.functions(functions)) for cell in cells]
         records = train_cells(runs, folder, keep_checkpoints, on_progress)
         comparison = compare_records(records, base, parts, functools.partial(store.read_verdict, folder))
         store.write_comparison(folder, comparison)
     return comparison
+
+
+@dataclass(frozen=True)
+class _Asked:
+    base: Config
+    parts: Parts
+    cells: list[Cell]
+    functions: dict[str, Function]
+
+
+def _asked(options: Mapping[str, Any], losses: Any, encoders: Any, miners: Any, seeds: int) -> _Asked:
+    """What a comparison is asked to do: all that can be wrong is found before a cell is trained."""
+    values, pairs = separate_pairs(options)
+    base = config_from(values, where="compare")
+    if not base.budget_minutes and base.epochs >= NO_LIMIT:
+        raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
+    check_experiment(base, seeds, "compare")
+    register_custom(base.imports)
+    cells, functions = _cells(base, losses, encoders, miners, seeds)
+    parts = load_parts(base, pairs)
+    try_encoders(cells, base, parts.train.questions[:VOCABULARY])
+    return _Asked(base, parts, cells, functions)
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """What a comparison will take.
+
+    Attributes:
+        cells: the runs.
+        split: of its data, as a checkpoint holds it.
+        minutes: encoder -> training time of one of its cells: the budget, or, without one, as a few steps foretell.
+    """
+
+    cells: Sequence[Cell]
+    split: Mapping[str, Any]
+    minutes: Mapping[str, float]
+
+    @property
+    def hours(self) -> float:
+        """Training time of all cells, one after the other."""
+        return sum(self.minutes[cell.encoder] for cell in self.cells) / 60
+
+
+def plan_comparison(
+    *,
+    losses: str | Function | Sequence[str | Function] = "all",
+    encoders: str | Sequence[str] = "",
+    miners: str | Function | Sequence[str | Function] = "",
+    seeds: int = 3,
+    on_progress: OnProgress = ignore,
+    **options: Any,
+) -> ComparisonPlan:
+    """The cells of a comparison and the time that they will take; nothing is trained or written.
+
+    Args:
+        losses: as in `compare`.
+        encoders: as there.
+        miners: as there.
+        seeds: as there.
+        on_progress: called while steps are tried, which is done where the cells have no time budget.
+        options: the other arguments of `compare`.
+
+    Raises:
+        UserError: as `compare`, before the first cell.
+
+    >>> plan_comparison(losses="contrastive,cosent", seeds=2, budget_minutes=3, encoders="static").hours
+    0.2
+    """
+    given = {"budget_minutes": 5.0, "epochs": NO_LIMIT, "patience": 0, **options}
+    asked = _asked(given, losses, encoders, miners, seeds)
+    minutes: dict[str, float] = {}
+    for cell in {cell.encoder: cell for cell in reversed(asked.cells)}.values():
+        config = cell.config(asked.base, Path())
+        minutes[cell.encoder] = config.budget_minutes
+        if not config.budget_minutes:
+            guides = Guides(build_objective(config, cell.functions(asked.functions)), {}, None)
+            minutes[cell.encoder] = estimate_plan(Plan(config, asked.parts, guides), on_progress).seconds / 60
+    return ComparisonPlan(asked.cells, asked.parts.split, minutes)
 
 
 def _cells(base: Config, losses: Any, encoders: Any, miners: Any, seeds: int) -> tuple[list[Cell], dict[str, Function]]:

@@ -12,8 +12,6 @@ import logging
 import multiprocessing
 import os
 import pickle
-import re
-import resource
 import signal
 import subprocess
 import sys
@@ -141,14 +139,3 @@ def _end_with_parent(pipe: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         pipe.recv()
     os._exit(1)
-
-
-def peak_memory() -> int:
-    """Greatest resident memory of this process in bytes, without that of a GPU.
-
-    On Linux, getrusage includes the memory of the process that started this one; /proc does not.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

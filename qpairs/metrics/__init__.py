@@ -32,6 +32,7 @@ from qpairs.metrics.intervals import (
     Difference,
     average_precision_interval,
     bootstrap_interval,
+    mean_interval,
     paired_difference,
     pairs_to_halve,
 )
@@ -43,8 +44,10 @@ from qpairs.metrics.ranking import (
     average_precision,
     mining_average_precision,
     precision_recall_curve,
+    relevant_ranks,
     retrieval_scores,
     roc_auc,
+    search_scores,
 )
 from qpairs.metrics.read_pairs import ReadEstimate
 from qpairs.metrics.resample import group_weights, resampled_average_precision, resampled_f1
@@ -112,6 +115,7 @@ __all__ = [
     "krippendorff_alpha",
     "labels_needed",
     "like_validation",
+    "mean_interval",
     "mining_average_precision",
     "moved_densities",
     "operating_points",
@@ -123,6 +127,7 @@ __all__ = [
     "percent_agreement",
     "precision_recall_curve",
     "quantiles",
+    "relevant_ranks",
     "reliability",
     "resampled_average_precision",
     "resampled_f1",
@@ -130,6 +135,7 @@ __all__ = [
     "resampled_weights",
     "retrieval_scores",
     "roc_auc",
+    "search_scores",
     "why_not",
     "with_labels",
 ]

@@ -150,6 +150,29 @@ def paired_difference(
     return Difference(float(differences[0]), *_percentiles(differences[1:], level))
 
 
+def mean_interval(values: ArrayLike, *, samples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
+    """Percentile interval of a mean over units that are drawn independently, such as the queries of a search.
+
+    Args:
+        values: (n,) one for each unit.
+        samples: number of resamples of n units with replacement (Efron and Tibshirani, 1993, chapter 6).
+        level: coverage of the interval.
+        seed: of the draws: the same for several measures of the same units, so that they are resampled together.
+
+    >>> low, high = mean_interval([0.0, 1.0] * 50)
+    >>> 0.3 < low < 0.5 < high < 0.7
+    True
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
+        raise ValueError("values must be a vector of finite numbers, one at least")
+    _grouped(np.arange(len(array)), len(array), samples, level)
+    rng, rows = np.random.default_rng(seed), max(1, BLOCK // (8 * len(array)))
+    sizes = [min(rows, samples - start) for start in range(0, samples, rows)]
+    drawn = [array[rng.integers(len(array), size=(size, len(array)))].mean(axis=1) for size in sizes]
+    return _percentiles(np.concatenate(drawn), level)
+
+
 def pairs_to_halve(n: int) -> int:
     """How many more labelled pairs halve the width of an interval from n pairs: it falls as 1 / sqrt(n), so 3n more.
 

@@ -1,8 +1,8 @@
-"""Ranking: average precision, ROC AUC, and search and mining in a table of questions."""
+"""Ranking: average precision, ROC AUC, search and mining in a table of questions, and search in a corpus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -201,3 +201,58 @@ def _greatest(similarity: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     """The k greatest of each row, falling; (n, m) -> (n, min(k, m))."""
     kept = np.partition(similarity, similarity.shape[1] - k, axis=1)[:, -k:] if similarity.shape[1] > k else similarity
     return np.sort(kept, axis=1)[:, ::-1]
+
+
+def relevant_ranks(similarity: ArrayLike, gains: ArrayLike) -> tuple[Ints, Floats]:
+    """The rank of each relevant text among those of a corpus, best first, and its gain; two (r,).
+
+    Ties (cosines are compared in millionths) are broken pessimistically: the text of the smaller gain comes first.
+
+    Args:
+        similarity: (m,) of a query to each text; -inf for texts that are not searched.
+        gains: (m,) how relevant each is, from 0 for not at all.
+
+    >>> relevant_ranks([0.9, 0.8, 0.9, 0.1], [1, 2, 0, 0])
+    (array([2, 3]), array([1., 2.]))
+    """
+    values, gain = np.rint(np.asarray(similarity, dtype=np.float64) * 1e6), np.asarray(gains, dtype=np.float64)
+    if values.shape != gain.shape or values.ndim != 1:
+        raise ValueError(f"similarity and gains must be vectors of one length, not {values.shape} and {gain.shape}")
+    if np.isnan(values).any() or not np.isfinite(gain).all() or (gain < 0).any():
+        raise ValueError("similarity must not be NaN, and gains must be finite numbers from 0 on")
+    relevant = np.flatnonzero(gain > 0)
+    relevant = relevant[np.lexsort((gain[relevant], -values[relevant]))]
+    others = np.sort(values[gain == 0])
+    before = len(others) - np.searchsorted(others, values[relevant], side="left")  # (r,)
+    return before + np.arange(1, len(relevant) + 1), gain[relevant]
+
+
+def search_scores(ranks: ArrayLike, gains: ArrayLike, cutoffs: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """Scores of one query's search, from the ranks of all that is relevant to it.
+
+    Recall at k is the share of the relevant texts among the first k; mrr the reciprocal rank of the first of them;
+    map the average precision (Manning et al. 2008, section 8.4), mean over the relevant texts of the share of relevant
+    ones down to each; nDCG at k the sum of gain / log2(1 + rank) over the first k by that of the best order (Järvelin
+    and Kekäläinen 2002).
+
+    Args:
+        ranks: (r,) from 1 on, rising, of all relevant texts.
+        gains: (r,) their gains, above 0.
+        cutoffs: the k.
+
+    Returns:
+        mrr, map, and for each k recall_at_k and ndcg_at_k.
+
+    >>> {name: round(value, 3) for name, value in search_scores([1, 4], [1, 1], cutoffs=[2]).items()}
+    {'mrr': 1.0, 'map': 0.75, 'recall_at_2': 0.5, 'ndcg_at_2': 0.613}
+    """
+    rank, gain = np.asarray(ranks, dtype=np.float64), np.asarray(gains, dtype=np.float64)
+    if not len(rank) or rank.shape != gain.shape or (np.diff(rank) <= 0).any() or (gain <= 0).any():
+        raise ValueError("a query needs relevant texts, their ranks rising and their gains above 0")
+    found = {"mrr": float(1 / rank[0]), "map": float((np.arange(1, len(rank) + 1) / rank).mean())}
+    worth, best = gain / np.log2(1 + rank), np.sort(gain)[::-1] / np.log2(np.arange(2, len(gain) + 2))
+    for k in cutoffs:
+        within = rank <= k
+        found[f"recall_at_{k}"] = float(within.mean())
+        found[f"ndcg_at_{k}"] = float(worth[within].sum() / best[:k].sum())
+    return found

@@ -94,6 +94,22 @@ def fit_bi_encoder(
     Raises:
         UserError: the loss became NaN before the first state was kept.
     """
+    config, (work, model) = run.config, encoder_pass(run, encoder, objective, rate_factor)
+    try:
+        history, diverged = run_pass(run, work, stage)
+    except UserError:  # a loss or a miner that is a function has returned something else
+        if not complete_states(run.folder) and not config.teacher:
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    if config.lora:
+        merge_adapters(encoder)
+    return Fitted(encoder.to("cpu").float(), model.score.head and model.score.head.to("cpu"), history, diverged)
+
+
+def encoder_pass(
+    run: Run, encoder: SentenceTransformer, objective: Objective, rate_factor: float = 1.0
+) -> tuple[Pass, PairModel]:
+    """What `fit_bi_encoder` trains, and on what; adapters and dropout are in the encoder then."""
     config, batches = run.config, training_batches(encoder, run)
     validation = None if config.without_labels else evaluation_batches(encoder, run)
     if config.lora:
@@ -108,16 +124,7 @@ def fit_bi_encoder(
     batches.steps = steps_of(config.epochs, steps_per_epoch)
     set_dropout(encoder, config.dropout)
     optimizer = _optimizer(model, config, rate_factor)
-    work = Pass(model, encoder, batches, validation, model_inputs, optimizer, batches.steps, steps_per_epoch)
-    try:
-        history, diverged = run_pass(run, work, stage)
-    except UserError:  # a loss or a miner that is a function has returned something else
-        if not complete_states(run.folder) and not config.teacher:
-            shutil.rmtree(run.folder, ignore_errors=True)
-        raise
-    if config.lora:
-        merge_adapters(encoder)
-    return Fitted(encoder.to("cpu").float(), model.score.head and model.score.head.to("cpu"), history, diverged)
+    return Pass(model, encoder, batches, validation, model_inputs, optimizer, batches.steps, steps_per_epoch), model
 
 
 def _optimizer(model: PairModel, config: Config, rate_factor: float) -> torch.optim.AdamW:

@@ -116,6 +116,12 @@ def fit_cross_encoder(run: Run, model: CrossEncoder, stage: str = "training") ->
     Raises:
         NothingKept: the loss became NaN before the first state was kept.
     """
+    history, diverged = run_pass(run, cross_encoder_pass(run, model), stage)
+    return FittedPairs(model.to("cpu").float(), history, diverged)
+
+
+def cross_encoder_pass(run: Run, model: CrossEncoder) -> Pass:
+    """What `fit_cross_encoder` trains, and on what; dropout is in the model then."""
     config, train, validation = run.config, run.parts.train, evaluation_pairs(run)
     sampler = pair_sampler(_tokens_of_pairs(model, train), config.batch_size, config.seed)
     in_order = sequential_sampler(_tokens_of_pairs(model, validation), config.batch_size)
@@ -127,9 +133,7 @@ def fit_cross_encoder(run: Run, model: CrossEncoder, stage: str = "training") ->
     optimizer = adamw([(model[0], rate, config.weight_decay), (model[-1], HEAD_RATE, None)])
     evaluation = PairBatches(model, validation, in_order, both_orders=True, processes=world())
     loss = CrossEncoderLoss(model)
-    work = Pass(loss, model, batches, evaluation, only_item, optimizer, batches.steps, steps_per_epoch)
-    history, diverged = run_pass(run, work, stage)
-    return FittedPairs(model.to("cpu").float(), history, diverged)
+    return Pass(loss, model, batches, evaluation, only_item, optimizer, batches.steps, steps_per_epoch)
 
 
 def _tokens_of_pairs(model: CrossEncoder, pairs: Pairs) -> NDArray[np.int64]:

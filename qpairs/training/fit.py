@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from qpairs.config import CROSS_ENCODER, Config, to_dict
+from qpairs.config import CROSS_ENCODER, WITHOUT_LABELS, Config, to_dict, with_defaults
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.parts import Parts, load_parts, separate_pairs
@@ -46,7 +46,6 @@ from qpairs.training.trainer import complete_states
 
 FIRST = "first-pass"  # in the folder of an unfinished run: the checkpoint of an encoder that is its own teacher
 ENCODER = "trained-encoder"  # likewise: the checkpoint of an encoder that gets a reranker
-WITHOUT_LABELS = "info_nce"  # the loss of unlabelled data, unless another is named or a teacher answers
 SECOND_RATE = 0.4  # factor on an encoder's learning rates in its second pass
 
 
@@ -115,17 +114,8 @@ def train(
     (0.71, 0.77)
     """
     initialize()
-    values, functions = separate_functions(options)
-    given, pairs = separate_pairs({**(to_dict(config) if config else {}), **values})
-    if given.get("unlabelled") and not given.get("teacher") and not resume:
-        given.setdefault("loss", WITHOUT_LABELS)
-    config = run_config(given, resume=resume)
-    register_custom(config.imports)
-    check_run(config, resume=resume, overwrite=overwrite)
-    output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
-    parts = parts or load_parts(config, pairs)
-    if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
-        config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
+    plan = plan_run(config, options, resume=resume, overwrite=overwrite, parts=parts)
+    config, parts, guides, output = plan.config, plan.parts, plan.guides, Path(plan.config.output)
     run = Run(config, parts, partial_of(output), on_progress if rank() == 0 else ignore)
     work, model = _work(run, guides), None
     with open_run(run, resume=resume):
@@ -135,6 +125,51 @@ def train(
     if trained.warning:
         raise UserError(trained.warning)
     return model or load(output)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do: its options, its data, and what its encoder is trained towards; nothing is written yet.
+
+    Attributes:
+        config: with its output folder.
+        parts: the data.
+        guides: None where a cross-encoder is trained.
+    """
+
+    config: Config
+    parts: Parts
+    guides: Guides | None
+
+
+def plan_run(
+    config: Config | None,
+    options: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    parts: Parts | None = None,
+) -> Plan:
+    """Reads the options of a run, checks them and loads its data; the arguments are those of `train`.
+
+    Raises:
+        UserError: something that the user can mend.
+
+    >>> plan_run(None, {"data": "mine.csv", "encoder": "static"}).config.output  # doctest: +SKIP
+    'runs/mine-static'
+    """
+    values, functions = separate_functions(options)
+    given, pairs = separate_pairs({**(to_dict(config) if config else {}), **values})
+    if not resume:
+        given = with_defaults(given)
+    config = run_config(given, resume=resume)
+    register_custom(config.imports)
+    check_run(config, resume=resume, overwrite=overwrite)
+    guides = _guides(config, functions, keep=not (overwrite or resume))
+    parts = parts or load_parts(config, pairs)
+    if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
+        config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
+    return Plan(config, parts, guides)
 
 
 def _work(run: Run, guides: Guides | None) -> Callable[[], Trained]:

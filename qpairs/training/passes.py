@@ -101,6 +101,15 @@ def run_pass(run: Run, work: Pass, stage: str = "training") -> tuple[History, st
     return _history(trainer.state.log_history, work.steps_per_epoch), diverged
 
 
+def tensorboard_folder(output: str) -> Path:
+    """The folder with the curves of all runs beside a run's output, for `tensorboard --logdir`.
+
+    >>> tensorboard_folder("runs/mine").as_posix()
+    'runs/tensorboard'
+    """
+    return Path(output).parent / "tensorboard"
+
+
 def steps_of(epochs: float, steps_per_epoch: int) -> int:
     """The steps of a number of epochs, at least one."""
     return max(1, math.ceil(steps_per_epoch * epochs))
@@ -155,7 +164,7 @@ def _callbacks(run: Run, work: Pass, observer: Observer) -> list[TrainerCallback
     if run.config.report_to == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
 
-        writer = SummaryWriter(Path(run.config.output).parent / "tensorboard" / run.folder.stem)
+        writer = SummaryWriter(tensorboard_folder(run.config.output) / run.folder.stem)
         callbacks.append(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
     if run.config.patience and work.validation is not None:
         callbacks.append(EarlyStoppingCallback(run.config.patience))

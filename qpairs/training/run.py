@@ -22,7 +22,7 @@ from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.parts import Parts
 from qpairs.data.records import IN_MEMORY
-from qpairs.models.base import check_output
+from qpairs.models.base import FILE, check_output
 from qpairs.training.distributed import barrier, broadcast, rank
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,11 @@ def run_config(options: Mapping[str, Any], *, resume: bool) -> Config:
     if not config.output:
         raise UserError("resume: name the interrupted run's folder with --output")
     folder = partial_of(Path(config.output))
+    if not (folder / SPLIT).exists() and (Path(config.output) / FILE).exists():
+        raise UserError(
+            f"{config.output}: this run is finished, nothing is left to resume; judge it with qpairs evaluate "
+            f"{config.output}, or train anew with --overwrite"
+        )
     if not (folder / SPLIT).exists():
         raise UserError(f"{folder}: no interrupted run to resume")
     stored = config_from(read_toml(folder / CONFIG), where=str(folder / CONFIG))

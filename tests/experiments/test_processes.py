@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from qpairs.core.exceptions import UserError
+from qpairs.core.memory import peak_memory
 from qpairs.core.progress import OnProgress, Progress
-from qpairs.experiments.processes import ProcessError, peak_memory, run_in_process
+from qpairs.experiments.processes import ProcessError, run_in_process
 
 
 def steps(on_progress: OnProgress, *, end: str = "") -> tuple[int, int]:

@@ -10,6 +10,8 @@ from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
 from pytorch_metric_learning.losses import (
     CircleLoss,
     ContrastiveLoss,
+    GeneralizedLiftedStructureLoss,
+    LiftedStructureLoss,
     MultiSimilarityLoss,
     NPairsLoss,
     NTXentLoss,
@@ -26,12 +28,23 @@ from qpairs.objectives.losses import LOSSES, pair_weights
 from qpairs.objectives.losses.in_batch import (
     circle,
     info_nce,
+    lifted,
+    lifted_generalized,
     multi_similarity,
     n_pair,
     strangers,
     supervised_contrastive,
 )
-from qpairs.objectives.losses.pairwise import contrastive, cosent, logistic, online_contrastive, pair_softmax, ranking
+from qpairs.objectives.losses.pairwise import (
+    contrastive,
+    cosent,
+    focal,
+    ghm,
+    logistic,
+    online_contrastive,
+    pair_softmax,
+    ranking,
+)
 from qpairs.objectives.losses.triplets import quadruplet, triplet
 from qpairs.objectives.miners import batch_hard
 from qpairs.objectives.objective import Term, parse_objective
@@ -104,7 +117,7 @@ def test_an_empty_matrix_costs_nothing(name, shape):
     assert gradient.shape == shape
 
 
-@losses_that(lambda entry: not entry.needs_both)
+@losses_that(lambda entry: not entry.needs_both and entry.additive)
 @property_test
 @given(SEEDS, SIZES, SIZES)
 def test_what_the_two_kinds_cost_adds_up_unless_it_needs_both(name, seed, n, m):
@@ -173,6 +186,8 @@ def test_it_falls_when_a_violating_pair_is_repaired(name, seed, n, m, step):
     entry, (before, gradient) = LOSSES[name], value_and_gradient(name, similarity(name, cosines), relation)
     assert gradient[0, 0] == 0 if entry.only_unlabelled else gradient[0, 0] < 0
     assert gradient[0, 1] == 0 if entry.positives_only else gradient[0, 1] > 0
+    if entry.function is ghm:  # a repaired pair leaves its bin, whose other pairs then weigh more
+        return
     changes = [] if entry.only_unlabelled else [(0, step)]
     for place, change in changes if entry.positives_only else [*changes, (1, -step)]:
         repaired = cosines.clone()
@@ -225,7 +240,7 @@ def test_parameters_are_those_of_the_function_and_of_the_objective(name):
         assert parse_objective(f"{name}({parameter}={default})").terms == (Term(name, 1.0, {parameter: default}),)
     for p in own:
         assert type(p.default).__name__ == p.annotation
-        other = p.default + 1 if isinstance(p.default, int) else p.default * 1.1
+        other = p.default + 1 if isinstance(p.default, int) else p.default * 1.1 or 0.1
         assert entry.function(sim, relation, **{p.name: p.default}) == entry.function(sim, relation)
         assert entry.function(sim, relation, **{p.name: other}) != entry.function(sim, relation)
 
@@ -279,6 +294,82 @@ def test_contrastive_agrees_with_naive_loops_and_pytorch_metric_learning(seed, n
     assume(relation.positive.sum() > 1)  # theirs is zero where there is but one pair of each kind
     kinds = theirs(rows, indices_tuple=masked_pairs(relation), ref_emb=columns).values()
     agree(loss, torch.cat([kind["losses"] for kind in kinds]).square().mean() / 2, (rows, columns))
+
+
+@property_test
+@given(SEEDS, SIZES, SIZES, st.floats(0.2, 2), st.floats(0, 1), st.floats(1, 3), st.floats(0, 3), st.floats(0, 3))
+def test_the_general_contrastive_loss_agrees_with_naive_loops(seed, n, m, margin, near, power, pull, push):
+    rows, columns = points(seed, n, m, dtype=torch.float64)
+    relation, costs = random_relation(seed, n, m), []
+    sim = euclidean(rows, columns)
+    for i in range(n):
+        for j in range(m):
+            distance = (rows[i] - columns[j]).norm()
+            if relation.positive[i, j]:
+                costs.append(pull * (distance - near).clamp(min=0) ** power / power)
+            if relation.negative[i, j]:
+                costs.append(push * (margin - distance).clamp(min=0) ** power / power)
+    loss = contrastive(sim, relation, margin=margin, positive_margin=near, power=power, pull=pull, push=push)
+    agree(loss, sum(costs) / len(costs), (rows, columns))
+
+
+@property_test
+@given(SEEDS, st.integers(3, 12), st.floats(0.2, 2), st.floats(0, 1))
+def test_contrastive_to_the_first_power_agrees_with_pytorch_metric_learning(seed, n, margin, near):
+    rows, labels, relation = labelled_points(seed, n)
+    distances = LpDistance(normalize_embeddings=False, p=2, power=1)
+    theirs = ContrastiveLoss(pos_margin=near, neg_margin=margin, distance=distances, reducer=DoNothingReducer())
+    assume(relation.positive.sum() > 1)
+    kinds = theirs(rows, labels).values()
+    loss = contrastive(euclidean(rows, rows), relation, margin=margin, positive_margin=near, power=1)
+    agree(loss, torch.cat([kind["losses"] for kind in kinds]).mean(), [rows])
+
+
+@property_test
+@given(SEEDS, SIZES, SIZES, st.floats(0, 4), st.floats(0.1, 0.9), st.floats(1, 40), st.floats(0, 1))
+def test_focal_agrees_with_naive_loops(seed, n, m, gamma, alpha, scale, threshold):
+    rows, columns = points(seed, n, m, dtype=torch.float64)
+    relation, sim, costs = random_relation(seed, n, m), cosine(rows, columns), []
+    for i, j in (relation.positive | relation.negative).nonzero().tolist():
+        p = torch.sigmoid(scale * (sim[i, j] - threshold))
+        right, weight = (p, alpha) if relation.positive[i, j] else (1 - p, 1 - alpha)
+        costs.append(-weight * (1 - right) ** gamma * right.log())
+    loss = focal(sim, relation, gamma=gamma, alpha=alpha, scale=scale, threshold=threshold)
+    agree(loss, sum(costs) / len(costs), (rows, columns))
+
+
+@property_test
+@given(SEEDS, SIZES, SIZES, st.floats(1, 40), st.floats(0, 1))
+def test_focal_without_focus_is_half_of_logistic(seed, n, m, scale, threshold):
+    sim, relation = random_cosines(seed, n, m), random_relation(seed, n, m)
+    loss = focal(sim, relation, gamma=0, alpha=0.5, scale=scale, threshold=threshold)
+    close(2 * loss, logistic(sim, relation, scale=scale, threshold=threshold))
+
+
+@property_test
+@given(SEEDS, SIZES, SIZES, st.integers(1, 12), st.floats(1, 40), st.floats(0, 1))
+def test_ghm_agrees_with_naive_loops_over_bins(seed, n, m, bins, scale, threshold):
+    rows, columns = points(seed, n, m, dtype=torch.float64)
+    relation, sim = random_relation(seed, n, m), cosine(rows, columns)
+    costs = [[] for _ in range(bins)]
+    for i, j in (relation.positive | relation.negative).nonzero().tolist():
+        label = float(relation.positive[i, j])
+        p = torch.sigmoid(scale * (sim[i, j] - threshold))
+        norm = abs(p.item() - label)
+        cost = functional.binary_cross_entropy(p, torch.tensor(label, dtype=torch.float64))
+        costs[min(bins - 1, int(norm * bins))].append(cost)
+    expected = sum(sum(of_bin) / max(1, len(of_bin)) for of_bin in costs) / bins
+    agree(ghm(sim, relation, bins=bins, scale=scale, threshold=threshold), expected, (rows, columns))
+
+
+def test_ghm_with_one_bin_is_logistic_and_a_crowd_of_easy_pairs_weighs_as_much_as_one_hard_pair():
+    sim, relation = random_cosines(0, 5, 6), random_relation(0, 5, 6)
+    close(ghm(sim, relation, bins=1), logistic(sim, relation))
+    crowd = torch.tensor([[0.95] * 9 + [0.8]])
+    weights = pair_weights("ghm", crowd, Relation.from_text("+" * 9 + "-"))[0]
+    slope = torch.sigmoid(20 * (crowd[0] - 0.75)) - torch.tensor([1.0] * 9 + [0.0])
+    per_pair = weights / (20 * slope.abs())
+    close(per_pair[:9].sum(), per_pair[9])
 
 
 def labelled_pairs(seed, n):
@@ -503,6 +594,49 @@ def test_circle_agrees_with_pytorch_metric_learning(seed, n, scale, margin):
     rows, labels, relation = labelled_points(seed, n)
     loss = circle(cosine(rows, rows), relation, scale=scale, margin=margin)
     agree(loss, CircleLoss(m=margin, gamma=scale)(rows, labels), [rows])
+
+
+@property_test
+@given(SEEDS, SIZES, SIZES, st.floats(0.1, 2))
+def test_lifted_agrees_with_naive_loops(seed, n, m, margin):
+    rows, columns = points(seed, n, m, dtype=torch.float64)
+    relation, sim = random_relation(seed, n, m), euclidean(rows, columns)
+    costs = []
+    for i, j in relation.positive.nonzero().tolist():
+        near = [*(margin + sim[i])[relation.negative[i]], *(margin + sim[:, j])[relation.negative[:, j]]]
+        costs.append((torch.stack(near).exp().sum().log() - sim[i, j]).clamp(min=0) ** 2 / 2 if near else 0 * sim.sum())
+    agree(lifted(sim, relation, margin=margin), sum(costs) / len(costs), (rows, columns))
+
+
+@property_test
+@given(SEEDS, st.integers(3, 12), st.floats(0.1, 2))
+def test_lifted_agrees_with_pytorch_metric_learning(seed, n, margin):
+    rows, labels, relation = labelled_points(seed, n)
+    theirs = LiftedStructureLoss(neg_margin=margin, reducer=MeanReducer())(rows, labels)
+    agree(lifted(euclidean(rows, rows), relation, margin=margin), theirs, [rows])
+
+
+@property_test
+@given(SEEDS, SIZES, SIZES, st.floats(0.1, 2))
+def test_lifted_generalized_agrees_with_naive_loops(seed, n, m, margin):
+    rows, columns = points(seed, n, m, dtype=torch.float64)
+    relation, sim = random_relation(seed, n, m), euclidean(rows, columns)
+    costs = [0 * sim.sum()]
+    for i in range(n):
+        positives, negatives = -sim[i][relation.positive[i]], margin + sim[i][relation.negative[i]]
+        if len(positives) and len(negatives):
+            costs.append((positives.exp().sum().log() + negatives.exp().sum().log()).clamp(min=0))
+    expected = sum(costs) / max(1, len(costs) - 1)
+    agree(lifted_generalized(sim, relation, margin=margin), expected, (rows, columns))
+
+
+@property_test
+@given(SEEDS, st.integers(2, 6), st.floats(0.1, 2))
+def test_lifted_generalized_agrees_with_pytorch_metric_learning(seed, n, margin):
+    (rows,) = points(seed, 2 * n, dtype=torch.float64)
+    labels = torch.arange(n).repeat(2)
+    theirs = GeneralizedLiftedStructureLoss(neg_margin=margin, reducer=MeanReducer())(rows, labels)
+    agree(lifted_generalized(euclidean(rows, rows), classes(labels), margin=margin), theirs, [rows])
 
 
 @property_test

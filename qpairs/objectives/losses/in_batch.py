@@ -140,6 +140,54 @@ def circle(sim: Tensor, relation: Relation, scale: float = 80.0, margin: float =
     return masked_mean(functional.softplus(pull + push), marked.any(1) & relation.negative.any(1))
 
 
+def lifted(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
+    """Lifted structured loss: each duplicate pair against all negatives of both of its questions.
+
+    max(0, J_ij)² / 2, mean over the positive pairs, with J_ij = log(sum over negatives k of row i of exp(margin - d_ik)
+    + sum over negatives l of column j of exp(margin - d_lj)) + d_ij. Song et al. 2016, eq. 4; their sum of both is a
+    smooth bound on the hardest negative.
+
+    Args:
+        sim: (n, m) minus the Euclidean distance.
+        relation: masks (n, m).
+        margin: alpha of the paper, by which each negative should be farther than the duplicate.
+
+    Example:
+        >>> sim = torch.tensor([[-0.5, -0.9]])  # J = log(exp(1 - 0.9)) + 0.5; the column has no negative
+        >>> lifted(sim, Relation.from_text("+-"))  # 0.6² / 2
+        tensor(0.1800)
+    """
+    near = margin + sim  # (n, m)
+    of_rows = masked_logsumexp(near, relation.negative)  # (n,)
+    of_columns = masked_logsumexp(near.T, relation.negative.T)  # (m,)
+    row, column = relation.positive.nonzero(as_tuple=True)  # (p,) each
+    excess = torch.logaddexp(of_rows[row], of_columns[column]) - sim[row, column]
+    return excess.relu().square().sum() / (2 * max(1, len(row)))
+
+
+def lifted_generalized(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
+    """Generalized lifted structured loss: a smooth bound on the triplet of each anchor's hardest pairs.
+
+    max(0, log(sum over positives p of exp(d_ip)) + log(sum over negatives k of exp(margin - d_ik))), mean over the rows
+    that have both kinds. Hermans et al. 2017, eq. 10: all positives of an anchor at once, where Song et al. 2016 take
+    one.
+
+    Args:
+        sim: (n, m) minus the Euclidean distance.
+        relation: masks (n, m).
+        margin: m of the paper.
+
+    Example:
+        >>> sim = torch.tensor([[-0.5, -0.9]])
+        >>> lifted_generalized(sim, Relation.from_text("+-"))  # 0.5 + (1 - 0.9)
+        tensor(0.6000)
+    """
+    columns, marked = marked_columns(relation.positive)  # (n, k)
+    pull = masked_logsumexp(-sim.gather(1, columns), marked)  # (n,)
+    push = masked_logsumexp(margin + sim, relation.negative)  # (n,)
+    return masked_mean((pull + push).relu(), marked.any(1) & relation.negative.any(1))
+
+
 def strangers(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
     """Pushes strangers apart up to the margin: unlabelled pairs of questions of different duplicate components.
 
@@ -210,6 +258,23 @@ IN_BATCH = {
         needs_both=True,
         by_row=True,
         monotone=False,  # a negative between -margin and 0 costs more as it goes farther; its gradient is right
+    ),
+    "lifted": LossEntry(
+        lifted,
+        "euclidean",
+        "Song et al. 2016",
+        "max(0, soft maximum of margin - d_n + d_p)²/2 over the negatives n of both questions of each duplicate p",
+        in_batch=True,
+        needs_both=True,
+    ),
+    "lifted_generalized": LossEntry(
+        lifted_generalized,
+        "euclidean",
+        "Hermans et al. 2017",
+        "max(0, soft maximum of d_p + margin - d_n) over each anchor's duplicates p and negatives n",
+        in_batch=True,
+        needs_both=True,
+        by_row=True,
     ),
     "strangers": LossEntry(
         strangers,

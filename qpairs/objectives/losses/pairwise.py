@@ -13,30 +13,48 @@ from qpairs.objectives.losses.triplets import one_row, triplet
 from qpairs.objectives.relations import Relation
 
 
-def contrastive(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
+def contrastive(
+    sim: Tensor,
+    relation: Relation,
+    margin: float = 1.0,
+    positive_margin: float = 0.0,
+    power: float = 2.0,
+    pull: float = 1.0,
+    push: float = 1.0,
+) -> Tensor:
     """Contrastive loss: pulls duplicates together, pushes the others apart up to the margin.
 
     Half of d² for duplicates and half of max(0, margin - d)² for the others, mean over the pairs of the relation.
-    Hadsell, Chopra, LeCun 2006, eq. 4 (there Y = 0 is the similar pair; here a duplicate is positive, label 1).
+    Hadsell, Chopra, LeCun 2006, eq. 4 (there Y = 0 is the similar pair; here a duplicate is positive, label 1). The
+    general form, their eq. 2 with partial losses of one shape: pull * max(0, d - positive_margin)^power / power and
+    push * max(0, margin - d)^power / power; with 1, 0, 2, 1 and 1 it is eq. 4. A positive margin leaves duplicates
+    alone that are near enough; power 1 weighs all violating pairs alike.
 
     Args:
         sim: (n, m) minus the Euclidean distance.
         relation: masks (n, m).
         margin: distance beyond which a non-duplicate costs nothing; unit vectors are at most 2 apart.
+        positive_margin: distance up to which a duplicate costs nothing.
+        power: exponent of the distance that is missing.
+        pull: factor of the duplicates.
+        push: factor of the others.
 
     Example:
         >>> sim = torch.tensor([[-0.1, -0.4]])  # distances of a duplicate and of a non-duplicate
         >>> contrastive(sim, Relation.from_text("+-"))  # (0.1² / 2 + (1 - 0.4)² / 2) / 2
         tensor(0.0925)
+        >>> contrastive(sim, Relation.from_text("+-"), power=1, push=0.5)  # (0.1 + 0.5 (1 - 0.4)) / 2
+        tensor(0.2000)
     """
     with torch.no_grad():
         hinge = (margin + sim).relu_().mul_(relation.negative)  # (n, m) distance that is missing to the margin
-        half_square = hinge.square().sum() / 2
-    slope = torch.dot(hinge.flatten(), sim.flatten())
-    push = slope + (half_square - slope).detach()  # the value of half_square, and its gradient, `hinge`, at no cost
-    pull = sim[relation.positive].square().sum() / 2
+        steep = hinge if power == 2 else torch.where(hinge > 0, hinge.pow(power - 1), 0.0)  # (n, m)
+        value = torch.dot(steep.flatten(), hinge.flatten()) / power
+    slope = torch.dot(steep.flatten(), sim.flatten())
+    far = slope + (value - slope).detach()  # `value`, and its gradient, `steep`, at no cost
+    near = (-sim[relation.positive] - positive_margin).relu().pow(power).sum() / power
     count = relation.positive.count_nonzero() + relation.negative.count_nonzero()
-    return (pull + push) / count.clamp(min=1)
+    return (pull * near + push * far) / count.clamp(min=1)
 
 
 def online_contrastive(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
@@ -116,6 +134,69 @@ def pair_softmax(sim: Tensor, relation: Relation) -> Tensor:
     return masked_mean(cost, relation.positive | relation.negative)
 
 
+def focal(
+    sim: Tensor,
+    relation: Relation,
+    gamma: float = 2.0,
+    alpha: float = 0.5,
+    scale: float = 20.0,
+    threshold: float = 0.75,
+) -> Tensor:
+    """Focal loss: the cross-entropy of `logistic`, in which pairs that are decided well weigh next to nothing.
+
+    -alpha_t (1 - p_t)^gamma log(p_t), where p_t is the probability sigmoid(scale (sim - threshold)) of a duplicate for
+    duplicates and 1 minus it for the others, mean over the pairs of the relation. Lin et al. 2017, eq. 5. There alpha
+    is 0.25, for one object among thousands of places without one, and the sum is divided by the number of objects.
+
+    Args:
+        sim: (n, m) cosine similarity.
+        relation: masks (n, m).
+        gamma: how fast the weight of a pair falls with its probability; 0: `logistic`, times alpha_t.
+        alpha: weight of a duplicate; a non-duplicate has 1 - alpha.
+        scale: inverse temperature.
+        threshold: similarity at which the probability is 1/2.
+
+    Example:
+        >>> sim = torch.tensor([[0.9, 0.7]])  # probabilities 0.953 and 0.269
+        >>> focal(sim, Relation.from_text("+-"))  # (0.5 0.047² 0.0486 + 0.5 0.269² 0.3133) / 2
+        tensor(0.0057)
+    """
+    logit = scale * (sim - threshold)
+    wrong = torch.where(relation.positive, -logit, logit)  # (n, m) log odds of the wrong decision
+    weight = torch.where(relation.positive, alpha, 1 - alpha)
+    cost = weight * (gamma * functional.logsigmoid(wrong)).exp() * functional.softplus(wrong)
+    return masked_mean(cost, relation.positive | relation.negative)
+
+
+def ghm(sim: Tensor, relation: Relation, bins: int = 10, scale: float = 20.0, threshold: float = 0.75) -> Tensor:
+    """Gradient harmonizing: the cross-entropy of `logistic`, each pair divided by how many have a gradient like its.
+
+    The norm of a pair's gradient g = |p - label|, with the probability p = sigmoid(scale (sim - threshold)), is sorted
+    into bins of equal width; the loss is the mean over the bins of the mean cross-entropy of the pairs in each, 0 in an
+    empty one. So the many easy pairs weigh as much as the few of middle difficulty, and so do those that are so wrong
+    that their label may be. Li et al. 2019 (GHM-C), eq. 7 to 9, with the densities of the batch alone; through the
+    weights no gradient flows.
+
+    Args:
+        sim: (n, m) cosine similarity.
+        relation: masks (n, m).
+        bins: M of the paper, the unit regions of the gradient's norm.
+        scale: inverse temperature.
+        threshold: similarity at which the probability is 1/2.
+
+    Example:
+        >>> sim = torch.tensor([[0.9, 0.9, 0.7]])  # two alike, which share a bin, and a harder one; 10 bins
+        >>> ghm(sim, Relation.from_text("++-"))  # ((0.0486 + 0.0486) / 2 + 0.3133) / 10
+        tensor(0.0362)
+    """
+    known, logit = relation.positive | relation.negative, scale * (sim - threshold)
+    wrong = torch.where(relation.positive, -logit, logit)  # (n, m) log odds of the wrong decision
+    place = (wrong.detach().sigmoid() * bins).long().clamp(max=bins - 1)  # (n, m)
+    members = place[known].bincount(minlength=bins)  # (bins,)
+    share = 1 / (bins * members.clamp(min=1)).to(sim.dtype)
+    return torch.where(known, functional.softplus(wrong) * share[place], 0.0).sum()
+
+
 def ranking(sim: Tensor, relation: Relation, margin: float = 0.2) -> Tensor:
     """Siamese ranking hinge: every duplicate of the batch should score above every other pair of it, by the margin.
 
@@ -160,6 +241,13 @@ PAIRWISE = {
         "euclidean",
         "Hadsell, Chopra, LeCun 2006",
         "d²/2 of duplicates, max(0, margin - d)²/2 of others",
+        {
+            "margin": Range(above=0),
+            "positive_margin": Range(at_least=0),
+            "power": Range(at_least=1),
+            "pull": Range(at_least=0),
+            "push": Range(at_least=0),
+        },
         by_pair=True,
     ),
     "online_contrastive": LossEntry(
@@ -179,6 +267,24 @@ PAIRWISE = {
         {"scale": Range(above=0)},
         by_pair=True,
         soft_labels=True,
+    ),
+    "focal": LossEntry(
+        focal,
+        "cosine",
+        "Lin et al. 2017",
+        "cross-entropy as in logistic, times (1 - p)^gamma, p being the probability of the right decision",
+        {"gamma": Range(at_least=0), "alpha": Range(above=0, below=1), "scale": Range(above=0)},
+        by_pair=True,
+    ),
+    "ghm": LossEntry(
+        ghm,
+        "cosine",
+        "Li et al. 2019",
+        "cross-entropy as in logistic, mean over the bins of |p - label|",
+        {"bins": Range(at_least=1), "scale": Range(above=0)},
+        by_pair=True,
+        additive=False,
+        monotone=False,  # a pair that changes its bin changes the weights of both bins; its gradient is right
     ),
     "pair_softmax": LossEntry(
         pair_softmax,

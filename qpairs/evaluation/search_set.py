@@ -1,0 +1,247 @@
+"""A retrieval set of one's own: queries, what is relevant to each, and the corpus that is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qpairs import metrics
+from qpairs.core.cards import html_card, one_line
+from qpairs.core.exceptions import UserError
+from qpairs.core.progress import Meter, OnProgress, ignore
+from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.data.formats import refuse_row
+from qpairs.data.pairs import text_fault
+from qpairs.data.questions import QuestionSource
+from qpairs.data.records import open_table
+from qpairs.evaluation.question_table import symmetric_tables
+from qpairs.metrics.intervals import Interval
+from qpairs.models.base import Model, as_model
+from qpairs.models.cross_encoder import CrossModel
+
+CUTOFFS = (1, 5, 10)
+MISSED = 3  # queries with the worst ranks that a report names
+BLOCK = 2**24  # similarities held in memory at once
+QUERY, RELEVANT, GRADE = "query", "relevant", "grade"
+
+
+@dataclass(frozen=True)
+class SearchSet:
+    """Queries, a corpus, and what is relevant.
+
+    Attributes:
+        queries: (q,) distinct texts.
+        corpus: (m,) the texts that are searched.
+        relevant: (q,) for each query: row of the corpus -> how relevant it is, above 0.
+    """
+
+    queries: Sequence[str]
+    corpus: Sequence[str]
+    relevant: Sequence[Mapping[int, float]]
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A query whose first relevant text comes late: its rank and text, and the text that came first."""
+
+    query: str
+    rank: int
+    relevant: str
+    first: str
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """How well a model finds what is relevant in a corpus.
+
+    Attributes:
+        queries, corpus: how many.
+        scores: measure -> mean over the queries: mrr, map, recall_at_k and ndcg_at_k (`metrics.search_scores`).
+        intervals: measure -> 95 % by bootstrap over the queries.
+        missed: the queries whose first relevant text comes last.
+    """
+
+    queries: int
+    corpus: int
+    scores: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    missed: Sequence[Miss]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON.
+
+        >>> SearchReport(1, 2, {"mrr": 1.0}, {"mrr": (1.0, 1.0)}, ()).to_dict()["scores"]
+        {'mrr': 1.0}
+        """
+        return asdict(self)
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        figures = {name: f"{value:.3f}" for name, value in self.scores.items()}
+        return "SearchReport", {"queries": self.queries, "corpus": self.corpus, **figures}
+
+    __repr__, _repr_html_ = one_line, html_card
+
+
+def read_search_set(
+    judgements: QuestionSource,
+    corpus: Corpus | QuestionSource,
+    *,
+    text_column: str = "",
+    id_column: str = "",
+    skip_bad_rows: bool = False,
+) -> SearchSet:
+    r"""Reads queries with what is relevant to each, and the corpus.
+
+    Args:
+        judgements: a table with the columns `query` and `relevant`, the id of a text of the corpus, and, if some are
+            more relevant than others, `grade`, a number from 0 on. A row for each judgement; in JSON and Parquet
+            `relevant` may be a list of ids.
+        corpus: the texts that are searched, as in `read_corpus`.
+        text_column: the column of the texts, as there.
+        id_column: the column of their ids; without it `id`, and where there is none, the number of the row, from 1.
+        skip_bad_rows: leave out rows of both files that cannot be used; without it, the first one is an error.
+
+    Raises:
+        UserError: a file cannot be read, two texts have one id, a row names no text of the corpus, or has no grade.
+
+    >>> rows = [{"query": "How can I pay?", "relevant": "A7"}, {"query": "How can I pay?", "relevant": "A9"}]
+    >>> texts = [{"id": "A7", "text": "How do I pay?"}, {"id": "A8", "text": "Who?"}, {"id": "A9", "text": "Paying?"}]
+    >>> read_search_set(rows, texts).relevant
+    [{0: 1.0, 2: 1.0}]
+    """
+    found = read_corpus(corpus, text_column=text_column, id_column=id_column, skip_bad_rows=skip_bad_rows)
+    ids = _ids(found, id_column)
+    places = {name: row for row, name in enumerate(ids)}
+    if len(places) < len(ids):
+        twice = next(name for row, name in enumerate(ids) if places[name] != row)
+        raise UserError(f"{found.path}: two texts have the id {twice!r}; ids name the texts that are relevant")
+    queries: dict[str, dict[int, float]] = {}
+    for query, names, grade, where in _judgements(judgements, skip_bad_rows):
+        for name in names:
+            if name not in places:
+                raise UserError(f"{where}: {RELEVANT} {name!r} is no id in {found.path}")
+            if grade > 0:
+                of_query = queries.setdefault(query, {})
+                of_query[places[name]] = max(grade, of_query.get(places[name], 0.0))
+    if not queries:
+        raise UserError(f"{where_of(judgements)}: nothing is relevant to any query")
+    return SearchSet(list(queries), found.texts, list(queries.values()))
+
+
+def where_of(source: QuestionSource) -> str:
+    """What messages call a source.
+
+    >>> where_of("queries.csv"), where_of([])
+    ('queries.csv', 'list')
+    """
+    return str(source) if isinstance(source, str | Path) else type(source).__name__
+
+
+def _ids(corpus: Corpus, id_column: str) -> list[str]:
+    if corpus.ids:
+        return list(corpus.ids)
+    if not id_column and "id" in corpus.table.columns and len(corpus.table) == len(corpus.texts):
+        return [str(value) for value in corpus.table["id"]]
+    return [str(row) for row in corpus.rows.tolist()]
+
+
+def _judgements(source: QuestionSource, skip: bool) -> Iterator[tuple[str, list[str], float, str]]:
+    """Query, ids, grade and place of each row of a table of judgements."""
+    reader, where = open_table(source)
+    for name in (QUERY, RELEVANT):
+        if name not in reader.columns:
+            found = ", ".join(repr(column) for column in reader.columns)
+            raise UserError(f"{where}: no column {name!r}; found: {found}")
+    names = [QUERY, RELEVANT, *([GRADE] if GRADE in reader.columns else [])]
+    for number, values in reader.rows(names):
+        fault = values if isinstance(values, str) else _fault(*values)
+        if fault:
+            refuse_row(where, reader.unit, number, fault, skip=skip)
+            continue
+        query, relevant, *grade = values
+        ids = relevant if isinstance(relevant, list | tuple) else [relevant]
+        place = f"{where}, {reader.unit} {number}"
+        yield " ".join(query.split()), [str(one).strip() for one in ids], float(grade[0]) if grade else 1.0, place
+
+
+def _fault(query: Any, relevant: Any, grade: Any = 1.0) -> str:
+    """What keeps a row from being a judgement; '' where nothing does."""
+    if fault := text_fault(query, QUERY):
+        return fault[1]
+    if relevant is None or str(relevant).strip() == "" or (isinstance(relevant, list | tuple) and not relevant):
+        return f"column {RELEVANT!r} names no text"
+    try:
+        worth = float(grade)
+    except (TypeError, ValueError):
+        worth = np.nan
+    return "" if worth >= 0 and np.isfinite(worth) else f"column {GRADE!r} holds {grade!r}, not a number from 0 on"
+
+
+def evaluate_search(
+    model: Model | str | Path,
+    data: SearchSet,
+    *,
+    cutoffs: Sequence[int] = CUTOFFS,
+    seed: int = 0,
+    on_progress: OnProgress = ignore,
+) -> SearchReport:
+    """Searches a corpus for each query by cosine, and scores what is found against what is relevant.
+
+    A text of the corpus that is the query itself, letter by letter, and is not judged relevant, is not searched. Of a
+    model of two stages the encoder searches. Ties are broken pessimistically.
+
+    Args:
+        model: a model with vectors, or its folder.
+        data: the retrieval set.
+        cutoffs: the k of recall and nDCG.
+        seed: of the bootstrap over the queries.
+        on_progress: called while queries are searched.
+
+    Raises:
+        UserError: the model is a cross-encoder, which has no vectors.
+
+    >>> data = SearchSet(["How can I pay?"], ["How do I pay?", "Who are you?"], [{0: 1.0}])
+    >>> evaluate_search(model, data).scores["mrr"]
+    1.0
+    """
+    model = as_model(model)
+    if isinstance(model, CrossModel):
+        raise UserError(f"retrieval: {model.path} is a cross-encoder, which has no vectors to search with")
+    meter = Meter(on_progress)
+    meter.begin("encoding", len(data.queries) + len(data.corpus))
+    tables = model.embed_tables([*data.queries, *data.corpus])
+    rows, columns = symmetric_tables(tables) if model.verdict.symmetric else tables
+    queries, corpus = rows[: len(data.queries)], columns[len(data.queries) :]
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(data.corpus):
+        places.setdefault(text, []).append(place)
+    scores: list[dict[str, float]] = []
+    firsts: list[Miss] = []
+    meter.begin("searching", len(queries))
+    step = max(1, BLOCK // max(1, len(corpus)))
+    for start in range(0, len(queries), step):
+        block = queries[start : start + step] @ corpus.T  # (step, m)
+        for query, similarity in enumerate(block, start=start):
+            gains = np.zeros(len(corpus))
+            gains[list(data.relevant[query])] = list(data.relevant[query].values())
+            itself = np.array(places.get(data.queries[query], []), dtype=np.int64)
+            similarity[itself[gains[itself] == 0]] = -np.inf
+            ranks, worth = metrics.relevant_ranks(similarity, gains)
+            scores.append(metrics.search_scores(ranks, worth, cutoffs))
+            best = int(np.where(gains > 0, similarity, -np.inf).argmax())
+            nearest = data.corpus[int(similarity.argmax())]
+            firsts.append(Miss(data.queries[query], int(ranks[0]), data.corpus[best], nearest))
+            meter.advance()
+    values = {name: np.array([of_query[name] for of_query in scores]) for name in scores[0]}
+    worst = sorted((miss for miss in firsts if miss.rank > 1), key=lambda miss: -miss.rank)[:MISSED]
+    return SearchReport(
+        queries=len(data.queries),
+        corpus=len(data.corpus),
+        scores={name: float(found.mean()) for name, found in values.items()},
+        intervals={name: metrics.mean_interval(found, seed=seed) for name, found in values.items()},
+        missed=worst,
+    )

@@ -1,0 +1,160 @@
+"""What the terminal tells before and after work: dry runs, the resolved options, completion, and the last sentence."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Result, refused, write_csv
+from mocks import MockModel
+
+import qpairs
+from qpairs.commands import conclusions
+from qpairs.config import config_from
+from qpairs.evaluation.calibrate import calibrate
+from qpairs.experiments.compare import plan_comparison
+from qpairs.training.estimate import estimate
+
+FAST = ["--encoder", "static", "--epochs", "2", "--batch-size", "16"]
+START = "import sys; sys.argv = ['qpairs']\nfrom qpairs.commands import main\nmain()"
+
+
+def test_a_dry_run_counts_the_steps_of_the_run_and_writes_nothing(run, pairs_csv: Path, tmp_path: Path) -> None:
+    result = run("train", "--data", pairs_csv, *FAST, "--dry-run")
+    assert result.code == 0, result.err
+    assert list(tmp_path.iterdir()) == []
+    found = estimate(data=str(pairs_csv), encoder="static", epochs=2, batch_size=16, output="x")
+    assert f"{found.steps:,} steps of 16 pairs, 2 passes" in " ".join(result.out.split())
+    model = qpairs.train(data=str(pairs_csv), encoder="static", epochs=2, batch_size=16, output="x", patience=0)
+    assert found.steps == max(row["step"] for row in model.history)
+    assert found.evaluations == sum("eval_f1" in row for row in model.history)
+    assert found.split["fingerprint"] == model.split["fingerprint"]
+    assert found.parameters == sum(p.numel() for p in model.encoder.parameters())
+    assert 0 < found.step_seconds < 5
+    assert found.seconds >= found.steps * found.step_seconds
+
+
+def test_an_estimate_ends_with_the_budget_and_names_what_is_not_in_it(pairs_csv: Path) -> None:
+    options = {"data": str(pairs_csv), "encoder": "static", "batch_size": 16, "output": "nowhere"}
+    assert estimate(**options, epochs=1e6, budget_minutes=0.5).seconds == 30
+    assert estimate(**options, reranker="tiny").without == ("the reranker",)
+    cross = estimate(data=str(pairs_csv), model="cross-encoder", encoder="tiny", batch_size=64, output="nowhere")
+    assert cross.config.epochs == 4
+    assert cross.steps == 4 * -(-cross.split["sizes"]["train"] // 64)
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(run, pairs_csv: Path, checkpoint) -> None:
+    refused(run("train", "--data", pairs_csv, "--output", checkpoint.path, "--dry-run"), "in use")
+    refused(run("train", "--data", pairs_csv, "--loss", "contrastiv", "--dry-run"), "did you mean 'contrastive'")
+
+
+def test_a_dry_run_of_a_comparison_lists_cells_and_hours(run, pairs_csv: Path, tmp_path: Path) -> None:
+    options = ["--data", pairs_csv, "--encoders", "static", "--losses", "contrastive,focal", "--seeds", "2"]
+    result = run("compare", *options, "--budget-minutes", "3", "--dry-run")
+    assert result.code == 0, result.err
+    assert "4 cells" in result.out
+    assert "12 min" in result.out
+    assert list(tmp_path.iterdir()) == []
+    plan = plan_comparison(data=str(pairs_csv), encoders="static", losses="all", seeds=1, budget_minutes=0, epochs=1)
+    assert len(plan.cells) == len(qpairs.LOSSES)
+    assert 0 < plan.hours < 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["--encoder", "static", "--dims", "64,32", "--loss", "info_nce(temperature=0.1)", "--output", "runs/x"],
+        ["--unlabelled", "--data", "questions.txt"],
+        ["--model", "cross-encoder"],
+    ],
+)
+def test_the_options_that_are_shown_give_the_same_run(run, given: list[str], tmp_path: Path) -> None:
+    shown = run("train", *given, "--show-config")
+    assert shown.code == 0, shown.err
+    options = tomllib.loads(shown.out)
+    Path("run.toml").write_text(shown.out)
+    assert run("train", "--config", "run.toml", "--show-config").out == shown.out
+    assert ("epochs" in options) == ("cross-encoder" not in given)
+    assert ("output" in options) == ("--output" in given)
+    assert config_from(options).loss == ("info_nce" if "--unlabelled" in given else options["loss"])
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "expected"), [("qpairs ev", 1, "evaluate"), ("qpairs train --enc", 2, "--encoder")]
+)
+def test_a_shell_completes_commands_and_options(words: str, place: int, expected: str) -> None:
+    asked = {"_QPAIRS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+    done = subprocess.run([sys.executable, "-c", START], env={**os.environ, **asked}, capture_output=True, text=True)
+    assert done.stdout.split() == [expected]
+
+
+def test_the_three_commands_that_judge_take_the_same_pairs_where_none_are_named(run, checkpoint) -> None:
+    source = "the part kept for the test"
+    for command in ("evaluate", "errors", "report"):
+        result = run(command, checkpoint.path)
+        assert result.code == 0, result.err
+        assert source in " ".join(result.out.split())
+    n = checkpoint.split["sizes"]["test"]
+    assert f"of {n:,} decisions" in " ".join(run("errors", checkpoint.path).out.split())
+
+
+def test_one_mistake_is_one_mistake(run, tmp_path: Path, checkpoint) -> None:
+    texts = ("How do I pay?", "Where is my order?", "Who are you?")
+    rows = [(text, text, int(text != "Who are you?")) for text in texts]
+    result = run("errors", checkpoint.path, "--data", write_csv(tmp_path / "few.csv", rows))
+    assert result.code == 0, result.err
+    told = " ".join(result.out.split())
+    assert "1 of 3 decisions is wrong" in told
+    assert "1 pair is called a duplicate wrongly, 0 duplicates are missed" in told
+
+
+def test_a_finished_run_is_not_resumed_and_says_so(run, checkpoint, pairs_csv: Path) -> None:
+    refused(run("train", "--resume", "--output", checkpoint.path), "finished", "nothing is left to resume")
+
+
+def test_predict_says_what_its_probability_is_true_of(run, checkpoint) -> None:
+    told = run("predict", checkpoint.path, "How do I pay?", "How can I pay?").out
+    assert "of pairs like those of validation" in told
+
+
+def test_scores_that_do_not_rise_with_the_labels_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Backwards:
+        dimension = 2
+
+        def encode(self, texts, side="left"):
+            angles = [float(text.split()[-1]) for text in texts]
+            return np.array([[np.cos(angle), np.sin(angle)] for angle in angles], dtype=np.float32)
+
+    rows = [(f"a {n} 0.0", f"b {n} {1.2 if n % 2 else 0.1 + n / 5000}", n % 2) for n in range(800)]
+    fit = calibrate(MockModel(Backwards()), rows)
+    assert fit.model.verdict.pair.calibration.slope == 0
+    assert "do not rise with the labels" in caplog.text
+    assert "0.50" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"collapsed": True}, "tells nothing apart"),
+        ({"trivial": "no better"}, "other training"),
+        ({"shift": {"differs": True}}, "qpairs calibrate my-model --data 'a b.csv'"),
+        ({}, "Of 100 duplicates among pairs like these it finds about 80"),
+    ],
+)
+def test_the_last_sentence_fits_the_figures(changes: dict, words: str) -> None:
+    scores = {"collapsed": False, "trivial": "", "shift": {"differs": False}, "recall": 0.8, "precision": 0.6}
+    assert words in conclusions.after_evaluate(scores | changes, "my-model", ["a b.csv"])
+
+
+def test_tensorboard_is_told_where(run, checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(checkpoint.config, report_to="tensorboard")
+    monkeypatch.setattr("qpairs.training.fit.train", lambda **options: dataclasses.replace(checkpoint, config=config))
+    result: Result = run("train")
+    assert result.code == 0, result.err
+    folder = Path(config.output).parent / "tensorboard"
+    assert f"tensorboard --logdir {folder}" in result.out
