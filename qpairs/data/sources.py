@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import find_columns
-from qpairs.data.formats import FORMATS, PlainText, Reader, open_file, refuse_row
+from qpairs.data.formats import FORMATS, PACKED, PlainText, Reader, ending_of, open_file, refuse_row
 from qpairs.data.hub import dataset_name, open_dataset
 from qpairs.data.pairs import UNLABELLED, Pairs, join, pairs_from_texts, text_fault
 from qpairs.data.records import IN_MEMORY, PAIR, name_of, open_rows
@@ -34,7 +34,7 @@ def load_pairs(
 
     Args:
         source: `sample`, `quora`, `qqp`, a Hub id, a data set folder (both with an optional `:config` and `[split]`), a
-            .csv, .tsv, .jsonl, .json or .parquet file; rows in memory: a data frame of pandas or polars, a
+            .csv, .tsv, .jsonl, .json or .parquet file, also compressed (.gz, .bz2, .xz, .zst, .zip); rows in memory: a data frame of pandas or polars, a
             `datasets.Dataset`, a mapping from columns to lists, or a list or iterator of dicts or of tuples
             (question1, question2, label), the label being left out where there is none; pairs, which stay as they are;
             or a list of several of these, which are joined.
@@ -108,9 +108,12 @@ def open_source(source: str | Path) -> Reader:
         raise UserError(f"{name} were given in Python, and are in no file; give them again")
     path = sample_path() if name == "sample" else Path(name)
     suffixes = [suffix for suffix, reader in FORMATS.items() if reader is not PlainText]  # a text file has no pairs
-    if path.suffix.lower() in suffixes and not os.path.isdir(path):
+    is_folder = os.path.isdir(path)
+    if is_folder and (only := _only_file(path)):
+        return open_file(only)
+    if not is_folder and ending_of(path) in suffixes:
         return open_file(path)
-    dataset = dataset_name(name)
+    dataset = None if os.path.isfile(path) else dataset_name(name)
     if dataset is None:
         raise UserError(
             f"{source}: {'unknown kind of file' if os.path.exists(name) else 'no such file or folder, and no Hub id'}; "
@@ -119,6 +122,12 @@ def open_source(source: str | Path) -> Reader:
             + ("; in Python, pairs are rows: [(question1, question2), ...]" if " " in name else "")
         )
     return open_dataset(dataset, str(source))
+
+
+def _only_file(folder: Path) -> Path | None:
+    """The file of a folder that holds nothing else than one of rows; None where `datasets` reads the folder."""
+    inside = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return inside[0] if len(inside) == 1 and inside[0].is_file() and ending_of(inside[0]) in PACKED else None
 
 
 def sample_path() -> Path:
