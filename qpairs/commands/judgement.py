@@ -141,7 +141,11 @@ def predict(
             raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")
         if output is None:
             raise UserError("predict: name the file for the scored pairs with --output")
-        found = predict_file(checkpoint, questions[0], output, columns=split_columns(columns)).duplicate
+        predicted = predict_file(checkpoint, questions[0], output, columns=split_columns(columns))
+        found = predicted.duplicate
+    if predicted.pairs and predicted.pairs.skipped:
+        counts = ", ".join(f"{n:,} {reason}" for reason, n in predicted.pairs.skipped.items())
+        out.print(f"rows without a result, which stay as they are: {counts}")
     out.print(
         f"{len(found):,} pairs, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "
         f"written to {output}"

@@ -6,8 +6,12 @@ import os
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import find_columns
@@ -76,18 +80,47 @@ def is_several(source: Any) -> TypeGuard[Sequence[Any]]:
     )
 
 
-def load_pairs_and_table(source: PairSource, *, columns: Sequence[str] = ()) -> tuple[Pairs, Table]:
-    """Pairs without labels, and all columns of the source, row for row.
+@dataclass(frozen=True)
+class PairTable:
+    """Pairs without labels, and all columns of their source.
+
+    Attributes:
+        pairs: of the rows that have two questions; the others are counted in `skipped`.
+        table: (n_rows) all columns, row for row.
+        usable: (n_rows,) which rows the pairs are, in their order.
+    """
+
+    pairs: Pairs
+    table: Table
+    usable: NDArray[np.bool_]
+
+
+def load_pair_table(source: PairSource, *, columns: Sequence[str] = ()) -> PairTable:
+    """Pairs to predict for; a row without two questions stays in the table, and is no pair.
 
     Args:
         source: one source, as in `load_pairs`.
         columns: names of the two text columns; without it the names of the usual releases are recognised.
 
     Raises:
-        UserError: what cannot be read, with the row and how to mend it.
+        UserError: what cannot be read, with the row and how to mend it; or no row has two questions.
+
+    >>> found = load_pair_table([("How do I pay?", "How can I pay?"), ("Who?", "")])
+    >>> len(found.pairs), found.pairs.skipped, found.usable.tolist()
+    (1, {'empty question': 1}, [True, False])
     """
     reader, where = _reader_of(source)
-    return _pairs_in(reader, where, columns, False, labelled=False), table_of(reader, where)
+    table = table_of(reader, where)
+    names = find_columns(reader.columns, columns, where=where, labelled=False)
+    pair, skipped = (names.first, names.second), Counter[str]()
+    rows = list(zip(*(table.cells(name) for name in pair), strict=True))
+    faults = [next(filter(None, map(text_fault, row, pair)), None) for row in rows]
+    skipped.update(fault[0] for fault in faults if fault)
+    kept = [row for row, fault in zip(rows, faults, strict=True) if not fault]
+    if not kept:
+        raise UserError(f"{where}: no row has two questions in the columns {pair[0]!r} and {pair[1]!r}")
+    pairs = pairs_from_texts(*zip(*kept, strict=True), [UNLABELLED] * len(kept), skipped)
+    return PairTable(pairs, table, np.array([not fault for fault in faults]))
 
 
 def _reader_of(source: Any) -> tuple[Reader, str]:
