@@ -196,7 +196,11 @@ def predict(
         on_progress(Progress("scoring"))
         check_table_path(output)
         model = load_model(checkpoint)
-        found = predict_file(model, questions[0], output, columns=split_columns(columns)).duplicate
+        predicted = predict_file(model, questions[0], output, columns=split_columns(columns))
+        found = predicted.duplicate
+    if predicted.pairs and predicted.pairs.skipped:
+        counts = ", ".join(f"{n:,} {reason}" for reason, n in predicted.pairs.skipped.items())
+        out.print(f"rows without a result, which stay as they are: {counts}")
     out.print(
         f"{counted(len(found), 'pair')}, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "
         f"written to {output}"

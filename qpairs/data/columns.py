@@ -138,4 +138,7 @@ def _by_lower_case(names: Iterable[str]) -> dict[str, str]:
 
 
 def _found(names: Iterable[str]) -> str:
-    return f"found: {', '.join(map(reprlib.repr, names))}"
+    names = list(names)
+    shown = f"found: {', '.join(map(reprlib.repr, names))}"
+    other = next((mark for mark in ";|\t" if len(names) == 1 and mark in names[0]), "")
+    return f"{shown}; if {other!r} separates the fields, write sep={other} as the first line of the file" if other else shown

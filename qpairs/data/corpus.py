@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from qpairs.data.columns import joined_texts
 from qpairs.data.formats import refuse_row
 from qpairs.data.pairs import text_fault
 from qpairs.data.questions import QuestionSource, open_questions
-from qpairs.data.tables import Table, table_of
+from qpairs.data.tables import table_of
 
 if TYPE_CHECKING:
     import pandas
@@ -78,7 +78,7 @@ def read_corpus(
     path, reader, column = questions.path, questions.reader, questions.text_column
     table = table_of(reader, str(path), skip_bad_rows=skip_bad_rows)
     skipped, usable, texts = Counter(malformed=table.malformed), list[int](), list[str]()
-    cells = [_cells(table, name) for name in questions.text_columns]
+    cells = [table.cells(name) for name in questions.text_columns]
     for place, text in enumerate(map(joined_texts, zip(*cells, strict=True))):
         if fault := text_fault(text, column):
             refuse_row(path, reader.unit, table.numbers[place], fault[1], skip=skip_bad_rows)
@@ -89,11 +89,6 @@ def read_corpus(
     if not texts:
         raise UserError(f"{path}: there are no questions in it")
     kept = table.frame.iloc[usable]
-    ids = _cells(table, questions.id_column).iloc[usable].astype(str).tolist() if id_column else ()
+    all_ids = table.cells(questions.id_column) if id_column else ()
+    ids = [str(all_ids[place]) for place in usable] if id_column else ()
     return Corpus(path, kept, texts, np.array(table.numbers)[usable], +skipped, ids)
-
-
-def _cells(table: Table, name: str) -> pandas.Series[Any]:
-    """The values of a column, None where there is none."""
-    column = table.frame.iloc[:, list(map(str, table.frame.columns)).index(name)]
-    return column.astype(object).where(column.notna(), None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -24,10 +25,15 @@ from pyarrow import parquet
 
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import os_reason
+from qpairs.data.compressed import FAULTS, OPENERS, ZIP, is_compressed, open_uncompressed, uncompressed_name
 
 LONGEST_FIELD = 1 << 24  # characters of a field of a CSV file before its quote counts as one that is never closed
 ROWS = 8192  # of a Parquet file at a time
 BLOCK = 1 << 20  # bytes of a text file at a time, up to the end of a line
+SEPARATORS = (",", ";", "\t", "|")
+HEAD = 6  # lines that tell the separator: the header, and some that must have as many fields
+LONGEST_NAME = 40  # characters of the name of a column, in a header that tells its separator
+_NAMED_SEPARATOR = re.compile(r"\"?sep=(.)\"?\s*", re.I)  # the first line by which Excel is told the separator
 _SPACE = re.compile(r"\s*")
 OPEN_QUOTE = "a quote is opened and never closed"
 
@@ -64,14 +70,29 @@ def open_file(path: Path) -> Reader:
     Raises:
         UserError: there is no such file, it is empty, or its ending is unknown.
     """
-    suffix = path.suffix.lower()
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    if suffix not in FORMATS:
-        raise UserError(f"{path}: unknown kind of file; {nearest(suffix, FORMATS)}")
     if not os.path.getsize(path):
         raise UserError(f"{path}: the file is empty")
+    suffix = ending_of(path)
+    if suffix not in FORMATS:
+        known = f"{nearest(suffix, FORMATS)}; these may be compressed: {', '.join([*OPENERS, ZIP])}"
+        raise UserError(f"{path}: unknown kind of file; {known}")
+    if is_compressed(path) and suffix not in PACKED:
+        raise UserError(f"{path}: a {suffix} file is not read compressed; unpack it")
     return FORMATS[suffix](path)
+
+
+def ending_of(path: str | Path) -> str:
+    """The ending that tells the format of a file, in lower case; a compressed one has that of the file in it.
+
+    Raises:
+        UserError: a .zip that does not hold one file alone.
+
+    >>> ending_of("data/pairs.CSV"), ending_of("pairs.jsonl.gz"), ending_of("nyu-mll/glue")
+    ('.csv', '.jsonl', '')
+    """
+    return Path(uncompressed_name(Path(path))).suffix.lower()
 
 
 def refuse_row(where: str | Path, unit: str, number: int, reason: str, *, skip: bool) -> None:
@@ -98,6 +119,21 @@ class Delimited:
     unit: str = "row"
 
     @cached_property
+    def separator(self) -> str:
+        """What separates the fields: what a first line `sep=;` names; else what the header clearly has, else `delimiter`.
+
+        The header is clear where `delimiter` is not in it, and one other of `SEPARATORS` makes names of columns of it,
+        as many as the rows after it have fields.
+        """
+        lines = list(itertools.islice(_lines(self.path), HEAD))
+        if named := _NAMED_SEPARATOR.fullmatch(lines[0]) if lines else None:
+            return named[1]
+        if not lines or len(next(csv.reader(lines[:1], delimiter=self.delimiter), [])) > 1:
+            return self.delimiter
+        clear = [separator for separator in SEPARATORS if _separates(lines, separator)]
+        return clear[0] if len(clear) == 1 else self.delimiter
+
+    @cached_property
     def columns(self) -> Types:
         """As in `Reader`: all are strings."""
         return _distinct(self.path, [(name, pyarrow.string()) for name in self._header])
@@ -122,11 +158,14 @@ class Delimited:
             counts = Counter(isinstance(row, str) for _, row in self._records(quoting))
             return counts[True], -counts[False]
 
-        return min((csv.QUOTE_MINIMAL, csv.QUOTE_NONE), key=malformed) if self.delimiter == "\t" else csv.QUOTE_MINIMAL
+        return min((csv.QUOTE_MINIMAL, csv.QUOTE_NONE), key=malformed) if self.separator == "\t" else csv.QUOTE_MINIMAL
 
     def _records(self, quoting: Any) -> Iterator[tuple[int, list[str] | str]]:
         """The header, numbered 0, and each row, or what is wrong with it."""
-        reader = csv.reader(_lines(self.path), delimiter=self.delimiter, quoting=quoting, strict=True)
+        lines = _lines(self.path)
+        first = next(lines, "")
+        lines = lines if _NAMED_SEPARATOR.fullmatch(first) else itertools.chain([first], lines)
+        reader = csv.reader(lines, delimiter=self.separator, quoting=quoting, strict=True)
         limit = csv.field_size_limit(LONGEST_FIELD)
         width = number = 0
         try:
@@ -199,8 +238,8 @@ class Parquet:
     def columns(self) -> Types:
         """As in `Reader`."""
         try:
-            schema = parquet.read_schema(self.path)
-        except (pyarrow.ArrowException, OSError) as error:
+            schema = parquet.read_schema(self._source())
+        except FAULTS as error:
             raise _unreadable(self.path, error) from error
         return _distinct(self.path, [(field.name, field.type) for field in schema])
 
@@ -208,13 +247,20 @@ class Parquet:
         """As in `Reader`."""
         number = 0
         try:
-            with parquet.ParquetFile(self.path, buffer_size=1 << 20) as file:
+            with parquet.ParquetFile(self._source(), buffer_size=1 << 20) as file:
                 for batch in file.iter_batches(ROWS, columns=list(dict.fromkeys(columns)), use_threads=False):
                     for row in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
                         number += 1
                         yield number, row
-        except (pyarrow.ArrowException, OSError) as error:
+        except FAULTS as error:
             raise _unreadable(self.path, error) from error
+
+    def _source(self) -> Path | pyarrow.BufferReader:
+        """The file; the content of a compressed one, which is held in memory because it is read from its end."""
+        if not is_compressed(self.path):
+            return self.path
+        with open_uncompressed(self.path) as file:
+            return pyarrow.BufferReader(file.read())
 
 
 @dataclass(frozen=True)
@@ -244,21 +290,38 @@ FORMATS: dict[str, Callable[[Path], Reader]] = {
     ".parquet": Parquet,
     ".txt": PlainText,
 }  # the ending of a file's name -> its reader
+PACKED = frozenset(FORMATS)  # what is read compressed, too: a reader of the user's own opens its file itself
 
 
 def _lines(path: Path) -> Iterator[str]:
     r"""The lines of a text file in UTF-8, with their ends: \n, \r\n or \r."""
     number, encoding = 1, "utf-8-sig"
     try:
-        with path.open("rb") as file:
+        with open_uncompressed(path) as file:
             while block := file.read(BLOCK) + file.readline():
                 yield from io.StringIO(block.decode(encoding), newline="")
                 number, encoding = number + block.count(b"\n"), "utf-8"
     except UnicodeDecodeError as error:
         number += error.object.count(b"\n", 0, error.start)
         raise UserError(f"{path}, line {number}: not valid UTF-8; save the file as UTF-8") from None
-    except OSError as error:
+    except FAULTS as error:
         raise _unreadable(path, error) from error
+
+
+def _separates(lines: Sequence[str], separator: str) -> bool:
+    """Whether the first of some lines is names of columns with a separator between, and the others have as many fields.
+
+    A quoted field may go on after the last line: a line that only begins a row does not count.
+    """
+    try:
+        header, *rows = csv.reader(lines, delimiter=separator, strict=False)
+    except csv.Error:
+        return False
+    names = [name.strip() for name in header]
+    named = len(names) > 1 and len(set(names)) == len(names) and all(0 < len(n) <= LONGEST_NAME for n in names)
+    rows = [row for row in rows if row]
+    whole = rows[: -1 if len(lines) == HEAD else None]
+    return named and bool(rows) and all(len(row) == len(names) for row in whole)
 
 
 def _json_texts(path: Path) -> Iterator[str]:

@@ -11,12 +11,11 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import LABEL_COLUMNS
-from qpairs.data.formats import FORMATS, Row, Types
+from qpairs.data.formats import FORMATS, Row, Types, ending_of
 from qpairs.data.pairs import UNLABELLED
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def dataset_name(text: str) -> DatasetName | None:
         return DatasetName(text)
     parts = _NAME.fullmatch(text)
     name = DatasetName(*parts.group("id", "config", "split")) if parts else DatasetName(text)
-    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name.identity) and Path(name.identity).suffix not in FORMATS
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name.identity) and ending_of(name.identity) not in FORMATS
     return name if is_id or os.path.isdir(name.identity) else None
 
 

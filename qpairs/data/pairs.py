@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 UNLABELLED = -1
 LONGEST_QUESTION = 20_000  # characters
+_HALF = re.compile("[\ud800-\udfff]")  # of a character that UTF-16 writes in two: a surrogate on its own
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def pairs_from_texts(
         np.fromiter((index.setdefault(" ".join(t.split()), len(index)) for t in column), np.int64, len(column))
         for column in (first, second)
     ]
+    require_unicode(index, "pairs")
     return Pairs(tuple(index), ends[0], ends[1], np.asarray(labels, dtype=np.int8), dict(skipped or {}))
 
 
@@ -160,6 +162,26 @@ def text_fault(text: Any, column: str) -> tuple[str, str] | None:
         return "not a text", f"column {column!r} holds {reprlib.repr(text)}, which is not a text"
     if len(text) > LONGEST_QUESTION:
         return "too long", f"column {column!r} holds {len(text):,} characters (at most {LONGEST_QUESTION:,})"
-    if not text.isascii() and re.search("[\ud800-\udfff]", text):
+    if not _is_unicode(text):
         return "not a text", f"column {column!r} holds {reprlib.repr(text)}, which is not valid Unicode"
     return None
+
+
+def require_unicode(texts: Iterable[str], what: str) -> None:
+    r"""Raises UserError about the first text that holds half a character, which no tokenizer and no file takes.
+
+    Args:
+        texts: that are looked at.
+        what: they are, for the message.
+
+    >>> require_unicode(["How do I pay?", "How \ud800?"], "questions")
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: questions, number 2: 'How \ud800?' is not valid Unicode
+    """
+    for number, text in enumerate(texts, start=1):
+        if not _is_unicode(text):
+            raise UserError(f"{what}, number {number}: {reprlib.repr(text)} is not valid Unicode")
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not _HALF.search(text)

@@ -15,7 +15,7 @@ from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
 from qpairs.data.augment import generate_pairs
 from qpairs.data.corpus import read_corpus
-from qpairs.data.formats import FORMATS
+from qpairs.data.formats import FORMATS, ending_of
 from qpairs.data.pairs import Pairs, join, need_both_labels
 from qpairs.data.records import given_name
 from qpairs.data.sources import is_several, load_pairs
@@ -78,7 +78,7 @@ def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
 def _questions_in_memory(source: Any, parts: Sequence[Any], options: Mapping[str, Any]) -> Pairs | None:
     """Questions without labels that are no files: their table, and no pairs; None where they are files."""
     if all(isinstance(part, str | Path) for part in parts):
-        if isinstance(source, str | Path) or any(Path(part).suffix.lower() in FORMATS for part in parts):
+        if isinstance(source, str | Path) or any(ending_of(part) in FORMATS for part in parts):
             return None
         parts = [source]  # a list of texts
     columns = options.get("columns", ())

@@ -19,6 +19,7 @@ import pyarrow
 from qpairs.core.exceptions import UserError
 from qpairs.data.formats import Reader, Row, Types, open_file
 from qpairs.data.hub import Dataset
+from qpairs.data.pairs import require_unicode
 
 if TYPE_CHECKING:
     import pandas
@@ -158,7 +159,7 @@ def require_texts(texts: Any, what: str = "texts") -> list[str]:
         what: the argument, for the message.
 
     Raises:
-        UserError: it is a text, or holds something else than texts.
+        UserError: it is a text, or holds something else than texts, or half a character.
 
     >>> require_texts(iter(["How do I pay?"]))
     ['How do I pay?']
@@ -174,6 +175,7 @@ def require_texts(texts: Any, what: str = "texts") -> list[str]:
     for number, text in enumerate(found, start=1):
         if not isinstance(text, str):
             raise UserError(f"{what}, number {number}: {reprlib.repr(text)} is not a text")
+    require_unicode(found, what)
     return found
 
 

@@ -6,12 +6,16 @@ import os
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import find_columns
-from qpairs.data.formats import FORMATS, PlainText, Reader, open_file, refuse_row
+from qpairs.data.formats import FORMATS, PACKED, PlainText, Reader, ending_of, open_file, refuse_row
 from qpairs.data.hub import dataset_name, open_dataset
 from qpairs.data.pairs import UNLABELLED, Pairs, join, pairs_from_texts, text_fault
 from qpairs.data.records import IN_MEMORY, PAIR, name_of, open_rows
@@ -34,7 +38,7 @@ def load_pairs(
 
     Args:
         source: `sample`, `quora`, `qqp`, a Hub id, a data set folder (both with an optional `:config` and `[split]`), a
-            .csv, .tsv, .jsonl, .json or .parquet file; rows in memory: a data frame of pandas or polars, a
+            .csv, .tsv, .jsonl, .json or .parquet file, also compressed (.gz, .bz2, .xz, .zst, .zip); rows in memory: a data frame of pandas or polars, a
             `datasets.Dataset`, a mapping from columns to lists, or a list or iterator of dicts or of tuples
             (question1, question2, label), the label being left out where there is none; pairs, which stay as they are;
             or a list of several of these, which are joined.
@@ -76,18 +80,47 @@ def is_several(source: Any) -> TypeGuard[Sequence[Any]]:
     )
 
 
-def load_pairs_and_table(source: PairSource, *, columns: Sequence[str] = ()) -> tuple[Pairs, Table]:
-    """Pairs without labels, and all columns of the source, row for row.
+@dataclass(frozen=True)
+class PairTable:
+    """Pairs without labels, and all columns of their source.
+
+    Attributes:
+        pairs: of the rows that have two questions; the others are counted in `skipped`.
+        table: (n_rows) all columns, row for row.
+        usable: (n_rows,) which rows the pairs are, in their order.
+    """
+
+    pairs: Pairs
+    table: Table
+    usable: NDArray[np.bool_]
+
+
+def load_pair_table(source: PairSource, *, columns: Sequence[str] = ()) -> PairTable:
+    """Pairs to predict for; a row without two questions stays in the table, and is no pair.
 
     Args:
         source: one source, as in `load_pairs`.
         columns: names of the two text columns; without it the names of the usual releases are recognised.
 
     Raises:
-        UserError: what cannot be read, with the row and how to mend it.
+        UserError: what cannot be read, with the row and how to mend it; or no row has two questions.
+
+    >>> found = load_pair_table([("How do I pay?", "How can I pay?"), ("Who?", "")])
+    >>> len(found.pairs), found.pairs.skipped, found.usable.tolist()
+    (1, {'empty question': 1}, [True, False])
     """
     reader, where = _reader_of(source)
-    return _pairs_in(reader, where, columns, False, labelled=False), table_of(reader, where)
+    table = table_of(reader, where)
+    names = find_columns(reader.columns, columns, where=where, labelled=False)
+    pair, skipped = (names.first, names.second), Counter[str]()
+    rows = list(zip(*(table.cells(name) for name in pair), strict=True))
+    faults = [next(filter(None, map(text_fault, row, pair)), None) for row in rows]
+    skipped.update(fault[0] for fault in faults if fault)
+    kept = [row for row, fault in zip(rows, faults, strict=True) if not fault]
+    if not kept:
+        raise UserError(f"{where}: no row has two questions in the columns {pair[0]!r} and {pair[1]!r}")
+    pairs = pairs_from_texts(*zip(*kept, strict=True), [UNLABELLED] * len(kept), skipped)
+    return PairTable(pairs, table, np.array([not fault for fault in faults]))
 
 
 def _reader_of(source: Any) -> tuple[Reader, str]:
@@ -108,9 +141,12 @@ def open_source(source: str | Path) -> Reader:
         raise UserError(f"{name} were given in Python, and are in no file; give them again")
     path = sample_path() if name == "sample" else Path(name)
     suffixes = [suffix for suffix, reader in FORMATS.items() if reader is not PlainText]  # a text file has no pairs
-    if path.suffix.lower() in suffixes and not os.path.isdir(path):
+    is_folder = os.path.isdir(path)
+    if is_folder and (only := _only_file(path)):
+        return open_file(only)
+    if not is_folder and ending_of(path) in suffixes:
         return open_file(path)
-    dataset = dataset_name(name)
+    dataset = None if os.path.isfile(path) else dataset_name(name)
     if dataset is None:
         raise UserError(
             f"{source}: {'unknown kind of file' if os.path.exists(name) else 'no such file or folder, and no Hub id'}; "
@@ -119,6 +155,12 @@ def open_source(source: str | Path) -> Reader:
             + ("; in Python, pairs are rows: [(question1, question2), ...]" if " " in name else "")
         )
     return open_dataset(dataset, str(source))
+
+
+def _only_file(folder: Path) -> Path | None:
+    """The file of a folder that holds nothing else than one of rows; None where `datasets` reads the folder."""
+    inside = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return inside[0] if len(inside) == 1 and inside[0].is_file() and ending_of(inside[0]) in PACKED else None
 
 
 def sample_path() -> Path:

@@ -33,6 +33,11 @@ class Table:
     numbers: Sequence[int]
     malformed: int = 0
 
+    def cells(self, name: str) -> list[Any]:
+        """The values of a column as Python objects, None where there is none."""
+        column = self.frame.iloc[:, list(map(str, self.frame.columns)).index(name)]
+        return list(column.astype(object).where(column.notna(), None))
+
 
 def read_table(source: QuestionSource, *, skip_bad_rows: bool = False) -> Table:
     r"""Reads a file, or rows in memory, with all columns.

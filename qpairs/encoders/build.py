@@ -172,7 +172,7 @@ def build_encoder(
             for side, route in zip(sides, ROUTES if len(sides) == 2 else ("",), strict=True)
         ]
         encoder = built[0] if len(built) == 1 else join(*built, texts=texts, share_vectors=share_vectors)
-        if not any(isinstance(module, Normalize) for module in encoder):
+        if not isinstance(encoder[-1], Normalize):  # a layer after an earlier one changes the lengths again
             encoder.append(Normalize())
     return freeze_padding(encoder)
 

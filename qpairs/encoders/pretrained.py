@@ -136,5 +136,10 @@ def _load(source: str, *, local: bool) -> SentenceTransformer:
             source, local_files_only=local, model_kwargs={"dtype": torch.float32, "use_safetensors": True}
         )
     except Exception as error:  # missing files, broken JSON, foreign classes, tensors that don't fit
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"cannot load the encoder {source!r}: it needs code of its own (trust_remote_code), which qpairs does "
+                "not run; choose one whose architecture transformers has, such as intfloat/multilingual-e5-small"
+            ) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"cannot load the encoder {source!r}: {reason}") from error

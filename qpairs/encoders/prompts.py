@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.encoders.readers import reader_of
@@ -56,8 +55,6 @@ def choose_prompt(encoder: SentenceTransformer, wanted: str = "") -> None:
         )
     else:
         name, text = OWN, wanted
-    if text and any(isinstance(module, Pooling) and not module.include_prompt for module in encoder.modules()):
-        raise UserError("prompt: this encoder leaves the prompt out of its mean of the tokens, which qpairs cannot")
     encoder.prompts |= {name: text, "query": text, "document": text}
     encoder.default_prompt_name = name
 

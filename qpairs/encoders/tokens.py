@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 from qpairs.core.exceptions import UserError
 from qpairs.encoders.batches import by_length
@@ -36,6 +37,19 @@ def prompt_start(encoder: SentenceTransformer) -> int:
     return [*same, False].index(False)
 
 
+def unpooled_prompt(encoder: SentenceTransformer) -> int:
+    """Tokens at the start of every text that the pooling leaves out: those of the prompt (Instructor, Su et al. 2023).
+
+    Counted as `SentenceTransformer.encode` does: the prompt alone, without a special token at its end.
+    """
+    prompt = prompt_of(encoder)
+    if not prompt or all(module.include_prompt for module in encoder if isinstance(module, Pooling)):
+        return 0
+    reader = reader_of(encoder)
+    (alone,) = reader.ids([prompt])
+    return len(alone) - (alone[-1] in reader.special()[0])
+
+
 def token_ids(encoder: SentenceTransformer, texts: Sequence[str]) -> list[Ids]:
     """The token ids of each text, special tokens included, cut to the encoder's maximum length: arrays (length,)."""
     if not texts:
@@ -49,10 +63,13 @@ def features(encoder: SentenceTransformer, ids: Sequence[Ids]) -> dict[str, torc
     """What the encoder's first module takes, on the CPU, for n texts of at most `width` tokens.
 
     `input_ids` and `attention_mask` (n, width), for word vectors also `sentence_lengths` (n,); for a StaticEmbedding
-    `input_ids` (all tokens,) and `offsets` (n,). Integers of 64 bits.
+    `input_ids` (all tokens,) and `offsets` (n,); where the pooling leaves out the prompt, its `prompt_length` (n,).
+    Integers of 64 bits.
     """
     flat = np.concatenate([*ids, np.empty(0, dtype=np.int32)]).astype(np.int64)
-    return reader_of(encoder).features(flat, _lengths(ids))
+    found = reader_of(encoder).features(flat, _lengths(ids))
+    left_out = unpooled_prompt(encoder)
+    return {**found, "prompt_length": torch.full((len(ids),), left_out)} if left_out else found
 
 
 def word_dropout(encoder: SentenceTransformer, share: float) -> Callable[[Ids, np.random.Generator], Ids]:
@@ -103,6 +120,8 @@ def embed(encoder: SentenceTransformer, ids: Sequence[Ids], *, batch_tokens: int
                 embeddings[rows] = output["sentence_embedding"].float().cpu().numpy()
     finally:
         encoder.train(training)
+    if isinstance(encoder[-1], Normalize):  # in bfloat16 it leaves lengths from 0.997 to 1.003
+        embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     return embeddings
 
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qpairs.core.tables import check_table_path, write_table
-from qpairs.data.sources import PairSource, load_pairs_and_table
+from qpairs.data.records import name_of
+from qpairs.data.sources import PairSource, load_pair_table
 from qpairs.models.base import Model, as_model
 from qpairs.models.predictions import Predictions as Predictions
 from qpairs.models.predictions import predict_pairs
 from qpairs.models.predictions import predictions as predictions
 from qpairs.models.ready import shown_name
 from qpairs.models.verdict import score_column
+
+log = logging.getLogger(__name__)
 
 
 def predict(
@@ -43,7 +52,9 @@ def predict_file(
 ) -> Predictions:
     """Writes a table of pairs again, with the columns similarity, probability and duplicate (0 or 1) added.
 
-    The first is called score where it is the logit of a cross-encoder, or the log odds of a model of two stages.
+    The first is called score where it is the logit of a cross-encoder, or the log odds of a model of two stages. All
+    rows stay, in their order: what is added is empty in a row without two questions, which `pairs.skipped` counts. No
+    column is replaced: a result whose name the table has already is called predicted_NAME, and a warning is logged.
 
     Args:
         model: a model, or its folder.
@@ -51,18 +62,51 @@ def predict_file(
         output: a .csv, .tsv, .jsonl or .parquet file.
         columns: the two text columns, where their names are unusual.
 
+    Returns:
+        The predictions for the rows that have two questions.
+
     Raises:
         UserError: the source cannot be used, or the output cannot be written.
     """
     check_table_path(output)
     model = as_model(model)
     model.verdict.require_labelled(shown_name(model))  # before the file is read
-    pairs, table = load_pairs_and_table(source, columns=columns)
-    found = predict(model, pairs)
-    added = {
+    given = load_pair_table(source, columns=columns)
+    found = predict(model, given.pairs)
+    frame = given.table.frame
+    results = {
         score_column(model.verdict.score): found.similarity,
         "probability": found.probability,
         "duplicate": found.duplicate.astype(int),
     }
-    write_table(output, table.frame.assign(**added))
+    called = result_names(list(map(str, frame.columns)), list(results))
+    for name, new in called.items():
+        if new != name:
+            log.warning("%s: has a column %r already; the result is in the column %r", source if isinstance(source, str | Path) else name_of(source), name, new)
+    write_table(output, frame.assign(**{called[name]: _spread(v, given.usable) for name, v in results.items()}))
     return found
+
+
+def result_names(taken: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+    """What columns of results are called in a table, whatever the case of the names that it has.
+
+    >>> result_names(["question1", "question2", "Duplicate"], ["probability", "duplicate"])
+    {'probability': 'probability', 'duplicate': 'predicted_duplicate'}
+    """
+    lower, called = {name.lower() for name in taken}, dict[str, str]()
+    for name in wanted:
+        more = (f"predicted_{name}{number or ''}" for number in itertools.count())
+        called[name] = next(new for new in itertools.chain([name], more) if new.lower() not in lower)
+        lower.add(called[name].lower())
+    return called
+
+
+def _spread(values: NDArray[Any], rows: NDArray[np.bool_]) -> Any:
+    """Values (k,) in the k rows that a mask (n,) names, and nothing in the others: (n,)."""
+    import pandas
+
+    if rows.all():
+        return values
+    whole = pandas.array(np.zeros(len(rows), values.dtype), dtype=pandas.Series(values).convert_dtypes().dtype)
+    whole[rows], whole[~rows] = values, pandas.NA
+    return whole

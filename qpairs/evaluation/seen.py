@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Set
-from pathlib import Path
 from typing import Any
 
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
-from qpairs.data.formats import FORMATS
+from qpairs.data.formats import FORMATS, ending_of
 from qpairs.data.identity import canonical
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import training_pairs
@@ -84,7 +83,7 @@ def _in_files(config: Config) -> bool:
     """Whether all pairs of a run are in local files: not on the Hub, nor in a folder that `datasets` reads."""
     sources = [*config.data, *config.validation, *config.test, *filter(None, [config.drop_suspects])]
     return bool(sources) and all(
-        source == "sample" or (Path(source).suffix.lower() in FORMATS and os.path.isfile(source)) for source in sources
+        source == "sample" or (os.path.isfile(source) and ending_of(source) in FORMATS) for source in sources
     )
 
 

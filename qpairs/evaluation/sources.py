@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qpairs.core.exceptions import UserError
-from qpairs.data.formats import FORMATS
+from qpairs.data.formats import FORMATS, ending_of
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import parts_of, training_pairs
 from qpairs.data.sources import PairSource, load_pairs
@@ -61,5 +61,5 @@ def source_names(sources: Iterable[str]) -> str:
     'pairs.csv, sample'
     """
     return ", ".join(
-        Path(name).name if Path(name).is_absolute() or Path(name).suffix in FORMATS else name for name in sources
+        Path(name).name if Path(name).is_absolute() or ending_of(name) in FORMATS else name for name in sources
     )

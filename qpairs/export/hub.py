@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
-from qpairs.data.formats import FORMATS
+from qpairs.data.formats import FORMATS, ending_of
 from qpairs.data.sources import NAMED_SOURCES
 from qpairs.encoders.build import ENCODERS, tower_names
 from qpairs.export.card import HUB_ID, model_card
@@ -149,7 +149,7 @@ def public_config(config: Config) -> Config:
 
 def _public(source: str, placeholder: str) -> str:
     """The source if it has a public name, else the placeholder with its kind of file."""
-    identity, kind = re.split(r"[:\[]", source)[0], Path(source).suffix.lower()
+    identity, kind = re.split(r"[:\[]", source)[0], ending_of(source)
     kind = kind if kind in FORMATS else ""
     named = source in ("sample", "glove", "itself", *NAMED_SOURCES, *ENCODERS)
     on_hub = not kind and re.fullmatch(HUB_ID, identity) and not os.path.exists(identity)

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.onnx.errors import OnnxExporterError
 
 from qpairs.core.exceptions import UserError
 from qpairs.encoders.readers import reader_of
+from qpairs.encoders.tokens import unpooled_prompt
 from qpairs.models.graphs import GRAPH
 
 OPSET = 17
@@ -30,9 +32,12 @@ class _Graph(nn.Module):
         super().__init__()
         self.tower = tower
         self.apply_first = reader_of(tower).apply
+        self.left_out = unpooled_prompt(tower)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         features = self.apply_first(input_ids, attention_mask)
+        if self.left_out:  # what the pooling does with `prompt_length` depends on the values, which a graph cannot
+            features["attention_mask"] = attention_mask * (attention_mask.cumsum(1) > self.left_out)
         for module in list(self.tower)[1:]:
             features = module(features)
         dimension = self.tower.get_embedding_dimension() or -1
@@ -45,6 +50,12 @@ def write_graph(tower: SentenceTransformer, folder: Path) -> None:
     Raises:
         UserError: PyTorch cannot write its operations as a graph, such as the attention masks of Gemma 3.
     """
+    modes = {module.pooling_mode for module in tower if isinstance(module, Pooling)}
+    if modes & {"weightedmean"} and unpooled_prompt(tower):
+        raise UserError(
+            "export: a weighted mean that leaves out the prompt cannot be written as an ONNX graph; choose --format "
+            "static, or use the checkpoint itself"
+        )
     ids = torch.ones((2, 5), dtype=torch.int64)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     free = {0: "texts", 1: "width"}

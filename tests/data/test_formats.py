@@ -21,7 +21,7 @@ from qpairs.data import formats
 from qpairs.data.corpus import read_corpus
 from qpairs.data.formats import FORMATS, Types, open_file
 from qpairs.data.questions import open_questions
-from qpairs.data.sources import load_pairs, load_pairs_and_table
+from qpairs.data.sources import load_pairs, load_pair_table
 from qpairs.data.tables import read_table
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)
@@ -132,7 +132,9 @@ def test_what_is_no_question_is_left_out_of_a_corpus_and_keeps_its_number(tmp_pa
 
 def test_pairs_come_with_their_whole_table(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", [("a", "b", 1), ("a", "c", 0)])
-    pairs, table = load_pairs_and_table(path, columns=("question2", "question1"))
+    found = load_pair_table(path, columns=("question2", "question1"))
+    pairs, table = found.pairs, found.table
+    assert found.usable.all()
     assert [pairs.texts(row) for row in range(2)] == [("b", "a"), ("c", "a")]
     assert set(pairs.labels.tolist()) == {-1}
     assert list(table.frame.columns) == list(NAMES)
@@ -194,8 +196,8 @@ def test_files_are_read_without_heavy_packages(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from qpairs.data.corpus import read_corpus\n"
-        "from qpairs.data.sources import load_pairs, load_pairs_and_table\n"
-        "load_pairs('sample'), load_pairs(sys.argv[1]), load_pairs_and_table(sys.argv[1])\n"
+        "from qpairs.data.sources import load_pairs, load_pair_table\n"
+        "load_pairs('sample'), load_pairs(sys.argv[1]), load_pair_table(sys.argv[1])\n"
         "read_corpus(sys.argv[1], text_column='question1')\n"
         "heavy = ('datasets', 'torch', 'transformers', 'sentence_transformers', 'sklearn', 'huggingface_hub')\n"
         "print([name for name in heavy if name in sys.modules])"

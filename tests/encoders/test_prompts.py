@@ -8,13 +8,11 @@ import pytest
 from architectures import GEMMA_PROMPTS, TEXTS, set_prompts, write_encoder
 from conftest import refused
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 
 import qpairs
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.encoders.build import build_encoder
-from qpairs.encoders.prompts import choose_prompt
 from qpairs.encoders.tokens import prompt_of, token_ids, word_dropout
 from qpairs.encoders.towers import towers
 from qpairs.experiments.cells import Cell
@@ -121,11 +119,6 @@ def test_a_prompt_that_does_not_fit_is_one_line(folder, run, pairs_csv, monkeypa
     joined.save_pretrained("joined", create_model_card=False)
     with pytest.raises(UserError, match="two towers with prompts of their own"):
         build_encoder("joined", prompt="query: ")
-    encoder = SentenceTransformer(str(folder))
-    next(module for module in encoder if isinstance(module, Pooling)).include_prompt = False
-    with pytest.raises(UserError, match="leaves the prompt out of its mean"):
-        choose_prompt(encoder)
-    choose_prompt(encoder, "none")
 
 
 def test_a_comparison_gives_a_prompt_to_the_encoders_that_take_one():

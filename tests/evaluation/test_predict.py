@@ -43,3 +43,55 @@ def test_bad_files_are_one_line(run, checkpoint: Checkpoint, pairs_csv: Path) ->
     refused(run("predict", folder, "a", " "), "a question is empty")
     Path("file").touch()
     refused(run("predict", folder, pairs_csv, "--output", "file/scored.csv"), "file/scored.csv", "cannot be written")
+
+
+READ = {
+    ".csv": lambda path: pandas.read_csv(path, keep_default_na=False, na_values=[""]),
+    ".jsonl": lambda path: pandas.read_json(path, lines=True),
+    ".parquet": pandas.read_parquet,
+}
+
+
+@pytest.mark.parametrize("suffix", READ)
+def test_a_row_without_a_question_stays_and_its_results_are_empty(
+    checkpoint: Checkpoint, tmp_path: Path, suffix: str
+) -> None:
+    source = tmp_path / "test.csv"
+    source.write_text('"id","question1","question2"\n"2","how do I pay?","who?"\n"1","how?",""\n"0","  ","x"\n"5","a","b"\n')
+    found = predict_file(checkpoint, source, tmp_path / f"scored{suffix}")
+    assert found.pairs is not None
+    assert (len(found), dict(found.pairs.skipped)) == (2, {"empty question": 2})
+    table = READ[suffix](tmp_path / f"scored{suffix}")
+    assert table["id"].astype(int).tolist() == [2, 1, 0, 5]
+    for name in ("similarity", "probability", "duplicate"):
+        assert table[name].isna().tolist() == [False, True, True, False]
+        assert table[name].dropna().astype(float).tolist() == pytest.approx(
+            getattr(found, name).astype(float).tolist(), abs=1e-6
+        )
+
+
+def test_rows_without_results_are_counted_by_the_command(run, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("question1,question2\nhow do I pay?,who?\nhow?,\n")
+    done = run("predict", checkpoint.config.output, tmp_path / "test.csv", "--output", tmp_path / "o.csv")
+    assert done.code == 0, done.err
+    assert "1 empty question" in done.out
+    assert (tmp_path / "o.csv").read_text().splitlines()[2] == "how?,,,,"
+    (tmp_path / "none.csv").write_text("question1,question2\nhow?,\n")
+    refused(
+        run("predict", checkpoint.config.output, tmp_path / "none.csv", "--output", tmp_path / "p.csv"),
+        "no row has two questions",
+    )
+
+
+def test_no_column_of_the_user_is_replaced(
+    checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "gold.csv"
+    source.write_text("question1,question2,Duplicate,probability,predicted_probability\na b,a b,no,mine,x\nwho?,why?,,,y\n")
+    found = predict_file(checkpoint, source, tmp_path / "scored.csv")
+    before, after = (pandas.read_csv(path, keep_default_na=False) for path in (source, tmp_path / "scored.csv"))
+    assert after[list(before)].equals(before)
+    added = ["similarity", "predicted_probability1", "predicted_duplicate"]
+    assert list(after) == [*before, *added]
+    assert after["predicted_duplicate"].tolist() == found.duplicate.astype(int).tolist()
+    assert [name in caplog.text for name in added] == [False, True, True]

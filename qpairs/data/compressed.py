@@ -1,0 +1,82 @@
+"""Compressed files: .gz, .bz2, .xz and .zst hold one file, .zip the one file of rows that is in it."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import pyarrow
+
+from qpairs.core.exceptions import UserError
+
+ZIP = ".zip"
+FAULTS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, pyarrow.ArrowException)
+
+
+def _zstandard(path: Path) -> IO[bytes]:
+    stream: Any = pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")
+    return io.BufferedReader(stream)
+
+
+OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstandard}
+
+
+def uncompressed_name(path: Path) -> str:
+    """The name of the file of rows: the own name without the ending of a compression, or the name inside a .zip.
+
+    Raises:
+        UserError: a .zip that cannot be read, or that does not hold one file alone.
+
+    >>> uncompressed_name(Path("pairs.csv.gz")), uncompressed_name(Path("pairs.csv"))
+    ('pairs.csv', 'pairs.csv')
+    """
+    kind = path.suffix.lower()
+    if kind in OPENERS:
+        return path.stem
+    if kind == ZIP and os.path.isfile(path):
+        return PurePosixPath(_member(path)).name
+    return path.stem if kind == ZIP else path.name
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the name of a file says that it is compressed."""
+    return path.suffix.lower() in (*OPENERS, ZIP)
+
+
+@contextlib.contextmanager
+def open_uncompressed(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, those of a compressed one as they were before.
+
+    Raises:
+        UserError: as `uncompressed_name`; what is wrong with other files is raised as one of `FAULTS`.
+    """
+    kind = path.suffix.lower()
+    if kind == ZIP:
+        with zipfile.ZipFile(path) as archive, archive.open(_member(path)) as file:
+            yield file
+    else:
+        with OPENERS[kind](path) if kind in OPENERS else path.open("rb") as file:
+            yield file
+
+
+def _member(path: Path) -> str:
+    """The one file in a .zip; what systems put beside it does not count."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    except FAULTS as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    files = [name for name in names if not (name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("."))]
+    if len(files) != 1:
+        held = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "") or "none"
+        raise UserError(f"{path}: one file is expected in it, and it holds {len(files)} ({held}); unpack it, and name one")
+    return files[0]
