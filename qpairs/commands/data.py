@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import ColumnsOption, SkipOption, load, out, percent, plain, print_skipped, quiet
+from qpairs.commands.terminal import (
+    ColumnsOption,
+    RawOption,
+    ReplaceOption,
+    SkipOption,
+    check_file,
+    load,
+    out,
+    percent,
+    plain,
+    print_skipped,
+    quiet,
+)
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
@@ -28,10 +40,13 @@ def data(
         typer.Option("--contradictions", help="Write the contradictions to this .csv, .tsv, .jsonl or .parquet."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the examples.")] = 0,
+    overwrite: ReplaceOption = False,
+    raw: RawOption = False,
 ) -> None:
     """Show what a source of pairs holds: sizes, share of duplicates, lengths, components, contradictions, examples."""
     if contradictions_file:
         check_table_path(contradictions_file)
+        check_file(contradictions_file, overwrite=overwrite, option="--contradictions")
     with quiet():
         from qpairs.data.summary import summarize
 
@@ -44,7 +59,7 @@ def data(
         for first, second in pairs:
             out.print(f"  {plain(first)}\n  [dim]{plain(second)}[/]\n", highlight=False, soft_wrap=True)
     if contradictions_file:
-        write_table(contradictions_file, found.contradiction_table())
+        write_table(contradictions_file, found.contradiction_table(), raw=raw)
 
 
 def _print_figures(found: Summary) -> None:

@@ -13,7 +13,9 @@ from rich.table import Table
 from qpairs.commands.terminal import (
     ColumnsOption,
     DataOption,
+    ReplaceOption,
     SkipOption,
+    check_file,
     load,
     out,
     percent,
@@ -22,6 +24,7 @@ from qpairs.commands.terminal import (
     print_skipped,
     print_verdict,
     quiet,
+    shown_path,
     split_columns,
 )
 from qpairs.core.exceptions import UserError
@@ -32,6 +35,7 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     data: DataOption,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
+    overwrite: ReplaceOption = False,
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
     perturb: Annotated[
@@ -44,6 +48,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, and of the changes.")] = 0,
 ) -> None:
     """Evaluate a checkpoint or an export, at its own threshold, on labelled pairs."""
+    if json_file:
+        check_file(json_file, overwrite=overwrite, option="--json")
     with quiet():
         from qpairs.data.perturbations import kinds_of
         from qpairs.encoders.build import encoder_note, tower_names
@@ -100,7 +106,7 @@ def _print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], igno
     out.print(table)
     missing = set(kinds) - {b["kind"] for b in behaviours}
     if missing:
-        out.print(f"No question here fits these kinds: {', '.join(sorted(missing))}.")
+        out.print(f"No question here fits these kinds: {plain(', '.join(sorted(missing)))}.")
     if "word-order" in kinds and ignores_order:
         out.print("[dim]Note: a static encoder ignores word order; judge word-order with lstm or minilm.[/]")
     for b in behaviours:
@@ -118,6 +124,7 @@ def predict(
         Path | None, typer.Option(help="Where the scored pairs go: .csv, .tsv, .jsonl or .parquet.")
     ] = None,
     columns: ColumnsOption = "",
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Predict for two questions, or for each pair in a file, whether they ask the same."""
     with quiet():
@@ -141,8 +148,10 @@ def predict(
             raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")
         if output is None:
             raise UserError("predict: name the file for the scored pairs with --output")
+        check_file(output, overwrite=overwrite)
         found = predict_file(checkpoint, questions[0], output, columns=split_columns(columns)).duplicate
     out.print(
         f"{len(found):,} pairs, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "
-        f"written to {output}"
+        f"written to {shown_path(output)}",
+        soft_wrap=True,
     )

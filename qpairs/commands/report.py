@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from qpairs.commands.terminal import ColumnsOption, SkipOption, check_file, load, out, plain, print_skipped, quiet
+from qpairs.commands.terminal import (
+    ColumnsOption,
+    ReplaceOption,
+    SkipOption,
+    check_file,
+    load,
+    print_saved,
+    print_skipped,
+    quiet,
+)
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
 
@@ -26,11 +35,12 @@ def report(
         typer.Option(help="Table with columns question and intent: all duplicates among the questions are known."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap, of the test of slices, and of the map.")] = 0,
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Write one HTML page on a checkpoint or an export: figures, curves, slices, every mistake, and a map."""
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output}: the page is HTML; name a file that ends in .html with --output")
-    check_file(output)
+    check_file(output, overwrite=overwrite)
     with quiet():
         from qpairs.data.intents import read_intents
         from qpairs.evaluation.report import render
@@ -49,4 +59,4 @@ def report(
         else:
             page = render(model, title=title, intents=known_intents, seed=seed)
     write_text(output, page)
-    out.print(f"The report is in [bold]{plain(str(output))}[/]: open it in a browser.", highlight=False)
+    print_saved(output, "The report is in", ": open it in a browser.")

@@ -64,5 +64,5 @@ def predict_file(
         "probability": found.probability,
         "duplicate": found.duplicate.astype(int),
     }
-    write_table(output, table.frame.assign(**added))
+    write_table(output, table.frame.assign(**added), raw=True)
     return found

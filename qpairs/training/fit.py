@@ -40,7 +40,7 @@ from qpairs.training.distributed import initialize, rank, world
 from qpairs.training.judge import judge, judge_without_labels, report_on_part
 from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.passes import NothingKept
-from qpairs.training.run import Run, check_run, open_run, partial_of, run_config
+from qpairs.training.run import Run, check_run, is_saved, open_run, partial_of, remove_run, run_config
 from qpairs.training.teachers import ITSELF, Teacher, ask_teachers, keep_teacher, load_teachers, teachers_to_train
 from qpairs.training.trainer import complete_states
 
@@ -121,6 +121,9 @@ def train(
         given.setdefault("loss", WITHOUT_LABELS)
     config = run_config(given, resume=resume)
     register_custom(config.imports)
+    if resume and is_saved(config):
+        remove_run(partial_of(Path(config.output)))
+        return load(config.output)
     check_run(config, resume=resume, overwrite=overwrite)
     output, guides = Path(config.output), _guides(config, functions, keep=not (overwrite or resume))
     parts = parts or load_parts(config, pairs)
