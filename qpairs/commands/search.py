@@ -84,8 +84,8 @@ def index(
     delete: Annotated[
         Path | None,
         typer.Option(
-            help="Delete the questions with the ids in this file, one per line; in a .jsonl file, each a JSON text, for "
-            "ids with line breaks or spaces at their ends.",
+            help="Delete the questions with the ids in this file, one per line; in a .jsonl file each is a JSON text, "
+            "for ids with line breaks or spaces at their ends.",
             show_default=False,
         ),
     ] = None,

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import hold_output, recover_folder, visible
+from qpairs.core.manifests import read_json
 from qpairs.core.progress import Meter
+from qpairs.core.shapes import anything, named
 from qpairs.models.model_file import FILE as FILE
 from qpairs.models.model_file import FORMAT as FORMAT
 from qpairs.models.model_file import RERANKER as RERANKER
@@ -355,7 +357,7 @@ def fingerprint(path: Path) -> str:
             with file.open("rb") as weights:
                 digest.update(f"{name}\n{hashlib.file_digest(weights, 'sha256').hexdigest()}".encode())
         elif file.name in (TOKENIZER, WORDS):
-            rules = json.loads(file.read_text(encoding="utf-8"))
+            rules = read_json(file, named(anything), missing=f"{file}: missing")
             rules.pop("padding", None)  # which the last call to the tokenizer leaves behind
             digest.update(f"{name}\n{json.dumps(rules, sort_keys=True)}".encode())
     return digest.hexdigest()[:16]
