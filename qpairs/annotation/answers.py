@@ -19,9 +19,21 @@ from typing import Any
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock, os_reason
+from qpairs.core.manifests import parse_json
+from qpairs.core.shapes import named, number, optional, record, text, whole
 from qpairs.data.identity import pair_key
 
 ANSWERS = ("yes", "no", "unsure", "")
+_answer = record(
+    {"question1": text, "question2": text, "answer": text},
+    {
+        "probability": optional(number(0, 1)),
+        "why": text,
+        "tokens_in": optional(whole()),
+        "tokens_out": optional(whole()),
+        "seconds": number(0),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -89,9 +101,9 @@ class Journal:
         for number, line in enumerate(lines, 1):
             where = f"{self._path}, line {number}"
             try:
-                values = json.loads(line)
+                values = parse_json(line.decode(), _answer if number > 1 else named(text), where=where)
                 answer = Answer(**values) if number > 1 else None
-            except (ValueError, TypeError):
+            except (UserError, UnicodeDecodeError):
                 mend = "remove the line to ask about its pair again" if number > 1 else "move the file elsewhere"
                 raise UserError(f"{where}: damaged; {mend}") from None
             if answer is None:

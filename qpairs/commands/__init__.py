@@ -29,6 +29,7 @@ from qpairs.commands.terminal import err, out, plain, with_import
 from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
+from qpairs.core.files import os_reason
 
 app = typer.Typer(
     help="Decides whether two questions ask the same, and finds the duplicates in a collection of questions.",
@@ -100,6 +101,10 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # of a file system that changes meanwhile: no command foresees all of it
+        if not (error.errno and error.filename):
+            raise
+        _refuse(f"{error.filename}: {os_reason(error)}")
 
 
 def _refuse(why: str) -> NoReturn:

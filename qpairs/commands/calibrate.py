@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.conclusions import command
 from qpairs.commands.label import TrustOption, print_noise
 from qpairs.commands.search import TextColumnOption
 from qpairs.commands.terminal import (
@@ -19,6 +18,8 @@ from qpairs.commands.terminal import (
     load,
     out,
     plain,
+    print_command,
+    print_saved,
     print_skipped,
     progress_bar,
     quiet,
@@ -68,23 +69,23 @@ def calibrate(
     if trust and not labels:
         raise UserError("calibrate: --trust names an annotator of --labels")
     with quiet(), progress_bar() as on_progress:
+        from qpairs.core.files import hold_output
         from qpairs.data.corpus import read_corpus
         from qpairs.evaluation.calibrate import calibrate as fit_pairs
         from qpairs.evaluation.calibrate_corpus import calibrate_corpus
         from qpairs.models.base import check_output
         from qpairs.models.base import load as load_model
 
-        check_output(output, overwrite=overwrite)
-        model = load_model(checkpoint)
-        pairs = load(data, columns, skip_bad_rows) if data else None
-        questions = read_corpus(corpus, text_column=text_column, skip_bad_rows=skip_bad_rows) if corpus else None
-        fit = fit_pairs(model, pairs) if pairs else None
-        fitted = fit.model if fit else model
-        trusted = trust or ()
-        corpus_fit = (
-            calibrate_corpus(fitted, questions, labels, trusted=trusted, on_progress=on_progress) if questions else None
-        )
-        (corpus_fit.model if corpus_fit else fitted).save(output, overwrite=overwrite)
+        with hold_output(output):
+            check_output(output, overwrite=overwrite)
+            model = load_model(checkpoint)
+            pairs = load(data, columns, skip_bad_rows) if data else None
+            questions = read_corpus(corpus, text_column=text_column, skip_bad_rows=skip_bad_rows) if corpus else None
+            fit, corpus_fit = fit_pairs(model, pairs) if pairs else None, None
+            fitted = fit.model if fit else model
+            if questions:
+                corpus_fit = calibrate_corpus(fitted, questions, labels, trusted=trust or (), on_progress=on_progress)
+            (corpus_fit.model if corpus_fit else fitted).save(output, overwrite=overwrite)
     if pairs and fit:
         print_skipped(pairs)
         _print_pairs(model, fit)
@@ -93,8 +94,8 @@ def calibrate(
         _print_corpus(corpus_fit)
         if corpus_fit.model.verdict.score == "log odds":
             out.print("[dim]Thresholds are similarities of the encoder; the second look adds to what they say.[/]")
-    out.print(f"Saved in [bold]{output}[/]. Judge it on pairs that it was not fitted to:")
-    out.print(plain(command("evaluate", output, "--data", "OTHERS.csv")), highlight=False, soft_wrap=True)
+    print_saved(output, ". Judge it on pairs that it was not fitted to:")
+    print_command("qpairs", "evaluate", output, "--data", "OTHERS.csv")
 
 
 def _print_pairs(model: Model, fit: Fit) -> None:
@@ -122,16 +123,16 @@ def _print_corpus(fit: CorpusFit) -> None:
         kinds = ", ".join(
             f"{count:,} {drawn or 'drawn in a way that is not known'}" for drawn, count in fit.used.items()
         )
-        out.print(f"{n:,} questions, {used:,} labels: {kinds}", highlight=False)
+        out.print(f"{n:,} questions, {used:,} labels: {plain(kinds)}", highlight=False)
     else:
         how = (
             fit.setting.basis
             if fit.setting.unlabelled
             else ("an estimate from their scores, which takes duplicates to score as they did in validation")
         )
-        out.print(f"{n:,} questions, no labels: {how}", highlight=False)
+        out.print(f"{n:,} questions, no labels: {plain(how)}", highlight=False)
     for reason, count in fit.left_out.items():
-        out.print(f"[yellow]{count:,} labels left out: {reason}[/]", highlight=False)
+        out.print(f"[yellow]{count:,} labels left out: {plain(reason)}[/]", highlight=False)
     if fit.noise:
         print_noise(fit.noise)
     if "" in fit.used:

@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import ColumnsOption, OverwriteOption, SkipOption, load, out, percent, progress_bar, quiet
+from qpairs.commands.terminal import (
+    EXAMPLE,
+    ColumnsOption,
+    OverwriteOption,
+    SkipOption,
+    load,
+    out,
+    percent,
+    print_command,
+    print_saved,
+    progress_bar,
+    quiet,
+)
 
 
 def combine(
@@ -40,12 +52,9 @@ def combine(
             on_progress=on_progress,
         )
     print_second_look(model.scores)
-    out.print(f"\nSaved in [bold]{output}[/]. Try it:", highlight=False)
-    for line in (
-        f"qpairs evaluate {output} --data test.csv",
-        f'qpairs predict {output} "How do I reset my password?" "I forgot my password"',
-    ):
-        out.print(line, highlight=False, soft_wrap=True)
+    print_saved(output, "\nSaved in", ". Try it:")
+    print_command("qpairs", "evaluate", output, "--data", "test.csv")
+    print_command("qpairs", "predict", output, *EXAMPLE)
 
 
 def print_second_look(scores: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from qpairs.commands.terminal import (
     err,
     out,
     plain,
+    print_saved,
     progress_bar,
     quiet,
 )
@@ -86,7 +87,7 @@ def compare(
             **values,
         )
     _print_comparison(found)
-    out.print(f"\nAll cells, this table and a chart are in [bold]{output}[/].", highlight=False)
+    print_saved(output, "\nAll cells, this table and a chart are in")
     if found.rows[0].results:
         best, same = (
             found.rows[0],
@@ -208,15 +209,15 @@ def _print_overview(kind: str, rows: Sequence[Description]) -> None:
         defaults = ", ".join(f"{key}={value:g}" for key, value in row.parameters.items())
         reads = (f"{row.similarity}\n[dim]{row.negatives}[/]",) if kind == "loss" else ()
         words = f"{plain(row.formula)}\n[dim]{plain(row.paper)}[/]"
-        table.add_row(f"[bold]{row.name}[/]\n[dim]{defaults}[/]", words, *reads)
+        table.add_row(f"[bold]{plain(row.name)}[/]\n[dim]{plain(defaults)}[/]", words, *reads)
     out.print(table, "")
 
 
 def _print_description(found: Description) -> None:
-    out.print(f"[bold]{found.name}, a {found.kind}[/]  [dim]{plain(found.paper)}[/]\n", highlight=False)
+    out.print(f"[bold]{plain(found.name)}, a {plain(found.kind)}[/]  [dim]{plain(found.paper)}[/]\n", highlight=False)
     for paragraph in found.paragraphs:
         out.print(f"{plain(paragraph)}\n", highlight=False, width=min(out.width, 100))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for key, default in found.parameters.items():
-        table.add_row(f"[bold]{key}={default:g}[/]", plain(found.meanings.get(key, "")))
+        table.add_row(f"[bold]{plain(key)}={default:g}[/]", plain(found.meanings.get(key, "")))
     out.print(table, width=min(out.width, 100))

@@ -11,7 +11,10 @@ from rich.table import Table
 from qpairs.commands.conclusions import after_data
 from qpairs.commands.terminal import (
     ColumnsOption,
+    RawOption,
+    ReplaceOption,
     SkipOption,
+    check_file,
     load,
     out,
     percent,
@@ -39,10 +42,13 @@ def data(
         typer.Option("--contradictions", help="Write the contradictions to this .csv, .tsv, .jsonl or .parquet."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the examples.")] = 0,
+    overwrite: ReplaceOption = False,
+    raw: RawOption = False,
 ) -> None:
     """Show what a source of pairs holds: sizes, share of duplicates, lengths, components, contradictions, examples."""
     if contradictions_file:
         check_table_path(contradictions_file)
+        check_file(contradictions_file, overwrite=overwrite, option="--contradictions")
     with quiet(), progress_bar():
         from qpairs.data.summary import summarize
 
@@ -55,7 +61,7 @@ def data(
         for first, second in pairs:
             out.print(f"  {plain(first)}\n  [dim]{plain(second)}[/]\n", highlight=False, soft_wrap=True)
     if contradictions_file:
-        write_table(contradictions_file, found.contradiction_table())
+        write_table(contradictions_file, found.contradiction_table(), raw=raw)
     conclusion = after_data(len(found.contradictions), len(found.pairs), source)
     out.print(plain(conclusion), highlight=False, soft_wrap=True)
 

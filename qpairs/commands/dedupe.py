@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 from rich.table import Table
@@ -14,11 +15,13 @@ from qpairs.commands.search import IdColumnOption, PrecisionOption, TextColumnOp
 from qpairs.commands.terminal import (
     ModelArgument,
     OverwriteOption,
+    RawOption,
     RerankerOption,
     SkipOption,
     out,
     percent,
     plain,
+    print_saved,
     print_skipped,
     progress_bar,
     quiet,
@@ -81,6 +84,7 @@ def dedupe(
     ] = "csv",
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
+    raw: RawOption = False,
     reranker: RerankerOption = True,
 ) -> None:
     """Find the duplicates in a corpus of questions, and keep one of each cluster.
@@ -93,32 +97,36 @@ def dedupe(
         raise UserError("dedupe: give --output FOLDER, or --dry-run")
     reading = Reading(text_column, id_column, skip_bad_rows, embeddings)
     with quiet(), progress_bar() as on_progress:
-        from qpairs.core.files import exclusive_lock
+        from qpairs.core.files import hold_output
         from qpairs.models.verdict import choose
         from qpairs.retrieval.corpus import check_format, find_duplicates
         from qpairs.retrieval.trade_offs import trade_offs
 
         check_format(kind)
-        if output:
-            _require_free(output, overwrite=overwrite)
-        looking = Looking(reranker, recall, precision if threshold is None else threshold)
-        prepared = _prepare(checkpoint, questions, against, reading, looking, on_progress)
-        setting = choose(prepared.setting, threshold, precision)
-        star_or_single: Linkage = "star" if linkage == "star" else "single"
-        if output:
-            result = find_duplicates(prepared, setting, linkage=star_or_single, recall=recall, on_progress=on_progress)
-            with exclusive_lock(output):
+        with hold_output(output) if output else contextlib.nullcontext():
+            if output:
                 _require_free(output, overwrite=overwrite)
-                result.write(output, kind)
-        else:
-            rows = trade_offs(prepared, setting, linkage=star_or_single, recall=recall, on_progress=on_progress)
+            looking = Looking(reranker, recall, precision if threshold is None else threshold)
+            prepared = _prepare(checkpoint, questions, against, reading, looking, on_progress)
+            setting = choose(prepared.setting, threshold, precision)
+            how: _How = {"linkage": "star" if linkage == "star" else "single", "recall": recall}
+            if output:
+                result = find_duplicates(prepared, setting, **how, on_progress=on_progress)
+                result.write(output, kind, raw=raw)
+            else:
+                rows = trade_offs(prepared, setting, **how, on_progress=on_progress)
     for corpus in filter(None, (prepared.corpus, prepared.against)):
         print_skipped(corpus)
     if output:
         print_summary(result)
-        out.print(f"Saved in [bold]{output}[/].", highlight=False)
+        print_saved(output)
     else:
         _print_trade_offs(rows, prepared)
+
+
+class _How(TypedDict):
+    linkage: Linkage
+    recall: float
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,9 @@ def _prepare(
 def _require_free(output: Path, *, overwrite: bool) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; name a folder with --output")
-    if not overwrite and output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir()):
+    from qpairs.core.files import visible
+
+    if not overwrite and output.is_dir() and visible(output):
         raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
 
 
@@ -242,7 +252,7 @@ def _print_basis(result: DedupeResult) -> None:
     if expected and expected.pairs >= 1:
         among = result.setting.among if isinstance(result.setting, CorpusSetting) else ""
         out.print(
-            f"[dim]Expected {among}; {summary['basis']}; 95 % intervals."
+            f"[dim]Expected {plain(among)}; {plain(summary['basis'])}; 95 % intervals."
             + ("" if result.labels else UNLABELLED)
             + "[/]",
             highlight=False,
@@ -291,7 +301,8 @@ def _print_trade_offs(rows: Sequence[TradeOff], prepared: Prepared) -> None:
                 value = getattr(expected, name)
                 out.print(f"{lead}  [{colour}]{'█' * round(WIDTH * value)}[/] {value:.2f}", highlight=False)
         out.print(
-            f"\n[dim]At least: the precision that is promised, one-sided 95 %. All of it {basis}.[/]", highlight=False
+            f"\n[dim]At least: the precision that is promised, one-sided 95 %. All of it {plain(basis)}.[/]",
+            highlight=False,
         )
     _print_read(read)
     out.print("[dim]Nothing was written.[/]", highlight=False)

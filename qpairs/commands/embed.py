@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from qpairs.commands.search import IdColumnOption, TextColumnOption
-from qpairs.commands.terminal import ModelArgument, OverwriteOption, SkipOption, out, progress_bar, quiet
+from qpairs.commands.terminal import (
+    ModelArgument,
+    OverwriteOption,
+    SkipOption,
+    out,
+    plain,
+    print_command,
+    print_left_out,
+    print_saved,
+    progress_bar,
+    quiet,
+    shown_path,
+)
 from qpairs.core.exceptions import UserError, nearest
 
 ENGINES = ("plain", "ray")
@@ -63,15 +75,15 @@ def embed(
             on_progress=on_progress,
         )
     if result.skipped:
-        out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in result.skipped.items()))
+        print_left_out(result.skipped)
     size = sum((result.folder / shard.file).stat().st_size for shard in result.shards)
     out.print(
         f"{result.count:,} questions, {result.distinct:,} distinct: {result.dimension} x {result.plan.dtype}, "
         f"{size / 1e6:,.1f} MB in {len(result.shards):,} shards",
         highlight=False,
     )
-    out.print(f"Saved in [bold]{output}[/]. Read it with any Parquet reader, or:", highlight=False)
-    out.print(f"qpairs index {output} --output {output.with_name('idx')}", highlight=False, soft_wrap=True)
+    print_saved(output, after=". Read it with any Parquet reader, or:")
+    print_command("qpairs", "index", output, "--output", output.with_name("idx"))
 
 
 def push(
@@ -92,6 +104,6 @@ def push(
         else:
             address = run(checkpoint, name, private=private)
     if dry_run:
-        out.print(f"Written to [bold]{folder}[/], nothing was uploaded; look at {folder / CARD}.", highlight=False)
+        print_saved(folder, "Written to", f", nothing was uploaded; look at {shown_path(folder / CARD)}.")
     else:
-        out.print(f"[bold]{address}[/]\nChoose a license there: the card sets none.", highlight=False)
+        out.print(f"[bold]{plain(address)}[/]\nChoose a license there: the card sets none.", highlight=False)

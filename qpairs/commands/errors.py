@@ -14,6 +14,8 @@ from qpairs.commands.conclusions import after_errors, command
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
+    RawOption,
+    ReplaceOption,
     SkipOption,
     TomlOption,
     check_file,
@@ -23,13 +25,14 @@ from qpairs.commands.terminal import (
     out,
     percent,
     plain,
+    print_command,
     print_skipped,
     print_verdict,
     progress_bar,
     quiet,
+    shown_path,
 )
 from qpairs.commands.training import given_options, with_config_options
-from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Progress
 from qpairs.core.tables import check_table_path, write_rows
 
@@ -51,10 +54,12 @@ def errors(
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of the test of slices.")] = 0,
+    overwrite: ReplaceOption = False,
+    raw: RawOption = False,
 ) -> None:
     """Show the mistakes of a checkpoint or an export, and the kinds of pair among which mistakes are frequent."""
     for name in ("mistakes.csv", "slices.csv"):
-        check_file(output / name)
+        check_file(output / name, overwrite=overwrite)
     with quiet(), progress_bar() as on_progress:
         from qpairs.evaluation.mistakes import Mistake, analyse
         from qpairs.evaluation.slices import ErrorSlice
@@ -65,8 +70,9 @@ def errors(
         judged = judged_pairs(model, data, columns, skip_bad_rows, "errors")
         on_progress(Progress("judging"))
         found = analyse(model, judged.pairs, trained_on=judged.trained_on, seed=seed)
-    write_rows(output / "mistakes.csv", Mistake, found.mistakes(), {"similarity": score_column(model.verdict.score)})
-    write_rows(output / "slices.csv", ErrorSlice, found.slices)
+    called = {"similarity": score_column(model.verdict.score)}
+    write_rows(output / "mistakes.csv", Mistake, found.mistakes(), called, raw=raw)
+    write_rows(output / "slices.csv", ErrorSlice, found.slices, raw=raw)
     print_skipped(judged.pairs)
     out.print(f"Judged on {counted(len(judged.pairs), 'pair')}: {plain(judged.source)}.", highlight=False)
     if judged.trained_on is None:
@@ -135,16 +141,15 @@ def audit(
     ] = 0.8,
     output: Annotated[Path, typer.Option(help="CSV file for the suspects.")] = Path("suspects.csv"),
     examples: Annotated[int, typer.Option(min=0, help="Suspects to show.")] = 5,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    overwrite: ReplaceOption = False,
+    raw: RawOption = False,
     config: TomlOption = None,
     **options: Any,
 ) -> None:
     """Rank labels that are probably wrong: disputed by cross-validated models, or contradicted by other labels."""
     values = given_options(config, options)
     check_table_path(output)
-    check_file(output)
-    if output.exists() and not overwrite:
-        raise UserError(f"{output}: is there already; name another file with --output, or pass --overwrite")
+    check_file(output, overwrite=overwrite)
     with quiet(), progress_bar() as on_progress:
         from qpairs.experiments.audit import Suspect
         from qpairs.experiments.audit import audit as run
@@ -155,7 +160,7 @@ def audit(
             err.print("interrupted; nothing was written")
             raise
     suspects = found.suspects
-    write_rows(output, Suspect, suspects)
+    write_rows(output, Suspect, suspects, raw=raw)
     print_skipped(found.pairs)
     out.print(
         f"[bold]{len(suspects):,}[/] of {len(found.pairs):,} labels are suspect: models dispute "
@@ -171,17 +176,18 @@ def audit(
     for suspect in suspects[:examples]:
         label = "duplicates" if suspect.is_duplicate else "not duplicates"
         out.print(
-            f"\n  labelled [bold]{label}[/], probability {suspect.probability:.3f}; {suspect.reason}", highlight=False
+            f"\n  labelled [bold]{label}[/], probability {suspect.probability:.3f}; {plain(suspect.reason)}",
+            highlight=False,
         )
         for text in (suspect.question1, suspect.question2):
             out.print(f"    {plain(text)}", highlight=False, soft_wrap=True)
     if suspects:
         out.print(
-            f"\nRanked in [bold]{plain(str(output))}[/]. Remove rows whose label is right; train without the rest:\n"
-            f"qpairs train --drop-suspects {plain(str(output))}",
+            f"\nRanked in [bold]{shown_path(output)}[/]. Remove rows whose label is right; train without the rest:",
             highlight=False,
             soft_wrap=True,
         )
+        print_command("qpairs", "train", "--drop-suspects", output)
 
 
 def explain(

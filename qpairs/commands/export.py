@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import ColumnsOption, OverwriteOption, SkipOption, load, out, plain, progress_bar, quiet
+from qpairs.commands.terminal import (
+    ColumnsOption,
+    OverwriteOption,
+    SkipOption,
+    load,
+    out,
+    plain,
+    print_saved,
+    progress_bar,
+    quiet,
+    shown_path,
+)
 
 
 def export(
@@ -63,8 +74,8 @@ def export(
     table.add_row(format, f"[bold]{parity.f1_after:.3f}[/]", _megabytes(output))
     out.print(table)
     for line in parity.lines():
-        out.print(line, highlight=False)
-    out.print(f"Saved in [bold]{plain(str(output))}[/]. From Python: qpairs.load({str(output)!r})", highlight=False)
+        out.print(plain(line), highlight=False)
+    print_saved(output, after=f". From Python: qpairs.load({shown_path(repr(str(output)))})")
 
 
 def _megabytes(folder: Path) -> str:

@@ -16,7 +16,9 @@ from qpairs.commands.probes import print_attack, print_behaviour, print_search
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
+    ReplaceOption,
     SkipOption,
+    check_file,
     counted,
     judged_pairs,
     out,
@@ -27,6 +29,7 @@ from qpairs.commands.terminal import (
     print_verdict,
     progress_bar,
     quiet,
+    shown_path,
     split_columns,
 )
 from qpairs.core.exceptions import UserError
@@ -47,6 +50,7 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     data: JudgedDataOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
+    overwrite: ReplaceOption = False,
     columns: ColumnsOption = "",
     skip_bad_rows: SkipOption = False,
     perturb: Annotated[
@@ -81,6 +85,8 @@ def evaluate(
     """Evaluate a checkpoint or an export, at its own threshold, on labelled pairs; or its search, on queries."""
     if (retrieval is None) != (corpus is None):
         raise UserError("evaluate: --retrieval and --corpus go together: the queries, and the texts that are searched")
+    if json_file:
+        check_file(json_file, overwrite=overwrite, option="--json")
     with quiet(), progress_bar() as on_progress:
         from qpairs.data.perturbations import kinds_of
         from qpairs.models.base import load as load_model
@@ -180,6 +186,7 @@ def predict(
         Path | None, typer.Option(help="Where the scored pairs go: .csv, .tsv, .jsonl or .parquet.")
     ] = None,
     columns: ColumnsOption = "",
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Predict for two questions, or for each pair in a file, whether they ask the same."""
     if len(questions) == 2:
@@ -195,6 +202,7 @@ def predict(
 
         on_progress(Progress("scoring"))
         check_table_path(output)
+        check_file(output, overwrite=overwrite)
         model = load_model(checkpoint)
         predicted = predict_file(model, questions[0], output, columns=split_columns(columns))
         found = predicted.duplicate
@@ -203,7 +211,8 @@ def predict(
         out.print(f"rows without a result, which stay as they are: {counts}")
     out.print(
         f"{counted(len(found), 'pair')}, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "
-        f"written to {output}"
+        f"written to {shown_path(output)}",
+        soft_wrap=True,
     )
     out.print(f"[dim]{_true_of(model, checkpoint)}[/]", highlight=False, soft_wrap=True)
 

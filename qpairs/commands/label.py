@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import check_file, err, out, percent, plain, progress_bar, quiet
-from qpairs.core.exceptions import UserError
+from qpairs.commands.terminal import (
+    RawOption,
+    ReplaceOption,
+    check_file,
+    err,
+    out,
+    percent,
+    plain,
+    progress_bar,
+    quiet,
+    shown_path,
+)
 from qpairs.core.files import read_text
 from qpairs.core.tables import check_table_path, write_table
 
@@ -55,23 +65,21 @@ def pairs(
         from qpairs.annotation.annotate import Annotator, annotate
         from qpairs.annotation.endpoint import open_endpoint
         from qpairs.models.base import load
-        from qpairs.retrieval.index import open_index
+        from qpairs.retrieval.index import model_of, open_index
         from qpairs.serving.label_pairs import pairs_to_label
 
         endpoint = replace(open_endpoint(llm, model), timeout=timeout, attempts=attempts, max_tokens=max_tokens)
         asked = Annotator(endpoint, annotator, read_text(guideline) if guideline else "")
         name = asked.called
         opened = open_index(folder)
-        if not checkpoint and not Path(opened.manifest.model).is_dir():
-            raise UserError(f"{folder}: its model, {opened.manifest.model}, is not there; name it with --checkpoint")
-        encoder = load(checkpoint or opened.manifest.model, second_look=False)
+        encoder = load(checkpoint or model_of(opened, "--checkpoint"), second_look=False)
         drawn = list(pairs_to_label(opened, encoder, seed)["stratified"].values())
         found = annotate(drawn[:budget], asked, labels, concurrency=concurrency, on_progress=on_progress)
     if len(drawn) < budget:
         out.print(f"[yellow]The index has {len(drawn):,} pairs to draw, fewer than the budget.[/]")
     _print_annotation(name, found, found.cost(price_in, price_out) if price_in or price_out else None)
     out.print(
-        f"Labels are in [bold]{plain(str(labels))}[/], all answers beside it. Until others label some of the same "
+        f"Labels are in [bold]{shown_path(labels)}[/], all answers beside it. Until others label some of the same "
         "pairs (qpairs serve --annotator, then qpairs label agreement), they are taken as right.",
         highlight=False,
         soft_wrap=True,
@@ -118,16 +126,15 @@ def agreement(
         Path | None,
         typer.Option(help="Write one label for each pair to this .csv, .tsv, .jsonl or .parquet.", show_default=False),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files that are there.")] = False,
+    overwrite: ReplaceOption = False,
+    raw: RawOption = False,
     trust: TrustOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Show how far annotators agree, and how often each errs; write disagreements and joint labels."""
     for path in filter(None, (disagreements, output)):
         check_table_path(path)
-        check_file(path)
-        if path.exists() and not overwrite:
-            raise UserError(f"{path}: exists, and may hold labels that were filled in; --overwrite replaces it")
+        check_file(path, overwrite=overwrite)
     with quiet():
         from qpairs.data.labels import read_labels
         from qpairs.evaluation.annotators import measure_agreement
@@ -137,13 +144,13 @@ def agreement(
     print_noise(found.consensus.noise)
     disputed = int(found.consensus.judged.disputed.sum())
     settled = int((found.consensus.judged.adjudicated >= 0).sum())
-    where = f", written to {plain(str(disagreements))}" if disagreements else ""
+    where = f", written to {shown_path(disagreements)}" if disagreements else ""
     out.print(f"{disputed:,} pairs in dispute{where}; {settled:,} adjudicated", highlight=False, soft_wrap=True)
     if disagreements:
-        write_table(disagreements, found.consensus.disputes())
+        write_table(disagreements, found.consensus.disputes(), raw=raw)
     if output:
-        write_table(output, found.consensus.table())
-        out.print(f"{len(found.consensus.judged):,} pairs written to {plain(str(output))}", soft_wrap=True)
+        write_table(output, found.consensus.table(), raw=True)  # data to train on
+        out.print(f"{len(found.consensus.judged):,} pairs written to {shown_path(output)}", soft_wrap=True)
 
 
 def _print_agreement(found: Agreement) -> None:

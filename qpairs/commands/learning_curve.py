@@ -11,7 +11,15 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.comparison import with_finished_cells
-from qpairs.commands.terminal import OverwriteOption, TomlOption, out, plain, progress_bar, quiet
+from qpairs.commands.terminal import (
+    OverwriteOption,
+    TomlOption,
+    out,
+    plain,
+    print_saved,
+    progress_bar,
+    quiet,
+)
 from qpairs.commands.training import given_options, with_config_options
 
 if TYPE_CHECKING:
@@ -64,7 +72,7 @@ def learning_curve(
         _print_in_words(curve)
     for note in found.notes:
         out.print(f"[dim]Note: {plain(note)}.[/]", highlight=False)
-    out.print(f"\nThe table, all runs and a chart are in [bold]{plain(str(output))}[/].", highlight=False)
+    print_saved(output, "\nThe table, all runs and a chart are in")
 
 
 def _print_points(title: str, curves: Mapping[str, Curve]) -> None:
@@ -96,7 +104,7 @@ def _print_points(title: str, curves: Mapping[str, Curve]) -> None:
 
 def _print_in_words(curve: Curve) -> None:
     words = curve.in_words
-    out.print(f"[bold]{words[0].upper()}{words[1:]}.[/]", highlight=False)
+    out.print(f"[bold]{plain(words[0].upper() + words[1:])}.[/]", highlight=False)
     if curve.backtest:
         then = curve.backtest
         out.print(

@@ -10,11 +10,12 @@ import typer
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
+    ReplaceOption,
     SkipOption,
     check_file,
     judged_pairs,
-    out,
     plain,
+    print_saved,
     print_skipped,
     progress_bar,
     quiet,
@@ -35,11 +36,12 @@ def report(
         typer.Option(help="Table with columns question and intent: all duplicates among the questions are known."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap, of the test of slices, and of the map.")] = 0,
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Write one HTML page on a checkpoint or an export: figures, curves, slices, every mistake, and a map."""
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output}: the page is HTML; name a file that ends in .html with --output")
-    check_file(output)
+    check_file(output, overwrite=overwrite)
     with quiet(), progress_bar() as on_progress:
         from qpairs.data.intents import read_intents
         from qpairs.evaluation.report import render
@@ -54,8 +56,5 @@ def report(
         page = render(model, judged.pairs, **about, intents=known_intents, seed=seed)
     write_text(output, page)
     print_skipped(judged.pairs)
-    out.print(
-        f"The report on {plain(judged.source)} is in [bold]{plain(str(output))}[/]: open it in a browser, and read the "
-        "mistakes of the worst slices first.",
-        highlight=False,
-    )
+    after = ": open it in a browser, and read the mistakes of the worst slices first."
+    print_saved(output, f"The report on {plain(judged.source)} is in", after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,15 +10,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import OverwriteOption, RerankerOption, out, percent, plain, progress_bar, quiet
+from qpairs.commands.terminal import (
+    OverwriteOption,
+    RawOption,
+    ReplaceOption,
+    RerankerOption,
+    check_file,
+    out,
+    percent,
+    plain,
+    print_command,
+    progress_bar,
+    quiet,
+    shown_path,
+)
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import read_text
+from qpairs.core.manifests import parse_json
+from qpairs.core.shapes import text
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
     from qpairs.models.verdict import Setting
     from qpairs.retrieval.index import Manifest
     from qpairs.retrieval.search import Answer
+
+UNKNOWN = 10  # ids that are not there, which are named
 
 TextColumnOption = Annotated[
     str,
@@ -65,7 +83,11 @@ def index(
     add: Annotated[Path | None, typer.Option(help="Add these embeddings to the index.", show_default=False)] = None,
     delete: Annotated[
         Path | None,
-        typer.Option(help="Delete the questions with the ids in this file, one per line.", show_default=False),
+        typer.Option(
+            help="Delete the questions with the ids in this file, one per line; in a .jsonl file each is a JSON text, "
+            "for ids with line breaks or spaces at their ends.",
+            show_default=False,
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -83,15 +105,28 @@ def index(
         elif add:
             made = add_to_index(source, open_shards(add), on_progress)
         elif delete:
-            made, deleted = delete_from_index(
-                source, [line.strip() for line in read_text(delete).splitlines() if line.strip()]
-            )
+            ids = _read_ids(delete)
+            known = set(open_index(source).questions.known(ids))
+            unknown = [name for name in dict.fromkeys(ids) if name not in known]
+            made, deleted = delete_from_index(source, ids)
         else:
             made = open_index(source).manifest
     if delete:
         out.print(f"{deleted:,} questions deleted")
+        if unknown:
+            shown = ", ".join(plain(repr(name)) for name in unknown[:UNKNOWN])
+            more = f" and {len(unknown) - UNKNOWN:,} more" if len(unknown) > UNKNOWN else ""
+            out.print(f"[yellow]{len(unknown):,} ids are not in the index: {shown}{more}[/]", soft_wrap=True)
     _print_index(made, chosen=output is not None and kind == "auto")
-    out.print(f'qpairs search {output or source} "How do I ...?"', highlight=False, soft_wrap=True)
+    print_command("qpairs", "search", output or source, "How do I ...?")
+
+
+def _read_ids(file: Path) -> list[str]:
+    """The ids in a file, one per line."""
+    lines = [line for line in re.split(r"\r\n|\n|\r", read_text(file)) if line.strip()]
+    if file.suffix.lower() != ".jsonl":
+        return [line.strip() for line in lines]
+    return [parse_json(line, text, where=f"{file}, line {number}") for number, line in enumerate(lines, 1)]
 
 
 def _print_index(made: Manifest, chosen: bool) -> None:
@@ -100,7 +135,7 @@ def _print_index(made: Manifest, chosen: bool) -> None:
 
     where = f" in {made.address}" if made.address else ""
     why = f" (by size: exact up to {SMALL:,} questions, ivf above)" if chosen else ""
-    out.print(f"{made.count:,} questions{where}, {made.dimension} numbers each", highlight=False)
+    out.print(f"{made.count:,} questions{plain(where)}, {made.dimension:,} numbers each", highlight=False)
     out.print(f"[bold]{made.kind}[/]: {KINDS[made.kind]}{why}", highlight=False, soft_wrap=True)
     if made.kind != "exact":
         out.print(
@@ -142,6 +177,8 @@ def search(
     ] = None,
     text_column: TextColumnOption = "",
     reranker: RerankerOption = True,
+    overwrite: ReplaceOption = False,
+    raw: RawOption = False,
 ) -> None:
     """Find the questions of an index that are nearest to one, with the verdict on each."""
     if bool(questions) == bool(file) or bool(file) != bool(output):
@@ -150,19 +187,19 @@ def search(
         raise UserError("give --threshold or --precision, not both")
     if output:
         check_table_path(output)
+        check_file(output, overwrite=overwrite)
     with quiet(), progress_bar() as on_progress:
         from qpairs.data.questions import open_questions
         from qpairs.models.base import load
         from qpairs.models.verdict import choose
-        from qpairs.retrieval.index import open_index
+        from qpairs.retrieval.index import model_of, open_index
         from qpairs.retrieval.search import require_searchable, setting_for
         from qpairs.retrieval.search import search as run
         from qpairs.retrieval.second_look import called_from
 
         opened = open_index(folder)
-        if not model and not Path(opened.manifest.model).is_dir():
-            raise UserError(f"{folder}: its model, {opened.manifest.model}, is not there; name it with --model")
-        loaded = load(model or opened.manifest.model, second_look=reranker)
+        used = model or model_of(opened, "--model")
+        loaded = load(used, second_look=reranker)
         require_searchable(opened, loaded)
         asked = [text for _, text in open_questions(file, text_column=text_column).rows()] if file else questions or []
         if not all(question.strip() for question in asked):
@@ -170,16 +207,18 @@ def search(
         setting = choose(setting_for(opened, loaded), threshold, precision)
         answers = run(opened, loaded, asked, k, setting=setting, on_progress=on_progress)
     if output:
-        _write_answers(output, asked, answers)
+        _write_answers(output, asked, answers, raw)
     else:
         for question, found in zip(asked, answers, strict=True):
             _print_answers(question, found)
     out.print(
-        f"\n[dim]Probability of asking the same: that {setting.precision_of}. Called a duplicate: "
+        f"\n[dim]Probability of asking the same: that {plain(setting.precision_of)}. Called a duplicate: "
         f"{called_from(setting)}.[/]",
         highlight=False,
     )
     _print_read(setting, answers)
+    if not model:
+        out.print(f"[dim]Model: {shown_path(used)}, as the index says.[/]", highlight=False, soft_wrap=True)
     print_outgrown(opened.manifest, len(opened.questions))
 
 
@@ -211,12 +250,13 @@ def _print_read(setting: Setting, answers: Sequence[Sequence[Answer]]) -> None:
         out.print(f"[dim]{plain(str(share)).capitalize()}.[/]", highlight=False)
 
 
-def _write_answers(output: Path, asked: Sequence[str], answers: Sequence[Sequence[Answer]]) -> None:
+def _write_answers(output: Path, asked: Sequence[str], answers: Sequence[Sequence[Answer]], raw: bool) -> None:
     from qpairs.retrieval.search import answers_table
 
-    write_table(output, answers_table(asked, answers))
+    write_table(output, answers_table(asked, answers), raw=raw)
     known = sum(any(answer.duplicate for answer in found) for found in answers)
     out.print(
         f"{len(asked):,} questions, {known:,} with a duplicate in the index ({percent(known / max(1, len(asked)))}), "
-        f"written to {output}"
+        f"written to {shown_path(output)}",
+        soft_wrap=True,
     )

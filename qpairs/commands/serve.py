@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qpairs.commands.search import IdColumnOption, TextColumnOption, print_outgrown
-from qpairs.commands.terminal import ModelArgument, RerankerOption, err, out, progress_bar, quiet
+from qpairs.commands.terminal import (
+    ModelArgument,
+    RerankerOption,
+    err,
+    out,
+    plain,
+    progress_bar,
+    quiet,
+    shown_path,
+)
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
 from qpairs.core.files import os_reason
@@ -101,7 +110,9 @@ def serve(
             about = f"{len(opened.questions):,} questions" if opened else "no index"
             host = f"[{address}]" if ":" in address else address
             out.print(
-                f"{model.path.name}, {about}, at http://{host}:{number}", markup=False, highlight=False, soft_wrap=True
+                f"{shown_path(model.path.name)}, {about}, at {plain(f'http://{host}:{number}')}",
+                highlight=False,
+                soft_wrap=True,
             )
             if opened:
                 print_setting(opened, model)
@@ -125,7 +136,7 @@ def print_setting(index: Index, model: Model) -> None:
 
     setting = setting_for(index, model)
     out.print(
-        f"Searches: probabilities are those {setting.precision_of}; duplicates {called_from(setting)}.",
+        f"Searches: probabilities are those {plain(setting.precision_of)}; duplicates {called_from(setting)}.",
         highlight=False,
         soft_wrap=True,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,16 @@ import typer
 from qpairs.commands.dedupe import print_pair, print_summary
 from qpairs.commands.keys import read_key
 from qpairs.commands.search import IdColumnOption, TextColumnOption
-from qpairs.commands.terminal import SkipOption, out, plain, print_skipped, progress_bar, quiet
+from qpairs.commands.terminal import (
+    SkipOption,
+    out,
+    plain,
+    print_skipped,
+    progress_bar,
+    quiet,
+    shown_command,
+    shown_path,
+)
 from qpairs.core.exceptions import UserError
 
 if TYPE_CHECKING:
@@ -98,7 +106,7 @@ def _text_column(questions: Path) -> str:
 def _chosen(found: TextColumns) -> str:
     out.print("Which column holds the questions? Several are joined, such as 1,2.")
     for number, column in enumerate(found.columns, 1):
-        out.print(f"  [bold]{number}[/]  {plain(column.name)}  [dim]{plain(column.example)[:80]}[/]", highlight=False)
+        out.print(f"  [bold]{number}[/]  {plain(column.name)}  [dim]{plain(column.example[:80])}[/]", highlight=False)
     while True:
         answer = typer.prompt("number", default="1")
         places = [int(part) - 1 for part in answer.split(",") if part.strip().isdigit()]
@@ -110,7 +118,7 @@ def _print_expected(session: Session) -> None:
     """What is expected now, with examples."""
     from qpairs.serving.start import examples
 
-    folder = plain(str(session.folder.path))
+    folder = shown_path(session.folder.path)
     out.print(f"\n{len(session.corpus.texts):,} questions, kept in [bold]{folder}[/].", highlight=False)
     _print_fit(session)
     try:
@@ -134,7 +142,7 @@ def _print_fit(session: Session) -> None:
     out.print(
         f"[bold]{after.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {after.threshold:.3f} on: "
         f"expected precision [bold]{after.precision:.2f}[/] ({low:.2f} to {high:.2f}), recall "
-        f"[bold]{after.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}); {fit.setting.basis}. {MORE} more "
+        f"[bold]{after.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}); {plain(fit.setting.basis)}. {MORE} more "
         f"answers would narrow the interval of the precision from {high - low:.2f} to {narrower:.2f}.",
         highlight=False,
     )
@@ -205,8 +213,8 @@ def _print_end(session: Session, budget: int) -> None:
     state, folder = session.state, session.folder
     out.print(
         f"\n{state.duplicates:,} answered the same, {state.different:,} different, {state.skipped:,} skipped. Model in "
-        f"[bold]{plain(str(folder.model))}[/], duplicates and the file without them in "
-        f"[bold]{plain(str(folder.duplicates))}[/].",
+        f"[bold]{shown_path(folder.model)}[/], duplicates and the file without them in "
+        f"[bold]{shown_path(folder.duplicates)}[/].",
         highlight=False,
         soft_wrap=True,
     )
@@ -225,7 +233,7 @@ def _print_end(session: Session, budget: int) -> None:
     if session.training_may_pay:
         out.print("There are enough labels of both kinds to train on; the last command below does it.")
     search = ["qpairs", "search", str(index_folder(folder.path)), "How do I ...?", "--model", str(folder.model)]
-    out.print(f"\nTo search as the answers say: {plain(shlex.join(search))}", highlight=False, soft_wrap=True)
+    out.print(f"\nTo search as the answers say: {shown_command(*search)}", highlight=False, soft_wrap=True)
     out.print("\n[dim]The same by plain commands:[/]")
     for command in session.commands():
         out.print(f"  {plain(command)}", highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import os
+import shlex
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from rich.table import Column, Table
 
 from qpairs.config import HELP
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import os_reason
 from qpairs.core.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 PACE = 30.0  # seconds between two lines of progress where stderr is no terminal
 _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # turn the direction of what follows
+_STEERING = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes of a name that are no UTF-8, line breaks
 SILENT = os.environ.get("RANK", "0") != "0"  # of several processes that train together, the first one alone speaks
 out = Console(quiet=SILENT)
 err = Console(stderr=True, quiet=SILENT)
@@ -65,6 +68,13 @@ RerankerOption = Annotated[
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
+ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
+RawOption = Annotated[
+    bool,
+    typer.Option(
+        "--raw", help="Write texts that begin with = + - @ as they are; a spreadsheet takes them for formulas."
+    ),
+]
 
 
 def with_import(command: Callable[..., None]) -> Callable[..., None]:
@@ -97,7 +107,42 @@ def plain(text: str) -> str:
     >>> print(plain("a \x1b[2J\n [bold]b"))
     a \x1b[2J \[bold]b
     """
-    shown = (repr(c)[1:-1] if unicodedata.category(c) == "Cc" or c in _TURNS else c for c in " ".join(text.split()))
+    return _inert(" ".join(text.split()))
+
+
+def shown_path(path: str | Path) -> str:
+    r"""The name of a file or a folder, as it is: not read as markup, and what would steer a terminal as an escape.
+
+    >>> print(shown_path(Path("runs/[/b or]  x\ny")))
+    runs/\[/b or]  x\ny
+    """
+    return _inert(str(path))
+
+
+def shown_command(*words: object) -> str:
+    r"""A command to be copied into a shell.
+
+    >>> print(shown_command("qpairs", "search", Path("my idx"), "How do I ...?"))
+    qpairs search 'my idx' 'How do I ...?'
+    """
+    return _inert(shlex.join(map(str, words)))
+
+
+def print_saved(path: Path, before: str = "Saved in", after: str = ".") -> None:
+    """Says where something was written."""
+    out.print(f"{before} [bold]{shown_path(path)}[/]{after}", highlight=False, soft_wrap=True)
+
+
+EXAMPLE = "How do I reset my password?", "I forgot my password"
+
+
+def print_command(*words: object) -> None:
+    """Prints a command to be copied."""
+    out.print(shown_command(*words), highlight=False, soft_wrap=True)
+
+
+def _inert(text: str) -> str:
+    shown = (repr(c)[1:-1] if unicodedata.category(c) in _STEERING or c in _TURNS else c for c in text)
     return escape("".join(shown))
 
 
@@ -263,7 +308,13 @@ def judged_pairs(model: Model, data: Sequence[str] | None, columns: str, skip_ba
 def print_skipped(source: Pairs | Corpus) -> None:
     """Says which rows were left out."""
     if source.skipped:
-        out.print("rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in source.skipped.items()))
+        print_left_out(source.skipped)
+
+
+def print_left_out(skipped: Mapping[str, int], where: str = "") -> None:
+    """Says how many rows were left out, and why."""
+    reasons = ", ".join(f"{n:,} {plain(reason)}" for reason, n in skipped.items())
+    out.print(f"{shown_path(where)}{where and ': '}rows left out: {reasons}", highlight=False)
 
 
 def print_verdict(name: str, score: float, probability: float, duplicate: bool, threshold: float) -> None:
@@ -330,7 +381,7 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
             f"{scores['shift']['statistic']:.2f}): fit it to a few dozen labelled pairs with qpairs calibrate.[/]"
         )
     if note:
-        out.print(f"[dim]Note: {note}.[/]")
+        out.print(f"[dim]Note: {plain(note)}.[/]")
 
 
 def _print_dimensions(rows: Sequence[Mapping[str, float]]) -> None:
@@ -352,18 +403,35 @@ def _print_corpus(found: Mapping[str, Any], clusters: bool, score: str) -> None:
     for line in corpus_lines(found, clusters=clusters):
         out.print(plain(line), highlight=False)
     for note in corpus_notes(found, score):
-        out.print(f"[dim]{note}.[/]", highlight=False)
+        out.print(f"[dim]{plain(note)}.[/]", highlight=False)
 
 
 def _print_seen(seen: Mapping[str, int]) -> None:
     from qpairs.evaluation.seen import seen_note
 
     if note := seen_note(seen["questions"], seen["of_questions"]):
-        out.print(f"[yellow]{note}.[/]", highlight=False)
+        out.print(f"[yellow]{plain(note)}.[/]", highlight=False)
 
 
-def check_file(path: Path) -> None:
-    """Raises UserError where a file cannot be written, before any work is done."""
+def check_file(path: Path, *, overwrite: bool, option: str = "--output") -> None:
+    """Looks at the place of a file that a command writes, before any work is done.
+
+    Args:
+        path: the file.
+        overwrite: whether one that is there may be replaced.
+        option: that names it.
+
+    Raises:
+        UserError: it is there already, or cannot be written.
+    """
+    try:
+        there = bool(path.lstat())
+    except FileNotFoundError:
+        there = False
+    except OSError as error:  # its name is too long, or what should be a folder is a file
+        raise UserError(f"{path}: cannot be written ({os_reason(error)}); name another file with {option}") from None
     standing = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not (standing.is_dir() and os.access(standing, os.W_OK)):
-        raise UserError(f"{path}: cannot be written; name another place with --output")
+        raise UserError(f"{path}: cannot be written; name another file with {option}")
+    if there and not overwrite:
+        raise UserError(f"{path}: is there already; name another file with {option}, or pass --overwrite")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from qpairs.commands.combine import print_second_look
 from qpairs.commands.terminal import (
+    EXAMPLE,
     OverwriteOption,
     TomlOption,
     counted,
@@ -21,9 +21,12 @@ from qpairs.commands.terminal import (
     out,
     percent,
     plain,
+    print_command,
+    print_left_out,
     print_report,
     progress_bar,
     quiet,
+    shown_path,
 )
 from qpairs.config import (
     COMMA_LISTS,
@@ -129,9 +132,9 @@ def train(
     if model.config.report_to == "tensorboard":
         from qpairs.training.passes import tensorboard_folder
 
-        curves = plain(shlex.join(["tensorboard", "--logdir", str(tensorboard_folder(model.config.output))]))
-        out.print(f"\nTraining curves: {curves}", highlight=False, soft_wrap=True)
-    folder = plain(model.config.output)
+        out.print("\nTraining curves:", highlight=False)
+        print_command("tensorboard", "--logdir", tensorboard_folder(model.config.output))
+    folder = shown_path(model.config.output)
     if not model.verdict.labelled:
         out.print(
             f"\nSaved in [bold]{folder}[/]. Without labels it has no threshold for pairs; what is expected of a corpus "
@@ -142,16 +145,13 @@ def train(
         columns = ",".join(model.config.columns)
         words = ["qpairs", "dedupe", model.config.output, model.config.data[0]]
         words += [*(["--text-column", columns] if columns else []), "--dry-run"]
-        out.print(plain(shlex.join(words)), highlight=False, soft_wrap=True)
-        out.print(f"qpairs train --encoder {folder} --data LABELLED.csv", highlight=False, soft_wrap=True)
-        out.print(
-            f"qpairs calibrate {folder} --data LABELLED.csv --output {folder}-here", highlight=False, soft_wrap=True
-        )
+        print_command(*words)
+        print_command("qpairs", "train", "--encoder", model.config.output, "--data", "LABELLED.csv")
+        here = f"{model.config.output}-here"
+        print_command("qpairs", "calibrate", model.config.output, "--data", "LABELLED.csv", "--output", here)
         return
     out.print(f"\nSaved in [bold]{folder}[/]. Try it:", highlight=False)
-    out.print(
-        f'qpairs predict {folder} "How do I reset my password?" "I forgot my password"', highlight=False, soft_wrap=True
-    )
+    print_command("qpairs", "predict", model.config.output, *EXAMPLE)
 
 
 def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,6 +241,6 @@ def _print_more(split: Mapping[str, Any]) -> None:
         out.print(f"teacher: {judged}scored {teacher['neighbours']:,} unlabelled pairs", highlight=False)
     if split.get("generated"):
         counts = ", ".join(f"{n:,} {kind}" for kind, n in split["generated"].items())
-        out.print(f"generated from training questions: {counts}", highlight=False)
+        out.print(f"generated from training questions: {plain(counts)}", highlight=False)
     for source, counts in split["skipped"].items():
-        out.print(f"{source}: rows left out: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
+        print_left_out(counts, source)

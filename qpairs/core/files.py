@@ -3,40 +3,63 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from qpairs.core.exceptions import UserError
 
+LOCK = ".lock"
+UNFINISHED = ".new-"  # what the name of a file begins with that is being written
+INSIDE = ".qpairs-new"  # folder of unfinished work in a folder that cannot be exchanged with another one
+NEW, OLD, WHOLE = "new", "old", "whole"  # in a hidden folder: being filled, replaced, to be moved out
+LONG = 200  # bytes of a name, which may have 255
+RETRIES = 20  # where other processes remove the folder of a lock at the same time
+_held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())  # places that this thread holds
+
 
 @contextmanager
-def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds a folder, made if need be, against other processes.
+def exclusive_lock(
+    folder: Path, *, wait: bool = False, called: Path | None = None, passing: bool = False
+) -> Iterator[None]:
+    """Holds a folder, made if need be, against other processes; one that was made and stays empty goes again.
 
     Args:
         folder: what is held.
         wait: whether to wait for another process that holds it.
+        called: what messages call it.
+        passing: whether the folder goes in the end if it is empty, whoever made it.
 
     Raises:
         UserError: another process holds it, or it cannot be written.
     """
     from filelock import FileLock, Timeout  # slow to import, and the command line imports this module
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        raise UserError(f"{folder}: another process is at work here") from None
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({os_reason(error)})") from None
+    called, lock, made = called or folder, FileLock(folder / LOCK), passing
+    for last in (*[False] * RETRIES, True):
+        try:
+            made = made or not folder.is_dir()
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=-1 if wait else 0)
+            break
+        except Timeout:
+            raise UserError(f"{called}: another process is at work here") from None
+        except OSError as error:  # as when another process is done with the folder, and removes it
+            if last or not isinstance(error, FileNotFoundError):
+                raise UserError(f"{called}: cannot be written ({os_reason(error)})") from None
     try:
         yield
     finally:
+        if made:
+            with suppress(OSError):
+                if all(entry.name == LOCK for entry in folder.iterdir()):
+                    (folder / LOCK).unlink()  # while it is held: who takes it next finds that it is gone
+                    folder.rmdir()
         lock.release()
 
 
@@ -44,12 +67,19 @@ def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
 def atomic_file(path: Path) -> Iterator[Path]:
     """A file to write, in a hidden place beside `path`, which takes that place when it is whole and on the disk.
 
+    What a process left that was killed while it wrote this file goes.
+
     Raises:
         UserError: the disk is full, or refuses for another reason; `path` is then as it was.
     """
-    fresh = path.with_name(f".new-{os.getpid()}-{path.name}")
+    long = len(os.fsencode(path.name)) > LONG
+    ending = f"{_digest(path)}{path.suffix[:16]}" if long else path.name
+    fresh = path.with_name(f"{UNFINISHED}{os.getpid()}-{ending}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{UNFINISHED}*-{glob.escape(ending)}"):
+            if not _runs(left.name[len(UNFINISHED) :].partition("-")[0]):
+                left.unlink(missing_ok=True)
         yield fresh
         with fresh.open("rb") as written:
             os.fsync(written.fileno())
@@ -62,44 +92,208 @@ def atomic_file(path: Path) -> Iterator[Path]:
             fresh.unlink()
 
 
+def _runs(process: str) -> bool:
+    """Whether a process of this number runs on this machine."""
+    if not process.isdigit() or os.name != "posix":
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def hold_output(path: Path, *, wait: bool = False) -> Iterator[Path]:
+    """Holds the place of a folder that is to be written against other processes; gives a hidden folder for the work.
+
+    What cannot be written is found out here, before the work; and what a killed process left is put in order. The
+    hidden folder goes at the end. It is beside the place, so that both can be exchanged in one step. The folder in
+    which the user stands, the root of a file system, and one in a folder that cannot be written, cannot be exchanged:
+    they must be empty, and the hidden folder is in them. A place that this thread holds already is held on.
+
+    Args:
+        path: the place.
+        wait: whether to wait for another process that holds it.
+
+    Raises:
+        UserError: another process holds it, or nothing can be written there.
+
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp(), "model")
+    >>> with hold_output(place) as work:
+    ...     work.parent == place.parent, place.exists()
+    (True, False)
+    """
+    try:
+        place = path.resolve()
+        inside = _cannot_be_exchanged(place)
+        if inside and visible(place):
+            raise UserError(
+                f"{path}: is not empty, and {inside}, so that it cannot be replaced as a whole; name another folder "
+                "with --output"
+            )
+    except (OSError, RuntimeError) as error:  # a name that is too long, or a loop of links
+        reason = os_reason(error) if isinstance(error, OSError) else str(error)
+        raise UserError(f"{path}: cannot be written ({reason})") from None
+    work = place / INSIDE if inside else _beside(place)
+    if place in _held.get():
+        yield work
+        return
+    with exclusive_lock(work, wait=wait, called=path, passing=True):
+        token = _held.set(_held.get() | {place})
+        try:
+            _put_in_order(place)
+            yield work
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
+        finally:
+            _held.reset(token)
+            if not (work / WHOLE).exists():
+                for entry in (NEW, OLD):
+                    shutil.rmtree(work / entry, ignore_errors=True)
+
+
+def _cannot_be_exchanged(place: Path) -> str:
+    """Why a folder has to be filled where it is; '' where it has not."""
+    if not place.is_dir():
+        return ""
+    if place in (here := Path.cwd(), *here.parents):
+        return "you work in it"
+    if place.is_mount():
+        return "is the root of a file system"
+    return "" if os.access(place.parent, os.W_OK) else f"{place.parent} cannot be written"
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(f".{place.name[:24]}-{_digest(place)}.qpairs")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+
+
+def visible(folder: Path) -> list[Path]:
+    """What is in a folder besides what qpairs itself hides there: a lock, and unfinished work.
+
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp())
+    >>> (place / ".lock").touch(), visible(place)
+    (None, [])
+    """
+    own = (LOCK, INSIDE)
+    return [entry for entry in folder.iterdir() if entry.name not in own and not entry.name.startswith(UNFINISHED)]
+
+
+def recover_folder(path: Path) -> None:
+    """Puts in order what a process left that was killed while a folder took its place; does nothing while one runs.
+
+    Raises:
+        UserError: it cannot be written.
+
+    >>> recover_folder(Path("nothing/here"))
+    """
+    place = path.resolve()
+    for work, left in ((_beside(place), OLD), (place / INSIDE, WHOLE)):
+        if (work / left).is_dir():
+            with suppress(UserError), exclusive_lock(work, called=path, passing=True):
+                _put_in_order(place)
+
+
+def _put_in_order(place: Path) -> None:
+    old, whole = _beside(place) / OLD, place / INSIDE / WHOLE
+    if old.exists() and not place.exists():  # killed between the two renames of a system that cannot exchange folders
+        old.rename(place)
+    if whole.exists():
+        _move_out(whole, place)
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, hidden beside `path`, which takes that place when it is whole and on the disk.
+    """A folder to fill, hidden, which takes its place at `path` when it is whole and on the disk.
 
     What is at `path` is then gone; until then, or where the filling fails, it is as it was. Where the system can
-    exchange two folders, there is one at `path` at any moment. What a process left that died in the middle is put in
-    order first. A link stays one: the folder that it points to is replaced. Files are readable to whom the folder is.
+    exchange two folders, there is one at `path` at any moment; elsewhere the next reader puts in order what a killed
+    process left. A link stays one: the folder that it points to is replaced. Files are readable to whom the folder is.
+    Another process that writes the same folder is waited for; `hold_output` before the work refuses instead.
 
     Raises:
         UserError: the disk is full, or refuses for another reason.
     """
-    given, path = path, path.resolve()
-    fresh, old = (path.with_name(f".{path.name}.{kind}") for kind in ("new", "old"))
-    try:
-        if old.exists() and not path.exists():  # a process died between the two renames
-            old.rename(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(old, ignore_errors=True)
+    with hold_output(path, wait=True) as work:
+        place, fresh, old = path.resolve(), work / NEW, work / OLD
         shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        yield fresh
-        mode = fresh.stat().st_mode & 0o666
-        for file in filter(Path.is_file, fresh.rglob("*")):
-            file.chmod(mode)  # safetensors makes files for their owner alone
-            with file.open("rb") as written:
+        try:
+            fresh.mkdir()
+            yield fresh
+            _put_on_disk(fresh)
+            if work.parent == place:
+                fresh.rename(work / WHOLE)
+                _move_out(work / WHOLE, place)
+            elif not (place.exists() and _exchange(fresh, place)):
+                if place.exists():
+                    place.rename(old)
+                fresh.rename(place)
+            sync_folder(place.parent)
+        except OSError as error:
+            if old.exists() and not place.exists():
+                old.rename(place)
+            raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
+
+
+def keep_others(folder: Path, fresh: Path, *, replaced: Sequence[str]) -> None:
+    """Takes what is in a folder along into the one that replaces it.
+
+    Args:
+        folder: what is replaced; it may not be there.
+        fresh: what replaces it.
+        replaced: patterns of names, as for `Path.match`, of what is not taken along.
+
+    >>> import tempfile
+    >>> folder, fresh = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
+    >>> (folder / "notes.txt").touch(), (folder / "pairs.csv").touch()
+    (None, None)
+    >>> keep_others(folder, fresh, replaced=["pairs.*"])
+    >>> [file.name for file in fresh.iterdir()]
+    ['notes.txt']
+    """
+
+    def copy(source: str, target: str) -> None:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:  # a file system without hard links
+            shutil.copy2(source, target, follow_symlinks=False)
+
+    for entry in visible(folder) if folder.is_dir() else []:
+        if any(entry.match(pattern) for pattern in replaced):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, fresh / entry.name, symlinks=True, copy_function=copy)
+        else:
+            copy(str(entry), str(fresh / entry.name))
+
+
+def _put_on_disk(folder: Path) -> None:
+    """Puts all files in a folder on the disk, readable to whom the folder is."""
+    mode = folder.stat().st_mode & 0o666
+    for entry in [folder, *folder.rglob("*")]:
+        if entry.is_dir():
+            sync_folder(entry)
+        elif entry.is_file() and not entry.is_symlink():
+            if entry.stat().st_nlink == 1:
+                entry.chmod(mode)  # safetensors makes files for their owner alone
+            with entry.open("rb") as written:
                 os.fsync(written.fileno())
-        if not (path.exists() and _exchange(fresh, path)):
-            if path.exists():
-                path.rename(old)
-            fresh.rename(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        raise UserError(f"{given}: cannot be written ({os_reason(error)})") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _move_out(whole: Path, place: Path) -> None:
+    """Moves what is whole, in a hidden folder, to its place; what a killed process began is brought to its end."""
+    for entry in sorted(whole.iterdir()):
+        entry.rename(place / entry.name)
+    whole.rmdir()
+    sync_folder(place)
 
 
 def _exchange(one: Path, other: Path) -> bool:

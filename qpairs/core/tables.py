@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ WRITERS: dict[str, Callable[[Any, str], Any]] = {
     ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
     ".parquet": lambda table, path: table.to_parquet(path),
 }  # the ending of a file's name -> how a data frame is written
+DELIMITED = (".csv", ".tsv")  # which spreadsheets open
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def check_table_path(path: Path) -> None:
@@ -27,8 +30,34 @@ def check_table_path(path: Path) -> None:
         raise UserError(f"{path}: unknown kind of file; {nearest(path.suffix, WRITERS)}")
 
 
-def write_table(path: Path, table: pandas.DataFrame) -> None:
+def guarded(text: str) -> str:
+    """A text for a cell of a file that people open: no spreadsheet takes it for a formula.
+
+    Texts that begin with = + - @, a tab or a carriage return get an apostrophe before them, and so do those that would
+    look like one of these; `unguarded` takes it away.
+
+    >>> guarded("=1+1"), guarded("'=1+1"), guarded("'tis")
+    ("'=1+1", "''=1+1", "'tis")
+    """
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def unguarded(text: str) -> str:
+    """The inverse of `guarded`.
+
+    >>> [unguarded(guarded(text)) for text in ("=1+1", "'=1+1", "'tis", "-")]
+    ['=1+1', "'=1+1", "'tis", '-']
+    """
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+
+
+def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False) -> None:
     r"""Writes a data frame in the format that the name ends in: .csv, .tsv, .jsonl or .parquet.
+
+    Args:
+        path: the file.
+        table: the data frame.
+        raw: whether texts of CSV and TSV are written as they are, and not `guarded`.
 
     Raises:
         UserError: another ending, a file that cannot be written, or values that the format cannot hold, such as a
@@ -42,6 +71,8 @@ def write_table(path: Path, table: pandas.DataFrame) -> None:
     'similarity\n0.5\n'
     """
     check_table_path(path)
+    if not raw and path.suffix in DELIMITED:
+        table = table.map(lambda value: guarded(value) if isinstance(value, str) else value)
     with atomic_file(path) as fresh:
         try:
             WRITERS[path.suffix](table, str(fresh))
@@ -69,7 +100,9 @@ def rows_table(kind: type[Any], rows: Sequence[Any], called: Mapping[str, str] |
     return pandas.DataFrame(joined, columns=[(called or {}).get(name, name) for name in names])
 
 
-def write_rows(path: Path, kind: type[Any], rows: Sequence[Any], called: Mapping[str, str] | None = None) -> None:
+def write_rows(
+    path: Path, kind: type[Any], rows: Sequence[Any], called: Mapping[str, str] | None = None, *, raw: bool = False
+) -> None:
     """Writes the table of dataclasses, see `rows_table`.
 
     Args:
@@ -77,8 +110,9 @@ def write_rows(path: Path, kind: type[Any], rows: Sequence[Any], called: Mapping
         kind: the dataclass.
         rows: the dataclasses.
         called: field -> name of its column, where that is another.
+        raw: as in `write_table`.
 
     Raises:
         UserError: as `write_table`.
     """
-    write_table(path, rows_table(kind, rows, called))
+    write_table(path, rows_table(kind, rows, called), raw=raw)

@@ -141,4 +141,8 @@ def _found(names: Iterable[str]) -> str:
     names = list(names)
     shown = f"found: {', '.join(map(reprlib.repr, names))}"
     other = next((mark for mark in ";|\t" if len(names) == 1 and mark in names[0]), "")
-    return f"{shown}; if {other!r} separates the fields, write sep={other} as the first line of the file" if other else shown
+    return (
+        f"{shown}; if {other!r} separates the fields, write sep={other} as the first line of the file"
+        if other
+        else shown
+    )

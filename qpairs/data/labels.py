@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
+from qpairs.core.tables import unguarded
 from qpairs.data.columns import find_columns, named_column
 from qpairs.data.pairs import text_fault
 from qpairs.data.questions import QuestionSource
@@ -120,6 +121,8 @@ def _rows(source: QuestionSource) -> Iterator[tuple[str, str, int, str, float, s
         if fault:
             raise UserError(f"{path}, {reader.unit} {number}: {fault}")
         probability = _text(values.get("drawing_probability"))
+        if who == ADJUDICATED:  # in a file that was made for people
+            row = (*map(unguarded, row[:2]), *row[2:])
         yield (
             *(row[0], row[1], LABELS[_text(values["is_duplicate"])], _text(values.get("drawn"))),
             *(float(probability) if probability else math.nan, who),

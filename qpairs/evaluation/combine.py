@@ -10,6 +10,7 @@ import numpy as np
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import hold_output
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import parts_of
@@ -125,14 +126,15 @@ def combine_folders(
     output = Path(output)
     if output.resolve() in (Path(encoder).resolve(), Path(cross_encoder).resolve()):
         raise UserError(f"{output}: is one of the models to join; name another folder with --output")
-    check_output(output, overwrite=overwrite)
-    first, second = load(encoder), load(cross_encoder)
-    check_stages(first, second)
-    assert isinstance(second, CrossModel)
-    given = pairs_if_given(data)
-    pairs = _validation_pairs(first, second) if given is None else given
-    model = combine(first, second, pairs, seed=seed, on_progress=on_progress)
-    model.save(output, overwrite=overwrite)
+    with hold_output(output):
+        check_output(output, overwrite=overwrite)
+        first, second = load(encoder), load(cross_encoder)
+        check_stages(first, second)
+        assert isinstance(second, CrossModel)
+        given = pairs_if_given(data)
+        pairs = _validation_pairs(first, second) if given is None else given
+        model = combine(first, second, pairs, seed=seed, on_progress=on_progress)
+        model.save(output, overwrite=overwrite)
     found = load(output)
     assert isinstance(found, TwoStages)
     return found

@@ -28,6 +28,8 @@ from safetensors.numpy import load_file, save_file
 from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_file, exclusive_lock, write_text
+from qpairs.core.manifests import read_json, reading_weights
+from qpairs.core.shapes import anything, each, named, number, optional, record, text, whole
 from qpairs.core.tables import write_table
 from qpairs.data.parts import Parts
 from qpairs.experiments import plots
@@ -38,6 +40,34 @@ log = logging.getLogger(__name__)
 
 RESULTS, SUMMARY, CHART = "results.csv", "summary.csv", "comparison.svg"
 LEGEND = "dot: mean over the seeds; tick: a seed; bar: 95 % interval, over questions and seeds"
+_PAIR = each(number(), length=2)
+RECORD = record(
+    {
+        "result": optional(
+            record(
+                {
+                    "f1": number(0, 1),
+                    "f1_interval": _PAIR,
+                    "threshold": number(),
+                    "seconds": number(0),
+                    "steps": whole(),
+                    "epochs": number(0),
+                    "peak_bytes": whole(),
+                    "report": record(
+                        {
+                            "average_precision": number(0, 1),
+                            "average_precision_interval": _PAIR,
+                            "retrieval": optional(named(anything)),
+                        },
+                        others=True,
+                    ),
+                }
+            )
+        )
+    },
+    {"custom": text},
+    others=True,
+)  # of a cell, in its file
 OF_A_CELL = ("encoder", "loss", "miner", "output")  # options that differ between cells
 
 
@@ -83,7 +113,7 @@ def hold_folder(
     if folder.exists() and not (folder.is_dir() and (file.exists() or not any(folder.glob("[!.]*")))):
         raise UserError(f"{folder}: is in use, and holds no {kind.name}; name another folder with --output")
     with exclusive_lock(folder):
-        kept = json.loads(file.read_text("utf-8")) if file.exists() else manifest
+        kept = _read(file, overwrite=overwrite) if file.exists() else manifest
         differ = [name for name in {**kept, **manifest} if kept.get(name) != manifest.get(name)]
         if differ and not overwrite:
             raise UserError(
@@ -94,9 +124,20 @@ def hold_folder(
             shutil.rmtree(folder / CELLS, ignore_errors=True)
             for name in kind.results:
                 (folder / name).unlink(missing_ok=True)
+        write_text(file, json.dumps(manifest, indent=1) + "\n")  # before all else: who is killed now, goes on here
         (folder / CELLS).mkdir(exist_ok=True)
-        write_text(file, json.dumps(manifest, indent=1) + "\n")
         yield
+
+
+def _read(file: Path, *, overwrite: bool) -> dict[str, Any]:
+    """The manifest of a folder; a damaged one may be replaced."""
+    try:
+        found = read_json(file, named(anything), missing=f"{file}: missing", mend="start anew with --overwrite")
+    except UserError:
+        if overwrite:
+            return {}
+        raise
+    return dict(found)
 
 
 def cell_file(folder: Path, cell: Cell, kind: str) -> Path:
@@ -123,16 +164,21 @@ def read_record(folder: Path, cell: Cell, custom: str = "") -> Record | None:
         cell: the cell.
         custom: the digest of the user's own code that the cell runs.
     """
+    file = cell_file(folder, cell, "json")
     try:
-        kept = json.loads(cell_file(folder, cell, "json").read_text("utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        kept = read_json(file, RECORD, missing="")
+    except UserError as damaged:
+        if file.exists():
+            log.warning("%s; the cell is trained again", damaged)
         return None
     return Record(cell, Result(**kept["result"])) if kept["result"] and kept.get("custom", "") == custom else None
 
 
 def read_arrays(folder: Path, cell: Cell) -> Arrays:
     """What a finished cell answered on the judged pairs, as `cells.train_cell` returns it."""
-    arrays: Arrays = load_file(cell_file(folder, cell, "safetensors"))
+    file = cell_file(folder, cell, "safetensors")
+    with reading_weights(file, f"remove {file.with_suffix('.json')}, and the cell is trained again"):
+        arrays: Arrays = load_file(file)
     return arrays
 
 

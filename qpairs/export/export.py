@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from qpairs import metrics
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.extras import install
-from qpairs.core.files import atomic_folder
+from qpairs.core.files import atomic_folder, hold_output
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import Parts, load_parts
@@ -93,9 +93,9 @@ def export_checkpoint(
     True
     """
     path, output = Path(path), Path(output)
-    model, given = _exportable(path, output, format, overwrite), pairs_if_given(data)
-    allowed = MAX_LOSS[format] if max_loss is None else max_loss
-    with atomic_folder(output) as fresh:
+    allowed = MAX_LOSS.get(format, 0.0) if max_loss is None else max_loss
+    with hold_output(output), atomic_folder(output) as fresh:
+        model, given = _exportable(path, output, format, overwrite), pairs_if_given(data)
         parity = _write(model, fresh, format, given, on_progress)
         if parity.f1_before - parity.f1_after > allowed:
             raise UserError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
@@ -17,8 +16,14 @@ from numpy.typing import NDArray
 
 from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.core.manifests import read_manifest
+from qpairs.core.files import hold_output, recover_folder, visible
+from qpairs.core.manifests import read_json
 from qpairs.core.progress import Meter
+from qpairs.core.shapes import anything, named
+from qpairs.models.model_file import FILE as FILE
+from qpairs.models.model_file import FORMAT as FORMAT
+from qpairs.models.model_file import RERANKER as RERANKER
+from qpairs.models.model_file import OtherWeights, read_model_file
 from qpairs.models.verdict import Verdict
 from qpairs.models.verdict_file import verdict_to_dict
 
@@ -35,10 +40,7 @@ Side = Literal["left", "right"]
 Floats = NDArray[np.float32]
 Tables = tuple[Floats, Floats]  # (n_questions, d) as first questions, and as second ones; one tower: one table twice
 
-FILE = "qpairs.json"
-FORMAT = 2  # 1: the parts of the verdict stood side by side in the file
 HEAD = "head.safetensors"  # of a checkpoint: no vector depends on it
-RERANKER = "reranker"  # folder of the cross-encoder in a model of two stages: no vector depends on it
 LOOK = "second_look.json"  # beside it: what both say together
 READS = 5  # of a folder that is replaced meanwhile
 TOKENIZER, WORDS = "tokenizer.json", "whitespacetokenizer_config.json"
@@ -214,13 +216,14 @@ def load(path: str | Path, *, second_look: bool = True) -> Model:
     >>> model.encode(["How do I reset my password?"]).shape  # doctest: +SKIP
     (1, 384)
     """
-    path = _model_folder(Path(path))
+    path, torn = _model_folder(Path(path)), 0
     for _ in range(READS):
         before = _identity(path)
         try:
             model = _load(path, second_look)
-        except UserError:
-            if _identity(path) == before:
+        except UserError as error:
+            torn += isinstance(error, OtherWeights)  # which may be copied there, file by file, at this moment
+            if _identity(path) == before and torn != 1:
                 raise
         else:
             if _identity(path) == before:
@@ -251,9 +254,7 @@ def _load(path: Path, second_look: bool) -> Model:
 
         return open_checkpoint(path, data)
 
-    model = read_manifest(
-        path / FILE, parse, newest=FORMAT, missing=f"{path}: no checkpoint and no export here (no {FILE})"
-    )
+    model = read_model_file(path, parse, missing=f"{path}: no checkpoint and no export here (no {FILE})")
     if second_look and (path / RERANKER).is_dir() and not (path / LOOK).exists():
         raise UserError(
             f"{path}: a cross-encoder is in {RERANKER}, but {LOOK}, which says what it adds, is missing; join them "
@@ -270,6 +271,8 @@ def _model_folder(path: Path) -> Path:
     """The folder of a model that was trained, or that is ready."""
     from qpairs.models.ready import ready_folder, warn_of_folder
 
+    if not (path / FILE).exists():
+        recover_folder(path)
     if not (path / FILE).exists():
         return ready_folder(path)
     warn_of_folder(path)
@@ -326,17 +329,21 @@ def cosine_scores(tables: Tables, pairs: Pairs, *, symmetric: bool = True, block
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Raises UserError where a model cannot be written to the folder `path`, before any work is done."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path}: is a file; name a folder with --output")
-    if path.is_dir() and any(path.iterdir()):
-        if not overwrite:
-            raise UserError(f"{path}: the folder is in use; name another with --output, or pass --overwrite")
-        if not (path / FILE).exists():
-            raise UserError(f"{path}: not a qpairs checkpoint, so it is not overwritten; name another with --output")
-    standing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
-    if not os.access(standing, os.W_OK):
-        raise UserError(f"{path}: no permission to write in {standing}")
+    """Raises UserError where a model cannot be written to the folder `path`, before any work is done.
+
+    Raises:
+        UserError: the place is a file, in use, held by another process, or cannot be written.
+    """
+    with hold_output(path):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path}: is a file; name a folder with --output")
+        if path.is_dir() and visible(path):
+            if not overwrite:
+                raise UserError(f"{path}: the folder is in use; name another with --output, or pass --overwrite")
+            if not (path / FILE).exists():
+                raise UserError(
+                    f"{path}: not a qpairs checkpoint, so it is not overwritten; name another with --output"
+                )
 
 
 def fingerprint(path: Path) -> str:
@@ -350,7 +357,7 @@ def fingerprint(path: Path) -> str:
             with file.open("rb") as weights:
                 digest.update(f"{name}\n{hashlib.file_digest(weights, 'sha256').hexdigest()}".encode())
         elif file.name in (TOKENIZER, WORDS):
-            rules = json.loads(file.read_text(encoding="utf-8"))
+            rules = read_json(file, named(anything), missing=f"{file}: missing")
             rules.pop("padding", None)  # which the last call to the tokenizer leaves behind
             digest.update(f"{name}\n{json.dumps(rules, sort_keys=True)}".encode())
     return digest.hexdigest()[:16]

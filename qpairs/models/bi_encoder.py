@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from qpairs.config import Config, config_from
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_folder
-from qpairs.core.manifests import read_manifest
+from qpairs.core.files import atomic_folder, recover_folder
+from qpairs.core.manifests import reading_weights
 from qpairs.data.pairs import Pairs
 from qpairs.data.records import require_texts
 from qpairs.encoders.precision import fast_bf16
@@ -34,7 +32,6 @@ from qpairs.encoders.towers import is_siamese, towers
 from qpairs.models import methods
 from qpairs.models.base import (
     FILE,
-    FORMAT,
     HEAD,
     Floats,
     Side,
@@ -44,6 +41,7 @@ from qpairs.models.base import (
     model_to_dict,
 )
 from qpairs.models.encoding import Tower, Towers
+from qpairs.models.model_file import read_model_file, write_model_file
 from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.verdict import Verdict
 from qpairs.models.verdict_file import verdict_from_dict
@@ -222,7 +220,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool
         checkpoint.encoder.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
         if checkpoint.head is not None:
             save_file(checkpoint.head.state_dict(), fresh / HEAD)
-        (fresh / FILE).write_text(json.dumps(model_to_dict(checkpoint), indent=1) + "\n", encoding="utf-8")
+        write_model_file(fresh, model_to_dict(checkpoint))
     return path
 
 
@@ -236,10 +234,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     'static'
     """
     path = Path(path)
+    if not (path / FILE).exists():
+        recover_folder(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint folder")
     missing = f"{path}: not a qpairs checkpoint (no {FILE} in it)"
-    return read_manifest(path / FILE, functools.partial(open_checkpoint, path), newest=FORMAT, missing=missing)
+    return read_model_file(path, functools.partial(open_checkpoint, path), missing=missing)
 
 
 def open_checkpoint(path: Path, data: Mapping[str, Any]) -> Checkpoint:
@@ -250,26 +250,27 @@ def open_checkpoint(path: Path, data: Mapping[str, Any]) -> Checkpoint:
     """
     if "kind" in data:
         raise UserError(f"{path}: an export ({data['kind']}); name the checkpoint that it was made from")
-    try:
-        return Checkpoint(
-            load_encoder(path),
-            verdict_from_dict(data),
-            config_from(data["config"], where=f"{path}/{FILE}"),
-            data["split"],
-            data["scores"],
-            data["history"],
-            data["versions"],
-            _load_head(path / HEAD),
-            path,
-        )
-    except SafetensorError as error:
-        raise UserError(f"{path}/{FILE}: damaged ({type(error).__name__}: {error})") from None
+    return Checkpoint(
+        load_encoder(path),
+        verdict_from_dict(data),
+        config_from(data["config"], where=f"{path}/{FILE}"),
+        data["split"],
+        data["scores"],
+        data["history"],
+        data["versions"],
+        _load_head(path / HEAD),
+        path,
+    )
 
 
 def _load_head(file: Path) -> PairHead | None:
     if not file.exists():
         return None
-    weights = load_file(file)
-    head = PairHead(weights["weight"].shape[1])
-    head.load_state_dict(weights)
+    with reading_weights(file):
+        weights = load_file(file)
+        head = PairHead(weights["weight"].shape[1])
+        try:
+            head.load_state_dict(weights)
+        except RuntimeError as error:  # other names or shapes
+            raise ValueError(str(error)) from None
     return head

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import Pairs
 from qpairs.models import methods
 from qpairs.models.base import FILE, Floats, Side, Tables, check_output, fingerprint, model_to_dict
+from qpairs.models.model_file import write_model_file
 from qpairs.models.pair_reader import PairReader, read_pairs
 from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.verdict import Verdict
@@ -119,8 +119,7 @@ class CrossModel:
 
 def write_cross_model(model: CrossModel, folder: Path) -> None:
     """Writes the `qpairs.json` of a cross-encoder whose weights are in the folder already."""
-    text = json.dumps({**model.form, **model_to_dict(model)}, indent=1)
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    write_model_file(folder, {**model.form, **model_to_dict(model)})
 
 
 def open_cross_model(path: Path, data: Mapping[str, Any]) -> CrossModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from qpairs.config import Config, config_from
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
+from qpairs.core.manifests import reading_weights
 from qpairs.data.pairs import Pairs
 from qpairs.models import methods
 from qpairs.models.base import (
@@ -33,6 +33,7 @@ from qpairs.models.base import (
 )
 from qpairs.models.encoding import Tower, Towers
 from qpairs.models.graphs import open_graph
+from qpairs.models.model_file import write_model_file
 from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.tokens import Reading, Tokens, bag_of_words, tokeniser
 from qpairs.models.verdict import Verdict
@@ -126,8 +127,7 @@ class Export:
 
 def write_export(export: Export, folder: Path) -> None:
     """Writes the `qpairs.json` of an export, whose towers are in the folder already."""
-    text = json.dumps({**export.form, **model_to_dict(export)}, indent=1)
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    write_model_file(folder, {**export.form, **model_to_dict(export)})
 
 
 def open_export(path: Path, data: Mapping[str, Any]) -> Export:
@@ -171,7 +171,8 @@ def _static_tower(folder: Path, reading: Reading) -> Tower:
     """The normalised mean of the vectors of the tokens; of no token at all, zeros."""
     from safetensors.numpy import load_file
 
-    table = load_file(folder / VECTORS)["vectors"]  # (vocabulary, dimension)
+    with reading_weights(folder / VECTORS):
+        table = load_file(folder / VECTORS)["vectors"]  # (vocabulary, dimension)
 
     def embed(tokens: Tokens) -> Floats:
         sums = bag_of_words(tokens, len(table)) @ table  # (n, dimension)

@@ -30,6 +30,7 @@ from qpairs.metrics import SecondLook
 from qpairs.models import methods
 from qpairs.models.base import LOOK, RERANKER, Floats, Model, Side, Tables, check_output, load
 from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.model_file import look_file
 from qpairs.models.pair_reader import read_pairs
 from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.verdict import Verdict
@@ -204,7 +205,7 @@ def open_two_stages(path: Path, first: Model) -> TwoStages:
         )
         return TwoStages(first, second, look, verdict_from_dict(data), data["scores"], data["versions"], path)
 
-    return read_manifest(path / LOOK, parse, newest=LOOK_FORMAT, missing=f"{path}: no {LOOK} here")
+    return read_manifest(path / LOOK, parse, newest=LOOK_FORMAT, missing=f"{path}: no {LOOK} here", shape=look_file)
 
 
 def first_stage(model: Model) -> Model:

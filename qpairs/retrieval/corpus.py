@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import write_text
+from qpairs.core.files import atomic_folder, keep_others, write_text
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUMMARY = "dedupe.json"
+RESULTS = (SUMMARY, *(f"{name}{suffix}" for name in ("pairs", "clusters", "asked", "kept") for suffix in WRITERS))
 
 
 @dataclass(frozen=True)
@@ -175,12 +176,15 @@ class DedupeResult:
 
     __repr__, _repr_html_ = one_line, html_card
 
-    def write(self, folder: str | Path, kind: str = "csv") -> None:
+    def write(self, folder: str | Path, kind: str = "csv", *, raw: bool = False) -> None:
         """Writes pairs, clusters, kept and, against another corpus, asked; and the summary, dedupe.json.
 
+        All of them take their places in one step.
+
         Args:
-            folder: is made if need be; files of the same names are replaced.
+            folder: is made if need be; those of an earlier result are replaced, other files in it stay.
             kind: of pairs, clusters and asked: csv, tsv, jsonl or parquet. `kept` has the format of the corpus, or CSV.
+            raw: of pairs, clusters and asked, as in `write_table`; `kept` has the cells of the corpus as they are.
 
         Raises:
             UserError: another kind, or a file cannot be written.
@@ -192,14 +196,15 @@ class DedupeResult:
         ['clusters.csv', 'dedupe.json', 'kept.csv', 'pairs.csv']
         """
         check_format(kind)
-        folder = Path(folder)
-        write_table(folder / f"pairs.{kind}", self.pairs)
-        write_table(folder / f"clusters.{kind}", self.clusters)
-        if self.against:
-            write_table(folder / f"asked.{kind}", self.asked)
         own = self.corpus.path.suffix.lower()
-        write_table(folder / f"kept{own if own in WRITERS else '.csv'}", self.kept)
-        write_text(folder / SUMMARY, json.dumps(self.summary, indent=1) + "\n")
+        tables = {f"pairs.{kind}": self.pairs, f"clusters.{kind}": self.clusters}
+        tables |= {f"asked.{kind}": self.asked} if self.against else {}
+        with atomic_folder(Path(folder)) as fresh:
+            keep_others(Path(folder), fresh, replaced=RESULTS)
+            for name, table in tables.items():
+                write_table(fresh / name, table, raw=raw)
+            write_table(fresh / f"kept{own if own in WRITERS else '.csv'}", self.kept, raw=True)
+            write_text(fresh / SUMMARY, json.dumps(self.summary, indent=1) + "\n")
 
     def _table(self, columns: dict[str, Any], found: Matches) -> pandas.DataFrame:
         import pandas

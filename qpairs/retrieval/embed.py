@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -17,11 +18,23 @@ from typing import Any, get_args
 from qpairs import __version__
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import exclusive_lock, os_reason, sha256, write_text
+from qpairs.core.manifests import parse_json, read_json
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.data.questions import QuestionSource, open_questions
 from qpairs.models.base import Model, Side, as_model
 from qpairs.models.shortened import shortened_note
-from qpairs.retrieval.embeddings import FORMAT, MANIFEST, PLAN, UNFINISHED, DType, Embeddings, Plan, open_shards
+from qpairs.retrieval.embeddings import (
+    FORMAT,
+    MANIFEST,
+    PLAN,
+    UNFINISHED,
+    DType,
+    Embeddings,
+    Plan,
+    open_shards,
+    plan_shape,
+    shard_shape,
+)
 from qpairs.retrieval.executors import Executor, WrittenFile, run_serially
 from qpairs.retrieval.second_look import with_vectors
 from qpairs.retrieval.survey import SHARDS, Survey, repeat_jobs, shard_jobs, survey
@@ -123,52 +136,59 @@ def _check(plan: Plan, model: Model, output: Path) -> None:
             raise UserError(f"{name}: unknown {value!r}; {nearest(value, options)}")
     if plan.shard_size < 1:
         raise UserError(f"shard_size: {plan.shard_size} is out of range; 1 or more")
-    if output.exists() and not (output.is_dir() and (_earlier_run(output)[0] or not any(output.glob("[!.]*")))):
+    if output.exists() and not (output.is_dir() and (_is_begun(output) or not any(output.glob("[!.]*")))):
         raise UserError(f"{output}: is in use, and holds no embeddings; name another folder with --output")
 
 
-def _earlier_run(output: Path) -> tuple[dict[str, Any], list[WrittenFile]]:
+def _is_begun(output: Path) -> bool:
+    return (output / MANIFEST).exists() or (output / PLAN).exists()
+
+
+def _earlier_run(output: Path) -> tuple[Mapping[str, Any], list[WrittenFile]]:
     """The plan of the run in a folder, finished or not, and the files that it wrote; an empty plan without any."""
     if (output / MANIFEST).exists():
         kept = open_shards(output)
         return asdict(kept.plan), list(kept.shards)
     if not (output / PLAN).exists():
         return {}, []
-    files = []
-    for line in (output / WRITTEN).read_text("utf-8").splitlines():
-        if line.endswith("}"):  # a line that was cut off when the process was killed does not
-            files.append(WrittenFile(**json.loads(line)))
-    return (json.loads((output / PLAN).read_text("utf-8")), files) if files else ({}, [])
+    plan = read_json(output / PLAN, plan_shape, missing="", mend="start anew with --overwrite")
+    lines, files = (output / WRITTEN).read_bytes().splitlines() if (output / WRITTEN).exists() else [], []
+    for line in lines:
+        with suppress(UserError, UnicodeDecodeError):  # cut off when the process was killed: its file is made again
+            files.append(WrittenFile(**parse_json(line.decode(), shard_shape, where=WRITTEN)))
+    return plan, files
 
 
 def _begin(output: Path, plan: Plan, meter: Meter, *, overwrite: bool) -> dict[str, WrittenFile]:
     """Prepares a folder for a run; returns the complete files of an earlier run with the same plan."""
-    kept, files = _earlier_run(output)
+    try:
+        kept, files = _earlier_run(output)
+    except UserError:
+        if not overwrite:
+            raise
+        kept, files = {"damaged": True}, []
     differ = [name for name, value in asdict(plan).items() if kept and kept.get(name) != value]
-    if differ and not overwrite:
+    if differ and not overwrite and (files or (output / MANIFEST).exists()):
         raise UserError(
             f"{output}: holds embeddings with another {', '.join(differ)}; name another folder with --output, or start "
             "anew with --overwrite"
         )
-    if differ:
-        (output / MANIFEST).unlink(missing_ok=True)
-        for folder in (UNFINISHED, SHARDS):
-            shutil.rmtree(output / folder, ignore_errors=True)
-        files = []
     meter.begin("checking", len(files))
-    complete = {}
-    for file in files:
+    complete: dict[str, WrittenFile] = {}
+    for file in [] if differ else files:
         if sha256(output / file.file) == file.sha256:
             complete[file.file] = file
         meter.advance()
-    if (output / MANIFEST).exists() and len(complete) == len(files):
+    if (output / MANIFEST).exists() and not differ and len(complete) == len(files):
         shutil.rmtree(output / UNFINISHED, ignore_errors=True)
         return complete
-    for leftover in output.glob("*/**/.new-*"):
-        leftover.unlink()
     write_text(output / WRITTEN, "".join(json.dumps(asdict(file)) + "\n" for file in complete.values()))
     write_text(output / PLAN, json.dumps(asdict(plan), indent=1) + "\n")
-    (output / MANIFEST).unlink(missing_ok=True)
+    (output / MANIFEST).unlink(missing_ok=True)  # from here on, the folder is one of this run, killed or not
+    own = {output / name for name in (*complete, WRITTEN, PLAN)}
+    for leftover in (file for folder in (UNFINISHED, SHARDS) for file in (output / folder).rglob("*")):
+        if leftover not in own and not leftover.is_dir():
+            leftover.unlink()
     return complete
 
 

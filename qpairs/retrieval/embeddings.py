@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow
@@ -15,6 +15,7 @@ from pyarrow import parquet
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import sha256
 from qpairs.core.manifests import read_manifest
+from qpairs.core.shapes import WrongShape, each, flag, named, one_of, record, text, whole
 from qpairs.models.base import Side
 from qpairs.models.shortened import unit
 from qpairs.retrieval.executors import WrittenFile
@@ -27,6 +28,43 @@ MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"  # the folder of what an interrupted run leaves
 PLAN = f"{UNFINISHED}/plan.json"
 ROW_GROUP = 8192  # rows that a reader must hold at least
+
+
+LONGEST = 1 << 20  # numbers of a vector
+
+
+def _inside(value: Any, where: str) -> None:
+    """The path of a file that lies in the folder."""
+    text(value, where)
+    if Path(value).is_absolute() or ".." in Path(value).parts or "\0" in value:
+        raise WrongShape(f"{where} is {value!r}, not the path of a file in the folder")
+
+
+plan_shape = record(
+    {
+        "fingerprint": text,
+        "dimension": whole(1, LONGEST),
+        "dtype": one_of(*get_args(DType)),
+        "side": one_of(*get_args(Side)),
+        "shard_size": whole(1),
+        "source": text,
+        "text_column": text,
+        "id_column": text,
+        "skip_bad_rows": flag,
+    }
+)
+shard_shape = record({"file": _inside, "rows": whole(), "encoded": whole(), "sha256": text})
+manifest_shape = record(
+    {
+        "model": text,
+        "plan": plan_shape,
+        "count": whole(),
+        "distinct": whole(),
+        "skipped": named(whole()),
+        "shards": each(shard_shape),
+    },
+    others=True,
+)
 
 
 @dataclass(frozen=True)
@@ -187,7 +225,7 @@ def open_shards(folder: str | Path) -> Embeddings:
             shards=[WrittenFile(**shard) for shard in data["shards"]],
         )
 
-    return read_manifest(folder / MANIFEST, parse, newest=FORMAT, missing=missing)
+    return read_manifest(folder / MANIFEST, parse, newest=FORMAT, missing=missing, shape=manifest_shape)
 
 
 def _floats(batch: pyarrow.RecordBatch) -> Floats:

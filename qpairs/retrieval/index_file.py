@@ -78,7 +78,7 @@ def index_file(
     )
     plan, note = json.dumps(asdict(made.plan)), folder / INDEXED
     there = (index_folder(folder) / FILE).exists()
-    if there and note.exists() and note.read_text("utf-8") == plan:
+    if there and note.exists() and note.read_bytes() == plan.encode():
         return made
     if there and not renew:
         raise UserError(f"{index_folder(folder)}: an index of other questions; remove it, or work in another folder")

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 Observe = Callable[[str, int, float], None]
 
+UNWANTED = 1 << 16  # bytes that are read of a request which is refused whatever it holds
+CLOSE = {"connection": "close"}  # so that nothing more is sent by who may not ask
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json")  # need no token, as all under /page/
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -100,11 +102,15 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
         allowed = token is None or is_open or _has_token(headers, token)
         try:
             async with asyncio.timeout(limits.seconds):
-                body = await _read_body(receive, limits.body if allowed and not foreign else 0)
+                if allowed and not foreign:
+                    body = await _read_body(receive, limits.body)
+                else:
+                    body = await _read_body(receive, 0, most=UNWANTED)
                 if not allowed:
-                    await refuse(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer"})
+                    bearer = {"www-authenticate": "Bearer", **CLOSE}
+                    await refuse(401, "the bearer token is missing or wrong", bearer)
                 elif foreign:
-                    await refuse(*foreign)
+                    await refuse(*foreign, CLOSE)
                 elif body is None:
                     await refuse(413, f"the body has more than {limits.body:,} bytes")
                 else:
@@ -135,10 +141,16 @@ def _has_token(headers: Headers, token: str) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
 
 
-async def _read_body(receive: Receive, max_bytes: int) -> bytes | None:
-    """The body; None if it is larger. It is read to its end even then, or the client would not read the response."""
+async def _read_body(receive: Receive, max_bytes: int, *, most: float = math.inf) -> bytes | None:
+    """The body; None if it is larger. It is read to its end even then, or the client would not read the response.
+
+    Args:
+        receive: of the request.
+        max_bytes: of a body that is kept.
+        most: bytes after which no more is read, whatever the client does then.
+    """
     body, size, more = bytearray(), 0, True
-    while more:
+    while more and size <= most:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect

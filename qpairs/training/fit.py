@@ -40,7 +40,7 @@ from qpairs.training.distributed import initialize, rank, world
 from qpairs.training.judge import judge, judge_without_labels, report_on_part
 from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.passes import NothingKept
-from qpairs.training.run import Run, check_run, open_run, partial_of, run_config
+from qpairs.training.run import Run, check_run, is_saved, open_run, partial_of, remove_run, run_config
 from qpairs.training.teachers import ITSELF, Teacher, ask_teachers, keep_teacher, load_teachers, teachers_to_train
 from qpairs.training.trainer import complete_states
 
@@ -114,6 +114,8 @@ def train(
     (0.71, 0.77)
     """
     initialize()
+    if resume and (saved := _saved_before(config, options)) is not None:
+        return saved
     plan = plan_run(config, options, resume=resume, overwrite=overwrite, parts=parts)
     config, parts, guides, output = plan.config, plan.parts, plan.guides, Path(plan.config.output)
     run = Run(config, parts, partial_of(output), on_progress if rank() == 0 else ignore)
@@ -170,6 +172,16 @@ def plan_run(
     if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
         config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
     return Plan(config, parts, guides)
+
+
+def _saved_before(config: Config | None, options: Mapping[str, Any]) -> Model | None:
+    """The model of a run that was killed after it had been saved, as the folder of its states was removed."""
+    given, _ = separate_pairs({**(to_dict(config) if config else {}), **separate_functions(options)[0]})
+    run = run_config(given, resume=True)
+    if not is_saved(run):
+        return None
+    remove_run(partial_of(Path(run.output)))
+    return load(run.output)
 
 
 def _work(run: Run, guides: Guides | None) -> Callable[[], Trained]:

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from qpairs.config import Config
 from qpairs.core.files import atomic_file
+from qpairs.core.manifests import reading_weights
 from qpairs.data.pairs import Pairs
 from qpairs.encoders.tokens import embed
 from qpairs.encoders.towers import towers
@@ -62,8 +63,9 @@ def mine_epoch(
             with atomic_file(file) as fresh:
                 save_file({"rows": rows, "negatives": negatives}, fresh)
             log.info("epoch %d: %d negatives mined for %d pairs", epoch, len(rows), len(pairs))
-    mined = load_file(file)
-    return mined["rows"], mined["negatives"]
+    with reading_weights(file, "remove it, and the negatives are mined again"):
+        mined = load_file(file)
+        return mined["rows"], mined["negatives"]
 
 
 def nearest_negatives(

@@ -24,6 +24,7 @@ from qpairs.training.run import Run
 from qpairs.training.trainer import (
     Diverged,
     Observer,
+    check_state,
     complete_states,
     linear_schedule,
     run_trainer,
@@ -130,6 +131,7 @@ def _restore(model: nn.Module, folder: Path, diverged: str) -> None:
     if not states:
         shutil.rmtree(folder, ignore_errors=True)
         raise NothingKept(f"{diverged}, before the first evaluation; nothing was saved; lower --learning-rate")
+    check_state(states[-1])
     model.load_state_dict(load_file(states[-1] / "model.safetensors"))
 
 

@@ -18,11 +18,14 @@ from typing import Any
 
 from qpairs.config import CROSS_ENCODER, Config, config_from, read_toml, to_dict, to_toml
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import exclusive_lock
+from qpairs.core.files import LOCK, exclusive_lock, visible, write_text
+from qpairs.core.manifests import read_json
 from qpairs.core.progress import OnProgress, ignore
+from qpairs.core.shapes import record, text
 from qpairs.data.parts import Parts
 from qpairs.data.records import IN_MEMORY
 from qpairs.models.base import FILE, check_output
+from qpairs.models.model_file import read_model_file
 from qpairs.training.distributed import barrier, broadcast, rank
 
 log = logging.getLogger(__name__)
@@ -74,12 +77,12 @@ def run_config(options: Mapping[str, Any], *, resume: bool) -> Config:
     if not config.output:
         raise UserError("resume: name the interrupted run's folder with --output")
     folder = partial_of(Path(config.output))
-    if not (folder / SPLIT).exists() and (Path(config.output) / FILE).exists():
+    if not is_interrupted(folder) and (Path(config.output) / FILE).exists():
         raise UserError(
             f"{config.output}: this run is finished, nothing is left to resume; judge it with qpairs evaluate "
             f"{config.output}, or train anew with --overwrite"
         )
-    if not (folder / SPLIT).exists():
+    if not is_interrupted(folder):
         raise UserError(f"{folder}: no interrupted run to resume")
     stored = config_from(read_toml(folder / CONFIG), where=str(folder / CONFIG))
     asked, kept = to_dict(config), to_dict(stored)
@@ -97,10 +100,11 @@ def check_run(config: Config, *, resume: bool, overwrite: bool) -> None:
         raise UserError(f"report_to: {config.report_to} is not installed; pip install {config.report_to}")
     output = Path(config.output)
     check_output(output, overwrite=overwrite)
-    if partial_of(output).exists() and not (resume or overwrite):
-        raise UserError(
-            f"{partial_of(output)}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite"
-        )
+    folder = partial_of(output)
+    if is_interrupted(folder) and not (resume or overwrite):
+        raise UserError(f"{folder}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite")
+    if folder.exists() and not (is_interrupted(folder) or _is_own(folder)):
+        raise UserError(f"{folder}: is in the way of the states of this run; name another folder with --output")
 
 
 @contextlib.contextmanager
@@ -114,10 +118,10 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
     with exclusive_lock(run.folder) if rank() == 0 else contextlib.nullcontext():
         if rank() == 0 and not resume:
             _clear(run.folder)
-            (run.folder / CONFIG).write_text(to_toml(run.config), encoding="utf-8")
-            (run.folder / SPLIT).write_text(json.dumps(run.parts.split), encoding="utf-8")
+            write_text(run.folder / CONFIG, to_toml(run.config))
+            write_text(run.folder / SPLIT, json.dumps(run.parts.split))  # from here on the run can be resumed
         barrier()
-        if json.loads((run.folder / SPLIT).read_text("utf-8"))["fingerprint"] != run.parts.split["fingerprint"]:
+        if _read_split(run.folder)["fingerprint"] != run.parts.split["fingerprint"]:
             raise UserError(
                 f"{run.folder}: the data has changed since the run was interrupted; start anew with --overwrite"
             )
@@ -128,13 +132,46 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
             raise
         barrier()  # no process reads in the folder any more
         if rank() == 0:
-            shutil.rmtree(run.folder, ignore_errors=True)
+            remove_run(run.folder)
         barrier()
 
 
+def remove_run(folder: Path) -> None:
+    """Removes the folder of a run that is done, so that one killed meanwhile is not taken for an interrupted run."""
+    with contextlib.suppress(OSError):
+        (folder / SPLIT).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_saved(config: Config) -> bool:
+    """Whether the model of an interrupted run is in its place: the run was killed while its folder was removed."""
+    file, split = Path(config.output) / FILE, partial_of(Path(config.output)) / SPLIT
+    if not (file.exists() and split.exists() and file.stat().st_mtime_ns >= split.stat().st_mtime_ns):
+        return False
+    made = read_model_file(file.parent, lambda data: (data.get("config"), data.get("split", {})), missing="")
+    return made[0] == to_dict(config) and made[1].get("fingerprint") == _read_split(split.parent)["fingerprint"]
+
+
+def is_interrupted(folder: Path) -> bool:
+    """Whether a folder holds a run that can be resumed: what was killed before that has nothing to go on with."""
+    return (folder / SPLIT).exists()
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder was made by a run that was killed as it began, or as its folder was emptied."""
+    return folder.is_dir() and ((folder / CONFIG).exists() or not visible(folder))
+
+
+def _read_split(folder: Path) -> dict[str, Any]:
+    shape = record({"fingerprint": text}, others=True)
+    missing = f"{folder}: no interrupted run to resume"
+    return dict(read_json(folder / SPLIT, shape, missing=missing, mend="start anew with --overwrite"))
+
+
 def _clear(folder: Path) -> None:
-    for entry in folder.iterdir():
+    (folder / SPLIT).unlink(missing_ok=True)  # first: from now on there is nothing to resume
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == CONFIG):  # which says whose folder it is
         if entry.is_dir():
             shutil.rmtree(entry)
-        elif entry.name != ".lock":
+        elif entry.name != LOCK:
             entry.unlink()

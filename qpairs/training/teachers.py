@@ -29,7 +29,9 @@ from qpairs import metrics
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import atomic_file, atomic_folder, write_text
+from qpairs.core.manifests import read_json, reading_weights
 from qpairs.core.progress import Meter, OnProgress, ignore
+from qpairs.core.shapes import anything, named, record, text
 from qpairs.data.identity import canonical_ids
 from qpairs.data.pairs import UNLABELLED, Pairs
 from qpairs.data.parts import Parts
@@ -144,7 +146,8 @@ def load_teacher(name: str) -> Teacher:
         raise UserError(f"teacher: {name} is an export; name the checkpoint that it was made from")
     try:
         cross_encoder = load_cross_encoder(name, local=Path(name).exists() or not _on_hub(name))
-        about = json.loads((Path(name) / OLD_FILE).read_text("utf-8")) if (Path(name) / OLD_FILE).exists() else {}
+        shape, old = record({}, {"encoder": text, "fingerprint": text}, others=True), Path(name) / OLD_FILE
+        about = read_json(old, shape, missing="") if old.exists() else {}
     except (UserError, ValueError) as error:
         known = nearest(name, (*TRANSFORMERS, ITSELF))
         raise UserError(f"teacher: {error}; {known}, a checkpoint or a CrossEncoder") from error
@@ -214,9 +217,11 @@ def ask_teachers(run: Run, teachers: Mapping[str, Teacher], encoder: SentenceTra
             with atomic_file(probabilities) as fresh:
                 save_file(arrays, fresh)
             write_text(about, json.dumps(summary))
-    kept = load_file(probabilities)
-    train = Pairs(run.parts.train.questions, kept["left"], kept["right"], kept["labels"], taught=kept["taught"])
-    split = {**run.parts.split, "teacher": json.loads(about.read_text("utf-8"))}
+    with reading_weights(probabilities, "start anew with --overwrite"):
+        kept = load_file(probabilities)
+        train = Pairs(run.parts.train.questions, kept["left"], kept["right"], kept["labels"], taught=kept["taught"])
+    summary = read_json(about, named(anything), missing=f"{about}: missing", mend="start anew with --overwrite")
+    split = {**run.parts.split, "teacher": summary}
     return dataclasses.replace(run.parts, train=train, split=split)
 
 

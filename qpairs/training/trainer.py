@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import shutil
@@ -15,13 +16,18 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from qpairs.config import Config
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import read_text, sha256, write_text
+from qpairs.core.manifests import parse_json
 from qpairs.core.progress import OnProgress, Progress, ignore
+from qpairs.core.shapes import named, text
 from qpairs.encoders.precision import trains_in_bf16
 from qpairs.training.distributed import rank, world
 
 log = logging.getLogger(__name__)
 
 COMPLETE = "complete"  # marks the folder of a state whose every file is written
+NEEDED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")  # of a state
 
 
 class Diverged(ArithmeticError):
@@ -198,8 +204,25 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
 
 
 def mark_complete(state: Path) -> None:
-    """Marks a state as complete."""
-    (state / COMPLETE).touch()
+    """Marks a state as complete, with the checksum of each of its files."""
+    files = (file for file in sorted(state.rglob("*")) if file.is_file() and file.name != COMPLETE)
+    write_text(state / COMPLETE, json.dumps({file.relative_to(state).as_posix(): sha256(file) for file in files}))
+
+
+def check_state(state: Path) -> None:
+    """Raises UserError where a state is not as it was written, so that a run would go on as another one.
+
+    States of older versions have an empty mark; of them, only what is missing is found.
+    """
+    written = read_text(state / COMPLETE)
+    known = parse_json(written, named(text), where=str(state / COMPLETE)) if written else dict.fromkeys(NEEDED, "")
+    for name, checksum in known.items():
+        found = sha256(state / name)
+        if not found or (checksum and checksum != found):
+            raise UserError(
+                f"{state / name}: {'damaged' if found else 'missing'}, and without it the run would not go on as it "
+                f"was; remove {state.name} to go on without this state, or start anew with --overwrite"
+            )
 
 
 def complete_states(folder: Path) -> list[Path]:
@@ -212,4 +235,6 @@ def run_trainer(trainer: Trainer, folder: Path) -> None:
     """Trains, from the last complete state in a folder on if there is one, without lines on the terminal."""
     trainer.remove_callback(PrinterCallback)
     found = complete_states(folder)
+    if found:
+        check_state(found[-1])
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)

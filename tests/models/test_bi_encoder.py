@@ -12,6 +12,7 @@ from mocks import VERDICT, moved
 
 import qpairs
 from qpairs.config import Config
+from qpairs.core.files import OLD, hold_output
 from qpairs.encoders.build import build_encoder
 from qpairs.models.base import FILE, HEAD, cosine_scores, load, model_to_dict
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
@@ -108,12 +109,17 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(
 
 def test_a_replacement_that_was_killed_between_its_renames_is_recovered(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = qpairs.save_checkpoint(checkpoint, tmp_path / "x")
-    path.rename(tmp_path / ".x.old")
-    (tmp_path / ".x.new").mkdir()
-    with pytest.raises(qpairs.UserError, match="in use"):
-        qpairs.save_checkpoint(checkpoint, path)
+    with hold_output(path) as work:
+        pass
+    work.mkdir()
+    path.rename(work / OLD)
     assert qpairs.load_checkpoint(path).verdict.pair.threshold == checkpoint.verdict.pair.threshold
     qpairs.save_checkpoint(checkpoint, path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    work.mkdir()
+    path.rename(work / OLD)
+    with pytest.raises(qpairs.UserError, match="in use"):
+        qpairs.save_checkpoint(checkpoint, path)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 

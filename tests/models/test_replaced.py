@@ -1,5 +1,6 @@
 """A model that is read while it is replaced is one model, never the weights of one run and the threshold of another."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 import qpairs
 from qpairs.core.exceptions import UserError
 from qpairs.models import base
+from qpairs.models.model_file import write_model_file
 
 STORED = Path(__file__).parents[1] / "fixtures" / "commit_48e0593" / "one"
 REPLACE = """
@@ -36,6 +38,7 @@ def two(tmp_path: Path) -> list[Path]:
     moved(qpairs.load(STORED), threshold=0.75).save(second)
     for file in second.rglob("*.safetensors"):
         save_file({name: -weights for name, weights in load_file(file).items()}, file)
+    write_model_file(second, json.loads((second / base.FILE).read_text()))
     return [first, second]
 
 

@@ -12,15 +12,18 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import exclusive_lock, write_text
+from qpairs.core.files import exclusive_lock, visible, write_text
 from qpairs.core.manifests import read_manifest
 from qpairs.core.progress import Meter, OnProgress, ignore
-from qpairs.metrics.score_counts import ScoreCounts
+from qpairs.core.shapes import each, named, number, one_of, optional, record, text, whole
+from qpairs.metrics.score_counts import EDGES, ScoreCounts
+from qpairs.models.base import FILE as MODEL
+from qpairs.models.base import Side, fingerprint
 from qpairs.retrieval.index.base import BackEnd, VectorIndex
 from qpairs.retrieval.index.base import Hit as Hit
 from qpairs.retrieval.index.base import Index as Index
@@ -40,6 +43,7 @@ BACK_ENDS: dict[str, type[BackEnd]] = {
 FILE = "index.json"
 FORMAT = 2  # 1 had no scores
 LEFT_BEHIND = ".new-*"  # by a process that was killed
+BINS = len(EDGES) - 1
 NEAREST = 10  # of which recall says how many are found
 SAMPLE = 256  # questions that recall is measured on
 TOLERANCE = 1e-4  # of a cosine in half precision
@@ -81,7 +85,7 @@ def build_index(
         raise UserError(f"kind of index {kind!r}: {nearest(kind, ['auto', *KINDS])}")
     back_end = _back_end(address)
     with exclusive_lock(output):
-        old = _read_manifest(output) if (output / FILE).exists() else None
+        old = _old_manifest(output, overwrite=overwrite)
         _check_output(output, old, overwrite=overwrite)
         manifest = Manifest(
             kind=kind_for(embeddings.count) if kind == "auto" else kind,
@@ -111,10 +115,20 @@ def _back_end(address: str) -> type[BackEnd]:
     return BACK_ENDS[scheme]
 
 
+def _old_manifest(output: Path, *, overwrite: bool) -> Manifest | None:
+    """That of the index which is in a folder; None for one that is damaged and may be replaced."""
+    try:
+        return _read_manifest(output) if (output / FILE).exists() else None
+    except UserError:
+        if overwrite:
+            return None
+        raise
+
+
 def _check_output(output: Path, old: Manifest | None, *, overwrite: bool) -> None:
     if old and not overwrite:
         raise UserError(f"{output}: there is an index already; name another folder, or pass --overwrite")
-    if not old and any(entry for entry in output.iterdir() if entry.name != ".lock" and entry not in _parts(output)):
+    if not old and any(entry for entry in visible(output) if entry.name != FILE and entry not in _parts(output)):
         raise UserError(f"{output}: is in use, and holds no index; name another folder with --output")
 
 
@@ -226,6 +240,33 @@ def open_index(folder: str | Path) -> Index:
     return Index(Path(folder), manifest, back_end, back_end)
 
 
+def model_of(index: Index, option: str) -> Path:
+    """The folder of the model that an index names: beside the index, or else where it was when the index was built.
+
+    An index may come from elsewhere, and its manifest name any folder. So a folder is only taken if the model in it is
+    the one that made the vectors, by its weights; and who loads it says which it is.
+
+    Args:
+        index: that names it.
+        option: with which a user names another one.
+
+    Raises:
+        UserError: it is in neither place, or another model is there.
+
+    >>> model_of(index, "--model").name
+    'one'
+    """
+    named = Path(index.manifest.model)
+    places = [index.folder.absolute().parent / named.name, named]
+    there = [place for place in places if named.name and (place / MODEL).is_file()]
+    for place in there:
+        if fingerprint(place) == index.manifest.fingerprint:
+            return place
+    if there:
+        require_model(index.manifest, fingerprint(there[-1]), str(there[-1]))
+    raise UserError(f"{index.folder}: its model, {named}, is not there; name it with {option}")
+
+
 def require_model(manifest: Manifest, fingerprint: str, where: str) -> None:
     """Raises UserError where an index was made by another model than the one with this fingerprint."""
     if fingerprint != manifest.fingerprint:
@@ -257,6 +298,33 @@ def _locked(folder: Path) -> Iterator[Manifest]:
         yield _read_manifest(folder)
 
 
+_COUNTS = each(number(0, 1e18))
+_KNOWN = record(
+    {
+        "kind": one_of(*KINDS),
+        "count": whole(),
+        "dimension": whole(1, 1 << 20),
+        "fingerprint": text,
+        "model": text,
+        "side": one_of(*get_args(Side)),
+        "recall": number(0, 1),
+        "built": whole(),
+        "address": text,
+    },
+    {
+        "scores": optional(record({"n": whole(), "first": whole(0, BINS), "counts": _COUNTS}, {"hits": _COUNTS})),
+    },
+    others=True,
+)
+
+
+def _manifest_shape(value: Any, where: str) -> None:
+    """The shape of `index.json`: what is not known is the state of the back end, in whole numbers."""
+    _KNOWN(value, where)
+    names = {field.name for field in dataclasses.fields(Manifest)}
+    named(whole())({name: item for name, item in value.items() if name not in names}, where)
+
+
 def _read_manifest(folder: Path) -> Manifest:
     names = [field.name for field in dataclasses.fields(Manifest) if field.name not in ("state", "scores")]
 
@@ -268,7 +336,7 @@ def _read_manifest(folder: Path) -> Manifest:
         return Manifest(**{name: data[name] for name in names}, state=state, scores=scores)
 
     missing = f"{folder}: no index in it (no {FILE}); qpairs index EMBEDDINGS --output makes one"
-    return read_manifest(folder / FILE, parse, newest=FORMAT, missing=missing)
+    return read_manifest(folder / FILE, parse, newest=FORMAT, missing=missing, shape=_manifest_shape)
 
 
 def _save(folder: Path, manifest: Manifest, index: BackEnd) -> Manifest:

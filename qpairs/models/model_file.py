@@ -1,0 +1,211 @@
+"""What `qpairs.json` and `second_look.json` may hold, and which weights they were written with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import os_reason, sha256
+from qpairs.core.manifests import read_manifest
+from qpairs.core.shapes import (
+    Shape,
+    WrongShape,
+    anything,
+    each,
+    flag,
+    named,
+    number,
+    one_of,
+    optional,
+    record,
+    text,
+    whole,
+)
+from qpairs.models.verdict import ScoreKind
+
+T = TypeVar("T")
+
+FILE = "qpairs.json"
+FORMAT = 2  # 1: the parts of the verdict stood side by side in the file
+RERANKER = "reranker"  # folder of the cross-encoder in a model of two stages: no vector depends on it
+
+WEIGHTS = (".safetensors", ".onnx")  # endings of the files whose checksums `qpairs.json` has
+CHECKSUMS = "weights"  # key of them
+LONGEST = 1 << 20  # numbers of a vector, bins of a histogram
+
+_SCORE = number(-1e6, 1e6)
+_COUNT = number(0, 1e18)
+_OBJECT = named(anything)
+_CALIBRATION = record({"slope": number(), "intercept": number()})
+_POINT = record({"precision": number(0, 1), "threshold": _SCORE, "recall": number(0, 1)})
+_PAIR = record({"threshold": _SCORE, "calibration": _CALIBRATION}, {"operating_points": each(_POINT)}, others=True)
+_REFERENCE = record({"quantiles": each(number(), least=2), "n": whole(1)})
+
+
+def _densities(value: Any, where: str) -> None:
+    """Densities whose lists have a number for each bin."""
+    record(
+        {
+            "n": whole(1),
+            "low": number(-1, 0.9999),
+            "duplicates": each(_COUNT, least=1),
+            "below": _COUNT,
+            "near": each(_COUNT, least=1),
+            "strangers": each(number(), least=3),
+            "factors": each(each(number())),
+        },
+        {
+            "domain_sd": number(0, 1e3),
+            "hit_gain": each(number()),
+            "own": flag,
+            "labels": whole(),
+            "borrowed": flag,
+        },
+    )(value, where)
+    bins = len(value["duplicates"])
+    rows = {"near": value["near"], "hit_gain": value.get("hit_gain") or value["near"]}
+    rows |= {f"factors[{place}]": row for place, row in enumerate(value["factors"])}
+    for name, row in rows.items():
+        if len(row) != bins:
+            raise WrongShape(f"{where}.{name} has {len(row)} numbers, and duplicates {bins}")
+    if not any(value["duplicates"]) and not value["below"]:
+        raise WrongShape(f"{where}.duplicates has no pairs")
+
+
+def _verdict(value: Any, where: str) -> None:
+    record(
+        {"pair": _PAIR, "score": one_of(*get_args(ScoreKind)), "symmetric": flag},
+        {
+            "reference": optional(_REFERENCE),
+            "tfidf_threshold": optional(number(-1, 2)),
+            "densities": optional(_densities),
+            "shortened": named(_verdict, lambda name: name.isascii() and name.isdigit() and len(name) < 8),
+            "labelled": flag,
+        },
+        others=True,
+    )(value, where)
+
+
+_SPLIT = record({}, {"fingerprint": text, "sizes": named(whole()), "skipped": named(named(whole()))}, others=True)
+_READING = record(
+    {},
+    {
+        "prompt": text,
+        "special_tokens": flag,
+        "longest": optional(whole(1)),
+        "by_word": flag,
+        "pad": whole(),
+        "pad_left": flag,
+    },
+)
+_KNOWN: dict[str, Shape] = {
+    "verdict": _verdict,
+    "config": _OBJECT,
+    "split": _SPLIT,
+    "scores": named(_OBJECT),
+    "history": each(_OBJECT),
+    "versions": named(text),
+    "kind": text,
+    "dimension": whole(1, LONGEST),
+    "towers": named(_READING, lambda name: Path(name).name == name),
+    "reading": _READING,
+    "encoder": text,
+    "symmetric": flag,
+    "threshold": _SCORE,
+    "calibration": _CALIBRATION,
+    "operating_points": each(_POINT),
+    "reference": optional(_REFERENCE),
+    "tfidf_threshold": optional(number(-1, 2)),
+    "densities": optional(_densities),
+    CHECKSUMS: named(record({"bytes": whole(), "sha256": text})),
+}  # of all formats: before the second, the parts of the verdict stood side by side
+
+
+def model_file(value: Any, where: str) -> None:
+    """The shape of `qpairs.json`.
+
+    Raises:
+        WrongShape: a value is not what its place holds.
+    """
+    record({"versions": named(text)}, _KNOWN, others=True)(value, where)
+    if "verdict" not in value:
+        record({"threshold": _SCORE, "calibration": _CALIBRATION}, others=True)(value, where)
+
+
+_NUMBERS = each(number(), length=2)
+look_file = record(
+    {
+        "look": record(
+            {"intercept": number(), "first": number(), "second": number(), "lowest": _NUMBERS, "highest": _NUMBERS},
+            {"factors": each(each(number(), length=3))},
+        ),
+        "verdict": _verdict,
+        "scores": named(_OBJECT),
+        "versions": named(text),
+    },
+    others=True,
+)  # the shape of `second_look.json`
+
+
+class OtherWeights(UserError):
+    """The weights in a folder are not those that its `qpairs.json` was written with."""
+
+
+def write_model_file(folder: Path, content: Mapping[str, Any]) -> None:
+    r"""Writes `qpairs.json` into a folder that has all its weights; their sizes and checksums are added.
+
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp())
+    >>> write_model_file(place, {"format": 2})
+    >>> (place / FILE).read_text()
+    '{\n "format": 2,\n "weights": {}\n}\n'
+    """
+    weights = {}
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file.suffix in WEIGHTS and not name.startswith(f"{RERANKER}/"):
+            weights[name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    text = json.dumps({**content, CHECKSUMS: weights}, indent=1)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_model_file(folder: Path, parse: Callable[[dict[str, Any]], T], *, missing: str) -> T:
+    """What is made of the `qpairs.json` of a folder, whose weights are those that it was written with.
+
+    Files of an older version have no checksums; their weights are taken as they are.
+
+    Args:
+        folder: of a model.
+        parse: from the content of the file to what the caller wants.
+        missing: the message where there is no such file.
+
+    Raises:
+        UserError: the file is missing, damaged, or written by a newer qpairs.
+        OtherWeights: a file of weights is missing, cut off, edited, or of another model.
+
+    >>> read_model_file(folder / "one", lambda data: data["config"]["encoder"], missing="no model here")
+    'static'
+    """
+
+    def checked(data: dict[str, Any]) -> T:
+        _check_weights(folder, data.get(CHECKSUMS, {}))
+        return parse(data)
+
+    return read_manifest(folder / FILE, checked, newest=FORMAT, missing=missing, shape=model_file)
+
+
+def _check_weights(folder: Path, known: Mapping[str, Any]) -> None:
+    for name, expected in known.items():
+        file = folder / name
+        try:
+            same = file.stat().st_size == expected["bytes"] and sha256(file) == expected["sha256"]
+        except OSError as error:
+            raise OtherWeights(f"{file}: cannot be read ({os_reason(error)}); the model is not complete") from None
+        if not same:
+            raise OtherWeights(
+                f"{file}: not the weights that the verdict beside them was fitted to: cut off, edited, or of another "
+                "model; copy the whole folder anew, or train again"
+            )
