@@ -128,6 +128,7 @@ def build_encoder(
     seed: int = 0,
     share_vectors: bool = False,
     prompt: str = "",
+    project: int = 0,
 ) -> SentenceTransformer:
     """An encoder with unit-length embeddings; the same arguments give the same weights.
 
@@ -145,6 +146,7 @@ def build_encoder(
         share_vectors: whether two towers of `lstm` or `cnn` have their word vectors in common, and nothing else.
         prompt: before every text, as `prompts.choose_prompt` takes it; two towers have those that their encoders name
             for queries and documents, or their default prompts.
+        project: numbers of the vectors after a linear map at the end (`projection.add_projection`); 0: no such map.
 
     Raises:
         UserError: an unknown name, a prompt that does not fit, or a model, package or file that is missing or broken.
@@ -174,6 +176,10 @@ def build_encoder(
         encoder = built[0] if len(built) == 1 else join(*built, texts=texts, share_vectors=share_vectors)
         if not any(isinstance(module, Normalize) for module in encoder):
             encoder.append(Normalize())
+        if project:
+            from qpairs.encoders.projection import add_projection
+
+            add_projection(encoder, project, texts, seed)
     return freeze_padding(encoder)
 
 

@@ -29,10 +29,12 @@ class Questions(TypedDict):
         features: padded inputs of the tower, in chunks of similar length; of several processes, each has those of its
             share of the questions alone.
         component: (n,) int64, duplicate component of each question, equal texts joined; for losses with prototypes.
+        taught: (n, t) a teacher's vectors of them; None without such a teacher.
     """
 
     features: list[Features]
     component: Tensor
+    taught: Tensor | None
 
 
 class Batch(TypedDict):
@@ -133,6 +135,7 @@ class Batches:
         self.pairs, self.towers, self.sampler, self.symmetric = pairs, towers, sampler, symmetric
         self.chunk, self.seed, self.processes = chunk, seed, processes
         self.graph = build_label_graph(pairs)
+        self.taught: NDArray[np.float32] | None = None  # (n_questions, t) vectors of a teacher
         self.lengths = towers[0].lengths
         self.epoch, self.plan = 0, sampler(0)
         self.steps = steps or len(self.plan)
@@ -204,4 +207,8 @@ class Batches:
         chunks = np.array_split(share, max(1, round(len(share) / self.chunk)))
         dropout = tower.word_dropout or (lambda ids, random: ids)
         features = [tower.pad([dropout(tower.ids[q], random) for q in chunk]) for chunk in chunks]
-        return {"features": features, "component": self.graph.cluster[torch.from_numpy(questions)]}
+        return {
+            "features": features,
+            "component": self.graph.cluster[torch.from_numpy(questions)],
+            "taught": None if self.taught is None else torch.from_numpy(self.taught[questions]),
+        }
