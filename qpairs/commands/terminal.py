@@ -309,6 +309,13 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
         f"error of probability {scores['calibration_error']:.3f}",
         highlight=False,
     )
+    if scores.get("spearman") is not None:
+        low, high = scores["spearman_interval"]
+        out.print(
+            f"rank correlation with the grades (Spearman) {scores['spearman']:.3f}, 95 %: {low:.3f} to {high:.3f}; F1 "
+            "is that of duplicates from the cut on",
+            highlight=False,
+        )
     if scores.get("dimensions"):
         _print_dimensions(scores["dimensions"])
     if scores.get("trivial") and not scores["collapsed"]:

@@ -173,9 +173,10 @@ class Batches:
         known = batch_labels(self.graph, torch.from_numpy(rows), torch.from_numpy(columns))
         self._set(known.labelled, left[k:], right[k:], True)
         probabilities = None
-        if self.pairs.taught is not None:
+        soft = self.pairs.grades if self.pairs.taught is None else self.pairs.taught
+        if soft is not None:
             probabilities = torch.full(known.positive.shape, torch.nan)
-            self._set(probabilities, left[:k], right[:k], torch.from_numpy(self.pairs.taught[indices.pairs]))
+            self._set(probabilities, left[:k], right[:k], torch.from_numpy(soft[indices.pairs]))
         places_known = (known.positive | known.labelled).nonzero()
         two_sides = not self.symmetric or len(self.towers) > 1
         return {  # the Trainer takes the size of the first tensor as the size of the batch

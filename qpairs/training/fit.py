@@ -23,6 +23,7 @@ from qpairs.models.base import RERANKER, Model, load
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.objectives.functions import Function, objective_of, separate_functions
+from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.matryoshka import require_prefixes
 from qpairs.objectives.objective import Objective, Term
 from qpairs.objectives.plugins import register_custom
@@ -172,6 +173,11 @@ def plan_run(
     parts = parts or load_parts(config, pairs)
     if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
         config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
+    if parts.train.grades is not None and guides is not None and not guides.objective.learns_from_a_teacher:
+        taking = ", ".join(name for name, entry in LOSSES.items() if entry.soft_labels)
+        raise UserError(
+            f"loss: no part of {config.loss!r} learns from graded labels; use one of {taking}, or give labels 0 and 1"
+        )
     return Plan(config, parts, guides)
 
 

@@ -331,7 +331,10 @@ def add_probabilities(
         left=np.concatenate([train.left, near[:, 0]]),
         right=np.concatenate([train.right, near[:, 1]]),
         labels=np.concatenate([train.labels, np.full(len(near), UNLABELLED, np.int8)]),
+        grades=None,
     )
     probability = probabilities_of(teachers, both, on_progress, both_orders=False, tables=tables)
     labels = both.labels.astype(np.float32)
+    if train.grades is not None:
+        labels[: len(train)] = train.grades
     return replace(both, taught=np.where(both.labels == UNLABELLED, probability, (labels + probability) / 2))
