@@ -128,7 +128,7 @@ def agreement(
         check_file(path)
         if path.exists() and not overwrite:
             raise UserError(f"{path}: exists, and may hold labels that were filled in; --overwrite replaces it")
-    with quiet():
+    with quiet(), progress_bar():
         from qpairs.data.labels import read_labels
         from qpairs.evaluation.annotators import measure_agreement
 

@@ -97,8 +97,9 @@ class Pairs:
         """
         named, ends = np.unique(np.concatenate([self.left[rows], self.right[rows]]), return_inverse=True)
         left, right = np.split(ends.astype(np.int64), 2)
-        of_rows = {name: None if (v := getattr(self, name)) is None else v[rows] for name in ("taught", "grades")}
-        return Pairs(tuple(self.questions[i] for i in named), left, right, self.labels[rows], **of_rows)
+        taught, grades = (None if values is None else values[rows] for values in (self.taught, self.grades))
+        texts = tuple(self.questions[i] for i in named)
+        return Pairs(texts, left, right, self.labels[rows], taught=taught, grades=grades)
 
 
 def pairs_from_texts(

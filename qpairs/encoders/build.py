@@ -156,12 +156,7 @@ def build_encoder(
     (1, 128)
     """
     sides = tower_names(name)
-    if vectors and not any(map(takes_vectors, sides)):
-        raise UserError(f"encoder {name!r} takes no word vectors (got {vectors!r}): use them with lstm, cnn or static")
-    if share_vectors and not (len(sides) == 2 and all(n in ENCODERS and ENCODERS[n].shares_vectors for n in sides)):
-        raise UserError(f"encoder {name!r} cannot share word vectors: join two of lstm and cnn, like lstm+cnn")
-    if prompt and not takes_prompt(name):
-        raise UserError(f"prompt: is for one pretrained encoder, and {name!r} is none; leave it out")
+    _check(name, sides, vectors, share_vectors, prompt)
     from sentence_transformers.sentence_transformer.modules import Normalize
 
     from qpairs.encoders.pretrained import build_pretrained, freeze_padding, seeded
@@ -181,6 +176,16 @@ def build_encoder(
 
             add_projection(encoder, project, texts, seed)
     return freeze_padding(encoder)
+
+
+def _check(name: str, sides: Sequence[str], vectors: str, share_vectors: bool, prompt: str) -> None:
+    """Raises UserError where the arguments of `build_encoder` do not go together."""
+    if vectors and not any(map(takes_vectors, sides)):
+        raise UserError(f"encoder {name!r} takes no word vectors (got {vectors!r}): use them with lstm, cnn or static")
+    if share_vectors and not (len(sides) == 2 and all(n in ENCODERS and ENCODERS[n].shares_vectors for n in sides)):
+        raise UserError(f"encoder {name!r} cannot share word vectors: join two of lstm and cnn, like lstm+cnn")
+    if prompt and not takes_prompt(name):
+        raise UserError(f"prompt: is for one pretrained encoder, and {name!r} is none; leave it out")
 
 
 def tower_names(name: str) -> tuple[str, ...]:
