@@ -94,6 +94,9 @@ class EncoderOptions:
         "Prompt before every question: the name of one that the encoder has, a text such as 'query: ', or none; "
         "without it, the encoder's default, or else its prompt for similar texts.",
     )
+    project: int = option(
+        0, "Numbers in a vector after a linear map at the end, which is trained; 0: as the encoder has them.", Range(0)
+    )
     lora: int = option(
         0,
         "Rank of low-rank adapters (LoRA), which are trained in place of the transformer's weights and merged into "
@@ -127,7 +130,7 @@ class ObjectiveOptions:
 
 @dataclass(frozen=True)
 class TeacherOptions:
-    """Distillation: models whose probabilities are learned besides the labels."""
+    """Distillation: models whose probabilities, or vectors, are learned besides the labels."""
 
     teacher: tuple[str, ...] = option(
         (),
@@ -135,6 +138,14 @@ class TeacherOptions:
         "itself: train the encoder on the labels first, then towards the probabilities; or the folder or Hub id of a "
         "cross-encoder, or the folder of a checkpoint.",
     )
+    distill: str = option(
+        "probabilities",
+        "What is learned of the teacher: probabilities, soft labels of pairs; embeddings, its vectors; relations, how "
+        "far apart and at which angles it places the questions of a batch. The last two are added to the loss, and "
+        "take one teacher that has vectors: a checkpoint, minilm, mpnet, a Hub id, a SentenceTransformer.",
+        choices=("probabilities", "embeddings", "relations"),
+    )
+    distill_weight: float = option(1.0, "embeddings, relations: weight beside the loss.", Range(above=0))
     teacher_epochs: float = option(1.0, "Passes of the cross-encoder over the training pairs.", Range(above=0))
     second_epochs: float = option(1.0, "Passes towards the probabilities, with itself.", Range(above=0))
     neighbours: int = option(
@@ -287,6 +298,11 @@ class Config(
                 raise UserError(message)
 
     @property
+    def probability_teachers(self) -> tuple[str, ...]:
+        """The teachers whose probabilities are learned."""
+        return self.teacher if self.distill == "probabilities" else ()
+
+    @property
     def without_labels(self) -> bool:
         """Whether there are no labels to judge by: no state is chosen by them, and there is no threshold for pairs."""
         return self.unlabelled and not self.validation
@@ -296,12 +312,12 @@ CROSS_ENCODER = "cross-encoder"  # the `model` that reads both questions of a pa
 ENCODER_ALONE = {
     **dict.fromkeys(("loss", "miner", "sampler", "gradient_cache"), "learns each pair by itself, by cross-entropy"),
     "score": "gives a logit, which is its score",
-    "teacher": "learns from the labels alone",
+    **dict.fromkeys(("teacher", "distill"), "learns from the labels alone"),
     "reranker": "reads every pair itself",
     **dict.fromkeys(("vectors", "share_vectors"), "is a transformer, without word vectors"),
     "symmetric": "reads a pair in both orders",
     "word_dropout": "reads all tokens",
-    "dims": "has no vectors",
+    **dict.fromkeys(("dims", "project"), "has no vectors"),
     "prompt": "reads pairs as they are",
     "lora": "is trained as a whole",
 }  # options of a bi-encoder -> why they are nothing for a cross-encoder, which ...
@@ -348,7 +364,11 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
         "test_fraction: its sum with validation_fraction must be below 1, so that pairs are left for training",
     ),
     (
-        lambda c: bool(c.teacher) and c.sampler == "groups",
+        lambda c: c.distill != "probabilities" and len(c.teacher) != 1,
+        "distill: embeddings and relations are those of one teacher; name it with --teacher",
+    ),
+    (
+        lambda c: bool(c.probability_teachers) and c.sampler == "groups",
         "teacher: scores pairs, and the sampler groups draws none; use pairs or triplets",
     ),
     (
@@ -364,7 +384,7 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
         "reranker: reads a pair in both orders, which --no-symmetric does not allow",
     ),
     (
-        lambda c: c.reranker in c.teacher and c.reranker_epochs not in (None, c.teacher_epochs),
+        lambda c: c.reranker in c.probability_teachers and c.reranker_epochs not in (None, c.teacher_epochs),
         "reranker_epochs: the reranker is the teacher, too, and is trained once; give teacher_epochs the same value",
     ),
     *(

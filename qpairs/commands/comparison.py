@@ -185,11 +185,12 @@ def losses(
     name: Annotated[str, typer.Argument(help="A loss or a miner to describe; without it, all are listed.")] = "",
 ) -> None:
     """List the losses and the miners, with formula, paper and defaults, or describe one."""
-    from qpairs.objectives.descriptions import describe
-    from qpairs.objectives.plugins import register_custom
+    with progress_bar():
+        from qpairs.objectives.descriptions import describe
+        from qpairs.objectives.plugins import register_custom
 
-    register_custom()
-    found = describe(name)
+        register_custom()
+        found = describe(name)
     if name:
         for description in found:
             _print_description(description)

@@ -41,6 +41,15 @@ def after_evaluate(scores: Mapping[str, Any], model: object, data: Sequence[str]
     )
 
 
+def after_search(scores: Mapping[str, float]) -> str:
+    """What the scores of a retrieval set mean; `scores` are those of a `SearchReport`."""
+    found = round(100 * scores["recall_at_10"])
+    return (
+        f"About {found} of 100 relevant texts are among the first 10; where that is too few, train on pairs like the "
+        "queries above, or let a cross-encoder take a second look (qpairs combine)."
+    )
+
+
 def after_errors(worst: str, folder: object) -> str:
     """What the mistakes of a model mean; `worst` is the name of the worst slice, '' where none stands out."""
     if not worst:

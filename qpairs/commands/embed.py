@@ -95,7 +95,7 @@ def push(
     ] = None,
 ) -> None:
     """Put a model on the Hugging Face Hub, with a model card: data, threshold, F1 and limits."""
-    with quiet():
+    with quiet(), progress_bar():
         from qpairs.export.hub import CARD, stage
         from qpairs.export.hub import push as run
 

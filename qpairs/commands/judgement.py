@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qpairs.commands.conclusions import after_evaluate, command
+from qpairs.commands.conclusions import after_evaluate, after_search, command
 from qpairs.commands.probes import print_attack, print_behaviour, print_search
 from qpairs.commands.terminal import (
     ColumnsOption,
@@ -93,34 +93,34 @@ def evaluate(
 
         kinds = kinds_of(perturb) if perturb else []
         model = load_model(checkpoint)
-        result: dict[str, Any] = {}
-        judged = None
+        judged, result = None, dict[str, Any]()
         if data or not retrieval:
             judged = judged_pairs(model, data, columns, skip_bad_rows, "evaluate")
             result = _judge(model, judged.pairs, kinds, attack, attack_vectors, intents, seed, on_progress)
         if retrieval and corpus:
-            from qpairs.evaluation.search_set import evaluate_search, read_search_set
-
-            options = {"text_column": text_column, "id_column": id_column, "skip_bad_rows": skip_bad_rows}
-            searched = read_search_set(retrieval, corpus, **options)
-            result["search"] = evaluate_search(model, searched, seed=seed, on_progress=on_progress).to_dict()
+            read = {"text_column": text_column, "id_column": id_column, "skip_bad_rows": skip_bad_rows}
+            result["search"] = _search(model, retrieval, corpus, read, seed, on_progress)
     if json_file:
-        sources = [judged.source] if judged and not data else data
-        write_text(json_file, json.dumps({"checkpoint": str(checkpoint), "data": sources, **result}, indent=1) + "\n")
+        about = {"checkpoint": str(checkpoint), "data": data or ([judged.source] if judged else [])}
+        write_text(json_file, json.dumps({**about, **result}, indent=1) + "\n")
     if judged:
         print_skipped(judged.pairs)
         _print_judged(model, result, kinds, judged.source if not data else "pairs")
     if "search" in result:
         print_search(result["search"])
-    if judged:
-        out.print(f"\n{plain(after_evaluate(result, checkpoint, data or []))}", highlight=False, soft_wrap=True)
-    else:
-        recall = result["search"]["scores"]["recall_at_10"]
-        out.print(
-            f"\nAbout {round(100 * recall)} of 100 relevant texts are among the first 10; the queries above show what "
-            "is missing: train on pairs like them, or add a second look with --reranker.",
-            highlight=False,
-        )
+    sentence = after_evaluate(result, checkpoint, data or []) if judged else after_search(result["search"]["scores"])
+    out.print(f"\n{plain(sentence)}", highlight=False, soft_wrap=True)
+
+
+def _search(
+    model: Model, queries: Path, corpus: Path, read: Mapping[str, Any], seed: int, on_progress: OnProgress
+) -> dict[str, Any]:
+    """The scores of a retrieval set as plain values."""
+    from qpairs.evaluation.search_set import evaluate_search, read_search_set
+
+    return evaluate_search(
+        model, read_search_set(queries, corpus, **read), seed=seed, on_progress=on_progress
+    ).to_dict()
 
 
 def _judge(

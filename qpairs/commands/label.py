@@ -135,7 +135,7 @@ def agreement(
     for path in filter(None, (disagreements, output)):
         check_table_path(path)
         check_file(path, overwrite=overwrite)
-    with quiet():
+    with quiet(), progress_bar():
         from qpairs.data.labels import read_labels
         from qpairs.evaluation.annotators import measure_agreement
 

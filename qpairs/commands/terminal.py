@@ -360,6 +360,8 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
         f"error of probability {scores['calibration_error']:.3f}",
         highlight=False,
     )
+    if scores.get("spearman") is not None:
+        _print_spearman(scores["spearman"], scores["spearman_interval"])
     if scores.get("dimensions"):
         _print_dimensions(scores["dimensions"])
     if scores.get("trivial") and not scores["collapsed"]:
@@ -382,6 +384,15 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
         )
     if note:
         out.print(f"[dim]Note: {plain(note)}.[/]")
+
+
+def _print_spearman(value: float, interval: tuple[float, float]) -> None:
+    low, high = interval
+    out.print(
+        f"rank correlation with the grades (Spearman) {value:.3f}, 95 %: {low:.3f} to {high:.3f}; F1 is that of "
+        "duplicates from the cut on",
+        highlight=False,
+    )
 
 
 def _print_dimensions(rows: Sequence[Mapping[str, float]]) -> None:

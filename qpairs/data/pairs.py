@@ -6,7 +6,7 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Pairs:
         labels: (n_pairs,) 1 duplicate, 0 not, -1 where the source has no labels.
         skipped: reason -> number of rows that were left out.
         taught: (n_pairs,) the probability of being duplicates that a teacher model gives; None without a teacher.
+        grades: (n_pairs,) how alike the questions of each pair are, 0 to 1, where the source says more than 0 or 1;
+            None where it does not. See `with_grades`.
 
     >>> pairs = qpairs.load_pairs([("How?", "Why?", 0), ("How?", "In what way?", 1)])
     >>> pairs
@@ -48,6 +50,7 @@ class Pairs:
     labels: NDArray[np.int8]
     skipped: Mapping[str, int] = field(default_factory=dict)
     taught: NDArray[np.float32] | None = None
+    grades: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -95,8 +98,9 @@ class Pairs:
         """
         named, ends = np.unique(np.concatenate([self.left[rows], self.right[rows]]), return_inverse=True)
         left, right = np.split(ends.astype(np.int64), 2)
-        taught = self.taught if self.taught is None else self.taught[rows]
-        return Pairs(tuple(self.questions[i] for i in named), left, right, self.labels[rows], taught=taught)
+        taught, grades = (None if values is None else values[rows] for values in (self.taught, self.grades))
+        texts = tuple(self.questions[i] for i in named)
+        return Pairs(texts, left, right, self.labels[rows], taught=taught, grades=grades)
 
 
 def pairs_from_texts(
@@ -134,17 +138,45 @@ def pairs_from_texts(
     return Pairs(tuple(index), ends[0], ends[1], np.asarray(labels, dtype=np.int8), dict(skipped or {}))
 
 
+def with_grades(pairs: Pairs, grades: Any, cut: float = 0.5) -> Pairs:
+    """Pairs with graded labels: what is at or above the cut is a duplicate, and the losses that can learn the grades.
+
+    Args:
+        pairs: any; their labels are replaced.
+        grades: (n_pairs,) how alike the questions of each pair are, 0 to 1.
+        cut: the grade from which on a pair counts as duplicates.
+
+    Raises:
+        UserError: a grade is no number from 0 to 1, or there are more or fewer than pairs.
+
+    >>> pairs = with_grades(pairs_from_texts(["How?", "Who?"], ["In what way?", "Why?"], [-1, -1]), [0.8, 0.25])
+    >>> pairs.labels.tolist(), pairs.grades.tolist()
+    ([1, 0], [0.800000011920929, 0.25])
+    """
+    values = np.asarray(grades, dtype=np.float64)
+    if values.shape != (len(pairs),):
+        raise UserError(f"grades: one for each of {len(pairs)} pairs is needed, not an array of shape {values.shape}")
+    wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
+    if len(wrong):
+        raise UserError(f"grades: row {wrong[0] + 1} has {values[wrong[0]]:g}, must be from 0 to 1")
+    return replace(pairs, labels=(values >= cut).astype(np.int8), grades=values.astype(np.float32))
+
+
 def join(parts: Sequence[Pairs]) -> Pairs:
-    """The pairs of several sources over one question table."""
+    """The pairs of several sources over one question table; where one has grades, the others' labels are theirs."""
     skipped: Counter[str] = Counter()
     for part in parts:
         skipped.update(part.skipped)
-    return pairs_from_texts(
+    joined = pairs_from_texts(
         [part.questions[i] for part in parts for i in part.left],
         [part.questions[i] for part in parts for i in part.right],
         np.concatenate([part.labels for part in parts]) if parts else [],
         skipped,
     )
+    if all(part.grades is None for part in parts):
+        return joined
+    grades = [part.labels.astype(np.float32) if part.grades is None else part.grades for part in parts]
+    return replace(joined, grades=np.concatenate(grades))
 
 
 def need_both_labels(pairs: Pairs, where: str) -> None:

@@ -198,11 +198,12 @@ def _surplus(pairs: Pairs, part: NDArray[np.int64], seed: int) -> list[int]:
 
 
 def fingerprint(parts: Sequence[Pairs]) -> str:
-    """16 hex digits over canonical texts and labels of the parts, the same in any order of rows and sides."""
+    """16 hex digits over canonical texts and labels, or grades, of the parts, in any order of rows and sides."""
     digest = hashlib.sha256()
     for part in parts:
         texts = [canonical(q) for q in part.questions]
-        ends = zip(part.left.tolist(), part.right.tolist(), part.labels.tolist(), strict=True)
+        labels = (part.labels if part.grades is None else part.grades).tolist()
+        ends = zip(part.left.tolist(), part.right.tolist(), labels, strict=True)
         rows = sorted("\t".join([*sorted((texts[a], texts[b])), str(label)]) for a, b, label in ends)
         digest.update("\n".join([*rows, "end of part\n"]).encode())
     return digest.hexdigest()[:16]

@@ -128,6 +128,7 @@ def build_encoder(
     seed: int = 0,
     share_vectors: bool = False,
     prompt: str = "",
+    project: int = 0,
 ) -> SentenceTransformer:
     """An encoder with unit-length embeddings; the same arguments give the same weights.
 
@@ -145,6 +146,7 @@ def build_encoder(
         share_vectors: whether two towers of `lstm` or `cnn` have their word vectors in common, and nothing else.
         prompt: before every text, as `prompts.choose_prompt` takes it; two towers have those that their encoders name
             for queries and documents, or their default prompts.
+        project: numbers of the vectors after a linear map at the end (`projection.add_projection`); 0: no such map.
 
     Raises:
         UserError: an unknown name, a prompt that does not fit, or a model, package or file that is missing or broken.
@@ -154,12 +156,7 @@ def build_encoder(
     (1, 128)
     """
     sides = tower_names(name)
-    if vectors and not any(map(takes_vectors, sides)):
-        raise UserError(f"encoder {name!r} takes no word vectors (got {vectors!r}): use them with lstm, cnn or static")
-    if share_vectors and not (len(sides) == 2 and all(n in ENCODERS and ENCODERS[n].shares_vectors for n in sides)):
-        raise UserError(f"encoder {name!r} cannot share word vectors: join two of lstm and cnn, like lstm+cnn")
-    if prompt and not takes_prompt(name):
-        raise UserError(f"prompt: is for one pretrained encoder, and {name!r} is none; leave it out")
+    _check(name, sides, vectors, share_vectors, prompt)
     from sentence_transformers.sentence_transformer.modules import Normalize
 
     from qpairs.encoders.pretrained import build_pretrained, freeze_padding, seeded
@@ -174,7 +171,21 @@ def build_encoder(
         encoder = built[0] if len(built) == 1 else join(*built, texts=texts, share_vectors=share_vectors)
         if not isinstance(encoder[-1], Normalize):  # a layer after an earlier one changes the lengths again
             encoder.append(Normalize())
+        if project:
+            from qpairs.encoders.projection import add_projection
+
+            add_projection(encoder, project, texts, seed)
     return freeze_padding(encoder)
+
+
+def _check(name: str, sides: Sequence[str], vectors: str, share_vectors: bool, prompt: str) -> None:
+    """Raises UserError where the arguments of `build_encoder` do not go together."""
+    if vectors and not any(map(takes_vectors, sides)):
+        raise UserError(f"encoder {name!r} takes no word vectors (got {vectors!r}): use them with lstm, cnn or static")
+    if share_vectors and not (len(sides) == 2 and all(n in ENCODERS and ENCODERS[n].shares_vectors for n in sides)):
+        raise UserError(f"encoder {name!r} cannot share word vectors: join two of lstm and cnn, like lstm+cnn")
+    if prompt and not takes_prompt(name):
+        raise UserError(f"prompt: is for one pretrained encoder, and {name!r} is none; leave it out")
 
 
 def tower_names(name: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense
 from torch import nn
 
 from qpairs.core.exceptions import UserError
@@ -62,6 +63,9 @@ def add_adapters(encoder: SentenceTransformer, rank: int, *, dropout: float = 0.
             model: Any = tower[0].model
             unused = [name for name, _ in model.named_modules() if name.startswith(UNUSED)]
             peft.inject_adapter_in_model(peft.LoraConfig(r=rank, exclude_modules=unused or None, **options), model)
+    for module in encoder:
+        if isinstance(module, Dense):  # a projection that is not pretrained
+            module.requires_grad_(True)
     trained = sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad)
     log.info(
         "lora: %s of %s parameters are trained; gradients and optimizer take %.0f MB, not %.0f MB",

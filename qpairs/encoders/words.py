@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     CNN,
     LSTM,
+    Dense,
     Normalize,
     Pooling,
     StaticEmbedding,
@@ -20,6 +21,7 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from qpairs.core.exceptions import UserError
@@ -65,10 +67,19 @@ def mean_vectors(encoder: SentenceTransformer) -> Floats | None:
     """The vectors (vocabulary, dimension) of an encoder that is their normalised mean; None: it is another."""
     module: Any
     module, *rest = encoder
-    if not isinstance(module, StaticEmbedding) or not all(isinstance(other, Normalize) for other in rest):
+    linear = [other.linear for other in rest if isinstance(other, Dense) and is_linear(other)]
+    plain = sum(isinstance(other, Normalize) for other in rest)
+    if not isinstance(module, StaticEmbedding) or len(linear) + plain < len(rest):
         return None
     vectors: Floats = module.embedding.weight.detach().float().numpy()
+    for map_ in linear:  # the map of a mean is the mean of what is mapped
+        vectors = vectors @ map_.weight.detach().float().numpy().T
     return vectors
+
+
+def is_linear(module: Dense) -> bool:
+    """Whether a module multiplies with a matrix and does nothing else."""
+    return module.linear.bias is None and isinstance(module.activation_function, nn.Identity)
 
 
 def mean_encoder(tokenizer: Tokenizer, vectors: Floats) -> SentenceTransformer:

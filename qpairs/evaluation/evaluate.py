@@ -86,6 +86,8 @@ class Report:
         corpus: the decisions over all pairs of the questions; None where `corpus_report` gives none.
         score: what the scores are.
         pairs, setting: the pairs, and what decided on them; not in the JSON form.
+        spearman, spearman_interval: rank correlation of score and graded label, with 95 %; None where the labels are 0
+            and 1.
         from_validation: whether the threshold is the one that was chosen on validation, so that nothing is chosen on
             the pairs that are reported; false after `rethreshold`.
 
@@ -124,6 +126,8 @@ class Report:
     pairs: Pairs | None = field(default=None, repr=False, compare=False)
     setting: Setting | None = field(default=None, repr=False, compare=False)
     from_validation: bool = True
+    spearman: float | None = None
+    spearman_interval: Interval | None = None
 
     @property
     def confusion(self) -> metrics.Confusion:
@@ -305,7 +309,18 @@ def report(
         score=verdict.score,
         pairs=pairs,
         setting=verdict.pair,
+        **_graded(scores, pairs.grades, groups, seed),
     )
+
+
+def _graded(
+    scores: NDArray[np.float32], grades: NDArray[np.float32] | None, groups: NDArray[np.int64], seed: int
+) -> dict[str, Any]:
+    """The fields of a report on graded labels."""
+    if grades is None:
+        return {}
+    interval = metrics.spearman_interval(scores, grades, groups, seed=seed)
+    return {"spearman": metrics.spearman(scores, grades), "spearman_interval": interval}
 
 
 def _decided(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.core.cards import html_card, one_line
@@ -20,7 +21,7 @@ from qpairs.data.questions import QuestionSource
 from qpairs.data.records import open_table
 from qpairs.evaluation.question_table import symmetric_tables
 from qpairs.metrics.intervals import Interval
-from qpairs.models.base import Model, as_model
+from qpairs.models.base import Floats, Model, as_model
 from qpairs.models.cross_encoder import CrossModel
 
 CUTOFFS = (1, 5, 10)
@@ -216,26 +217,15 @@ def evaluate_search(
     tables = model.embed_tables([*data.queries, *data.corpus])
     rows, columns = symmetric_tables(tables) if model.verdict.symmetric else tables
     queries, corpus = rows[: len(data.queries)], columns[len(data.queries) :]
-    places: dict[str, list[int]] = {}
-    for place, text in enumerate(data.corpus):
-        places.setdefault(text, []).append(place)
-    scores: list[dict[str, float]] = []
-    firsts: list[Miss] = []
     meter.begin("searching", len(queries))
-    step = max(1, BLOCK // max(1, len(corpus)))
-    for start in range(0, len(queries), step):
-        block = queries[start : start + step] @ corpus.T  # (step, m)
-        for query, similarity in enumerate(block, start=start):
-            gains = np.zeros(len(corpus))
-            gains[list(data.relevant[query])] = list(data.relevant[query].values())
-            itself = np.array(places.get(data.queries[query], []), dtype=np.int64)
-            similarity[itself[gains[itself] == 0]] = -np.inf
-            ranks, worth = metrics.relevant_ranks(similarity, gains)
-            scores.append(metrics.search_scores(ranks, worth, cutoffs))
-            best = int(np.where(gains > 0, similarity, -np.inf).argmax())
-            nearest = data.corpus[int(similarity.argmax())]
-            firsts.append(Miss(data.queries[query], int(ranks[0]), data.corpus[best], nearest))
-            meter.advance()
+    scores, firsts = list[dict[str, float]](), list[Miss]()
+    for query, similarity in enumerate(_similarities(data, queries, corpus)):
+        gains = _gains(data, query)
+        ranks, worth = metrics.relevant_ranks(similarity, gains)
+        scores.append(metrics.search_scores(ranks, worth, cutoffs))
+        best, nearest = (int(values.argmax()) for values in (np.where(gains > 0, similarity, -np.inf), similarity))
+        firsts.append(Miss(data.queries[query], int(ranks[0]), data.corpus[best], data.corpus[nearest]))
+        meter.advance()
     values = {name: np.array([of_query[name] for of_query in scores]) for name in scores[0]}
     worst = sorted((miss for miss in firsts if miss.rank > 1), key=lambda miss: -miss.rank)[:MISSED]
     return SearchReport(
@@ -245,3 +235,23 @@ def evaluate_search(
         intervals={name: metrics.mean_interval(found, seed=seed) for name, found in values.items()},
         missed=worst,
     )
+
+
+def _gains(data: SearchSet, query: int) -> NDArray[np.float64]:
+    """(m,) how relevant each text is to a query."""
+    gains = np.zeros(len(data.corpus))
+    gains[list(data.relevant[query])] = list(data.relevant[query].values())
+    return gains
+
+
+def _similarities(data: SearchSet, queries: Floats, corpus: Floats) -> Iterator[Floats]:
+    """The cosines (m,) of each query; -inf for a text that is the query itself and is not judged relevant."""
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(data.corpus):
+        places.setdefault(text, []).append(place)
+    step = max(1, BLOCK // max(1, len(corpus)))
+    for start in range(0, len(queries), step):
+        for query, similarity in enumerate(queries[start : start + step] @ corpus.T, start=start):
+            itself = [place for place in places.get(data.queries[query], []) if place not in data.relevant[query]]
+            similarity[itself] = -np.inf
+            yield similarity

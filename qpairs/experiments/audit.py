@@ -26,6 +26,7 @@ from qpairs.data.parts import Parts, separate_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.predict import predict
+from qpairs.models.ready import READY
 from qpairs.objectives.plugins import register_custom
 from qpairs.training.cross_encoder import TRANSFORMERS
 from qpairs.training.fit import train
@@ -151,7 +152,9 @@ def audit(
     values, given = separate_pairs({**(to_dict(config) if config else {}), **options})
     config = config_from(values, where="audit")
     register_custom(config.imports)
-    if len(teachers_to_train(config.teacher)) < len(config.teacher) or config.reranker not in ("", *TRANSFORMERS):
+    trained = teachers_to_train(config.probability_teachers)
+    ready = config.distill != "probabilities" and set(config.teacher) <= set(READY)
+    if (len(trained) < len(config.teacher) and not ready) or config.reranker not in ("", *TRANSFORMERS):
         raise UserError(
             "audit: a teacher or reranker that knows the labels disputes none; minilm trains one for each fold"
         )

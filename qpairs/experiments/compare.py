@@ -198,7 +198,7 @@ def check_experiment(base: Config, seeds: int, where: str) -> None:
     """Raises UserError, which names the experiment, where options contradict each other."""
     if seeds < 1:
         raise UserError(f"{where}: seeds must be at least 1, not {seeds}")
-    if teachers_to_train(base.teacher):
+    if teachers_to_train(base.probability_teachers):
         raise UserError(f"{where}: every run would train a teacher of its own; train one first, then name its folder")
 
 
@@ -213,6 +213,7 @@ def try_encoders(cells: Sequence[Cell], base: Config, texts: Sequence[str]) -> N
             max_length=config.max_length,
             share_vectors=config.share_vectors,
             prompt=config.prompt,
+            project=config.project,
         )
 
 

@@ -35,6 +35,7 @@ from qpairs.metrics.intervals import (
     mean_interval,
     paired_difference,
     pairs_to_halve,
+    spearman_interval,
 )
 from qpairs.metrics.linkage import Linkage, clusters
 from qpairs.metrics.mixture import estimate_corpus, like_validation, own_densities
@@ -48,6 +49,7 @@ from qpairs.metrics.ranking import (
     retrieval_scores,
     roc_auc,
     search_scores,
+    spearman,
 )
 from qpairs.metrics.read_pairs import ReadEstimate
 from qpairs.metrics.resample import group_weights, resampled_average_precision, resampled_f1
@@ -136,6 +138,8 @@ __all__ = [
     "retrieval_scores",
     "roc_auc",
     "search_scores",
+    "spearman",
+    "spearman_interval",
     "why_not",
     "with_labels",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qpairs.metrics.inputs import BLOCK, Floats, Ints, as_labelled, as_labels, ratio
-from qpairs.metrics.ranking import area_under_cuts
+from qpairs.metrics.ranking import area_under_cuts, spearman
 from qpairs.metrics.threshold import decide
 
 Interval = tuple[float, float]
@@ -86,6 +86,29 @@ def average_precision_interval(
         tp = np.cumsum(weights * relevant)[last]
         resampled.append(area_under_cuts(tp, np.cumsum(weights)[last], int(tp[-1])))
     return _percentiles(np.array(resampled), level)
+
+
+def spearman_interval(
+    scores: ArrayLike,
+    grades: ArrayLike,
+    groups: ArrayLike,
+    *,
+    samples: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of the rank correlation of scores and grades, resampled as in `bootstrap_interval`.
+
+    >>> low, high = spearman_interval([0.9, 0.8, 0.3, 0.1], [1.0, 0.6, 0.7, 0.0], [0, 1, 2, 3])
+    >>> low <= high
+    True
+    """
+    values, wanted = np.asarray(scores, dtype=np.float64), np.asarray(grades, dtype=np.float64)
+    index, number = _grouped(groups, len(values), samples, level)
+    rng, order = np.random.default_rng(seed), np.argsort(index, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(index, minlength=number))[:-1])
+    rows = (np.concatenate([members[g] for g in rng.integers(number, size=number)]) for _ in range(samples))
+    return _percentiles(np.array([spearman(values[drawn], wanted[drawn]) for drawn in rows]), level)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
-from qpairs.metrics.inputs import BLOCK, Bools, Floats, Ints, as_labelled, ratio
+from qpairs.metrics.inputs import BLOCK, Bools, Floats, Ints, as_labelled, as_scores, ratio
 
 Tables = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -63,6 +64,20 @@ def roc_auc(scores: ArrayLike, labels: ArrayLike) -> float:
     fp = called - tp
     above = tp + np.append(0, tp[:-1])
     return float((np.diff(fp, prepend=0) * above).sum() / (2 * int(tp[-1]) * int(fp[-1])))
+
+
+def spearman(scores: ArrayLike, grades: ArrayLike) -> float:
+    """Rank correlation of scores and grades (Spearman 1904), ties sharing their mean rank; 0 where one is constant.
+
+    >>> round(spearman([0.1, 0.4, 0.35, 0.8], [0.0, 0.2, 0.4, 1.0]), 3)
+    0.8
+    """
+    values, wanted = as_scores(scores), as_scores(grades, "grades")
+    if len(values) != len(wanted):
+        raise ValueError(f"{len(values)} scores but {len(wanted)} grades")
+    if np.ptp(values) == 0 or np.ptp(wanted) == 0:
+        return 0.0
+    return float(np.corrcoef(rankdata(values), rankdata(wanted))[0, 1])
 
 
 def retrieval_scores(

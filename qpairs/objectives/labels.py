@@ -52,8 +52,8 @@ class BatchLabels:
         unrelated: (n, m) bool, questions of different clusters, labelled or not: in-batch negatives.
         known_pairs: (k, 2) int64, row and column of each pair in `positive` or `labelled`. None: found in the masks
             when a loss needs them.
-        teacher_probability: (n, m) a teacher's probability of being duplicates, NaN for pairs it did not judge. None:
-            there is no teacher.
+        teacher_probability: (n, m) a teacher's probability of being duplicates, or a graded label, NaN for pairs that
+            have none. None: there is neither a teacher nor a grade.
     """
 
     positive: Tensor
@@ -67,8 +67,8 @@ class BatchLabels:
 
         Args:
             in_batch: whether unlabelled pairs of different clusters are negatives, too.
-            soft_labels: whether the loss learns a teacher's probabilities. A pair that a teacher has judged is then
-                positive or negative as it says.
+            soft_labels: whether the loss learns a teacher's probabilities, or grades. A pair without a label that a
+                teacher has judged is then positive or negative as it says.
             only_unlabelled: whether unlabelled pairs of different clusters, which no teacher has judged either, are the
                 only negatives.
         """
@@ -79,7 +79,8 @@ class BatchLabels:
         negative = self.labelled | self.unrelated if in_batch else self.labelled
         if not soft_labels or probability is None:
             return Relation(self.positive, negative)
-        judged, likely = ~probability.isnan(), probability >= 0.5  # (n, m)
+        judged = ~probability.isnan()  # (n, m)
+        likely = torch.where(self.positive | self.labelled, self.positive, probability >= 0.5)  # (n, m)
         return Relation(
             positive=torch.where(judged, likely, self.positive),
             negative=torch.where(judged, ~likely, negative),

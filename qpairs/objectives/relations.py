@@ -20,8 +20,8 @@ class Relation:
         negative: (n, m) bool, non-duplicates, labelled or assumed.
         rows: (n,) int64, set by miners: the row of `sim` that each row of the masks belongs to. None: row i of the
             masks belongs to row i of `sim`. Losses never see it set, see `select_rows`.
-        teacher_probability: (n, m) probability of being duplicates, for losses that learn from a teacher; read only
-            where a mask holds. None: there is no teacher.
+        teacher_probability: (n, m) probability of being duplicates, for losses that learn from a teacher, or graded
+            labels from 0 to 1; read only where a mask holds. None: there is neither a teacher nor a grade.
 
     Example:
         >>> relation = Relation.from_text("+-", ".-")

@@ -29,10 +29,12 @@ class Questions(TypedDict):
         features: padded inputs of the tower, in chunks of similar length; of several processes, each has those of its
             share of the questions alone.
         component: (n,) int64, duplicate component of each question, equal texts joined; for losses with prototypes.
+        taught: (n, t) a teacher's vectors of them; None without such a teacher.
     """
 
     features: list[Features]
     component: Tensor
+    taught: Tensor | None
 
 
 class Batch(TypedDict):
@@ -133,6 +135,7 @@ class Batches:
         self.pairs, self.towers, self.sampler, self.symmetric = pairs, towers, sampler, symmetric
         self.chunk, self.seed, self.processes = chunk, seed, processes
         self.graph = build_label_graph(pairs)
+        self.taught: NDArray[np.float32] | None = None  # (n_questions, t) vectors of a teacher
         self.lengths = towers[0].lengths
         self.epoch, self.plan = 0, sampler(0)
         self.steps = steps or len(self.plan)
@@ -170,9 +173,10 @@ class Batches:
         known = batch_labels(self.graph, torch.from_numpy(rows), torch.from_numpy(columns))
         self._set(known.labelled, left[k:], right[k:], True)
         probabilities = None
-        if self.pairs.taught is not None:
+        soft = self.pairs.grades if self.pairs.taught is None else self.pairs.taught
+        if soft is not None:
             probabilities = torch.full(known.positive.shape, torch.nan)
-            self._set(probabilities, left[:k], right[:k], torch.from_numpy(self.pairs.taught[indices.pairs]))
+            self._set(probabilities, left[:k], right[:k], torch.from_numpy(soft[indices.pairs]))
         places_known = (known.positive | known.labelled).nonzero()
         two_sides = not self.symmetric or len(self.towers) > 1
         return {  # the Trainer takes the size of the first tensor as the size of the batch
@@ -204,4 +208,8 @@ class Batches:
         chunks = np.array_split(share, max(1, round(len(share) / self.chunk)))
         dropout = tower.word_dropout or (lambda ids, random: ids)
         features = [tower.pad([dropout(tower.ids[q], random) for q in chunk]) for chunk in chunks]
-        return {"features": features, "component": self.graph.cluster[torch.from_numpy(questions)]}
+        return {
+            "features": features,
+            "component": self.graph.cluster[torch.from_numpy(questions)],
+            "taught": None if self.taught is None else torch.from_numpy(self.taught[questions]),
+        }

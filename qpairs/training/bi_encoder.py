@@ -7,7 +7,9 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
@@ -20,6 +22,7 @@ from qpairs.encoders.lora import add_adapters, check_adapters, merge_adapters
 from qpairs.encoders.precision import trains_in_bf16
 from qpairs.encoders.tokens import features, token_ids, word_dropout
 from qpairs.encoders.towers import towers
+from qpairs.objectives.distillation import Distillation
 from qpairs.objectives.matryoshka import prefix_lengths
 from qpairs.objectives.objective import Objective
 from qpairs.objectives.pair_head import PairHead, Score
@@ -32,6 +35,7 @@ from qpairs.training.run import Run
 from qpairs.training.samplers import Sampler, group_sampler, pair_sampler, sequential_sampler, triplet_sampler
 from qpairs.training.trainer import adamw, complete_states
 
+Floats = NDArray[np.float32]
 LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
 FINE_TUNING_RATE = 5e-5  # of pretrained encoders
 LORA_RATE = 2e-4  # of adapters
@@ -70,6 +74,7 @@ def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
         seed=config.seed,
         share_vectors=config.share_vectors,
         prompt=config.prompt,
+        project=config.project,
     )
     prefix_lengths(config.dims, encoder.get_embedding_dimension() or 0)
     if config.lora:
@@ -78,7 +83,12 @@ def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
 
 
 def fit_bi_encoder(
-    run: Run, encoder: SentenceTransformer, objective: Objective, stage: str = "training", rate_factor: float = 1.0
+    run: Run,
+    encoder: SentenceTransformer,
+    objective: Objective,
+    stage: str = "training",
+    rate_factor: float = 1.0,
+    taught: Floats | None = None,
 ) -> Fitted:
     """Trains an encoder on the training pairs, and keeps the state with the best average precision on validation.
 
@@ -90,11 +100,12 @@ def fit_bi_encoder(
         objective: the loss.
         stage: what progress calls it.
         rate_factor: factor on all learning rates.
+        taught: (n_questions, t) a teacher's vectors of the training questions, to be learned besides.
 
     Raises:
         UserError: the loss became NaN before the first state was kept.
     """
-    config, (work, model) = run.config, encoder_pass(run, encoder, objective, rate_factor)
+    config, (work, model) = run.config, encoder_pass(run, encoder, objective, rate_factor, taught)
     try:
         history, diverged = run_pass(run, work, stage)
     except UserError:  # a loss or a miner that is a function has returned something else
@@ -107,10 +118,15 @@ def fit_bi_encoder(
 
 
 def encoder_pass(
-    run: Run, encoder: SentenceTransformer, objective: Objective, rate_factor: float = 1.0
+    run: Run,
+    encoder: SentenceTransformer,
+    objective: Objective,
+    rate_factor: float = 1.0,
+    taught: Floats | None = None,
 ) -> tuple[Pass, PairModel]:
     """What `fit_bi_encoder` trains, and on what; adapters and dropout are in the encoder then."""
     config, batches = run.config, training_batches(encoder, run)
+    batches.taught = taught
     validation = None if config.without_labels else evaluation_batches(encoder, run)
     if config.lora:
         add_adapters(encoder, config.lora, dropout=config.dropout, seed=config.seed)
@@ -119,7 +135,15 @@ def encoder_pass(
     head = next((module for module in learned.values() if isinstance(module, PairHead)), None)
     score = Score(head if config.score == "head" else None, config.symmetric)
     lengths = prefix_lengths(config.dims, dimension)
-    model = PairModel(encoder, objective, learned, score, recompute=config.gradient_cache > 0, lengths=lengths)
+    model = PairModel(
+        encoder,
+        objective,
+        learned,
+        score,
+        recompute=config.gradient_cache > 0,
+        lengths=lengths,
+        distillation=None if taught is None else Distillation(config.distill, config.distill_weight),
+    )
     steps_per_epoch = batches.steps
     batches.steps = steps_of(config.epochs, steps_per_epoch)
     set_dropout(encoder, config.dropout)

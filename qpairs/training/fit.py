@@ -23,6 +23,7 @@ from qpairs.models.base import RERANKER, Model, load
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.objectives.functions import Function, objective_of, separate_functions
+from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.matryoshka import require_prefixes
 from qpairs.objectives.objective import Objective, Term
 from qpairs.objectives.plugins import register_custom
@@ -41,6 +42,7 @@ from qpairs.training.judge import judge, judge_without_labels, report_on_part
 from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.passes import NothingKept
 from qpairs.training.run import Run, check_run, is_saved, open_run, partial_of, remove_run, run_config
+from qpairs.training.teacher_vectors import Embed, taught_vectors, vector_teacher
 from qpairs.training.teachers import ITSELF, Teacher, ask_teachers, keep_teacher, load_teachers, teachers_to_train
 from qpairs.training.trainer import complete_states
 
@@ -70,11 +72,13 @@ class Guides:
         objective: the loss.
         teachers: those that are there already, by name.
         reranker: the cross-encoder that is to be joined to it, where that is there already.
+        vectors: from questions to the vectors that are to be learned; None where none are.
     """
 
     objective: Objective
     teachers: Mapping[str, Teacher]
     reranker: CrossModel | None
+    vectors: Embed | None = None
 
 
 @shows_options
@@ -171,6 +175,11 @@ def plan_run(
     parts = parts or load_parts(config, pairs)
     if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
         config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
+    if parts.train.grades is not None and guides is not None and not guides.objective.learns_from_a_teacher:
+        taking = ", ".join(name for name, entry in LOSSES.items() if entry.soft_labels)
+        raise UserError(
+            f"loss: no part of {config.loss!r} learns from graded labels; use one of {taking}, or give labels 0 and 1"
+        )
     return Plan(config, parts, guides)
 
 
@@ -217,7 +226,7 @@ def _train_encoder(run: Run, encoder: SentenceTransformer, guides: Guides) -> Tr
     """Trains and judges the encoder of a run, after its teachers, and joins it to its reranker, if it has one."""
     kept = run.folder / ENCODER
     if not kept.exists():
-        parts, fitted = _fit(run, encoder, guides.objective, guides.teachers)
+        parts, fitted = _fit(run, encoder, guides)
         if rank() > 0:
             return Trained(None, _last_state(fitted.diverged, run.config))
         run.on_progress(Progress("evaluating"))
@@ -242,7 +251,11 @@ def _with_reranker(run: Run, encoder: Checkpoint, reranker: CrossModel | None) -
     """
     config = run.config
     if reranker is None:
-        shared = config.teacher_epochs if config.reranker in config.teacher else passes_for(len(run.parts.train))
+        shared = (
+            config.teacher_epochs
+            if config.reranker in config.probability_teachers
+            else passes_for(len(run.parts.train))
+        )
         own = cross_config(config, config.reranker, config.reranker_epochs or shared)
         own = dataclasses.replace(own, output=str(Path(config.output) / RERANKER))
         work, diverged = dataclasses.replace(run, config=own), "at once"
@@ -264,21 +277,20 @@ def _with_reranker(run: Run, encoder: Checkpoint, reranker: CrossModel | None) -
     return Trained(model)
 
 
-def _fit(
-    run: Run, encoder: SentenceTransformer, objective: Objective, teachers: Mapping[str, Teacher]
-) -> tuple[Parts, Fitted]:
+def _fit(run: Run, encoder: SentenceTransformer, guides: Guides) -> tuple[Parts, Fitted]:
     """Trains the encoder of a run, after its teachers; returns the parts with what the teachers answered, too."""
-    schedule, rate_factor = run.config, 1.0
-    if ITSELF in run.config.teacher:
+    objective, teachers, schedule, rate_factor = guides.objective, guides.teachers, run.config, 1.0
+    if ITSELF in run.config.probability_teachers:
         first = _first_pass(run, objective)
         encoder.load_state_dict(first.encoder.state_dict())
         teachers = {**teachers, ITSELF: Teacher(first, run.config.encoder, run.parts.split["fingerprint"])}
         objective, rate_factor = second_objective(first, objective), SECOND_RATE
         schedule = dataclasses.replace(run.config, epochs=run.config.second_epochs)
-    if run.config.teacher:
+    if run.config.probability_teachers:
         run = dataclasses.replace(run, parts=ask_teachers(run, teachers, encoder))
     second = dataclasses.replace(run, config=schedule)
-    return run.parts, fit_bi_encoder(second, encoder, objective, rate_factor=rate_factor)
+    vectors = guides.vectors and taught_vectors(run, guides.vectors, encoder.get_embedding_dimension() or 0)
+    return run.parts, fit_bi_encoder(second, encoder, objective, rate_factor=rate_factor, taught=vectors)
 
 
 def _first_pass(run: Run, objective: Objective) -> Checkpoint:
@@ -330,7 +342,7 @@ def _guides(config: Config, functions: Mapping[str, Function], *, keep: bool) ->
         check_cross_encoder(config)
         return None
     objective = build_objective(config, functions)
-    return Guides(objective, load_teachers(config, overwrite=not keep), load_reranker(config))
+    return Guides(objective, load_teachers(config, overwrite=not keep), load_reranker(config), vector_teacher(config))
 
 
 def build_objective(config: Config, functions: Mapping[str, Function] | None = None) -> Objective:
@@ -351,13 +363,13 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
         require_prefixes(objective)
     if config.budget_minutes and world() > 1:
         raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
-    if config.teacher and ITSELF not in config.teacher and not objective.learns_from_a_teacher:
+    if config.probability_teachers and ITSELF not in config.teacher and not objective.learns_from_a_teacher:
         raise UserError(
             f"teacher: no part of the loss {config.loss!r} learns from it; add online_contrastive or logistic"
         )
     if config.unlabelled:
         _check_unlabelled(config, objective)
-    if teachers_to_train(config.teacher) and world() > 1:
+    if teachers_to_train(config.probability_teachers) and world() > 1:
         raise UserError("teacher: is trained by one process; train it there, then name its folder")
     return objective
 
@@ -368,7 +380,7 @@ def _check_unlabelled(config: Config, objective: Objective) -> None:
             f"loss: {config.loss!r} reads labelled pairs alone, and unlabelled data has none; use {WITHOUT_LABELS}, or "
             "add strangers"
         )
-    if teachers_to_train(config.teacher):
+    if teachers_to_train(config.probability_teachers):
         raise UserError("teacher: unlabelled data has no labels to train one on; name the folder of one")
     if config.without_labels and len(tower_names(config.encoder)) > 1:
         raise UserError("encoder: two towers need labels to be judged by; name labelled pairs with --validation")

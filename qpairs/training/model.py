@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from qpairs.encoders.towers import towers
+from qpairs.objectives.distillation import Distillation
 from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.matryoshka import prefix_loss
 from qpairs.objectives.objective import Objective
 from qpairs.objectives.pair_head import Score
-from qpairs.training.batches import Batch, Features
+from qpairs.training.batches import Batch, Features, Questions
 from qpairs.training.distributed import gather
 from qpairs.training.trainer import check_loss
 
@@ -30,6 +31,7 @@ class PairModel(nn.Module):
         recompute: whether to drop the activations of a chunk of questions after the forward pass and compute them
             again, with the same dropout, when its gradient comes: gradient caching (Gao et al. 2021, section 3).
         lengths: of the prefixes whose losses are averaged, from `matryoshka.prefix_lengths`; none: whole embeddings.
+        distillation: what is learned of the vectors of a teacher, in batches that have them.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class PairModel(nn.Module):
         score: Score,
         recompute: bool = False,
         lengths: tuple[int, ...] = (),
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
+        self.distillation = distillation
         self.recompute, self.lengths = recompute, lengths
         self.encoder, self.objective, self.learned, self.score = encoder, objective, learned, score
         self.towers = towers(encoder)  # a tuple, so that the parameters are registered once, under the encoder
@@ -70,9 +74,20 @@ class PairModel(nn.Module):
             loss = prefix_loss(self.objective, rows, columns, known, self.lengths)
         else:
             loss = self.objective(rows, columns, known, members, self.learned)
+        if self.distillation is not None:
+            loss = loss + self._distilled(self.distillation, (rows, batch["rows"]), (columns, batch["columns"]))
         check_loss(loss)
         with torch.no_grad():
             return {"loss": loss, "scores": self.score(rows.float(), columns.float(), batch["left"], batch["right"])}
+
+    def _distilled(self, distillation: Distillation, *sides: tuple[Tensor, Questions | None]) -> Tensor | float:
+        """What the vectors of a teacher add to the loss: the mean over both sides, where a batch has two."""
+        costs = [
+            distillation(embeddings, side["taught"])
+            for embeddings, side in sides
+            if side is not None and side["taught"] is not None
+        ]
+        return torch.stack(costs).mean() if costs else 0.0
 
     def _embed(self, tower: nn.Module, chunks: list[Features]) -> Tensor:
         """Embeddings (k, d) of the questions of some chunks."""

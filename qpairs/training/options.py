@@ -38,6 +38,7 @@ class CellOptions(TypedDict, total=False):
     symmetric: bool
     max_length: int
     prompt: str
+    project: int
     lora: int
     dropout: float
     word_dropout: float
@@ -46,6 +47,8 @@ class CellOptions(TypedDict, total=False):
     score: str
     dims: int | Sequence[int]
     teacher: str | Sequence[str]
+    distill: str
+    distill_weight: float
     teacher_epochs: float
     second_epochs: float
     neighbours: int

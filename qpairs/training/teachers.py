@@ -122,12 +122,12 @@ def load_teachers(config: Config, *, overwrite: bool) -> dict[str, Teacher]:
     Raises:
         UserError: a teacher cannot be loaded, or the place of the one to be trained is taken.
     """
-    trained = teachers_to_train(config.teacher)
+    trained = teachers_to_train(config.probability_teachers)
     folder = teacher_of(Path(config.output))
     ours = any((folder / name).exists() for name in (FILE, OLD_FILE))
     if teacher_to_keep(config) and folder.exists() and not (overwrite and ours):
         raise UserError(f"{folder}: is there already; learn from it with --teacher {folder}, or pass --overwrite")
-    return {name: load_teacher(name) for name in config.teacher if name not in trained}
+    return {name: load_teacher(name) for name in config.probability_teachers if name not in trained}
 
 
 def load_teacher(name: str) -> Teacher:
@@ -169,7 +169,7 @@ def trained_teacher(run: Run) -> Teacher:
     Raises:
         UserError: its loss became NaN.
     """
-    name = cross_encoder_to_train(run.config.teacher)
+    name = cross_encoder_to_train(run.config.probability_teachers)
     output = Path(run.config.output) / RERANKER if name == run.config.reranker else teacher_of(Path(run.config.output))
     config = dataclasses.replace(cross_config(run.config, name, run.config.teacher_epochs), output=str(output))
     with contextlib.suppress(NothingKept):
@@ -182,7 +182,7 @@ def trained_teacher(run: Run) -> Teacher:
 
 def teacher_to_keep(config: Config) -> str:
     """The transformer of the cross-encoder that a run keeps beside its output; '' where that is the reranker in it."""
-    name = cross_encoder_to_train(config.teacher)
+    name = cross_encoder_to_train(config.probability_teachers)
     return "" if name == config.reranker else name
 
 
@@ -209,9 +209,9 @@ def ask_teachers(run: Run, teachers: Mapping[str, Teacher], encoder: SentenceTra
     probabilities, about = run.folder / "taught.safetensors", run.folder / "teacher.json"
     with rank_zero_first():
         if not about.exists():
-            if name := cross_encoder_to_train(run.config.teacher):
+            if name := cross_encoder_to_train(run.config.probability_teachers):
                 teachers = {**teachers, name: trained_teacher(run)}
-            asked = {name: teachers[name] for name in run.config.teacher}
+            asked = {name: teachers[name] for name in run.config.probability_teachers}
             train, summary = _answers(run, asked, encoder)
             arrays = {name: getattr(train, name) for name in ("left", "right", "labels", "taught")}
             with atomic_file(probabilities) as fresh:
@@ -336,7 +336,10 @@ def add_probabilities(
         left=np.concatenate([train.left, near[:, 0]]),
         right=np.concatenate([train.right, near[:, 1]]),
         labels=np.concatenate([train.labels, np.full(len(near), UNLABELLED, np.int8)]),
+        grades=None,
     )
     probability = probabilities_of(teachers, both, on_progress, both_orders=False, tables=tables)
     labels = both.labels.astype(np.float32)
+    if train.grades is not None:
+        labels[: len(train)] = train.grades
     return replace(both, taught=np.where(both.labels == UNLABELLED, probability, (labels + probability) / 2))

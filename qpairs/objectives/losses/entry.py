@@ -33,7 +33,7 @@ class LossEntry:
             column (pairs, 1) give the same as the whole matrix.
         by_row: whether it does not matter in which column of its row a pair stands, so that the marked columns of each
             row, side by side (n, k), give the same as all of them.
-        soft_labels: whether it learns a teacher's probabilities, too.
+        soft_labels: whether it learns a teacher's probabilities and graded labels, too.
         positives_only: whether it reads duplicates only.
         monotone: whether it never rises when a duplicate comes closer or another question goes farther.
         prototypes: whether the columns are learned prototypes, one for each duplicate component.

@@ -200,8 +200,9 @@ def ghm(sim: Tensor, relation: Relation, bins: int = 10, scale: float = 20.0, th
 def ranking(sim: Tensor, relation: Relation, margin: float = 0.2) -> Tensor:
     """Siamese ranking hinge: every duplicate of the batch should score above every other pair of it, by the margin.
 
-    max(0, s_n - s_p + margin), mean over all combinations of a positive pair p and a negative pair n. Liu et al. 2017
-    (RankIQA), the pairwise hinge; its scores have no bounds and its margin no default, 0.2 is that of `triplet`.
+    max(0, s_n - s_p + margin), mean over all combinations of a positive pair p and a negative pair n; with grades, or a
+    teacher's probabilities, of a pair p and one n of a lower grade. Liu et al. 2017 (RankIQA), the pairwise hinge; its
+    scores have no bounds and its margin no default, 0.2 is that of `triplet`.
 
     Args:
         sim: (n, m) cosine similarity.
@@ -212,14 +213,26 @@ def ranking(sim: Tensor, relation: Relation, margin: float = 0.2) -> Tensor:
         >>> ranking(torch.tensor([[0.9], [0.8]]), Relation.from_text("+", "-"))  # max(0, 0.8 - 0.9 + 0.2)
         tensor(0.1000)
     """
+    if relation.teacher_probability is not None:
+        behind, above = _behind(sim, relation)
+        return masked_mean((behind + margin).relu(), above)
     return triplet(sim.reshape(1, -1), one_row(relation), margin)
+
+
+def _behind(sim: Tensor, relation: Relation) -> tuple[Tensor, Tensor]:
+    """How far each known pair is behind each other one (k, k), and where it is the one of a higher grade (k, k)."""
+    assert relation.teacher_probability is not None
+    known = relation.positive | relation.negative
+    scores, grades = sim[known], relation.teacher_probability[known]  # (k,) each
+    return scores[None] - scores[:, None], grades[:, None] > grades[None]
 
 
 def cosent(sim: Tensor, relation: Relation, scale: float = 20.0) -> Tensor:
     """CoSENT: every duplicate of the batch should be more similar than every other pair of it.
 
     log(1 + sum over positive pairs p and negative pairs n of exp(scale (s_n - s_p))), one value for the whole batch;
-    the double sum is the product of two. Su 2022 (CoSENT), with labels 0 and 1.
+    the double sum is the product of two. Su 2022 (CoSENT). With grades, or a teacher's probabilities, the sum is over
+    all pairs p and n of which n has the lower grade.
 
     Args:
         sim: (n, m) cosine similarity.
@@ -230,6 +243,11 @@ def cosent(sim: Tensor, relation: Relation, scale: float = 20.0) -> Tensor:
         >>> cosent(torch.tensor([[0.9], [0.6]]), Relation.from_text("+", "-"), scale=10)  # log(1 + exp(10 (0.6 - 0.9)))
         tensor(0.0486)
     """
+    if relation.teacher_probability is not None:
+        behind, above = _behind(sim, relation)
+        if not above.any():
+            return sim.sum() * 0
+        return functional.softplus((scale * behind[above]).logsumexp(0))
     nearest = (scale * sim[relation.negative]).logsumexp(0)
     farthest = (-scale * sim[relation.positive]).logsumexp(0)
     return functional.softplus(nearest + farthest)
@@ -301,6 +319,7 @@ PAIRWISE = {
         "max(0, s_n - s_p + margin) of every duplicate p and every other pair n of the batch",
         needs_both=True,
         by_pair=True,
+        soft_labels=True,
     ),
     "cosent": LossEntry(
         cosent,
@@ -310,5 +329,6 @@ PAIRWISE = {
         {"scale": Range(above=0)},
         needs_both=True,
         by_pair=True,
+        soft_labels=True,
     ),
 }

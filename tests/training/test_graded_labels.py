@@ -1,0 +1,137 @@
+"""Graded labels: from the pairs through the relation into the losses, and Spearman in the report."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from draws import close, points, random_relation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sentence_transformers.sentence_transformer import losses as peer
+from torch.autograd import gradcheck
+
+import qpairs
+from qpairs import metrics
+from qpairs.core.exceptions import UserError
+from qpairs.data.pairs import join, with_grades
+from qpairs.objectives.labels import BatchLabels
+from qpairs.objectives.losses import LOSSES
+from qpairs.objectives.losses.pairwise import cosent, logistic, ranking
+from qpairs.objectives.objective import parse_objective
+from qpairs.objectives.relations import Relation
+from qpairs.objectives.similarities import cosine
+
+SEEDS = st.integers(0, 2**32 - 1)
+few = settings(deadline=None, max_examples=20)
+FAST = {"encoder": "static", "epochs": 3, "batch_size": 16}
+
+
+def graded(seed: int, n: int):
+    left, right = points(seed, n, n)
+    grades = torch.randint(5, (n,), generator=torch.Generator().manual_seed(seed)) / 4
+    labels, own = grades >= 0.5, torch.eye(n, dtype=torch.bool)
+    probability = torch.diag(grades)
+    return left, right, grades, Relation(own & labels, own & ~labels, teacher_probability=probability)
+
+
+@few
+@given(SEEDS, st.integers(1, 12), st.floats(1, 40))
+def test_cosent_with_grades_agrees_with_sentence_transformers(seed: int, n: int, scale: float) -> None:
+    left, right, grades, relation = graded(seed, n)
+    theirs = peer.CoSENTLoss(None, scale=scale).compute_loss_from_embeddings([left, right], grades)
+    close(cosent(cosine(left, right), relation, scale=scale), theirs)
+
+
+@few
+@given(SEEDS, st.integers(1, 9), st.floats(0, 1))
+def test_ranking_with_grades_agrees_with_naive_loops(seed: int, n: int, margin: float) -> None:
+    left, right, grades, relation = graded(seed, n)
+    scores = (left * right).sum(1)
+    costs = [(scores[j] - scores[i] + margin).clamp(min=0) for i in range(n) for j in range(n) if grades[i] > grades[j]]
+    close(ranking(cosine(left, right), relation, margin=margin), sum(costs, torch.tensor(0.0)) / max(1, len(costs)))
+
+
+@few
+@given(SEEDS, st.integers(1, 9))
+def test_logistic_with_grades_is_the_cross_entropy_with_them(seed: int, n: int) -> None:
+    left, right, grades, relation = graded(seed, n)
+    logits = 20 * ((left * right).sum(1) - 0.75)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, grades)
+    close(logistic(cosine(left, right), relation), expected)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in LOSSES.items() if entry.soft_labels])
+def test_grades_of_0_and_1_are_labels_and_gradients_are_right(name: str) -> None:
+    sim, relation = (
+        torch.rand(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+        random_relation(0, 5, 6),
+    )
+    hard = dataclasses.replace(relation, teacher_probability=relation.positive.double())
+    close(LOSSES[name].function(sim, hard), LOSSES[name].function(sim, relation))
+    grades = torch.rand(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    soft = Relation(relation.positive, relation.negative, teacher_probability=grades)
+    assert gradcheck(lambda s: LOSSES[name].function(s, soft), (sim.requires_grad_(),))
+    none = torch.zeros(5, 6, dtype=torch.bool)
+    assert LOSSES[name].function(sim, Relation(none, none, teacher_probability=grades)) == 0
+
+
+def test_a_labelled_pair_stays_on_its_side_of_the_cut_whatever_the_grade() -> None:
+    positive, labelled = torch.tensor([[True, False, False]]), torch.tensor([[False, True, False]])
+    grades = torch.tensor([[0.4, 0.45, torch.nan]])
+    relation = BatchLabels(positive, labelled, labelled, teacher_probability=grades).relation(False, soft_labels=True)
+    assert relation.positive.equal(positive)
+    assert relation.negative.equal(labelled)
+    assert relation.teacher_probability[0, :2].equal(grades[0, :2])
+
+
+def with_random_grades(pairs: qpairs.Pairs) -> qpairs.Pairs:
+    random = np.random.default_rng(0)
+    return with_grades(pairs, np.where(pairs.labels == 1, 0.6, 0.1) + 0.3 * random.random(len(pairs)))
+
+
+def test_grades_go_with_their_pairs(pairs_csv: Path) -> None:
+    pairs = with_random_grades(qpairs.load_pairs(str(pairs_csv)))
+    some = pairs.subset(np.array([5, 3]))
+    assert some.grades.tolist() == pairs.grades[[5, 3]].tolist()
+    both = join([some, qpairs.load_pairs([("a", "b", 1)])])
+    assert both.grades.tolist() == [*some.grades.tolist(), 1.0]
+    for grades, words in (([0.5], "one for each"), ([2.0] * len(pairs), "row 1 has 2, must be from 0 to 1")):
+        with pytest.raises(UserError, match=words):
+            with_grades(pairs, grades)
+
+
+def test_a_run_learns_grades_and_its_report_has_spearman(pairs_csv: Path, tmp_path: Path) -> None:
+    pairs = with_random_grades(qpairs.load_pairs(str(pairs_csv)))
+    assert parse_objective("cosent + ranking").learns_from_a_teacher
+    model = qpairs.train(data=pairs, loss="cosent", output=str(tmp_path / "x"), **FAST)
+    report = qpairs.evaluate(model, pairs)
+    expected = spearmanr(report.scores, pairs.grades).statistic
+    assert report.spearman == pytest.approx(expected, abs=1e-6)
+    low, high = report.spearman_interval
+    assert low <= report.spearman <= high
+    assert "spearman" in report.to_dict()
+    assert qpairs.evaluate(model, str(pairs_csv)).spearman is None
+    assert model.scores["test"]["spearman"] is not None
+    hard = qpairs.train(data=str(pairs_csv), loss="cosent", output=str(tmp_path / "y"), **FAST)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(hard.encoder.parameters(), model.encoder.parameters(), strict=True)
+    )
+
+
+def test_a_loss_that_cannot_take_grades_says_which_can(pairs_csv: Path, tmp_path: Path) -> None:
+    pairs = with_random_grades(qpairs.load_pairs(str(pairs_csv)))
+    with pytest.raises(UserError, match=r"no part of 'info_nce' learns from graded labels; use one of .*cosent"):
+        qpairs.train(data=pairs, loss="info_nce", output=str(tmp_path / "x"), **FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
+@few
+@given(SEEDS, st.integers(2, 30))
+def test_spearman_agrees_with_scipy(seed: int, n: int) -> None:
+    random = np.random.default_rng(seed)
+    scores, grades = random.integers(0, 9, n) / 8, random.integers(0, 4, n) / 3
+    expected = spearmanr(scores, grades).statistic if np.ptp(scores) and np.ptp(grades) else 0.0
+    assert metrics.spearman(scores, grades) == pytest.approx(expected)
