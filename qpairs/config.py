@@ -7,6 +7,7 @@ checkpoint stores the fields. To add an option, add a field to its group.
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import tomllib
 import types
@@ -19,7 +20,7 @@ from typing import Any
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.ranges import Range
 
-COMMA_LISTS = ("columns", "dims")  # options that are one text on the command line: A,B,C
+COMMA_LISTS = ("columns", "labels", "dims")  # options that are one text on the command line: A,B,C
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 
 
@@ -52,6 +53,20 @@ class DataOptions:
     columns: tuple[str, ...] = option(
         (),
         "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL; of unlabelled data, TEXT.",
+    )
+    labels: tuple[str, ...] = option((), "What the values of the label column mean, if not 0 and 1: yes=1,no=0.")
+    label_cut: float | None = option(
+        None,
+        "Score from which on a pair is a duplicate, where the label column holds graded scores.",
+        Range(-(10**6), at_most=10**6),
+    )
+    negative: str = option(
+        "", "Column of a question that is no duplicate of the first, in data whose rows are duplicates (triplets)."
+    )
+    positives: bool = option(
+        False,
+        "Every row of the data is a pair of duplicates, and no label column is read: for losses that take the other "
+        "questions of a batch as negatives; name labelled pairs by --validation.",
     )
     unlabelled: bool = option(
         False,
@@ -324,6 +339,18 @@ def _for_an_encoder(name: str) -> Callable[[Config], bool]:
 
 RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (lambda c: not c.data, "data: name at least one source of pairs"),
+    (
+        lambda c: not all(re.fullmatch(r".*\S.*=\s*[01]\s*", part, re.S) for part in c.labels),
+        "labels: each part must be VALUE=0 or VALUE=1, such as yes=1,no=0",
+    ),
+    (
+        lambda c: bool(c.labels) and c.label_cut is not None,
+        "label_cut: is for graded scores, and labels name values; give one of them",
+    ),
+    (
+        lambda c: c.unlabelled and (c.positives or bool(c.negative)),
+        "positives, negative: are for pairs, and unlabelled data has single questions; leave them out",
+    ),
     (lambda c: min(c.dims, default=1) < 1, "dims: each length must be at least 1"),
     (
         lambda c: bool(c.dims) and c.score == "head",
@@ -409,6 +436,8 @@ def _typed(name: str, value: Any) -> Any:
 def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:
     """A list of texts as a tuple; of whole numbers too, the largest first and each once."""
     given = value
+    if name == "labels" and isinstance(value, Mapping):
+        value = [f"{text}={label}" for text, label in value.items()]
     if name in COMMA_LISTS and isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
         if kind is int and all(part.isdecimal() for part in value):

@@ -19,6 +19,9 @@ CONFIGS = st.builds(
     data=st.lists(TEXTS, min_size=1, max_size=3),
     validation=st.lists(TEXTS, max_size=2),
     columns=st.sampled_from([(), ("a", "b"), ("a b", "ü", '"')]),
+    labels=st.sampled_from([(), ("yes=1", "-1=0"), {"ja": 1}]),
+    negative=TEXTS,
+    positives=st.booleans(),
     skip_bad_rows=st.booleans(),
     validation_fraction=st.floats(0.01, 0.49),
     test_fraction=st.floats(0.01, 0.49),
@@ -194,6 +197,7 @@ def test_a_teacher_that_is_the_reranker_is_trained_once():
 def test_the_config_of_an_old_checkpoint_loads_as_it_was_stored(folder):
     stored = json.loads((FIXTURES / folder / "qpairs.json").read_text())["config"]
     newer = {"dims", "imports", "lora", "prompt", "model", "reranker", "reranker_epochs", "unlabelled"}
+    newer |= {"labels", "label_cut", "negative", "positives"}
     assert set(stored) >= set(OPTIONS) - {"learning_rate"} - newer
     assert to_dict(config_from(stored)) == {**to_dict(Config()), **stored}
 

@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import ColumnsOption, OverwriteOption, SkipOption, load, out, percent, progress_bar, quiet
+from qpairs.commands.terminal import (
+    ColumnsOption,
+    LabelCutOption,
+    LabelsOption,
+    OverwriteOption,
+    SkipOption,
+    load,
+    out,
+    percent,
+    progress_bar,
+    quiet,
+)
 
 
 def combine(
@@ -24,6 +35,8 @@ def combine(
         ),
     ] = None,
     columns: ColumnsOption = "",
+    labels: LabelsOption = "",
+    label_cut: LabelCutOption = None,
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -35,7 +48,7 @@ def combine(
             encoder,
             cross_encoder,
             output,
-            load(data, columns, skip_bad_rows) if data else (),
+            load(data, columns, skip_bad_rows, labels, label_cut) if data else (),
             overwrite=overwrite,
             on_progress=on_progress,
         )

@@ -13,6 +13,8 @@ from rich.table import Table
 from qpairs.commands.terminal import (
     ColumnsOption,
     DataOption,
+    LabelCutOption,
+    LabelsOption,
     SkipOption,
     load,
     out,
@@ -33,6 +35,8 @@ def evaluate(
     data: DataOption,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
     columns: ColumnsOption = "",
+    labels: LabelsOption = "",
+    label_cut: LabelCutOption = None,
     skip_bad_rows: SkipOption = False,
     perturb: Annotated[
         str, typer.Option(help="Change questions by rule, and count wrong decisions: kinds with commas, or all.")
@@ -54,7 +58,7 @@ def evaluate(
 
         kinds = kinds_of(perturb) if perturb else []
         model = load_model(checkpoint)
-        pairs = load(data, columns, skip_bad_rows)
+        pairs = load(data, columns, skip_bad_rows, labels, label_cut)
         result = run(model, pairs, intents=intents, seed=seed).to_dict()
         if kinds:
             result["perturbations"] = [found.to_dict() for found in probe(model, pairs, kinds, seed=seed)]

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from qpairs.commands.terminal import ColumnsOption, SkipOption, check_file, load, out, plain, print_skipped, quiet
+from qpairs.commands.terminal import (
+    ColumnsOption,
+    LabelCutOption,
+    LabelsOption,
+    SkipOption,
+    check_file,
+    load,
+    out,
+    plain,
+    print_skipped,
+    quiet,
+)
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
 
@@ -20,6 +31,8 @@ def report(
     ] = None,
     output: Annotated[Path, typer.Option(help="Where the page goes: an .html file.")] = Path("report.html"),
     columns: ColumnsOption = "",
+    labels: LabelsOption = "",
+    label_cut: LabelCutOption = None,
     skip_bad_rows: SkipOption = False,
     intents: Annotated[
         Path | None,
@@ -41,7 +54,7 @@ def report(
         title = checkpoint.resolve().name
         known_intents = read_intents(intents) if intents else None
         if data:
-            pairs = load(data, columns, skip_bad_rows)
+            pairs = load(data, columns, skip_bad_rows, labels, label_cut)
             print_skipped(pairs)
             known = training_pairs_of(model)
             source = source_names(data)

@@ -38,6 +38,10 @@ DataOption = Annotated[
 ]
 ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"], rich_help_panel="Reading")]
 SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"], show_default=False, rich_help_panel="Reading")]
+LabelsOption = Annotated[str, typer.Option(help=HELP["labels"], rich_help_panel="Reading")]
+LabelCutOption = Annotated[
+    float | None, typer.Option(help=HELP["label_cut"], show_default=False, rich_help_panel="Reading")
+]
 TomlOption = Annotated[
     Path | None, typer.Option(help="TOML file with options by the same names; options given here override it.")
 ]
@@ -196,11 +200,12 @@ def split_columns(columns: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in columns.split(",")) if columns else ()
 
 
-def load(data: list[str], columns: str, skip_bad_rows: bool, labelled: bool = True) -> Pairs:
-    """Pairs, as the options of a command name them."""
+def load(data: list[str], columns: str, skip_bad_rows: bool, labels: str = "", label_cut: float | None = None) -> Pairs:
+    """Labelled pairs, as the options of a command name them."""
     from qpairs.data.sources import load_pairs
 
-    return load_pairs(data, columns=split_columns(columns), skip_bad_rows=skip_bad_rows, labelled=labelled)
+    how: dict[str, Any] = {"columns": split_columns(columns), "labels": labels, "label_cut": label_cut}
+    return load_pairs(data, **how, skip_bad_rows=skip_bad_rows)
 
 
 def print_skipped(source: Pairs | Corpus) -> None:

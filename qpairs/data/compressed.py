@@ -78,5 +78,7 @@ def _member(path: Path) -> str:
     files = [name for name in names if not (name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("."))]
     if len(files) != 1:
         held = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "") or "none"
-        raise UserError(f"{path}: one file is expected in it, and it holds {len(files)} ({held}); unpack it, and name one")
+        raise UserError(
+            f"{path}: one file is expected in it, and it holds {len(files)} ({held}); unpack it, and name one"
+        )
     return files[0]

@@ -32,6 +32,7 @@ from qpairs.evaluation.slices import Slice, slices
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables, as_model
+from qpairs.models.coverage import warn_of_texts
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.predictions import predictions
 from qpairs.models.ready import shown_name
@@ -255,6 +256,7 @@ def evaluate(
         if isinstance(model, CrossModel):
             raise UserError(f"intents: {model.path} is a cross-encoder, which has no verdict for a corpus")
         known_clusters(pairs, known)  # an error is raised before the questions are embedded
+    warn_of_texts(model.token_counter, pairs.questions, "evaluate", pairs)
     found = report(model, pairs, *model.score_pairs(pairs), intents=known, seed=seed)
     return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))
 

@@ -82,7 +82,8 @@ def predict_file(
     called = result_names(list(map(str, frame.columns)), list(results))
     for name, new in called.items():
         if new != name:
-            log.warning("%s: has a column %r already; the result is in the column %r", source if isinstance(source, str | Path) else name_of(source), name, new)
+            where = source if isinstance(source, str | Path) else name_of(source)
+            log.warning("%s: has a column %r already; the result is in the column %r", where, name, new)
     write_table(output, frame.assign(**{called[name]: _spread(v, given.usable) for name, v in results.items()}))
     return found
 

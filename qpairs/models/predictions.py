@@ -14,6 +14,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import UNLABELLED, Pairs, pairs_from_texts
 from qpairs.data.records import require_texts
 from qpairs.data.sources import PairSource, load_pairs
+from qpairs.models.coverage import warn_of_texts
 from qpairs.models.ready import shown_name
 from qpairs.models.verdict import ScoreKind, Setting, choose, score_column
 
@@ -119,6 +120,7 @@ def predict_pairs(
     model.verdict.require_labelled(shown_name(model))
     given = load_pairs(pairs, labelled=False)
     setting = choose(model.verdict.pair, threshold, precision)
+    warn_of_texts(model.token_counter, given.questions, "predict", given)
     return predictions(setting, model.score_pairs(given)[0], given, model.verdict.score)
 
 

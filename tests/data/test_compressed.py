@@ -95,9 +95,7 @@ def test_a_zip_of_several_files_names_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pairs.csv.gz", "pairs.xlsx", "pairs"])
-def test_a_file_that_is_there_is_never_a_hub_id(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_file_that_is_there_is_never_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / "dir").mkdir()
     (tmp_path / "dir" / name).write_bytes(gzip.compress(content_of(".csv")))
     monkeypatch.chdir(tmp_path)

@@ -21,7 +21,7 @@ from qpairs.data import formats
 from qpairs.data.corpus import read_corpus
 from qpairs.data.formats import FORMATS, Types, open_file
 from qpairs.data.questions import open_questions
-from qpairs.data.sources import load_pairs, load_pair_table
+from qpairs.data.sources import load_pair_table, load_pairs
 from qpairs.data.tables import read_table
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)

@@ -57,7 +57,9 @@ def test_a_row_without_a_question_stays_and_its_results_are_empty(
     checkpoint: Checkpoint, tmp_path: Path, suffix: str
 ) -> None:
     source = tmp_path / "test.csv"
-    source.write_text('"id","question1","question2"\n"2","how do I pay?","who?"\n"1","how?",""\n"0","  ","x"\n"5","a","b"\n')
+    source.write_text(
+        '"id","question1","question2"\n"2","how do I pay?","who?"\n"1","how?",""\n"0","  ","x"\n"5","a","b"\n'
+    )
     found = predict_file(checkpoint, source, tmp_path / f"scored{suffix}")
     assert found.pairs is not None
     assert (len(found), dict(found.pairs.skipped)) == (2, {"empty question": 2})
@@ -87,7 +89,9 @@ def test_no_column_of_the_user_is_replaced(
     checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = tmp_path / "gold.csv"
-    source.write_text("question1,question2,Duplicate,probability,predicted_probability\na b,a b,no,mine,x\nwho?,why?,,,y\n")
+    source.write_text(
+        "question1,question2,Duplicate,probability,predicted_probability\na b,a b,no,mine,x\nwho?,why?,,,y\n"
+    )
     found = predict_file(checkpoint, source, tmp_path / "scored.csv")
     before, after = (pandas.read_csv(path, keep_default_na=False) for path in (source, tmp_path / "scored.csv"))
     assert after[list(before)].equals(before)
