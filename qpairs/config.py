@@ -12,7 +12,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -288,14 +288,8 @@ class Config(
         return f"Config({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     def __post_init__(self) -> None:
-        for name, spec in OPTIONS.items():
-            value = _typed(name, getattr(self, name))
-            object.__setattr__(self, name, value)
-            allowed, choices = spec.metadata["range"], spec.metadata["choices"]
-            if allowed and value is not None and not allowed.allows(value):
-                raise UserError(f"{name}: {value!r}, must be {allowed.text(name)}")
-            if choices and value not in choices:
-                raise UserError(f"{name}: unknown {value!r}; {nearest(value, choices)}")
+        for name in OPTIONS:
+            object.__setattr__(self, name, checked(name, getattr(self, name)))
         for broken, message in RULES:
             if broken(self):
                 raise UserError(message)
@@ -416,6 +410,24 @@ def allowed_values(name: str) -> str:
     return metadata["range"].text() if metadata["range"] else ""
 
 
+def checked(name: str, value: Any) -> Any:
+    """The value of an option, as the type of its field.
+
+    Raises:
+        UserError: it has another type, or is out of its range.
+
+    >>> checked("epochs", 2)
+    2.0
+    """
+    value, metadata = _typed(name, value), OPTIONS[name].metadata
+    allowed, choices = metadata["range"], metadata["choices"]
+    if allowed and value is not None and not allowed.allows(value):
+        raise UserError(f"{name}: {value!r}, must be {allowed.text(name)}")
+    if choices and value not in choices:
+        raise UserError(f"{name}: unknown {value!r}; {nearest(value, choices)}")
+    return value
+
+
 def _typed(name: str, value: Any) -> Any:
     """The value as the field's type, without guessing: lists become tuples, whole numbers become floats."""
     kind = TYPES[name]
@@ -467,8 +479,11 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> Config:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The options in a TOML file, as flat keys (`epochs = 3`) or in tables named as in `GROUPS` (`[schedule]`).
 
+    Keys may be written as on the command line, too: `batch-size`.
+
     Raises:
-        UserError: no such file, no valid TOML, or an option of another group in a table, or given twice.
+        UserError: no such file, no valid TOML, an option of another group in a table, one given twice, or a value that
+            it cannot have.
     """
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -476,16 +491,29 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot read the config file ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a TOML file: {error}") from None
-    tables = {name: content.pop(name) for name in GROUPS if isinstance(content.get(name), dict)}
-    for table, values in tables.items():
-        names = [spec.name for spec in dataclasses.fields(GROUPS[table])]
-        for name, value in values.items():
-            if name not in names:
-                raise UserError(f"{path}: unknown key {name!r} in [{table}]; {nearest(name, names)}")
-            if name in content:
-                raise UserError(f"{path}: {name} is given twice, in [{table}] and outside")
-            content[name] = value
-    return content
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key in GROUPS and isinstance(value, dict):
+            names = [spec.name for spec in dataclasses.fields(GROUPS[key])]
+            for written, own in value.items():
+                _add(values, written, own, str(path), names, f" in [{key}]")
+        else:
+            _add(values, key, value, str(path), list(OPTIONS))
+    return values
+
+
+def _add(values: dict[str, Any], key: str, value: Any, path: str, names: Sequence[str], where: str = "") -> None:
+    """Adds an option of a TOML file to those that are read already."""
+    name = key.replace("-", "_")
+    if name not in names:
+        raise UserError(f"{path}: unknown key {key!r}{where}; {nearest(name, names)}")
+    if name in values:
+        raise UserError(f"{path}: {name} is given twice{where and f', {where.strip()} and outside'}")
+    try:
+        checked(name, value)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    values[name] = value
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -90,17 +90,26 @@ def library_counter(
     return TokenCounter(count, min(limits, default=None), of_pairs)
 
 
-def skipping_counter(rows_of: Callable[[Sequence[str]], Sequence[Sequence[int]]], limit: int | None) -> TokenCounter:
+def skipping_counter(
+    rows_of: Callable[[Sequence[str]], Sequence[Sequence[int]]], limit: int | None, prompt: str = ""
+) -> TokenCounter:
     """The counter of a tokenizer that splits at blanks and leaves unknown words out.
 
     Args:
         rows_of: texts to the ids of their known words.
         limit: as in `TokenCounter`.
+        prompt: what is put before every text.
+
+    >>> known = {"how": 3, "do": 4}
+    >>> counter = skipping_counter(lambda texts: [[known[w] for w in t.split() if w in known] for t in texts], limit=8)
+    >>> counter.count(["how do zzyzx"]).unknown.tolist()
+    [1]
     """
 
     def count(texts: Sequence[str]) -> Counts:
-        tokens = np.array([len(row) for row in rows_of(texts)], dtype=np.int64)
-        words = np.maximum(np.array([len(text.split()) for text in texts], dtype=np.int64), tokens)
-        return Counts(tokens, words, words - tokens)
+        before, *rows = rows_of([prompt, *(prompt + text for text in texts)])
+        known = np.array([len(row) - len(before) for row in rows], dtype=np.int64)
+        words = np.maximum(np.array([len(text.split()) for text in texts], dtype=np.int64), known)
+        return Counts(known + len(before), words, words - known)
 
     return TokenCounter(count, limit)

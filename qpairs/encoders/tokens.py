@@ -70,7 +70,7 @@ def token_counter(encoder: SentenceTransformer) -> TokenCounter | None:
     """
     reader = reader_of(encoder)
     if reader.save is not None:
-        return skipping_counter(lambda texts: reader.ids(list(texts)), reader.longest)
+        return skipping_counter(lambda texts: reader.ids(list(texts)), reader.longest, prompt_of(encoder))
     try:
         tokenizer = reader.tokenizer()
     except UserError:

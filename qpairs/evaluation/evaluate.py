@@ -36,7 +36,7 @@ from qpairs.models.coverage import warn_of_texts
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.predictions import predictions
 from qpairs.models.ready import shown_name
-from qpairs.models.verdict import Reference, ScoreKind, Setting, score_names
+from qpairs.models.verdict import Reference, ScoreKind, Setting, check_threshold, score_names
 
 if TYPE_CHECKING:
     import pandas
@@ -159,15 +159,14 @@ class Report:
             threshold: from which score on a pair is called a duplicate.
 
         Raises:
-            UserError: it is not a finite number.
+            UserError: no score can be on one side of it.
 
         >>> report = qpairs.evaluate(model, pairs)
         >>> strict = report.rethreshold(0.95)
         >>> strict.precision > report.precision, strict.recall < report.recall, strict.from_validation
         (True, True, False)
         """
-        if not math.isfinite(threshold):
-            raise UserError(f"rethreshold: {threshold} is not a finite number")
+        check_threshold(threshold, self.score, "rethreshold")
         pairs, setting = self._judged
         groups = question_components(pairs)[pairs.left]
         return dataclasses.replace(

@@ -80,7 +80,7 @@ def export_counter(folder: Path, reading: Reading) -> TokenCounter:
     """Counts the tokens of whole texts as a side of an export reads them."""
     if (folder / WORDS).exists():
         rules = json.loads((folder / WORDS).read_text(encoding="utf-8"))
-        return skipping_counter(_whitespace_rows(rules), reading.longest)
+        return skipping_counter(_whitespace_rows(rules), reading.longest, reading.prompt)
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     return library_counter(
         tokenizer, prompt=reading.prompt, special_tokens=reading.special_tokens, longest=reading.longest

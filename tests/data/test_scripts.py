@@ -17,13 +17,7 @@ from qpairs.evaluation.explain import explain
 from qpairs.evaluation.slices import slices
 from qpairs.evaluation.wording import KINDS, Wording
 
-CHINESE = [
-    "怎么修改我的密码\uff1f",
-    "怎么删除我的账户\uff1f",
-    "我的订单在哪里\uff1f",
-    "如何联系客服\uff1f",
-    "可以退款吗\uff1f",
-]
+CHINESE = ["怎么修改我的密码", "怎么删除我的账户", "我的订单在哪里", "如何联系客服", "可以退款吗"]
 SCRIPTS = {
     "怎么修改我的密码\uff1f": ("怎", "么", "修", "改", "我", "的", "密", "码"),
     "パスワードを忘れた": ("パスワード", "を", "忘", "れ", "た"),
@@ -72,7 +66,7 @@ def test_overlap_is_defined_once(one: str, other: str) -> None:
 def test_a_chinese_question_is_explained_by_its_characters(checkpoint: qpairs.Checkpoint) -> None:
     trained_on = pairs_from_texts(CHINESE[:4], CHINESE[1:], [1, 0, 1, 0])
     found = explain(checkpoint, CHINESE[0], "a b", trained_on=trained_on)
-    assert [word.text for word in found.words[0]] == ["怎", "么", "修", "改", "我", "的", "密", "码\uff1f"]
+    assert [word.text for word in found.words[0]] == ["怎", "么", "修", "改", "我", "的", "密", "码"]
     assert [word.text for word in found.words[1]] == ["a", "b"]
     assert found.neighbours
 

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Concatenate, Literal, ParamSpec
 
+import torch
 from torch import Tensor
 
 from qpairs.core.ranges import Range
 from qpairs.objectives.expressions import defaults
 from qpairs.objectives.relations import Relation, select_rows
+
+P = ParamSpec("P")
+
+
+def in_float32(
+    loss: Callable[Concatenate[Tensor, Relation, P], Tensor],
+) -> Callable[Concatenate[Tensor, Relation, P], Tensor]:
+    """The loss, computed in float32 where the similarity has 16 bits, whose exponentials and sums overflow.
+
+    Args:
+        loss: (sim, Relation, **parameters) -> scalar.
+
+    >>> @in_float32
+    ... def total(sim: Tensor, relation: Relation) -> Tensor:
+    ...     return sim.sum()
+    >>> total(torch.full((300, 300), 1.0, dtype=torch.float16), Relation.from_text("+"))
+    tensor(90000.)
+    """
+
+    @functools.wraps(loss)
+    def computed(sim: Tensor, relation: Relation, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        return loss(sim.float() if sim.dtype in (torch.float16, torch.bfloat16) else sim, relation, *args, **kwargs)
+
+    return computed
 
 
 @dataclass(frozen=True)
