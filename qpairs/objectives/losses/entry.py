@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Concatenate, Literal, ParamSpec
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,12 +14,10 @@ from qpairs.core.ranges import Range
 from qpairs.objectives.expressions import defaults
 from qpairs.objectives.relations import Relation, select_rows
 
-P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Tensor])
 
 
-def in_float32(
-    loss: Callable[Concatenate[Tensor, Relation, P], Tensor],
-) -> Callable[Concatenate[Tensor, Relation, P], Tensor]:
+def in_float32(loss: F) -> F:
     """The loss, computed in float32 where the similarity has 16 bits, whose exponentials and sums overflow.
 
     Args:
@@ -33,10 +31,10 @@ def in_float32(
     """
 
     @functools.wraps(loss)
-    def computed(sim: Tensor, relation: Relation, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        return loss(sim.float() if sim.dtype in (torch.float16, torch.bfloat16) else sim, relation, *args, **kwargs)
+    def computed(sim: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return loss(sim.float() if sim.dtype in (torch.float16, torch.bfloat16) else sim, *args, **kwargs)
 
-    return computed
+    return cast(F, computed)
 
 
 @dataclass(frozen=True)
