@@ -7,11 +7,12 @@ checkpoint stores the fields. To add an option, add a field to its group.
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.ranges import Range
 
 WITHOUT_LABELS = "info_nce"  # the loss of unlabelled data, unless another is named or a teacher answers
-COMMA_LISTS = ("columns", "dims")  # options that are one text on the command line: A,B,C
+COMMA_LISTS = ("columns", "labels", "dims")  # options that are one text on the command line: A,B,C
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 
 
@@ -53,6 +54,20 @@ class DataOptions:
     columns: tuple[str, ...] = option(
         (),
         "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL; of unlabelled data, TEXT.",
+    )
+    labels: tuple[str, ...] = option((), "What the values of the label column mean, if not 0 and 1: yes=1,no=0.")
+    label_cut: float | None = option(
+        None,
+        "Score from which on a pair is a duplicate, where the label column holds graded scores.",
+        Range(-(10**6), at_most=10**6),
+    )
+    negative: str = option(
+        "", "Column of a question that is no duplicate of the first, in data whose rows are duplicates (triplets)."
+    )
+    positives: bool = option(
+        False,
+        "Every row of the data is a pair of duplicates, and no label column is read: for losses that take the other "
+        "questions of a batch as negatives; name labelled pairs by --validation.",
     )
     unlabelled: bool = option(
         False,
@@ -285,14 +300,8 @@ class Config(
         return f"Config({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     def __post_init__(self) -> None:
-        for name, spec in OPTIONS.items():
-            value = _typed(name, getattr(self, name))
-            object.__setattr__(self, name, value)
-            allowed, choices = spec.metadata["range"], spec.metadata["choices"]
-            if allowed and value is not None and not allowed.allows(value):
-                raise UserError(f"{name}: {value!r}, must be {allowed.text(name)}")
-            if choices and value not in choices:
-                raise UserError(f"{name}: unknown {value!r}; {nearest(value, choices)}")
+        for name in OPTIONS:
+            object.__setattr__(self, name, checked(name, getattr(self, name)))
         for broken, message in RULES:
             if broken(self):
                 raise UserError(message)
@@ -341,6 +350,18 @@ def _for_an_encoder(name: str) -> Callable[[Config], bool]:
 
 RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (lambda c: not c.data, "data: name at least one source of pairs"),
+    (
+        lambda c: not all(re.fullmatch(r".*\S.*=\s*[01]\s*", part, re.S) for part in c.labels),
+        "labels: each part must be VALUE=0 or VALUE=1, such as yes=1,no=0",
+    ),
+    (
+        lambda c: bool(c.labels) and c.label_cut is not None,
+        "label_cut: is for graded scores, and labels name values; give one of them",
+    ),
+    (
+        lambda c: c.unlabelled and (c.positives or bool(c.negative)),
+        "positives, negative: are for pairs, and unlabelled data has single questions; leave them out",
+    ),
     (lambda c: min(c.dims, default=1) < 1, "dims: each length must be at least 1"),
     (
         lambda c: bool(c.dims) and c.score == "head",
@@ -410,6 +431,24 @@ def allowed_values(name: str) -> str:
     return metadata["range"].text() if metadata["range"] else ""
 
 
+def checked(name: str, value: Any) -> Any:
+    """The value of an option, as the type of its field.
+
+    Raises:
+        UserError: it has another type, or is out of its range.
+
+    >>> checked("epochs", 2)
+    2.0
+    """
+    value, metadata = _typed(name, value), OPTIONS[name].metadata
+    allowed, choices = metadata["range"], metadata["choices"]
+    if allowed and value is not None and not allowed.allows(value):
+        raise UserError(f"{name}: {value!r}, must be {allowed.text(name)}")
+    if choices and value not in choices:
+        raise UserError(f"{name}: unknown {value!r}; {nearest(value, choices)}")
+    return value
+
+
 def _typed(name: str, value: Any) -> Any:
     """The value as the field's type, without guessing: lists become tuples, whole numbers become floats."""
     kind = TYPES[name]
@@ -430,6 +469,8 @@ def _typed(name: str, value: Any) -> Any:
 def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:
     """A list of texts as a tuple; of whole numbers too, the largest first and each once."""
     given = value
+    if name == "labels" and isinstance(value, Mapping):
+        value = [f"{text}={label}" for text, label in value.items()]
     if name in COMMA_LISTS and isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
         if kind is int and all(part.isdecimal() for part in value):
@@ -459,8 +500,11 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> Config:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The options in a TOML file, as flat keys (`epochs = 3`) or in tables named as in `GROUPS` (`[schedule]`).
 
+    Keys may be written as on the command line, too: `batch-size`.
+
     Raises:
-        UserError: no such file, no valid TOML, or an option of another group in a table, or given twice.
+        UserError: no such file, no valid TOML, an option of another group in a table, one given twice, or a value that
+            it cannot have.
     """
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -468,16 +512,29 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot read the config file ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a TOML file: {error}") from None
-    tables = {name: content.pop(name) for name in GROUPS if isinstance(content.get(name), dict)}
-    for table, values in tables.items():
-        names = [spec.name for spec in dataclasses.fields(GROUPS[table])]
-        for name, value in values.items():
-            if name not in names:
-                raise UserError(f"{path}: unknown key {name!r} in [{table}]; {nearest(name, names)}")
-            if name in content:
-                raise UserError(f"{path}: {name} is given twice, in [{table}] and outside")
-            content[name] = value
-    return content
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key in GROUPS and isinstance(value, dict):
+            names = [spec.name for spec in dataclasses.fields(GROUPS[key])]
+            for written, own in value.items():
+                _add(values, written, own, str(path), names, f" in [{key}]")
+        else:
+            _add(values, key, value, str(path), list(OPTIONS))
+    return values
+
+
+def _add(values: dict[str, Any], key: str, value: Any, path: str, names: Sequence[str], where: str = "") -> None:
+    """Adds an option of a TOML file to those that are read already."""
+    name = key.replace("-", "_")
+    if name not in names:
+        raise UserError(f"{path}: unknown key {key!r}{where}; {nearest(name, names)}")
+    if name in values:
+        raise UserError(f"{path}: {name} is given twice{where and f', {where.strip()} and outside'}")
+    try:
+        checked(name, value)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    values[name] = value
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -46,6 +46,10 @@ class MockModel:
         tables = self.embed_tables(pairs.questions)
         return self.score_tables(tables, pairs), tables
 
+    @property
+    def token_counter(self):
+        return None
+
     def with_verdict(self, verdict, scores):
         return replace(self, verdict=verdict, scores=scores)
 

@@ -19,6 +19,9 @@ CONFIGS = st.builds(
     data=st.lists(TEXTS, min_size=1, max_size=3),
     validation=st.lists(TEXTS, max_size=2),
     columns=st.sampled_from([(), ("a", "b"), ("a b", "ü", '"')]),
+    labels=st.sampled_from([(), ("yes=1", "-1=0"), {"ja": 1}]),
+    negative=TEXTS,
+    positives=st.booleans(),
     skip_bad_rows=st.booleans(),
     validation_fraction=st.floats(0.01, 0.49),
     test_fraction=st.floats(0.01, 0.49),
@@ -194,6 +197,7 @@ def test_a_teacher_that_is_the_reranker_is_trained_once():
 def test_the_config_of_an_old_checkpoint_loads_as_it_was_stored(folder):
     stored = json.loads((FIXTURES / folder / "qpairs.json").read_text())["config"]
     newer = {"dims", "imports", "lora", "prompt", "model", "reranker", "reranker_epochs", "unlabelled"}
+    newer |= {"labels", "label_cut", "negative", "positives"}
     assert set(stored) >= set(OPTIONS) - {"learning_rate"} - newer
     assert to_dict(config_from(stored)) == {**to_dict(Config()), **stored}
 
@@ -249,3 +253,25 @@ def test_a_wrong_table_is_one_line(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(UserError, match=message):
         config_from(read_toml(path), where=str(path))
+
+
+def test_a_toml_file_names_itself_and_takes_hyphens(tmp_path):
+    path = tmp_path / "run.toml"
+    for text, words in (
+        ("epochs = -1", "epochs: -1.0, must be epochs > 0"),
+        ("[batches]\nbatch-size = 1", "batch_size: 1, must be batch_size >= 2"),
+        ('seed = "x"', "seed: 'x', must be a whole number"),
+        ('[run]\nprecision = "fp8"', "precision: unknown 'fp8'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError) as caught:
+            read_toml(path)
+        assert str(caught.value).startswith(f"{path}: {words}")
+    path.write_text("batch-size = 32\n[schedule]\nlearning-rate = 0.1\nbudget_minutes = 2\n")
+    assert read_toml(path) == {"batch_size": 32, "learning_rate": 0.1, "budget_minutes": 2}
+    path.write_text("batch-size = 32\nbatch_size = 32\n")
+    with pytest.raises(UserError, match="batch_size is given twice"):
+        read_toml(path)
+    path.write_text("batch-sise = 32\n")
+    with pytest.raises(UserError, match="unknown key 'batch-sise'; did you mean 'batch_size'"):
+        read_toml(path)

@@ -12,6 +12,7 @@ from qpairs.commands.label import TrustOption, print_noise
 from qpairs.commands.search import TextColumnOption
 from qpairs.commands.terminal import (
     ColumnsOption,
+    LabelCutOption,
     ModelArgument,
     OverwriteOption,
     SkipOption,
@@ -24,6 +25,7 @@ from qpairs.commands.terminal import (
     progress_bar,
     quiet,
 )
+from qpairs.config import HELP
 from qpairs.core.exceptions import UserError
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ def calibrate(
     ] = None,
     trust: TrustOption = None,
     columns: ColumnsOption = "",
+    label_values: Annotated[str, typer.Option("--label-values", help=HELP["labels"], rich_help_panel="Reading")] = "",
+    label_cut: LabelCutOption = None,
     text_column: TextColumnOption = "",
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
@@ -79,7 +83,7 @@ def calibrate(
         with hold_output(output):
             check_output(output, overwrite=overwrite)
             model = load_model(checkpoint)
-            pairs = load(data, columns, skip_bad_rows) if data else None
+            pairs = load(data, columns, skip_bad_rows, label_values, label_cut) if data else None
             questions = read_corpus(corpus, text_column=text_column, skip_bad_rows=skip_bad_rows) if corpus else None
             fit, corpus_fit = fit_pairs(model, pairs) if pairs else None, None
             fitted = fit.model if fit else model

@@ -12,6 +12,8 @@ from rich.table import Table
 from qpairs.commands.terminal import (
     EXAMPLE,
     ColumnsOption,
+    LabelCutOption,
+    LabelsOption,
     OverwriteOption,
     SkipOption,
     load,
@@ -36,6 +38,8 @@ def combine(
         ),
     ] = None,
     columns: ColumnsOption = "",
+    labels: LabelsOption = "",
+    label_cut: LabelCutOption = None,
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -47,7 +51,7 @@ def combine(
             encoder,
             cross_encoder,
             output,
-            load(data, columns, skip_bad_rows) if data else (),
+            load(data, columns, skip_bad_rows, labels, label_cut) if data else (),
             overwrite=overwrite,
             on_progress=on_progress,
         )

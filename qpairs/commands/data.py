@@ -11,6 +11,8 @@ from rich.table import Table
 from qpairs.commands.conclusions import after_data
 from qpairs.commands.terminal import (
     ColumnsOption,
+    LabelCutOption,
+    LabelsOption,
     RawOption,
     ReplaceOption,
     SkipOption,
@@ -23,6 +25,7 @@ from qpairs.commands.terminal import (
     progress_bar,
     quiet,
 )
+from qpairs.config import OPTIONS
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ def data(
         typer.Argument(help="Labelled pairs: named source, Hub id, folder or file; several are joined."),
     ],
     columns: ColumnsOption = "",
+    labels: LabelsOption = "",
+    label_cut: LabelCutOption = None,
     skip_bad_rows: SkipOption = False,
     examples: Annotated[int, typer.Option(min=0, help="Examples of each kind.")] = 3,
     contradictions_file: Annotated[
@@ -52,7 +57,7 @@ def data(
     with quiet(), progress_bar():
         from qpairs.data.summary import summarize
 
-        found = summarize(load(source, columns, skip_bad_rows), seed=seed)
+        found = summarize(load(source, columns, skip_bad_rows, labels, label_cut), seed=seed)
     print_skipped(found.pairs)
     _print_figures(found)
     for title, pairs in found.examples(examples, seed=seed).items():
@@ -81,6 +86,13 @@ def _print_figures(found: Summary) -> None:
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", value)
     out.print(table)
+    limit = OPTIONS["max_length"].default
+    if cut := found.longer_than(limit):
+        out.print(
+            f"[yellow]At least {cut:,} questions ({percent(cut / len(words))}) are longer than the {limit} tokens that "
+            "qpairs train reads, and would be cut: raise --max-length there.[/]",
+            highlight=False,
+        )
     if found.split:
         cut = found.split
         parts = ", ".join(f"{name} {len(getattr(cut, name)):,}" for name in ("train", "validation", "test"))

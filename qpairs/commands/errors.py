@@ -14,6 +14,8 @@ from qpairs.commands.conclusions import after_errors, command
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
+    LabelCutOption,
+    LabelsOption,
     RawOption,
     ReplaceOption,
     SkipOption,
@@ -52,6 +54,8 @@ def errors(
     output: Annotated[Path, typer.Option(help="Folder for mistakes.csv and slices.csv.")] = Path("errors"),
     examples: Annotated[int, typer.Option(min=0, help="Examples of each of the worst slices.")] = 2,
     columns: ColumnsOption = "",
+    labels: LabelsOption = "",
+    label_cut: LabelCutOption = None,
     skip_bad_rows: SkipOption = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of the test of slices.")] = 0,
     overwrite: ReplaceOption = False,
@@ -67,7 +71,7 @@ def errors(
         from qpairs.models.verdict import score_column, score_name
 
         model = load_model(checkpoint)
-        judged = judged_pairs(model, data, columns, skip_bad_rows, "errors")
+        judged = judged_pairs(model, data, "errors", (columns, skip_bad_rows, labels, label_cut))
         on_progress(Progress("judging"))
         found = analyse(model, judged.pairs, trained_on=judged.trained_on, seed=seed)
     called = {"similarity": score_column(model.verdict.score)}
@@ -122,14 +126,14 @@ def _print_slices(title: str, slices: Sequence[ErrorSlice]) -> None:
 
 
 def _print_mistake(mistake: Mistake, score: str) -> None:
-    from qpairs.data.words import words
+    from qpairs.data.words import pieces, words
 
     what = "[red]missed[/]" if mistake.label else "[yellow]not duplicates[/]"
     out.print(f"  {what}, {score} {mistake.similarity:.3f} ({mistake.distance:+.3f})", highlight=False)
     for text, own in ((mistake.question1, mistake.only1), (mistake.question2, mistake.only2)):
-        parts = ((plain(part), any(word in own for word in words(part))) for part in text.split())
-        marked = (f"[bold]{part}[/]" if is_own else part for part, is_own in parts)
-        out.print(f"    {' '.join(marked)}", highlight=False, soft_wrap=True)
+        parts = ((plain(part), blank, any(word in own for word in words(part))) for part, blank in pieces(text))
+        marked = (f"[bold]{part}[/]{blank}" if is_own else part + blank for part, blank, is_own in parts)
+        out.print(f"    {''.join(marked)}", highlight=False, soft_wrap=True)
 
 
 @with_config_options("validation", "test", "test_fraction", "drop_suspects", "output", "report_to")

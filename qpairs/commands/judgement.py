@@ -16,6 +16,8 @@ from qpairs.commands.probes import print_attack, print_behaviour, print_search
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
+    LabelCutOption,
+    LabelsOption,
     ReplaceOption,
     SkipOption,
     check_file,
@@ -52,6 +54,8 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
     overwrite: ReplaceOption = False,
     columns: ColumnsOption = "",
+    labels: LabelsOption = "",
+    label_cut: LabelCutOption = None,
     skip_bad_rows: SkipOption = False,
     perturb: Annotated[
         str, AttackOption(help="Change questions by rule, and count wrong decisions: kinds with commas, or all.")
@@ -95,7 +99,7 @@ def evaluate(
         model = load_model(checkpoint)
         judged, result = None, dict[str, Any]()
         if data or not retrieval:
-            judged = judged_pairs(model, data, columns, skip_bad_rows, "evaluate")
+            judged = judged_pairs(model, data, "evaluate", (columns, skip_bad_rows, labels, label_cut))
             result = _judge(model, judged.pairs, kinds, attack, attack_vectors, intents, seed, on_progress)
         if retrieval and corpus:
             read = {"text_column": text_column, "id_column": id_column, "skip_bad_rows": skip_bad_rows}

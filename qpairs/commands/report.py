@@ -10,6 +10,8 @@ import typer
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
+    LabelCutOption,
+    LabelsOption,
     ReplaceOption,
     SkipOption,
     check_file,
@@ -30,6 +32,8 @@ def report(
     data: JudgedDataOption = None,
     output: Annotated[Path, typer.Option(help="Where the page goes: an .html file.")] = Path("report.html"),
     columns: ColumnsOption = "",
+    labels: LabelsOption = "",
+    label_cut: LabelCutOption = None,
     skip_bad_rows: SkipOption = False,
     intents: Annotated[
         Path | None,
@@ -50,7 +54,7 @@ def report(
         model = load_model(checkpoint)
         title = checkpoint.resolve().name
         known_intents = read_intents(intents) if intents else None
-        judged = judged_pairs(model, data, columns, skip_bad_rows, "report")
+        judged = judged_pairs(model, data, "report", (columns, skip_bad_rows, labels, label_cut))
         on_progress(Progress("judging"))
         about = {"title": title, "source": judged.source, "trained_on": judged.trained_on}
         page = render(model, judged.pairs, **about, intents=known_intents, seed=seed)

@@ -51,6 +51,10 @@ JudgedDataOption = Annotated[
 ]
 ColumnsOption = Annotated[str, typer.Option(help=HELP["columns"], rich_help_panel="Reading")]
 SkipOption = Annotated[bool, typer.Option(help=HELP["skip_bad_rows"], show_default=False, rich_help_panel="Reading")]
+LabelsOption = Annotated[str, typer.Option(help=HELP["labels"], rich_help_panel="Reading")]
+LabelCutOption = Annotated[
+    float | None, typer.Option(help=HELP["label_cut"], show_default=False, rich_help_panel="Reading")
+]
 TomlOption = Annotated[
     Path | None, typer.Option(help="TOML file with options by the same names; options given here override it.")
 ]
@@ -271,11 +275,12 @@ def split_columns(columns: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in columns.split(",")) if columns else ()
 
 
-def load(data: list[str], columns: str, skip_bad_rows: bool, labelled: bool = True) -> Pairs:
-    """Pairs, as the options of a command name them."""
+def load(data: list[str], columns: str, skip_bad_rows: bool, labels: str = "", label_cut: float | None = None) -> Pairs:
+    """Labelled pairs, as the options of a command name them."""
     from qpairs.data.sources import load_pairs
 
-    return load_pairs(data, columns=split_columns(columns), skip_bad_rows=skip_bad_rows, labelled=labelled)
+    how: dict[str, Any] = {"columns": split_columns(columns), "labels": labels, "label_cut": label_cut}
+    return load_pairs(data, **how, skip_bad_rows=skip_bad_rows)
 
 
 @dataclass(frozen=True)
@@ -287,8 +292,16 @@ class JudgedPairs:
     trained_on: Pairs | None
 
 
-def judged_pairs(model: Model, data: Sequence[str] | None, columns: str, skip_bad_rows: bool, what: str) -> JudgedPairs:
+def judged_pairs(
+    model: Model, data: Sequence[str] | None, what: str, reading: tuple[str, bool, str, float | None]
+) -> JudgedPairs:
     """The labelled pairs that are named, or those that a model was tested on: the same for all commands that judge.
+
+    Args:
+        model: that is judged.
+        data: sources of pairs.
+        what: the command.
+        reading: how they are read, as in `load`.
 
     Raises:
         UserError: `what`, the command, cannot have them, or they have one label only.
@@ -297,7 +310,7 @@ def judged_pairs(model: Model, data: Sequence[str] | None, columns: str, skip_ba
     from qpairs.evaluation.sources import source_names, tested_on, training_pairs_of
 
     if data:
-        pairs, source = load(list(data), columns, skip_bad_rows), source_names(data)
+        pairs, source = load(list(data), *reading), source_names(data)
         trained_on = training_pairs_of(model)
     else:
         pairs, source, trained_on = tested_on(model, what)

@@ -9,7 +9,7 @@ import numpy as np
 
 from qpairs.data.identity import canonical
 from qpairs.data.pairs import Pairs, pairs_from_texts
-from qpairs.data.perturbations import PERTURBATIONS, perturb, vocabulary_of
+from qpairs.data.perturbations import PERTURBATIONS, perturb, vocabulary_of, warn_of_language
 
 
 def generate_pairs(pairs: Pairs, share: float, seed: int, taken: Iterable[str] = ()) -> tuple[Pairs, dict[str, int]]:
@@ -28,6 +28,7 @@ def generate_pairs(pairs: Pairs, share: float, seed: int, taken: Iterable[str] =
     Returns:
         The pairs, fewer than asked for where no question is left that a rule fits; kind -> number of its pairs.
     """
+    warn_of_language(pairs.questions, "augment")
     random = np.random.default_rng(seed)
     vocabulary = vocabulary_of(pairs.questions)
     known = {canonical(text) for text in (*pairs.questions, *taken)}

@@ -16,6 +16,8 @@ PAIR_COLUMNS = (
     ("sentence_a", "sentence_b"),
 )
 LABEL_COLUMNS = ("is_duplicate", "label", "labels", "duplicate")
+SCORE_COLUMNS = ("score", "scores", "similarity", "similarity_score", "relatedness_score", "rating")
+ANCHOR_COLUMNS = ("anchor", "query", "question")  # beside positive, and perhaps negative
 QUESTION_COLUMNS = ("question", "text", "sentence", "q")
 
 
@@ -29,39 +31,83 @@ class Columns:
     negative: str = ""
 
 
-def find_columns(names: Iterable[str], wanted: Iterable[str] = (), *, where: str, labelled: bool = True) -> Columns:
+@dataclass(frozen=True)
+class ColumnChoice:
+    """What the user says of the columns of pairs.
+
+    Attributes:
+        names: of two texts and, when there are labels, of the label; empty: they are found.
+        labelled: whether a label column must be there.
+        negative: column of a question that is no duplicate of the first one, in rows of duplicates.
+        positives: whether every row is a pair of duplicates.
+        scores: whether the label column holds graded scores.
+    """
+
+    names: tuple[str, ...] = ()
+    labelled: bool = True
+    negative: str = ""
+    positives: bool = False
+    scores: bool = False
+
+    @property
+    def with_label(self) -> bool:
+        """Whether a label column is read."""
+        return self.labelled and not (self.negative or self.positives)
+
+
+FIND_THEM = ColumnChoice()
+
+
+def find_columns(names: Iterable[str], wanted: ColumnChoice = FIND_THEM, *, where: str) -> Columns:
     """The columns that hold the two questions and the label of a pair.
 
     Args:
         names: the table's columns.
-        wanted: the user's own choice: two texts and, when there are labels, the label.
+        wanted: the user's own choice.
         where: the source, for messages.
-        labelled: whether a label column must be there.
 
     Raises:
         UserError: columns are missing; the message lists those found.
 
     >>> find_columns(["id", "Question1", "Question2", "is_duplicate"], where="pairs.csv")
     Columns(first='Question1', second='Question2', label='is_duplicate', negative='')
+    >>> find_columns(["query", "positive", "negative"], where="pairs.csv").negative
+    'negative'
     """
-    known, found, wanted = _by_lower_case(names), _found(names), list(wanted)
-    if wanted:
-        if len(wanted) not in (2, 3) or (labelled and len(wanted) < 3):
-            raise UserError(f"{where}: columns {','.join(wanted)!r} are not of the form TEXT1,TEXT2,LABEL; {found}")
-        return Columns(*(named_column(names, name, where=where) for name in wanted[: 3 if labelled else 2]))
-    label = next((known[name] for name in LABEL_COLUMNS if name in known), "")
-    for first, second in PAIR_COLUMNS:
-        if first in known and second in known:
-            if labelled and not label:
-                raise UserError(
-                    f"{where}: no label column ({', '.join(LABEL_COLUMNS)}); {found}; name it with --columns"
-                )
-            return Columns(known[first], known[second], label if labelled else "")
-    if "anchor" in known and "positive" in known:
-        return Columns(known["anchor"], known["positive"], negative=known.get("negative", "") if labelled else "")
+    names = list(names)
+    known, chosen, with_label = _by_lower_case(names), wanted.names, wanted.with_label
+    negative = named_column(names, wanted.negative, where=where) if wanted.negative and wanted.labelled else ""
+    if chosen:
+        if len(chosen) not in (2, 3) or (with_label and len(chosen) < 3):
+            raise UserError(
+                f"{where}: columns {','.join(chosen)!r} are not of the form TEXT1,TEXT2,LABEL (TEXT1,TEXT2 where all "
+                f"rows are duplicates, with --positives or --negative COLUMN); {_found(names)}"
+            )
+        one, other, *label = [named_column(names, name, where=where) for name in chosen[: 3 if with_label else 2]]
+        return Columns(one, other, "".join(label), negative)
+    first, second = next(((a, b) for a, b in PAIR_COLUMNS if a in known and b in known), ("", ""))
+    if first:
+        kinds = SCORE_COLUMNS + LABEL_COLUMNS if wanted.scores else LABEL_COLUMNS
+        label = next((known[name] for name in kinds if name in known), "") if with_label else ""
+        if with_label and not label:
+            raise UserError(f"{where}: no label column ({', '.join(kinds)}); {_found(names)}; {_labels_hint(known)}")
+        return Columns(known[first], known[second], label, negative)
+    anchor = next((name for name in ANCHOR_COLUMNS if name in known), "")
+    if anchor and "positive" in known:
+        found = known.get("negative", "") if wanted.labelled and not wanted.positives else ""
+        return Columns(known[anchor], known["positive"], negative=negative or found)
     raise UserError(
-        f"{where}: no pair of question columns (such as question1, question2); {found}; name them with --columns"
+        f"{where}: no pair of question columns (such as question1, question2; or of duplicates query, positive, and "
+        f"negative if there is one); {_found(names)}; name them with --columns"
     )
+
+
+def _labels_hint(known: Iterable[str]) -> str:
+    """How to go on where there is no label column."""
+    scores = next((name for name in SCORE_COLUMNS if name in known), "")
+    if scores:
+        return f"{scores!r} seems to hold scores: say with --label-cut from which on two questions are duplicates"
+    return "name it with --columns, or say with --positives that all rows are duplicates"
 
 
 def find_question_column(names: Iterable[str], wanted: str = "", *, where: str) -> str:
@@ -141,8 +187,5 @@ def _found(names: Iterable[str]) -> str:
     names = list(names)
     shown = f"found: {', '.join(map(reprlib.repr, names))}"
     other = next((mark for mark in ";|\t" if len(names) == 1 and mark in names[0]), "")
-    return (
-        f"{shown}; if {other!r} separates the fields, write sep={other} as the first line of the file"
-        if other
-        else shown
-    )
+    hint = f"; if {other!r} separates the fields, write sep={other} as the first line of the file"
+    return shown + (hint if other else "")

@@ -120,7 +120,7 @@ class Delimited:
 
     @cached_property
     def separator(self) -> str:
-        """What separates the fields: what a first line `sep=;` names; else what the header clearly has, else `delimiter`.
+        """What separates the fields: what a first line `sep=;` names, else what the header has, else `delimiter`.
 
         The header is clear where `delimiter` is not in it, and one other of `SEPARATORS` makes names of columns of it,
         as many as the rows after it have fields.

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from qpairs.core.exceptions import UserError
 from qpairs.core.tables import unguarded
 from qpairs.data.columns import find_columns, named_column
+from qpairs.data.label_values import LABELS
 from qpairs.data.pairs import text_fault
 from qpairs.data.questions import QuestionSource
 from qpairs.data.records import PAIR, open_table
-from qpairs.data.sources import LABELS
 
 LABEL_FILE_COLUMNS = ("question1", "question2", "is_duplicate", "drawn", "drawing_probability", "annotator")
 ADJUDICATED = "adjudicated"  # the annotator whose answers settle disagreements

@@ -183,7 +183,8 @@ def need_both_labels(pairs: Pairs, where: str) -> None:
     """Raises UserError where all pairs have one label."""
     if len(pairs) and len(set(pairs.labels.tolist())) < 2:
         kind = "duplicates (1)" if pairs.labels[0] == 1 else "non-duplicates (0)"
-        raise UserError(f"{where}: all {len(pairs)} pairs are {kind}; pairs of both labels are needed")
+        ways = "; to train on duplicates alone, name labelled pairs with --validation" if where == "data" else ""
+        raise UserError(f"{where}: all {len(pairs)} pairs are {kind}; pairs of both labels are needed{ways}")
 
 
 def text_fault(text: Any, column: str) -> tuple[str, str] | None:

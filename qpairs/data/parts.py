@@ -39,6 +39,30 @@ class Parts:
     split: dict[str, Any]
 
 
+READING = ("columns", "labels", "label_cut", "negative", "positives", "skip_bad_rows")  # options that say how to read
+
+
+def reading_options(config: Config, part: str = "data") -> dict[str, Any]:
+    """How the pairs of a run are read, as arguments of `load_pairs`.
+
+    Where the data is no table of labelled pairs, its columns are not those of the other parts.
+
+    Args:
+        config: the options of the run.
+        part: data, validation, test or drop_suspects.
+
+    >>> reading_options(Config(labels="yes=1,no=0", positives=True, columns="a,b"), "validation")
+    {'labels': ('yes=1', 'no=0'), 'label_cut': None, 'skip_bad_rows': False}
+    """
+    options = {name: getattr(config, name) for name in READING}
+    if part == "data":
+        return options
+    own_columns = config.unlabelled or config.positives or bool(config.negative)
+    for name in ("positives", "negative", *(["columns"] if own_columns else [])):
+        del options[name]
+    return options
+
+
 def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Pairs]]:
     """Splits options into values that a config can hold, with names in place of pairs in memory, and these pairs.
 
@@ -65,12 +89,8 @@ def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
         elif all(isinstance(part, str | Path) for part in parts):
             kept[name] = [str(part) for part in parts] if is_several(source) else str(source)
         else:
-            given[name] = load_pairs(
-                source,
-                columns=config_from({"columns": options.get("columns", ())}).columns,
-                skip_bad_rows=bool(options.get("skip_bad_rows")),
-                labelled=name != "drop_suspects",
-            )
+            how = reading_options(config_from({key: options[key] for key in READING if key in options}), name)
+            given[name] = load_pairs(source, **how, labelled=name != "drop_suspects")
             kept[name] = given_name(source, len(given[name]))
     return kept, given
 
@@ -109,8 +129,7 @@ def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Part
     def load(name: str) -> Pairs:
         if name in given:
             return given[name]
-        columns = () if config.unlabelled else config.columns  # else those of the questions
-        return load_pairs(getattr(config, name), columns=columns, skip_bad_rows=config.skip_bad_rows)
+        return load_pairs(getattr(config, name), **reading_options(config, name))
 
     if config.unlabelled:
         return _unlabelled_parts(config, load, given.get("data"))
@@ -120,7 +139,8 @@ def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Part
     skipped = {
         name: dict(part.skipped) for name, part in (("data", data), ("validation", validation), ("test", test)) if part
     }
-    need_both_labels(data, "data")
+    if validation is None or not has_positives_alone(data):
+        need_both_labels(data, "data")
     train = data
     if validation is None:
         cut = split_pairs(
@@ -139,13 +159,23 @@ def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Part
             raise UserError(f"{config.drop_suspects}: names every training pair, so that none is left")
     parts = {"train": train, "validation": validation} | ({"test": test} if test is not None else {})
     for name, part in parts.items():
-        need_both_labels(part, name)
+        if name != "train" or not has_positives_alone(part):
+            need_both_labels(part, name)
     split = _description(parts, dropped, skipped)
     if config.augment:
         taken = [text for part in parts.values() for text in part.questions]
         more, split["generated"] = generate_pairs(train, config.augment, config.seed, taken)
         train = join([train, more])
     return Parts(train, validation, test, split)
+
+
+def has_positives_alone(pairs: Pairs) -> bool:
+    """Whether all pairs are duplicates: a loss then takes other questions as negatives.
+
+    >>> has_positives_alone(load_pairs([("How do I pay?", "How can I pay?")], positives=True))
+    True
+    """
+    return len(pairs) > 0 and bool((pairs.labels == 1).all())
 
 
 def _unlabelled_parts(config: Config, load: Callable[[str], Pairs], in_memory: Pairs | None) -> Parts:

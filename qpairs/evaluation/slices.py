@@ -11,15 +11,10 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.data.pairs import Pairs
 from qpairs.evaluation.predict import Predictions
-from qpairs.evaluation.wording import KINDS, LENGTHS, Bands, Wording, band_of
+from qpairs.evaluation.wording import KINDS, LENGTHS, OVERLAPS, Wording, band_of
 from qpairs.metrics.inputs import BLOCK
 from qpairs.metrics.intervals import Interval
 
-OVERLAPS: Bands[float] = (
-    (-1.0, 0.2, "word overlap up to 20 %"),
-    (0.2, 0.5, "20 to 50 %"),
-    (0.5, 1.0, "over 50 %"),
-)
 MIN_PAIRS = 20  # of a slice of mistakes
 FLIPS = 9_999  # of the signs in a test
 SIGNIFICANT = 0.05  # p value, corrected for the number of slices
@@ -44,9 +39,10 @@ def slices(pairs: Pairs, scores: NDArray[np.float32], threshold: float) -> list[
     lengths = [band_of(wording.length, LENGTHS) for wording in wordings]
     overlaps = [band_of(wording.overlap, OVERLAPS) for wording in wordings]
     result = []
-    for kind, found, bands in (("length", lengths, LENGTHS), ("overlap", overlaps, OVERLAPS)):
-        for _, _, name in bands:
-            rows = np.array(found) == name
+    kinds = (("length", "", lengths, LENGTHS), ("overlap", "word overlap ", overlaps, OVERLAPS))
+    for kind, title, found, bands in kinds:
+        for _, _, band in bands:
+            rows, name = np.array(found) == band, title + band
             if rows.any():
                 c = metrics.confusion(scores[rows], pairs.labels[rows], threshold)
                 duplicates = float(np.mean(pairs.labels[rows] == 1))

@@ -20,6 +20,7 @@ Number = TypeVar("Number", int, float)
 Bands = Sequence[tuple[Number, Number, str]]  # above the first number, up to the second, name
 
 LENGTHS: Bands[int] = ((-1, 8, "up to 8 words"), (8, 15, "9 to 15 words"), (15, 10**9, "over 15 words"))
+OVERLAPS: Bands[float] = tuple((n / 5 if n else -1.0, (n + 1) / 5, f"{20 * n} to {20 * n + 20} %") for n in range(5))
 _LENGTH_DIFFERENCES: Bands[int] = ((-1, 1, "up to 1 word"), (1, 4, "2 to 4 words"), (4, 10**9, "5 words and more"))
 _SENTENCE_END = re.compile(r"[.?!:;\"(]\s*$|^\s*$")
 _QUESTION_WORDS = ("what", "which", "who", "whom", "whose", "when", "where", "why", "how")
@@ -108,9 +109,7 @@ def _length_difference(pair: Wording) -> str:
 
 
 def _overlap(pair: Wording) -> str:
-    one, other = pair.sets
-    fifth = min(4, 5 * len(one & other) // max(1, len(one | other)))
-    return f"{20 * fifth} to {20 * fifth + 20} %"
+    return band_of(pair.overlap, OVERLAPS)
 
 
 def _question_word(pair: Wording) -> str:

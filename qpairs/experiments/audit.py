@@ -22,7 +22,7 @@ from qpairs.core.extras import require
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.core.tables import rows_table
 from qpairs.data.pairs import Pairs, need_both_labels
-from qpairs.data.parts import Parts, separate_pairs
+from qpairs.data.parts import Parts, reading_options, separate_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.predict import predict
@@ -158,11 +158,7 @@ def audit(
         raise UserError(
             "audit: a teacher or reranker that knows the labels disputes none; minilm trains one for each fold"
         )
-    pairs = (
-        pairs
-        or given.get("data")
-        or load_pairs(config.data, columns=config.columns, skip_bad_rows=config.skip_bad_rows)
-    )
+    pairs = pairs or given.get("data") or load_pairs(config.data, **reading_options(config))
     need_both_labels(pairs, "audit")
     fold = component_folds(pairs, folds, config.seed)
     probability = np.empty(len(pairs))

@@ -138,6 +138,7 @@ def public_config(config: Config) -> Config:
         validation=tuple(_public(source, "VALIDATION") for source in config.validation),
         test=tuple(_public(source, "TEST") for source in config.test),
         columns=("TEXT1", "TEXT2", "LABEL")[: len(config.columns)],
+        negative="NEGATIVE" if config.negative else "",
         encoder="+".join(_public(side, "ENCODER") for side in tower_names(config.encoder)),
         vectors=_public(config.vectors, "VECTORS") if config.vectors else "",
         teacher=tuple(_public(teacher, "TEACHER") for teacher in config.teacher),

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from qpairs.metrics.inputs import Ints
@@ -34,12 +34,16 @@ def clusters(n: int, left: Ints, right: Ints, similarity: NDArray[np.floating], 
     >>> clusters(4, left, right, similarity).tolist(), clusters(4, left, right, similarity, "single").tolist()
     ([1, 1, 1, 3], [1, 1, 1, 1])
     """
-    edges = coo_array((similarity, (left, right)), shape=(n, n))
-    graph = (edges + edges.T).tocsr()
+    ends_of = (
+        np.concatenate([left, right]),
+        np.concatenate([right, left]),
+    )  # a sum of arrays would drop similarities of 0
+    graph = coo_array((np.concatenate([similarity, similarity]), ends_of), shape=(n, n)).tocsr()
     ends, neighbours = graph.indptr, graph.indices
     order = np.lexsort((-graph.sum(axis=1), -np.diff(ends)))
     if linkage == "single":
-        component = connected_components(graph, directed=False)[1]
+        linked = csr_array((np.ones(len(neighbours)), neighbours, ends), shape=(n, n))
+        component = connected_components(linked, directed=False)[1]
         _, first = np.unique(component[order], return_index=True)
         heads: Ints = order[first][component]
         return heads

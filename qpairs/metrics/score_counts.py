@@ -110,8 +110,10 @@ def _rebinned(counts: Floats, edges: Floats) -> Floats:
 
 
 def histogram(scores: ArrayLike, weights: ArrayLike | None = None) -> Floats:
-    """(2000,) scores in each bin of `ScoreCounts`, weighted if there are weights."""
+    """(2000,) scores in each bin of `ScoreCounts`, weighted if there are weights; ValueError where one is NaN."""
     values = np.asarray(scores)
+    if values.size and np.isnan(values.max()):
+        raise ValueError("scores contain NaN")
     places = np.multiply(values.ravel() + np.float32(1), np.float32(1 / WIDTH))  # in single precision if they are
     np.clip(places, 0, len(EDGES) - 2, out=places)
     return np.bincount(places.astype(np.int64), None if weights is None else np.ravel(weights), len(EDGES) - 1).astype(

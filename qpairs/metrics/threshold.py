@@ -24,10 +24,18 @@ def decide(scores: ArrayLike, threshold: float) -> Bools:
 
     Compared in float64: float32 would round the threshold, perhaps onto a score below it.
 
+    Raises:
+        ValueError: a score or the threshold is NaN, which is neither above nor below anything.
+
     >>> decide([0.2, 0.8], 0.5).tolist()
     [False, True]
     """
-    return np.asarray(np.asarray(scores, dtype=np.float64) >= threshold)
+    values = np.asarray(scores, dtype=np.float64)
+    if np.isnan(threshold):
+        raise ValueError("the threshold is NaN")
+    if np.isnan(values).any():
+        raise ValueError(f"scores contain NaN, first at row {int(np.argmax(np.isnan(values)))}")
+    return np.asarray(values >= threshold)
 
 
 @dataclass(frozen=True)

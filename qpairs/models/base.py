@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from qpairs.data.pairs import Pairs
     from qpairs.data.questions import QuestionSource
     from qpairs.data.sources import PairSource
+    from qpairs.encoders.counter import TokenCounter
 
 Side = Literal["left", "right"]
 Floats = NDArray[np.float32]
@@ -129,6 +130,14 @@ class Model(Encoder, Protocol):
         >>> scores, tables = model.score_pairs(pairs)
         >>> scores.shape
         (240,)
+        """
+
+    @property
+    def token_counter(self) -> TokenCounter | None:
+        """Counts the tokens of whole texts as the first question of a pair is read; None where that cannot be.
+
+        >>> model.token_counter.limit
+        64
         """
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Model:

@@ -25,9 +25,10 @@ from qpairs.core.files import atomic_folder, recover_folder
 from qpairs.core.manifests import reading_weights
 from qpairs.data.pairs import Pairs
 from qpairs.data.records import require_texts
+from qpairs.encoders.counter import TokenCounter
 from qpairs.encoders.precision import fast_bf16
 from qpairs.encoders.pretrained import load_encoder
-from qpairs.encoders.tokens import embed, token_ids
+from qpairs.encoders.tokens import embed, token_counter, token_ids
 from qpairs.encoders.towers import is_siamese, towers
 from qpairs.models import methods
 from qpairs.models.base import (
@@ -136,6 +137,15 @@ class Checkpoint:
         """
         tables = self.embed_tables(pairs.questions)
         return self.score_tables(tables, pairs), tables
+
+    @functools.cached_property
+    def token_counter(self) -> TokenCounter | None:
+        """Counts the tokens of whole texts as the first question of a pair is read.
+
+        >>> checkpoint.token_counter.limit
+        64
+        """
+        return token_counter(towers(self.encoder)[0])
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Checkpoint:
         """The same encoder with another verdict.

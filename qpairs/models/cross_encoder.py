@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tokenizers import Tokenizer
+
 from qpairs.config import Config, config_from
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.data.pairs import Pairs
+from qpairs.encoders.counter import TokenCounter, library_counter
 from qpairs.models import methods
-from qpairs.models.base import FILE, Floats, Side, Tables, check_output, fingerprint, model_to_dict
+from qpairs.models.base import FILE, TOKENIZER, Floats, Side, Tables, check_output, fingerprint, model_to_dict
 from qpairs.models.model_file import write_model_file
 from qpairs.models.pair_reader import PairReader, read_pairs
 from qpairs.models.predictions import predict_pairs, similarity_of
@@ -87,6 +90,14 @@ class CrossModel:
     def score_pairs(self, pairs: Pairs) -> tuple[Floats, None]:
         """Logits (n_pairs,) of the pairs, labelled or not; there are no vectors."""
         return read_pairs(self.reader, [pairs.texts(row) for row in range(len(pairs))]), None
+
+    @functools.cached_property
+    def token_counter(self) -> TokenCounter | None:
+        """Counts the tokens of whole questions, of which a pair may have twice `max_length`."""
+        if not (self.path / TOKENIZER).is_file():
+            return None
+        tokenizer = Tokenizer.from_file(str(self.path / TOKENIZER))
+        return library_counter(tokenizer, longest=2 * self.config.max_length, of_pairs=True)
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> CrossModel:
         """The same cross-encoder with another verdict."""

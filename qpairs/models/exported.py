@@ -18,6 +18,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.core.manifests import reading_weights
 from qpairs.data.pairs import Pairs
+from qpairs.encoders.counter import TokenCounter
 from qpairs.models import methods
 from qpairs.models.base import (
     FILE,
@@ -35,7 +36,7 @@ from qpairs.models.encoding import Tower, Towers
 from qpairs.models.graphs import open_graph
 from qpairs.models.model_file import write_model_file
 from qpairs.models.predictions import predict_pairs, similarity_of
-from qpairs.models.tokens import Reading, Tokens, bag_of_words, tokeniser
+from qpairs.models.tokens import Reading, Tokens, bag_of_words, export_counter, tokeniser
 from qpairs.models.verdict import Verdict
 from qpairs.models.verdict_file import verdict_from_dict
 
@@ -100,6 +101,12 @@ class Export:
         """Cosines (n_pairs,) of pairs, labelled or not, and the vectors of their questions."""
         tables = self.embed_tables(pairs.questions)
         return self.score_tables(tables, pairs), tables
+
+    @functools.cached_property
+    def token_counter(self) -> TokenCounter:
+        """Counts the tokens of whole texts as the first question of a pair is read."""
+        name, reading = next(iter(self.form["towers"].items()))
+        return export_counter(self.path / name, Reading(**reading))
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Export:
         """The same vectors with another verdict."""

@@ -14,8 +14,9 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import UNLABELLED, Pairs, pairs_from_texts
 from qpairs.data.records import require_texts
 from qpairs.data.sources import PairSource, load_pairs
+from qpairs.models.coverage import warn_of_texts
 from qpairs.models.ready import shown_name
-from qpairs.models.verdict import ScoreKind, Setting, choose, score_column
+from qpairs.models.verdict import ScoreKind, Setting, choose, score_column, score_names
 
 if TYPE_CHECKING:
     import pandas
@@ -118,8 +119,14 @@ def predict_pairs(
     """
     model.verdict.require_labelled(shown_name(model))
     given = load_pairs(pairs, labelled=False)
-    setting = choose(model.verdict.pair, threshold, precision)
-    return predictions(setting, model.score_pairs(given)[0], given, model.verdict.score)
+    setting = choose(model.verdict.pair, threshold, precision, score=model.verdict.score)
+    warn_of_texts(model.token_counter, given.questions, "predict", given)
+    scores = model.score_pairs(given)[0]
+    if not np.isfinite(scores).all():
+        raise UserError(
+            f"predict: the model gives {score_names(model.verdict.score)} that are not numbers; it is damaged"
+        )
+    return predictions(setting, scores, given, model.verdict.score)
 
 
 @overload

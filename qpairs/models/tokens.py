@@ -15,6 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from qpairs.encoders.batches import Ints
+from qpairs.encoders.counter import TokenCounter, library_counter, skipping_counter
 from qpairs.models.base import TOKENIZER, WORDS
 
 if TYPE_CHECKING:
@@ -73,6 +74,17 @@ def tokeniser(folder: Path, reading: Reading) -> Callable[[Sequence[str]], Token
         return concatenated([row[: reading.longest] for row in rows_of([reading.prompt + text for text in texts])])
 
     return tokenise
+
+
+def export_counter(folder: Path, reading: Reading) -> TokenCounter:
+    """Counts the tokens of whole texts as a side of an export reads them."""
+    if (folder / WORDS).exists():
+        rules = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+        return skipping_counter(_whitespace_rows(rules), reading.longest, reading.prompt)
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    return library_counter(
+        tokenizer, prompt=reading.prompt, special_tokens=reading.special_tokens, longest=reading.longest
+    )
 
 
 def concatenated(rows: Sequence[Sequence[int]]) -> Tokens:

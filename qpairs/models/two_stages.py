@@ -26,6 +26,7 @@ from qpairs.core.files import atomic_folder
 from qpairs.core.manifests import read_manifest
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
+from qpairs.encoders.counter import TokenCounter
 from qpairs.metrics import SecondLook
 from qpairs.models import methods
 from qpairs.models.base import LOOK, RERANKER, Floats, Model, Side, Tables, check_output, load
@@ -149,6 +150,11 @@ class TwoStages:
         texts = [(pairs.questions[left], pairs.questions[right]) for left, right in once.tolist()]
         logits[rows] = read_pairs(self.second.reader, texts, on_progress)[place.ravel()]
         return logits
+
+    @property
+    def token_counter(self) -> TokenCounter | None:
+        """Counts the tokens of whole texts as the encoder reads them."""
+        return self.first.token_counter
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> TwoStages:
         """The same two models with another verdict."""

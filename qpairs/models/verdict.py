@@ -8,6 +8,7 @@ else compares a score with a threshold.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
+from qpairs.core.ranges import Range
 from qpairs.metrics import (
     Calibration,
     CorpusEstimate,
@@ -299,12 +301,50 @@ class CorpusSetting:
         return self.log_odds(cosines) - ONE_SIDED * np.hypot(self.estimate.deviation_of(cosines), more)
 
 
-def choose(setting: Setting, threshold: float | None = None, precision: float | None = None) -> Setting:
+SCORE_RANGES: dict[str, Range] = {"cosine": Range(-1, at_most=1), "head": Range(0, at_most=1)}  # of other scores, none
+
+
+def check_threshold(threshold: float, score: str = "cosine", name: str = "threshold") -> None:
+    """Raises UserError where no score can lie on one side of a threshold.
+
+    Args:
+        threshold: of a score.
+        score: what it is: see `Verdict.score`; probability for that of a second look.
+        name: of the option, for the message.
+
+    >>> check_threshold(1.2)
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: threshold: 1.2, must be -1 <= threshold <= 1
+    """
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.number):
+        raise UserError(f"{name}: {threshold!r}, must be a number")
+    if not math.isfinite(threshold):
+        raise UserError(f"{name}: {threshold!r}, must be a finite number")
+    allowed = SCORE_RANGES.get("head" if score == "probability" else score)
+    if allowed and not allowed.allows(threshold):
+        raise UserError(f"{name}: {threshold!r}, must be {allowed.text(name)}")
+
+
+def choose(
+    setting: Setting, threshold: float | None = None, precision: float | None = None, *, score: str = "cosine"
+) -> Setting:
     """The setting with the threshold that was asked for, if any was.
 
+    Args:
+        setting: what scores mean.
+        threshold: from which score on a pair is called a duplicate.
+        precision: that the duplicates shall have.
+        score: what the scores are, as in `check_threshold`.
+
     Raises:
-        UserError: both were, or the precision cannot be promised.
+        UserError: both were, the threshold is no score, or the precision is none or cannot be promised.
     """
+    if threshold is not None:
+        if isinstance(setting, CorpusSetting):
+            score = "probability" if isinstance(setting.estimate, ReadEstimate) else "cosine"
+        check_threshold(threshold, score if isinstance(setting, CorpusSetting | PairSetting) else "log odds")
+    if precision is not None and not 0 < precision <= 1:
+        raise UserError(f"precision: {precision!r}, must be 0 < precision <= 1")
     if threshold is not None and precision is not None:
         raise UserError("give --threshold or --precision, not both")
     if precision is not None:

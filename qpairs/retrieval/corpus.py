@@ -27,7 +27,7 @@ from qpairs.models.base import Model, as_model, encode_in_blocks
 from qpairs.models.second_setting import check_probability, second_setting
 from qpairs.models.shortened import shortened_note, verdict_at
 from qpairs.models.two_stages import TwoStages, second_stage
-from qpairs.models.verdict import CorpusSetting, Setting, choose
+from qpairs.models.verdict import CorpusSetting, Setting, check_threshold, choose
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.clusters import Linkage
 from qpairs.retrieval.dedupe import (
@@ -265,6 +265,8 @@ def dedupe_corpus(
     >>> found.kept["text"].tolist()
     ['How do I pay?', 'Where is my order?']
     """
+    if threshold is not None:
+        check_threshold(threshold)  # before anything is encoded
     prepared = prepare(
         model,
         corpus,

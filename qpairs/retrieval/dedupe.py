@@ -10,7 +10,7 @@ import numpy as np
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, ignore
-from qpairs.data.identity import distinct_texts
+from qpairs.data.identity import canonical, distinct_texts
 from qpairs.data.records import require_texts
 from qpairs.models.base import Model
 from qpairs.models.shortened import shorten
@@ -96,17 +96,20 @@ class Distinct:
         question: (n,) the question of each row: rows may repeat one (`data.identity`).
         first: (q,) the first row of each question.
         vectors: (q, d) their unit vectors.
+        identity: (q,) the same number for the same question in any corpus of this process.
     """
 
     question: Ints
     first: Ints
     vectors: Floats
+    identity: Ints
 
 
 def distinct(texts: Sequence[str], encode: Encode) -> Distinct:
     """The distinct questions among texts (n,), each encoded once."""
     question, first = distinct_texts(texts)
-    return Distinct(question, first, encode([texts[row] for row in first]))
+    once = [texts[row] for row in first]
+    return Distinct(question, first, encode(once), np.array([hash(canonical(text)) for text in once], np.int64))
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,18 @@ def find_all(
         UserError: there are far too many pairs.
     """
     matches = functools.partial(find_matches, own.vectors, threshold, recall=recall, seed=seed, on_progress=on_progress)
-    return matches(others=other.vectors) if other else NO_MATCHES, matches()
+    return _with_the_same(own, other, matches(others=other.vectors)) if other else NO_MATCHES, matches()
+
+
+def _with_the_same(own: Distinct, other: Distinct, found: Matches) -> Matches:
+    """Pairs of two corpora, with those that are one question: whatever their vectors, their similarity is 1."""
+    _, left, right = np.intersect1d(own.identity, other.identity, return_indices=True)
+    size = max(1, len(other.first))
+    rest = found.subset(~np.isin(found.left * size + found.right, left * size + right))
+    similarity = np.concatenate([rest.similarity, np.ones(len(left), np.float32)])
+    left, right = np.concatenate([rest.left, left]), np.concatenate([rest.right, right])
+    order = np.lexsort((right, left))
+    return replace(found, left=left[order], right=right[order], similarity=similarity[order])
 
 
 def nearest_there(found: Matches, other: Distinct | None) -> Matches:

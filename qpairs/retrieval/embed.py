@@ -6,9 +6,11 @@ A shard is complete or not there, and its checksum is recorded, so that complete
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -22,6 +24,7 @@ from qpairs.core.manifests import parse_json, read_json
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.data.questions import QuestionSource, open_questions
 from qpairs.models.base import Model, Side, as_model
+from qpairs.models.coverage import warn_of_texts
 from qpairs.models.shortened import shortened_note
 from qpairs.retrieval.embeddings import (
     FORMAT,
@@ -43,6 +46,7 @@ from qpairs.retrieval.writer import Writer
 log = logging.getLogger(__name__)
 
 WRITTEN = f"{UNFINISHED}/made.jsonl"  # a line for each complete file
+LOOKED_AT = 100_000  # questions, the first ones, that are looked at for texts that are cut and words that are unknown
 SHARD_SIZE = 50_000  # questions; 77 MB of 384 float32
 
 
@@ -107,6 +111,9 @@ def embed(
         skip_bad_rows=skip_bad_rows,
     )
     _check(plan, model, output)
+    first = [text for _, text in itertools.islice(questions.rows(Counter()), LOOKED_AT)]
+    what = f"embed, of the first {LOOKED_AT:,} questions" if len(first) == LOOKED_AT else "embed"
+    warn_of_texts(model.token_counter, first, what)
     with exclusive_lock(output):
         written = _begin(output, plan, meter, overwrite=overwrite)
         if not (output / MANIFEST).exists():

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.metrics import decide
-from qpairs.retrieval.blocks import Comparison, Floats, Ints, all_blocks, compare, distinct
+from qpairs.retrieval.blocks import Comparison, Floats, Ints, Pairs, all_blocks, compare, distinct
 from qpairs.retrieval.cells import cell_blocks
 from qpairs.retrieval.index.kinds import lists_for
 
+EQUAL = 1 - 1e-6  # cosine from which on two vectors are the same: in float32, one of length 1 has no more with itself
 EXACT = 2_500_000_000  # comparisons, up to which all are made
 
 
@@ -76,7 +77,7 @@ def find_matches(
 
     Args:
         vectors: (n, d) unit vectors.
-        threshold: of the cosine.
+        threshold: of the cosine; vectors that are equal but for rounding have cosine 1.
         others: (m, d) unit vectors to compare them with; without it, they are compared with one another.
         recall: share of the pairs to find where not all can be compared; 1 compares all.
         seed: of samples and cells.
@@ -90,11 +91,17 @@ def find_matches(
     >>> found.left.tolist(), found.right.tolist()
     ([0], [2])
     """
-    comparison = Comparison(vectors, vectors if others is None else others, threshold, within=others is None)
+    least = min(threshold, EQUAL)
+    comparison = Comparison(vectors, vectors if others is None else others, least, within=others is None)
     n, m, meter = len(comparison.rows), len(comparison.columns), Meter(on_progress)
     probing = 2 * (n + m) * lists_for(m)  # comparisons that cells would take before a pair is found
     if recall >= 1 or n * m <= max(EXACT, probing):
-        return Matches(*distinct(comparison, compare(comparison, list(all_blocks(comparison)), meter)))
+        return _matches(distinct(comparison, compare(comparison, list(all_blocks(comparison)), meter)))
     meter.begin("comparing")
     blocks, measured, sampled = cell_blocks(comparison, recall, seed)
-    return Matches(*distinct(comparison, compare(comparison, blocks, meter)), measured, sampled)
+    return _matches(distinct(comparison, compare(comparison, blocks, meter)), measured, sampled)
+
+
+def _matches(pairs: Pairs, recall: float = 1.0, sampled: int = 0) -> Matches:
+    left, right, similarity = pairs
+    return Matches(left, right, np.where(similarity >= EQUAL, np.float32(1), similarity), recall, sampled)

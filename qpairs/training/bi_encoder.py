@@ -20,8 +20,9 @@ from qpairs.encoders.build import build_encoder, tower_names
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.lora import add_adapters, check_adapters, merge_adapters
 from qpairs.encoders.precision import trains_in_bf16
-from qpairs.encoders.tokens import features, token_ids, word_dropout
+from qpairs.encoders.tokens import features, token_counter, token_ids, word_dropout
 from qpairs.encoders.towers import towers
+from qpairs.models.coverage import warn_of_texts
 from qpairs.objectives.distillation import Distillation
 from qpairs.objectives.matryoshka import prefix_lengths
 from qpairs.objectives.objective import Objective
@@ -76,6 +77,7 @@ def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
         prompt=config.prompt,
         project=config.project,
     )
+    warn_of_texts(token_counter(towers(encoder)[0]), list(dict.fromkeys(train.questions)), "train")
     prefix_lengths(config.dims, encoder.get_embedding_dimension() or 0)
     if config.lora:
         check_adapters(encoder, config.encoder)

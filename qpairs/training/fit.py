@@ -13,10 +13,10 @@ from typing import Any, Unpack
 
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from qpairs.config import CROSS_ENCODER, WITHOUT_LABELS, Config, to_dict, with_defaults
+from qpairs.config import CROSS_ENCODER, NEED_LABELS, OPTIONS, WITHOUT_LABELS, Config, to_dict, with_defaults
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
-from qpairs.data.parts import Parts, load_parts, separate_pairs
+from qpairs.data.parts import Parts, has_positives_alone, load_parts, separate_pairs
 from qpairs.encoders.build import tower_names
 from qpairs.evaluation.combine import combine
 from qpairs.models.base import RERANKER, Model, load
@@ -173,6 +173,9 @@ def plan_run(
     check_run(config, resume=resume, overwrite=overwrite)
     guides = _guides(config, functions, keep=not (overwrite or resume))
     parts = parts or load_parts(config, pairs)
+    if has_positives_alone(parts.train) and not config.unlabelled:
+        config = _for_positives_alone(config, functions, keeps_loss="loss" in given or resume)
+        guides = _guides(config, functions, keep=not (overwrite or resume))
     if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
         config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
     if parts.train.grades is not None and guides is not None and not guides.objective.learns_from_a_teacher:
@@ -372,6 +375,32 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
     if teachers_to_train(config.probability_teachers) and world() > 1:
         raise UserError("teacher: is trained by one process; train it there, then name its folder")
     return objective
+
+
+def _for_positives_alone(config: Config, functions: Mapping[str, Function], *, keeps_loss: bool) -> Config:
+    """The config of a run whose training pairs are all duplicates.
+
+    Args:
+        config: the options of the run.
+        functions: as in `build_objective`.
+        keeps_loss: whether the user has named the loss; else it becomes one with negatives of the batch.
+
+    Raises:
+        UserError: options that need pairs labelled 0.
+    """
+    for name, why in NEED_LABELS.items():
+        if name != "drop_suspects" and getattr(config, name) != OPTIONS[name].default:
+            raise UserError(f"{name}: {why} of both kinds, and the training pairs are all duplicates; leave it out")
+    if teachers_to_train(config.teacher):
+        raise UserError("teacher: the training pairs are all duplicates, too few to train one on; name a folder of one")
+    if not keeps_loss:
+        config = dataclasses.replace(config, loss=WITHOUT_LABELS)
+    elif not (build_objective(config, functions).learns_without_labels or config.teacher):
+        raise UserError(
+            f"loss: {config.loss!r} needs pairs labelled 0, and the training pairs are all duplicates; use "
+            f"{WITHOUT_LABELS}, or add strangers"
+        )
+    return config
 
 
 def _check_unlabelled(config: Config, objective: Objective) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar
 
 from qpairs.config import OPTIONS, TYPES
@@ -26,6 +26,10 @@ class CellOptions(TypedDict, total=False):
     validation: PairSource
     test: PairSource
     columns: str | Sequence[str]
+    labels: str | Sequence[str] | Mapping[str, int]
+    label_cut: float | None
+    negative: str
+    positives: bool
     skip_bad_rows: bool
     validation_fraction: float
     test_fraction: float

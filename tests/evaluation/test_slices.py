@@ -55,4 +55,4 @@ def test_chance_is_called_significant_as_rarely_as_promised() -> None:
 def test_words_of_slices_have_no_punctuation() -> None:
     pairs = qpairs.pairs_from_texts(["Why - oh why ?!", "?"], ["why, oh Why...", "!"], [1, 0])
     found = {part.name: part.n for part in slices(pairs, np.array([0.9, 0.1], dtype=np.float32), 0.5)}
-    assert found == {"up to 8 words": 2, "word overlap up to 20 %": 1, "over 50 %": 1}
+    assert found == {"up to 8 words": 2, "word overlap 0 to 20 %": 1, "word overlap 80 to 100 %": 1}

@@ -6,8 +6,9 @@ that are sure to be right, none where it does not fit, and a row of `PERTURBATIO
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,11 @@ import numpy as np
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.data.perturbations import altering, invariant
 from qpairs.data.perturbations.patterns import Vocabulary, vocabulary_of
+from qpairs.data.words import looks_english
 
 __all__ = ["PERTURBATIONS", "Perturbation", "Rule", "Vocabulary", "kinds_of", "perturb", "vocabulary_of"]
+
+log = logging.getLogger(__name__)
 
 LONGEST = 30  # words of a question that an altering rule may change; in longer ones, a word is often background
 
@@ -64,6 +68,21 @@ def kinds_of(names: str) -> list[str]:
         if kind not in known:
             raise UserError(f"perturbations: unknown kind {kind!r}; {nearest(kind, known)}")
     return list(PERTURBATIONS) if "all" in kinds else list(dict.fromkeys(kinds))
+
+
+def warn_of_language(questions: Sequence[str], option: str) -> None:
+    """Logs a warning where questions are not English, which the rules are made for.
+
+    Args:
+        questions: to be changed.
+        option: that asks for it, for the message.
+    """
+    if not looks_english(questions):
+        log.warning(
+            "%s: the rules change English words, and these questions do not look English: few will fit, and those that "
+            "do may be wrong",
+            option,
+        )
 
 
 def perturb(text: str, kind: str, vocabulary: Vocabulary, random: np.random.Generator) -> str | None:

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from qpairs.core.ranges import Range
 from qpairs.objectives.expressions import defaults
 from qpairs.objectives.relations import Relation, select_rows
+
+F = TypeVar("F", bound=Callable[..., Tensor])
+
+
+def in_float32(loss: F) -> F:
+    """The loss, computed in float32 where the similarity has 16 bits, whose exponentials and sums overflow.
+
+    Args:
+        loss: (sim, Relation, **parameters) -> scalar.
+
+    >>> @in_float32
+    ... def total(sim: Tensor, relation: Relation) -> Tensor:
+    ...     return sim.sum()
+    >>> total(torch.full((300, 300), 1.0, dtype=torch.float16), Relation.from_text("+"))
+    tensor(90000.)
+    """
+
+    @functools.wraps(loss)
+    def computed(sim: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return loss(sim.float() if sim.dtype in (torch.float16, torch.bfloat16) else sim, *args, **kwargs)
+
+    return cast(F, computed)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""How many tokens whole texts have, and how many of these are unknown: what a cut and an unknown script are told by.
+
+This module imports no torch: an export counts, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from qpairs.encoders.batches import Ints
+
+UNKNOWN_TOKENS = ("[UNK]", "<unk>")
+CHUNK = 8192  # texts that are tokenised at a time
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The tokens of n texts.
+
+    Attributes:
+        tokens: (n,) of the whole text, with the prompt and the special ones.
+        words: (n,) of these, all but the special ones.
+        unknown: (n,) of these, such as the encoder does not know.
+    """
+
+    tokens: Ints
+    words: Ints
+    unknown: Ints
+
+
+@dataclass(frozen=True)
+class TokenCounter:
+    """Counts the tokens of whole texts as an encoder reads them.
+
+    Attributes:
+        count: texts to their counts.
+        limit: tokens that the encoder reads of a text; None: all.
+        of_pairs: whether both questions of a pair share the limit.
+    """
+
+    count: Callable[[Sequence[str]], Counts]
+    limit: int | None
+    of_pairs: bool = False
+
+
+def library_counter(
+    tokenizer: Tokenizer,
+    *,
+    prompt: str = "",
+    special_tokens: bool = True,
+    longest: int | None = None,
+    of_pairs: bool = False,
+) -> TokenCounter:
+    """The counter of a library tokenizer, which no longer cuts; the shorter of its limit and `longest` is the limit.
+
+    Args:
+        tokenizer: of one text; it is changed.
+        prompt: what is put before every text.
+        special_tokens: whether the tokenizer adds its own.
+        longest: tokens that are kept of what it gives; None: all.
+        of_pairs: as in `TokenCounter`.
+
+    >>> from qpairs.encoders.words import word_tokenizer
+    >>> tokenizer = word_tokenizer(["[PAD]", "[UNK]", "[SEP]", "how", "do", "i"])
+    >>> tokenizer.enable_truncation(3)
+    >>> counter = library_counter(tokenizer)
+    >>> found = counter.count(["How do I pay?"])
+    >>> counter.limit, found.tokens.tolist(), found.words.tolist(), found.unknown.tolist()
+    (3, [6], [5], [2])
+    """
+    limits = [length for length in (longest, (tokenizer.truncation or {}).get("max_length")) if length]
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    unknown = next((found for name in UNKNOWN_TOKENS if (found := tokenizer.token_to_id(name)) is not None), -1)
+    added = tokenizer.num_special_tokens_to_add(False) if special_tokens else 0
+
+    def count(texts: Sequence[str]) -> Counts:
+        tokens, strange = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+        for start in range(0, len(texts), CHUNK):
+            whole = [prompt + text for text in texts[start : start + CHUNK]]
+            for row, found in enumerate(tokenizer.encode_batch_fast(whole, add_special_tokens=special_tokens), start):
+                ids = found.ids
+                tokens[row], strange[row] = len(ids), ids.count(unknown)
+        return Counts(tokens, np.maximum(tokens - added, 0), strange)
+
+    return TokenCounter(count, min(limits, default=None), of_pairs)
+
+
+def skipping_counter(
+    rows_of: Callable[[Sequence[str]], Sequence[Sequence[int]]], limit: int | None, prompt: str = ""
+) -> TokenCounter:
+    """The counter of a tokenizer that splits at blanks and leaves unknown words out.
+
+    Args:
+        rows_of: texts to the ids of their known words.
+        limit: as in `TokenCounter`.
+        prompt: what is put before every text.
+
+    >>> known = {"how": 3, "do": 4}
+    >>> counter = skipping_counter(lambda texts: [[known[w] for w in t.split() if w in known] for t in texts], limit=8)
+    >>> counter.count(["how do zzyzx"]).unknown.tolist()
+    [1]
+    """
+
+    def count(texts: Sequence[str]) -> Counts:
+        before, *rows = rows_of([prompt, *(prompt + text for text in texts)])
+        known = np.array([len(row) - len(before) for row in rows], dtype=np.int64)
+        words = np.maximum(np.array([len(text.split()) for text in texts], dtype=np.int64), known)
+        return Counts(known + len(before), words, words - known)
+
+    return TokenCounter(count, limit)

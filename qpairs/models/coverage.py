@@ -1,0 +1,109 @@
+"""How much of some texts an encoder reads: what it cuts off, and which share of the words it does not know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qpairs.data.pairs import Pairs
+from qpairs.encoders.counter import Counts, TokenCounter
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 20_000  # texts whose words are counted
+MANY_UNKNOWN = 0.2  # share of unknown words that is worth a warning
+MULTILINGUAL = "intfloat/multilingual-e5-small"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of some questions an encoder reads.
+
+    Attributes:
+        texts: questions, or pairs where both questions share the limit.
+        cut: those of them that are longer than the limit.
+        limit: tokens that are read; None: all.
+        unknown: share of the words that the encoder does not know, of a sample of the questions.
+        of_pairs: whether `texts` are pairs.
+    """
+
+    texts: int
+    cut: int
+    limit: int | None
+    unknown: float
+    of_pairs: bool = False
+
+    def notes(self) -> list[str]:
+        """What a user must know, a sentence for each.
+
+        >>> Coverage(400, 12, 64, 0.38).notes()[0]
+        '12 questions of 400 (3.0 %) were cut at 64 tokens, and the rest of them was not read: train with a greater \
+--max-length'
+        """
+        found = []
+        if self.cut:
+            what = "pairs" if self.of_pairs else "questions"
+            found.append(
+                f"{self.cut:,} {what} of {self.texts:,} ({100 * self.cut / self.texts:.1f} %) were cut at {self.limit} "
+                "tokens, and the rest of them was not read: train with a greater --max-length"
+            )
+        if self.unknown >= MANY_UNKNOWN:
+            found.append(
+                f"{100 * self.unknown:.0f} % of the words are unknown to this encoder, which cannot tell them apart: "
+                f"use a pretrained one of their language, or a multilingual one, such as --encoder {MULTILINGUAL}"
+            )
+        return found
+
+
+def coverage(counter: TokenCounter, texts: Sequence[str], pairs: Pairs | None = None) -> Coverage:
+    """How much of some questions an encoder reads.
+
+    Args:
+        counter: of the encoder's tokens.
+        texts: the questions.
+        pairs: over these questions, for a counter of pairs; None: there are none.
+
+    >>> from qpairs.encoders.counter import library_counter
+    >>> from qpairs.encoders.words import word_tokenizer
+    >>> counter = library_counter(word_tokenizer(["[PAD]", "[UNK]", "[SEP]", "how"]), longest=3)
+    >>> coverage(counter, ["How do I pay?", "how"])
+    Coverage(texts=2, cut=1, limit=3, unknown=0.6666666666666666, of_pairs=False)
+    """
+    step = max(1, len(texts) // SAMPLE)
+    sample = counter.count(texts[::step])
+    words = int(sample.words.sum())
+    unknown = float(sample.unknown.sum()) / words if words else 0.0
+    if counter.of_pairs and pairs is not None:
+        tokens = counter.count(texts).tokens
+        both = tokens[pairs.left] + tokens[pairs.right] - 1  # the two share their first or last special token
+        cut = int((both > (counter.limit or np.inf)).sum())
+        return Coverage(len(pairs), cut, counter.limit, unknown, of_pairs=True)
+    return Coverage(len(texts), _longer(counter, texts, sample if step == 1 else None), counter.limit, unknown)
+
+
+def _longer(counter: TokenCounter, texts: Sequence[str], counted: Counts | None) -> int:
+    """Texts of more tokens than the limit. Those of ASCII have at most a token for each character."""
+    if counter.limit is None:
+        return 0
+    if counted is None:
+        around = int(counter.count([""]).tokens[0])  # prompt and special tokens
+        texts = [text for text in texts if len(text) + around > counter.limit or not text.isascii()]
+        counted = counter.count(texts)
+    return int((counted.tokens > counter.limit).sum())
+
+
+def warn_of_texts(counter: TokenCounter | None, texts: Sequence[str], what: str, pairs: Pairs | None = None) -> None:
+    """Logs what `Coverage.notes` says of some questions; nothing where an encoder's tokens cannot be counted.
+
+    Args:
+        counter: of the encoder's tokens.
+        texts: the questions.
+        what: they are, for the message.
+        pairs: as in `coverage`.
+    """
+    if counter is not None and len(texts):
+        for note in coverage(counter, texts, pairs).notes():
+            log.warning("%s: %s", what, note)

@@ -1,0 +1,142 @@
+"""Labels and columns as people have them: mappings, graded scores, triplets, duplicates alone."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import qpairs
+from qpairs.config import Config
+from qpairs.core.exceptions import UserError
+from qpairs.data.label_values import label_values
+from qpairs.data.parts import load_parts, separate_pairs
+
+ROWS = [("How do I pay?", "How can I pay?"), ("Where am I?", "Who are you?"), ("One", "Two")]
+
+
+def write(path: Path, header: str, *cells: str) -> Path:
+    path.write_text(header + "\n" + "".join(f"{a},{b},{c}\n" for (a, b), c in zip(ROWS, cells, strict=True)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("labels", "cells"),
+    [
+        ("yes=1,no=0", ("Yes", "no ", "NO")),
+        ("-1=0,1=1", ("1", "-1", "-1.0")),
+        ({"paraphrase": 1, "other": 0}, ("paraphrase", "other", "0")),  # 0 and 1 stay what they are
+        (["entailment=1", "neutral=0", "contradiction=0"], ("entailment", "contradiction", "neutral")),
+        ("0=1,1=0", ("0", "1", "1.0")),
+    ],
+)
+def test_values_are_named(tmp_path: Path, labels: object, cells: tuple[str, ...]) -> None:
+    path = write(tmp_path / "a.csv", "question1,question2,is_duplicate", *cells)
+    assert qpairs.load_pairs(path, labels=labels).labels.tolist() == [1, 0, 0]
+    values, _ = separate_pairs({"labels": labels})
+    assert qpairs.load_pairs(path, labels=Config(**values).labels).labels.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["score", "is_duplicate", "similarity"])
+def test_scores_are_cut(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "a.csv", f"sentence1,sentence2,{name}", "4", "3.999", "0")
+    assert qpairs.load_pairs(path, label_cut=4).labels.tolist() == [1, 0, 0]
+    assert qpairs.load_pairs(path, columns=("sentence1", "sentence2", name), label_cut=0.5).labels.tolist() == [1, 1, 0]
+    for bad in ("", "nan", "inf", "high", "1" + "0" * 400):
+        write(path, f"sentence1,sentence2,{name}", "4", bad, "0")
+        with pytest.raises(UserError, match=r"row 2: label .* is no finite number, which --label-cut compares with"):
+            qpairs.load_pairs(path, label_cut=4)
+    assert qpairs.load_pairs([("a", "b", 10**400), ("a", "c", 5)], label_cut=4, skip_bad_rows=True).labels.tolist() == [
+        1
+    ]
+
+
+def test_a_refused_column_names_the_ways_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "question1,question2,label", "yes", "no", "no")
+    with pytest.raises(UserError, match=r"neither 0 nor 1; .*--labels yes=1,no=0.*--label-cut 4"):
+        qpairs.load_pairs(path)
+    with pytest.raises(UserError, match="'no' in column 'label' is neither 0 nor 1, nor yes"):
+        qpairs.load_pairs(path, labels="yes=1")
+    write(path, "sentence1,sentence2,score", "1", "2", "3")
+    with pytest.raises(UserError, match="'score' seems to hold scores: say with --label-cut"):
+        qpairs.load_pairs(path)
+    write(path, "sentence1,sentence2,verdict", "1", "2", "3")
+    with pytest.raises(UserError, match=r"name it with --columns, or say with --positives"):
+        qpairs.load_pairs(path)
+
+
+@pytest.mark.parametrize("bad", ["yes", "yes=2", "=1", "yes=1,no", "yes==", {"yes": 2}])
+def test_labels_of_another_form_are_one_line(bad: object) -> None:
+    with pytest.raises(UserError, match="VALUE=0 or VALUE=1"):
+        label_values(bad)
+    with pytest.raises(UserError, match="VALUE=0 or VALUE=1"):
+        Config(labels=bad)
+
+
+def test_labels_and_a_cut_do_not_go_together() -> None:
+    for build in (lambda **o: label_values(o["labels"], o["label_cut"]), lambda **o: Config(**o)):
+        with pytest.raises(UserError, match="label_cut: is for graded scores, and labels name values"):
+            build(labels="yes=1", label_cut=4.0)
+    with pytest.raises(UserError, match="finite"):
+        label_values(cut=float("nan"))
+
+
+@given(st.text(max_size=8) | st.integers() | st.floats() | st.none() | st.booleans())
+def test_any_value_is_a_label_or_has_a_fault(value: object) -> None:
+    for values in (label_values(), label_values("yes=1"), label_values(cut=0.5)):
+        assert values.read(value) in (0, 1, None)
+        assert "\n" not in values.fault(value, "label")
+
+
+TRIPLES = [("a", "b", "x"), ("c", "d", "y")]
+WANTED = [("a", "b", 1), ("a", "x", 0), ("c", "d", 1), ("c", "y", 0)]
+
+
+def contents(pairs: qpairs.Pairs) -> list[tuple[str, str, int]]:
+    return [(*pairs.texts(row), int(pairs.labels[row])) for row in range(len(pairs))]
+
+
+@pytest.mark.parametrize(
+    ("header", "options"),
+    [
+        ("query,positive,negative", {}),
+        ("Anchor,Positive,Negative", {}),
+        ("question,positive,negative", {}),
+        ("asked,same,other", {"columns": ("asked", "same"), "negative": "Other"}),
+        ("question1,question2,hard", {"negative": "hard"}),
+    ],
+)
+def test_triplets_by_name_and_by_option(tmp_path: Path, header: str, options: dict[str, object]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(header + "\n" + "".join(",".join(row) + "\n" for row in TRIPLES))
+    assert contents(qpairs.load_pairs(path, **options)) == WANTED
+    assert Config(**options).negative == options.get("negative", "")
+
+
+def test_duplicates_alone_by_name_and_by_option(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for header, options in (
+        ("query,positive", {}),
+        ("one,two", {"columns": ("one", "two"), "positives": True}),
+        ("question1,question2", {"positives": True}),
+        ("query,positive,negative", {"positives": True}),
+    ):
+        rows = TRIPLES if "negative" in header else [row[:2] for row in TRIPLES]
+        path.write_text(header + "\n" + "".join(",".join(row) + "\n" for row in rows))
+        assert contents(qpairs.load_pairs(path, **options)) == [("a", "b", 1), ("c", "d", 1)]
+    path.write_text("one,two\na,b\n")
+    with pytest.raises(UserError, match=r"TEXT1,TEXT2,LABEL \(TEXT1,TEXT2 .*--positives or --negative"):
+        qpairs.load_pairs(path, columns=("one", "two"))
+
+
+def test_the_other_parts_have_columns_of_their_own(tmp_path: Path, pairs_csv: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("asked,same\n" + "".join(f"how do I do {n}?,what must I do for {n}?\n" for n in range(9)))
+    config = Config(data=str(path), columns="asked,same", positives=True, validation=str(pairs_csv))
+    parts = load_parts(config)
+    assert (parts.train.labels == 1).all()
+    assert len(set(parts.validation.labels.tolist())) == 2
+    with pytest.raises(
+        UserError, match="both labels are needed; to train on duplicates alone, name labelled pairs with"
+    ):
+        load_parts(Config(data=str(path), columns="asked,same", positives=True))
