@@ -125,6 +125,10 @@ PEERS: dict[Case, dict[str, Callable[[int], nn.Module]]] = {
     Case("supervised_contrastive"): {"PML": lambda _: pml.SupConLoss()},
     Case("multi_similarity"): {"PML": lambda _: pml.MultiSimilarityLoss()},
     Case("circle"): {"PML": lambda _: pml.CircleLoss()},
+    Case("lifted"): {"PML": lambda _: pml.LiftedStructureLoss(distance=EUCLIDEAN, reducer=MeanReducer())},
+    Case("lifted_generalized"): {
+        "PML": lambda _: pml.GeneralizedLiftedStructureLoss(distance=EUCLIDEAN, reducer=MeanReducer())
+    },
     Case("softmax"): {"PML": lambda classes: pml.NormalizedSoftmaxLoss(classes, DIMENSION)},
     Case("sphereface"): {"PML": lambda classes: pml.SphereFaceLoss(classes, DIMENSION, scale=30)},
     Case("cosface"): {"PML": lambda classes: pml.CosFaceLoss(classes, DIMENSION)},

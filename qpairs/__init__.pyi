@@ -11,16 +11,20 @@ from .core.progress import Progress as Progress
 from .data.labels import read_labels as read_labels
 from .data.pairs import Pairs as Pairs
 from .data.pairs import pairs_from_texts as pairs_from_texts
+from .data.pairs import with_grades as with_grades
 from .data.sources import load_pairs as load_pairs
 from .data.splits import split_pairs as split_pairs
 from .evaluation.annotators import find_consensus as find_consensus
 from .evaluation.annotators import measure_agreement as measure_agreement
+from .evaluation.attack import attack as attack
 from .evaluation.calibrate import calibrate as calibrate
 from .evaluation.combine import combine_folders as combine_folders
 from .evaluation.evaluate import Report as Report
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.predict import predict as predict
 from .evaluation.robustness import probe as probe
+from .evaluation.search_set import evaluate_search as evaluate_search
+from .evaluation.search_set import read_search_set as read_search_set
 from .experiments.compare import compare as compare
 from .experiments.learning_curve import LearningCurve as LearningCurve
 from .experiments.learning_curve import learning_curve as learning_curve
@@ -49,6 +53,7 @@ from .retrieval.index import open_index as open_index
 from .retrieval.memory import index_in_memory as index_in_memory
 from .retrieval.search import answers_table as answers_table
 from .retrieval.search import search as search
+from .training.estimate import estimate as estimate
 from .training.fit import train as train
 
 __version__: str

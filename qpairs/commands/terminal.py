@@ -308,7 +308,9 @@ def judged_pairs(
     """
     from qpairs.data.pairs import need_both_labels
     from qpairs.evaluation.sources import source_names, tested_on, training_pairs_of
+    from qpairs.models.ready import shown_name
 
+    model.verdict.require_labelled(shown_name(model))
     if data:
         pairs, source = load(list(data), *reading), source_names(data)
         trained_on = training_pairs_of(model)
