@@ -98,13 +98,13 @@ class Journal:
         if not lines:
             self._write(header)
             return
-        for number, line in enumerate(lines, 1):
-            where = f"{self._path}, line {number}"
+        for place, line in enumerate(lines, 1):
+            where = f"{self._path}, line {place}"
             try:
-                values = parse_json(line.decode(), _answer if number > 1 else named(text), where=where)
-                answer = Answer(**values) if number > 1 else None
+                values = parse_json(line.decode(), _answer if place > 1 else named(text), where=where)
+                answer = Answer(**values) if place > 1 else None
             except (UserError, UnicodeDecodeError):
-                mend = "remove the line to ask about its pair again" if number > 1 else "move the file elsewhere"
+                mend = "remove the line to ask about its pair again" if place > 1 else "move the file elsewhere"
                 raise UserError(f"{where}: damaged; {mend}") from None
             if answer is None:
                 self._check(values, header)

@@ -40,10 +40,10 @@ def exclusive_lock(
     """
     from filelock import FileLock, Timeout  # slow to import, and the command line imports this module
 
-    called, lock, made = called or folder, FileLock(folder / LOCK), passing
+    called, lock, made = called or folder, FileLock(folder / LOCK), [folder] if passing else []
     for last in (*[False] * RETRIES, True):
         try:
-            made = made or not folder.is_dir()
+            made = made + [each for each in (folder, *folder.parents) if each not in made and not each.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=-1 if wait else 0)
             break
@@ -55,12 +55,30 @@ def exclusive_lock(
     try:
         yield
     finally:
-        if made:
-            with suppress(OSError):
-                if all(entry.name == LOCK for entry in folder.iterdir()):
-                    (folder / LOCK).unlink()  # while it is held: who takes it next finds that it is gone
-                    folder.rmdir()
+        with suppress(OSError):
+            if made and all(entry.name == LOCK for entry in folder.iterdir()):
+                (folder / LOCK).unlink()  # while it is held: who takes it next finds that it is gone
+                for each in made:
+                    each.rmdir()
         lock.release()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tells in one line that the system refuses what this block does at `path`.
+
+    Raises:
+        UserError: the disk is full, or refuses for another reason.
+
+    >>> with writing(Path("runs")):
+    ...     raise OSError(28, "")
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: runs: cannot be written (No space left on device)
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 from qpairs import __version__
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import exclusive_lock, os_reason, sha256, write_text
+from qpairs.core.files import exclusive_lock, sha256, write_text, writing
 from qpairs.core.manifests import parse_json, read_json
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.data.questions import QuestionSource, open_questions
@@ -114,7 +114,7 @@ def embed(
     first = [text for _, text in itertools.islice(questions.rows(Counter()), LOOKED_AT)]
     what = f"embed, of the first {LOOKED_AT:,} questions" if len(first) == LOOKED_AT else "embed"
     warn_of_texts(model.token_counter, first, what)
-    with exclusive_lock(output):
+    with exclusive_lock(output), writing(output):
         written = _begin(output, plan, meter, overwrite=overwrite)
         if not (output / MANIFEST).exists():
             found = survey(questions, plan, meter)
@@ -200,11 +200,8 @@ def _begin(output: Path, plan: Plan, meter: Meter, *, overwrite: bool) -> dict[s
 
 
 def _record(output: Path, file: WrittenFile) -> None:
-    try:
-        with (output / WRITTEN).open("a", encoding="utf-8") as written:
-            written.write(json.dumps(asdict(file)) + "\n")
-    except OSError as error:
-        raise UserError(f"{output / WRITTEN}: cannot be written ({os_reason(error)})") from error
+    with writing(output / WRITTEN), (output / WRITTEN).open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(asdict(file)) + "\n")
 
 
 def _finish(output: Path, model: Model, plan: Plan, found: Survey, written: Mapping[str, WrittenFile]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from qpairs.config import CROSS_ENCODER, Config, config_from, read_toml, to_dict, to_toml
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import LOCK, exclusive_lock, visible, write_text
+from qpairs.core.files import LOCK, exclusive_lock, visible, write_text, writing
 from qpairs.core.manifests import read_json
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.core.shapes import record, text
@@ -115,7 +115,7 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
         UserError: another process holds the folder; or the data has changed since the run was interrupted.
     """
     barrier()  # no process writes before all have checked the folders
-    with exclusive_lock(run.folder) if rank() == 0 else contextlib.nullcontext():
+    with exclusive_lock(run.folder) if rank() == 0 else contextlib.nullcontext(), writing(run.folder):
         if rank() == 0 and not resume:
             _clear(run.folder)
             write_text(run.folder / CONFIG, to_toml(run.config))

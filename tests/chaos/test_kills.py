@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -111,12 +112,12 @@ def report(name: str, faults: Counter[str], failures: list[str], started: float)
     """Prints how many faults there were, and how many were survived."""
     total = sum(faults.values())
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in faults.items())
-    print(
+    sys.stdout.write(
         f"{name}: {total:,} faults injected ({kinds}), {total - len(failures):,} survived, "
-        f"{time.monotonic() - started:.0f} s"
+        f"{time.monotonic() - started:.0f} s\n"
     )
     for failure in failures[:5]:
-        print(f"  {failure}")
+        sys.stdout.write(f"  {failure}\n")
 
 
 def run_scenario(scenario: Scenario, place: Path, step: int) -> list[str]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import exclusive_lock, visible, write_text
+from qpairs.core.files import exclusive_lock, visible, write_text, writing
 from qpairs.core.manifests import read_manifest
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.core.shapes import each, named, number, one_of, optional, record, text, whole
@@ -84,7 +84,7 @@ def build_index(
     if kind != "auto" and kind not in KINDS:
         raise UserError(f"kind of index {kind!r}: {nearest(kind, ['auto', *KINDS])}")
     back_end = _back_end(address)
-    with exclusive_lock(output):
+    with exclusive_lock(output), writing(output):
         old = _old_manifest(output, overwrite=overwrite)
         _check_output(output, old, overwrite=overwrite)
         manifest = Manifest(
@@ -294,7 +294,7 @@ def _open(folder: Path, manifest: Manifest, *, growing: bool = False) -> BackEnd
 def _locked(folder: Path) -> Iterator[Manifest]:
     """The manifest of an index, while no other process may change it."""
     _read_manifest(folder)  # before a lock is written into a folder that holds no index
-    with exclusive_lock(folder):
+    with exclusive_lock(folder), writing(folder):
         yield _read_manifest(folder)
 
 
@@ -347,5 +347,6 @@ def _save(folder: Path, manifest: Manifest, index: BackEnd) -> Manifest:
     write_text(folder / FILE, json.dumps(content, indent=1) + "\n")
     for file in _parts(folder):
         if file.name not in index.files():
-            file.unlink(missing_ok=True)
+            with suppress(OSError):  # the index is whole; the next change removes it
+                file.unlink(missing_ok=True)
     return manifest

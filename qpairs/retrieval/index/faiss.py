@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 
 FACTORIES = {"exact": "Flat", "ivf": "IVF{lists},SQfp16", "hnsw": "HNSW32,SQfp16"}  # kind -> for index_factory
+CLASSES = {"exact": "IndexFlat", "ivf": "IndexIVF", "hnsw": "IndexHNSW"}  # kind -> what FAISS calls it
 TRAINED_ON = 32  # vectors for each list or cell
 ROUNDS = 6  # of k-means
 QUESTIONS = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])
@@ -80,6 +81,10 @@ class FaissIndex:
             sizes = index._vectors.ntotal, len(index._questions), len(index._deleted)
             if len(set(sizes)) > 1:
                 raise ValueError("{} vectors, {} questions, {} deletion marks".format(*sizes))
+            if index._vectors.d != _padded(manifest.dimension):
+                raise ValueError(f"vectors of {index._vectors.d} numbers, and {manifest.dimension} in the manifest")
+            if not isinstance(index._vectors, getattr(faiss, CLASSES[manifest.kind])):
+                raise ValueError(f"the vectors are not those of an index of the kind {manifest.kind}")
             return index
         except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
             raise UserError(f"{folder}: the index is damaged ({_reason(error)}); index anew") from None
