@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor, nn
+from torch.nn import functional
 
-from qpairs.encoders.fused import Half, Runs, attention_half, feed_forward_half
+from qpairs.encoders.fused import Half, attention_half, feed_forward_half
 from qpairs.encoders.readers import is_transformer
 
 POOLED = ("mean", "cls")

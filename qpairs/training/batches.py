@@ -26,8 +26,8 @@ class Questions(TypedDict):
     """The questions on one side of the similarity matrix.
 
     Attributes:
-        features: inputs of the tower, padded or packed, in chunks of similar length; of several processes, each has those of its
-            share of the questions alone.
+        features: inputs of the tower, padded or packed, in chunks of similar length; of several processes, each has
+            those of its share of the questions alone.
         component: (n,) int64, duplicate component of each question, equal texts joined; for losses with prototypes.
     """
 
