@@ -3,10 +3,10 @@
     python benchmarks/train.py --data F.parquet --json OUT [--pairs 3200] [--rounds 2] [--profile]
 
 Pairs of F that share no question with those trained on are held out; F1 on them is cross-fitted, by the same code for
-both. On one thread, time is that of the processor, so that other work on the machine counts for neither side. Memory is
-the most that is resident, or that of the GPU. The floor is what the matrix products alone would take: 6 operations (2 forward, 4 backward) for each weight and
-token of each pair, without padding, at the rate that such products reach on this machine. The `ratio` of the JSON is
-that of qpairs as it comes to sentence-transformers in the same precision.
+both. On one thread, time is that of the processor, so that other work on the machine counts for neither side; memory is
+the most that is resident, or that of the GPU. The floor is what the matrix products alone would take: 6 operations (2
+forward, 4 backward) for each weight and token of each pair, without padding, at the rate that such products reach on
+this machine. The `ratio` of the JSON is that of qpairs as it comes to sentence-transformers in the same precision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from machine import BLOCK_PARAMETERS, Stopwatch, busy, circumstances, matmul_rat
 from peer import train_peer
 from rich.console import Console
 from rich.table import Table
-from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -39,29 +38,22 @@ from qpairs.encoders.build import build_encoder
 from qpairs.encoders.precision import fast_bf16
 from qpairs.encoders.tokens import token_ids
 from qpairs.training.judge import judge
-from qpairs.training.model import PairModel
 
 NAMES = {"qpairs": "qpairs", "ST": "sentence-transformers"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+POSITIONS = 1000  # rows of an embedding of positions, at most
 console = Console(width=120)
 
 
 @contextmanager
 def counted_tokens() -> Iterator[list[int]]:
-    """How many tokens, padding included, encoders are given in each call of training."""
+    """How many tokens, padding included, the word embeddings are asked for in each call of training."""
     seen: list[int] = []
 
-    def look(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if not module.training:
-            return
-        if isinstance(module, PairModel):  # packed or padded
-            seen.extend(chunk["input_ids"].numel() for chunk in named["batch"]["rows"]["features"])
-        elif isinstance(module, Transformer) and not inside:
-            seen.append(given[0]["input_ids"].numel())
-        if isinstance(module, PairModel):
-            inside.append(module)
+    def look(module: nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.Embedding) and module.num_embeddings > POSITIONS and module.training:
+            seen.append(given[0].numel())
 
-    inside: list[nn.Module] = []
     handle = register_module_forward_pre_hook(look)
     yield seen
     handle.remove()
