@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import platform
 import re
 import subprocess
@@ -30,6 +32,41 @@ def status(field: str) -> int:
     return 1024 * int(kilobytes)
 
 
+class Stopwatch:
+    """Time since it was made: of the clock, and of the processors that this process had, all threads together.
+
+    On a machine with other work, or on threads that wait for each other, the two differ.
+    """
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """`seconds` and `cpu_seconds`."""
+        return {"seconds": time.perf_counter() - self.start[0], "cpu_seconds": time.process_time() - self.start[1]}
+
+
+def busy(taken: dict[str, float]) -> float:
+    """Seconds without those in which other work had the processors: those of one thread, or of the clock."""
+    one = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return taken["cpu_seconds"] if one else taken["seconds"]
+
+
+def reset_peak() -> None:
+    """Gives memory that is free back, and lets `peak` begin anew (Linux)."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> int:
+    """Most bytes since `reset_peak`: of a GPU's memory, or resident in this process (Linux)."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else status("VmHWM")
+
+
 def matmul_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:
     """Floating-point operations per second that products of MiniLM's own shapes reach: (tokens, 384) @ (384, 1536).
 
@@ -42,9 +79,9 @@ def matmul_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:
     a, b = (torch.randn(shape, device=device).to(dtype) for shape in ((tokens, 384), (384, 1536)))
     fastest, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        start = time.perf_counter()
+        watch = Stopwatch()
         a @ b
         if device == "cuda":
             torch.cuda.synchronize()
-        fastest = min(fastest, time.perf_counter() - start)
+        fastest = min(fastest, busy(watch.read()))
     return 2 * a.shape[0] * a.shape[1] * b.shape[1] / fastest

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import time
 
 import datasets
 import torch
+from machine import Stopwatch
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -21,7 +21,7 @@ from qpairs.encoders.precision import trains_in_bf16
 from qpairs.training.bi_encoder import FINE_TUNING_RATE
 
 
-def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer, float]:
+def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer, dict[str, float]]:
     """The recipe of sentence-transformers for Quora, OnlineContrastiveLoss with margin 0.5, by its own trainer.
 
     Args:
@@ -29,11 +29,11 @@ def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer
         train: pairs.
 
     Returns:
-        The encoder, and the seconds from the pairs to the last step, loading it included.
+        The encoder, and the time from the pairs to the last step, loading it included, as of a `Stopwatch`.
     """
     first, second = zip(*map(train.texts, range(len(train))), strict=True)
     columns = {"sentence1": list(first), "sentence2": list(second), "label": train.labels.astype(int)}
-    start = time.perf_counter()
+    watch = Stopwatch()
     encoder = build_encoder(config.encoder, max_length=config.max_length)
     bf16 = trains_in_bf16(encoder, config.precision)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,5 +56,5 @@ def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer
             loss=OnlineContrastiveLoss(encoder, margin=0.5),
         )
         trainer.train()
-    seconds = time.perf_counter() - start
-    return encoder.to("cpu").float(), seconds
+    taken = watch.read()
+    return encoder.to("cpu").float(), taken

@@ -97,7 +97,8 @@ def run_untrained(name: str, config: Config, parts: Parts) -> dict[str, Any]:
 
 def run_peer(config: Config, parts: Parts) -> dict[str, Any]:
     """Trains with sentence-transformers; the time is that of training and judging."""
-    encoder, seconds = train_peer(config, parts.train)
+    encoder, taken = train_peer(config, parts.train)
+    seconds = taken["seconds"]
     start = time.monotonic()
     checkpoint = judge(encoder, dataclasses.replace(config, loss="online_contrastive"), parts, [])
     whole = seconds + time.monotonic() - start

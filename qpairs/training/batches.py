@@ -19,15 +19,15 @@ from qpairs.training.samplers import BatchIndices, Sampler
 
 Ints = NDArray[np.int64]
 TokenIds = NDArray[np.int32]
-Features = dict[str, Tensor]  # inputs of an encoder: input_ids (k, tokens) and so on
+Features = dict[str, Any]  # inputs of an encoder: input_ids (k, tokens) and so on, or packed ones
 
 
 class Questions(TypedDict):
     """The questions on one side of the similarity matrix.
 
     Attributes:
-        features: padded inputs of the tower, in chunks of similar length; of several processes, each has those of its
-            share of the questions alone.
+        features: inputs of the tower, padded or packed, in chunks of similar length; of several processes, each has
+            those of its share of the questions alone.
         component: (n,) int64, duplicate component of each question, equal texts joined; for losses with prototypes.
         taught: (n, t) a teacher's vectors of them; None without such a teacher.
     """

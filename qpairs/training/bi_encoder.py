@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,9 @@ from qpairs.data.pairs import Pairs
 from qpairs.encoders.build import build_encoder, tower_names
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.lora import add_adapters, check_adapters, merge_adapters
+from qpairs.encoders.packed import pack, takes_packed
 from qpairs.encoders.precision import trains_in_bf16
-from qpairs.encoders.tokens import features, token_counter, token_ids, word_dropout
+from qpairs.encoders.tokens import Ids, features, token_counter, token_ids, word_dropout
 from qpairs.encoders.towers import towers
 from qpairs.models.coverage import warn_of_texts
 from qpairs.objectives.distillation import Distillation
@@ -203,15 +205,24 @@ def _tokenized(encoder: SentenceTransformer, pairs: Pairs, dropped: float = 0.0)
     return [
         TokenizedQuestions(
             token_ids(tower, pairs.questions),
-            functools.partial(features, tower),
+            _batch_maker(tower),
             word_dropout(tower, dropped) if dropped else None,
         )
         for tower in dict.fromkeys(towers(encoder))
     ]
 
 
+def _batch_maker(tower: SentenceTransformer) -> Callable[[Sequence[Ids]], dict[str, Any]]:
+    """What makes a tower's inputs of token ids: packed ones, where it takes them."""
+    padded = functools.partial(features, tower)
+    if not takes_packed(tower):
+        return padded
+    return lambda ids: pack(ids) if all(map(len, ids)) else padded(ids)
+
+
 def _chunk(config: Config, encoder: SentenceTransformer) -> int:
-    """Questions that are padded together: a GPU wants one large call, a CPU little padding, but in bf16 large calls."""
-    if config.gradient_cache or torch.cuda.is_available():
+    """Questions in one call: as many as there are, but on a CPU fewer where they are padded, so that it is little."""
+    packed = all(map(takes_packed, towers(encoder)))
+    if config.gradient_cache or packed or torch.cuda.is_available():
         return config.gradient_cache or 2**20
     return 128 if trains_in_bf16(encoder, config.precision) else 32

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from qpairs.encoders.packed import packed_embeddings
 from qpairs.encoders.towers import towers
 from qpairs.objectives.distillation import Distillation
 from qpairs.objectives.labels import BatchLabels
@@ -89,14 +90,16 @@ class PairModel(nn.Module):
         ]
         return torch.stack(costs).mean() if costs else 0.0
 
-    def _embed(self, tower: nn.Module, chunks: list[Features]) -> Tensor:
+    def _embed(self, tower: SentenceTransformer, chunks: list[Features]) -> Tensor:
         """Embeddings (k, d) of the questions of some chunks."""
         if self.recompute and self.training:
             return torch.cat([checkpoint(_embeddings, tower, chunk, use_reentrant=False) for chunk in chunks])
         return torch.cat([_embeddings(tower, chunk) for chunk in chunks])
 
 
-def _embeddings(tower: nn.Module, chunk: Features) -> Tensor:
+def _embeddings(tower: SentenceTransformer, chunk: Features) -> Tensor:
+    if "runs" in chunk:
+        return packed_embeddings(tower, chunk)  # (k, d)
     embeddings: Tensor = tower(chunk)["sentence_embedding"]  # (k, d)
     return embeddings
 

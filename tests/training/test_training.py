@@ -320,15 +320,18 @@ def test_config_of_the_checkpoint_can_train_again(trained: Path) -> None:
     assert os.path.samefile(config.output, trained)
 
 
-def step(encoder: str, gradient_cache: int, pairs_csv: Path, folder: Path) -> tuple[dict[str, torch.Tensor], int]:
-    """The gradients of a first step with dropout, and the bytes that the forward pass keeps for the backward one."""
+def step(encoder: str, recompute: bool, pairs_csv: Path, folder: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """The gradients of a first step with dropout, and the bytes that the forward pass keeps for the backward one.
+
+    Both in chunks of 32 questions, so that the same zeros are drawn.
+    """
     from qpairs.encoders.build import build_encoder
     from qpairs.objectives.objective import parse_objective
     from qpairs.objectives.pair_head import Score
     from qpairs.training.batches import model_inputs
     from qpairs.training.bi_encoder import training_batches
 
-    options = {"encoder": encoder, "loss": "info_nce", "gradient_cache": gradient_cache, "precision": "fp32"}
+    options = {"encoder": encoder, "loss": "info_nce", "gradient_cache": 32, "precision": "fp32"}
     config = Config(data=(str(pairs_csv),), **options)
     parts = load_parts(config)
     model = PairModel(
@@ -336,7 +339,7 @@ def step(encoder: str, gradient_cache: int, pairs_csv: Path, folder: Path) -> tu
         parse_objective(config.loss),
         torch.nn.ModuleDict(),
         Score(),
-        recompute=gradient_cache > 0,
+        recompute=recompute,
     ).train()
     item = training_batches(model.encoder, Run(config, parts, folder))[0]
     kept = []
@@ -351,8 +354,8 @@ def step(encoder: str, gradient_cache: int, pairs_csv: Path, folder: Path) -> tu
 def test_a_gradient_cache_gives_the_same_gradient_and_keeps_no_activations(
     encoder: str, pairs_csv: Path, tmp_path: Path
 ) -> None:
-    usual, kept = step(encoder, 0, pairs_csv, tmp_path)
-    cached, kept_with_cache = step(encoder, 32, pairs_csv, tmp_path)
+    usual, kept = step(encoder, False, pairs_csv, tmp_path)
+    cached, kept_with_cache = step(encoder, True, pairs_csv, tmp_path)
     for name, gradient in usual.items():
         torch.testing.assert_close(cached[name], gradient)
     assert kept_with_cache < kept / 5

@@ -1,0 +1,173 @@
+"""Packed tokens against the encoder itself: the same vectors and gradients, for every kind that is known."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, TEXTS, write_encoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from qpairs.encoders import packed
+from qpairs.encoders.build import build_encoder
+from qpairs.encoders.dropout import set_dropout
+from qpairs.encoders.fused import Half, attention_half, feed_forward_half
+from qpairs.encoders.lora import add_adapters
+from qpairs.encoders.packed import KINDS, pack, packed_embeddings, takes_packed
+from qpairs.encoders.tokens import features, token_ids
+
+KNOWN = ("bert", "mpnet", "roberta", "xlm-roberta", "tiny")
+MORE = ["", "a", "zzzz 日本語 [PAD] <pad>", "card " * 40, "Is my card blocked?", "Why can't I log in to the app?"]
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    made = {"tiny": build_encoder("tiny", texts=TEXTS, max_length=24)}
+    for name in ARCHITECTURES:
+        made[name] = build_encoder(str(write_encoder(name, tmp_path_factory.mktemp(name))), max_length=24)
+    for encoder in made.values():
+        set_dropout(encoder, 0.0)
+    return made
+
+
+def gradients(encoder, embed, dtype=torch.float32):
+    """The vectors, and the gradients of all parameters that take part, of a sum that weighs all of them otherwise."""
+    encoder.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        vectors = embed()
+    weights = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
+    (vectors.float() * weights).sum().backward()
+    return vectors.detach(), {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+
+
+def assert_same(found, expected, share):
+    """Vectors and gradients differ by a share of their length at most; but for what is zero up to rounding."""
+    assert found[1].keys() == expected[1].keys()
+    longest = max(gradient.norm() for gradient in expected[1].values())
+    torch.testing.assert_close(found[0], expected[0], atol=share, rtol=0)
+    for name, gradient in expected[1].items():
+        assert (found[1][name] - gradient).norm() <= share * max(gradient.norm(), 0.01 * longest), name
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 2e-5), (torch.bfloat16, 0.06)])
+@pytest.mark.parametrize("how", ["fused", "padded"])
+def test_vectors_and_gradients_are_those_of_the_encoder(name, dtype, share, how, encoders, monkeypatch):
+    if how == "padded":  # as on a GPU
+        monkeypatch.setattr(packed, "fused_layer", packed.padded_layer)
+    encoder = encoders[name].train()
+    assert takes_packed(encoder)
+    ids = token_ids(encoder, [*TEXTS, *MORE, *TEXTS[:2]])  # some of one length, not side by side
+    expected = gradients(encoder, lambda: encoder(features(encoder, ids))["sentence_embedding"], dtype)
+    assert_same(gradients(encoder, lambda: packed_embeddings(encoder, pack(ids)), dtype), expected, share)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_in_evaluation_nothing_is_dropped(name, encoders):
+    encoder = encoders[name]
+    ids = token_ids(encoder, TEXTS)
+    set_dropout(encoder, 0.5)
+    with torch.no_grad():
+        vectors = packed_embeddings(encoder.eval(), pack(ids))
+        torch.testing.assert_close(vectors, encoder(features(encoder, ids))["sentence_embedding"])
+        assert (packed_embeddings(encoder.train(), pack(ids)) - vectors).abs().max() > 0.01
+    set_dropout(encoder, 0.0)
+
+
+@pytest.mark.parametrize("name", set(ARCHITECTURES) - set(KNOWN))
+def test_other_kinds_are_called_as_they_are(name, encoders):
+    assert not takes_packed(encoders[name])
+
+
+def test_adapters_in_the_layers_are_not_passed_by():
+    pytest.importorskip("peft")
+    encoder = build_encoder("tiny", texts=TEXTS)
+    add_adapters(encoder, 4)
+    assert not takes_packed(encoder)
+
+
+@pytest.mark.parametrize("change", ["activation", "pooling", "shift", "class", "half precision"])
+def test_an_encoder_that_differs_from_its_class_is_called_as_it_is(change):
+    encoder = build_encoder("tiny", texts=TEXTS)
+    model = encoder[0].model
+    if change == "activation":
+        model.config.activation = "relu"
+    elif change == "pooling":
+        encoder[1].pooling_mode = "max"
+    elif change == "shift":
+        model.transformer.layer[0].ffn.lin1 = nn.Linear(256, 1024, bias=False)
+    elif change == "class":
+        model.__class__ = type("DistilBertModel", (type(model),), {"__module__": "elsewhere"})
+    else:
+        encoder.half()
+    assert not takes_packed(encoder)
+
+
+def test_the_kinds_that_are_known_are_tested():
+    assert {type(build_encoder("tiny", texts=TEXTS)[0].model).__name__} <= set(KINDS)
+    assert len(KINDS) == len(KNOWN)
+
+
+# The halves of a layer, with dropout: their gradients against differences
+
+
+def tensors(*shapes):
+    random = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=random, dtype=torch.float64).requires_grad_() for shape in shapes]
+
+
+def repeated(function):
+    """The function, with the same zeros at each call."""
+
+    def call(*inputs):
+        torch.manual_seed(1)
+        return function(*inputs)
+
+    return call
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_gradient_of_attention_is_that_of_its_function(p, biased, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # differences need double precision throughout
+    half = Half([(2, 3), (1, 1), (1, 4)], heads=2, eps=1e-5, p=p, p_attention=p)
+    inputs = tensors((11, 4), (12, 4), (12,), (4, 4), (4,), (4,), (4,), (2, 4, 4))
+
+    def run(x, weight, shift, out, out_shift, scale, offset, bias):
+        pairs = (weight, shift), (out, out_shift), (scale, offset)
+        return attention_half(x, *pairs, half, bias if biased else None)
+
+    assert torch.autograd.gradcheck(repeated(run), inputs, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_the_gradient_of_feed_forward_is_that_of_its_function(p, monkeypatch):
+    monkeypatch.setattr("qpairs.encoders.fused.CACHED", 3)  # several blocks
+    half = Half([], heads=1, eps=1e-5, p=p)
+
+    def run(x, weight, shift, out, out_shift, scale, offset):
+        return feed_forward_half(x, (weight, shift), (out, out_shift), (scale, offset), half)
+
+    inputs = tensors((7, 4), (6, 4), (6,), (4, 6), (4,), (4,), (4,))
+    assert torch.autograd.gradcheck(repeated(run), inputs, atol=1e-4, rtol=1e-3)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12))
+def test_packed_tokens_are_those_of_the_texts_in_their_order(lengths):
+    ids = [torch.arange(10 * i, 10 * i + n).int().numpy() for i, n in enumerate(lengths)]
+    found = pack(ids)
+    assert [length for n, length in found["runs"] for _ in range(n)] == lengths == found["lengths"].tolist()
+    assert found["input_ids"].tolist() == [token for row in ids for token in row.tolist()]
+    assert found["positions"].tolist() == [place for n in lengths for place in range(n)]
+
+
+def test_an_encoder_without_texts_of_any_length_is_trained_padded(tmp_path: Path):
+    from qpairs.training.bi_encoder import _batch_maker
+
+    encoder = build_encoder("tiny", texts=TEXTS)
+    make = _batch_maker(encoder)
+    ids = token_ids(encoder, TEXTS)
+    assert "runs" in make(ids)
+    assert "runs" not in make([*ids, ids[0][:0]])
