@@ -255,9 +255,9 @@ class RequestHandler:
         else:
             probability, duplicate = self.pair_setting.probability(cosines), self.pair_setting.decide(cosines)
         ends = np.cumsum([len(request.pairs) for request in requests])[:-1]
-        columns = (np.split(column, ends) for column in (cosines, probability, duplicate))
+        columns = [np.split(column, ends) for column in (cosines, probability, duplicate)]
         (threshold, threshold_of), of = self.pair_threshold, self.pair_setting.precision_of
-        return [Scored(*parts, threshold, threshold_of, of) for parts in zip(*columns, strict=True)]
+        return [Scored(a, b, c, threshold, threshold_of, of) for a, b, c in zip(*columns, strict=True)]
 
     def _judge(self, requests: Sequence[JudgeRequest], _: Vectors) -> Sequence[None]:
         self._judge_by(requests[-1].model)

@@ -30,7 +30,7 @@ function show(found) {
     "The first question of each represents it. Every change is kept at once.";
   $("clusters").replaceChildren(...found.clusters.map(shownCluster));
   $("clusters-undo").disabled = !found.changes;
-  $("clusters-undo").textContent = `Undo the last change${found.changes ? ` (${number(found.changes)} so far)` : ""}`;
+  $("clusters-undo").textContent = found.changes ? `Undo (${count(found.changes, "change")})` : "Undo";
   $("clusters-back").disabled = offset === 0;
   $("clusters-next").disabled = offset + PAGE >= found.total;
   $("merge-cancel").hidden = !merging;

@@ -1,6 +1,7 @@
 // Labels for pairs of the index, and what they say of the model.
 
 import { $, ask, count, make, number, save, share } from "./common.js";
+import { introduce } from "./about.js";
 import { annotator, judgeIn, request, showPair } from "./judge.js";
 
 const PURPOSE = {
@@ -80,6 +81,7 @@ async function apply() {
       `Applied: this service now calls duplicates from a similarity of ${known.threshold.toFixed(3)} on; expected precision ` +
       `${share(known.precision)} (${share(low)} to ${share(high)}), recall ${share(known.recall)}; ${known.basis}. It holds until the ` +
       "service stops; qpairs calibrate keeps it.";
+    introduce();
   } catch (error) {
     $("applied").textContent = `Not applied: ${error.message}`;
   }

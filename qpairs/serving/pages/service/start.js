@@ -1,6 +1,7 @@
 // From a file of questions to its duplicates, by a few answers: what `qpairs start` does.
 
 import { $, ask, count, make, number, percent, share, showFiles } from "./common.js";
+import { introduce } from "./about.js";
 import { annotator, judgeIn, judgesIn, request, showPair } from "./judge.js";
 
 const AGAIN = 700; // milliseconds between two looks at work in the background
@@ -51,6 +52,7 @@ function showState(session) {
     }),
   );
   $("session").hidden = false;
+  if (session.fitted) introduce();
 }
 
 function showKnown(known, mostlyWrong) {
