@@ -42,8 +42,12 @@ def folder(tmp_path: Path, threshold: float) -> Path:
     return tmp_path / "dups"
 
 
+HELD = list[ReviewedFolder]()  # a journal is closed with its folder
+
+
 def opened(folder: Path) -> ClusterReview:
-    return ReviewedFolder(folder, encode).review()
+    HELD.append(ReviewedFolder(folder, encode))
+    return HELD[-1].review()
 
 
 def sets(review: ClusterReview) -> dict[int, set[int]]:

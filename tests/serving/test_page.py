@@ -218,7 +218,9 @@ def test_heading_words_and_figures_are_those_of_the_service(
                 assert (same.count(), others.count()) == (duplicates, 10 - duplicates)
                 rest = list(dict.fromkeys(answer.verdict for answer in answers if not answer.duplicate))
                 heads = page.locator("#hits h2, #hits summary").all_text_contents()[bool(duplicates) :]
-                assert all(GROUPS.get(verdict, verdict) in head.lower() for verdict, head in zip(rest, heads, strict=True))
+                assert all(
+                    GROUPS.get(verdict, verdict) in head.lower() for verdict, head in zip(rest, heads, strict=True)
+                )
                 assert page.is_visible("#add") == (not duplicates)
                 for text, answer in zip(page.locator("#hits .number").all_text_contents(), answers, strict=True):
                     assert int(text.strip("<> %")) == pytest.approx(100 * answer.probability, abs=1)
@@ -226,9 +228,7 @@ def test_heading_words_and_figures_are_those_of_the_service(
                 assert f"among {len(opened.questions)} questions" in page.inner_text("#hits .note")
 
 
-def test_the_words_that_match_are_marked_but_those_that_all_use(
-    page: "Page", site: str, questions: list[str]
-) -> None:
+def test_the_words_that_match_are_marked_but_those_that_all_use(page: "Page", site: str, questions: list[str]) -> None:
     page.goto(site)
     typed = next(text for text in questions if text.startswith("How do I ") and len(text.split()) > 6)
     search(page, typed)

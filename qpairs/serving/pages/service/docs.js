@@ -68,7 +68,7 @@ function fields(schema) {
   const needed = schema.required ?? [];
   return Object.entries(schema.properties ?? {}).map(([name, part]) => {
     const value = resolve(part).default ?? part.default;
-    const must = needed.includes(name) ? "needed" : value === undefined || value === null ? "" : `default ${JSON.stringify(value)}`;
+    const must = needed.includes(name) ? "needed" : value === undefined || value === null ? "none" : JSON.stringify(value);
     return [name, kind(part), must];
   });
 }
@@ -87,7 +87,7 @@ function route(path, method, operation, number) {
   for (const text of rest) inside.append(prose("p", text, "note"));
   const json = operation.requestBody?.content?.["application/json"]?.schema;
   const body = json && resolve(json);
-  if (body?.properties && Object.keys(body.properties).length) inside.append(make("h3", "Body"), table(fields(body), ["field", "kind", ""], "Fields of the body"));
+  if (body?.properties && Object.keys(body.properties).length) inside.append(make("h2", "Body"), table(fields(body), ["field", "kind", "default"], "Fields of the body"));
   const inputs = (operation.parameters ?? []).map((parameter) => asInput(parameter, number));
   inside.append(...inputs.flatMap(({ shown }) => shown));
   const text = json ? bodyInput(json, number, inside) : null;
@@ -95,9 +95,9 @@ function route(path, method, operation, number) {
   const answers = Object.entries(operation.responses ?? {});
   const good = answers.find(([code]) => code < "400");
   const schema = good && resolve(good[1].content?.["application/json"]?.schema);
-  if (schema?.properties) inside.append(make("h3", `Answer (${good[0]})`), table(fields(schema).map(([name, what]) => [name, what]), ["field", "kind"], "Fields of the answer"));
+  if (schema?.properties) inside.append(make("h2", `Answer (${good[0]})`), table(fields(schema).map(([name, what]) => [name, what]), ["field", "kind"], "Fields of the answer"));
   const errors = answers.filter(([code]) => code >= "400").map(([code, { description }]) => [code, description]);
-  if (errors.length) inside.append(make("h3", "Errors"), table(errors, ["status", "when"], "Errors"));
+  if (errors.length) inside.append(make("h2", "Errors"), table(errors, ["status", "when"], "Errors"));
   details.append(summary, inside);
   return details;
 }
@@ -164,7 +164,7 @@ function sender(path, method, inputs, text) {
     button.disabled = false;
   };
   row.append(button);
-  return [row, said, answer, make("h3", "As a command"), command];
+  return [row, said, answer, make("h2", "As a command"), command];
 }
 
 function pretty(content) {

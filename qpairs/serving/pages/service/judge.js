@@ -35,7 +35,7 @@ export async function request(method, path, body) {
   }
   busy = false;
   $("judge").ariaBusy = "false";
-  if (stale || (at === view && before !== view.key())) view.load();
+  if (stale || at !== view || before !== view.key()) view.load();
 }
 
 function answer(said) {

@@ -18,7 +18,11 @@ const VIEW = {
   key: () => `${annotator()}`,
   load: () => request("GET", `/start?${new URLSearchParams(said())}`),
   show: showState,
-  fail: (error) => ($("start-status").textContent = error?.message ?? ""),
+  fail(error) {
+    if (error?.status === 404) $("session").hidden = true;
+    $("start-status").textContent =
+      error?.status === 404 ? "There is no file to work on: start the service with --questions FILE." : (error?.message ?? "");
+  },
 };
 
 export function start() {
@@ -55,7 +59,11 @@ function showState(session) {
   if (session.fitted) introduce();
 }
 
+let told = ""; // what is known, as it is shown: it is read out when it changes
+
 function showKnown(known, mostlyWrong) {
+  if (told === JSON.stringify(known)) return;
+  told = JSON.stringify(known);
   $("known").replaceChildren(
     ...figure("Pairs called duplicates", number(Math.round(known.pairs)), `similarity ${known.threshold.toFixed(3)} and above`),
     ...figure("Expected precision", share(known.precision), interval(known.precision_interval), known.precision_interval, known.precision),
