@@ -28,7 +28,7 @@ def test_marks_lie_where_their_values_are() -> None:
     assert 'cx="217.0" cy="12.0"' in drawn
     assert 'data-tip="&quot;&lt;&amp;"' in drawn
     bars = plot("", Axis("a", 0, 2), Axis("b", -1, 1), [Bar(0, 1, 1, "x"), Bar(0, 1, -1, "y")])
-    assert re.findall(r'class="bar (\w)" x="46.0" y="([\d.]+)"', bars) == [("x", "12.0"), ("y", "125.0")]
+    assert re.findall(r'class="bar (\w)" x="52.6" y="([\d.]+)"', bars) == [("x", "12.0"), ("y", "125.0")]
 
 
 def test_strips_meet_in_the_middle() -> None:

@@ -180,7 +180,7 @@ def test_a_file_that_has_changed_since_is_refused(folder: Path) -> None:
     review = opened(folder)
     source = folder.parent / "questions.csv"
     source.write_text(source.read_text() + "q60,t0,1\n")
-    with pytest.raises(UserError, match="61 rows, and 60"):
+    with pytest.raises(UserError, match="61 rows, not the 60"):
         review.export()
     source.unlink()
     with pytest.raises(UserError, match="no such file"):

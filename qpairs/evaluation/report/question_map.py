@@ -113,7 +113,8 @@ def _names(found: Analysis, place: Mapping[int, Sequence[float]], component: NDA
         if np.median(np.linalg.norm(points - middle, axis=1)) > TOGETHER:
             continue
         text = min((found.pairs.questions[member] for member in members), key=len)
-        name = Name(*middle.tolist(), text if len(text) <= SHORT else f"{text[: SHORT - 1].rstrip()}…")
+        x, y = middle.tolist()
+        name = Name(x, y, text if len(text) <= SHORT else f"{text[: SHORT - 1].rstrip()}…")
         if len(names) < NAMES and not any(_meet(name, other) for other in names):
             names.append(name)
     return list(names)
