@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,8 @@ from qpairs.core.files import os_reason
 if TYPE_CHECKING:
     from qpairs.models.base import Model
     from qpairs.retrieval.index import Index
+    from qpairs.serving.label_file import LabelFile
+    from qpairs.serving.start import Session
 
 BACKLOG = 2048  # connections that wait to be accepted
 
@@ -41,8 +44,8 @@ def serve(
     questions: Annotated[
         Path | None,
         typer.Option(
-            help="File of questions to search in, instead of --index; its index is made on the way, in the folder with "
-            "the file's name and -qpairs.",
+            help="File of questions to search in, instead of --index, with the page that does what qpairs start does; "
+            "all of it is in the folder with the file's name and -qpairs.",
             show_default=False,
         ),
     ] = None,
@@ -53,8 +56,15 @@ def serve(
         typer.Option(help="CSV file for labels given on the page; needs --index or --questions.", show_default=False),
     ] = None,
     annotator: Annotated[
-        str, typer.Option(help="Your name, beside the labels you give; needs --labels.", show_default=False)
+        str, typer.Option(help="Your name, beside the labels you give; the page asks for others.", show_default=False)
     ] = "",
+    clusters: Annotated[
+        Path | None, typer.Option(help="Folder that qpairs dedupe wrote, to mend its clusters.", show_default=False)
+    ] = None,
+    url_template: Annotated[
+        str, typer.Option(help="Address of a question, such as https://my.site/q/{id}.", show_default=False)
+    ] = "",
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse changes of the index.")] = False,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every one of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8000,
     token: Annotated[
@@ -79,54 +89,115 @@ def serve(
         raise UserError("serve: --labels needs an index to take pairs from; name one with --index or --questions")
     if index and questions:
         raise UserError("serve: give --index or --questions, not both")
-    if annotator and not labels:
+    if clusters and questions:
+        raise UserError(
+            "serve: with --questions, the clusters are those in the folder of the file; leave --clusters out"
+        )
+    if annotator and not (labels or questions):
         raise UserError("serve: --annotator is the name beside labels; say with --labels where these are kept")
-    with quiet():
+    with quiet(), contextlib.ExitStack() as held:
         try:
             from qpairs.serving.app import create_app
             from qpairs.serving.limits import Limits, run_server
+            from qpairs.serving.links import check_url_template
             from qpairs.serving.origins import Origins, allowed_origins
         except ImportError as missing:
             raise UserError(f"serve needs {missing.name}: {install('fastapi')}") from None
-        from qpairs.models.base import load
-        from qpairs.retrieval.second_look import encoder_of
-        from qpairs.serving.journal import journalled
-        from qpairs.serving.label_file import LabelFile
 
         allowed = allowed_origins(allow_origin or ())
-        model = load(checkpoint, second_look=reranker)
-        encoder_of(model)  # what cannot search is refused before a port and an index are taken
-        if questions:
-            index = _indexed(model, questions, text_column, id_column)
+        if url_template:
+            check_url_template(url_template)
+        listener = held.enter_context(_listening(host, port))  # before a model is loaded, which takes long
+        served = _opened(held, checkpoint, reranker, index, questions, text_column, id_column, labels, annotator)
+        if clusters:
+            _hold_clusters(held, clusters)
+        address, number = listener.getsockname()[:2]
+        loopback = ipaddress.ip_address(address).is_loopback
         limits = Limits(max_body, max_items, max_characters, queue, timeout, batch, max_reads)
-        with _listening(host, port) as listener, journalled(index) if index else contextlib.nullcontext() as opened:
-            file = LabelFile(labels, annotator) if labels else None
-            address, number = listener.getsockname()[:2]
-            loopback = ipaddress.ip_address(address).is_loopback
-            origins = Origins(allowed, loopback=loopback and not token)
-            app = create_app(model, opened, limits=limits, token=token or None, origins=origins, labels=file)
-            if not (token or loopback):
-                err.print("[yellow]Whoever reaches this machine can search and change the index: set QPAIRS_TOKEN.[/]")
-            about = f"{len(opened.questions):,} questions" if opened else "no index"
-            host = f"[{address}]" if ":" in address else address
-            out.print(
-                f"{shown_path(model.path.name)}, {about}, at {plain(f'http://{host}:{number}')}",
-                highlight=False,
-                soft_wrap=True,
-            )
-            if opened:
-                print_setting(opened, model)
-            run_server(app, listener, limits)
+        app = create_app(
+            served.model,
+            served.index,
+            limits=limits,
+            token=token or None,
+            origins=Origins(allowed, loopback=loopback and not token),
+            labels=served.labels,
+            session=served.session,
+            clusters=clusters,
+            url_template=url_template,
+            read_only=read_only,
+        )
+        if not (token or loopback):
+            err.print("[yellow]Whoever reaches this machine can search and change the index: set QPAIRS_TOKEN.[/]")
+        about = f"{len(served.index.questions):,} questions" if served.index else "no index"
+        name = f"[{address}]" if ":" in address else address
+        out.print(
+            f"{shown_path(served.model.path.name)}, {about}, at {plain(f'http://{name}:{number}')}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if served.index:
+            print_setting(served.index, served.model)
+        run_server(app, listener, limits)
 
 
-def _indexed(model: Model, questions: Path, text_column: str, id_column: str) -> Path:
-    """The folder of the index of a file, made if need be."""
-    from qpairs.retrieval.index_file import QuestionFile, default_folder, index_file, index_folder
+@dataclass(frozen=True)
+class _Served:
+    """What is served: a model, and where there are some an index, a file of labels, and a session."""
 
-    folder = default_folder(questions)
+    model: Model
+    index: Index | None = None
+    labels: LabelFile | None = None
+    session: Session | None = None
+
+
+def _opened(
+    held: contextlib.ExitStack,
+    checkpoint: Path,
+    reranker: bool,
+    index: Path | None,
+    questions: Path | None,
+    text_column: str,
+    id_column: str,
+    labels: Path | None,
+    annotator: str,
+) -> _Served:
+    """Opens what is served, held until the service ends."""
+    from qpairs.models.base import load
+    from qpairs.retrieval.second_look import encoder_of
+    from qpairs.serving.journal import journalled
+    from qpairs.serving.label_file import LabelFile
+
+    model = load(checkpoint, second_look=reranker)
+    encoder_of(model)  # what cannot search is refused before an index is taken
+    if not questions:
+        opened = held.enter_context(journalled(index)) if index else None
+        return _Served(model, opened, LabelFile(labels, annotator) if labels else None)
+    from qpairs.commands.start import text_column_of
+    from qpairs.retrieval.index_file import QuestionFile, default_folder
+    from qpairs.serving.start import open_session
+
+    file = QuestionFile(questions, text_column or text_column_of(questions), id_column)
     with progress_bar() as on_progress:
-        index_file(model, QuestionFile(questions, text_column, id_column), folder, on_progress=on_progress)
-    return index_folder(folder)
+        opening = open_session(
+            model,
+            file,
+            default_folder(questions),
+            labels=labels,
+            annotator=annotator,
+            serve=True,
+            on_progress=on_progress,
+        )
+        session = held.enter_context(opening)
+    return _Served(session.fit.model if session.fit.used else model, session.index, None, session)
+
+
+def _hold_clusters(held: contextlib.ExitStack, clusters: Path) -> None:
+    from qpairs.core.files import exclusive_lock
+    from qpairs.retrieval.corpus import SUMMARY
+
+    if not (clusters / SUMMARY).is_file():
+        raise UserError(f"{clusters}: no duplicates; name the folder that qpairs dedupe wrote")
+    held.enter_context(exclusive_lock(clusters))
 
 
 def print_setting(index: Index, model: Model) -> None:

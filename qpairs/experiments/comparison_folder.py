@@ -5,7 +5,7 @@ OUTPUT/cells/NAME.json      record of a cell; written last
 OUTPUT/cells/NAME.safetensors, NAME.log
 OUTPUT/results.csv          a line per cell
 OUTPUT/summary.csv          a line per encoder, loss and miner
-OUTPUT/comparison.svg       the chart
+OUTPUT/comparison.svg       the chart; with matplotlib also .pdf and .png
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from qpairs.core.manifests import read_json, reading_weights
 from qpairs.core.shapes import anything, each, named, number, optional, record, text, whole
 from qpairs.core.tables import write_table
 from qpairs.data.parts import Parts
+from qpairs.evaluation.pictures import KINDS
 from qpairs.experiments import plots
 from qpairs.experiments.cells import CELLS, Arrays, Cell, Record, Result, components_of, judged_pairs
 from qpairs.experiments.results import SCORES, Comparison
@@ -39,7 +40,7 @@ from qpairs.experiments.results import SCORES, Comparison
 log = logging.getLogger(__name__)
 
 RESULTS, SUMMARY, CHART = "results.csv", "summary.csv", "comparison.svg"
-LEGEND = "dot: mean over the seeds; tick: a seed; bar: 95 % interval, over questions and seeds"
+LEGEND = "large dot: mean over the seeds; small dot: a seed; bar: 95 % interval, over questions and seeds"
 _PAIR = each(number(), length=2)
 RECORD = record(
     {
@@ -86,7 +87,8 @@ class FolderKind:
     results: tuple[str, ...]
 
 
-COMPARISON = FolderKind("comparison", "compare.json", (RESULTS, SUMMARY, CHART))
+CHARTS = tuple(str(Path(CHART).with_suffix(kind)) for kind in KINDS)
+COMPARISON = FolderKind("comparison", "compare.json", (RESULTS, SUMMARY, *CHARTS))
 
 
 def manifest_of(base: Config, parts: Parts) -> dict[str, Any]:
@@ -200,5 +202,5 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
                 plots.Estimate(row.mean(measure), row.interval(measure), row.values(measure)) for measure in SCORES[:2]
             ]
     if panels:
-        with atomic_file(folder / CHART) as fresh:
-            plots.plot_estimates(panels, ("F1", "average precision"), fresh, title=comparison.title, legend=LEGEND)
+        measures = ("F1", "average precision")
+        plots.plot_estimates(panels, measures, folder / CHART, title=comparison.title, legend=LEGEND)

@@ -1,4 +1,4 @@
-"""The picture of a learning curve, as an SVG file that any browser opens."""
+"""The picture of a learning curve: SVG, and with matplotlib PDF and PNG."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ from html import escape
 from pathlib import Path
 
 from qpairs.evaluation.charts import Axis, Dot, Line, Mark, Plane, Rule, draw
+from qpairs.evaluation.pictures import Picture, save_picture
 from qpairs.experiments.curves import MEASURES, Curve
 
-COLOURS = ("#0b6e99", "#d1701c")  # of the measures
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, EDGE = 640, 420, 60, 56, 110, 16
 STEPS = 60  # of a drawn curve
-_STYLE = (
-    "text { font: 12px system-ui, sans-serif; fill: #333 } .title { font-weight: 600; font-size: 15px } "
-    ".grid { stroke: #e4e4e4 } .rule { stroke: #999; stroke-dasharray: 3 3 } .line { fill: none; stroke-width: 1.8 } "
-    ".ahead { stroke-dasharray: 6 4 } .interval { stroke-width: 5; stroke-opacity: .3 } "
-    ".predicted { stroke-width: 2 } .dot { stroke: white; stroke-width: 1.5 } .open { fill: white !important } "
-    + " ".join(
-        f".m{i} {{ stroke: {colour} }} .dot.m{i} {{ fill: {colour}; stroke: white }} .open.m{i} {{ stroke: {colour} }}"
-        for i, colour in enumerate(COLOURS)
-    )
-)
 _LEGEND = "dot: mean over the seeds; line: fitted power law; open dot: predicted; bars: 95 % intervals"
 
 
@@ -31,7 +21,7 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
 
     Args:
         curves: of one or two measures.
-        path: where the SVG goes.
+        path: where the SVG goes; PDF and PNG beside it.
         title: above the chart.
     """
     sizes = [point.pairs for point in curves[0].points]
@@ -48,12 +38,7 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
         drawn.append(f'<circle class="dot m{number}" cx="{EDGE + 5}" cy="{at - 4}" r="4.5"/>')
         drawn.append(f'<text x="{EDGE + 16}" y="{at}">{escape(f"{MEASURES[curve.measure]}: {curve.in_words}")}</text>')
     drawn.append(f'<text x="{EDGE}" y="{HEIGHT - 12}">{escape(_LEGEND)}</text>')
-    picture = "\n".join(drawn)
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">\n'
-        f'<style>{_STYLE}</style>\n<rect width="100%" height="100%" fill="white"/>\n{picture}\n</svg>\n',
-        encoding="utf-8",
-    )
+    save_picture(Picture(WIDTH, HEIGHT, drawn), path)
 
 
 def _pairs(logarithm: float) -> str:

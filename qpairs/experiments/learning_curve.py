@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from qpairs.config import Config, config_from, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_file, write_text
+from qpairs.core.files import write_text
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.core.tables import write_table
 from qpairs.data.parts import Parts, load_parts, separate_pairs
 from qpairs.data.subsets import component_order
+from qpairs.evaluation.pictures import KINDS
 from qpairs.experiments import comparison_folder as store
 from qpairs.experiments.cells import Cell, Record, judged_pairs
 from qpairs.experiments.compare import CellRun, check_experiment, interruptible, train_cells, try_encoders
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     import pandas
 
 CURVE, CHART = "curve.csv", "learning_curve.svg"
+CHARTS = tuple(str(Path(CHART).with_suffix(kind)) for kind in KINDS)
 FOLDER = store.FolderKind(
-    "learning curve", "learning_curve_options.json", (store.RESULTS, CURVE, CHART, "learning_curve.json")
+    "learning curve", "learning_curve_options.json", (store.RESULTS, CURVE, *CHARTS, "learning_curve.json")
 )
 
 
@@ -240,5 +242,4 @@ def _write(folder: Path, found: LearningCurve) -> None:
     write_table(folder / store.RESULTS, pandas.DataFrame([cell_line(record) for record in found.records]))
     write_table(folder / CURVE, found.to_frame())
     write_text(folder / "learning_curve.json", json.dumps(found.to_dict(), indent=1) + "\n")
-    with atomic_file(folder / CHART) as fresh:
-        plot_curves([found.curves[name] for name in MEASURES], fresh, title=found.title)
+    plot_curves([found.curves[name] for name in MEASURES], folder / CHART, title=found.title)

@@ -1,4 +1,4 @@
-"""The chart of a comparison, as an SVG file that any browser opens."""
+"""The chart of a comparison: SVG, and with matplotlib PDF and PNG."""
 
 from __future__ import annotations
 
@@ -8,22 +8,13 @@ from html import escape
 from pathlib import Path
 
 from qpairs.evaluation.charts import Axis, Dot, Line, Mark, Plane, draw
+from qpairs.evaluation.pictures import Picture, save_picture
 
-COLOURS = ("#0b6e99", "#d1701c", "#5b8a3c", "#8a4f9e")  # of the measures
-WIDTH, ROW = 380, 32  # of a panel, and height of one of its rows
+WIDTH, ROW = 380, 40  # of a panel, and height of one of its rows
 TOP, BOTTOM, EDGE = 66, 88, 16  # above the panels, below them, and at the sides
 LETTER = 6.6  # width, about
-APART = 0.26  # of a row, between the dots of two measures
-
-_STYLE = (
-    "text { font: 12px system-ui, sans-serif; fill: #333 } .title { font-weight: 600; font-size: 15px } "
-    ".panel { font-weight: 600 } .grid { stroke: #e4e4e4 } .line { fill: none } .interval { stroke-width: 5; "
-    "stroke-opacity: .35 } .tick { stroke-width: 1.5 } .dot { stroke: white; stroke-width: 1.5 } "
-    + " ".join(
-        f".m{i} {{ stroke: {colour} }} .dot.m{i} {{ fill: {colour}; stroke: white }}"
-        for i, colour in enumerate(COLOURS)
-    )
-)
+APART = 0.34  # of a row, between the dots of two measures
+BELOW = 0.16  # of a row, the seeds under their mean
 
 
 @dataclass(frozen=True)
@@ -46,9 +37,9 @@ def plot_estimates(
     Args:
         panels: title of the panel -> its rows.
         measures: the names of the estimates of a row.
-        path: where the SVG goes.
+        path: where the SVG goes; PDF and PNG beside it.
         title: above all panels.
-        legend: the meaning of dots, bars and ticks.
+        legend: the meaning of dots and bars.
     """
     margin = LETTER * max(len(label) for rows in panels.values() for label in rows) + EDGE
     floor = TOP + ROW * max(map(len, panels.values()))
@@ -66,13 +57,7 @@ def plot_estimates(
         drawn.append(f'<circle class="dot m{number}" cx="{at + 5:.1f}" cy="{floor + 56}" r="4.5"/>')
         drawn.append(f'<text x="{at + 15:.1f}" y="{floor + 60}">{escape(name)}</text>')
     drawn.append(f'<text x="{EDGE}" y="{floor + 79}">{escape(legend)}</text>')
-    picture = "\n".join(drawn)
-    Path(path).write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}">\n<style>{_STYLE}</style>\n<rect width="100%" height="100%" fill="white"/>\n'
-        f"{picture}\n</svg>\n",
-        encoding="utf-8",
-    )
+    save_picture(Picture(width, height, drawn), Path(path))
 
 
 def _marks(rows: Rows) -> Iterator[Mark]:
@@ -80,8 +65,8 @@ def _marks(rows: Rows) -> Iterator[Mark]:
         for number, estimate in enumerate(estimates):
             at = place + APART * (number - (len(estimates) - 1) / 2)
             yield Line(estimate.interval, [at, at], f"interval m{number}")
-            for value in estimate.values:
-                yield Line([value, value], [at - 0.1, at + 0.1], f"tick m{number}")
+            for value in estimate.values if len(estimate.values) > 1 else ():
+                yield Dot(value, at + BELOW, f"seed m{number}", radius=2)
             yield Dot(estimate.mean, at, f"m{number}")
 
 

@@ -130,9 +130,8 @@ class Comparison:
     def title(self) -> str:
         """The judged pairs, the budget and the number of seeds, in a line."""
         pairs = f"{self.n:,} {self.part} pairs" + (", cross-fitted" if self.part == "validation" else "")
-        limit = (
-            f"{self.config.budget_minutes:g} min" if self.config.budget_minutes else f"{self.config.epochs:g} epochs"
-        )
+        budget, epochs = self.config.budget_minutes, self.config.epochs
+        limit = f"{budget:g} min" if budget else f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
         seeds = len({record.cell.seed for record in self.records})
         return f"{pairs}; {limit} a cell, {seeds} seed{'s' if seeds > 1 else ''}"
 

@@ -208,7 +208,7 @@ def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:
         log.warning(note)
     setting: Setting = verdict.pair
     if verdict.symmetric:
-        setting = verdict.search(_scores(index, n) or n)
+        setting = verdict.search(score_counts(index, n) or n)
     else:
         log.warning(TWO_KINDS)
     index.settings.clear()
@@ -216,8 +216,12 @@ def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:
     return setting
 
 
-def _scores(index: Index, n: int) -> ScoreCounts | None:
-    """The score counts of an index that has n questions now; None in an old one."""
+def score_counts(index: Index, n: int) -> ScoreCounts | None:
+    """The scores of all pairs of an index that has n questions now; None in an old one, which has none.
+
+    >>> score_counts(index, 40).n
+    40
+    """
     manifest = index.manifest
     if manifest.scores is None:
         return None

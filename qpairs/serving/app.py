@@ -3,15 +3,18 @@
 A request waits in a queue; one thread answers all waiting requests together.
 """
 
+from __future__ import annotations
+
+import itertools
 import logging
 import reprlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
@@ -30,10 +33,14 @@ from qpairs.serving.origins import OWN_PAGE, Origins
 from qpairs.serving.requests import IndexConflict, RequestHandler, ServiceRequest
 from qpairs.serving.routes import Service, operator_routes, question_routes
 
+if TYPE_CHECKING:
+    from qpairs.evaluation.calibrate_corpus import CorpusFit
+    from qpairs.serving.start import Session
+
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "pages" / "service"
-SWAGGER_UI = Path(str(files("fastapi_offline"))) / "static"
+EXAMPLES, GOOD_LENGTH, LOOKED_AT = 4, 45, 2000  # questions to try: how many, of which length, of how many
 
 
 def create_app(
@@ -44,6 +51,10 @@ def create_app(
     token: str | None = None,
     origins: Origins = OWN_PAGE,
     labels: Path | LabelFile | None = None,
+    session: Session | None = None,
+    clusters: Path | None = None,
+    url_template: str = "",
+    read_only: bool = False,
 ) -> FastAPI:
     """The service as an ASGI application; its lifespan starts and stops the thread that answers.
 
@@ -54,35 +65,31 @@ def create_app(
         token: bearer token that requests need; None: no token.
         origins: whose web pages may ask.
         labels: file of labels, for labelling pairs of the index; opened already where the annotator has a name.
+        session: of `start.open_session`, whose index is served, for the page that does what `qpairs start` does; its
+            labels take the place of `labels`, and what it finds that of `clusters`.
+        clusters: folder that `qpairs dedupe` wrote, for mending its clusters.
+        url_template: of the addresses of questions, with {id}, from `links.check_url_template`.
+        read_only: whether to refuse all changes of the index.
 
     Raises:
         UserError: the verdict cannot be read from cosines, or the index is of another model.
     """
-    service = _create_service(model, index, limits, secured=token is not None)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with service.queue:
-            yield
-
-    app = FastAPI(
-        title="qpairs",
-        version=__version__,
-        description="Has this been asked? Tells whether two questions ask the same thing, and finds those that do.",
-        docs_url=None,
-        redoc_url=None,
-        lifespan=lifespan,
-        exception_handlers={
-            RequestValidationError: _on_malformed,
-            UserError: _on_user_error,
-            IndexConflict: _on_conflict,
-            HTTPException: _on_http_error,
-        },
+    folder = session.folder.duplicates if session else clusters
+    shown = {"start": session, "label": index and (labels or session), "clusters": folder}
+    service = _create_service(model, index, limits)
+    service = replace(
+        service,
+        secured=token is not None,
+        url_template=url_template,
+        read_only=read_only,
+        views=[name for name, there in shown.items() if there],
+        examples=_examples(index) if index else (),
     )
-    app.include_router(question_routes(service))
-    app.include_router(operator_routes(service))
-    if index and labels:
-        _add_labelling(app, service, model, index, labels)
+    app = _application(service)
+    routers = [question_routes(service), operator_routes(service)]
+    routers += _view_routes(service, model, index, labels, session, folder)
+    for router in routers:
+        app.include_router(router)
     _add_pages(app)
     app.add_middleware(enforce_limits, limits=limits, token=token, origins=origins, observe=service.monitor.observe)
     if origins.allowed:  # outermost: a browser asks without a token whether it may send one
@@ -95,18 +102,82 @@ def create_app(
     return app
 
 
-def _add_labelling(app: FastAPI, service: Service, model: Model, index: Index, labels: Path | LabelFile) -> None:
-    from qpairs.serving.labelling import Labelling
-    from qpairs.serving.labelling_routes import labelling_routes
+def _application(service: Service) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with service.queue:
+            yield
 
-    app.include_router(
-        labelling_routes(Labelling.open(labels, model, index)),
-        dependencies=service.credentials,
-        responses=service.errors(408, 409, 413, 415, 422, 503),
+    return FastAPI(
+        title="qpairs",
+        version=__version__,
+        description="Has this been asked? Tells whether two questions ask the same, and finds those that do.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers={
+            RequestValidationError: _on_malformed,
+            UserError: _on_user_error,
+            IndexConflict: _on_conflict,
+            HTTPException: _on_http_error,
+        },
     )
 
 
-def _create_service(model: Model, index: Index | None, limits: Limits, *, secured: bool) -> Service:
+def _view_routes(
+    service: Service,
+    model: Model,
+    index: Index | None,
+    labels: Path | LabelFile | None,
+    session: Session | None,
+    clusters: Path | None,
+) -> list[APIRouter]:
+    """The routes of the views that are shown besides those to search and to compare."""
+    routers: list[APIRouter] = []
+    if session:
+        from qpairs.serving.start_page import StartPage
+        from qpairs.serving.start_routes import start_routes
+
+        routers.append(start_routes(StartPage(session, service.judge_by)))
+    if index and (labels := session.folder.labels if session else labels):
+        routers.append(_labelling(service, model, index, labels, session))
+    if clusters:
+        from qpairs.serving.cluster_routes import cluster_routes
+        from qpairs.serving.clusters import ReviewedFolder
+
+        routers.append(cluster_routes(ReviewedFolder(clusters, model.encode)))
+    described = service.errors(404, 408, 409, 413, 415, 422, 503)
+    secured = APIRouter(dependencies=service.credentials, responses=described)
+    for router in routers:
+        secured.include_router(router)
+    return [secured]
+
+
+def _labelling(
+    service: Service, model: Model, index: Index, labels: Path | LabelFile, session: Session | None
+) -> APIRouter:
+    from qpairs.serving.labelling import Labelling
+    from qpairs.serving.labelling_routes import labelling_routes
+    from qpairs.serving.refit import Refit, count_index
+
+    def apply(refit: Refit | Session) -> CorpusFit:
+        refit.refit()
+        service.judge_by(refit.fit.model)
+        return refit.fit
+
+    if session:
+        return labelling_routes(session.labelling, lambda: apply(session))
+    labelling = Labelling.open(labels, model, index)
+    return labelling_routes(labelling, lambda: apply(Refit(count_index(model, index), labelling)))
+
+
+def _examples(index: Index) -> list[str]:
+    """Some questions of the index to try, short ones that are more than a word."""
+    some = [text for text in itertools.islice(index.questions.texts(), LOOKED_AT) if len(text.split()) > 2]
+    return sorted(dict.fromkeys(some), key=lambda text: abs(len(text) - GOOD_LENGTH))[:EXAMPLES]
+
+
+def _create_service(model: Model, index: Index | None, limits: Limits) -> Service:
     monitor = Monitor()
     handler = RequestHandler(model, index, most_read=limits.reads, on_read=monitor.pairs_read.inc)
 
@@ -118,11 +189,11 @@ def _create_service(model: Model, index: Index | None, limits: Limits, *, secure
     queue = BatchQueue(process, handler.size, batch_size=limits.batch, capacity=limits.queue)
     monitor.queue.set_function(lambda: len(queue))
     monitor.questions.set_function(lambda: len(index.questions) if index else 0)
-    return Service(handler, queue, monitor, limits, secured)
+    return Service(handler, queue, monitor, limits, secured=False)
 
 
 def _add_pages(app: FastAPI) -> None:
-    """The page at /, and Swagger UI at /docs: all from this host, as the content security policy demands."""
+    """The page at /, the API at /docs, and the script for pages of other sites: all that they need is on this host."""
 
     @app.get("/", include_in_schema=False)
     def front() -> FileResponse:
@@ -132,7 +203,10 @@ def _add_pages(app: FastAPI) -> None:
     def docs() -> FileResponse:
         return FileResponse(PAGE / "docs.html")
 
-    app.mount("/page/swagger-ui", StaticFiles(directory=SWAGGER_UI))
+    @app.get("/embed.js", include_in_schema=False)
+    def box() -> FileResponse:
+        return FileResponse(PAGE / "embed.js", media_type="text/javascript")
+
     app.mount("/page", StaticFiles(directory=PAGE))
 
 

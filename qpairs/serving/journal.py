@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import errno
-import json
 import logging
-import os
 import threading
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import os_reason, sync_folder
 from qpairs.retrieval.index import Hit, Index, hold_index, save_index
+from qpairs.serving.journal_file import JournalFile, open_journal
 
 log = logging.getLogger(__name__)
 
@@ -46,32 +41,22 @@ def journalled(folder: str | Path) -> Iterator[Index]:
         UserError: the folder has no index or is locked, the journal is damaged or of another model, or the disk is
             full.
     """
-    with hold_index(folder) as index, _open(index.folder / FILE) as file:
-        questions = JournalledIndex(index, file)
+    with hold_index(folder) as index, open_journal(index.folder / FILE) as journal:
+        questions = JournalledIndex(index, journal)
         yield dataclasses.replace(index, questions=questions)
         questions.merge()
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[FileIO]:
-    try:
-        file = FileIO(path, "a+")
-        sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from None
-    with file:
-        yield file
 
 
 class JournalledIndex:
     """A `VectorIndex` for several threads, whose changes are on the disk when its methods return."""
 
-    def __init__(self, index: Index, file: FileIO) -> None:
+    def __init__(self, index: Index, journal: JournalFile) -> None:
         self._index = index
-        self._file = file
+        self._journal = journal
         self._lock = threading.RLock()
         self._length = 0  # questions in the journal
-        self._replay()
+        for change in journal.read():
+            self._apply(change)
         self.merge()
 
     def __len__(self) -> int:
@@ -103,7 +88,7 @@ class JournalledIndex:
         with self._lock:
             content = base64.b64encode(vectors.astype("<f4").tobytes()).decode()
             model = self._index.manifest.fingerprint
-            self._write({"ids": list(ids), "texts": list(texts), "model": model, "vectors": content})
+            self._journal.write({"ids": list(ids), "texts": list(texts), "model": model, "vectors": content})
             self._index.questions.add(ids, texts, vectors)
             self._length += len(ids)
             if self._length >= MERGE_AT:
@@ -121,7 +106,7 @@ class JournalledIndex:
         with self._lock:
             known = self.known(ids)
             if known:
-                self._write({"deleted": known})
+                self._journal.write({"deleted": known})
                 self._index.questions.delete(known)
             return len(known)
 
@@ -132,36 +117,10 @@ class JournalledIndex:
             UserError: the disk is full; the journal is unchanged.
         """
         with self._lock:
-            if self._file.seek(0, os.SEEK_END):
+            if self._journal:
                 self._index = save_index(self._index)
-                self._file.truncate(0)
-                os.fsync(self._file.fileno())
+                self._journal.clear()
                 self._length = 0
-
-    def _write(self, change: dict[str, Any]) -> None:
-        content = json.dumps(change).encode()
-        line = b"%08x %s\n" % (zlib.crc32(content), content)
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            if self._file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(end)
-            raise UserError(f"{self._index.folder / FILE}: cannot be written ({os_reason(error)})") from error
-
-    def _replay(self) -> None:
-        self._file.seek(0)
-        intact, lines = 0, self._file.readall().splitlines(keepends=True)
-        for number, line in enumerate(lines, 1):
-            change = _read(line)
-            if change is not None:
-                self._apply(change)
-                intact += len(line)
-            elif number < len(lines):
-                where = f"{self._index.folder / FILE}, line {number}"
-                raise UserError(f"{where}: damaged; remove the line to continue without its change")
-        self._file.truncate(intact)
 
     def _apply(self, change: dict[str, Any]) -> None:
         questions, manifest = self._index.questions, self._index.manifest
@@ -178,12 +137,3 @@ class JournalledIndex:
         known = set(questions.known(ids))
         new = [row for row, name in enumerate(ids) if name not in known]
         questions.add([ids[row] for row in new], [texts[row] for row in new], vectors[new].astype(np.float32))
-
-
-def _read(line: bytes) -> dict[str, Any] | None:
-    """The change in a line; None if the line is damaged or incomplete."""
-    checksum, _, content = line.partition(b" ")
-    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(content[:-1]):
-        return None
-    change: dict[str, Any] = json.loads(content)
-    return change

@@ -6,6 +6,7 @@ is a table of pairs that training and calibration read; `qpairs.data.labels` has
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 from collections.abc import Iterable, Sequence
@@ -67,6 +68,16 @@ class LabelFile:
         if not path.exists():
             self.write_labels(Labels([], []), [])
         self.read()
+
+    def of(self, annotator: str) -> LabelFile:
+        """The same files, as another annotator adds to them.
+
+        Raises:
+            UserError: the name cannot be one.
+        """
+        other = copy.copy(self)
+        other.annotator = annotator_name(annotator)
+        return other
 
     def read(self) -> Labels:
         """Both files."""

@@ -6,7 +6,7 @@ import itertools
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,12 +37,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """A person's answer: whether both questions ask the same; `choice` selected the pair, and selects the next."""
+    """A person's answer: whether both questions ask the same; `choice` selected the pair, and selects the next.
+
+    `annotator` is the person's name; without it, that of the labelling.
+    """
 
     question1: str
     question2: str
     answer: Answer
     choice: Choice = "stratified"
+    annotator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class State:
         missing: what is needed for the first figure; '' if there is one.
         more: labels that would halve the interval.
         last: the last answer.
+        annotator: whose answers these are; those of others do not count among them.
     """
 
     pair: Pair | None
@@ -84,6 +89,7 @@ class State:
     missing: str
     more: int
     last: LastLabel | None
+    annotator: str = field(default="", compare=False)
 
 
 class Labelling:
@@ -121,14 +127,14 @@ class Labelling:
         """The file of the labels."""
         return self._file.path
 
-    def state(self, choice: Choice = "stratified") -> State:
-        """The labels so far, and the next pair.
+    def state(self, choice: Choice = "stratified", annotator: str | None = None) -> State:
+        """The labels so far of an annotator, without a name of that of the file, and the next pair.
 
         Raises:
-            UserError: the files cannot be read.
+            UserError: the files cannot be read, or the name cannot be one.
         """
         with self._lock:
-            return self._state(choice)
+            return self._state(choice, self._file_of(annotator))
 
     def answer(self, request: LabelRequest) -> State:
         """Stores an answer; it is on the disk when this returns.
@@ -142,37 +148,42 @@ class Labelling:
         key = pair_key((request.question1, request.question2))
         choices = self._pairs[request.choice], *self._pairs.values()
         pair = next((pairs[key] for pairs in choices if key in pairs), None)
+        file = self._file_of(request.annotator)
         with self._lock:
-            labels = self._file.read()
+            labels = file.read()
             if pair is None or key in map(pair_key, [*labels.labelled, *labels.skipped]):
                 raise LookupError("this pair does not wait for an answer; load the next one")
             if request.answer == "skip":
-                self._file.add_skip(labels, pair[:2])
+                file.add_skip(labels, pair[:2])
             else:
                 rows = [*labels.labelled, Row(*pair[:2], int(request.answer == "yes"))]
                 skipped = map(pair_key, labels.skipped)
                 rows = mark_drawn(rows, request.choice, self._pairs[request.choice], skipped)
-                self._file.write_labels(labels, rows)
-            return self._state(request.choice)
+                file.write_labels(labels, rows)
+            return self._state(request.choice, file)
 
     def judge_by(self, setting: Setting) -> None:
         """From now on, the model's verdict on pairs is that of another setting, such as one fitted to the labels."""
         with self._lock:
             self._setting = setting
 
-    def undo(self, choice: Choice = "stratified") -> State:
-        """Removes the last answer.
+    def undo(self, choice: Choice = "stratified", annotator: str | None = None) -> State:
+        """Removes the last answer of an annotator.
 
         Raises:
             LookupError: there is none.
             UserError: the files cannot be read or written.
         """
+        file = self._file_of(annotator)
         with self._lock:
-            self._file.remove_last(self._file.read())
-            return self._state(choice)
+            file.remove_last(file.read())
+            return self._state(choice, file)
 
-    def _state(self, choice: Choice) -> State:
-        labels = self._file.read()
+    def _file_of(self, annotator: str | None) -> LabelFile:
+        return self._file if annotator is None else self._file.of(annotator)
+
+    def _state(self, choice: Choice, file: LabelFile) -> State:
+        labels = file.read()
         answered = {pair_key(row) for row in [*labels.labelled, *labels.skipped]}
         waiting = [pair for key, pair in self._pairs[choice].items() if key not in answered]
         counted = self._counted(choice, labels.labelled, answered)
@@ -190,6 +201,7 @@ class Labelling:
             missing=missing,
             more=metrics.pairs_to_halve(len(counted)),
             last=self._last(labels),
+            annotator=file.annotator,
         )
 
     def _counted(self, choice: Choice, rows: Sequence[Row], answered: set[Texts]) -> list[Row]:

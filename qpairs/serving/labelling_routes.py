@@ -1,39 +1,77 @@
 """The HTTP routes of labelling."""
 
-from typing import Any
+import logging
+from collections.abc import Callable
+from queue import Full
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from qpairs.core.exceptions import UserError
+from qpairs.data.labels import LONGEST_NAME
+from qpairs.evaluation.calibrate_corpus import CorpusFit
 from qpairs.serving.label_pairs import Choice
-from qpairs.serving.labelling import Labelling, LabelRequest, State
+from qpairs.serving.labelling import Answer, Labelling, LabelRequest, State
+from qpairs.serving.refit import Known, known
+
+log = logging.getLogger(__name__)
+
+
+def _printable(name: str) -> str:
+    return "".join(character for character in name if character.isprintable())
+
+
+Name = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_printable)]  # of an annotator
+
+
+class AnswerRequest(BaseModel):
+    """A person's answer: whether both questions ask the same; `choice` selected the pair, and selects the next."""
+
+    model_config = ConfigDict(strict=True)
+    question1: str
+    question2: str
+    answer: Answer
+    choice: Choice = "stratified"
+    annotator: Name | None = None
 
 
 class UndoRequest(BaseModel):
-    """How the pair that comes next is chosen."""
+    """How the pair that comes next is chosen, and whose last answer is taken back."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     choice: Choice = "stratified"
+    annotator: Name | None = None
 
 
-def labelling_routes(labelling: Labelling) -> APIRouter:
-    """GET /labelling, POST /labelling/answer, POST /labelling/undo, GET /labelling/labels.csv.
+class ApplyRequest(BaseModel):
+    """Nothing needs to be said."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+def labelling_routes(labelling: Labelling, refit: Callable[[], CorpusFit]) -> APIRouter:
+    """GET /labelling, POST /labelling/answer, /undo, /apply, GET /labelling/labels.csv.
 
     An answer to a pair that does not wait for one is refused with 409; the application handles a UserError.
+
+    Args:
+        labelling: the pairs and the answers.
+        refit: fits the verdict to all labels, and lets the service judge by it.
     """
     router = APIRouter(prefix="/labelling", tags=["labelling"])
 
     @router.get("")
-    def state(choice: Choice = "stratified") -> State:
+    def state(choice: Choice = "stratified", annotator: Name | None = None) -> State:
         """The labels so far, and the next pair."""
-        return labelling.state(choice)
+        return labelling.state(choice, annotator)
 
     @router.post("/answer")
-    def answer(request: LabelRequest) -> State:
+    def answer(request: AnswerRequest) -> State:
         """Store the answer to a pair; it is on the disk when this answers."""
         try:
-            return labelling.answer(request)
+            return labelling.answer(LabelRequest(**request.model_dump()))
         except LookupError as error:
             raise HTTPException(409, str(error)) from None
 
@@ -41,9 +79,22 @@ def labelling_routes(labelling: Labelling) -> APIRouter:
     def undo(request: UndoRequest) -> State:
         """Remove the last answer."""
         try:
-            return labelling.undo(request.choice)
+            return labelling.undo(request.choice, request.annotator)
         except LookupError as error:
             raise HTTPException(409, str(error)) from None
+
+    @router.post("/apply")
+    def apply(_: ApplyRequest) -> Known:
+        """Fit the verdict to all labels, and judge all later requests by it, until the service stops."""
+        try:
+            return known(refit())
+        except Full:
+            raise HTTPException(503, "too many requests wait; come back in a second", {"Retry-After": "1"}) from None
+        except UserError as error:
+            log.warning("%s", error)
+            raise HTTPException(
+                409, "these labels cannot be fitted: label pairs from all scores, or see the log of the service"
+            ) from None
 
     @router.get("/labels.csv", response_class=FileResponse)
     def labels() -> Any:

@@ -26,11 +26,9 @@ Observe = Callable[[str, int, float], None]
 
 UNWANTED = 1 << 16  # bytes that are read of a request which is refused whatever it holds
 CLOSE = {"connection": "close"}  # so that nothing more is sent by who may not ask
-OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json")  # need no token, as all under /page/
+OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json", "/embed.js")  # need no token, as all under /page/
 SECURITY_HEADERS = {
-    "content-security-policy": (
-        "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),  # data: for the icons in the style sheet of Swagger UI
+    "content-security-policy": ("default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }

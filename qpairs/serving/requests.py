@@ -23,6 +23,7 @@ from qpairs.retrieval.second_look import encoder_of, judge_pairs, shown_threshol
 from qpairs.serving.current_setting import CurrentSetting
 
 Floats = NDArray[np.float32]
+ThresholdOf = Literal["similarity", "probability"]
 
 
 class IndexConflict(Exception):
@@ -60,12 +61,26 @@ class DeleteRequest:
 
 
 @dataclass(frozen=True)
+class JudgeRequest:
+    """From now on, the verdicts are those of another model with the same encoder, such as one fitted to labels."""
+
+    model: Model
+
+
+@dataclass(frozen=True)
 class Scored:
-    """The verdicts on n pairs: (n,) cosines, probabilities and decisions."""
+    """The verdicts on n pairs: (n,) cosines, probabilities and decisions; and what decided.
+
+    `threshold` is one of similarities or probabilities, as `threshold_of` says; `precision_of` says what the
+    probabilities are true of.
+    """
 
     similarity: NDArray[np.float64]
     probability: NDArray[np.float64]
     duplicate: NDArray[np.bool_]
+    threshold: float
+    threshold_of: ThresholdOf
+    precision_of: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ class Found:
     setting: Setting
 
 
-ServiceRequest = ScoreRequest | SearchRequest | AddRequest | DeleteRequest
+ServiceRequest = ScoreRequest | SearchRequest | AddRequest | DeleteRequest | JudgeRequest
 Vectors = Callable[[Sequence[str], Side], Floats]  # texts of one side -> (n, dimension)
 OnRead = Callable[[int], None]
 
@@ -125,24 +140,27 @@ class RequestHandler:
         Raises:
             UserError: the verdict cannot be read from cosines, or the index is of another model.
         """
-        self.encoder, self.second = encoder_of(model), second_stage(model)
         if index:
             require_searchable(index, model)
-        self.model = model
         self.index = index
-        self._most_read = most_read
-        self._reader = CountedReader(self.second.second.reader, on_read) if self.second else None
+        self._most_read, self._on_read = most_read, on_read
         if not (index or model.verdict.labelled):
             raise UserError(
                 f"{shown_name(model)}: a ready model judges by a corpus; name one with --questions or --index"
             )
+        self._judge_by(model)
+
+    def _judge_by(self, model: Model) -> None:
+        self.encoder, self.second = encoder_of(model), second_stage(model)
+        self.model = model
+        self._reader = CountedReader(self.second.second.reader, self._on_read) if self.second else None
         self.pair_setting: Setting = model.verdict.pair
-        if index and not model.verdict.labelled:
-            self.pair_setting = corpus_setting(index, model)
-        self.current = CurrentSetting(index, model) if index else None
+        if self.index and not model.verdict.labelled:
+            self.pair_setting = corpus_setting(self.index, model)
+        self.current = CurrentSetting(self.index, model) if self.index else None
 
     @property
-    def pair_threshold(self) -> tuple[float, Literal["similarity", "probability"]]:
+    def pair_threshold(self) -> tuple[float, ThresholdOf]:
         """What decides on pairs, as people read it, and what it is one of."""
         if self.model.verdict.labelled:
             return shown_threshold(self.model)
@@ -156,12 +174,13 @@ class RequestHandler:
     def answer(self, requests: Sequence[ServiceRequest]) -> Sequence[object]:
         """The answers in the order of the requests; an exception where a request fails.
 
-        The changes of the index come first: a search in the same batch sees them. An answer is, by type of request:
-        `Scored`; `Found`; the number of questions after adding; whether the deleted question existed.
+        Another verdict and changes of the index come first: a search in the same batch sees them. An answer is, by type
+        of request: `Scored`; `Found`; the number of questions after adding; whether the deleted question existed; None.
         """
         vectors = self._encode(requests)
         found: dict[int, object] = {}
         methods: Sequence[tuple[type, Callable[[Any, Vectors], Sequence[object]]]] = (
+            (JudgeRequest, self._judge),
             (DeleteRequest, self._delete),
             (AddRequest, self._add),
             (ScoreRequest, self._score),
@@ -236,8 +255,13 @@ class RequestHandler:
         else:
             probability, duplicate = self.pair_setting.probability(cosines), self.pair_setting.decide(cosines)
         ends = np.cumsum([len(request.pairs) for request in requests])[:-1]
-        columns = (np.split(column, ends) for column in (cosines, probability, duplicate))
-        return [Scored(*parts) for parts in zip(*columns, strict=True)]
+        columns = [np.split(column, ends) for column in (cosines, probability, duplicate)]
+        (threshold, threshold_of), of = self.pair_threshold, self.pair_setting.precision_of
+        return [Scored(a, b, c, threshold, threshold_of, of) for a, b, c in zip(*columns, strict=True)]
+
+    def _judge(self, requests: Sequence[JudgeRequest], _: Vectors) -> Sequence[None]:
+        self._judge_by(requests[-1].model)
+        return [None] * len(requests)
 
     def _search(self, requests: Sequence[SearchRequest], vectors: Vectors) -> Sequence[Found]:
         index, current = self._require_index()

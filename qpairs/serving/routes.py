@@ -16,21 +16,25 @@ from fastapi.security import HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from qpairs.models.base import Model
 from qpairs.models.second_setting import SecondSetting
 from qpairs.models.verdict import words
 from qpairs.retrieval.search import heading
 from qpairs.serving.batching import BatchQueue
 from qpairs.serving.limits import Limits
+from qpairs.serving.links import question_url
 from qpairs.serving.monitoring import Monitor
 from qpairs.serving.requests import (
     AddRequest,
     DeleteRequest,
     Found,
+    JudgeRequest,
     RequestHandler,
     Scored,
     ScoreRequest,
     SearchRequest,
     ServiceRequest,
+    ThresholdOf,
 )
 
 MAX_HITS = 100
@@ -61,6 +65,10 @@ class Service:
         monitor: counts them.
         limits: of the bodies of requests.
         secured: whether a token is needed.
+        url_template: of the addresses of questions, with {id}; '' where they have none.
+        read_only: whether the index may not be changed.
+        views: of the page, besides those to search and to compare.
+        examples: questions to try.
     """
 
     handler: RequestHandler
@@ -68,6 +76,10 @@ class Service:
     monitor: Monitor
     limits: Limits
     secured: bool
+    url_template: str = ""
+    read_only: bool = False
+    views: Sequence[str] = ()
+    examples: Sequence[str] = ()
 
     async def ask(self, request: ServiceRequest) -> Any:
         """The answer of the handler, or a refusal if the queue is full."""
@@ -76,6 +88,14 @@ class Service:
         except Full:
             raise HTTPException(503, "too many requests wait; come back in a second", {"Retry-After": "1"}) from None
         return await asyncio.wrap_future(future)
+
+    def judge_by(self, model: Model) -> None:
+        """Lets all later requests be judged by another model with the same encoder; waits until that is so.
+
+        Raises:
+            queue.Full: too many requests wait.
+        """
+        self.queue.submit(JudgeRequest(model)).result()
 
     def errors(self, *codes: int) -> dict[int | str, dict[str, Any]]:
         """Descriptions of error responses for the OpenAPI document; those of origin and token are added."""
@@ -88,7 +108,6 @@ class Service:
         return [Depends(HTTPBearer(auto_error=False))] if self.secured else []
 
 
-ThresholdOf = Literal["similarity", "probability"]
 Verdict = Annotated[str, Field(examples=["probably a duplicate"])]
 
 
@@ -121,7 +140,10 @@ class Scores(BaseModel):
 
 
 class FoundQuestion(BaseModel):
-    """A question of the index, and the verdict on it: decision, probability, and both in words."""
+    """A question of the index, and the verdict on it: decision, probability, and both in words.
+
+    `url` is its address, where the service was told one.
+    """
 
     id: str
     text: str
@@ -129,6 +151,7 @@ class FoundQuestion(BaseModel):
     probability: float
     duplicate: bool
     verdict: Verdict
+    url: str | None = None
 
 
 class Hits(BaseModel):
@@ -162,6 +185,14 @@ class Ready(BaseModel):
     threshold_of: ThresholdOf
 
 
+class About(BaseModel):
+    """What the page shows: its views, questions to try, and whether questions can be added."""
+
+    views: list[str]
+    examples: list[str]
+    read_only: bool
+
+
 class Alive(BaseModel):
     """The process runs."""
 
@@ -173,7 +204,8 @@ def question_routes(service: Service) -> APIRouter:
     routes = APIRouter(dependencies=service.credentials, responses=service.errors(408, 413, 415, 422, 503))
     _add_score(routes, service)
     _add_search(routes, service)
-    _add_changes(routes, service)
+    if not service.read_only:
+        _add_changes(routes, service)
     return routes
 
 
@@ -194,8 +226,6 @@ def _whole_number(number: Any) -> Any:
 
 
 def _add_score(routes: APIRouter, service: Service) -> None:
-    threshold, threshold_of = service.handler.pair_threshold
-    of = service.handler.pair_setting.precision_of
     Question = Annotated[str, _question_field(service.limits), AfterValidator(_one_line)]
     Pair = Annotated[list[Question], Field(min_length=2, max_length=2)]
 
@@ -217,7 +247,9 @@ def _add_score(routes: APIRouter, service: Service) -> None:
             )
             for similarity, probability, duplicate in zip(*(column.tolist() for column in columns), strict=True)
         ]
-        return Scores(threshold=threshold, threshold_of=threshold_of, of=of, results=results)
+        return Scores(
+            threshold=scored.threshold, threshold_of=scored.threshold_of, of=scored.precision_of, results=results
+        )
 
 
 def _add_search(routes: APIRouter, service: Service) -> None:
@@ -238,6 +270,7 @@ def _add_search(routes: APIRouter, service: Service) -> None:
                 probability=answer.probability,
                 duplicate=answer.duplicate,
                 verdict=answer.verdict,
+                url=question_url(service.url_template, answer.hit.id) if service.url_template else None,
             )
             for answer in found.answers
         ]
@@ -283,9 +316,9 @@ def _add_changes(routes: APIRouter, service: Service) -> None:
 
 
 def operator_routes(service: Service) -> APIRouter:
-    """GET /health, GET /ready, GET /metrics."""
+    """GET /health, GET /ready, GET /about, GET /metrics."""
     routes, secured = APIRouter(), APIRouter(dependencies=service.credentials, responses=service.errors())
-    model, index = service.handler.model, service.handler.index
+    index = service.handler.index
 
     @routes.get("/health")
     async def health() -> Alive:
@@ -299,12 +332,17 @@ def operator_routes(service: Service) -> APIRouter:
             raise HTTPException(503, "the service is starting or stopping")
         count, (threshold, threshold_of) = len(index.questions) if index else None, service.handler.pair_threshold
         return Ready(
-            model=model.path.name,
-            fingerprint=model.fingerprint,
+            model=service.handler.model.path.name,
+            fingerprint=service.handler.model.fingerprint,
             questions=count,
             threshold=threshold,
             threshold_of=threshold_of,
         )
+
+    @secured.get("/about")
+    def about() -> About:
+        """What the page of this service shows."""
+        return About(views=list(service.views), examples=list(service.examples), read_only=service.read_only)
 
     @secured.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
@@ -19,35 +19,38 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
-from qpairs.data.labels import read_labels
-from qpairs.evaluation.calibrate_corpus import FITTED_BEFORE, CountedCorpus, count_corpus, fit_corpus
+from qpairs.evaluation.calibrate_corpus import FITTED_BEFORE, CorpusFit, CountedCorpus, count_corpus
 from qpairs.models.base import Model, as_model
 from qpairs.models.ready import shown_name
 from qpairs.retrieval.corpus import DedupeResult, dedupe_corpus
 from qpairs.retrieval.dedupe import stored
 from qpairs.retrieval.embeddings import Embeddings
-from qpairs.retrieval.index import open_index
+from qpairs.retrieval.index import Index, open_index
 from qpairs.retrieval.index_file import QuestionFile, embeddings_folder, index_file, index_folder
 from qpairs.retrieval.second_look import encoder_of
+from qpairs.serving.journal import journalled
+from qpairs.serving.label_file import LabelFile
 from qpairs.serving.labelling import Answer, Labelling, LabelRequest, Pair
+from qpairs.serving.refit import Known, Refit, known
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = -1
 STEP = 10  # answers after which the verdict is fitted anew
 ENOUGH, OF_EACH = 200, 50  # labels from which on training may pay, and of each kind among them
+WRONG = 0.5  # expected precision below which the result is warned of
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder of a session."""
+    """The folder of a session, and the file of its labels where that is elsewhere."""
 
     path: Path
+    other_labels: Path | None = None
 
     @property
     def labels(self) -> Path:
         """The answers."""
-        return self.path / "labels.csv"
+        return self.other_labels or self.path / "labels.csv"
 
     @property
     def model(self) -> Path:
@@ -65,9 +68,11 @@ class Session:
 
     Attributes:
         folder: where all of it is kept.
-        corpus: the questions.
-        fit: the verdict as the answers so far tell; refitted after every `STEP` of them.
-        state: the answers so far, and the next pair.
+        questions: the file.
+        corpus: what is in it.
+        index: of the questions; changes to it are journalled where the session was opened so.
+        labelling: has the pairs to label.
+        state: the answers so far of the annotator who answered last, and the next pair.
     """
 
     def __init__(
@@ -77,57 +82,80 @@ class Session:
         corpus: Corpus,
         embeddings: Embeddings,
         counted: CountedCorpus,
+        index: Index,
         labelling: Labelling,
     ) -> None:
         self.folder = folder
         self.corpus = corpus
-        self._questions = questions
+        self.index = index
+        self.questions = questions
+        self.labelling = labelling
+        self.state = labelling.state()
         self._embeddings = embeddings
         self._counted = counted
-        self._labelling = labelling
-        self.state = labelling.state()
-        self._fitted = 0  # labels that the verdict is fitted to; `UNKNOWN` where an answer was taken back since
-        self.fit = fit_corpus(counted)
+        self._refit = Refit(counted, labelling)
         self.refit()
+
+    @property
+    def model(self) -> Model:
+        """The model that was given."""
+        return self._counted.model
+
+    @property
+    def fit(self) -> CorpusFit:
+        """The verdict as the answers told last: it is fitted anew after every `STEP` of them."""
+        return self._refit.fit
+
+    @property
+    def known(self) -> Known:
+        """What is known of the duplicates, by `fit`."""
+        return known(self.fit)
 
     @property
     def answers(self) -> int:
         """Answers so far, without skips."""
         return self.state.duplicates + self.state.different
 
-    def answer(self, pair: Pair, answer: Answer) -> bool:
+    def look(self, annotator: str | None = None) -> None:
+        """Sets the state to that of an annotator; without a name, to that of the session."""
+        self.state = self.labelling.state(annotator=annotator)
+
+    def answer(self, pair: Pair, answer: Answer, annotator: str | None = None) -> bool:
         """Stores an answer; returns whether the verdict was fitted anew.
 
         Raises:
             LookupError: the pair does not wait for an answer.
             UserError: the labels cannot be read or written.
         """
-        self.state = self._labelling.answer(LabelRequest(pair.question1, pair.question2, answer))
+        request = LabelRequest(pair.question1, pair.question2, answer, annotator=annotator)
+        self.state = self.labelling.answer(request)
         return self.answers % STEP == 0 and self.refit()
 
-    def undo(self) -> None:
+    def undo(self, annotator: str | None = None) -> None:
         """Takes the last answer back.
 
         Raises:
             LookupError: there is none.
         """
-        self.state = self._labelling.undo()
-        self._fitted = UNKNOWN
+        self.state = self.labelling.undo(annotator=annotator)
 
     def refit(self) -> bool:
-        """Fits the verdict to all answers, where they may be others than before; returns whether it was fitted."""
-        answers = self.answers
-        if answers == self._fitted:
+        """Fits the verdict to all answers, where they are others than before; returns whether it was fitted."""
+        try:
+            fitted = self._refit.refit()
+        except UserError as error:  # labels that were drawn in another way than these answers
+            log.warning("%s", error)
             return False
-        self.fit = fit_corpus(self._counted, read_labels(self.folder.labels) if answers else None)
-        self._fitted = answers
-        self._labelling.judge_by(self.fit.setting)
-        self.state = self._labelling.state()
-        return True
+        if fitted:
+            self.look(self.state.annotator)
+        return fitted
 
     def duplicates(self, on_progress: OnProgress = ignore) -> DedupeResult:
         """The duplicates by the verdict as it is now; nothing is written."""
-        return dedupe_corpus(self.fit.model, self.corpus, embeddings=self._embeddings, on_progress=on_progress)
+        return self._dedupe(self.fit.model, on_progress)
+
+    def _dedupe(self, model: Model, on_progress: OnProgress) -> DedupeResult:
+        return dedupe_corpus(model, self.corpus, embeddings=self._embeddings, on_progress=on_progress)
 
     def finish(self, on_progress: OnProgress = ignore) -> DedupeResult:
         """Writes the calibrated model, and the duplicates by it.
@@ -137,8 +165,7 @@ class Session:
         """
         self.refit()
         self.fit.model.save(self.folder.model, overwrite=True)
-        self.fit = replace(self.fit, model=as_model(self.folder.model))
-        found = self.duplicates(on_progress)
+        found = self._dedupe(as_model(self.folder.model), on_progress)
         found.write(self.folder.duplicates)
         return found
 
@@ -148,9 +175,14 @@ class Session:
         state = self.state
         return self.answers >= ENOUGH and min(state.duplicates, state.different) >= OF_EACH
 
+    @property
+    def mostly_wrong(self) -> bool:
+        """Whether most of the pairs that are called duplicates are expected to be none."""
+        return self.fit.after.precision < WRONG
+
     def commands(self) -> Sequence[str]:
         """The plain commands that do the same."""
-        questions, folder = self._questions, self.folder
+        questions, folder = self.questions, self.folder
         model, file = shown_name(self._counted.model), str(questions.path)
         text = ["--text-column", questions.text_column] if questions.text_column else []
         ids = ["--id-column", questions.id_column] if questions.id_column else []
@@ -174,7 +206,15 @@ class Session:
 
 @contextmanager
 def open_session(
-    model: Model | str | Path, questions: QuestionFile, folder: Path, *, seed: int = 0, on_progress: OnProgress = ignore
+    model: Model | str | Path,
+    questions: QuestionFile,
+    folder: Path,
+    *,
+    labels: Path | None = None,
+    annotator: str = "",
+    seed: int = 0,
+    serve: bool = False,
+    on_progress: OnProgress = ignore,
 ) -> Iterator[Session]:
     """Opens the session in a folder, a new one or one that was stopped, and holds it against other processes.
 
@@ -184,7 +224,10 @@ def open_session(
         model: a ready model, or another with one tower.
         questions: the file.
         folder: gets embeddings, index, labels.csv, and in the end the folders model and duplicates.
+        labels: file of the answers, where it is another than labels.csv in the folder.
+        annotator: name beside the answers.
         seed: of the order of the pairs.
+        serve: whether the index may be changed meanwhile, in which case one of other questions is not replaced.
         on_progress: the stages of `embed` and `build_index`, and estimating.
 
     Raises:
@@ -207,13 +250,15 @@ def open_session(
         skip_bad_rows=questions.skip_bad_rows,
     )
     with exclusive_lock(folder):
-        place = Folder(folder)
-        embeddings = index_file(model, questions, folder, renew=True, on_progress=on_progress)
+        place = Folder(folder, labels)
+        embeddings = index_file(model, questions, folder, renew=not serve, on_progress=on_progress)
         counted = count_corpus(model, corpus, encode=stored(embeddings, encoder), on_progress=on_progress)
-        labelling = Labelling.open(place.labels, model, open_index(index_folder(folder)), seed=seed)
-        if encoder.verdict.densities and encoder.verdict.densities.labels:
-            log.warning(FITTED_BEFORE, encoder.verdict.densities.labels)
-        yield Session(place, questions, corpus, embeddings, counted, labelling)
+        place_of_index = index_folder(folder)
+        with journalled(place_of_index) if serve else nullcontext(open_index(place_of_index)) as index:
+            labelling = Labelling.open(LabelFile(place.labels, annotator), model, index, seed=seed)
+            if encoder.verdict.densities and encoder.verdict.densities.labels:
+                log.warning(FITTED_BEFORE, encoder.verdict.densities.labels)
+            yield Session(place, questions, corpus, embeddings, counted, index, labelling)
 
 
 def examples(found: DedupeResult, count: int) -> pandas.DataFrame:

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from qpairs.evaluation.charts import Axis, Bar, Dot, Line, Mark, Plane, Rule, draw, gauge, legend, plot, strips
+from qpairs.evaluation.charts import Axis, Bar, Dot, Line, Mark, Name, Plane, Rule, draw, gauge, legend, plot, strips
 
 EVIL = "\"><script>alert(1)</script>&'"
 
@@ -28,7 +28,7 @@ def test_marks_lie_where_their_values_are() -> None:
     assert 'cx="217.0" cy="12.0"' in drawn
     assert 'data-tip="&quot;&lt;&amp;"' in drawn
     bars = plot("", Axis("a", 0, 2), Axis("b", -1, 1), [Bar(0, 1, 1, "x"), Bar(0, 1, -1, "y")])
-    assert re.findall(r'class="bar (\w)" x="46.0" y="([\d.]+)"', bars) == [("x", "12.0"), ("y", "125.0")]
+    assert re.findall(r'class="bar (\w)" x="52.6" y="([\d.]+)"', bars) == [("x", "12.0"), ("y", "125.0")]
 
 
 def test_strips_meet_in_the_middle() -> None:
@@ -113,3 +113,24 @@ def test_a_gauge_without_interval_is_a_faint_dot_at_its_value() -> None:
     assert [circle.get("class") for circle in root.iter("circle")] == ["dot faint"]
     assert float(root.find("svg/circle").get("cx")) == 0.25 * 150
     assert [line.get("class") for line in root.iter("line")] == ["grid"]
+
+
+@pytest.mark.parametrize("ends", [(0, 1), (0, 0.15), (0, 120_000)])
+def test_the_title_of_an_axis_touches_no_tick(ends: tuple[float, float]) -> None:
+    y = Axis("training loss", *ends, show="{:,g}".format)
+    root = parsed(plot("", Axis("x", 0, 1), y, []))
+    title = next(text for text in root.iter("text") if text.text == "training loss")
+    right = float(re.match(r"translate\((\S+) ", title.get("transform"))[1]) + 3  # of its letters, which are turned
+    ticks = [text for text in root.iter("text") if text.get("text-anchor") == "end"]
+    assert ticks and all(float(tick.get("x")) - 6.6 * len(tick.text) > right for tick in ticks)
+    assert right - 3 > 9  # and it is inside the picture
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1, 1), (0.5, 0.5)])
+def test_a_name_stays_inside(place: tuple[float, float]) -> None:
+    (text,) = parsed(plot("", Axis("", 0, 1), Axis("", 0, 1), [Name(*place, "a <name> & more")], (300, 200))).iter(
+        "text"
+    )
+    assert text.text == "a <name> & more"
+    assert float(text.get("x")) - 6.6 * 15 / 2 >= 12 and float(text.get("x")) + 6.6 * 15 / 2 <= 288
+    assert 12 < float(text.get("y")) < 188

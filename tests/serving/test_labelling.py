@@ -387,7 +387,7 @@ def test_answers_over_http_have_the_name_of_the_annotator(index: Index, tmp_path
 def test_the_routes_keep_to_their_description(app: FastAPI) -> None:
     described = schemathesis.openapi.from_asgi("/openapi.json", app).include(path_regex="^/labelling")
     operations = [found.ok() for found in described.get_all_operations()]
-    assert len(operations) == 4
+    assert len(operations) == 5
     for operation in operations:
 
         @given(case=operation.as_strategy())

@@ -25,6 +25,10 @@ REQUESTS = [  # all that reads or changes a corpus
     ("POST", "/labelling/answer", {"question1": "t1", "question2": "t2", "answer": "yes"}),
     ("POST", "/labelling/undo", {}),
     ("GET", "/labelling/labels.csv", None),
+    ("POST", "/labelling/apply", {}),
+    ("GET", "/clusters", None),
+    ("POST", "/clusters/undo", {}),
+    ("GET", "/about", None),
     ("GET", "/ready", None),
     ("GET", "/metrics", None),
 ]
@@ -39,7 +43,7 @@ def index(tmp_path: Path) -> Index:
 @pytest.fixture
 def client(index: Index, tmp_path: Path) -> Iterator[TestClient]:
     origins = Origins((MINE,), loopback=True)
-    app = create_app(MODEL, index, origins=origins, labels=tmp_path / "labels.csv")
+    app = create_app(MODEL, index, origins=origins, labels=tmp_path / "labels.csv", clusters=tmp_path)
     with TestClient(app, base_url="http://localhost:8000") as client:
         yield client
 
@@ -126,7 +130,7 @@ def test_with_a_token_an_allowed_page_asks_first_without_it() -> None:
 
 
 def test_what_anybody_may_see_is_open_to_links(client: TestClient) -> None:
-    for path in ("/", "/docs", "/health", "/openapi.json", "/page/app.js"):
+    for path in ("/", "/docs", "/health", "/openapi.json", "/page/app.js", "/embed.js"):
         assert client.get(path, headers={"sec-fetch-site": "cross-site"}).status_code == 200
 
 

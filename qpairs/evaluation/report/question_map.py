@@ -10,13 +10,19 @@ from numpy.typing import NDArray
 
 from qpairs.data.pairs import Pairs
 from qpairs.data.splits import duplicate_components
-from qpairs.evaluation.charts import Axis, Dot, Line, Mark, legend, plot
+from qpairs.evaluation.charts import LETTER, Axis, Dot, Line, Mark, Name, legend, plot
 from qpairs.evaluation.mistakes import Analysis
 from qpairs.models.base import Tables
 
 MAPPED = 1_000  # questions on the map at most
 SIZE = (760, 560)
 LONGEST = 300  # characters of a question in a tooltip
+NAMES, NAMED, TOGETHER = (
+    12,
+    3,
+    0.12,
+)  # names at most, of components of so many questions, half of them so near the middle
+SHORT = 34  # characters of a name
 
 
 def question_map(found: Analysis, tables: Tables | None, collapsed: bool, seed: int) -> str:
@@ -44,13 +50,14 @@ def question_map(found: Analysis, tables: Tables | None, collapsed: bool, seed: 
         f"Map of {len(questions):,} questions, those of one meaning near each other",
         Axis("", 0, 1),
         Axis("", 0, 1),
-        [*_links(found, place, component), *_dots(found, place, component)],
+        [*_links(found, place, component), *_dots(found, place, component), *_names(found, place, component)],
         SIZE,
     )
     return (
         f"<p>{len(questions):,} of {len(pairs.questions):,} questions, chosen to show mistakes and whole "
         "components of duplicates. Questions with similar embeddings are near each other (t-SNE: long distances "
-        "mean little). A ring marks a question of a mistake, a line joins a pair. Point at a question to read it and "
+        "mean little). A ring marks a question of a mistake, a line joins a pair. The largest components that "
+        "lie together have a name, the shortest of their questions. Point at a question to read it and "
         "to see its component, or use the arrow keys."
         f'</p>\n<figure><div class="map">{chart}</div>'
         + legend(
@@ -92,6 +99,31 @@ def _dots(found: Analysis, place: Mapping[int, Sequence[float]], component: NDAr
         style = f"{'joined' if others else 'alone'} {mistakes.get(question, '')}"
         dots.append(Dot(x, y, style.strip(), tooltip, radius=4, group=str(group)))
     return dots
+
+
+def _names(found: Analysis, place: Mapping[int, Sequence[float]], component: NDArray[np.int64]) -> list[Mark]:
+    """Names of components of duplicates that lie together, the largest first, where no other name is."""
+    shown = np.array(list(place))
+    groups, sizes = np.unique(component[shown], return_counts=True)
+    names = list[Name]()
+    for group in groups[np.argsort(-sizes, kind="stable")][: int((sizes >= NAMED).sum())].tolist():
+        members = shown[component[shown] == group].tolist()
+        points = np.array([place[member] for member in members])
+        middle = np.median(points, axis=0)
+        if np.median(np.linalg.norm(points - middle, axis=1)) > TOGETHER:
+            continue
+        text = min((found.pairs.questions[member] for member in members), key=len)
+        x, y = middle.tolist()
+        name = Name(x, y, text if len(text) <= SHORT else f"{text[: SHORT - 1].rstrip()}…")
+        if len(names) < NAMES and not any(_meet(name, other) for other in names):
+            names.append(name)
+    return list(names)
+
+
+def _meet(one: Name, other: Name) -> bool:
+    """Whether two names would lie on each other."""
+    width = LETTER * (len(one.text) + len(other.text)) / 2 / SIZE[0]
+    return abs(one.x - other.x) < width and abs(one.y - other.y) < 20 / SIZE[1]
 
 
 def chosen_questions(pairs: Pairs, wrong: NDArray[np.bool_], most: int, seed: int = 0) -> NDArray[np.int64]:

@@ -1,0 +1,131 @@
+"""The HTTP routes of the clusters that dedupe found."""
+
+import logging
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from qpairs.core.exceptions import UserError
+from qpairs.serving.clusters import EDITED, ClusterReview, Clusters, Order, ReviewedFolder
+
+log = logging.getLogger(__name__)
+
+MOST = 100  # clusters on a page
+LONGEST = 200  # characters of a text to look for
+
+
+class Nothing(BaseModel):
+    """Nothing needs to be said."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class RepresentRequest(Nothing):
+    """The cluster, by the row of its representative, and the row of the member that is to represent it."""
+
+    cluster: int
+    row: int
+
+
+class SplitRequest(Nothing):
+    """The cluster, and the rows of the members that leave it."""
+
+    cluster: int
+    rows: Annotated[list[int], Field(min_length=1)]
+
+
+class MergeRequest(Nothing):
+    """Two clusters; the representative of the first stays."""
+
+    cluster: int
+    other: int
+
+
+class Changed(BaseModel):
+    """How many changes there are, all of them on the disk."""
+
+    changes: int
+
+
+class Exported(BaseModel):
+    """The folder that the mended files were written to, and their names."""
+
+    folder: str
+    files: list[str]
+
+
+def cluster_routes(reviewed: ReviewedFolder) -> APIRouter:
+    """GET /clusters, POST /clusters/represent, /split, /merge, /undo, /export, GET /clusters/files/{name}.
+
+    A change that the clusters do not allow is refused with 409; the application handles a UserError.
+    """
+    router = APIRouter(prefix="/clusters", tags=["clusters"])
+
+    @router.get("")
+    def clusters(
+        offset: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MOST)] = 20,
+        text: Annotated[str, Query(max_length=LONGEST)] = "",
+        order: Order = "doubt",
+    ) -> Clusters:
+        """Some clusters, as they are mended so far: those of the least similar members first, or the largest."""
+        return _review(reviewed).page(offset, limit, text, order)
+
+    @router.post("/represent")
+    def represent(body: RepresentRequest) -> Changed:
+        """Let another member represent a cluster; this is on the disk when it answers."""
+        return _change(reviewed, lambda review: review.represent(body.cluster, body.row))
+
+    @router.post("/split")
+    def split(body: SplitRequest) -> Changed:
+        """Take members out of a cluster; together they are a new one."""
+        return _change(reviewed, lambda review: review.split(body.cluster, body.rows))
+
+    @router.post("/merge")
+    def merge(body: MergeRequest) -> Changed:
+        """Make two clusters one."""
+        return _change(reviewed, lambda review: review.merge(body.cluster, body.other))
+
+    @router.post("/undo")
+    def undo(_: Nothing) -> Changed:
+        """Take the last change back."""
+        return _change(reviewed, ClusterReview.undo)
+
+    @router.post("/export")
+    def export(_: Nothing) -> Exported:
+        """Write the clusters as they are now, and the file without its duplicates by them."""
+        try:
+            made = _review(reviewed).export()
+        except UserError as error:
+            log.warning("%s", error)
+            raise HTTPException(409, "the file that was deduplicated is gone or has changed; see the log") from None
+        return Exported(folder=str(made[0].parent), files=[path.name for path in made])
+
+    @router.get("/files/{name}", response_class=FileResponse)
+    def file(name: str) -> Any:
+        """A file that was exported."""
+        known = {path.name: path for path in (reviewed.folder / EDITED).glob("*.*")}
+        if name not in known:
+            raise HTTPException(404, "there is no such file; export first")
+        return FileResponse(known[name], filename=name)
+
+    return router
+
+
+def _review(reviewed: ReviewedFolder) -> ClusterReview:
+    try:
+        return reviewed.review()
+    except LookupError as error:
+        raise HTTPException(404, str(error)) from None
+
+
+def _change(reviewed: ReviewedFolder, act: Callable[[ClusterReview], None]) -> Changed:
+    review = _review(reviewed)
+    try:
+        act(review)
+    except LookupError as error:
+        raise HTTPException(409, str(error.args[0])) from None
+    return Changed(changes=review.changes)

@@ -1,0 +1,375 @@
+"""The clusters that `qpairs dedupe` found, as people mend them: another representative, splits, merges.
+
+Each change is in a journal beside the clusters before it is acknowledged. The files of dedupe stay as they are; the
+mended clusters, and the file without its duplicates by them, are written into the folder `edited` beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import read_text
+from qpairs.core.tables import WRITERS, write_table
+from qpairs.data.formats import open_file
+from qpairs.data.tables import read_table
+from qpairs.models.base import Floats
+from qpairs.retrieval.corpus import SUMMARY
+from qpairs.serving.journal_file import JournalFile, open_journal
+
+Encode = Callable[[Sequence[str]], Floats]
+Order = Literal["size", "doubt"]
+
+COLUMNS = ("cluster", "row", "question", "representative", "similarity")
+EDITED = "edited"  # the folder of mended files
+LISTED = 50  # members of a cluster that are listed, the least similar
+
+
+@dataclass(frozen=True)
+class Member:
+    """A question of a cluster.
+
+    Attributes:
+        row: its number in the file, from 1.
+        id: its id; '' where no column of ids was read.
+        question: its text.
+        similarity: cosine to the representative of its cluster.
+    """
+
+    row: int
+    id: str
+    question: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Questions that count as one, by the one that represents them.
+
+    Attributes:
+        id: the row of the representative.
+        size: members.
+        members: the representative, and then the least similar first, `LISTED` of them at most.
+    """
+
+    id: int
+    size: int
+    members: list[Member]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Some of the clusters.
+
+    Attributes:
+        folder: of dedupe.
+        total: clusters that have all words of the text that was looked for.
+        removed: rows that the file without duplicates lacks, by all clusters as they are now.
+        changes: that were made, and can be undone.
+        clusters: those of the page.
+    """
+
+    folder: str
+    total: int
+    removed: int
+    changes: int
+    clusters: list[Cluster]
+
+
+class _State(NamedTuple):
+    """Row -> question, and row of each representative -> rows of its cluster, the representative first."""
+
+    members: Mapping[int, Member]
+    clusters: dict[int, list[int]]
+
+
+class ClusterReview:
+    """The clusters in a folder of dedupe with the changes to them; for several threads."""
+
+    def __init__(self, folder: Path, file: Path, journal: JournalFile, encode: Encode) -> None:
+        """Reads the clusters and replays the changes.
+
+        Args:
+            folder: of dedupe.
+            file: its clusters.
+            journal: of changes to these.
+            encode: texts to unit vectors of the model, for the cosines to new representatives.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        self._folder, self._journal, self._encode = folder, journal, encode
+        self._lock = threading.Lock()
+        self._members, self._base, self._heads = _read_clusters(file)
+        self._similarity: dict[tuple[int, int], float] = {}  # (row, representative), where that is a new one
+        self._changes = _effective(journal.read())
+        self._clusters: dict[int, list[int]] = {}
+        self._replay()
+
+    @property
+    def changes(self) -> int:
+        """Changes that were made, and can be undone."""
+        return len(self._changes)
+
+    def page(self, offset: int = 0, limit: int = 20, text: str = "", order: Order = "doubt") -> Clusters:
+        """Some clusters: the largest first, or those first whose least similar member is least similar."""
+        with self._lock:
+            wanted = [word.casefold() for word in text.split()]
+            found = [
+                head
+                for head, rows in self._clusters.items()
+                if all(any(word in self._members[row].question.casefold() for row in rows) for word in wanted)
+            ]
+            if order == "size":
+                found.sort(key=lambda head: (-len(self._clusters[head]), head))
+            else:
+                self._measure(found)
+                found.sort(key=lambda head: (min(self._cosine(row, head) for row in self._clusters[head]), head))
+            shown = found[offset : offset + limit]
+            self._measure(shown)
+            return Clusters(
+                folder=str(self._folder),
+                total=len(found),
+                removed=sum(len(rows) - 1 for rows in self._clusters.values()),
+                changes=len(self._changes),
+                clusters=[self._cluster(head) for head in shown],
+            )
+
+    def represent(self, cluster: int, row: int) -> None:
+        """Makes a member the representative of its cluster.
+
+        Raises:
+            LookupError: there is no such cluster or member.
+            UserError: the journal cannot be written.
+        """
+        self._change({"change": "represent", "cluster": cluster, "row": row})
+
+    def split(self, cluster: int, rows: Sequence[int]) -> None:
+        """Takes members out of a cluster; together they are a cluster of their own, represented by the first.
+
+        Raises:
+            LookupError: there is no such cluster or member, or none would be left.
+            UserError: the journal cannot be written.
+        """
+        self._change({"change": "split", "cluster": cluster, "rows": list(rows)})
+
+    def merge(self, cluster: int, other: int) -> None:
+        """Makes two clusters one, represented as the first is.
+
+        Raises:
+            LookupError: there is no such cluster, or both are the same.
+            UserError: the journal cannot be written.
+        """
+        self._change({"change": "merge", "cluster": cluster, "other": other})
+
+    def undo(self) -> None:
+        """Takes the last change back.
+
+        Raises:
+            LookupError: there is none.
+            UserError: the journal cannot be written.
+        """
+        with self._lock:
+            if not self._changes:
+                raise LookupError("there is no change to undo")
+            self._journal.write({"change": "undo"})
+            self._changes.pop()
+            self._replay()
+
+    def export(self) -> list[Path]:
+        """Writes the clusters as they are now, and the file without its duplicates by them, into the folder `edited`.
+
+        Raises:
+            UserError: the file that was deduplicated is gone or has other rows than then, or a file cannot be written.
+        """
+        import pandas
+
+        with self._lock:
+            heads = [head for head, rows in self._clusters.items() if len(rows) > 1]
+            self._measure(heads)
+            rows = [(head, row) for head in sorted(heads) for row in self._clusters[head]]
+            removed = {row for head, rows in self._clusters.items() for row in rows[1:]}
+            members = [self._members[row] for _, row in rows]
+            columns: dict[str, list[Any]] = {"cluster": [head for head, _ in rows], "row": [row for _, row in rows]}
+            if any(member.id for member in self._members.values()):
+                columns["id"] = [member.id for member in members]
+            columns |= {
+                "question": [member.question for member in members],
+                "representative": [int(head == row) for head, row in rows],
+                "similarity": [self._cosine(row, head) for head, row in rows],
+            }
+        kept, suffix = _kept(self._folder, removed)
+        made = [self._folder / EDITED / f"kept{suffix}", self._folder / EDITED / "clusters.csv"]
+        write_table(made[0], kept)
+        write_table(made[1], pandas.DataFrame(columns))
+        return made
+
+    def _change(self, change: dict[str, Any]) -> None:
+        with self._lock:
+            changed = _changed(_State(self._members, self._clusters), change)
+            self._journal.write(change)
+            self._changes.append(change)
+            self._clusters = changed
+
+    def _replay(self) -> None:
+        self._clusters = {head: list(rows) for head, rows in self._base.items()}
+        for change in self._changes:
+            try:
+                self._clusters = _changed(_State(self._members, self._clusters), change)
+            except (LookupError, TypeError) as error:
+                raise UserError(
+                    f"{self._journal.path}: holds a change that is none of these clusters ({error})"
+                ) from None
+
+    def _cluster(self, head: int) -> Cluster:
+        rows = self._clusters[head]
+        others = sorted(rows[1:], key=lambda row: (self._cosine(row, head), row))[: LISTED - 1]
+        members = [replace(self._members[row], similarity=self._cosine(row, head)) for row in (head, *others)]
+        return Cluster(head, len(rows), members)
+
+    def _cosine(self, row: int, head: int) -> float:
+        if row == head:
+            return 1.0
+        return self._members[row].similarity if self._heads[row] == head else self._similarity[row, head]
+
+    def _measure(self, heads: Sequence[int]) -> None:
+        """Computes the cosines of members to representatives that are not those of dedupe."""
+        new = [
+            (row, head)
+            for head in heads
+            for row in self._clusters[head]
+            if row != head and self._heads[row] != head and (row, head) not in self._similarity
+        ]
+        if new:
+            one, other = (
+                self._encode([self._members[row].question for row in side]) for side in zip(*new, strict=True)
+            )
+            cosines = np.einsum("ij,ij->i", one, other).clip(-1, 1).tolist()
+            self._similarity |= dict(zip(new, cosines, strict=True))
+
+
+class ReviewedFolder:
+    """The clusters that are in a folder now: dedupe may write them, or others, while they are looked at."""
+
+    def __init__(self, folder: Path, encode: Encode) -> None:
+        self.folder = folder
+        self._encode = encode
+        self._lock = threading.Lock()
+        self._read: tuple[Path, int, int] | None = None
+        self._open: tuple[ClusterReview, ExitStack] | None = None
+
+    def review(self) -> ClusterReview:
+        """The clusters as they are mended so far.
+
+        Raises:
+            LookupError: there are none.
+            UserError: a file cannot be read.
+        """
+        with self._lock:
+            file = next((path for suffix in WRITERS if (path := self.folder / f"clusters{suffix}").is_file()), None)
+            if file is None:
+                raise LookupError("there are no clusters yet")
+            about = file.stat()
+            seen = file, about.st_mtime_ns, about.st_size
+            if self._open is None or seen != self._read:
+                self._close()
+                held = ExitStack()
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+                journal = held.enter_context(open_journal(self.folder / f"changes-{digest}.jsonl"))
+                self._open = ClusterReview(self.folder, file, journal, self._encode), held
+                self._read = seen
+            return self._open[0]
+
+    def _close(self) -> None:
+        if self._open:
+            self._open[1].close()
+            self._open = None
+
+
+def _effective(changes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The changes of a journal without those that were undone."""
+    kept: list[dict[str, Any]] = []
+    for change in changes:
+        if change.get("change") == "undo":
+            kept = kept[:-1]
+        else:
+            kept.append(change)
+    return kept
+
+
+def _changed(state: _State, change: Mapping[str, Any]) -> dict[int, list[int]]:
+    """The clusters after a change.
+
+    Raises:
+        LookupError: it cannot be made.
+    """
+    clusters = dict(state.clusters)
+    head = change.get("cluster", 0)
+    if head not in clusters:
+        raise LookupError("this cluster is not there any more; load the page anew")
+    rows = clusters.pop(head)
+    match change:
+        case {"change": "represent", "row": row} if row in rows:
+            clusters[row] = [row, *(other for other in rows if other != row)]
+        case {"change": "split", "rows": [first, *_] as taken} if set(taken) < set(rows):
+            left = [row for row in rows if row not in set(taken)]
+            clusters[left[0]] = left
+            clusters[first] = list(dict.fromkeys(taken))
+        case {"change": "merge", "other": other} if other in clusters:
+            clusters[head] = [*rows, *clusters.pop(other)]
+        case _:
+            raise LookupError("this is not possible in this cluster; load the page anew")
+    return clusters
+
+
+def _read_clusters(file: Path) -> tuple[dict[int, Member], dict[int, list[int]], dict[int, int]]:
+    """Row -> member, representative -> rows of its cluster, and row -> representative."""
+    reader = open_file(file)
+    if missing := [name for name in COLUMNS if name not in reader.columns]:
+        raise UserError(f"{file}: no column {missing[0]!r}; name the folder that qpairs dedupe wrote")
+    with_ids = "id" in reader.columns
+    members, clusters, heads = dict[int, Member](), dict[int, list[int]](), dict[int, int]()
+    for number, values in reader.rows([*COLUMNS, *(["id"] if with_ids else [])]):
+        try:
+            if isinstance(values, str):
+                raise ValueError(values)
+            head, row = int(values[0]), int(values[1])
+            members[row] = Member(row, str(values[5]) if with_ids else "", str(values[2]), float(values[4]))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{file}, {reader.unit} {number}: {error}; run qpairs dedupe anew") from None
+        heads[row] = head
+        clusters.setdefault(head, []).append(row)
+    for head, rows in clusters.items():
+        rows.sort(key=lambda row, head=head: (row != head, row))  # type: ignore[misc]
+    return members, clusters, heads
+
+
+def _kept(folder: Path, removed: set[int]) -> tuple[Any, str]:
+    """The rows of the deduplicated file that are left, and the ending of its name."""
+    try:
+        summary = json.loads(read_text(folder / SUMMARY))
+        source, count = Path(summary["questions"]), int(summary["rows"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / SUMMARY}: not what qpairs dedupe wrote") from None
+    table = read_table(source, skip_bad_rows=True)
+    if len(table.numbers) != count:
+        raise UserError(
+            f"{source}: has {len(table.numbers):,} rows, not the {count:,} that were looked at; dedupe it anew"
+        )
+    asked = next((path for suffix in WRITERS if (path := folder / f"asked{suffix}").is_file()), None)
+    if asked and summary.get("against"):
+        removed = removed | {
+            int(values[0]) for _, values in open_file(asked).rows(["row"]) if not isinstance(values, str)
+        }
+    left = [place for place, number in enumerate(table.numbers) if number not in removed]
+    suffix = source.suffix.lower()
+    return table.frame.iloc[left], suffix if suffix in WRITERS else ".csv"

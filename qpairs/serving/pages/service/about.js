@@ -1,0 +1,18 @@
+// What serves, and which views it has.
+
+import { $, ask, count, tell } from "./common.js";
+
+/** Says in the footer what serves. */
+export async function introduce() {
+  try {
+    const ready = await ask("GET", "/ready");
+    const questions = ready.questions === null ? "no index" : count(ready.questions, "question");
+    $("about").textContent = `${ready.model}, ${questions}, threshold ${ready.threshold.toFixed(2)}`;
+    $("question").disabled = ready.questions === null;
+    if (ready.questions === null) {
+      tell("search-status", "There is nothing to search: start the service with --index. Comparing works without.");
+    }
+  } catch (error) {
+    $("about").textContent = error.message;
+  }
+}

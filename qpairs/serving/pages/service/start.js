@@ -1,0 +1,135 @@
+// From a file of questions to its duplicates, by a few answers: what `qpairs start` does.
+
+import { $, ask, count, make, number, percent, share, showFiles } from "./common.js";
+import { introduce } from "./about.js";
+import { annotator, judgeIn, judgesIn, request, showPair } from "./judge.js";
+
+const AGAIN = 700; // milliseconds between two looks at work in the background
+const GOAL = 60; // answers that the terminal asks for
+
+let watching = 0;
+
+const said = () => (annotator() ? { annotator: annotator() } : {});
+
+const VIEW = {
+  slot: "start-judge",
+  path: "/start",
+  body: said,
+  key: () => `${annotator()}`,
+  load: () => request("GET", `/start?${new URLSearchParams(said())}`),
+  show: showState,
+  fail(error) {
+    if (error?.status === 404) $("session").hidden = true;
+    $("start-status").textContent =
+      error?.status === 404 ? "There is no file to work on: start the service with --questions FILE." : (error?.message ?? "");
+  },
+};
+
+export function start() {
+  judgeIn(VIEW);
+  VIEW.load();
+}
+
+function showState(session) {
+  const { state, known, step } = session;
+  $("start-title").textContent = `Find the duplicates in ${session.file.split(/[\\/]/).at(-1)}`;
+  const left = session.skipped ? `, ${count(session.skipped, "row")} left out` : "";
+  $("start-about").textContent =
+    `${count(session.questions, "question")}${left}, judged by ${session.model}. Answer some pairs, and the threshold is fitted to ` +
+    `what you say. Everything is kept in ${session.folder}; you can stop at any time.`;
+  showPair(state);
+  showKnown(known, session.mostly_wrong);
+  const answers = state.duplicates + state.different;
+  $("start-progress").textContent =
+    `${count(answers, "answer")} so far (${number(state.duplicates)} the same, ${number(state.different)} different, ` +
+    `${number(state.skipped)} skipped)${answers < GOAL ? `, of about ${GOAL}` : ""}. ` +
+    (session.fitted ? "The figures above are new." : `The next fit comes after ${number(step - (answers % step))} more.`);
+  $("examples-part").hidden = !session.examples.length;
+  $("examples").replaceChildren(...session.examples.map(shownExample));
+  showWork(session);
+  $("training").hidden = !session.training_may_pay;
+  $("commands").replaceChildren(
+    ...session.commands.map((command) => {
+      const row = make("li");
+      row.append(make("code", command));
+      return row;
+    }),
+  );
+  $("session").hidden = false;
+  if (session.fitted) introduce();
+}
+
+let told = ""; // what is known, as it is shown: it is read out when it changes
+
+function showKnown(known, mostlyWrong) {
+  if (told === JSON.stringify(known)) return;
+  told = JSON.stringify(known);
+  $("known").replaceChildren(
+    ...figure("Pairs called duplicates", number(Math.round(known.pairs)), `similarity ${known.threshold.toFixed(3)} and above`),
+    ...figure("Expected precision", share(known.precision), interval(known.precision_interval), known.precision_interval, known.precision),
+    ...figure("Expected recall", share(known.recall), interval(known.recall_interval), known.recall_interval, known.recall),
+  );
+  const basis = known.basis[0].toUpperCase() + known.basis.slice(1);
+  $("known-note").textContent =
+    `${basis}. ${known.more} more answers would narrow the interval of the precision from ${share(known.width)} to ` +
+    `${share(known.width_with_more)}. Intervals are 95 %, over all pairs of this file.`;
+  $("known-warning").hidden = !mostlyWrong;
+}
+
+const interval = ([low, high]) => `${share(low)} to ${share(high)}`;
+
+function figure(name, value, about, ends, at) {
+  const shown = make("dd");
+  shown.append(make("strong", value), make("span", about));
+  if (ends) {
+    const bar = make("i");
+    for (const [key, end] of Object.entries({ low: ends[0], high: ends[1], value: at })) bar.style.setProperty(`--${key}`, end);
+    shown.append(bar);
+  }
+  const group = make("div");
+  group.append(make("dt", name), shown);
+  return [group];
+}
+
+function shownExample({ question1, question2, probability }) {
+  const row = make("li");
+  const texts = make("div");
+  texts.append(make("p", question1), make("p", question2));
+  row.append(texts, make("p", percent(probability), "number"));
+  return row;
+}
+
+function showWork({ work, error, finished }) {
+  $("finish").disabled = Boolean(work);
+  $("work-bar").hidden = !work;
+  if (work?.total) [$("work-bar").max, $("work-bar").value] = [work.total, work.done];
+  else $("work-bar").removeAttribute("value");
+  $("work").textContent = work ? `At work: ${work.stage} …` : error;
+  $("work").classList.toggle("wrong", Boolean(error) && !work);
+  $("finished").hidden = !finished;
+  if (finished) {
+    const basis = finished.basis ? `; ${finished.basis}` : "";
+    $("finished-said").textContent =
+      `${number(finished.kept)} of ${number(finished.rows)} rows are left without duplicates: ${count(finished.pairs, "pair")} in ` +
+      `${count(finished.clusters, "cluster")}, from ${finished.threshold.toFixed(3)} on${basis}.`;
+    showFiles($("finished-files"), "/start/files", finished.files, "work");
+    $("finished-where").textContent = `The model is in ${finished.model}, the files in ${finished.duplicates}. The view Clusters mends what was found.`;
+  }
+  clearTimeout(watching);
+  if (work) watching = setTimeout(watch, AGAIN);
+}
+
+async function watch() {
+  if (!judgesIn(VIEW.slot)) return;
+  try {
+    const session = await ask("GET", `/start?${new URLSearchParams(said())}`);
+    $("examples-part").hidden = !session.examples.length;
+    $("examples").replaceChildren(...session.examples.map(shownExample));
+    showWork(session);
+  } catch (error) {
+    $("work").textContent = error.message;
+    watching = setTimeout(watch, AGAIN);
+  }
+}
+
+$("finish").addEventListener("click", () => request("POST", "/start/finish", said()));

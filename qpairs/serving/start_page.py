@@ -1,0 +1,254 @@
+"""The page of `qpairs start`: a session as a browser sees it, with the long work in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qpairs.core.exceptions import UserError
+from qpairs.core.progress import Progress
+from qpairs.models.base import Model
+from qpairs.models.ready import shown_name
+from qpairs.retrieval.corpus import SUMMARY, DedupeResult
+from qpairs.serving.labelling import Answer, Pair, State
+from qpairs.serving.refit import Known
+from qpairs.serving.start import STEP, Session, examples
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = 6
+FAILED = "this failed; the log of the service says why"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair that is called duplicates, now."""
+
+    question1: str
+    question2: str
+    similarity: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the service is at, and how far: `done` of `total`, or of an unknown number where that is 0."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What was written last: counts, what they rest on, the folders, and the files that can be fetched."""
+
+    rows: int
+    pairs: int
+    clusters: int
+    kept: int
+    threshold: float
+    basis: str | None
+    model: str
+    duplicates: str
+    files: list[str]
+
+
+@dataclass(frozen=True)
+class StartState:
+    """The state of a session.
+
+    Attributes:
+        file, folder, model: what is worked on, where, and by which model.
+        questions: rows of the file that are used.
+        skipped: rows that are left out.
+        step: answers after which the verdict is fitted anew.
+        fitted: whether the last answer was one of these.
+        known: what is known of the duplicates.
+        mostly_wrong: whether most of what is called duplicates is expected to be none.
+        state: the answers so far, and the next pair.
+        examples: pairs that are called duplicates, from the surest to the least sure.
+        work: what is being done in the background; None: nothing.
+        error: why the last work failed; '' where it did not.
+        finished: what was written last; None: nothing yet.
+        training_may_pay: whether there are labels enough to train on.
+        commands: the plain commands that do the same.
+    """
+
+    file: str
+    folder: str
+    model: str
+    questions: int
+    skipped: int
+    step: int
+    fitted: bool
+    known: Known
+    mostly_wrong: bool
+    state: State
+    examples: list[Example]
+    work: Work | None
+    error: str
+    finished: Finished | None
+    training_may_pay: bool
+    commands: list[str]
+
+
+class StartPage:
+    """A session for the threads of a service."""
+
+    def __init__(self, session: Session, judge_by: Callable[[Model], None]) -> None:
+        """Begins to look for examples.
+
+        Args:
+            session: the session.
+            judge_by: lets the service judge by another model; called whenever the verdict was fitted anew.
+        """
+        self.session = session
+        self._judge_by = judge_by
+        self._lock = threading.Lock()
+        self._examples: list[Example] = []
+        self._error = ""
+        self._work: Work | None = None
+        self._worker = threading.Thread()
+        self._begin(self._find_examples)
+
+    def state(self, annotator: str | None = None) -> StartState:
+        """The state, with the answers of an annotator.
+
+        Raises:
+            UserError: the labels cannot be read.
+        """
+        with self._lock:
+            self.session.look(annotator)
+            return self._state()
+
+    def answer(self, pair: Pair, answer: Answer, annotator: str | None = None) -> StartState:
+        """Stores an answer; after every `STEP` of them the service judges as they say.
+
+        Raises:
+            LookupError: the pair does not wait for an answer.
+            UserError: the labels cannot be read or written.
+            queue.Full: the answer is stored, and the service is too busy to judge by it now.
+        """
+        with self._lock:
+            fitted = self.session.answer(pair, answer, annotator)
+            if fitted:
+                self._judge_by(self.session.fit.model)
+            return self._state(fitted)
+
+    def undo(self, annotator: str | None = None) -> StartState:
+        """Takes the last answer back.
+
+        Raises:
+            LookupError: there is none.
+        """
+        with self._lock:
+            self.session.undo(annotator)
+            return self._state()
+
+    def finish(self, annotator: str | None = None) -> StartState:
+        """Begins to write the calibrated model and the duplicates; `work` then says how far that is.
+
+        Raises:
+            LookupError: it is being done.
+        """
+        with self._lock:
+            if self._worker.is_alive() and self._work:
+                raise LookupError("the service is at work on this already; wait until it is done")
+            if self.session.refit():
+                self._judge_by(self.session.fit.model)
+            self._begin(self._finish)
+            self.session.look(annotator)
+            return self._state()
+
+    def file(self, name: str) -> Path:
+        """One of the files that were written.
+
+        Raises:
+            LookupError: there is no such file.
+        """
+        folder = self.session.folder
+        known = {path.name: path for path in (folder.labels, *_written(folder.duplicates))}
+        if name not in known:
+            raise LookupError(f"there is no file {name!r}")
+        return known[name]
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Returns when the work in the background is done, or after some seconds."""
+        self._worker.join(seconds)
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        self._error, self._work = "", Work("starting", 0, 0)
+        self._worker = threading.Thread(target=self._do, args=(work,), name="start", daemon=True)
+        self._worker.start()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except UserError as error:
+            log.warning("%s", error)
+            self._error = str(error)
+        except Exception:
+            log.exception("the page of start")
+            self._error = FAILED
+        finally:
+            self._work = None
+
+    def _report(self, progress: Progress) -> None:
+        self._work = Work(progress.stage, progress.done, progress.total)
+
+    def _find_examples(self) -> None:
+        self._examples = _examples(self.session.duplicates(self._report))
+
+    def _finish(self) -> None:
+        self._examples = _examples(self.session.finish(self._report))
+
+    def _state(self, fitted: bool = False) -> StartState:
+        session, folder = self.session, self.session.folder
+        return StartState(
+            file=str(session.questions.path),
+            folder=str(folder.path),
+            model=shown_name(session.model),
+            questions=len(session.corpus.texts),
+            skipped=sum(session.corpus.skipped.values()),
+            step=STEP,
+            fitted=fitted,
+            known=session.known,
+            mostly_wrong=session.mostly_wrong,
+            state=session.state,
+            examples=self._examples,
+            work=self._work,
+            error=self._error,
+            finished=None if self._work else _finished(session),
+            training_may_pay=session.training_may_pay,
+            commands=list(session.commands()),
+        )
+
+
+def _examples(found: DedupeResult) -> list[Example]:
+    some = examples(found, EXAMPLES)
+    columns = (some[name].tolist() for name in ("question1", "question2", "similarity", "probability"))
+    return [Example(*values) for values in zip(*columns, strict=True)]
+
+
+def _written(folder: Path) -> list[Path]:
+    """The tables in the folder of duplicates, those that people want first."""
+    return [path for kind in ("kept", "pairs", "clusters") for path in sorted(folder.glob(f"{kind}.*"))]
+
+
+def _finished(session: Session) -> Finished | None:
+    folder = session.folder
+    try:
+        summary = json.loads((folder.duplicates / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return Finished(
+        **{name: summary[name] for name in ("rows", "pairs", "clusters", "kept", "threshold", "basis")},
+        model=str(folder.model),
+        duplicates=str(folder.duplicates),
+        files=[path.name for path in (*_written(folder.duplicates), folder.labels)],
+    )

@@ -1,0 +1,73 @@
+"""The HTTP routes of the page of `qpairs start`."""
+
+from collections.abc import Callable
+from queue import Full
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict
+
+from qpairs.serving.labelling import Answer, Pair
+from qpairs.serving.labelling_routes import Name
+from qpairs.serving.start_page import StartPage, StartState
+
+
+class NamedRequest(BaseModel):
+    """Whose answers are meant; without a name, those of the service's own annotator."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    annotator: Name | None = None
+
+
+class AnswerRequest(NamedRequest):
+    """A person's answer: whether both questions ask the same."""
+
+    question1: str
+    question2: str
+    answer: Answer
+
+
+def start_routes(page: StartPage) -> APIRouter:
+    """GET /start, POST /start/answer, POST /start/undo, POST /start/finish, GET /start/files/{name}."""
+    router = APIRouter(prefix="/start", tags=["start"])
+
+    @router.get("")
+    def state(annotator: Name | None = None) -> StartState:
+        """The session: what is known of the duplicates, and the next pair."""
+        return page.state(annotator)
+
+    @router.post("/answer")
+    def answer(request: AnswerRequest) -> StartState:
+        """Store the answer to a pair; after every ten, the service judges as the answers say."""
+        pair = Pair(request.question1, request.question2)
+        return _done(lambda: page.answer(pair, request.answer, request.annotator))
+
+    @router.post("/undo")
+    def undo(request: NamedRequest) -> StartState:
+        """Take the last answer back."""
+        return _done(lambda: page.undo(request.annotator))
+
+    @router.post("/finish", status_code=202)
+    def finish(request: NamedRequest) -> StartState:
+        """Begin to write the calibrated model and the file without its duplicates; GET /start says how far that is."""
+        return _done(lambda: page.finish(request.annotator))
+
+    @router.get("/files/{name}", response_class=FileResponse)
+    def file(name: str) -> Any:
+        """A file that was written: kept.csv, pairs.csv, clusters.csv, labels.csv."""
+        try:
+            return FileResponse(page.file(name), filename=name)
+        except LookupError as error:
+            raise HTTPException(404, str(error)) from None
+
+    return router
+
+
+def _done(act: Callable[[], StartState]) -> StartState:
+    try:
+        return act()
+    except LookupError as error:
+        raise HTTPException(409, str(error)) from None
+    except Full:
+        raise HTTPException(503, "too many requests wait; come back in a second", {"Retry-After": "1"}) from None

@@ -1,0 +1,242 @@
+"""Clusters that people mend: every change is on the disk, can be undone, and is in the exported files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_index import a_model, clustered
+
+from qpairs.core.exceptions import UserError
+from qpairs.data.corpus import read_corpus
+from qpairs.retrieval.corpus import dedupe_corpus
+from qpairs.serving.app import create_app
+from qpairs.serving.clusters import ClusterReview, ReviewedFolder
+
+VECTORS = clustered(60)
+MODEL = a_model(VECTORS)
+
+
+def encode(texts: Sequence[str]) -> np.ndarray:
+    return VECTORS[[int(text[1:]) for text in texts]]
+
+
+@pytest.fixture(scope="module")
+def threshold() -> float:
+    """One that gives some clusters, and leaves some questions alone."""
+    cosines = np.sort((VECTORS @ VECTORS.T)[np.triu_indices(60, 1)])
+    return float(cosines[-60])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, threshold: float) -> Path:
+    """The duplicates of a file of 60 questions with ids."""
+    lines = [f"q{row},t{row},{row * row}" for row in range(60)]
+    (tmp_path / "questions.csv").write_text("\n".join(["id,question,votes", *lines]) + "\n")
+    corpus = read_corpus(tmp_path / "questions.csv", id_column="id")
+    dedupe_corpus(MODEL, corpus, threshold=threshold).write(tmp_path / "dups")
+    return tmp_path / "dups"
+
+
+HELD = list[ReviewedFolder]()  # a journal is closed with its folder
+
+
+def opened(folder: Path) -> ClusterReview:
+    HELD.append(ReviewedFolder(folder, encode))
+    return HELD[-1].review()
+
+
+def sets(review: ClusterReview) -> dict[int, set[int]]:
+    """Row of the representative -> rows of the cluster."""
+    page = review.page(limit=1000)
+    assert all(cluster.size == len(cluster.members) for cluster in page.clusters)
+    return {cluster.id: {member.row for member in cluster.members} for cluster in page.clusters}
+
+
+def largest(review: ClusterReview) -> tuple[int, list[int]]:
+    cluster = review.page(order="size").clusters[0]
+    return cluster.id, [member.row for member in cluster.members]
+
+
+def test_the_clusters_are_those_of_dedupe(folder: Path) -> None:
+    table = pandas.read_csv(folder / "clusters.csv")
+    review = opened(folder)
+    assert sets(review) == {head: set(part["row"]) for head, part in table.groupby("cluster")}
+    for cluster in review.page(limit=1000).clusters:
+        assert cluster.members[0].row == cluster.id
+        for member in cluster.members:
+            assert member.id == f"q{member.row - 1}" and member.question == f"t{member.row - 1}"
+            expected = VECTORS[member.row - 1] @ VECTORS[cluster.id - 1]
+            assert member.similarity == pytest.approx(expected, abs=1e-5)
+
+
+def test_changes_are_there_after_a_restart_and_undone_one_by_one(folder: Path) -> None:
+    review = opened(folder)
+    states = [sets(review)]
+    head, rows = largest(review)
+    assert len(rows) > 2
+    review.represent(head, rows[1])
+    states.append(sets(review))
+    assert rows[1] in states[-1] and head not in states[-1]
+    review.split(rows[1], [head, rows[2]])
+    states.append(sets(review))
+    assert states[-1][head] == {head, rows[2]}
+    one, other = list(states[-1])[:2]
+    review.merge(one, other)
+    states.append(sets(review))
+    assert states[-1][one] == states[-2][one] | states[-2][other]
+    again = opened(folder)
+    assert sets(again) == states[-1] and again.changes == 3
+    for state in states[-2::-1]:
+        again.undo()
+        assert sets(again) == state
+    with pytest.raises(LookupError, match="no change"):
+        again.undo()
+    assert sets(opened(folder)) == states[0]
+
+
+def test_the_similarity_is_that_to_the_new_representative(folder: Path) -> None:
+    review = opened(folder)
+    head, rows = largest(review)
+    review.represent(head, rows[-1])
+    cluster = next(each for each in review.page(limit=1000).clusters if each.id == rows[-1])
+    for member in cluster.members:
+        expected = VECTORS[member.row - 1] @ VECTORS[rows[-1] - 1]
+        assert member.similarity == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_is_not_possible_is_refused_and_not_written(folder: Path) -> None:
+    review = opened(folder)
+    before, (head, rows) = sets(review), largest(review)
+    foreign = next(row for other, members in before.items() if other != head for row in members)
+    for act in (
+        lambda: review.represent(head, foreign),
+        lambda: review.represent(10**6, 1),
+        lambda: review.split(head, rows),
+        lambda: review.split(head, [rows[1], foreign]),
+        lambda: review.merge(head, head),
+        lambda: review.merge(head, 10**6),
+    ):
+        with pytest.raises(LookupError):
+            act()
+    assert sets(review) == before and review.changes == 0
+    assert not any(path.stat().st_size for path in folder.glob("changes-*"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_whatever_is_done_every_row_is_in_one_cluster(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    lines = [f"{head},{row},t{row},{int(row == head)},0.5" for head in (0, 10, 20) for row in range(head, head + 4)]
+    (folder / "clusters.csv").write_text("\n".join(["cluster,row,question,representative,similarity", *lines]) + "\n")
+    review = opened(folder)
+    everything = set.union(*sets(review).values())
+    for _ in range(data.draw(st.integers(0, 6))):
+        now = sets(review)
+        head = data.draw(st.sampled_from(sorted(now)))
+        rows = sorted(now[head])
+        match data.draw(st.sampled_from(["represent", "split", "merge", "undo"])):
+            case "represent":
+                review.represent(head, data.draw(st.sampled_from(rows)))
+            case "split" if len(rows) > 1:
+                review.split(head, data.draw(st.lists(st.sampled_from(rows), min_size=1, max_size=len(rows) - 1)))
+            case "merge" if len(now) > 1:
+                review.merge(head, data.draw(st.sampled_from(sorted(now.keys() - {head}))))
+            case "undo" if review.changes:
+                review.undo()
+        after = sets(review)
+        assert set.union(*after.values()) == everything
+        assert sum(map(len, after.values())) == len(everything)
+        assert all(head in rows for head, rows in after.items())
+    assert sets(opened(folder)) == sets(review)
+
+
+def test_the_exported_files_are_those_of_the_clusters_as_they_are(folder: Path) -> None:
+    review = opened(folder)
+    review.export()
+    for name in ("kept.csv", "clusters.csv"):  # nothing was changed
+        one, other = (pandas.read_csv(place / name) for place in (folder, folder / "edited"))
+        pandas.testing.assert_frame_equal(one, other, atol=1e-5)
+    head, rows = largest(review)
+    review.represent(head, rows[1])
+    review.split(rows[1], [rows[2]])
+    review.export()
+    kept = set(pandas.read_csv(folder / "edited" / "kept.csv")["id"])
+    before = set(pandas.read_csv(folder / "kept.csv")["id"])
+    assert kept == before - {f"q{head - 1}"} | {f"q{rows[1] - 1}", f"q{rows[2] - 1}"}
+    assert pandas.read_csv(folder / "edited" / "kept.csv")["votes"].notna().all()
+    table = pandas.read_csv(folder / "edited" / "clusters.csv")
+    assert (table.groupby("cluster")["representative"].sum() == 1).all()
+    assert rows[2] not in set(table["row"])  # alone
+
+
+def test_a_file_that_has_changed_since_is_refused(folder: Path) -> None:
+    review = opened(folder)
+    source = folder.parent / "questions.csv"
+    source.write_text(source.read_text() + "q60,t0,1\n")
+    with pytest.raises(UserError, match="61 rows, not the 60"):
+        review.export()
+    source.unlink()
+    with pytest.raises(UserError, match="no such file"):
+        review.export()
+
+
+def test_other_clusters_have_other_changes(folder: Path, threshold: float) -> None:
+    place = ReviewedFolder(folder, encode)
+    review = place.review()
+    head, rows = largest(review)
+    review.represent(head, rows[1])
+    corpus = read_corpus(folder.parent / "questions.csv", id_column="id")
+    old = (folder / "clusters.csv").read_bytes()
+    dedupe_corpus(MODEL, corpus, threshold=threshold + 0.05).write(folder)
+    assert place.review().changes == 0
+    (folder / "clusters.csv").write_bytes(old)
+    assert place.review().changes == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["cluster,row\n1,1\n", "cluster,row,question,representative,similarity\n1,x,a,1,1\n"]
+)
+def test_a_file_that_is_none_of_clusters_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "clusters.csv").write_text(content)
+    with pytest.raises(UserError, match="qpairs dedupe"):
+        opened(tmp_path)
+
+
+def test_the_routes_change_undo_and_export(folder: Path) -> None:
+    with TestClient(create_app(MODEL, clusters=folder)) as client:
+        assert client.get("/about").json()["views"] == ["clusters"]
+        page = client.get("/clusters", params={"order": "size", "limit": 1}).json()
+        (cluster,) = page["clusters"]
+        rows = [member["row"] for member in cluster["members"]]
+        body = {"cluster": cluster["id"], "rows": rows[1:2]}
+        assert client.post("/clusters/split", json=body).json() == {"changes": 1}
+        assert client.post("/clusters/split", json=body).status_code == 409
+        assert client.get("/clusters").json()["removed"] == page["removed"] - 1
+        found = client.get("/clusters", params={"text": cluster["members"][1]["question"] + " "}).json()
+        assert any(rows[1] == each["id"] for each in found["clusters"])
+        exported = client.post("/clusters/export", json={}).json()
+        assert exported["files"] == ["kept.csv", "clusters.csv"]
+        file = client.get("/clusters/files/kept.csv")
+        assert file.content == (folder / "edited" / "kept.csv").read_bytes()
+        assert client.get("/clusters/files/..%2fdedupe.json").status_code == 404
+        assert client.post("/clusters/undo", json={}).json() == {"changes": 0}
+        assert client.post("/clusters/undo", json={}).status_code == 409
+        assert client.post("/clusters/merge", json={"cluster": "1", "other": 2}).status_code == 422
+        (folder.parent / "questions.csv").unlink()
+        refused = client.post("/clusters/export", json={})
+        assert refused.status_code == 409 and str(folder.parent) not in refused.text
+
+
+def test_without_clusters_there_is_nothing_to_mend(tmp_path: Path) -> None:
+    with TestClient(create_app(MODEL, clusters=tmp_path)) as client:
+        assert client.get("/clusters").status_code == 404
+    with TestClient(create_app(MODEL)) as client:
+        assert client.get("/clusters").status_code == 404
+        assert client.get("/about").json() == {"views": [], "examples": [], "read_only": False}

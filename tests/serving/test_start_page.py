@@ -1,0 +1,148 @@
+"""The page of `qpairs start`: the same session as in the terminal, and a service that judges as the answers say."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pandas
+import pytest
+from fastapi.testclient import TestClient
+from ready import tickets
+
+from qpairs.core.exceptions import UserError
+from qpairs.data.intents import bundled_intents
+from qpairs.models.base import load
+from qpairs.retrieval.index_file import QuestionFile
+from qpairs.serving.app import create_app
+from qpairs.serving.start import open_session
+
+pytestmark = pytest.mark.usefixtures("ready_cache_of_tests")
+
+
+@pytest.fixture
+def served(plain: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """Opens a service of a session of 150 tickets, as `qpairs serve --questions` does."""
+    file = QuestionFile(tickets(tmp_path / "tickets.csv"), "title", "ticket")
+
+    def opened() -> Any:
+        return open_session(plain, file, tmp_path / "session", annotator="ana", serve=True)
+
+    yield opened
+
+
+def client_of(session: Any) -> TestClient:
+    return TestClient(create_app(session.fit.model, session.index, session=session))
+
+
+def gold(pair: dict[str, str]) -> str:
+    intents = bundled_intents()
+    return "yes" if intents[pair["question1"]] == intents[pair["question2"]] else "no"
+
+
+def answer(client: TestClient, said: str = "", **more: str) -> dict[str, Any]:
+    pair = client.get("/start", params=more).json()["state"]["pair"]
+    answered: httpx2.Response = client.post("/start/answer", json={**pair, "answer": said or gold(pair), **more})
+    assert answered.status_code == 200, answered.text
+    found: dict[str, Any] = answered.json()
+    return found
+
+
+def until_done(client: TestClient) -> dict[str, Any]:
+    end = time.monotonic() + 60
+    while (found := client.get("/start").json())["work"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return dict(found)
+
+
+def test_answers_refit_apply_at_once_and_end_in_files(served: Callable[[], Any], tmp_path: Path) -> None:
+    with served() as session, client_of(session) as client:
+        assert client.get("/about").json()["views"] == ["start", "label", "clusters"]
+        first = until_done(client)
+        assert (first["questions"], first["known"]["labels"], first["finished"]) == (150, 0, None)
+        assert first["examples"] and first["error"] == ""
+        assert client.get("/clusters").status_code == 404
+        before = client.post("/search", json={"question": "late flight"}).json()
+        assert before["of"].endswith("no labels")
+        states = [answer(client) for _ in range(10)]
+        assert [state["fitted"] for state in states] == [False] * 9 + [True]
+        now = states[-1]["known"]
+        assert now["labels"] == 10 and now["basis"] == "estimated from 10 labels of this corpus"
+        assert now["width_with_more"] != now["width"]
+        after = client.post("/search", json={"question": "late flight"}).json()
+        assert after["of"] != before["of"] and "no labels" not in after["of"]
+        scored = client.post("/score", json={"pairs": [["late flight", "flight delayed"]]}).json()
+        assert scored["threshold"] == pytest.approx(session.fit.setting.for_pairs().threshold)
+        assert client.post("/start/finish", json={}).status_code == 202
+        done = until_done(client)
+        assert done["error"] == "" and done["finished"]["rows"] == 150
+        assert done["finished"]["files"] == ["kept.csv", "pairs.csv", "clusters.csv", "labels.csv"]
+        kept = client.get("/start/files/kept.csv")
+        assert kept.content == (tmp_path / "session" / "duplicates" / "kept.csv").read_bytes()
+        assert kept.content.count(b"\n") == done["finished"]["kept"] + 1
+        assert client.get("/start/files/dedupe.json").status_code == 404
+        assert client.get("/clusters").json()["total"] == done["finished"]["clusters"]
+    assert load(tmp_path / "session" / "model").verdict.densities.labels == 10
+    labels = pandas.read_csv(tmp_path / "session" / "labels.csv")
+    assert set(labels["annotator"]) == {"ana"} and len(labels) == 10
+
+
+def test_it_goes_on_where_it_was_stopped_and_judges_by_the_answers(served: Callable[[], Any]) -> None:
+    with served() as session, client_of(session) as client:
+        for _ in range(10):
+            answer(client)
+        threshold = client.post("/search", json={"question": "late flight"}).json()["threshold"]
+    with served() as session, client_of(session) as client:
+        state = client.get("/start").json()
+        assert state["state"]["duplicates"] + state["state"]["different"] == 10
+        assert state["known"]["labels"] == 10
+        assert client.post("/search", json={"question": "late flight"}).json()["threshold"] == pytest.approx(threshold)
+
+
+def test_undo_skip_and_pairs_that_do_not_wait(served: Callable[[], Any]) -> None:
+    with served() as session, client_of(session) as client:
+        assert client.post("/start/undo", json={}).status_code == 409
+        pair = client.get("/start").json()["state"]["pair"]
+        assert answer(client, "skip")["state"]["skipped"] == 1
+        assert client.post("/start/answer", json={**pair, "answer": "yes"}).status_code == 409
+        assert client.post("/start/undo", json={}).json()["state"]["pair"] == pair
+        assert client.post("/start/answer", json={**pair, "answer": "perhaps"}).status_code == 422
+
+
+def test_several_people_answer_the_same_pairs(served: Callable[[], Any], tmp_path: Path) -> None:
+    with served() as session, client_of(session) as client:
+        mine = answer(client, "yes")
+        his = answer(client, "no", annotator="ben")
+        assert mine["state"]["annotator"] == "ana" and his["state"]["annotator"] == "ben"
+        assert his["state"]["different"] == 1 and his["state"]["duplicates"] == 0
+        seen = client.get("/labelling", params={"annotator": "ben"}).json()
+        assert seen["last"]["answer"] == "no"
+    labels = pandas.read_csv(tmp_path / "session" / "labels.csv")
+    assert labels["annotator"].tolist() == ["ana", "ben"]
+    assert labels["question1"].nunique() == 1
+
+
+def test_questions_added_to_the_service_are_searched_and_kept(served: Callable[[], Any]) -> None:
+    body = {"questions": [{"id": "new", "text": "Where do zebras drink?"}]}
+    with served() as session, client_of(session) as client:
+        assert client.post("/questions", json=body).json()["count"] == 151
+    with served() as session, client_of(session) as client:
+        assert client.get("/ready").json()["questions"] == 151
+        assert client.post("/search", json={"question": "Where do zebras drink?"}).json()["hits"][0]["id"] == "new"
+
+
+def test_a_failure_in_the_background_is_told(served: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    with served() as session, client_of(session) as client:
+        until_done(client)
+
+        def full(*_: object) -> None:
+            raise UserError("the disk is full")
+
+        monkeypatch.setattr(session, "finish", full)
+        assert client.post("/start/finish", json={}).status_code == 202
+        assert until_done(client)["error"] == "the disk is full"
+        monkeypatch.undo()
+        assert client.post("/start/finish", json={}).status_code == 202
+        assert until_done(client)["error"] == ""
