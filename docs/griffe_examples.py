@@ -11,7 +11,7 @@ EXAMPLE = re.compile(r"^>>> .*(?:\n(?!\n).*)*", re.MULTILINE)
 
 
 class Examples(griffe.Extension):
-    """Puts a fence around each example at the edge of a docstring, and names the section of the others as griffe does."""
+    """Puts a fence around each example outside a section, and names the section of the others as griffe does."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Called by griffe for each function, class and module."""

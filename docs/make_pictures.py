@@ -1,8 +1,7 @@
-"""Draws the pictures of the documentation from the code itself: losses, miners, relations, splits, verdicts, a terminal.
+"""Draws the pictures of the documentation from the code: losses, miners, relations, splits, verdicts, a terminal.
 
 python docs/make_pictures.py                                # docs/pictures/*.svg that need no model
-python docs/make_pictures.py --model runs/sample-minilm     # and what a trained model's verdict says
-python docs/make_pictures.py --terminal                     # and the recording of a terminal; needs qpairs[offline]
+python docs/make_pictures.py --model runs/sample-minilm     # and those that need one: its verdict, and a terminal
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -35,6 +33,7 @@ from qpairs.training.batches import build_label_graph
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
+WIDTH = 96  # columns of the terminal
 BLUE, RED, GREY, GREEN = "#0b6e99", "#c0392b", "#777", "#5b8a3c"
 RESTING = {"+": 0.7, "-": 0.4}  # cosine of the duplicate and of the other question, while the other one moves
 TOY = (
@@ -216,7 +215,7 @@ def relation_picture() -> str:
                 parts.append(words(225, 62 + row * cell, f"{question}  {row + 1}", "small", "end"))
             for column in range(len(everyone)):
                 positive, negative = bool(relation.positive[row, column]), bool(relation.negative[row, column])
-                sign, colour = ("+", BLUE) if positive else ("−", RED) if negative else ("", GREY)
+                sign, colour = ("+", BLUE) if positive else ("\u2212", RED) if negative else ("", GREY)
                 x, y = start + column * cell, 40 + row * cell
                 faint = f'stroke="#ccc" fill="{colour if sign else "white"}" fill-opacity="{0.14 if sign else 1}"'
                 parts.append(f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" {faint}/>')
@@ -248,7 +247,10 @@ def splits_picture() -> str:
         columns = 3 if not number else 2
         for k, component in enumerate(here):
             step = (width - 10) / columns
-            x, y = left + 5 + (k % columns + 0.5) * step, 34 + (k // columns + 0.5) * (240 / math.ceil(len(here) / columns))
+            x, y = (
+                left + 5 + (k % columns + 0.5) * step,
+                34 + (k // columns + 0.5) * (240 / math.ceil(len(here) / columns)),
+            )
             parts += _component(piece, component, x, y)
     return picture(720, 306, "Components of the question graph go to one part as a whole", parts)
 
@@ -288,17 +290,25 @@ def verdict_picture(folder: Path) -> str:
 # The terminal
 
 
-def terminal_picture(*arguments: str) -> str:
-    """What a command prints, as a picture of a terminal; it is run in the folder of the repository."""
-    environment = {**os.environ, "COLUMNS": "88", "FORCE_COLOR": "1", "TERM": "xterm-256color"}
-    command = [sys.executable, str(ROOT / "cli.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
-    with tempfile.TemporaryFile("w") as nowhere:
-        console = Console(record=True, width=88, file=nowhere, force_terminal=True, color_system="truecolor")
-        console.print(f"[bold]$[/] qpairs {escape(' '.join(arguments))}", highlight=False, soft_wrap=True)
-        console.print(Text.from_ansi(done.stdout.rstrip()))
-    own_fonts = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    return console.export_svg(title="qpairs", code_format=own_fonts, unique_id="qpairs")
+def terminal_picture(folder: str) -> str:
+    """What three commands print, as a picture of a terminal; they are run in the folder of the repository."""
+    environment = {**os.environ, "COLUMNS": str(WIDTH), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    shown = (
+        ("predict", folder, "How do I reset my password?", "I forgot my password"),
+        ("predict", folder, "How do I reset my password?", "How do I change my e-mail address?"),
+        ("dedupe", folder, "data/tickets.csv", "--text-column", "title", "--dry-run"),
+    )
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True, color_system="truecolor")
+        for arguments in shown:
+            command = [sys.executable, str(ROOT / "cli.py"), *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+            words = " ".join(f'"{word}"' if " " in word else word for word in arguments)
+            console.print(Text(f"$ qpairs {words}", style="bold"), soft_wrap=True)
+            console.print(Text.from_ansi(done.stdout.rstrip()))
+            console.print()
+    without_web_fonts = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    return console.export_svg(title="qpairs", code_format=without_web_fonts, unique_id="qpairs")
 
 
 def drawings() -> dict[str, str]:
@@ -316,15 +326,12 @@ def drawings() -> dict[str, str]:
 def main() -> None:
     """Writes the pictures that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a trained model, whose verdict is drawn")
-    parser.add_argument("--terminal", action="store_true", help="run a command and record it")
+    parser.add_argument("--model", help="the folder of a trained model, from the folder of the repository")
     options = parser.parse_args()
     drawn = drawings()
     if options.model:
-        drawn["verdict.svg"] = verdict_picture(options.model)
-    if options.terminal:
-        arguments = ("dedupe", "minilm", "data/tickets.csv", "--text-column", "title", "--dry-run")
-        drawn["terminal.svg"] = terminal_picture(*arguments)
+        drawn["verdict.svg"] = verdict_picture(ROOT / options.model)
+        drawn["terminal.svg"] = terminal_picture(options.model)
     for name, svg in drawn.items():
         (PICTURES / name).parent.mkdir(parents=True, exist_ok=True)
         (PICTURES / name).write_text(svg, encoding="utf-8")

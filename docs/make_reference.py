@@ -16,9 +16,15 @@ from qpairs.objectives.descriptions import Description, describe
 DOCS = Path(__file__).parent
 MADE = "<!-- Made by docs/make_reference.py from the code; do not edit. -->"
 FAMILIES = {
-    "Over labelled pairs": ("pairwise", "Each labelled pair, or two pairs at a time; strangers in the batch are not read."),
+    "Over labelled pairs": (
+        "pairwise",
+        "Each labelled pair, or two pairs at a time; strangers in the batch are not read.",
+    ),
     "Over triplets": ("triplets", "An anchor, a duplicate of it and another question."),
-    "Over the whole batch": ("in_batch", "All other questions of the batch are negatives, unless labels say otherwise."),
+    "Over the whole batch": (
+        "in_batch",
+        "All other questions of the batch are negatives, unless labels say otherwise.",
+    ),
     "Over prototypes": ("prototypes", "A learned vector for each duplicate component stands for its questions."),
 }
 
@@ -35,10 +41,11 @@ def losses_page() -> str:
     found = {row.name: row for row in describe() if row.kind == "loss"}
     parts = [MADE, "", "# Loss gallery", ""]
     parts += [
-        "Every loss of `qpairs losses`: formula, paper, defaults, and a picture. It shows the loss of an anchor with one",
-        "duplicate and one other question at unit length. The solid line moves the duplicate, the dashed line the other",
-        "question; the one that rests is at a cosine of 0.7 (the duplicate) or 0.4 (the other). A miner, a batch and its",
-        "labels come on top: [Concepts](concepts.md) explains them. Any loss goes with any miner, and sums are losses:",
+        "Every loss of `qpairs losses`: formula, paper, defaults, and a picture. It shows the loss of an anchor with",
+        "one duplicate and one other question at unit length. The solid line moves the duplicate, the dashed line the",
+        "other question; the one that rests is at a cosine of 0.7 (the duplicate) or 0.4 (the other). A miner, a batch",
+        "and its labels come on top: [Concepts](concepts.md) explains them. Any loss goes with any miner, and sums are",
+        "losses, too:",
         '`--loss "info_nce(temperature=0.05) + 0.5*contrastive"`.',
         "",
         "Which one is best? That depends on what you measure: [what was found on Quora pairs](lab_book.md#which-loss).",
