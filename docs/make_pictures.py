@@ -295,7 +295,7 @@ def terminal_picture(folder: str) -> str:
     environment = {**os.environ, "COLUMNS": str(WIDTH), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
     shown = (
         ("predict", folder, "How do I reset my password?", "I forgot my password"),
-        ("predict", folder, "How do I reset my password?", "How do I change my e-mail address?"),
+        ("predict", folder, "How do I reset my password?", "How do I change my address?"),
         ("dedupe", folder, "data/tickets.csv", "--text-column", "title", "--dry-run"),
     )
     with Path(os.devnull).open("w") as nowhere:

@@ -1,4 +1,4 @@
-"""Removes from an installation what no command of a served export reads: tests, headers, and parts of pyarrow.
+"""Removes from an installation what a served export never reads: tests, headers, compiled bytes, parts of pyarrow.
 
 python requirements/slim.py SITE_PACKAGES
 """
@@ -15,7 +15,7 @@ UNUSED = (
     "pyarrow/includes",
     "pyarrow/src",
     "pyarrow/*flight*",
-    "pyarrow/*substrait*",
+    "pyarrow/*s3*",
     "pyarrow/*.pyx",
     "pyarrow/*.pxi",
     "onnxruntime/transformers",
