@@ -193,6 +193,11 @@ def test_an_installation_and_a_run_of_tests_name_what_exists(page: str, command:
     )
 
 
+@of("python -c ")
+def test_a_line_of_python_that_is_shown_runs(page: str, command: str, in_block: bool) -> None:
+    exec(shlex.split(command)[2], {})
+
+
 PYTHON = [
     (page, code)
     for page, text in sorted(PAGES.items())
