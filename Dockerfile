@@ -15,6 +15,6 @@ RUN useradd --uid 10001 --create-home qpairs && mkdir /data && chown qpairs /dat
 USER 10001
 WORKDIR /data
 EXPOSE 8000
-HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health', timeout=3)"]
+HEALTHCHECK --start-period=120s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health', timeout=3)"]
 ENTRYPOINT ["qpairs"]
 CMD ["serve", "/model", "--host", "0.0.0.0"]
