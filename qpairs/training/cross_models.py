@@ -46,7 +46,7 @@ def passes_for(pairs: int) -> float:
     """The passes of a cross-encoder over so many training pairs: as many as make `ENOUGH_PAIRS`, 1 to 4.
 
     It starts without any notion of a pair: on the bundled 6,664 pairs, one pass of MiniLM gave an average precision of
-    0.67 on validation, four gave 0.77; on 78,396 Quora pairs, a second pass made it worse (`benchmarks/README.md`).
+    0.67 on validation, four gave 0.77; on 78,396 Quora pairs, a second pass made it worse (`docs/lab_book.md`).
 
     >>> passes_for(6_000), passes_for(12_000), passes_for(100_000)
     (4.0, 3.0, 1.0)
