@@ -122,7 +122,7 @@ def _write(
     """Writes a model into a folder, whatever it loses, and says how it compares."""
     if isinstance(model, Checkpoint):
         return _write_encoder(model, folder, format, given, on_progress)[1]
-    pairs = parts_of(model).validation if given is None else given
+    pairs = own_parts(model).validation if given is None else given
     if isinstance(model, CrossModel):
         return export_cross_encoder(model, folder, format, pairs)[1]
 
@@ -142,8 +142,8 @@ def _write_encoder(
     """Writes an encoder into a folder; a student of it for the format static."""
     sides = towers(checkpoint.encoder.eval())
     needs_student = format == "static" and any(mean_vectors(tower) is None for tower in sides)
-    parts = parts_of(checkpoint) if needs_student or given is None else None
-    pairs = (parts or parts_of(checkpoint)).validation if given is None else given
+    parts = own_parts(checkpoint) if needs_student or given is None else None
+    pairs = (parts or own_parts(checkpoint)).validation if given is None else given
     need_both_labels(pairs, "export")
     on_progress(Progress("comparing"))
     before = checkpoint.score_pairs(pairs)
@@ -188,13 +188,13 @@ def _exportable_encoder(model: Model) -> Checkpoint:
     return model
 
 
-def parts_of(checkpoint: Model) -> Parts:
+def own_parts(checkpoint: Model) -> Parts:
     """The pairs that a model was trained and validated on.
 
     Raises:
         UserError: they are not there, or have changed.
 
-    >>> parts_of(qpairs.load("runs/support")).validation  # doctest: +SKIP
+    >>> own_parts(qpairs.load("runs/support")).validation  # doctest: +SKIP
     """
     if not (checkpoint.split or checkpoint.verdict.labelled):
         raise UserError(f"{shown_name(checkpoint)}: no pairs of its own; name labelled ones to compare on with --data")
