@@ -19,8 +19,8 @@ def export(
     format: Annotated[
         str,
         typer.Option(
-            help="fastest: whichever of the next four is fastest on this machine, found by trying; onnx: the encoder as "
-            "it is; onnx-int8: its matrix products in 8 bits; openvino, openvino-int8: likewise, run by OpenVINO; "
+            help="fastest: whichever of the next four is fastest on this machine, found by trying; onnx: the encoder "
+            "as it is; onnx-int8: its matrix products in 8 bits; openvino, openvino-int8: likewise, run by OpenVINO; "
             "static: a student of it, the mean of word vectors, which first learns from the training pairs."
         ),
     ] = "onnx-int8",

@@ -19,7 +19,7 @@ from qpairs.models.tokens import Tokens
 GRAPH = "model.onnx"
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"  # inputs of a graph, (n, width) each
 BATCH_TOKENS = 256  # each batch being one core's: what a layer hands to the next stays in its cache
-SLOW = ["SkipLayerNormFusion"]  # of ONNX Runtime: its kernel takes 10 times as long as the sum and the norm by themselves
+SLOW = ["SkipLayerNormFusion"]  # of ONNX Runtime: its kernel takes 10 times as long as sum and norm by themselves
 
 
 FORMS = ("onnx", "onnx-int8", "openvino", "openvino-int8")  # of a graph: what runs it, and how it keeps its weights

@@ -105,9 +105,7 @@ def test_texts_become_the_same_ids_without_transformers(encoder: str, made: Made
     ("encoder", "format"),
     [("tiny", "onnx-int8"), ("lstm", "onnx-int8"), ("tiny+static", "onnx-int8"), ("tiny", "openvino-int8")],
 )
-def test_eight_bits_turn_vectors_by_little(
-    encoder: str, format: str, made: Made, pairs: Pairs, tmp_path: Path
-) -> None:
+def test_eight_bits_turn_vectors_by_little(encoder: str, format: str, made: Made, pairs: Pairs, tmp_path: Path) -> None:
     parity = export_checkpoint(made(encoder), tmp_path / "x", format=format, data=pairs, max_loss=ANYTHING)
     assert 0.98 < parity.cosine_min < 0.99999
     whole = made(encoder)
