@@ -16,14 +16,21 @@ BLOCK_PARAMETERS = 10.6e6  # weights of MiniLM-L6 that multiply every token: its
 
 
 def circumstances() -> dict[str, str]:
-    """Date, commit (`-dirty` where files differ from it), machine and version of torch."""
+    """Date, commit (`-dirty` where files differ from it), machine with its instructions, and version of torch."""
     commit = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     return {
         "date": time.strftime("%Y-%m-%d"),
         "commit": subprocess.run(commit, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": ", ".join([platform.machine(), f"{torch.get_num_threads()} threads", *instructions()]),
         "torch": torch.__version__,
     }
+
+
+def instructions() -> list[str]:
+    """The instructions of this CPU that make products of few bits fast, of those that the benchmarks ask for."""
+    abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    names = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx2")
+    return [name for name in names if abilities.get(name)]
 
 
 def status(field: str) -> int:

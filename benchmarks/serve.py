@@ -1,11 +1,12 @@
-"""Requests per second and latencies of `qpairs serve`, with and without micro-batches, and its memory under load.
+"""Requests per second and latencies of `qpairs serve`, beside a plain service, and its memory under load.
 
-    python benchmarks/serve.py --model CHECKPOINT_OR_EXPORT --data F.parquet --json OUT [--minutes 10]
+    python benchmarks/serve.py --checkpoint C --data F.parquet --json OUT [--model EXPORT] [--minutes 10]
 
-Two services search an index of the first `--questions` questions of F for later questions; one encodes each request
-alone. 1, 8 and 64 clients, in a process of their own, query the services in turn, each as soon as it has its answer.
-With `--minutes`, 8 clients then search and score for that time, and the memory of the service after the first tenth of
-it is compared with that at the end.
+Three services search the first `--questions` questions of F for later questions: `qpairs serve` with an export (without
+`--model`, that of `export --format fastest`), the same with each request encoded alone, and the service that one builds
+by hand, of FastAPI and sentence-transformers (`plain_service.py`) with the checkpoint. 1, 8 and 64 clients, in a process
+of their own, query the services in turn, each as soon as it has its answer. With `--minutes`, 8 clients then search and
+score for that time, and the memory of the service after the first tenth of it is compared with that at the end.
 """
 
 from __future__ import annotations
@@ -33,11 +34,16 @@ from rich.console import Console
 from rich.table import Table
 
 import qpairs
+from qpairs.export.fastest import export_fastest
 
 CLI = Path(__file__).parent.parent / "cli.py"
 SERVICES = {"micro-batches": 64, "each request alone": 1}  # texts that are encoded together
+PLAIN = "FastAPI + sentence-transformers"
+PLAIN_SERVICE = Path(__file__).parent / "plain_service.py"
+AIMS = {"p99_ms": (8, 30.0), "requests_per_second": (64, 400.0)}  # figure of `micro-batches`: clients, aim
 CLIENTS = (1, 8, 64)
 WARM_UP = 2.0  # seconds
+COMPARED = 1000  # pairs that the exports are compared on, at most
 MEMORY = "process_resident_memory_bytes"
 MIB = 2**20
 console = Console(width=130)
@@ -46,16 +52,13 @@ Body = dict[str, Any]
 
 
 @contextlib.contextmanager
-def serving(model: Path, index: Path, batch: int) -> Iterator[str]:
-    """The address of a service in a process of its own."""
-    options = ["--index", str(index), "--port", "0", "--batch", str(batch)]
-    process = subprocess.Popen(
-        [sys.executable, str(CLI), "serve", str(model), *options], stdout=subprocess.PIPE, text=True
-    )
+def serving(*command: str) -> Iterator[str]:
+    """The address of a service in a process of its own, from what it prints first."""
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     try:
         found = re.search(r"http://\S+", process.stdout.readline() if process.stdout else "")
         if not found:
-            raise qpairs.UserError(f"{model}: the service did not start")
+            raise qpairs.UserError(f"{command[0]}: the service did not start")
         yield found[0]
     finally:
         process.terminate()
@@ -116,9 +119,9 @@ def measure(pool: Any, urls: dict[str, str], seconds: float, texts: list[str]) -
     rows = []
     for clients in CLIENTS:
         for name, url in urls.items():
-            before = mean_batch(url)
+            before = mean_batch(url) if name in SERVICES else np.zeros(2)
             latencies, took = pool.apply(ask, (url, clients, seconds, texts, False))
-            asked, batches = np.subtract(mean_batch(url), before)
+            asked, batches = np.subtract(mean_batch(url), before) if name in SERVICES else np.ones(2)
             p50, p99 = np.quantile(latencies, [0.5, 0.99])
             rows.append(
                 {
@@ -131,6 +134,11 @@ def measure(pool: Any, urls: dict[str, str], seconds: float, texts: list[str]) -
                 }
             )
             console.log(f"{name}, {clients} clients: {len(latencies) / took:,.0f} requests/s")
+    plain = {row["clients"]: row for row in rows if row["name"] == PLAIN}
+    for row in rows:
+        beside = plain[row["clients"]]
+        row["ratio"] = row["requests_per_second"] / beside["requests_per_second"]
+        row["p99_ratio"] = row["p99_ms"] / beside["p99_ms"]
     return rows
 
 
@@ -170,12 +178,23 @@ def show(results: dict[str, Any]) -> None:
     )
     table = Table(title=title, box=None, pad_edge=False)
     table.add_column("")
-    for column in ("clients", "requests/s", "p50 ms", "p99 ms", "requests per batch"):
+    for column in ("clients", "requests/s", "p50 ms", "p99 ms", "requests per batch", "ratio", "ratio of p99"):
         table.add_column(column, justify="right")
     for row in results["rows"]:
         figures = (row["requests_per_second"], row["p50_ms"], row["p99_ms"], row["requests_per_batch"])
-        table.add_row(row["name"], str(row["clients"]), *(f"{figure:,.1f}" for figure in figures))
+        ratios = (row["ratio"], row["p99_ratio"])
+        table.add_row(
+            row["name"],
+            str(row["clients"]),
+            *(f"{figure:,.1f}" for figure in figures),
+            *(f"{ratio:.2f}" for ratio in ratios),
+        )
     console.print(table)
+    for aim in results["aims"]:
+        console.print(
+            f"{aim['figure']} with {aim['clients']} clients: aim {aim['aim']:g}, found {aim['found']:,.1f}",
+            highlight=False,
+        )
     if memory := results["memory"]:
         console.print(
             f"{memory['minutes']:.1f} minutes of load, {memory['requests']:,} requests: from {memory['mib_early']:,.1f}"
@@ -185,8 +204,9 @@ def show(results: dict[str, Any]) -> None:
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="A checkpoint, or an export of it.")],
+    checkpoint: Annotated[Path, typer.Option(help="Of an encoder; the plain service runs it.")],
     data: Annotated[Path, typer.Option(help="Pairs, whose questions are searched and asked.")],
+    model: Annotated[Path | None, typer.Option(help="An export of it; without it, the fastest one is made.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where the results go.")] = None,
     questions: Annotated[int, typer.Option(help="Questions in the index.")] = 100_000,
     asked: Annotated[int, typer.Option(help="Other questions, which are asked.")] = 20_000,
@@ -202,17 +222,40 @@ def main(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "q.txt").write_text("\n".join(" ".join(text.split()) for text in kept), encoding="utf-8")
-        qpairs.build_index(qpairs.embed(model, folder / "q.txt", folder / "emb"), folder / "index")
+        if model is None:
+            model = folder / "export"
+            pairs = qpairs.load_pairs(data)
+            some = pairs.subset(np.arange(min(COMPARED, len(pairs))))
+            made = export_fastest(checkpoint, model, data=some, max_loss=1.0)
+            console.log(f"exported as {made.format}")
+        embeddings = qpairs.embed(model, folder / "q.txt", folder / "emb")
+        qpairs.build_index(embeddings, folder / "index")
+        np.save(folder / "vectors.npy", embeddings.matrix())
         console.log(f"{len(kept):,} questions indexed")
         rate = encoding_rate(model, others[:2048])
         urls = {}
         for name, batch in SERVICES.items():
             index = shutil.copytree(folder / "index", folder / f"index-{batch}")
-            urls[name] = stack.enter_context(serving(model, index, batch))
+            options = ("--index", str(index), "--port", "0", "--batch", str(batch))
+            urls[name] = stack.enter_context(serving(str(CLI), "serve", str(model), *options))
+        plain = (PLAIN_SERVICE, checkpoint, folder / "vectors.npy", folder / "q.txt")
+        urls[PLAIN] = stack.enter_context(serving(*map(str, plain)))
         pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(1))
         rows = measure(pool, urls, seconds, others)
         memory = endure(pool, urls["micro-batches"], minutes, others) if minutes else {}
-    results = {**measured_on, "questions": len(kept), "encoding_rate": rate, "rows": rows, "memory": memory}
+    found = {row["clients"]: row for row in rows if row["name"] == "micro-batches"}
+    aims = [
+        {"figure": figure, "clients": clients, "aim": aim, "found": found[clients][figure]}
+        for figure, (clients, aim) in AIMS.items()
+    ]
+    results = {
+        **measured_on,
+        "questions": len(kept),
+        "encoding_rate": rate,
+        "aims": aims,
+        "rows": rows,
+        "memory": memory,
+    }
     show(results)
     if json_file:
         json_file.write_text(json.dumps(results, indent=1) + "\n")

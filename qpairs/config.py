@@ -98,7 +98,11 @@ class EncoderOptions:
         choices=("bi-encoder", "cross-encoder"),
     )
     encoder: str = option("minilm", "minilm, mpnet, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
-    vectors: str = option("", "Pretrained word vectors of lstm, cnn and static: glove, or a GloVe text file.")
+    vectors: str = option(
+        "",
+        "Pretrained word vectors of lstm, cnn and static: glove, or a GloVe text file; for static also minilm, mpnet "
+        "or the folder of an encoder, whose vectors of single tokens these are.",
+    )
     share_vectors: bool = option(False, "Two towers: one table of word vectors for both.")
     symmetric: bool = option(
         True, "Two towers: score both directions and take the mean; if not, the first question against the second."

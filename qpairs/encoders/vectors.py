@@ -38,7 +38,8 @@ def read_vectors(vectors: str, needed: Container[str]) -> tuple[list[str], Float
     if vectors == "glove":
         return _read_glove(needed)
     if not Path(vectors).is_file():
-        hint = nearest(vectors, ["glove", "a text file with a word and its numbers a line"])
+        choices = ["glove", "a text file with a word and its numbers a line", "for static an encoder, such as minilm"]
+        hint = nearest(vectors, choices)
         raise UserError(f"no vectors {vectors!r}: {hint}")
     return _read_vector_file(Path(vectors), needed)
 

@@ -34,7 +34,7 @@ MIN_COUNT = 2  # of a word that has no vector
 WORD_DIMENSION = 128  # without vectors
 
 
-def build_static(recipe: Recipe) -> SentenceTransformer:
+def build_mean(recipe: Recipe) -> SentenceTransformer:
     """The mean of word vectors (fastText's classifier without n-grams: Joulin et al. 2016)."""
     words, table = word_table(recipe)
     tokenizer = word_tokenizer(words)

@@ -32,7 +32,7 @@ from qpairs.evaluation.baselines import tfidf_scores
 from qpairs.evaluation.prefixes import prefix_verdicts
 from qpairs.evaluation.question_table import table_densities
 from qpairs.evaluation.sources import pairs_if_given
-from qpairs.export.onnx import quantise, write_graph
+from qpairs.export.onnx import has_lstm, quantise, write_graph
 from qpairs.export.parity import PairParity, Parity, StagesParity
 from qpairs.export.stages import export_cross_encoder, export_two_stages
 from qpairs.export.static import Sides, f1_of, students
@@ -40,7 +40,7 @@ from qpairs.models.base import Floats, Model, Tables, check_output, load
 from qpairs.models.bi_encoder import Checkpoint
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.exported import VECTORS, Export, open_towers, write_export
-from qpairs.models.graphs import GRAPH
+from qpairs.models.graphs import FORMS, GRAPH
 from qpairs.models.ready import shown_name
 from qpairs.models.tokens import Reading, tokeniser
 from qpairs.models.two_stages import TwoStages
@@ -50,9 +50,16 @@ from qpairs.models.versions import versions
 FORMATS = {
     "onnx": "the encoder as it is, as an ONNX graph",
     "onnx-int8": "the same with its matrix products in 8 bits",
+    "openvino": "the encoder as it is, run by OpenVINO, in bfloat16 where the machine is faster at that",
+    "openvino-int8": "the same with its matrix products in 8 bits",
     "static": "a student of it: the mean of word vectors",
 }
-MAX_LOSS = {"onnx": 0.003, "onnx-int8": 0.003, "static": 0.1}  # of F1
+MAX_LOSS = {**dict.fromkeys(FORMS, 0.003), "static": 0.1}  # of F1
+NEEDED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("onnx", "onnx-int8"), ("onnx", "onnxruntime")),
+    **dict.fromkeys(("openvino", "openvino-int8"), ("onnx", "openvino")),
+    "static": (),
+}  # packages
 ODD_TEXTS = (
     "",
     " ",
@@ -95,7 +102,7 @@ def export_checkpoint(
     path, output = Path(path), Path(output)
     allowed = MAX_LOSS.get(format, 0.0) if max_loss is None else max_loss
     with hold_output(output), atomic_folder(output) as fresh:
-        model, given = _exportable(path, output, format, overwrite), pairs_if_given(data)
+        model, given = exportable(path, output, format, overwrite=overwrite), pairs_if_given(data)
         parity = _write(model, fresh, format, given, on_progress)
         if parity.f1_before - parity.f1_after > allowed:
             raise UserError(
@@ -115,7 +122,7 @@ def _write(
     """Writes a model into a folder, whatever it loses, and says how it compares."""
     if isinstance(model, Checkpoint):
         return _write_encoder(model, folder, format, given, on_progress)[1]
-    pairs = _parts(model).validation if given is None else given
+    pairs = own_parts(model).validation if given is None else given
     if isinstance(model, CrossModel):
         return export_cross_encoder(model, folder, format, pairs)[1]
 
@@ -135,8 +142,8 @@ def _write_encoder(
     """Writes an encoder into a folder; a student of it for the format static."""
     sides = towers(checkpoint.encoder.eval())
     needs_student = format == "static" and any(mean_vectors(tower) is None for tower in sides)
-    parts = _parts(checkpoint) if needs_student or given is None else None
-    pairs = (parts or _parts(checkpoint)).validation if given is None else given
+    parts = own_parts(checkpoint) if needs_student or given is None else None
+    pairs = (parts or own_parts(checkpoint)).validation if given is None else given
     need_both_labels(pairs, "export")
     on_progress(Progress("comparing"))
     before = checkpoint.score_pairs(pairs)
@@ -148,12 +155,20 @@ def _write_encoder(
     return export, parity
 
 
-def _exportable(path: Path, output: Path, format: str, overwrite: bool) -> Checkpoint | CrossModel | TwoStages:
-    """The model in a folder, if it can be exported as asked."""
+def exportable(path: Path, output: Path, format: str, *, overwrite: bool) -> Checkpoint | CrossModel | TwoStages:
+    """The model in a folder, if it can be exported as asked.
+
+    Raises:
+        UserError: it cannot.
+
+    >>> exportable(Path("runs/support"), Path("runs/fast"), "onnx", overwrite=False).dimension  # doctest: +SKIP
+    384
+    """
     if format not in FORMATS:
         raise UserError(f"format: unknown {format!r}; {nearest(format, FORMATS)}")
-    if format != "static" and not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
-        raise UserError(f"format: {format} needs ONNX Runtime: {install('onnx')}")
+    missing = [package for package in NEEDED[format] if not importlib.util.find_spec(package)]
+    if missing:
+        raise UserError(f"format: {format} needs {missing[0]}: {install(missing[0])}")
     if output.resolve() == path.resolve():
         raise UserError(f"{output}: is the checkpoint itself; name another folder with --output")
     check_output(output, overwrite=overwrite)
@@ -173,8 +188,14 @@ def _exportable_encoder(model: Model) -> Checkpoint:
     return model
 
 
-def _parts(checkpoint: Model) -> Parts:
-    """The pairs that a model was trained and validated on."""
+def own_parts(checkpoint: Model) -> Parts:
+    """The pairs that a model was trained and validated on.
+
+    Raises:
+        UserError: they are not there, or have changed.
+
+    >>> own_parts(qpairs.load("runs/support")).validation  # doctest: +SKIP
+    """
     if not (checkpoint.split or checkpoint.verdict.labelled):
         raise UserError(f"{shown_name(checkpoint)}: no pairs of its own; name labelled ones to compare on with --data")
     try:
@@ -199,8 +220,10 @@ def _write_towers(checkpoint: Checkpoint, sides: Sides, folder: Path, format: st
     for name, tower in ({"": left} if left is right else {"left": left, "right": right}).items():
         (folder / name).mkdir(exist_ok=True)
         readings[name] = asdict(write(tower, folder / name))
-    if format == "onnx-int8" and not sum(quantise(graph) for graph in folder.rglob(GRAPH)):
-        raise UserError("onnx-int8: the encoder has no matrix products to quantise; choose --format onnx or static")
+    if format.startswith("openvino") and any(map(has_lstm, folder.rglob(GRAPH))):
+        raise UserError(f"{format}: OpenVINO runs an LSTM inexactly; choose --format onnx, onnx-int8 or static")
+    if format.endswith("int8") and not sum(quantise(graph, format) for graph in folder.rglob(GRAPH)):
+        raise UserError(f"{format}: the encoder has no matrix products to quantise; choose --format onnx or static")
     form = {
         "kind": format,
         "dimension": checkpoint.dimension,

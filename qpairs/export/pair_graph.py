@@ -40,7 +40,7 @@ class _PairGraph(nn.Module):
         return logits
 
 
-def write_pair_graph(model: CrossEncoder, folder: Path, *, int8: bool) -> PairReading:
+def write_pair_graph(model: CrossEncoder, folder: Path, form: str) -> PairReading:
     """Writes the graph of a cross-encoder and its tokenizer into a folder; the model stays as it is.
 
     The graph takes `input_ids`, `attention_mask` and, where the tokenizer gives them, `token_type_ids`, (n, width)
@@ -49,7 +49,7 @@ def write_pair_graph(model: CrossEncoder, folder: Path, *, int8: bool) -> PairRe
     Args:
         model: of one logit.
         folder: an existing one; it gets `model.onnx` and `tokenizer.json`.
-        int8: whether weights of matrix products are put into 8 bits.
+        form: one of `models.graphs.FORMS`.
 
     Returns:
         What `models.pair_graph.open_pair_graph` needs to read the folder.
@@ -80,8 +80,8 @@ def write_pair_graph(model: CrossEncoder, folder: Path, *, int8: bool) -> PairRe
             opset_version=OPSET,
             dynamo=False,
         )
-    if int8:
-        quantise(folder / GRAPH)
+    if form.endswith("int8"):
+        quantise(folder / GRAPH, form)
     reader = reader_of(model)
     return PairReading(pad=reader.pad, pad_left=reader.pad_left)
 

@@ -29,7 +29,7 @@ def export_cross_encoder(model: CrossModel, folder: Path, format: str, pairs: Pa
     Args:
         model: trained, not exported.
         folder: an existing, empty one.
-        format: onnx or onnx-int8.
+        format: one of `models.graphs.FORMS`.
         pairs: labelled pairs.
 
     Raises:
@@ -41,8 +41,8 @@ def export_cross_encoder(model: CrossModel, folder: Path, format: str, pairs: Pa
         raise UserError(
             "format: static is a table of word vectors, and a cross-encoder is no such table; use onnx-int8 or onnx"
         )
-    reading = write_pair_graph(model.reader.cross_encoder, folder, int8=format == "onnx-int8")
-    reader = open_pair_graph(folder, reading)
+    reading = write_pair_graph(model.reader.cross_encoder, folder, format)
+    reader = open_pair_graph(folder, reading, format)
     parity = compare_readers(model.reader, reader, pairs)
     form = {
         "kind": f"cross-encoder-{format}",
@@ -71,7 +71,7 @@ def export_two_stages(
     Args:
         model: of two checkpoints.
         folder: an existing, empty one.
-        format: onnx or onnx-int8.
+        format: one of `models.graphs.FORMS`.
         pairs: labelled pairs.
         write_first: exports an encoder into a folder.
 

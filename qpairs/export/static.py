@@ -19,6 +19,7 @@ from qpairs.core.progress import Meter, OnProgress
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts
 from qpairs.data.splits import question_components
+from qpairs.encoders.distilled import rarity, single_tokens
 from qpairs.encoders.readers import reader_of
 from qpairs.encoders.tokens import Ids, embed, token_ids
 from qpairs.encoders.words import mean_encoder
@@ -29,7 +30,6 @@ from qpairs.models.tokens import bag_of_words, concatenated
 from qpairs.training.fit import train
 
 MAX_QUESTIONS = 100_000  # training questions that a student learns from, at most
-RARITY = 1e-4  # the weight of a token is RARITY / (RARITY + its share of all tokens)
 RIDGE = 0.03  # strength that holds a student's vectors to where they start
 TUNING: dict[str, Any] = {"epochs": 2.0, "batch_size": 128, "learning_rate": 1e-3, "precision": "fp32"}
 CHUNK = 2048  # texts between two reports of progress
@@ -67,22 +67,12 @@ def distil(tower: SentenceTransformer, texts: Sequence[str], on_progress: OnProg
     counts = bag_of_words(tokens, vocabulary)  # (texts, vocabulary)
     means = counts.multiply(1 / np.maximum(np.diff(tokens.bounds), 1)[:, None].astype(np.float32)).tocsr()
     frequency = counts.sum(axis=0) / len(tokens.ids)
-    single = _embed(tower, _single_tokens(tower, vocabulary), meter, "vocabulary")
-    start = (single - single.mean(axis=0)) * (RARITY / (RARITY + frequency))[:, None].astype(np.float32)
+    single = _embed(tower, single_tokens(tower, vocabulary), meter, "vocabulary")
+    start = (single - single.mean(axis=0)) * rarity(frequency)[:, None]
     targets = _embed(tower, token_ids(tower, texts), meter, "distilling")  # (texts, dimension)
     guess = means @ start
     start *= (guess * targets).sum() / (guess * guess).sum()
     return mean_encoder(tokenizer, ridge(means, targets, start, RIDGE))
-
-
-def _single_tokens(tower: SentenceTransformer, vocabulary: int) -> list[Ids]:
-    """The ids of texts of one token each, between the special tokens that the tower adds to every text."""
-    empty, short = (row.tolist() for row in token_ids(tower, ["", "a"]))
-    place = next((k for k, (a, b) in enumerate(zip(empty, short, strict=False)) if a != b), len(empty))
-    around = np.insert(np.array(empty, dtype=np.int32), place, 0)
-    rows = np.tile(around, (vocabulary, 1))  # (vocabulary, tokens)
-    rows[:, place] = np.arange(vocabulary)
-    return list(rows)
 
 
 def _embed(tower: SentenceTransformer, ids: Sequence[Ids], meter: Meter, stage: str) -> Floats:

@@ -25,13 +25,14 @@ from qpairs.data.pairs import Pairs
 from qpairs.encoders.counter import TokenCounter, library_counter
 from qpairs.models import methods
 from qpairs.models.base import FILE, TOKENIZER, Floats, Side, Tables, check_output, fingerprint, model_to_dict
+from qpairs.models.graphs import FORMS
 from qpairs.models.model_file import write_model_file
 from qpairs.models.pair_reader import PairReader, read_pairs
 from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.verdict import Verdict
 from qpairs.models.verdict_file import verdict_from_dict
 
-KINDS = ("cross-encoder", "cross-encoder-onnx", "cross-encoder-onnx-int8")  # in `qpairs.json`
+KINDS = ("cross-encoder", *(f"cross-encoder-{form}" for form in FORMS))  # in `qpairs.json`
 
 
 @dataclass(frozen=True)
@@ -159,4 +160,4 @@ def _open_reader(path: Path, data: Mapping[str, Any]) -> PairReader:
         return open_torch_pairs(path)
     from qpairs.models.pair_graph import PairReading, open_pair_graph
 
-    return open_pair_graph(path, PairReading(**data["reading"]))
+    return open_pair_graph(path, PairReading(**data["reading"]), data["kind"].removeprefix("cross-encoder-"))

@@ -1,4 +1,4 @@
-"""An export: ONNX graphs or word vectors that judge pairs without torch, transformers or sentence-transformers."""
+"""An export: graphs or word vectors that judge pairs without torch, transformers or sentence-transformers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from qpairs.models.base import (
     model_to_dict,
 )
 from qpairs.models.encoding import Tower, Towers
-from qpairs.models.graphs import open_graph
+from qpairs.models.graphs import FORMS, open_graph
 from qpairs.models.model_file import write_model_file
 from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.tokens import Reading, Tokens, bag_of_words, export_counter, tokeniser
@@ -155,22 +155,22 @@ def open_export(path: Path, data: Mapping[str, Any]) -> Export:
 
 def open_towers(path: Path, data: Mapping[str, Any]) -> Towers:
     """The encoder of an export; each of two towers has a folder of its own."""
-    make = {"onnx": _onnx_tower, "onnx-int8": _onnx_tower, "static": _static_tower}[data["kind"]]
+    make = {"static": _static_tower, **{form: functools.partial(_graph_tower, form) for form in FORMS}}[data["kind"]]
     readings = {path / name: Reading(**reading) for name, reading in data["towers"].items()}
     try:
         made = [make(folder, reading) for folder, reading in readings.items()]
     except UserError:
         raise
-    except Exception as error:  # whatever tokenizers, safetensors and ONNX Runtime raise
+    except Exception as error:  # whatever tokenizers, safetensors, ONNX Runtime and OpenVINO raise
         raise UserError(
             f"{path}: cannot be loaded: {(str(error).strip() or 'no reason given').splitlines()[0]}"
         ) from error
     return Towers(made[0], made[-1], data["dimension"])
 
 
-def _onnx_tower(folder: Path, reading: Reading) -> Tower:
+def _graph_tower(form: str, folder: Path, reading: Reading) -> Tower:
     """A graph from token ids and mask (n, width) to vectors."""
-    graph = open_graph(folder, pad=reading.pad, pad_left=reading.pad_left)
+    graph = open_graph(folder, form, pad=reading.pad, pad_left=reading.pad_left)
     return Tower(tokeniser(folder, reading), graph.run)
 
 

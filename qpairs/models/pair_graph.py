@@ -64,15 +64,16 @@ class PairGraph:
         return mean
 
 
-def open_pair_graph(folder: Path, reading: PairReading) -> PairReader:
+def open_pair_graph(folder: Path, reading: PairReading, form: str = "onnx") -> PairReader:
     """The cross-encoder whose graph and tokenizer are in a folder.
 
     Args:
         folder: where `export.pair_graph.write_pair_graph` wrote them.
         reading: what it returned.
+        form: one of `graphs.FORMS`.
 
     Raises:
-        UserError: ONNX Runtime is not installed, or the folder cannot be read.
+        UserError: what runs the graph is not installed, or the folder cannot be read.
 
     >>> reader = open_pair_graph(Path("runs/fast/reranker"), PairReading())  # doctest: +SKIP
     >>> reader.logits([("Is it free?", "What does it cost?")]).shape  # doctest: +SKIP
@@ -80,9 +81,9 @@ def open_pair_graph(folder: Path, reading: PairReading) -> PairReader:
     """
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        return PairGraph(tokenizer, open_graph(folder, pad=reading.pad, pad_left=reading.pad_left))
+        return PairGraph(tokenizer, open_graph(folder, form, pad=reading.pad, pad_left=reading.pad_left))
     except UserError:
         raise
-    except Exception as error:  # whatever tokenizers and ONNX Runtime raise
+    except Exception as error:  # whatever tokenizers, ONNX Runtime and OpenVINO raise
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         raise UserError(f"{folder}: cannot be loaded: {reason}") from error

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
 from qpairs.models.base import Model, Side
+from qpairs.models.graphs import available_cores
 from qpairs.models.pair_reader import PairReader
 from qpairs.models.ready import shown_name
 from qpairs.models.shortened import shorten
@@ -269,14 +270,14 @@ class RequestHandler:
         setting = current.setting
         questions = [request.question for request in requests]
         queries = vectors(questions, query_side(index))
-        k = max(request.k for request in requests)  # one thread: waking others takes longer
+        k = max(request.k for request in requests)
         found = search_vectors(
             index,
             queries,
             k,
             setting,
             questions=questions,
-            threads=1,
+            threads=min(len(requests), available_cores()),  # for a single one, waking others takes longer
             reader=self._reader,
             most_read=self._most_read,
         )

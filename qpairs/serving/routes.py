@@ -1,7 +1,6 @@
 """The HTTP routes of a service: bodies of requests and answers, and what each route does with them."""
 
 import asyncio
-import dataclasses
 import reprlib
 import uuid
 from collections import Counter
@@ -266,7 +265,9 @@ def _add_search(routes: APIRouter, service: Service) -> None:
         found: Found = await service.ask(SearchRequest(body.question, body.k))
         hits = [
             FoundQuestion(
-                **dataclasses.asdict(answer.hit),
+                id=answer.hit.id,
+                text=answer.hit.text,
+                similarity=answer.hit.similarity,
                 probability=answer.probability,
                 duplicate=answer.duplicate,
                 verdict=answer.verdict,

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ from qpairs.data.parts import load_parts
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.tokens import embed, token_ids
 from qpairs.encoders.towers import towers
-from qpairs.export.export import ODD_TEXTS, export_checkpoint
+from qpairs.export.export import MAX_LOSS, ODD_TEXTS, export_checkpoint
+from qpairs.export.fastest import export_fastest
 from qpairs.export.parity import Parity
 from qpairs.export.static import ridge
 from qpairs.metrics import Calibration
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
+from qpairs.models.graphs import FORMS
 from qpairs.models.tokens import Reading, tokeniser
 from qpairs.models.verdict import PairSetting, Reference, Verdict
 from qpairs.objectives.pair_head import PairHead
@@ -71,9 +74,14 @@ def embedded(path: Path, texts: Sequence[str]) -> list[np.ndarray]:
     return [embed(tower, token_ids(tower, texts)) for tower in towers(load_checkpoint(path).encoder)]
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_a_graph_gives_the_vectors_of_the_checkpoint(encoder: str, made: Made, pairs: Pairs, tmp_path: Path) -> None:
-    parity = export_checkpoint(made(encoder), tmp_path / "x", format="onnx", data=pairs)
+@pytest.mark.parametrize(
+    ("encoder", "format"), [*((each, "onnx") for each in ENCODERS), ("tiny+static", "openvino"), ("cnn", "openvino")]
+)
+def test_a_graph_gives_the_vectors_of_the_checkpoint(
+    encoder: str, format: str, made: Made, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qpairs.models.openvino.fast_bf16", lambda: False)
+    parity = export_checkpoint(made(encoder), tmp_path / "x", format=format, data=pairs)
     assert parity.cosine_min > 0.99999
     assert parity.f1_after == pytest.approx(parity.f1_before, abs=0.003)
     model = qpairs.load(tmp_path / "x")
@@ -93,14 +101,58 @@ def test_texts_become_the_same_ids_without_transformers(encoder: str, made: Made
         assert [row.tolist() for row in np.split(tokens.ids, tokens.bounds[1:-1])] == [row.tolist() for row in expected]
 
 
-@pytest.mark.parametrize("encoder", ["tiny", "lstm", "tiny+static"])
-def test_eight_bits_turn_vectors_by_little(encoder: str, made: Made, pairs: Pairs, tmp_path: Path) -> None:
-    parity = export_checkpoint(made(encoder), tmp_path / "x", format="onnx-int8", data=pairs, max_loss=ANYTHING)
+@pytest.mark.parametrize(
+    ("encoder", "format"),
+    [("tiny", "onnx-int8"), ("lstm", "onnx-int8"), ("tiny+static", "onnx-int8"), ("tiny", "openvino-int8")],
+)
+def test_eight_bits_turn_vectors_by_little(encoder: str, format: str, made: Made, pairs: Pairs, tmp_path: Path) -> None:
+    parity = export_checkpoint(made(encoder), tmp_path / "x", format=format, data=pairs, max_loss=ANYTHING)
     assert 0.98 < parity.cosine_min < 0.99999
     whole = made(encoder)
     weights = [sum(f.stat().st_size for f in folder.rglob("*") if f.suffix in (".onnx", ".safetensors"))
                for folder in (tmp_path / "x", whole)]  # fmt: skip
     assert weights[0] < weights[1]
+
+
+def test_openvino_takes_the_faster_precision(made: Made, pairs: Pairs, tmp_path: Path, monkeypatch) -> None:
+    for bf16 in (False, True):
+        monkeypatch.setattr("qpairs.models.openvino.fast_bf16", lambda bf16=bf16: bf16)
+        parity = export_checkpoint(made("tiny"), tmp_path / f"{bf16}", format="openvino", data=pairs, max_loss=ANYTHING)
+        assert parity.cosine_min > 0.999
+        exact = parity.cosine_min > 0.999999
+        assert exact or bf16
+
+
+def test_several_threads_share_an_openvino_export(made: Made, pairs: Pairs, tmp_path: Path) -> None:
+    export_checkpoint(made("tiny"), tmp_path / "x", format="openvino-int8", data=pairs, max_loss=ANYTHING)
+    model = qpairs.load(tmp_path / "x")
+    texts = [list(pairs.questions[start : start + 10]) for start in range(0, 100, 10)]
+    alone = [model.encode(part) for part in texts]
+    with ThreadPoolExecutor(4) as pool:
+        for row, found in enumerate(pool.map(model.encode, texts * 5)):
+            np.testing.assert_allclose(found, alone[row % len(texts)], atol=1e-6)
+
+
+def test_the_fastest_format_is_found_by_trying(made: Made, pairs: Pairs, tmp_path: Path) -> None:
+    found = export_fastest(made("tiny"), tmp_path / "x", data=pairs, max_loss=ANYTHING)
+    assert found.rates.keys() == {"checkpoint", *FORMS}
+    assert found.rates[found.format] == max(rate for name, rate in found.rates.items() if name != "checkpoint")
+    assert json.loads((tmp_path / "x" / "qpairs.json").read_text())["kind"] == found.format
+    with pytest.raises(qpairs.UserError, match="F1 falls"):
+        export_fastest(made("tiny"), tmp_path / "y", data=pairs, max_loss=-1)
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_format_that_loses_too_much_is_passed_over(made: Made, pairs: Pairs, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(MAX_LOSS, "openvino-int8", -1)
+    rates = {"checkpoint": 1.0, "openvino-int8": 9.0, "onnx": 5.0, "onnx-int8": 2.0}
+    monkeypatch.setattr("qpairs.export.fastest._rates", lambda *_: rates)
+    assert export_fastest(made("tiny"), tmp_path / "x", data=pairs).format == "onnx"
+
+
+def test_without_matrix_products_there_is_still_a_fastest_format(made: Made, pairs: Pairs, tmp_path: Path) -> None:
+    found = export_fastest(made("cnn"), tmp_path / "x", data=pairs, max_loss=ANYTHING)
+    assert found.rates.keys() == {"checkpoint", "onnx", "openvino"}
 
 
 def test_a_table_of_vectors_is_exported_as_it_is(made: Made, pairs: Pairs, tmp_path: Path) -> None:
@@ -189,6 +241,8 @@ def test_what_cannot_be_exported_is_said_in_one_line(made: Made, pairs: Pairs, t
 
     assert "did you mean 'onnx-int8'" in message(made("static"), format="onnx_int8")
     assert "no matrix products" in message(made("cnn"), format="onnx-int8")
+    assert "no matrix products" in message(made("cnn"), format="openvino-int8")
+    assert "LSTM inexactly" in message(made("lstm"), format="openvino")
     assert "head" in message(made("static", PairHead(128)), format="onnx")
     assert "gone.csv: no such file" in message(made("static"), format="onnx", data=())
     assert "--data" in message(made("lstm"), format="static")
@@ -218,5 +272,8 @@ def test_the_command_compares_and_saves(run, trained: Path) -> None:
         assert words in done.out
     assert qpairs.load("out/x").encode(["a"]).shape == (1, 512)
     refused(run("export", trained, "--format", "onnx", "--output", "out/x"), "in use")
+    done = run("export", trained, "--format", "fastest", "--output", "out/z", "--max-loss", "1")
+    assert done.code == 0, done.err
+    assert "times as fast as the checkpoint, here: onnx " in done.out
     refused(run("export", trained, "--format", "int8", "--output", "out/y"), "format", "onnx-int8")
     assert run("evaluate", "out/x", "--data", "sample").code == 0

@@ -69,20 +69,20 @@ def written(pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Written:
     models: dict[str, CrossEncoder] = {}
     done: dict[tuple[str, bool], tuple[CrossEncoder, Path, PairReading]] = {}
 
-    def make(kind: str, int8: bool = False) -> tuple[CrossEncoder, Path, PairReading]:
+    def make(kind: str, form: str = "onnx") -> tuple[CrossEncoder, Path, PairReading]:
         if kind not in models:
             models[kind] = small_cross_encoder(kind, pairs.questions, tmp_path_factory.mktemp(kind))
-        if (kind, int8) not in done:
+        if (kind, form) not in done:
             folder = tmp_path_factory.mktemp("graph")
-            done[kind, int8] = (models[kind], folder, write_pair_graph(models[kind], folder, int8=int8))
-        return done[kind, int8]
+            done[kind, form] = (models[kind], folder, write_pair_graph(models[kind], folder, form))
+        return done[kind, form]
 
     return make
 
 
 @pytest.fixture(scope="module")
 def bert(written: Written) -> PairGraph:
-    _, folder, reading = written("bert", False)
+    _, folder, reading = written("bert")
     reader = open_pair_graph(folder, reading)
     assert isinstance(reader, PairGraph)
     return reader
@@ -90,7 +90,7 @@ def bert(written: Written) -> PairGraph:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_graph_gives_the_logits_of_the_cross_encoder(kind: str, written: Written, texts: Texts) -> None:
-    model, folder, reading = written(kind, False)
+    model, folder, reading = written(kind)
     expected = read_by_torch(model, texts)
     assert expected.std() > 0.01
     np.testing.assert_allclose(open_pair_graph(folder, reading).logits(texts), expected, atol=1e-4)
@@ -99,7 +99,7 @@ def test_a_graph_gives_the_logits_of_the_cross_encoder(kind: str, written: Writt
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pairs_become_the_same_ids_without_transformers(kind: str, written: Written, texts: Texts) -> None:
-    model, folder, reading = written(kind, False)
+    model, folder, reading = written(kind)
     features = model.preprocess(list(texts))
     found = open_pair_graph(folder, reading).tokenizer.encode_batch_fast(list(texts))
     kept = features["attention_mask"].bool()
@@ -115,9 +115,9 @@ def test_pairs_become_the_same_ids_without_transformers(kind: str, written: Writ
 
 def test_a_reading_survives_json(written: Written) -> None:
     for kind in KINDS:
-        _, _, reading = written(kind, False)
+        _, _, reading = written(kind)
         assert PairReading(**json.loads(json.dumps(dataclasses.asdict(reading)))) == reading
-    assert written("mpnet", False)[2].pad == 1
+    assert written("mpnet")[2].pad == 1
 
 
 WORDS = st.text(alphabet="ab é?東", max_size=8)
@@ -164,20 +164,20 @@ def test_a_pair_is_read_once_in_each_order(bert: PairGraph, monkeypatch: pytest.
 
 
 def test_the_model_stays_as_it_is(written: Written, texts: Texts, tmp_path: Path) -> None:
-    model, _, _ = written("bert", False)
+    model, _, _ = written("bert")
     model.train()
     attention = model[0].model.config._attn_implementation
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    write_pair_graph(model, tmp_path, int8=True)
+    write_pair_graph(model, tmp_path, "onnx-int8")
     assert model.training
     assert model[0].model.config._attn_implementation == attention
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_cross_encoder_in_half_precision_is_written_in_full(written: Written, tmp_path: Path) -> None:
-    model, _, _ = written("bert", False)
+    model, _, _ = written("bert")
     half = CrossEncoder(modules=list(model), num_labels=1, device="cpu").to(torch.bfloat16)
-    reading = write_pair_graph(half, tmp_path, int8=False)
+    reading = write_pair_graph(half, tmp_path, "onnx")
     asked = [("how do I pay", "what is a card")]
     expected = read_by_torch(half.float(), asked)
     np.testing.assert_allclose(open_pair_graph(tmp_path, reading).logits(asked), expected, atol=1e-4)
@@ -200,11 +200,13 @@ def trained(pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> CrossEnco
     return model.eval()
 
 
-def test_eight_bits_keep_the_ranking(trained: CrossEncoder, pairs: Pairs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_eight_bits_keep_the_ranking(engine: str, trained: CrossEncoder, pairs: Pairs, tmp_path: Path) -> None:
     folders = {int8: tmp_path / str(int8) for int8 in (False, True)}
     for int8, folder in folders.items():
         folder.mkdir()
-        reader = open_pair_graph(folder, write_pair_graph(trained, folder, int8=int8))
+        form = f"{engine}-int8" if int8 else "onnx"
+        reader = open_pair_graph(folder, write_pair_graph(trained, folder, form), form)
         parity = compare_readers(TorchReader(trained), reader, pairs)
         assert parity.n == len(pairs)
         assert parity.average_precision_before > 0.8
@@ -239,23 +241,23 @@ def test_the_parity_is_that_of_the_logits(pairs: Pairs) -> None:
 
 
 def test_what_cannot_be_exported_is_refused(written: Written, tmp_path: Path) -> None:
-    model, _, _ = written("bert", False)
+    model, _, _ = written("bert")
     heads = Dense(model[-1].in_features, 3, activation_function=nn.Identity(), module_output_name="scores")
     several = CrossEncoder(modules=[*list(model)[:-1], heads], num_labels=3, device="cpu")
     with pytest.raises(qpairs.UserError, match="one logit"):
-        write_pair_graph(several, tmp_path, int8=False)
+        write_pair_graph(several, tmp_path, "onnx")
     prompted = CrossEncoder(
         modules=list(model), num_labels=1, device="cpu", prompts={"q": "query: "}, default_prompt_name="q"
     )
     with pytest.raises(qpairs.UserError, match="prompt"):
-        write_pair_graph(prompted, tmp_path, int8=False)
+        write_pair_graph(prompted, tmp_path, "onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_opened_is_said_in_one_line(
     written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, folder, reading = written("bert", False)
+    _, folder, reading = written("bert")
     for name, content in (("tokenizer.json", "{"), ("model.onnx", "nothing")):
         broken = tmp_path / name.partition(".")[0]
         broken.mkdir()

@@ -1,0 +1,86 @@
+"""OpenVINO: runs the graph of an export, in the precision that this machine is fastest at."""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qpairs.core.extras import require
+from qpairs.encoders.batches import Ints
+from qpairs.models.base import Floats
+from qpairs.models.graphs import Engine
+
+GROUP = 128  # inputs of a product that share a scale; the products are slower with more, and not of 8 bits with 512
+SPEEDUP = 1.2  # of bfloat16, above which it is used: noise alone must not decide
+
+
+def open_openvino(graph: Path, cores: int, *, int8: bool) -> Engine:
+    """What runs a graph by OpenVINO, on one core for each thread that calls.
+
+    Weights in 8 bits are multiplied by activations in 8 bits, which get a scale for each `GROUP` of them as they come.
+    Weights in float32 are multiplied in bfloat16 where this machine is faster at that.
+
+    Args:
+        graph: an ONNX file.
+        cores: that may be used.
+        int8: whether the weights are in 8 bits.
+
+    Raises:
+        UserError: OpenVINO is not installed.
+    """
+    openvino = require("openvino", f"{graph.parent}: an OpenVINO export")
+    settings = {
+        "INFERENCE_NUM_THREADS": cores,
+        "NUM_STREAMS": cores,
+        "INFERENCE_PRECISION_HINT": "f32" if int8 or not fast_bf16() else "bf16",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if int8 else 0,
+        "ENABLE_CPU_PINNING": False,  # the machine has other work, too
+    }
+    compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
+    local = threading.local()  # a request is one thread's
+
+    def run(inputs: Mapping[str, Ints]) -> Floats:
+        if not hasattr(local, "request"):
+            local.request = compiled.create_infer_request()
+        found: Floats = local.request.infer(dict(inputs), share_inputs=True)[0].copy()
+        return found
+
+    row = [size.get_length() for size in list(compiled.output(0).partial_shape)[1:]]
+    return Engine(run, [each.get_any_name() for each in compiled.inputs], row)
+
+
+@functools.cache
+def fast_bf16() -> bool:
+    """Whether OpenVINO multiplies matrices faster in bfloat16 than in float32 here, from the best of 8 runs each.
+
+    The instruction set does not decide: with AMX it is several times as fast, with AVX512-BF16 alone half as fast on an
+    Intel Xeon.
+    """
+    openvino = require("openvino", "an OpenVINO export")
+    core, inputs, times = openvino.Core(), np.ones((1024, 384), dtype=np.float32), dict[str, float]()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return False
+    requests = {kind: _product(openvino, core, kind) for kind in ("f32", "bf16")}
+    for _ in range(8):
+        for kind, request in requests.items():
+            start = time.perf_counter()
+            request.infer([inputs])
+            times[kind] = min(times.get(kind, math.inf), time.perf_counter() - start)
+    return times["f32"] / times["bf16"] > SPEEDUP
+
+
+def _product(openvino: Any, core: Any, precision: str) -> Any:
+    """A product of the shapes of a MiniLM, on one core, ready to run."""
+    operations = openvino.opset13
+    inputs = operations.parameter([1024, 384], np.float32)
+    weights = operations.constant(np.ones((384, 1536), dtype=np.float32))
+    model = openvino.Model([operations.matmul(inputs, weights, False, False)], [inputs])
+    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision}
+    return core.compile_model(model, "CPU", settings).create_infer_request()
