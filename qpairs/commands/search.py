@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from qpairs.commands.terminal import OverwriteOption, RerankerOption, out, percent, plain, progress_bar, quiet
+from qpairs.commands.terminal import OverwriteOption, RerankerOption, counted, out, percent, plain, progress_bar, quiet
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import read_text
 from qpairs.core.tables import check_table_path, write_table
@@ -89,7 +89,7 @@ def index(
         else:
             made = open_index(source).manifest
     if delete:
-        out.print(f"{deleted:,} questions deleted")
+        out.print(f"{counted(deleted, 'question')} deleted")
     _print_index(made, chosen=output is not None and kind == "auto")
     out.print(f'qpairs search {output or source} "How do I ...?"', highlight=False, soft_wrap=True)
 
@@ -100,7 +100,7 @@ def _print_index(made: Manifest, chosen: bool) -> None:
 
     where = f" in {made.address}" if made.address else ""
     why = f" (by size: exact up to {SMALL:,} questions, ivf above)" if chosen else ""
-    out.print(f"{made.count:,} questions{where}, {made.dimension} numbers each", highlight=False)
+    out.print(f"{counted(made.count, 'question')}{where}, {made.dimension} numbers each", highlight=False)
     out.print(f"[bold]{made.kind}[/]: {KINDS[made.kind]}{why}", highlight=False, soft_wrap=True)
     if made.kind != "exact":
         out.print(
@@ -217,6 +217,6 @@ def _write_answers(output: Path, asked: Sequence[str], answers: Sequence[Sequenc
     write_table(output, answers_table(asked, answers))
     known = sum(any(answer.duplicate for answer in found) for found in answers)
     out.print(
-        f"{len(asked):,} questions, {known:,} with a duplicate in the index ({percent(known / max(1, len(asked)))}), "
-        f"written to {output}"
+        f"{counted(len(asked), 'question')}, {known:,} with a duplicate in the index "
+        f"({percent(known / max(1, len(asked)))}), written to {output}"
     )

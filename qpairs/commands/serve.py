@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qpairs.commands.search import IdColumnOption, TextColumnOption, print_outgrown
-from qpairs.commands.terminal import ModelArgument, RerankerOption, err, out, progress_bar, quiet
+from qpairs.commands.terminal import ModelArgument, RerankerOption, counted, err, out, progress_bar, quiet
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
 from qpairs.core.files import os_reason
@@ -98,7 +98,7 @@ def serve(
             app = create_app(model, opened, limits=limits, token=token or None, origins=origins, labels=file)
             if not (token or loopback):
                 err.print("[yellow]Whoever reaches this machine can search and change the index: set QPAIRS_TOKEN.[/]")
-            about = f"{len(opened.questions):,} questions" if opened else "no index"
+            about = counted(len(opened.questions), "question") if opened else "no index"
             host = f"[{address}]" if ":" in address else address
             out.print(
                 f"{model.path.name}, {about}, at http://{host}:{number}", markup=False, highlight=False, soft_wrap=True

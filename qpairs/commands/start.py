@@ -14,7 +14,7 @@ import typer
 from qpairs.commands.dedupe import print_pair, print_summary
 from qpairs.commands.keys import read_key
 from qpairs.commands.search import IdColumnOption, TextColumnOption
-from qpairs.commands.terminal import SkipOption, out, plain, print_skipped, progress_bar, quiet
+from qpairs.commands.terminal import SkipOption, counted, out, plain, print_skipped, progress_bar, quiet
 from qpairs.core.exceptions import UserError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _print_expected(session: Session) -> None:
     from qpairs.serving.start import examples
 
     folder = plain(str(session.folder.path))
-    out.print(f"\n{len(session.corpus.texts):,} questions, kept in [bold]{folder}[/].", highlight=False)
+    out.print(f"\n{counted(len(session.corpus.texts), 'question')}, kept in [bold]{folder}[/].", highlight=False)
     _print_fit(session)
     try:
         pairs = examples(session.duplicates(), EXAMPLES)

@@ -186,6 +186,11 @@ def _state(now: Progress) -> str:
     )
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts: `1 shard`, `1,200 shards`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def percent(value: float) -> str:
     """A share as `12.3 %`."""
     return f"{100 * value:.1f} %"

@@ -13,7 +13,17 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.combine import print_second_look
-from qpairs.commands.terminal import OverwriteOption, TomlOption, out, percent, plain, print_report, progress_bar, quiet
+from qpairs.commands.terminal import (
+    OverwriteOption,
+    TomlOption,
+    counted,
+    out,
+    percent,
+    plain,
+    print_report,
+    progress_bar,
+    quiet,
+)
 from qpairs.config import COMMA_LISTS, GROUPS, HELP, OPTIONS, TYPES, allowed_values, config_from, read_toml
 
 if TYPE_CHECKING:
@@ -129,7 +139,7 @@ def _print_scores(model: Model) -> None:
 
 def _print_unlabelled(split: Mapping[str, Any]) -> None:
     about = split["unlabelled"]
-    out.print(f"Learned from {about['questions']:,} questions without labels.", highlight=False)
+    out.print(f"Learned from {counted(about['questions'], 'question')} without labels.", highlight=False)
     if about["left_out"]:
         out.print(f"{about['left_out']:,} more are nearly the same as another one, and are left out.", highlight=False)
     _print_more(split)
