@@ -51,8 +51,8 @@ def dedupe(
     questions: Annotated[
         Path,
         typer.Argument(
-            help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line. Or a folder from qpairs embed, which is "
-            "read a part at a time: for more questions than memory holds."
+            help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line. Or a folder from qpairs embed, "
+            "which is read a part at a time: for more questions than memory holds."
         ),
     ],
     output: Annotated[

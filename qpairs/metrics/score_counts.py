@@ -171,9 +171,10 @@ def count_scores_in_parts(
     found = [vectors[chosen[(chosen >= start) & (chosen < start + len(vectors))] - start] for start, vectors in parts()]
     rows = np.concatenate(found)  # (q, d)
     counts, nearest = np.zeros(len(EDGES) - 1), np.empty((len(rows), 0), np.float32)
-    for start, vectors in parts():
-        scores = rows @ vectors.T
-        own = np.flatnonzero((chosen >= start) & (chosen < start + len(vectors)))
+    step = max(1, BLOCK // max(len(rows), 1))
+    for start, part in ((start + i, part[i : i + step]) for start, part in parts() for i in range(0, len(part), step)):
+        scores = rows @ part.T  # (q, up to step)
+        own = np.flatnonzero((chosen >= start) & (chosen < start + len(part)))
         scores[own, chosen[own] - start] = -np.inf
         counts += histogram(scores[np.isfinite(scores)])
         both = np.append(nearest, scores, axis=1)

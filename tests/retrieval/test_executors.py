@@ -159,15 +159,15 @@ import subprocess
 from pathlib import Path
 import pytest
 from test_large import small_parts
-from qpairs.retrieval import cell_jobs
 small_parts(pytest.MonkeyPatch())
-find = cell_jobs.PairFinder.__call__
-def dying(self, job):
-    if "ray" in str(self.folder) and job.file.endswith("000002.npy") and not Path({died!r}).exists():
-        Path({died!r}).touch()
-        os._exit(1)
-    return find(self, job)
-cell_jobs.PairFinder.__call__ = dying
+class Dying:
+    def __init__(self, write):
+        self.write = write
+    def __call__(self, job):
+        if job.file == "pairs/000002.npy" and not Path({died!r}).exists():
+            Path({died!r}).touch()
+            os._exit(1)
+        return self.write(job)
 """
 ON_RAY = """
 import sys
@@ -175,13 +175,13 @@ from pathlib import Path
 import small_sizes
 import ray
 from test_large import VECTORS, a_corpus
-from qpairs.core import imports
 from qpairs.retrieval.executors import executor_of
 from qpairs.retrieval.large import dedupe_embeddings
-imports.import_all(["small_sizes"])
+def with_a_death(jobs, write):
+    return executor_of("ray")(jobs, small_sizes.Dying(write))
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 folder = Path({folder!r})
 model, embeddings, _ = a_corpus(folder / "corpus", VECTORS)
-for engine in ("plain", "ray"):
-    dedupe_embeddings(model, embeddings, folder / engine, threshold=0.6, recall=0.99, engine=executor_of(engine))
+for name, engine in (("plain", executor_of("plain")), ("ray", with_a_death)):
+    dedupe_embeddings(model, embeddings, folder / name, threshold=0.6, recall=0.99, engine=engine)
 """
