@@ -16,6 +16,7 @@ from qpairs.commands.terminal import (
     ModelArgument,
     OverwriteOption,
     SkipOption,
+    counted,
     load,
     out,
     plain,
@@ -127,14 +128,14 @@ def _print_corpus(fit: CorpusFit) -> None:
         kinds = ", ".join(
             f"{count:,} {drawn or 'drawn in a way that is not known'}" for drawn, count in fit.used.items()
         )
-        out.print(f"{n:,} questions, {used:,} labels: {plain(kinds)}", highlight=False)
+        out.print(f"{counted(n, 'question')}, {counted(used, 'label')}: {plain(kinds)}", highlight=False)
     else:
         how = (
             fit.setting.basis
             if fit.setting.unlabelled
             else ("an estimate from their scores, which takes duplicates to score as they did in validation")
         )
-        out.print(f"{n:,} questions, no labels: {plain(how)}", highlight=False)
+        out.print(f"{counted(n, 'question')}, no labels: {plain(how)}", highlight=False)
     for reason, count in fit.left_out.items():
         out.print(f"[yellow]{count:,} labels left out: {plain(reason)}[/]", highlight=False)
     if fit.noise:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 import typer
 from rich.table import Table
 
+from qpairs.commands.engines import EngineOption, RayAddressOption, check_engine
 from qpairs.commands.search import IdColumnOption, PrecisionOption, TextColumnOption, ThresholdOption
 from qpairs.commands.terminal import (
     ModelArgument,
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
     from qpairs.metrics import Expectation
     from qpairs.retrieval.clusters import Linkage
     from qpairs.retrieval.corpus import DedupeResult, Prepared
+    from qpairs.retrieval.large import LargeResult
     from qpairs.retrieval.second_look import ReadShare
     from qpairs.retrieval.trade_offs import TradeOff
 
 EXAMPLES = 5
+LEFT = (".lock", ".unfinished")  # in a folder by a run that was interrupted, which is continued
 CHOSEN = "chosen"
 UNLABELLED = (
     " Scores alone do not tell near misses from duplicates: in a corpus without duplicates all of these would be "
@@ -48,7 +51,13 @@ WIDTH = 50  # characters of a bar that stands for 1
 
 def dedupe(
     checkpoint: ModelArgument,
-    questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
+    questions: Annotated[
+        Path,
+        typer.Argument(
+            help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line. Or a folder from qpairs embed, "
+            "which is read a part at a time: for more questions than memory holds."
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -86,6 +95,8 @@ def dedupe(
     overwrite: OverwriteOption = False,
     raw: RawOption = False,
     reranker: RerankerOption = True,
+    engine: EngineOption = "plain",
+    ray_address: RayAddressOption = "",
 ) -> None:
     """Find the duplicates in a corpus of questions, and keep one of each cluster.
 
@@ -95,7 +106,15 @@ def dedupe(
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
     if bool(output) == dry_run:
         raise UserError("dedupe: give --output FOLDER, or --dry-run")
+    check_engine(engine, ray_address)
     reading = Reading(text_column, id_column, skip_bad_rows, embeddings)
+    if questions.is_dir():
+        _require_alone(reading, against, dry_run=dry_run)
+        deciding = Deciding(reranker, threshold, precision, linkage, recall, kind)
+        _dedupe_folder(checkpoint, questions, output, deciding, engine, ray_address, overwrite=overwrite)
+        return
+    if engine != "plain":
+        raise UserError("--engine ray goes with a folder from qpairs embed in place of the file of questions")
     with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import hold_output
         from qpairs.models.verdict import check_threshold, choose
@@ -156,6 +175,67 @@ class Looking:
     wanted: float | None
 
 
+@dataclass(frozen=True)
+class Deciding:
+    """What decides in a corpus that is read from its embeddings; each as the option of that name."""
+
+    reranker: bool
+    threshold: float | None
+    precision: float | None
+    linkage: str
+    recall: float
+    kind: str
+
+
+def _require_alone(reading: Reading, against: Path | None, *, dry_run: bool) -> None:
+    """Raises UserError for options that do not go with a folder of embeddings."""
+    options = {
+        "--text-column": reading.text_column,
+        "--id-column": reading.id_column,
+        "--skip-bad-rows": reading.skip_bad_rows,
+        "--embeddings": reading.embeddings,
+        "--against": against,
+        "--dry-run": dry_run,
+    }
+    for name, value in options.items():
+        if value:
+            raise UserError(f"{name} goes with a file of questions, not with a folder from qpairs embed")
+
+
+def _dedupe_folder(
+    checkpoint: Path,
+    folder: Path,
+    output: Path | None,
+    deciding: Deciding,
+    engine: str,
+    ray_address: str,
+    *,
+    overwrite: bool,
+) -> None:
+    """Finds the duplicates among embedded questions, a part at a time."""
+    assert output is not None  # there is no dry run
+    with quiet(), progress_bar() as on_progress:
+        from qpairs.models.base import load
+        from qpairs.retrieval.executors import executor_of
+        from qpairs.retrieval.large import dedupe_embeddings
+
+        _require_free(output, overwrite=overwrite)
+        result = dedupe_embeddings(
+            load(checkpoint, second_look=deciding.reranker),
+            folder,
+            output,
+            threshold=deciding.threshold,
+            precision=deciding.precision,
+            linkage="star" if deciding.linkage == "star" else "single",
+            recall=deciding.recall,
+            kind=deciding.kind,
+            engine=executor_of(engine, ray_address),
+            on_progress=on_progress,
+        )
+    print_summary(result)
+    out.print(f"Saved in [bold]{output}[/].", highlight=False)
+
+
 def _prepare(
     checkpoint: Path,
     questions: Path,
@@ -200,7 +280,7 @@ def _require_free(output: Path, *, overwrite: bool) -> None:
         raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
 
 
-def print_summary(result: DedupeResult) -> None:
+def print_summary(result: DedupeResult | LargeResult) -> None:
     """Prints what was found, what is expected of it and on what basis, and the pairs nearest to the threshold."""
     summary = result.summary
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -227,7 +307,7 @@ def print_summary(result: DedupeResult) -> None:
             f"{summary['recall_measured_on']:,} of a sample.",
             highlight=False,
         )
-    least = result.pairs.sort_values(["probability", "similarity"], kind="stable").head(EXAMPLES)
+    least = result.nearest(EXAMPLES)
     if len(least):
         out.print("\n[bold]nearest to the threshold[/]  [dim]similarity, probability[/]", highlight=False)
     for pair in least.itertuples():
@@ -246,7 +326,7 @@ def _print_read(read: ReadShare | None) -> None:
         out.print(f"{plain(str(read)).capitalize()}.", highlight=False)
 
 
-def _print_basis(result: DedupeResult) -> None:
+def _print_basis(result: DedupeResult | LargeResult) -> None:
     """What the expectation rests on, and a warning before most of a corpus is given up."""
     from qpairs.models.verdict import CorpusSetting
 
@@ -259,7 +339,7 @@ def _print_basis(result: DedupeResult) -> None:
             + "[/]",
             highlight=False,
         )
-    dropped = 1 - len(result.found.kept) / summary["distinct"]  # repeats in other letters are no question of a model
+    dropped = 1 - summary["kept"] / summary["distinct"]  # repeats in other letters are no question of a model
     if dropped > MOST:
         doubt = f"; about {percent(1 - expected.precision)} of its pairs are expected to be wrong" if expected else ""
         out.print(

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from qpairs.commands.engines import EngineOption, RayAddressOption, check_engine
 from qpairs.commands.search import IdColumnOption, TextColumnOption
 from qpairs.commands.terminal import (
     ModelArgument,
     OverwriteOption,
     SkipOption,
+    counted,
     out,
     plain,
     print_command,
@@ -21,9 +23,6 @@ from qpairs.commands.terminal import (
     quiet,
     shown_path,
 )
-from qpairs.core.exceptions import UserError, nearest
-
-ENGINES = ("plain", "ray")
 
 
 def embed(
@@ -45,19 +44,14 @@ def embed(
     shard_size: Annotated[int, typer.Option(help="Questions in a shard.")] = 50_000,
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
-    engine: Annotated[str, typer.Option(help="plain: this process; ray: the workers of a Ray cluster.")] = "plain",
-    ray_address: Annotated[
-        str, typer.Option(help="Address of the Ray cluster, such as auto; without it, one on this machine.")
-    ] = "",
+    engine: EngineOption = "plain",
+    ray_address: RayAddressOption = "",
 ) -> None:
     """Embed a file of questions into Parquet shards; run again after an interruption, the command continues."""
-    if engine not in ENGINES:
-        raise UserError(f"engine: unknown {engine!r}; {nearest(engine, ENGINES)}")
-    if ray_address and engine != "ray":
-        raise UserError("--ray-address goes with --engine ray")
+    check_engine(engine, ray_address)
     with quiet(), progress_bar() as on_progress:
         from qpairs.retrieval.embed import embed as run
-        from qpairs.retrieval.executors import ray_executor, run_serially
+        from qpairs.retrieval.executors import executor_of
 
         result = run(
             checkpoint,
@@ -71,15 +65,15 @@ def embed(
             shard_size=shard_size,
             skip_bad_rows=skip_bad_rows,
             overwrite=overwrite,
-            engine=ray_executor(ray_address or None) if engine == "ray" else run_serially,
+            engine=executor_of(engine, ray_address),
             on_progress=on_progress,
         )
     if result.skipped:
         print_left_out(result.skipped)
     size = sum((result.folder / shard.file).stat().st_size for shard in result.shards)
     out.print(
-        f"{result.count:,} questions, {result.distinct:,} distinct: {result.dimension} x {result.plan.dtype}, "
-        f"{size / 1e6:,.1f} MB in {len(result.shards):,} shards",
+        f"{counted(result.count, 'question')}, {result.distinct:,} distinct: {result.dimension} x {result.plan.dtype}, "
+        f"{size / 1e6:,.1f} MB in {counted(len(result.shards), 'shard')}",
         highlight=False,
     )
     print_saved(output, after=". Read it with any Parquet reader, or:")

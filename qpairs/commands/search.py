@@ -16,6 +16,7 @@ from qpairs.commands.terminal import (
     ReplaceOption,
     RerankerOption,
     check_file,
+    counted,
     out,
     percent,
     plain,
@@ -112,7 +113,7 @@ def index(
         else:
             made = open_index(source).manifest
     if delete:
-        out.print(f"{deleted:,} questions deleted")
+        out.print(f"{counted(deleted, 'question')} deleted")
         if unknown:
             shown = ", ".join(plain(repr(name)) for name in unknown[:UNKNOWN])
             more = f" and {len(unknown) - UNKNOWN:,} more" if len(unknown) > UNKNOWN else ""
@@ -135,7 +136,7 @@ def _print_index(made: Manifest, chosen: bool) -> None:
 
     where = f" in {made.address}" if made.address else ""
     why = f" (by size: exact up to {SMALL:,} questions, ivf above)" if chosen else ""
-    out.print(f"{made.count:,} questions{plain(where)}, {made.dimension:,} numbers each", highlight=False)
+    out.print(f"{counted(made.count, 'question')}{plain(where)}, {made.dimension:,} numbers each", highlight=False)
     out.print(f"[bold]{made.kind}[/]: {KINDS[made.kind]}{why}", highlight=False, soft_wrap=True)
     if made.kind != "exact":
         out.print(
@@ -256,7 +257,7 @@ def _write_answers(output: Path, asked: Sequence[str], answers: Sequence[Sequenc
     write_table(output, answers_table(asked, answers), raw=raw)
     known = sum(any(answer.duplicate for answer in found) for found in answers)
     out.print(
-        f"{len(asked):,} questions, {known:,} with a duplicate in the index ({percent(known / max(1, len(asked)))}), "
-        f"written to {shown_path(output)}",
+        f"{counted(len(asked), 'question')}, {known:,} with a duplicate in the index "
+        f"({percent(known / max(1, len(asked)))}), written to {shown_path(output)}",
         soft_wrap=True,
     )

@@ -16,6 +16,7 @@ from qpairs.commands.search import IdColumnOption, TextColumnOption, print_outgr
 from qpairs.commands.terminal import (
     ModelArgument,
     RerankerOption,
+    counted,
     err,
     out,
     plain,
@@ -128,7 +129,7 @@ def serve(
         )
         if not (token or loopback):
             err.print("[yellow]Whoever reaches this machine can search and change the index: set QPAIRS_TOKEN.[/]")
-        about = f"{len(served.index.questions):,} questions" if served.index else "no index"
+        about = counted(len(served.index.questions), "question") if served.index else "no index"
         name = f"[{address}]" if ":" in address else address
         out.print(
             f"{shown_path(served.model.path.name)}, {about}, at {plain(f'http://{name}:{number}')}",

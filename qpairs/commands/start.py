@@ -15,6 +15,7 @@ from qpairs.commands.keys import read_key
 from qpairs.commands.search import IdColumnOption, TextColumnOption
 from qpairs.commands.terminal import (
     SkipOption,
+    counted,
     out,
     plain,
     print_skipped,
@@ -118,7 +119,7 @@ def _print_expected(session: Session) -> None:
     from qpairs.serving.start import examples
 
     folder = shown_path(session.folder.path)
-    out.print(f"\n{len(session.corpus.texts):,} questions, kept in [bold]{folder}[/].", highlight=False)
+    out.print(f"\n{counted(len(session.corpus.texts), 'question')}, kept in [bold]{folder}[/].", highlight=False)
     _print_fit(session)
     try:
         pairs = examples(session.duplicates(), EXAMPLES)

@@ -213,7 +213,7 @@ def _print_scores(model: Model) -> None:
 
 def _print_unlabelled(split: Mapping[str, Any]) -> None:
     about = split["unlabelled"]
-    out.print(f"Learned from {about['questions']:,} questions without labels.", highlight=False)
+    out.print(f"Learned from {counted(about['questions'], 'question')} without labels.", highlight=False)
     if about["left_out"]:
         out.print(f"{about['left_out']:,} more are nearly the same as another one, and are left out.", highlight=False)
     _print_more(split)

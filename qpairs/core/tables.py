@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,53 @@ def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False) -> No
             WRITERS[path.suffix](table, str(fresh))
         except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
+
+
+def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame]) -> None:
+    r"""Writes data frames with the same columns one below the other, in the formats of `write_table`.
+
+    Args:
+        path: the file.
+        parts: one or more; memory is that of one.
+
+    Raises:
+        UserError: as `write_table`.
+
+    >>> import tempfile
+    >>> import pandas
+    >>> file = Path(tempfile.mkdtemp(), "scored.csv")
+    >>> write_table_in_parts(file, [pandas.DataFrame({"similarity": [score]}) for score in (0.5, 0.75)])
+    >>> file.read_text()
+    'similarity\n0.5\n0.75\n'
+    """
+    check_table_path(path)
+    with atomic_file(path) as fresh:
+        if path.suffix == ".parquet":
+            _write_parquet_in_parts(fresh, parts)
+            return
+        with fresh.open("w", encoding="utf-8", newline="") as file:
+            for number, part in enumerate(parts):
+                if path.suffix == ".jsonl":
+                    part.to_json(file, orient="records", lines=True, force_ascii=False)
+                else:
+                    separator = "\t" if path.suffix == ".tsv" else ","
+                    part.to_csv(file, index=False, sep=separator, header=number == 0, lineterminator="\n")
+
+
+def _write_parquet_in_parts(fresh: Path, parts: Iterable[pandas.DataFrame]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    writer, schema = None, None
+    try:
+        for part in parts:
+            table = pyarrow.Table.from_pandas(part, schema, preserve_index=False)
+            schema = table.schema
+            writer = writer or parquet.ParquetWriter(fresh, schema)
+            writer.write_table(table)
+    finally:
+        if writer:
+            writer.close()
 
 
 def rows_table(kind: type[Any], rows: Sequence[Any], called: Mapping[str, str] | None = None) -> pandas.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -150,6 +150,40 @@ def count_scores(
     for scores in _score_blocks(vectors, vectors if others is None else others, chosen):
         counts += histogram(scores[np.isfinite(scores)])
         hits += histogram(_nearest(scores))
+    weight = n / max(len(chosen), 1)
+    return ScoreCounts(counts * weight / 2, n, hits * weight)
+
+
+def count_scores_in_parts(
+    parts: Callable[[], Iterable[tuple[int, NDArray[np.float32]]]], n: int, *, seed: int = 0
+) -> ScoreCounts:
+    """The score counts of a table that is read from a disk, twice; the same as `count_scores`, but for rounding.
+
+    Args:
+        parts: gives the row that a part begins with, and its unit vectors (k, d), from the first row to the last.
+        n: questions of the table.
+        seed: of the choice of questions that are compared with all others.
+
+    >>> table = np.eye(3, dtype=np.float32)
+    >>> count_scores_in_parts(lambda: [(0, table[:2]), (2, table[2:])], 3).at_or_above([0.0, 0.5]).tolist()
+    [3.0, 0.0]
+    """
+    queries = queries_for(n)
+    chosen = np.arange(n) if n <= queries else np.sort(np.random.default_rng(seed).choice(n, queries, replace=False))
+    found = [vectors[chosen[(chosen >= start) & (chosen < start + len(vectors))] - start] for start, vectors in parts()]
+    rows = np.concatenate(found)  # (q, d)
+    counts, nearest = np.zeros(len(EDGES) - 1), np.empty((len(rows), 0), np.float32)
+    step = max(1, BLOCK // max(len(rows), 1))
+    for start, part in (
+        (start + i, whole[i : i + step]) for start, whole in parts() for i in range(0, len(whole), step)
+    ):
+        scores = rows @ part.T  # (q, up to step)
+        own = np.flatnonzero((chosen >= start) & (chosen < start + len(part)))
+        scores[own, chosen[own] - start] = -np.inf
+        counts += histogram(scores[np.isfinite(scores)])
+        both = np.append(nearest, scores, axis=1)
+        nearest = np.partition(both, -HITS, axis=1)[:, -HITS:] if both.shape[1] > HITS else both
+    hits = histogram(nearest[np.isfinite(nearest)])
     weight = n / max(len(chosen), 1)
     return ScoreCounts(counts * weight / 2, n, hits * weight)
 

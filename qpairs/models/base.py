@@ -186,6 +186,7 @@ class Model(Encoder, Protocol):
         threshold: float | None = None,
         precision: float | None = None,
         against: QuestionSource | None = None,
+        text_column: str = "",
         on_progress: OnProgress | None = None,
     ) -> DedupeResult:
         """The duplicates among questions: see `methods.dedupe`.

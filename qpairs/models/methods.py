@@ -29,6 +29,7 @@ def dedupe(
     threshold: float | None = None,
     precision: float | None = None,
     against: QuestionSource | None = None,
+    text_column: str = "",
     on_progress: OnProgress | None = None,
 ) -> qpairs.DedupeResult:
     """The duplicates among questions; `qpairs.dedupe_corpus` has more options.
@@ -39,6 +40,7 @@ def dedupe(
         threshold: as in `dedupe_corpus`; without it and a precision, that of greatest expected F1 in this corpus.
         precision: that the pairs of duplicates shall have, as a one-sided 95 % lower bound.
         against: questions that were asked before.
+        text_column: the column of the questions, of both files, as in `open_questions`.
         on_progress: as in `dedupe_corpus`.
 
     Returns:
@@ -52,7 +54,9 @@ def dedupe(
     ['How do I pay?', 'Where is my order?']
     """
     more: dict[str, Any] = {} if on_progress is None else {"on_progress": on_progress}
-    return qpairs.dedupe_corpus(model, questions, threshold=threshold, precision=precision, against=against, **more)
+    return qpairs.dedupe_corpus(
+        model, questions, threshold=threshold, precision=precision, against=against, text_column=text_column, **more
+    )
 
 
 def search(

@@ -1,10 +1,16 @@
-"""Cosines of many unit vectors with many, block by block on all cores, of which those above a threshold are kept."""
+"""Cosines of many unit vectors with many, block by block on all cores, of which those above a threshold are kept.
+
+Most pairs of long vectors are ruled out by short ones. With a the part of a vector along the main axes of a sample and
+r the length of the rest, the cosine of two vectors is at most a1 . a2 + r1 r2 (Cauchy and Schwarz), which is the
+product of two vectors (a, r). Only pairs whose bound reaches the threshold are computed in full, so none is lost.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +25,22 @@ Block = tuple[NDArray[np.integer], NDArray[np.integer]]  # rows and columns to c
 Pairs = tuple[Ints, Ints, Floats]  # (m,) rows, columns and cosines
 
 SIZE = 2048  # rows and columns of a block
+SHORT = 64  # numbers of a short vector
+LONG = 128  # numbers of a vector, from which on a short one saves time
+SLACK = 1e-5  # of a bound in single precision
+SAMPLE = 20_000  # vectors that the axes are taken from
+FEW = 0.01  # share of a block, up to which its cosines are computed one by one
 MOST_PAIRS = 30_000_000  # which take two gigabytes to sort
+
+
+class Vectors(Protocol):
+    """Unit vectors in memory, as an array (n, d), or on a disk."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitem__(self, rows: Ints, /) -> Floats:
+        """Those of some rows (k,), as (k, d)."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +48,53 @@ class Comparison:
     """What is compared with what.
 
     Attributes:
-        rows: (n, d) unit vectors.
-        columns: (m, d) the unit vectors that they are compared with.
+        rows: n unit vectors.
+        columns: m of them, the unit vectors that they are compared with.
         threshold: the least cosine of a pair.
         within: whether rows and columns are the same, so that each pair counts once and none is with itself.
+        short: the short vectors of rows and columns; None: all cosines are computed in full.
     """
 
-    rows: Floats
-    columns: Floats
+    rows: Vectors
+    columns: Vectors
     threshold: float
     within: bool
+    short: tuple[Vectors, Vectors] | None = None
+
+
+def main_axes(sample: Floats) -> Floats | None:
+    """(d, SHORT - 1) orthonormal axes that hold most of the length of a sample (n, d); None where d is small."""
+    if sample.shape[1] < LONG:
+        return None
+    _, axes = np.linalg.eigh(sample.T.astype(np.float64) @ sample)
+    return np.ascontiguousarray(axes[:, :-SHORT:-1], dtype=np.float32)
+
+
+def axes_sample(vectors: Vectors) -> Floats:
+    """Up to `SAMPLE` of the vectors, evenly spaced, to find their main axes."""
+    return vectors[np.unique(np.linspace(0, len(vectors) - 1, SAMPLE).astype(np.int64))]
+
+
+def short_vectors(vectors: Floats, axes: Floats) -> Floats:
+    """(n, SHORT) of unit vectors (n, d): the part along the axes, and the length of the rest, rounded up."""
+    along = vectors @ axes
+    rest = np.sqrt(np.maximum(0, 1 - np.einsum("ij,ij->i", along, along)) + 1e-6)
+    return np.concatenate([along, rest[:, None]], axis=1, dtype=np.float32)
+
+
+def with_short_vectors(comparison: Comparison) -> Comparison:
+    """A comparison of vectors in memory, with their short vectors where those save time."""
+    rows, columns = comparison.rows, comparison.columns
+    axes = main_axes(axes_sample(columns))
+    if axes is None:
+        return comparison
+    short = short_table(columns, axes)
+    return replace(comparison, short=(short if comparison.within else short_table(rows, axes), short))
+
+
+def short_table(vectors: Vectors, axes: Floats) -> Floats:
+    """(n, SHORT) short vectors of n vectors."""
+    return np.concatenate([short_vectors(vectors[rows], axes) for rows in spans(len(vectors))])
 
 
 def spans(n: int) -> list[Ints]:
@@ -47,7 +105,7 @@ def spans(n: int) -> list[Ints]:
 def all_blocks(comparison: Comparison) -> Iterator[Block]:
     """Blocks in which all rows meet all columns; within one set of vectors, each pair of spans once."""
     columns = spans(len(comparison.columns))
-    for i, rows in enumerate(spans(len(comparison.rows))):
+    for i, rows in enumerate(columns if comparison.within else spans(len(comparison.rows))):
         for part in columns[i if comparison.within else 0 :]:
             yield rows, part
 
@@ -72,27 +130,41 @@ def compare(comparison: Comparison, blocks: Sequence[Block], meter: Meter | None
         found.append(part)
         pairs += len(part[0])
         if pairs > MOST_PAIRS:
-            raise UserError(
-                f"over {MOST_PAIRS:,} pairs are at or above {comparison.threshold:.3f}; raise --threshold or "
-                "--precision"
-            )
+            raise too_many(MOST_PAIRS, comparison.threshold)
         if meter:
             meter.advance(size)
     left, right, similarity = (np.concatenate(column) for column in zip(*found, strict=True))
     return left, right, similarity
 
 
+def too_many(most: int, threshold: float) -> UserError:
+    """The error of a threshold with more pairs than can be kept."""
+    return UserError(f"over {most:,} pairs are at or above {threshold:.3f}; raise --threshold or --precision")
+
+
 def _compare_block(comparison: Comparison, block: Block) -> Pairs:
     rows, columns = block
-    similarity = (comparison.rows[rows] @ comparison.columns[columns].T).ravel()  # (rows * columns,)
-    at = np.flatnonzero(similarity >= np.float32(comparison.threshold))
+    at, values = _reached(comparison, rows, columns)
     left: Ints = rows[at // len(columns)].astype(np.int64)
     right: Ints = columns[at % len(columns)].astype(np.int64)
-    values: Floats = similarity[at]
     kept = values.astype(np.float64) >= comparison.threshold
     if comparison.within:
-        kept &= left != right
+        kept &= left < right if rows is columns else left != right
     return left[kept], right[kept], values[kept].clip(max=1)
+
+
+def _reached(comparison: Comparison, rows: Ints, columns: Ints) -> tuple[Ints, Floats]:
+    """(m,) places in a block, row by row, that may be at or above the threshold, and (m,) their cosines."""
+    threshold = np.float32(comparison.threshold)
+    if comparison.short:
+        bounds = (comparison.short[0][rows] @ comparison.short[1][columns].T).ravel()
+        at = np.flatnonzero(bounds >= threshold - np.float32(SLACK))
+        if len(at) <= FEW * len(bounds):
+            left, right = comparison.rows[rows[at // len(columns)]], comparison.columns[columns[at % len(columns)]]
+            return at, np.einsum("ij,ij->i", left, right)
+    similarity = (comparison.rows[rows] @ comparison.columns[columns].T).ravel()  # (rows * columns,)
+    at = np.flatnonzero(similarity >= threshold)
+    return at, similarity[at]
 
 
 def distinct(comparison: Comparison, pairs: Pairs) -> Pairs:

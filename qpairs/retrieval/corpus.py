@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -139,29 +138,12 @@ class DedupeResult:
         `share`. `recall` is the share of the pairs that were found, measured on `recall_measured_on` pairs of a
         sample, or 1 and 0 where all were compared.
         """
-        found = self.found
-        sizes = Counter(found.representative[found.question].tolist())
-        clusters = [n for n in sizes.values() if n > 1]
-        return {
-            "questions": str(self.corpus.path),
-            "against": str(self.against.path) if self.against else None,
-            "model": str(self.model.path),
-            "fingerprint": self.model.fingerprint,
-            "threshold": self.setting.threshold,
-            "probability_of": self.setting.precision_of,
-            "basis": self.setting.basis if isinstance(self.setting, CorpusSetting) else None,
-            "expected": asdict(self.expected) if self.expected else None,
-            "rows": len(self.corpus.texts),
-            "distinct": len(found.first),
-            "asked": len(found.asked),
-            "pairs": len(found.pairs),
-            "clusters": len(clusters),
-            "largest": max(clusters, default=1),
-            "kept": len(found.kept),
-            "recall": found.pairs.recall,
-            "recall_measured_on": found.pairs.sampled,
-            "second_look": self.read.to_dict() if self.read else None,
-        }
+        paths = self.corpus.path, self.against.path if self.against else None
+        return summary_of(self.found, self.model, self.setting, paths, self.read)
+
+    def nearest(self, count: int) -> pandas.DataFrame:
+        """The rows of `pairs` that are nearest to the threshold."""
+        return self.pairs.sort_values(["probability", "similarity"], kind="stable").head(count)
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
         found: dict[str, object] = {"questions": len(self.corpus.texts), "kept": len(self.found.kept)}
@@ -215,6 +197,45 @@ class DedupeResult:
         return pandas.DataFrame({**columns, "similarity": found.similarity, "probability": probability})
 
 
+def summary_of(
+    found: Deduplicated,
+    model: Model,
+    setting: Setting,
+    paths: tuple[Path, Path | None],
+    read: ReadShare | None = None,
+) -> dict[str, Any]:
+    """What is written to dedupe.json, see `DedupeResult.summary`.
+
+    Args:
+        found: the duplicates.
+        model: that encoded the questions.
+        setting: with the threshold.
+        paths: of the questions, and of those that were known before.
+        read: which candidates had a second look.
+    """
+    sizes = np.bincount(found.representative[found.question])
+    return {
+        "questions": str(paths[0]),
+        "against": str(paths[1]) if paths[1] else None,
+        "model": str(model.path),
+        "fingerprint": model.fingerprint,
+        "threshold": setting.threshold,
+        "probability_of": setting.precision_of,
+        "basis": setting.basis if isinstance(setting, CorpusSetting) else None,
+        "expected": asdict(setting.expected()) if isinstance(setting, CorpusSetting) else None,
+        "rows": len(found.question),
+        "distinct": len(found.first),
+        "asked": len(found.asked),
+        "pairs": len(found.pairs),
+        "clusters": int((sizes > 1).sum()),
+        "largest": max(int(sizes.max(initial=1)), 1),
+        "kept": len(found.kept),
+        "recall": found.pairs.recall,
+        "recall_measured_on": found.pairs.sampled,
+        "second_look": read.to_dict() if read else None,
+    }
+
+
 def check_format(kind: str) -> None:
     """Raises UserError where tables cannot be written in a format."""
     if f".{kind}" not in WRITERS:
@@ -233,6 +254,7 @@ def dedupe_corpus(
     threshold: float | None = None,
     precision: float | None = None,
     against: Corpus | QuestionSource | None = None,
+    text_column: str = "",
     linkage: Linkage = "star",
     recall: float = 0.9999,
     embeddings: Embeddings | None = None,
@@ -250,6 +272,7 @@ def dedupe_corpus(
         threshold: from which cosine on two questions are duplicates; for a model of two stages, from which probability.
         precision: that the pairs of duplicates shall have, as a one-sided 95 % lower bound.
         against: the other questions, likewise.
+        text_column: the column of the questions, of both, as in `read_corpus`.
         linkage: how clusters are made, see `clusters`.
         recall: share of the pairs to find in a large corpus; 1 compares all.
         embeddings: vectors of the model; only the texts that they lack are encoded. Shortened ones are read by the
@@ -271,6 +294,7 @@ def dedupe_corpus(
         model,
         corpus,
         against=against,
+        text_column=text_column,
         embeddings=embeddings,
         recall=recall,
         wanted=precision if threshold is None else threshold,
@@ -324,6 +348,7 @@ def prepare(
     corpus: Corpus | QuestionSource,
     *,
     against: Corpus | QuestionSource | None = None,
+    text_column: str = "",
     embeddings: Embeddings | None = None,
     recall: float = 0.9999,
     wanted: float | None = None,
@@ -335,6 +360,7 @@ def prepare(
         model: or its folder; this and the rest as in `dedupe_corpus`.
         corpus: the questions.
         against: the other questions.
+        text_column: of both.
         embeddings: vectors of the model.
         recall: share of the pairs to find for a second look.
         wanted: threshold or precision that will be asked for, so that the second look covers it.
@@ -348,7 +374,8 @@ def prepare(
     require_one_tower(encoder)
     if second and wanted is not None:
         check_probability(wanted)
-    corpus, against = read_corpus(corpus), None if against is None else read_corpus(against)
+    corpus = read_corpus(corpus, text_column=text_column)
+    against = None if against is None else read_corpus(against, text_column=text_column)
     meter = Meter(on_progress)
 
     def encode(texts: Sequence[str]) -> Floats:

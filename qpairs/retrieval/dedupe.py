@@ -14,7 +14,7 @@ from qpairs.data.identity import canonical, distinct_texts
 from qpairs.data.records import require_texts
 from qpairs.models.base import Model
 from qpairs.models.shortened import shorten
-from qpairs.retrieval.blocks import SIZE, Floats, Ints
+from qpairs.retrieval.blocks import SIZE, Floats, Ints, Vectors
 from qpairs.retrieval.clusters import Linkage, clusters
 from qpairs.retrieval.embeddings import Embeddings
 from qpairs.retrieval.matches import NO_MATCHES, Matches, find_matches
@@ -210,11 +210,17 @@ def resolve(own: Distinct, found: Candidates, threshold: float, linkage: Linkage
     pairs = found.pairs.at_or_above(threshold)
     pairs = pairs.subset(new[pairs.left] & new[pairs.right])
     representative = clusters(len(own.first), pairs, linkage)
-    similarity = np.ones(len(own.first), dtype=np.float32)
-    members = np.flatnonzero(representative != np.arange(len(own.first)))
-    for rows in np.array_split(members, len(members) // SIZE + 1):
-        similarity[rows] = np.einsum("ij,ij->i", own.vectors[rows], own.vectors[representative[rows]]).clip(max=1)
+    similarity = to_representatives(own.vectors, representative)
     return Deduplicated(own.question, own.first, asked, pairs, representative, similarity)
+
+
+def to_representatives(vectors: Vectors, representative: Ints) -> Floats:
+    """(q,) cosine of each of q questions to the one that represents it."""
+    similarity = np.ones(len(representative), dtype=np.float32)
+    members = np.flatnonzero(representative != np.arange(len(representative)))
+    for rows in np.array_split(members, len(members) // SIZE + 1):
+        similarity[rows] = np.einsum("ij,ij->i", vectors[rows], vectors[representative[rows]]).clip(max=1)
+    return similarity
 
 
 def require_one_tower(model: Model) -> None:
@@ -236,11 +242,7 @@ def stored(embeddings: Embeddings, model: Model, encode: Encode | None = None) -
     Raises:
         UserError: another model made them.
     """
-    if embeddings.fingerprint != model.fingerprint:
-        raise UserError(
-            f"{embeddings.folder}: made by the model {embeddings.fingerprint} ({embeddings.model}), "
-            f"not by {model.path}; run qpairs embed anew"
-        )
+    embeddings.require_model(model)
 
     def look_up(texts: Sequence[str]) -> Floats:
         row = {text: i for i, text in enumerate(texts)}

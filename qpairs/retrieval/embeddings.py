@@ -16,7 +16,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import sha256
 from qpairs.core.manifests import read_manifest
 from qpairs.core.shapes import WrongShape, each, flag, named, one_of, record, text, whole
-from qpairs.models.base import Side
+from qpairs.models.base import Model, Side
 from qpairs.models.shortened import unit
 from qpairs.retrieval.executors import WrittenFile
 
@@ -147,8 +147,28 @@ class Embeddings:
         >>> len(list(embeddings.texts()))
         40
         """
-        for batch in self._read(ROW_GROUP, ["text"]):
-            yield from batch.column("text").to_pylist()
+        for block in self.column("text"):
+            yield from block
+
+    def column(self, name: Literal["id", "text"]) -> Iterator[list[str]]:
+        """The ids, or the questions, some at a time.
+
+        >>> sum(len(ids) for ids in embeddings.column("id"))
+        40
+        """
+        for batch in self._read(ROW_GROUP, [name]):
+            yield batch.column(name).to_pylist()
+
+    def require_model(self, model: Model) -> None:
+        """Raises UserError where another model made the vectors.
+
+        >>> embeddings.require_model(model)
+        """
+        if self.fingerprint != model.fingerprint:
+            raise UserError(
+                f"{self.folder}: made by the model {self.fingerprint} ({self.model}), not by {model.path}; run qpairs "
+                "embed anew"
+            )
 
     def vectors(self) -> Iterator[tuple[int, Floats]]:
         """The row that a batch begins with, and its vectors (k, dimension).

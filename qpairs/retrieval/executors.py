@@ -1,13 +1,14 @@
-"""What runs the jobs of `embed`: this process, one after the other, or the workers of a Ray cluster."""
+"""What runs the jobs of `embed` and `dedupe`: this process, one after the other, or the workers of a Ray cluster."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import require
@@ -42,12 +43,27 @@ class WrittenFile:
     sha256: str
 
 
-Jobs = Callable[[], Iterable[Job]]
-Write = Callable[[Job], WrittenFile]
-Executor = Callable[[Jobs, Write], Iterator[WrittenFile]]
+class AnyJob(Protocol):
+    """What an executor runs: a dataclass that names the file to write."""
+
+    @property
+    def file(self) -> str:
+        """Its path in the output folder."""
 
 
-def run_serially(jobs: Jobs, write: Write) -> Iterator[WrittenFile]:
+AJob = TypeVar("AJob", bound=AnyJob)
+
+
+class Executor(Protocol):
+    """Runs jobs, each of which writes a file, in any order and in any process."""
+
+    def __call__(
+        self, jobs: Callable[[], Iterable[AJob]], write: Callable[[AJob], WrittenFile]
+    ) -> Iterator[WrittenFile]:
+        """The files that were written, as they come."""
+
+
+def run_serially(jobs: Callable[[], Iterable[AJob]], write: Callable[[AJob], WrittenFile]) -> Iterator[WrittenFile]:
     """The plain executor: one job after the other, in this process."""
     return map(write, jobs())
 
@@ -67,20 +83,20 @@ def ray_executor(address: str | None = None) -> Executor:
     data = require("ray.data", "the engine ray")
     import pyarrow
 
-    def run(jobs: Jobs, write: Write) -> Iterator[WrittenFile]:
+    def run(jobs: Callable[[], Iterable[AJob]], write: Callable[[AJob], WrittenFile]) -> Iterator[WrittenFile]:
         own = imported()  # readers of one's own
 
         def rows(_: Any) -> Iterator[Any]:
             import_all(own)
             for job in jobs():
-                yield pyarrow.Table.from_pylist([asdict(job)])
+                yield pyarrow.table({"job": [pickle.dumps(job)]})
 
         class Worker:  # Ray makes one in each process
             def __call__(self, batch: Any) -> Any:
-                (row,) = batch.to_pylist()
-                written, error = WrittenFile(row["file"], 0, 0, ""), ""
+                job = pickle.loads(batch["job"][0].as_py())
+                written, error = WrittenFile(job.file, 0, 0, ""), ""
                 try:
-                    written = write(Job(**row))
+                    written = write(job)
                 except UserError as raised:  # Ray would wrap it in an exception of its own
                     error = str(raised)
                 return pyarrow.Table.from_pylist([{**asdict(written), "error": error}])
@@ -105,6 +121,15 @@ def ray_executor(address: str | None = None) -> Executor:
                 yield WrittenFile(**row)
 
     return run
+
+
+def executor_of(engine: str, address: str = "") -> Executor:
+    """The executor of a name: plain or ray; the address is that of a Ray cluster, '' for one on this machine.
+
+    >>> executor_of("plain") is run_serially
+    True
+    """
+    return ray_executor(address or None) if engine == "ray" else run_serially
 
 
 def workers(resources: Mapping[str, float]) -> tuple[int, dict[str, float]]:

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.metrics import decide
-from qpairs.retrieval.blocks import Comparison, Floats, Ints, Pairs, all_blocks, compare, distinct
-from qpairs.retrieval.cells import cell_blocks
-from qpairs.retrieval.index.kinds import lists_for
+from qpairs.retrieval.blocks import Comparison, Floats, Ints, Pairs, all_blocks, compare, distinct, with_short_vectors
+from qpairs.retrieval.cells import cell_blocks, make_cells, probed_cells, probing
 
 EQUAL = 1 - 1e-6  # cosine from which on two vectors are the same: in float32, one of length 1 has no more with itself
 EXACT = 2_500_000_000  # comparisons, up to which all are made
@@ -93,15 +92,23 @@ def find_matches(
     """
     least = min(threshold, EQUAL)
     comparison = Comparison(vectors, vectors if others is None else others, least, within=others is None)
+    comparison = with_short_vectors(comparison)
     n, m, meter = len(comparison.rows), len(comparison.columns), Meter(on_progress)
-    probing = 2 * (n + m) * lists_for(m)  # comparisons that cells would take before a pair is found
-    if recall >= 1 or n * m <= max(EXACT, probing):
+    if all_are_compared(n, m, recall):
         return _matches(distinct(comparison, compare(comparison, list(all_blocks(comparison)), meter)))
     meter.begin("comparing")
-    blocks, measured, sampled = cell_blocks(comparison, recall, seed)
-    return _matches(distinct(comparison, compare(comparison, blocks, meter)), measured, sampled)
+    cells = make_cells(comparison, recall, seed)
+    entries = probed_cells(comparison.rows, np.arange(n), cells)
+    columns = None if others is None else probed_cells(others, np.arange(m), replace(cells, gap=0.0))
+    found = compare(comparison, list(cell_blocks(entries, columns)), meter)
+    return _matches(distinct(comparison, found), cells.recall, cells.sampled)
 
 
 def _matches(pairs: Pairs, recall: float = 1.0, sampled: int = 0) -> Matches:
     left, right, similarity = pairs
     return Matches(left, right, np.where(similarity >= EQUAL, np.float32(1), similarity), recall, sampled)
+
+
+def all_are_compared(n: int, m: int, recall: float) -> bool:
+    """Whether n rows are compared with all m columns, because that is quick, or all of the pairs are wanted."""
+    return recall >= 1 or n * m <= max(EXACT, probing(n, m))

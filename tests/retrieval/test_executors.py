@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from test_embeddings import OPTIONS, TEXTS, sums, write
 
 import qpairs
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import sha256
 from qpairs.retrieval.embed import embed
 from qpairs.retrieval.executors import Executor, Job, WrittenFile, ray_executor, run_serially, workers
 
@@ -128,3 +130,58 @@ def test_no_cluster_at_an_address_is_one_line() -> None:
     ray.shutdown()
     with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         list(ray_executor("127.0.0.1:1")(partial(counted, 1), size))
+
+
+@pytest.mark.ray
+def test_two_workers_find_the_duplicates_of_the_plain_run_and_one_that_dies_loses_none(tmp_path: Path) -> None:
+    """In processes that start anew: the cluster's workers import the small sizes from here, and one of them dies."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    paths = [str(folder), *sys.path]
+    (folder / "small_sizes.py").write_text(SMALL_SIZES.format(died=str(tmp_path / "died")))
+    script = ON_RAY.format(folder=str(tmp_path), paths=paths)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "died").exists()
+    tables = {
+        engine: [sha256(tmp_path / engine / f"{name}.csv") for name in ("pairs", "clusters", "kept")]
+        for engine in ("plain", "ray")
+    }
+    assert tables["plain"] == tables["ray"]
+    assert (tmp_path / "plain" / "dedupe.json").read_text() == (tmp_path / "ray" / "dedupe.json").read_text()
+    assert len((tmp_path / "ray" / "pairs.csv").read_text().splitlines()) > 1000
+
+
+SMALL_SIZES = """
+import os
+import subprocess
+from pathlib import Path
+import pytest
+from test_large import small_parts
+small_parts(pytest.MonkeyPatch())
+class Dying:
+    def __init__(self, write):
+        self.write = write
+    def __call__(self, job):
+        if job.file == "pairs/000002.npy" and not Path({died!r}).exists():
+            Path({died!r}).touch()
+            os._exit(1)
+        return self.write(job)
+"""
+ON_RAY = """
+import sys
+from pathlib import Path
+import small_sizes
+import ray
+from test_large import VECTORS, a_corpus
+from qpairs.retrieval.executors import executor_of
+from qpairs.retrieval.large import dedupe_embeddings
+def with_a_death(jobs, write):
+    return executor_of("ray")(jobs, small_sizes.Dying(write))
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+folder = Path({folder!r})
+model, embeddings, _ = a_corpus(folder / "corpus", VECTORS)
+for name, engine in (("plain", executor_of("plain")), ("ray", with_a_death)):
+    dedupe_embeddings(model, embeddings, folder / name, threshold=0.6, recall=0.99, engine=engine)
+"""

@@ -238,15 +238,23 @@ def _limited(threads: int | None) -> Iterator[None]:
         _faiss().omp_set_num_threads(before)
 
 
-def kmeans(vectors: Floats, cells: int, *, rounds: int, seed: int) -> Floats:
-    """Unit vectors (cells, d): the centres that spherical k-means finds for unit vectors (n, d)."""
+def kmeans(vectors: Floats, cells: int, *, rounds: int, seed: int, most: int = TRAINED_ON) -> Floats:
+    """Unit vectors (cells, d): the centres that spherical k-means finds for unit vectors (n, d).
+
+    Args:
+        vectors: (n, d) unit vectors; of more than `most` for each cell, a sample is taken.
+        cells: number of centres.
+        rounds: of k-means.
+        seed: of the sample and the first centres.
+        most: vectors for each cell.
+    """
     found = _faiss().Kmeans(
         vectors.shape[1],
         cells,
         niter=rounds,
         seed=seed,
         spherical=True,
-        max_points_per_centroid=TRAINED_ON,
+        max_points_per_centroid=most,
         min_points_per_centroid=1,
     )
     found.train(vectors)

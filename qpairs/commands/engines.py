@@ -1,0 +1,24 @@
+"""The options that say what runs the jobs of a command: this process, or a Ray cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qpairs.core.exceptions import UserError, nearest
+
+ENGINES = ("plain", "ray")
+
+EngineOption = Annotated[str, typer.Option(help="plain: this process; ray: the workers of a Ray cluster.")]
+RayAddressOption = Annotated[
+    str, typer.Option(help="Address of the Ray cluster, such as auto; without it, one on this machine.")
+]
+
+
+def check_engine(engine: str, ray_address: str) -> None:
+    """Raises UserError for an engine that there is not, or an address without Ray."""
+    if engine not in ENGINES:
+        raise UserError(f"engine: unknown {engine!r}; {nearest(engine, ENGINES)}")
+    if ray_address and engine != "ray":
+        raise UserError("--ray-address goes with --engine ray")
