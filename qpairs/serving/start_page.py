@@ -202,7 +202,10 @@ class StartPage:
         self._work = Work(progress.stage, progress.done, progress.total)
 
     def _find_examples(self) -> None:
-        self._examples = _examples(self.session.duplicates(self._report))
+        try:
+            self._examples = _examples(self.session.duplicates(self._report))
+        except UserError as error:  # far too many pairs, as far as is known without labels
+            raise UserError(f"no examples yet: {error}") from None
 
     def _finish(self) -> None:
         self._examples = _examples(self.session.finish(self._report))

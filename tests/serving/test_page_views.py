@@ -250,7 +250,7 @@ def mended(page: "Page", what: str) -> None:
 
 
 FORUM = """<!doctype html><html lang=en><title>a forum</title><meta charset=utf-8>
-<h1>Ask</h1><label for=title>Title</label> <input id=title><p>below</p>
+<main><h1>Ask</h1><label for=title>Title</label> <input id=title><p>below</p></main>
 <script src="{site}embed.js" data-field="#title" data-near="true" defer></script></html>"""
 
 

@@ -64,12 +64,16 @@ function table(rows, heads, about) {
   return scroll;
 }
 
-function fields(schema) {
+/** Name, kind and default of each field, those of what it holds below it. */
+function fields(schema, lead = "") {
   const needed = schema.required ?? [];
-  return Object.entries(schema.properties ?? {}).map(([name, part]) => {
+  return Object.entries(schema.properties ?? {}).flatMap(([name, part]) => {
     const value = resolve(part).default ?? part.default;
     const must = needed.includes(name) ? "needed" : value === undefined || value === null ? "none" : JSON.stringify(value);
-    return [name, kind(part), must];
+    const one = resolve(resolve(part).anyOf?.find((some) => some.type !== "null") ?? part);
+    const [held, sign] = one.type === "array" ? [resolve(one.items), "[]"] : [one, ""];
+    const below = lead.split(".").length < 3 ? fields(held, `${lead}${name}${sign}.`) : [];
+    return [[lead + name, kind(part), must], ...below];
   });
 }
 
