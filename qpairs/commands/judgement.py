@@ -21,11 +21,13 @@ from qpairs.commands.terminal import (
     print_report,
     print_skipped,
     print_verdict,
+    progress_bar,
     quiet,
     split_columns,
 )
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
+from qpairs.core.progress import Progress
 
 
 def evaluate(
@@ -44,7 +46,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, and of the changes.")] = 0,
 ) -> None:
     """Evaluate a checkpoint or an export, at its own threshold, on labelled pairs."""
-    with quiet():
+    with quiet(), progress_bar() as on_progress:
         from qpairs.data.perturbations import kinds_of
         from qpairs.encoders.build import encoder_note, tower_names
         from qpairs.evaluation.evaluate import evaluate as run
@@ -55,8 +57,9 @@ def evaluate(
         kinds = kinds_of(perturb) if perturb else []
         model = load_model(checkpoint)
         pairs = load(data, columns, skip_bad_rows)
-        result = run(model, pairs, intents=intents, seed=seed).to_dict()
+        result = run(model, pairs, intents=intents, seed=seed, on_progress=on_progress).to_dict()
         if kinds:
+            on_progress(Progress("changing questions"))
             result["perturbations"] = [found.to_dict() for found in probe(model, pairs, kinds, seed=seed)]
     if json_file:
         write_text(json_file, json.dumps({"checkpoint": str(checkpoint), "data": data, **result}, indent=1) + "\n")
@@ -141,7 +144,9 @@ def predict(
             raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")
         if output is None:
             raise UserError("predict: name the file for the scored pairs with --output")
-        found = predict_file(checkpoint, questions[0], output, columns=split_columns(columns)).duplicate
+        with progress_bar() as on_progress:
+            named = split_columns(columns)
+            found = predict_file(checkpoint, questions[0], output, columns=named, on_progress=on_progress).duplicate
     out.print(
         f"{len(found):,} pairs, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "
         f"written to {output}"

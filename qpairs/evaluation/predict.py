@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.core.tables import check_table_path, write_table
 from qpairs.data.sources import PairSource, load_pairs_and_table
 from qpairs.models.base import Model, as_model
@@ -16,7 +17,12 @@ from qpairs.models.verdict import score_column
 
 
 def predict(
-    model: Model | str | Path, pairs: PairSource, *, threshold: float | None = None, precision: float | None = None
+    model: Model | str | Path,
+    pairs: PairSource,
+    *,
+    threshold: float | None = None,
+    precision: float | None = None,
+    on_progress: OnProgress = ignore,
 ) -> Predictions:
     """Predictions for pairs as people hand them over; labels are not read.
 
@@ -26,6 +32,7 @@ def predict(
         threshold: the score from which on a pair is called a duplicate; without it, that of the model.
         precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
             in place of a threshold.
+        on_progress: the stages encoding (questions) and reading pairs.
 
     Raises:
         UserError: the pairs cannot be used, or the precision cannot be promised.
@@ -35,11 +42,16 @@ def predict(
     >>> predict(model, [("How do I pay?", "How can I pay?"), ("Who?", "How do I pay?")]).duplicate.tolist()
     [True, False]
     """
-    return predict_pairs(as_model(model), pairs, threshold=threshold, precision=precision)
+    return predict_pairs(as_model(model), pairs, threshold=threshold, precision=precision, on_progress=on_progress)
 
 
 def predict_file(
-    model: Model | str | Path, source: PairSource, output: Path, *, columns: Sequence[str] = ()
+    model: Model | str | Path,
+    source: PairSource,
+    output: Path,
+    *,
+    columns: Sequence[str] = (),
+    on_progress: OnProgress = ignore,
 ) -> Predictions:
     """Writes a table of pairs again, with the columns similarity, probability and duplicate (0 or 1) added.
 
@@ -50,6 +62,7 @@ def predict_file(
         source: a file of pairs, or another source, as in `load_pairs`; labels are not needed.
         output: a .csv, .tsv, .jsonl or .parquet file.
         columns: the two text columns, where their names are unusual.
+        on_progress: the stages reading, encoding (questions) and reading pairs.
 
     Raises:
         UserError: the source cannot be used, or the output cannot be written.
@@ -57,8 +70,9 @@ def predict_file(
     check_table_path(output)
     model = as_model(model)
     model.verdict.require_labelled(shown_name(model))  # before the file is read
+    on_progress(Progress("reading"))
     pairs, table = load_pairs_and_table(source, columns=columns)
-    found = predict(model, pairs)
+    found = predict(model, pairs, on_progress=on_progress)
     added = {
         score_column(model.verdict.score): found.similarity,
         "probability": found.probability,

@@ -20,6 +20,7 @@ from qpairs.config import Config, config_from
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
+from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.models import methods
 from qpairs.models.base import FILE, Floats, Side, Tables, check_output, fingerprint, model_to_dict
@@ -84,9 +85,9 @@ class CrossModel:
         """Raises UserError: a cross-encoder has no vectors."""
         self._refuse()
 
-    def score_pairs(self, pairs: Pairs) -> tuple[Floats, None]:
+    def score_pairs(self, pairs: Pairs, on_progress: OnProgress = ignore) -> tuple[Floats, None]:
         """Logits (n_pairs,) of the pairs, labelled or not; there are no vectors."""
-        return read_pairs(self.reader, [pairs.texts(row) for row in range(len(pairs))]), None
+        return read_pairs(self.reader, [pairs.texts(row) for row in range(len(pairs))], on_progress), None
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> CrossModel:
         """The same cross-encoder with another verdict."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
+from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import UNLABELLED, Pairs, pairs_from_texts
 from qpairs.data.records import require_texts
 from qpairs.data.sources import PairSource, load_pairs
@@ -99,7 +100,12 @@ def predictions(
 
 
 def predict_pairs(
-    model: Model, pairs: PairSource, *, threshold: float | None = None, precision: float | None = None
+    model: Model,
+    pairs: PairSource,
+    *,
+    threshold: float | None = None,
+    precision: float | None = None,
+    on_progress: OnProgress = ignore,
 ) -> Predictions:
     """Predictions for pairs as people hand them over; labels are not read.
 
@@ -109,6 +115,7 @@ def predict_pairs(
         threshold: the score from which on a pair is called a duplicate; without it, that of the model.
         precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
             in place of a threshold.
+        on_progress: the stages of `Model.score_pairs`.
 
     Raises:
         UserError: the pairs cannot be used, or the precision cannot be promised.
@@ -119,7 +126,7 @@ def predict_pairs(
     model.verdict.require_labelled(shown_name(model))
     given = load_pairs(pairs, labelled=False)
     setting = choose(model.verdict.pair, threshold, precision)
-    return predictions(setting, model.score_pairs(given)[0], given, model.verdict.score)
+    return predictions(setting, model.score_pairs(given, on_progress)[0], given, model.verdict.score)
 
 
 @overload
