@@ -42,7 +42,7 @@ class MockModel:
     def score_tables(self, tables, pairs):
         return cosine_scores(tables, pairs, symmetric=self.verdict.symmetric)
 
-    def score_pairs(self, pairs):
+    def score_pairs(self, pairs, on_progress=None):
         tables = self.embed_tables(pairs.questions)
         return self.score_tables(tables, pairs), tables
 

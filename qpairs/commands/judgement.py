@@ -142,8 +142,7 @@ def _judge(
     from qpairs.evaluation.evaluate import evaluate as run
     from qpairs.evaluation.robustness import probe
 
-    on_progress(Progress("evaluating"))
-    result = run(model, pairs, intents=intents, seed=seed).to_dict()
+    result = run(model, pairs, intents=intents, seed=seed, on_progress=on_progress).to_dict()
     if kinds:
         on_progress(Progress("changing questions"))
         result["perturbations"] = [found.to_dict() for found in probe(model, pairs, kinds, seed=seed)]
@@ -208,7 +207,8 @@ def predict(
         check_table_path(output)
         check_file(output, overwrite=overwrite)
         model = load_model(checkpoint)
-        predicted = predict_file(model, questions[0], output, columns=split_columns(columns))
+        named = split_columns(columns)
+        predicted = predict_file(model, questions[0], output, columns=named, on_progress=on_progress)
         found = predicted.duplicate
     if predicted.pairs and predicted.pairs.skipped:
         counts = ", ".join(f"{n:,} {reason}" for reason, n in predicted.pairs.skipped.items())

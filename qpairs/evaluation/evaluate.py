@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from qpairs import metrics
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
+from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.intents import known_clusters, read_intents
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.questions import QuestionSource
@@ -232,6 +233,7 @@ def evaluate(
     *,
     intents: Mapping[str, str] | QuestionSource | None = None,
     seed: int = 0,
+    on_progress: OnProgress = ignore,
 ) -> Report:
     """Evaluates a model, at its own threshold, on labelled pairs.
 
@@ -241,6 +243,7 @@ def evaluate(
         intents: question -> intent for all questions of the pairs, or a table of them (`read_intents`): then all
             duplicates in the corpus of these questions are known.
         seed: of the bootstrap.
+        on_progress: the stages reading, encoding (questions), reading pairs and judging.
 
     Raises:
         UserError: the data cannot be used, has pairs of one label only, or a question without intent.
@@ -251,6 +254,7 @@ def evaluate(
     >>> f"F1 {report.f1:.2f}, 95 % interval {report.f1_interval[0]:.2f} to {report.f1_interval[1]:.2f}"
     'F1 0.62, 95 % interval 0.56 to 0.69'
     """
+    on_progress(Progress("reading"))
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "evaluate")
     model.verdict.require_labelled(shown_name(model))
@@ -260,7 +264,9 @@ def evaluate(
             raise UserError(f"intents: {model.path} is a cross-encoder, which has no verdict for a corpus")
         known_clusters(pairs, known)  # an error is raised before the questions are embedded
     warn_of_texts(model.token_counter, pairs.questions, "evaluate", pairs)
-    found = report(model, pairs, *model.score_pairs(pairs), intents=known, seed=seed)
+    scores, tables = model.score_pairs(pairs, on_progress)
+    on_progress(Progress("judging"))
+    found = report(model, pairs, scores, tables, intents=known, seed=seed)
     return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))
 
 

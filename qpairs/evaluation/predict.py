@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.core.tables import check_table_path, write_table
 from qpairs.data.records import name_of
 from qpairs.data.sources import PairSource, load_pair_table
@@ -25,7 +26,12 @@ log = logging.getLogger(__name__)
 
 
 def predict(
-    model: Model | str | Path, pairs: PairSource, *, threshold: float | None = None, precision: float | None = None
+    model: Model | str | Path,
+    pairs: PairSource,
+    *,
+    threshold: float | None = None,
+    precision: float | None = None,
+    on_progress: OnProgress = ignore,
 ) -> Predictions:
     """Predictions for pairs as people hand them over; labels are not read.
 
@@ -35,6 +41,7 @@ def predict(
         threshold: the score from which on a pair is called a duplicate; without it, that of the model.
         precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
             in place of a threshold.
+        on_progress: the stages encoding (questions) and reading pairs.
 
     Raises:
         UserError: the pairs cannot be used, or the precision cannot be promised.
@@ -44,11 +51,16 @@ def predict(
     >>> predict(model, [("How do I pay?", "How can I pay?"), ("Who?", "How do I pay?")]).duplicate.tolist()
     [True, False]
     """
-    return predict_pairs(as_model(model), pairs, threshold=threshold, precision=precision)
+    return predict_pairs(as_model(model), pairs, threshold=threshold, precision=precision, on_progress=on_progress)
 
 
 def predict_file(
-    model: Model | str | Path, source: PairSource, output: Path, *, columns: Sequence[str] = ()
+    model: Model | str | Path,
+    source: PairSource,
+    output: Path,
+    *,
+    columns: Sequence[str] = (),
+    on_progress: OnProgress = ignore,
 ) -> Predictions:
     """Writes a table of pairs again, with the columns similarity, probability and duplicate (0 or 1) added.
 
@@ -61,6 +73,7 @@ def predict_file(
         source: a file of pairs, or another source, as in `load_pairs`; labels are not needed.
         output: a .csv, .tsv, .jsonl or .parquet file.
         columns: the two text columns, where their names are unusual.
+        on_progress: the stages reading, encoding (questions) and reading pairs.
 
     Returns:
         The predictions for the rows that have two questions.
@@ -71,8 +84,9 @@ def predict_file(
     check_table_path(output)
     model = as_model(model)
     model.verdict.require_labelled(shown_name(model))  # before the file is read
+    on_progress(Progress("reading"))
     given = load_pair_table(source, columns=columns)
-    found = predict(model, given.pairs)
+    found = predict(model, given.pairs, on_progress=on_progress)
     frame = given.table.frame
     results = {
         score_column(model.verdict.score): found.similarity,

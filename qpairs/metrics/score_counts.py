@@ -174,9 +174,8 @@ def count_scores_in_parts(
     rows = np.concatenate(found)  # (q, d)
     counts, nearest = np.zeros(len(EDGES) - 1), np.empty((len(rows), 0), np.float32)
     step = max(1, BLOCK // max(len(rows), 1))
-    for start, part in (
-        (start + i, whole[i : i + step]) for start, whole in parts() for i in range(0, len(whole), step)
-    ):
+    pieces = ((start + i, block[i : i + step]) for start, block in parts() for i in range(0, len(block), step))
+    for start, part in pieces:
         scores = rows @ part.T  # (q, up to step)
         own = np.flatnonzero((chosen >= start) & (chosen < start + len(part)))
         scores[own, chosen[own] - start] = -np.inf

@@ -18,7 +18,7 @@ from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import hold_output, recover_folder, visible
 from qpairs.core.manifests import read_json
-from qpairs.core.progress import Meter
+from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.core.shapes import anything, named
 from qpairs.models.model_file import FILE as FILE
 from qpairs.models.model_file import FORMAT as FORMAT
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import pandas
 
     from qpairs import DedupeResult, Index, Predictions
-    from qpairs.core.progress import OnProgress
     from qpairs.data.pairs import Pairs
     from qpairs.data.questions import QuestionSource
     from qpairs.data.sources import PairSource
@@ -124,8 +123,10 @@ class Model(Encoder, Protocol):
         (240,)
         """
 
-    def score_pairs(self, pairs: Pairs) -> tuple[Floats, Tables | None]:
+    def score_pairs(self, pairs: Pairs, on_progress: OnProgress = ignore) -> tuple[Floats, Tables | None]:
         """Scores (n_pairs,) of pairs, labelled or not, and the vectors of their questions, if the model has vectors.
+
+        Progress has the stages encoding (questions) and, where a cross-encoder reads pairs, reading pairs.
 
         >>> scores, tables = model.score_pairs(pairs)
         >>> scores.shape
@@ -158,7 +159,12 @@ class Model(Encoder, Protocol):
         """
 
     def predict(
-        self, pairs: PairSource, *, threshold: float | None = None, precision: float | None = None
+        self,
+        pairs: PairSource,
+        *,
+        threshold: float | None = None,
+        precision: float | None = None,
+        on_progress: OnProgress = ignore,
     ) -> Predictions:
         """Predictions for pairs, or their source: see `predictions.predict_pairs`.
 
@@ -305,6 +311,18 @@ def model_to_dict(model: Model) -> dict[str, Any]:
 def as_model(model: Model | str | Path, *, second_look: bool = True) -> Model:
     """A model, or the one in a folder; `second_look` as in `load`."""
     return load(model, second_look=second_look) if isinstance(model, str | Path) else model
+
+
+def embed_in_blocks(model: Model, questions: Sequence[str], on_progress: OnProgress, block: int = 8192) -> Tables:
+    """`model.embed_tables`, some questions at a time; the stage of progress is encoding, and counts questions."""
+    meter, parts = Meter(on_progress), []
+    meter.begin("encoding", len(questions))
+    for start in range(0, max(1, len(questions)), block):
+        parts.append(model.embed_tables(questions[start : start + block]))
+        meter.advance(min(block, len(questions) - start))
+    one_table = parts[0][0] is parts[0][1]
+    rows = np.concatenate([part[0] for part in parts])
+    return rows, rows if one_table else np.concatenate([part[1] for part in parts])
 
 
 def encode_in_blocks(model: Encoder, texts: Sequence[str], meter: Meter, block: int = 8192) -> Floats:

@@ -23,6 +23,7 @@ from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder, recover_folder
 from qpairs.core.manifests import reading_weights
+from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.data.records import require_texts
 from qpairs.encoders.counter import TokenCounter
@@ -38,6 +39,7 @@ from qpairs.models.base import (
     Side,
     Tables,
     check_output,
+    embed_in_blocks,
     fingerprint,
     model_to_dict,
 )
@@ -128,14 +130,14 @@ class Checkpoint:
         """
         return score_tables(tables, pairs, Score(self.head, self.verdict.symmetric))
 
-    def score_pairs(self, pairs: Pairs) -> tuple[Floats, Tables]:
+    def score_pairs(self, pairs: Pairs, on_progress: OnProgress = ignore) -> tuple[Floats, Tables]:
         """Scores (n_pairs,) of pairs, labelled or not, and the vectors of their questions.
 
         >>> scores, tables = checkpoint.score_pairs(pairs)
         >>> scores.shape
         (240,)
         """
-        tables = self.embed_tables(pairs.questions)
+        tables = embed_in_blocks(self, pairs.questions, on_progress)
         return self.score_tables(tables, pairs), tables
 
     @functools.cached_property

@@ -21,6 +21,7 @@ from qpairs.config import Config, config_from
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
+from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.encoders.counter import TokenCounter, library_counter
 from qpairs.models import methods
@@ -88,9 +89,9 @@ class CrossModel:
         """Raises UserError: a cross-encoder has no vectors."""
         self._refuse()
 
-    def score_pairs(self, pairs: Pairs) -> tuple[Floats, None]:
+    def score_pairs(self, pairs: Pairs, on_progress: OnProgress = ignore) -> tuple[Floats, None]:
         """Logits (n_pairs,) of the pairs, labelled or not; there are no vectors."""
-        return read_pairs(self.reader, [pairs.texts(row) for row in range(len(pairs))]), None
+        return read_pairs(self.reader, [pairs.texts(row) for row in range(len(pairs))], on_progress), None
 
     @functools.cached_property
     def token_counter(self) -> TokenCounter | None:

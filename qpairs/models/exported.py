@@ -17,6 +17,7 @@ from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.core.manifests import reading_weights
+from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.encoders.counter import TokenCounter
 from qpairs.models import methods
@@ -29,6 +30,7 @@ from qpairs.models.base import (
     Tables,
     check_output,
     cosine_scores,
+    embed_in_blocks,
     fingerprint,
     model_to_dict,
 )
@@ -97,9 +99,9 @@ class Export:
         """Cosines (n_pairs,) of pairs whose questions are embedded already."""
         return cosine_scores(tables, pairs, symmetric=self.verdict.symmetric)
 
-    def score_pairs(self, pairs: Pairs) -> tuple[Floats, Tables]:
+    def score_pairs(self, pairs: Pairs, on_progress: OnProgress = ignore) -> tuple[Floats, Tables]:
         """Cosines (n_pairs,) of pairs, labelled or not, and the vectors of their questions."""
-        tables = self.embed_tables(pairs.questions)
+        tables = embed_in_blocks(self, pairs.questions, on_progress)
         return self.score_tables(tables, pairs), tables
 
     @functools.cached_property

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
+from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import UNLABELLED, Pairs, pairs_from_texts
 from qpairs.data.records import require_texts
 from qpairs.data.sources import PairSource, load_pairs
@@ -100,7 +101,12 @@ def predictions(
 
 
 def predict_pairs(
-    model: Model, pairs: PairSource, *, threshold: float | None = None, precision: float | None = None
+    model: Model,
+    pairs: PairSource,
+    *,
+    threshold: float | None = None,
+    precision: float | None = None,
+    on_progress: OnProgress = ignore,
 ) -> Predictions:
     """Predictions for pairs as people hand them over; labels are not read.
 
@@ -110,6 +116,7 @@ def predict_pairs(
         threshold: the score from which on a pair is called a duplicate; without it, that of the model.
         precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
             in place of a threshold.
+        on_progress: the stages of `Model.score_pairs`.
 
     Raises:
         UserError: the pairs cannot be used, or the precision cannot be promised.
@@ -121,7 +128,7 @@ def predict_pairs(
     given = load_pairs(pairs, labelled=False)
     setting = choose(model.verdict.pair, threshold, precision, score=model.verdict.score)
     warn_of_texts(model.token_counter, given.questions, "predict", given)
-    scores = model.score_pairs(given)[0]
+    scores = model.score_pairs(given, on_progress)[0]
     if not np.isfinite(scores).all():
         raise UserError(
             f"predict: the model gives {score_names(model.verdict.score)} that are not numbers; it is damaged"

@@ -29,7 +29,17 @@ from qpairs.data.pairs import Pairs
 from qpairs.encoders.counter import TokenCounter
 from qpairs.metrics import SecondLook
 from qpairs.models import methods
-from qpairs.models.base import LOOK, RERANKER, Floats, Model, Side, Tables, check_output, load
+from qpairs.models.base import (
+    LOOK,
+    RERANKER,
+    Floats,
+    Model,
+    Side,
+    Tables,
+    check_output,
+    embed_in_blocks,
+    load,
+)
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.model_file import look_file
 from qpairs.models.pair_reader import read_pairs
@@ -124,10 +134,11 @@ class TwoStages:
         scores = self.first.score_tables(tables, pairs)
         return self.join(scores, self.read(pairs, self.band.holds(scores)))
 
-    def score_pairs(self, pairs: Pairs) -> tuple[Floats, Tables]:
+    def score_pairs(self, pairs: Pairs, on_progress: OnProgress = ignore) -> tuple[Floats, Tables]:
         """Log odds (n_pairs,) of pairs, labelled or not, and the vectors of their questions."""
-        tables = self.embed_tables(pairs.questions)
-        return self.score_tables(tables, pairs), tables
+        tables = embed_in_blocks(self, pairs.questions, on_progress)
+        scores = self.first.score_tables(tables, pairs)
+        return self.join(scores, self.read(pairs, self.band.holds(scores), on_progress)), tables
 
     def join(self, scores: Floats, logits: Floats) -> Floats:
         """Log odds (n,) that both models give together.
