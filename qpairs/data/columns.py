@@ -83,8 +83,8 @@ def find_columns(names: Iterable[str], wanted: ColumnChoice = FIND_THEM, *, wher
                 f"{where}: columns {','.join(chosen)!r} are not of the form TEXT1,TEXT2,LABEL (TEXT1,TEXT2 where all "
                 f"rows are duplicates, with --positives or --negative COLUMN); {_found(names)}"
             )
-        one, other, *label = [named_column(names, name, where=where) for name in chosen[: 3 if with_label else 2]]
-        return Columns(one, other, "".join(label), negative)
+        one, other, *labels = [named_column(names, name, where=where) for name in chosen[: 3 if with_label else 2]]
+        return Columns(one, other, "".join(labels), negative)
     first, second = next(((a, b) for a, b in PAIR_COLUMNS if a in known and b in known), ("", ""))
     if first:
         kinds = SCORE_COLUMNS + LABEL_COLUMNS if wanted.scores else LABEL_COLUMNS
