@@ -186,9 +186,7 @@ def search(
         raise UserError("search: give a question, or --file with --output")
     if threshold is not None and precision is not None:
         raise UserError("give --threshold or --precision, not both")
-    if output:
-        check_table_path(output)
-        check_file(output, overwrite=overwrite)
+    _check_output(output, overwrite=overwrite)
     with quiet(), progress_bar() as on_progress:
         from qpairs.data.questions import open_questions
         from qpairs.models.base import load
@@ -218,9 +216,20 @@ def search(
         highlight=False,
     )
     _print_read(setting, answers)
-    if not model:
-        out.print(f"[dim]Model: {shown_path(used)}, as the index says.[/]", highlight=False, soft_wrap=True)
+    _print_model(None if model else used)
     print_outgrown(opened.manifest, len(opened.questions))
+
+
+def _check_output(output: Path | None, *, overwrite: bool) -> None:
+    if output:
+        check_table_path(output)
+        check_file(output, overwrite=overwrite)
+
+
+def _print_model(used: Path | None) -> None:
+    """Says which model was loaded because an index, which may come from elsewhere, names it."""
+    if used:
+        out.print(f"[dim]Model: {shown_path(used)}, as the index says.[/]", highlight=False, soft_wrap=True)
 
 
 def _print_answers(question: str, found: Sequence[Answer]) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 Shape = Callable[[Any, str], None]  # a value and its place, such as `verdict.pair.threshold`
 
+LONGEST_NAME = 255  # bytes
 LARGEST = 2**63 - 1  # a whole number that arrays hold
 
 
@@ -41,12 +43,24 @@ def flag(value: Any, where: str) -> None:
 
 
 def text(value: Any, where: str) -> None:
-    """A text.
+    """A text that UTF-8 can hold.
 
     >>> text("minilm", "model")
     """
-    if not isinstance(value, str):
+    if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
         _refuse(value, where, "a text")
+
+
+def inside(value: Any, where: str) -> None:
+    """The path of a file that lies in the folder of the JSON file.
+
+    >>> inside("shards/000000.parquet", "file")
+    """
+    text(value, where)
+    parts = Path(value).parts
+    long = any(len(part.encode()) > LONGEST_NAME for part in parts)
+    if not parts or Path(value).is_absolute() or ".." in parts or "\0" in value or long:
+        _refuse(value, where, "the path of a file in the folder")
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Shape:
@@ -121,8 +135,8 @@ def each(shape: Shape, *, length: int | None = None, least: int = 0) -> Shape:
     return check
 
 
-def named(shape: Shape, key: Callable[[str], bool] = lambda _: True) -> Shape:
-    """An object whose values have a shape, under names that fit.
+def named(shape: Shape, key: Shape = anything) -> Shape:
+    """An object whose values have a shape, under names that have one, too.
 
     >>> named(whole())({"empty": 3}, "skipped")
     """
@@ -131,8 +145,7 @@ def named(shape: Shape, key: Callable[[str], bool] = lambda _: True) -> Shape:
         if not isinstance(value, dict):
             _refuse(value, where, "an object")
         for name, item in value.items():
-            if not key(name):
-                _refuse(name, f"a name in {where or 'the file'}", "one that it may have")
+            key(name, f"a name in {where or 'the file'}")
             shape(item, _inside(where, name))
 
     return check

@@ -16,6 +16,7 @@ from qpairs.core.shapes import (
     anything,
     each,
     flag,
+    inside,
     named,
     number,
     one_of,
@@ -43,6 +44,16 @@ _CALIBRATION = record({"slope": number(), "intercept": number()})
 _POINT = record({"precision": number(0, 1), "threshold": _SCORE, "recall": number(0, 1)})
 _PAIR = record({"threshold": _SCORE, "calibration": _CALIBRATION}, {"operating_points": each(_POINT)}, others=True)
 _REFERENCE = record({"quantiles": each(number(), least=2), "n": whole(1)})
+
+
+def _length(name: Any, where: str) -> None:
+    if not (name.isascii() and name.isdigit() and len(name) < 8):
+        raise WrongShape(f"{where} is {name[:20]!r}, not a length")
+
+
+def _tower(name: Any, where: str) -> None:
+    if name:  # the folder itself has none
+        inside(name, where)
 
 
 def _densities(value: Any, where: str) -> None:
@@ -82,7 +93,7 @@ def _verdict(value: Any, where: str) -> None:
             "reference": optional(_REFERENCE),
             "tfidf_threshold": optional(number(-1, 2)),
             "densities": optional(_densities),
-            "shortened": named(_verdict, lambda name: name.isascii() and name.isdigit() and len(name) < 8),
+            "shortened": named(_verdict, _length),
             "labelled": flag,
         },
         others=True,
@@ -110,7 +121,7 @@ _KNOWN: dict[str, Shape] = {
     "versions": named(text),
     "kind": text,
     "dimension": whole(1, LONGEST),
-    "towers": named(_READING, lambda name: Path(name).name == name),
+    "towers": named(_READING, _tower),
     "reading": _READING,
     "encoder": text,
     "symmetric": flag,
@@ -120,7 +131,7 @@ _KNOWN: dict[str, Shape] = {
     "reference": optional(_REFERENCE),
     "tfidf_threshold": optional(number(-1, 2)),
     "densities": optional(_densities),
-    CHECKSUMS: named(record({"bytes": whole(), "sha256": text})),
+    CHECKSUMS: named(record({"bytes": whole(), "sha256": text}), inside),
 }  # of all formats: before the second, the parts of the verdict stood side by side
 
 

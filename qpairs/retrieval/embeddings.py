@@ -15,7 +15,7 @@ from pyarrow import parquet
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import sha256
 from qpairs.core.manifests import read_manifest
-from qpairs.core.shapes import WrongShape, each, flag, named, one_of, record, text, whole
+from qpairs.core.shapes import each, flag, inside, named, one_of, record, text, whole
 from qpairs.models.base import Model, Side
 from qpairs.models.shortened import unit
 from qpairs.retrieval.executors import WrittenFile
@@ -33,13 +33,6 @@ ROW_GROUP = 8192  # rows that a reader must hold at least
 LONGEST = 1 << 20  # numbers of a vector
 
 
-def _inside(value: Any, where: str) -> None:
-    """The path of a file that lies in the folder."""
-    text(value, where)
-    if Path(value).is_absolute() or ".." in Path(value).parts or "\0" in value:
-        raise WrongShape(f"{where} is {value!r}, not the path of a file in the folder")
-
-
 plan_shape = record(
     {
         "fingerprint": text,
@@ -53,7 +46,7 @@ plan_shape = record(
         "skip_bad_rows": flag,
     }
 )
-shard_shape = record({"file": _inside, "rows": whole(), "encoded": whole(), "sha256": text})
+shard_shape = record({"file": inside, "rows": whole(), "encoded": whole(), "sha256": text})
 manifest_shape = record(
     {
         "model": text,

@@ -100,13 +100,10 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
         allowed = token is None or is_open or _has_token(headers, token)
         try:
             async with asyncio.timeout(limits.seconds):
-                if allowed and not foreign:
-                    body = await _read_body(receive, limits.body)
-                else:
-                    body = await _read_body(receive, 0, most=UNWANTED)
+                wanted = allowed and not foreign
+                body = await _read_body(receive, *((limits.body, math.inf) if wanted else (0, UNWANTED)))
                 if not allowed:
-                    bearer = {"www-authenticate": "Bearer", **CLOSE}
-                    await refuse(401, "the bearer token is missing or wrong", bearer)
+                    await refuse(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer", **CLOSE})
                 elif foreign:
                     await refuse(*foreign, CLOSE)
                 elif body is None:
@@ -139,7 +136,7 @@ def _has_token(headers: Headers, token: str) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
 
 
-async def _read_body(receive: Receive, max_bytes: int, *, most: float = math.inf) -> bytes | None:
+async def _read_body(receive: Receive, max_bytes: int, most: float) -> bytes | None:
     """The body; None if it is larger. It is read to its end even then, or the client would not read the response.
 
     Args:

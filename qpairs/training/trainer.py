@@ -20,7 +20,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import read_text, sha256, write_text
 from qpairs.core.manifests import parse_json
 from qpairs.core.progress import OnProgress, Progress, ignore
-from qpairs.core.shapes import named, text
+from qpairs.core.shapes import inside, named, text
 from qpairs.encoders.precision import trains_in_bf16
 from qpairs.training.distributed import rank, world
 
@@ -215,7 +215,9 @@ def check_state(state: Path) -> None:
     States of older versions have an empty mark; of them, only what is missing is found.
     """
     written = read_text(state / COMPLETE)
-    known = parse_json(written, named(text), where=str(state / COMPLETE)) if written else dict.fromkeys(NEEDED, "")
+    known = (
+        parse_json(written, named(text, inside), where=str(state / COMPLETE)) if written else dict.fromkeys(NEEDED, "")
+    )
     for name, checksum in known.items():
         found = sha256(state / name)
         if not found or (checksum and checksum != found):

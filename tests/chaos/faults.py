@@ -87,7 +87,7 @@ def start_child(action: Callable[[], Any], root: Path, fault: Fault | None = Non
     return Child(pid, output)
 
 
-def wait_for(child: Child, seconds: float = 60.0) -> Outcome:
+def wait_for(child: Child, seconds: float = 300.0) -> Outcome:
     """Waits for a child; one that takes too long is killed, and counts as blocked."""
     end, status, pid = time.monotonic() + seconds, 0, 0
     while not pid:

@@ -10,6 +10,7 @@ import functools
 import io
 import json
 import math
+import os
 import random
 import shutil
 import sys
@@ -41,6 +42,7 @@ from qpairs.retrieval.index import open_index
 from qpairs.training.run import SPLIT, _read_split
 from qpairs.training.trainer import COMPLETE, check_state, mark_complete
 
+STEP = int(os.environ.get("QPAIRS_CHAOS_STEP", "1"))  # one in so many of the inputs
 MADE = Path(__file__).parents[1] / "fixtures" / "commit_48e0593"
 PAIRS = [("How do I pay?", "How can I pay?"), ("Who are you?", "Where is my order?")]
 DEEP = "@deep"  # stands for lists in lists, which `json` itself would not write
@@ -204,7 +206,7 @@ def test_a_few_damaged_json_files(name: str, targets: dict[str, Any]) -> None:
 
 @pytest.mark.chaos
 def test_many_damaged_json_files(targets: dict[str, Any]) -> None:
-    share = {name: 500 if "checkpoint" in name else 1000 for name in targets}
+    share = {name: (500 if "checkpoint" in name else 1000) // STEP for name in targets}
     assert [wrong for name, target in targets.items() for wrong in run_json(name, target, share[name], 1)] == []
 
 
@@ -257,7 +259,9 @@ def test_a_few_damaged_weights(targets: dict[str, Any]) -> None:
 @pytest.mark.chaos
 def test_many_damaged_weights(targets: dict[str, Any]) -> None:
     folder = targets["index.json"][1].parent
-    assert [wrong for name in WEIGHTS for wrong in run_weights(folder, name, 250 if "vectors" in name else 100)] == []
+    assert [
+        wrong for name in WEIGHTS for wrong in run_weights(folder, name, (250 if "vectors" in name else 100) // STEP)
+    ] == []
 
 
 # Tables, options, and losses
@@ -392,4 +396,4 @@ def test_a_few_made_up_tables_options_and_losses(tmp_path: Path) -> None:
 
 @pytest.mark.chaos
 def test_many_made_up_tables_options_and_losses(tmp_path: Path) -> None:
-    fuzz(500, tmp_path)
+    fuzz(500 // STEP, tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from qpairs.core import files
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock, sha256
+from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock, hold_output, sha256
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
@@ -131,3 +131,75 @@ def test_files_can_be_read_by_whom_the_users_umask_lets(tmp_path: Path, umask: i
     finally:
         os.umask(before)
     assert {p.stat().st_mode & 0o777 for p in (tmp_path / "x").rglob("*") if p.is_file()} == {mode}
+
+
+def test_two_processes_do_not_write_one_folder_at_the_same_time(tmp_path: Path) -> None:
+    script = "import sys, time; from pathlib import Path; from qpairs.core.files import hold_output\n"
+    script += "with hold_output(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", script, tmp_path / "x"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="/x: another process is at work here"), hold_output(tmp_path / "x"):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    fill(tmp_path / "x", "one")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_place_that_is_held_can_be_filled_and_tried_again(tmp_path: Path) -> None:
+    with hold_output(tmp_path / "deep" / "x"), hold_output(tmp_path / "deep" / "x"):
+        fill(tmp_path / "deep" / "x", "one")
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x"]
+    with hold_output(tmp_path / "new" / "y"):
+        pass
+    assert not (tmp_path / "new").exists()  # nothing was made
+
+
+def test_names_as_long_as_names_can_be(tmp_path: Path) -> None:
+    fill(tmp_path / ("x" * 252), "one")
+    with atomic_file(tmp_path / ("y" * 252)) as fresh:
+        fresh.write_text("one")
+    assert sorted(len(p.name) for p in tmp_path.iterdir()) == [252, 252]
+    with pytest.raises(UserError, match="cannot be written"), hold_output(tmp_path / ("z" * 256)):
+        pass
+
+
+def test_the_working_folder_stays_the_one_in_which_the_user_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "x")
+    number = (tmp_path / "x").stat().st_ino
+    fill(Path(), "one")
+    assert (tmp_path / "x").stat().st_ino == number
+    assert [p.name for p in Path().iterdir()] == ["a.txt"]
+    with pytest.raises(UserError, match="is not empty, and you work in it"):
+        fill(Path(), "two")
+    assert Path("a.txt").read_text() == "one"
+
+
+def test_what_was_whole_in_the_working_folder_is_brought_to_its_end(tmp_path: Path) -> None:
+    whole = tmp_path / "x" / files.INSIDE / files.WHOLE
+    whole.mkdir(parents=True)
+    (whole / "a.txt").write_text("one")
+    files.recover_folder(tmp_path / "x")
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_process_left_of_a_file_goes_with_the_next_one(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / f".new-{gone.pid}-a.txt").touch()
+    (tmp_path / f".new-{os.getppid()}-a.txt").touch()  # that process runs
+    with atomic_file(tmp_path / "a.txt") as fresh:
+        fresh.write_text("one")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f".new-{os.getppid()}-a.txt", "a.txt"]
+
+
+def test_a_lock_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="faiss"), exclusive_lock(tmp_path / "deep" / "idx"):
+        raise UserError("this needs faiss")
+    assert list(tmp_path.iterdir()) == []
