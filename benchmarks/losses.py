@@ -39,11 +39,18 @@ from torch.nn import functional
 from qpairs.objectives.functions import objective_of
 from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LOSSES
+from qpairs.objectives.losses.masks import masked_mean
+from qpairs.objectives.similarities import euclidean
 
 DIMENSION = 384
 GOAL = 2048  # MiB that a step of qpairs should stay below
 ENOUGH = 0.5  # seconds after which `--repeats` steps are enough
-SIDES = {"qpairs": "qpairs", "PML": "pytorch-metric-learning", "ST": "sentence-transformers"}
+SIDES = {
+    "qpairs": "qpairs",
+    "PML": "pytorch-metric-learning",
+    "ST": "sentence-transformers",
+    "formula": "the formula",
+}
 console = Console(width=140)
 
 Loss = Callable[[Tensor], Tensor]  # unit embeddings (n, 384) -> scalar
@@ -79,6 +86,17 @@ class Given(nn.Module):
         return features
 
 
+class Formula(nn.Module):
+    """The contrastive loss as its formula reads, with the gradient of autograd: what the one of qpairs saves."""
+
+    def forward(self, embeddings: Tensor, classes: Tensor) -> Tensor:
+        """Over all pairs of embeddings (n, d) of classes (n,)."""
+        sim = euclidean(embeddings, embeddings)
+        same = classes[:, None] == classes
+        known = ~torch.eye(len(classes), dtype=torch.bool)
+        return masked_mean(torch.where(same, sim, (1 + sim).relu()).square(), known) / 2
+
+
 GIVEN = Given()
 EUCLIDEAN, SQUARED = (LpDistance(normalize_embeddings=False, p=2, power=power) for power in (1, 2))
 COSINE_DISTANCE = BatchHardTripletLossDistanceFunction.cosine_distance
@@ -94,7 +112,7 @@ PEERS: dict[Case, dict[str, Callable[[int], nn.Module]]] = {
     Case("contrastive", "pairs"): {
         "ST": lambda _: st.ContrastiveLoss(GIVEN, distance_metric=SiameseDistanceMetric.EUCLIDEAN, margin=1.0)
     },
-    Case("contrastive"): {"PML": lambda _: pml.ContrastiveLoss(distance=EUCLIDEAN)},
+    Case("contrastive"): {"PML": lambda _: pml.ContrastiveLoss(distance=EUCLIDEAN), "formula": lambda _: Formula()},
     Case("online_contrastive", "pairs"): {"ST": lambda _: st.OnlineContrastiveLoss(GIVEN)},
     Case("pair_softmax", "pairs"): {
         "ST": lambda _: st.SoftmaxLoss(GIVEN, DIMENSION, num_labels=2, concatenation_sent_multiplication=True)

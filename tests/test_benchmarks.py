@@ -136,24 +136,38 @@ def test_training_is_timed_and_judged_beside_sentence_transformers(folder: Path,
     rows, told = run("train.py", tmp_path, *options)
     ours, peer = (next(row for row in rows if row["side"] == side) for side in ("qpairs", "ST"))
     assert ours["tokens_per_pair"] < peer["tokens_per_pair"]
-    assert all(row["pairs_per_second"] == pytest.approx(64 / row["seconds"]) for row in rows)
+    for row in rows:  # of the clock, or on one thread of the processor
+        assert row["pairs_per_second"] in [pytest.approx(64 / row[time]) for time in ("seconds", "cpu_seconds")]
+        assert 100 < row["mib"] < 20_000
     results = json.loads((tmp_path / "out.json").read_text())
     assert results["f1_difference"] == pytest.approx(ours["f1"] - peer["f1"])
-    assert results["ratio"] == pytest.approx(peer["seconds"] / ours["seconds"])
+    assert results["ratio"] == pytest.approx(ours["pairs_per_second"] / peer["pairs_per_second"])
     assert "time over the floor" in told
 
 
 @pytest.mark.slow
 def test_training_is_faster_than_by_sentence_transformers(tmp_path: Path) -> None:
-    """Half of what is aimed at, 2.5 times."""
+    """Half of what is aimed at: 3.5 times in bf16 where that is fast, 2.4 times in fp32; and 3 GB at batches of 64."""
     pairs = qpairs.load_pairs("sample")
     rows = [(*pairs.texts(row), int(pairs.labels[row])) for row in range(len(pairs))]
     pandas.DataFrame(rows, columns=["question1", "question2", "is_duplicate"]).to_parquet(tmp_path / "pairs.parquet")
     options = ("--data", str(tmp_path / "pairs.parquet"), "--pairs", "1600", "--held-out", "400", "--rounds", "1")
-    run("train.py", tmp_path, *options)
+    rows, _ = run("train.py", tmp_path, *options)
     results = json.loads((tmp_path / "out.json").read_text())
-    assert results["ratio"] > 2.5 / 2
+    ours = next(row for row in rows if row["side"] == "qpairs")
+    assert results["ratio"] > {"bf16": 3.5, "fp32": 2.4}[ours["precision"]] / 2
     assert results["f1_difference"] > -0.05
+    assert ours["mib"] < 2 * 3000
+
+
+@pytest.mark.slow
+def test_commands_answer_soon_after_their_start(tmp_path: Path) -> None:
+    """Half of what is aimed at, in seconds of the processor; but for checkpoints, whose libraries take five alone."""
+    rows, _ = run("startup.py", tmp_path, "--repeats", "3")
+    taken = {row["name"]: row["cpu_seconds"] for row in rows}
+    assert taken["help"] < 2 * 0.3
+    assert taken["export"] < 2 * 0.5
+    assert taken["checkpoint"] < 10
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
 from scipy.special import expit, logit
 
 from qpairs.metrics.calibration import Calibration
@@ -270,6 +269,8 @@ def known_share(place: Ints, kinds: NDArray[np.int8]) -> Floats:
 
 def rising(values: Floats, weights: Floats) -> Floats:
     """The rising curve nearest to the values (n,), weighted: isotonic regression (Barlow et al., 1972)."""
+    from scipy.optimize import isotonic_regression  # slow to import, and a prediction needs none of it
+
     return np.asarray(isotonic_regression(values, weights=np.maximum(weights, 1e-12)).x)
 
 

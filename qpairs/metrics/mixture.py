@@ -9,7 +9,6 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy.optimize import least_squares
 from scipy.special import expit
 
 from qpairs.metrics.borrowed import estimate_borrowed
@@ -140,6 +139,8 @@ def _fit_mixture(densities: Densities, own: Floats, n: int) -> tuple[float, floa
         expected = pairs * densities.stranger_density(values[1:]) + math.exp(values[0]) * related
         error = np.sqrt(expected + (MODEL_ERROR * expected) ** 2 + 1.0)
         return np.concatenate([((own - expected) / error)[upper], values / spread])
+
+    from scipy.optimize import least_squares  # slow to import, and a prediction needs none of it
 
     fits = [least_squares(residuals, [start, 0.0, 0.0, 0.0]) for start in (0.0, -2.0, -4.0)]
     best = min(fits, key=lambda fit: float(fit.cost))
