@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from conftest import refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_index import a_model, clustered, embedded
 
+import qpairs
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter
 from qpairs.data.corpus import read_corpus
@@ -123,6 +125,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
 import pytest
+from conftest import refused
 from test_large import VECTORS, a_model, small_parts
 from qpairs.retrieval.large import dedupe_embeddings
 small_parts(pytest.MonkeyPatch())
