@@ -39,7 +39,7 @@ class Vectors(Protocol):
     def __len__(self) -> int:
         """How many."""
 
-    def __getitem__(self, rows: Ints, /) -> Floats:
+    def __getitem__(self, rows: NDArray[np.integer], /) -> Floats:
         """Those of some rows (k,), as (k, d)."""
 
 
@@ -153,7 +153,7 @@ def _compare_block(comparison: Comparison, block: Block) -> Pairs:
     return left[kept], right[kept], values[kept].clip(max=1)
 
 
-def _reached(comparison: Comparison, rows: Ints, columns: Ints) -> tuple[Ints, Floats]:
+def _reached(comparison: Comparison, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> tuple[Ints, Floats]:
     """(m,) places in a block, row by row, that may be at or above the threshold, and (m,) their cosines."""
     threshold = np.float32(comparison.threshold)
     if comparison.short:

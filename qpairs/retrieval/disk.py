@@ -50,7 +50,7 @@ class MappedVectors:
         """How many."""
         return len(self.numbers)
 
-    def __getitem__(self, rows: Ints) -> Floats:
+    def __getitem__(self, rows: NDArray[np.integer]) -> Floats:
         """Those of some rows (k,), as (k, d)."""
         places = rows if self.position is None else self.position[rows]
         return np.asarray(self.numbers[places])
@@ -77,7 +77,7 @@ def write_vectors(path: Path, blocks: Iterable[Floats]) -> None:
     """
     with atomic_file(path) as fresh, fresh.open("wb") as file:
         for block in blocks:
-            file.write(np.ascontiguousarray(block, np.float32))
+            file.write(np.ascontiguousarray(block, np.float32).data)
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

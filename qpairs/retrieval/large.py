@@ -29,6 +29,7 @@ from qpairs.models.base import Model, as_model
 from qpairs.models.shortened import shortened_note, verdict_at
 from qpairs.models.two_stages import second_stage
 from qpairs.models.verdict import CorpusSetting, Setting, choose
+from qpairs.models.verdict_file import verdict_to_dict
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.cell_jobs import POSITION, VECTORS
 from qpairs.retrieval.clusters import Linkage
@@ -140,24 +141,18 @@ def dedupe_embeddings(
     model, output, meter = as_model(model), Path(output), Meter(on_progress)
     embeddings = open_shards(embeddings) if isinstance(embeddings, str | Path) else embeddings
     encoder = _encoder(model, embeddings)
-    asked = {"embeddings": sha256(embeddings.folder / MANIFEST), "threshold": threshold, "precision": precision}
+    verdict = verdict_at(encoder, embeddings.dimension)
     with exclusive_lock(output):
         work = output / UNFINISHED
-        _begin(work, {**asked, "recall": recall, "seed": seed})
+        plan = {"threshold": threshold, "precision": precision, "recall": recall, "seed": seed}
+        _begin(work, {"embeddings": sha256(embeddings.folder / MANIFEST), "verdict": verdict_to_dict(verdict), **plan})
         rows = _read(embeddings, work, meter)
-        meter.begin("estimating")
-        counts = _counts(work, rows, embeddings.dimension)
-        setting = choose(verdict_at(encoder, embeddings.dimension).corpus(counts), threshold, precision)
+        setting = choose(verdict.corpus(_counts(work, rows, embeddings.dimension, meter)), threshold, precision)
         search = Search(work, rows, embeddings.dimension, setting.threshold, recall, seed)
-        pairs = find_pairs(search, engine, meter)
-        found = _resolve(search, pairs, linkage, meter)
-        meter.begin("writing")
-        tables = Tables(work, found, setting)
-        for name, parts in (("pairs", tables.pairs), ("clusters", tables.clusters), ("kept", tables.kept)):
-            write_table_in_parts(output / f"{name}.{kind}", parts())
-        summary, examples = summary_of(found, model, setting, (embeddings.folder, None)), tables.nearest()
+        found = _resolve(search, find_pairs(search, engine, meter), linkage, meter)
+        summary = summary_of(found, model, setting, (embeddings.folder, None))
+        examples = _write(output, kind, Tables(work, found, setting), meter)
         write_text(output / SUMMARY, json.dumps(summary, indent=1) + "\n")
-        del found, tables, pairs  # which have files mapped that are removed now
         shutil.rmtree(work)
     return LargeResult(output, model, setting, embeddings, summary, examples)
 
@@ -179,6 +174,14 @@ def _encoder(model: Model, embeddings: Embeddings) -> Model:
     if note := shortened_note(encoder, embeddings.dimension):
         log.warning(note)
     return encoder
+
+
+def _write(output: Path, kind: str, tables: Tables, meter: Meter) -> pandas.DataFrame:
+    """Writes the tables; returns the pairs nearest to the threshold."""
+    meter.begin("writing")
+    for name, parts in (("pairs", tables.pairs), ("clusters", tables.clusters), ("kept", tables.kept)):
+        write_table_in_parts(output / f"{name}.{kind}", parts())
+    return tables.nearest()
 
 
 def _begin(work: Path, plan: dict[str, Any]) -> None:
@@ -231,9 +234,10 @@ def _first_vectors(embeddings: Embeddings, first: Ints, meter: Meter) -> Iterato
         meter.advance(len(vectors))
 
 
-def _counts(work: Path, rows: int, width: int) -> ScoreCounts:
+def _counts(work: Path, rows: int, width: int, meter: Meter) -> ScoreCounts:
     """How many pairs have which cosine; kept in a file, since the vectors are put in another order later."""
     file = work / "counts.npy"
+    meter.begin("estimating")
     if not file.exists():
         counts = count_scores_in_parts(lambda: read_vectors(work / VECTORS, rows, width), rows)
         write_array(file, np.stack([counts.counts, counts.hits]))

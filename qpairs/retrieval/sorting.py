@@ -60,7 +60,7 @@ def reorder(path: Path, fresh: Path, width: int, order: Ints, position: Ints, ad
             goals, starts, counts = np.unique(goal[sorted_rows], return_index=True, return_counts=True)
             for number, start, count in zip(goals.tolist(), starts.tolist(), counts.tolist(), strict=True):
                 out.seek(int(filled[number]) * size)
-                out.write(block[sorted_rows[start : start + count]])
+                out.write(block[sorted_rows[start : start + count]].data)
                 filled[number] += count
             advance(part.stop - part.start)
         for part in row_parts(n, stretch):
@@ -69,7 +69,7 @@ def reorder(path: Path, fresh: Path, width: int, order: Ints, position: Ints, ad
             came = np.sort(order[part])  # the rows of this stretch, as they came
             block[position[came] - part.start] = block.copy()
             out.seek(part.start * size)
-            out.write(block)
+            out.write(block.data)
             advance(part.stop - part.start)
 
 
@@ -86,9 +86,9 @@ def merge_pairs(parts: list[PairRows], rows: int, path: Path) -> None:
         first = 0
         for last in (ends * width).tolist():
             limits = np.array([first, last], np.uint32)
-            some = np.concatenate([part[slice(*np.searchsorted(part["left"], limits))] for part in parts])
-            keys = some["left"].astype(np.int64) * rows + some["right"]
-            out.write(some[np.unique(keys, return_index=True)[1]].tobytes())
+            own = np.concatenate([part[slice(*np.searchsorted(part["left"], limits))] for part in parts])
+            keys = own["left"].astype(np.int64) * rows + own["right"]
+            out.write(own[np.unique(keys, return_index=True)[1]].tobytes())
             first = last
 
 

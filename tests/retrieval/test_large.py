@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from conftest import refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_index import a_model, clustered, embedded
 
+import qpairs
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter
 from qpairs.data.corpus import read_corpus
@@ -123,6 +125,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
 import pytest
+from conftest import refused
 from test_large import VECTORS, a_model, small_parts
 from qpairs.retrieval.large import dedupe_embeddings
 small_parts(pytest.MonkeyPatch())
@@ -218,3 +221,42 @@ def test_clusters_of_some_pairs_at_a_time_are_those_of_all(
         found = clusters_on_disk(n, pairs, linkage, tmp_path_factory.mktemp("c"), Meter())
     expected = clusters(n, ends[:, 0], ends[:, 1], pairs["similarity"], linkage)
     assert found.tolist() == expected.tolist()
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def trained(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "x"
+    qpairs.train(data=str(pairs_csv), encoder="static", epochs=2, batch_size=16, output=str(output))
+    return output
+
+
+def test_dedupe_takes_a_folder_of_embeddings_in_place_of_a_file(run, trained: Path, sample_rows: list) -> None:
+    texts = sorted({" ".join(q.split()) for row in sample_rows for q in row[:2]})[:300]
+    Path("q.txt").write_text("\n".join([*texts, texts[0].upper()]))
+    embed = run("embed", trained, "q.txt", "--output", "emb")
+    assert "301 questions, 301 distinct" in embed.out
+    assert "in 1 shard\n" in embed.out.replace("shard.", "shard")
+    result = run("dedupe", trained, "emb", "--output", "a", "--format", "parquet")
+    assert result.code == 0, result.err
+    assert run("dedupe", trained, "q.txt", "--output", "b", "--format", "parquet").code == 0
+    for name in ("pairs", "clusters"):
+        one, other = (pandas.read_parquet(f"{folder}/{name}.parquet") for folder in "ab")
+        pandas.testing.assert_frame_equal(one[list(other)], other, rtol=1e-5)
+    summaries = [json.loads(Path(folder, "dedupe.json").read_text()) for folder in "ab"]
+    assert [s["kept"] for s in summaries] == [summaries[0]["kept"]] * 2
+    assert summaries[0]["threshold"] == pytest.approx(summaries[1]["threshold"], abs=0.002)
+    assert "nearest to the threshold" in result.out
+
+
+def test_options_that_do_not_go_with_a_folder_are_one_line(run, trained: Path) -> None:
+    Path("emb").mkdir()
+    for option in (["--text-column", "q"], ["--against", "x.csv"], ["--embeddings", "emb"]):
+        refused(run("dedupe", trained, "emb", "--output", "c", *option), option[0], "a folder from qpairs embed")
+    refused(run("dedupe", trained, "emb", "--dry-run"), "--dry-run", "a folder from qpairs embed")
+    refused(run("dedupe", trained, "emb", "--output", "c"), "no embeddings here")
+    Path("q.txt").write_text("How?\nWhy?\n")
+    refused(run("dedupe", trained, "q.txt", "--output", "c", "--engine", "ray"), "--engine ray goes with a folder")
+    refused(run("dedupe", trained, "q.txt", "--output", "c", "--engine", "dask"), "unknown 'dask'")
