@@ -219,8 +219,8 @@ def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:
 def score_counts(index: Index, n: int) -> ScoreCounts | None:
     """The scores of all pairs of an index that has n questions now; None in an old one, which has none.
 
-    >>> score_counts(index, 40).n
-    40
+    >>> index.manifest.scores, score_counts(index, 40)  # an old index
+    (None, None)
     """
     manifest = index.manifest
     if manifest.scores is None:

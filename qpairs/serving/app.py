@@ -160,13 +160,13 @@ def _labelling(
     from qpairs.serving.labelling_routes import labelling_routes
     from qpairs.serving.refit import Refit, count_index
 
-    def apply(refit: Refit | Session) -> CorpusFit:
+    def apply(refit: Refit) -> CorpusFit:
         refit.refit()
         service.judge_by(refit.fit.model)
         return refit.fit
 
     if session:
-        return labelling_routes(session.labelling, lambda: apply(session))
+        return labelling_routes(session.labelling, lambda: apply(session.refitting))
     labelling = Labelling.open(labels, model, index)
     return labelling_routes(labelling, lambda: apply(Refit(count_index(model, index), labelling)))
 

@@ -17,7 +17,6 @@ from starlette.datastructures import Headers
 
 from qpairs.core.exceptions import UserError
 
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _ORIGIN = re.compile(r"https?://[^/?#@\s*]+")
 
 
@@ -53,7 +52,7 @@ class Origins:
         if not self._may_ask(host, origin, headers.get("sec-fetch-site", "none")):
             what = f"a page of {origin!r}" if origin else "a page of another site"
             return 403, f"{what} may not ask this service; qpairs serve --allow-origin allows it"
-        if method not in (*SAFE_METHODS, "DELETE") and not _is_json(headers.get("content-type", "")):
+        if method == "POST" and not _is_json(headers.get("content-type", "")):  # of forms; others have no routes
             return 415, "the body must be JSON, with the header content-type: application/json"
         return None
 

@@ -72,6 +72,7 @@ class Session:
         corpus: what is in it.
         index: of the questions; changes to it are journalled where the session was opened so.
         labelling: has the pairs to label.
+        refitting: fits the verdict to the labels.
         state: the answers so far of the annotator who answered last, and the next pair.
     """
 
@@ -93,7 +94,7 @@ class Session:
         self.state = labelling.state()
         self._embeddings = embeddings
         self._counted = counted
-        self._refit = Refit(counted, labelling)
+        self.refitting = Refit(counted, labelling)
         self.refit()
 
     @property
@@ -104,7 +105,7 @@ class Session:
     @property
     def fit(self) -> CorpusFit:
         """The verdict as the answers told last: it is fitted anew after every `STEP` of them."""
-        return self._refit.fit
+        return self.refitting.fit
 
     @property
     def known(self) -> Known:
@@ -142,7 +143,7 @@ class Session:
     def refit(self) -> bool:
         """Fits the verdict to all answers, where they are others than before; returns whether it was fitted."""
         try:
-            fitted = self._refit.refit()
+            fitted = self.refitting.refit()
         except UserError as error:  # labels that were drawn in another way than these answers
             log.warning("%s", error)
             return False

@@ -174,6 +174,7 @@ def test_a_search_finds_what_the_library_finds(client: TestClient, folder: Path)
         "probability": pytest.approx(expected[0].probability),
         "duplicate": True,
         "verdict": expected[0].verdict,
+        "url": None,
     }
     assert answer["heading"] == heading(expected)
     assert answer["of"] == "of pairs like those of validation"
@@ -430,14 +431,14 @@ def test_the_page_is_at_the_root(client: TestClient) -> None:
 def test_the_api_describes_itself_without_another_host(client: TestClient) -> None:
     page = client.get("/docs").text
     used = re.findall(r'(?:src|href)="([^"]+)"', page)
-    assert {"/page/swagger-ui/swagger-ui.css", "/page/swagger-ui/swagger-ui-bundle.js", "/page/docs.js"} <= set(used)
+    assert {"/page/style.css", "/page/docs.css", "/page/docs.js"} <= set(used)
     assert [client.get(path).status_code for path in used] == [200] * len(used)
     assert "http" not in page + client.get("/page/docs.js").text
     assert "<script>" not in page, "the content security policy forbids inline scripts"
     described = client.get("/openapi.json").json()
     routes = {f"{method.upper()} {path}" for path, methods in described["paths"].items() for method in methods}
     expected = {"POST /score", "POST /search", "POST /questions", "DELETE /questions/{id}", "GET /metrics"}
-    assert routes == expected | {"GET /health", "GET /ready"}
+    assert routes == expected | {"GET /health", "GET /ready", "GET /about"}
     assert '"maxItems": 256' in client.get("/openapi.json").text.replace('":256', '": 256')
 
 

@@ -12,7 +12,7 @@ from test_index import VECTORS, a_model, build, embedded
 
 from qpairs.core.exceptions import UserError
 from qpairs.retrieval.index import add_to_index, build_index, open_index
-from qpairs.serving import journal
+from qpairs.serving import journal, journal_file
 from qpairs.serving.journal import FILE, journalled
 
 NEW = range(2000, 2004)
@@ -135,13 +135,13 @@ def test_an_index_of_nothing_is_refused_and_nothing_is_written(tmp_path: Path) -
 @pytest.fixture
 def full(exact: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A disk that takes 100 bytes more."""
-    write = journal.FileIO.write
+    write = journal_file.FileIO.write
 
-    class Small(journal.FileIO):
+    class Small(journal_file.FileIO):
         def write(self, content: bytes) -> int:
             return write(self, content[:100])
 
-    monkeypatch.setattr(journal, "FileIO", Small)
+    monkeypatch.setattr(journal_file, "FileIO", Small)
     yield exact
 
 

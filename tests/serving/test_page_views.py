@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pandas
 import pytest
 import uvicorn
-from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 from ready import tickets
@@ -240,6 +239,8 @@ def test_axe_finds_nothing_to_mend(page: "Page", site: str, scheme: str, width: 
 
 
 def mended(page: "Page", what: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     found = Axe().run(page, options={"runOnly": {"type": "tag", "values": STANDARDS}})
     said = [
         f"{what}: {rule['id']}: {node['target']} {node.get('failureSummary', '')}"

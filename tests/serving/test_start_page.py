@@ -124,6 +124,17 @@ def test_several_people_answer_the_same_pairs(served: Callable[[], Any], tmp_pat
     assert labels["question1"].nunique() == 1
 
 
+def test_labels_of_another_drawing_are_not_applied(served: Callable[[], Any]) -> None:
+    with served() as session, client_of(session) as client:
+        pair = client.get("/labelling", params={"choice": "random"}).json()["pair"]
+        answered = client.post("/labelling/answer", json={**pair, "answer": "no", "choice": "random"})
+        assert answered.status_code == 200
+        assert client.post("/labelling/apply", json={}).status_code == 409
+        assert client.get("/start").json()["known"]["labels"] == 0
+    with served() as session:  # which opens all the same
+        assert session.answers == 1 and not session.fit.used
+
+
 def test_questions_added_to_the_service_are_searched_and_kept(served: Callable[[], Any]) -> None:
     body = {"questions": [{"id": "new", "text": "Where do zebras drink?"}]}
     with served() as session, client_of(session) as client:
