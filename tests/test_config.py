@@ -30,7 +30,7 @@ CONFIGS = st.builds(
     epochs=st.floats(1e-9, 1e30),
     batch_size=st.integers(2, 10**6),
     learning_rate=st.none() | st.floats(1e-12, 10),
-    **{name: st.sampled_from(options) for name, options in CHOICES.items() if name != "model"},
+    **{name: st.sampled_from(options) for name, options in CHOICES.items() if name not in ("model", "distill")},
     seed=st.integers(0, 2**32 - 1),
 )
 
@@ -197,7 +197,7 @@ def test_a_teacher_that_is_the_reranker_is_trained_once():
 def test_the_config_of_an_old_checkpoint_loads_as_it_was_stored(folder):
     stored = json.loads((FIXTURES / folder / "qpairs.json").read_text())["config"]
     newer = {"dims", "imports", "lora", "prompt", "model", "reranker", "reranker_epochs", "unlabelled"}
-    newer |= {"labels", "label_cut", "negative", "positives"}
+    newer |= {"labels", "label_cut", "negative", "positives", "project", "distill", "distill_weight"}
     assert set(stored) >= set(OPTIONS) - {"learning_rate"} - newer
     assert to_dict(config_from(stored)) == {**to_dict(Config()), **stored}
 

@@ -56,8 +56,15 @@ def report(
         known_intents = read_intents(intents) if intents else None
         judged = judged_pairs(model, data, "report", (columns, skip_bad_rows, labels, label_cut))
         on_progress(Progress("judging"))
-        about = {"title": title, "source": judged.source, "trained_on": judged.trained_on}
-        page = render(model, judged.pairs, **about, intents=known_intents, seed=seed)
+        page = render(
+            model,
+            judged.pairs,
+            title=title,
+            source=judged.source,
+            trained_on=judged.trained_on,
+            intents=known_intents,
+            seed=seed,
+        )
     write_text(output, page)
     print_skipped(judged.pairs)
     after = ": open it in a browser, and read the mistakes of the worst slices first."

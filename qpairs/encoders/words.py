@@ -79,7 +79,8 @@ def mean_vectors(encoder: SentenceTransformer) -> Floats | None:
 
 def is_linear(module: Dense) -> bool:
     """Whether a module multiplies with a matrix and does nothing else."""
-    return module.linear.bias is None and isinstance(module.activation_function, nn.Identity)
+    bias: Any = module.linear.bias
+    return bias is None and isinstance(module.activation_function, nn.Identity)
 
 
 def mean_encoder(tokenizer: Tokenizer, vectors: Floats) -> SentenceTransformer:

@@ -130,7 +130,8 @@ class _Attack:
         sides = [list(side) for side in self.texts]
         for side, place, word in changes:
             sides[side][place] = word
-        return " ".join(sides[0]), " ".join(sides[1])
+        first, second = (" ".join(filter(None, side)) for side in sides)
+        return first, second
 
     @property
     def now(self) -> tuple[str, str]:
@@ -279,22 +280,23 @@ class _Scorer:
                 if changed != texts[side]
             ]
             asked.append((one, swapped))
-        for (one, texts), scores in zip(asked, self.gains(asked), strict=True):
+        for (one, candidates), scores in zip(asked, self.gains(asked), strict=True):
             if len(scores):
                 best = int(one.gain(scores).argmax())
                 if self.turns(one, float(scores[best])):
-                    one.whole, one.score, one.turned = texts[best], float(scores[best]), True
+                    one.whole, one.score, one.turned = candidates[best], float(scores[best]), True
 
     def order(self, attacks: Sequence[_Attack]) -> None:
-        """The words of both questions by importance."""
-        places = [[(side, place) for side in (0, 1) for place in range(len(one.texts[side]))] for one in attacks]
+        """The words of both questions by importance; the only word of a question, which cannot be left out, at last."""
+        going = [one for one in attacks if not one.turned]
+        several = [[(s, p) for s in (0, 1) if len(one.texts[s]) > 1 for p in range(len(one.texts[s]))] for one in going]
         asked = [
-            (one, [] if one.turned else [one.reworded([(*where, "")]) for where in found])
-            for one, found in zip(attacks, places, strict=True)
+            (one, [one.reworded([(side, place, "")]) for side, place in places])
+            for one, places in zip(going, several, strict=True)
         ]
-        asked = [(one, [(" ".join(a.split()), " ".join(b.split())) for a, b in texts]) for one, texts in asked]
-        for (one, _), found, scores in zip(asked, places, self.gains(asked), strict=True):
-            one.order = [found[i] for i in np.argsort(-one.gain(scores), kind="stable").tolist()]
+        for (one, _), places, scores in zip(asked, several, self.gains(asked), strict=True):
+            alone = [(side, 0) for side in (0, 1) if len(one.texts[side]) == 1]
+            one.order = [*(places[i] for i in np.argsort(-one.gain(scores), kind="stable").tolist()), *alone]
 
     def try_words(self, attacks: Sequence[_Attack], vocabulary: Vocabulary, nearest: Nearest | None) -> None:
         """One more word of each attack: the next one in order that has candidates."""
@@ -310,7 +312,7 @@ class _Scorer:
         for (one, _), candidates, scores in zip(asked, tried, self.gains(asked), strict=True):
             if len(scores):
                 best = int(one.gain(scores).argmax())
-                if one.gain(scores)[best] > one.gain(np.float32([one.score]))[0]:
+                if one.gain(scores)[best] > one.gain(np.array([one.score], np.float32))[0]:
                     one.changes.append(candidates[best])
                     one.score = float(scores[best])
                     one.turned = self.turns(one, one.score)

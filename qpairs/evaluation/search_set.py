@@ -159,11 +159,12 @@ def _judgements(source: QuestionSource, skip: bool) -> Iterator[tuple[str, list[
             raise UserError(f"{where}: no column {name!r}; found: {found}")
     names = [QUERY, RELEVANT, *([GRADE] if GRADE in reader.columns else [])]
     for number, values in reader.rows(names):
-        fault = values if isinstance(values, str) else _fault(*values)
+        row = (values,) if isinstance(values, str) else values
+        fault = values if isinstance(values, str) else _fault(*row)
         if fault:
             refuse_row(where, reader.unit, number, fault, skip=skip)
             continue
-        query, relevant, *grade = values
+        query, relevant, *grade = row
         ids = relevant if isinstance(relevant, list | tuple) else [relevant]
         place = f"{where}, {reader.unit} {number}"
         yield " ".join(query.split()), [str(one).strip() for one in ids], float(grade[0]) if grade else 1.0, place

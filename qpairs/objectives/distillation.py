@@ -70,7 +70,7 @@ def match_angles(embeddings: Tensor, teacher: Tensor) -> Tensor:
 
     Example:
         >>> corner = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])  # 90, 45 and 45 degrees
-        >>> match_angles(3 * corner, corner)
+        >>> match_angles(2 * corner, corner)
         tensor(0.)
         >>> even = torch.tensor([[1.0, 0.0], [-0.5, 0.866], [-0.5, -0.866]])  # 60 degrees each
         >>> match_angles(even, corner)  # (0.5² + 0.207² + 0.207²) / 2 / 3

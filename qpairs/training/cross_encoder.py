@@ -218,8 +218,8 @@ class PairBatches:
             texts = [(b, a) if swap else (a, b) for (a, b), swap in zip(texts, swapped, strict=True)]
         own = texts[process :: self.processes] or texts[:1]  # every process takes part in every step
         features = dict(self.model.preprocess([*own, *((b, a) for a, b in own)] if self.both_orders else own))
-        judges = self.both_orders or self.pairs.grades is None  # what an evaluation compares with is 0 or 1
-        targets = self.pairs.labels if judges else self.pairs.grades
+        grades = None if self.both_orders else self.pairs.grades  # what an evaluation compares with is 0 or 1
+        targets = self.pairs.labels if grades is None else grades
         return {  # the Trainer takes the size of the first tensor as the size of the batch
             "labels": torch.from_numpy(targets[rows].astype(np.float32)),
             "features": features,
