@@ -6,7 +6,8 @@ Three services search the first `--questions` questions of F for later questions
 `--model`, that of `export --format fastest`), the same with each request encoded alone, and the service that one builds
 by hand, of FastAPI and sentence-transformers (`plain_service.py`) with the checkpoint. 1, 8 and 64 clients, in a
 process of their own, query the services in turn, each as soon as it has its answer. With `--minutes`, 8 clients then
-search and score for that time, and the memory of the service after the first tenth of it is compared with that at the end.
+search and score for that time, and the memory of the service after the first tenth of it is compared with that at the
+end.
 """
 
 from __future__ import annotations

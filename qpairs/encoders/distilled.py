@@ -20,7 +20,7 @@ from qpairs.encoders.tokens import Floats, Ids, embed, token_ids
 from qpairs.encoders.towers import is_siamese, towers
 from qpairs.encoders.words import build_mean
 
-RARITY = 1e-4  # the weight of a token is RARITY / (RARITY + its share of all tokens)
+RARITY = 1e-3  # the share of all tokens at which the weight of a token is a half
 DIMENSION = 256  # of the vectors, at most: the principal components of what the encoder gives
 
 
@@ -67,7 +67,7 @@ def build_distilled(recipe: Recipe) -> SentenceTransformer:
     found = [row.ids for row in tokenizer.encode_batch_fast(list(recipe.texts), add_special_tokens=False)]
     counts = np.bincount(np.concatenate([np.empty(0, dtype=np.int64), *found]).astype(np.int64), minlength=size)
     vectors = principal(embed(tower, single_tokens(tower, size)), DIMENSION)
-    vectors *= rarity(counts / max(1, counts.sum()))[:, None]
+    vectors *= rarity(counts / max(1, counts.sum()), RARITY)[:, None]
     vectors /= np.linalg.norm(vectors, axis=1).mean()
     return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=torch.from_numpy(vectors))])
 
@@ -88,13 +88,17 @@ def single_tokens(tower: SentenceTransformer, vocabulary: int) -> Sequence[Ids]:
     return list(rows)
 
 
-def rarity(share: NDArray[np.float64]) -> Floats:
+def rarity(share: NDArray[np.float64], half: float) -> Floats:
     """The weight of tokens (n,) by their share of all tokens (SIF: Arora, Liang and Ma 2017, equation 3).
 
-    >>> rarity(np.array([0.0, 1e-4])).tolist()
+    Args:
+        share: (n,) of all tokens of the training questions.
+        half: the share at which the weight is a half.
+
+    >>> rarity(np.array([0.0, 1e-4]), 1e-4).tolist()
     [1.0, 0.5]
     """
-    weight: Floats = (RARITY / (RARITY + share)).astype(np.float32)
+    weight: Floats = (half / (half + share)).astype(np.float32)
     return weight
 
 

@@ -30,6 +30,7 @@ from qpairs.models.tokens import bag_of_words, concatenated
 from qpairs.training.fit import train
 
 MAX_QUESTIONS = 100_000  # training questions that a student learns from, at most
+RARITY = 1e-4  # the share of all tokens at which the weight of a token is a half
 RIDGE = 0.03  # strength that holds a student's vectors to where they start
 TUNING: dict[str, Any] = {"epochs": 2.0, "batch_size": 128, "learning_rate": 1e-3, "precision": "fp32"}
 CHUNK = 2048  # texts between two reports of progress
@@ -68,7 +69,7 @@ def distil(tower: SentenceTransformer, texts: Sequence[str], on_progress: OnProg
     means = counts.multiply(1 / np.maximum(np.diff(tokens.bounds), 1)[:, None].astype(np.float32)).tocsr()
     frequency = counts.sum(axis=0) / len(tokens.ids)
     single = _embed(tower, single_tokens(tower, vocabulary), meter, "vocabulary")
-    start = (single - single.mean(axis=0)) * rarity(frequency)[:, None]
+    start = (single - single.mean(axis=0)) * rarity(frequency, RARITY)[:, None]
     targets = _embed(tower, token_ids(tower, texts), meter, "distilling")  # (texts, dimension)
     guess = means @ start
     start *= (guess * targets).sum() / (guess * guess).sum()
