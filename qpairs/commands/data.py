@@ -25,7 +25,7 @@ from qpairs.commands.terminal import (
     progress_bar,
     quiet,
 )
-from qpairs.config import OPTIONS
+from qpairs.config import Config
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ def _print_figures(found: Summary) -> None:
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", value)
     out.print(table)
-    limit = OPTIONS["max_length"].default
-    if cut := found.longer_than(limit):
+    limit = Config().max_length
+    if long := found.longer_than(limit):
         out.print(
-            f"[yellow]At least {cut:,} questions ({percent(cut / len(words))}) are longer than the {limit} tokens that "
-            "qpairs train reads, and would be cut: raise --max-length there.[/]",
+            f"[yellow]At least {long:,} questions ({percent(long / len(words))}) are longer than the {limit} tokens "
+            "that qpairs train reads, and would be cut: raise --max-length there.[/]",
             highlight=False,
         )
     if found.split:
