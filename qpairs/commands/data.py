@@ -20,7 +20,7 @@ from qpairs.commands.terminal import (
     print_skipped,
     quiet,
 )
-from qpairs.config import OPTIONS
+from qpairs.config import Config
 from qpairs.core.tables import check_table_path, write_table
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ def _print_figures(found: Summary) -> None:
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", value)
     out.print(table)
-    limit = OPTIONS["max_length"].default
-    if cut := found.longer_than(limit):
+    limit = Config().max_length
+    if longer := found.longer_than(limit):
         out.print(
-            f"[yellow]At least {cut:,} questions ({percent(cut / len(words))}) are longer than the {limit} tokens that "
-            "qpairs train reads, and would be cut: raise --max-length there.[/]",
+            f"[yellow]At least {longer:,} questions ({percent(longer / len(words))}) have more than the {limit} tokens "
+            "that qpairs train reads, and would be cut: raise --max-length there.[/]",
             highlight=False,
         )
     if found.split:

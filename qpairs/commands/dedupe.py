@@ -94,13 +94,11 @@ def dedupe(
     reading = Reading(text_column, id_column, skip_bad_rows, embeddings)
     with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import exclusive_lock
-        from qpairs.models.verdict import check_threshold, choose
+        from qpairs.models.verdict import choose
         from qpairs.retrieval.corpus import check_format, find_duplicates
         from qpairs.retrieval.trade_offs import trade_offs
 
         check_format(kind)
-        if threshold is not None:
-            check_threshold(threshold)
         if output:
             _require_free(output, overwrite=overwrite)
         looking = Looking(reranker, recall, precision if threshold is None else threshold)

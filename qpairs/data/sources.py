@@ -130,7 +130,8 @@ def load_pair_table(source: PairSource, *, columns: Sequence[str] = ()) -> PairT
     kept = [row for row, fault in zip(rows, faults, strict=True) if not fault]
     if not kept:
         raise UserError(f"{where}: no row has two questions in the columns {pair[0]!r} and {pair[1]!r}")
-    pairs = pairs_from_texts(*zip(*kept, strict=True), [UNLABELLED] * len(kept), skipped)
+    first, second = zip(*kept, strict=True)
+    pairs = pairs_from_texts(first, second, [UNLABELLED] * len(kept), skipped)
     return PairTable(pairs, table, np.array([not fault for fault in faults]))
 
 

@@ -74,7 +74,7 @@ def predict_file(
     given = load_pair_table(source, columns=columns)
     found = predict(model, given.pairs)
     frame = given.table.frame
-    results = {
+    results: dict[str, NDArray[Any]] = {
         score_column(model.verdict.score): found.similarity,
         "probability": found.probability,
         "duplicate": found.duplicate.astype(int),

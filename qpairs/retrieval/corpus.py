@@ -260,8 +260,6 @@ def dedupe_corpus(
     >>> found.kept["text"].tolist()
     ['How do I pay?', 'Where is my order?']
     """
-    if threshold is not None:
-        check_threshold(threshold)  # before anything is encoded
     prepared = prepare(
         model,
         corpus,
@@ -341,8 +339,8 @@ def prepare(
     model = as_model(model)
     encoder, second = encoder_of(model), second_stage(model)
     require_one_tower(encoder)
-    if second and wanted is not None:
-        check_probability(wanted)
+    if wanted is not None:  # before anything is encoded
+        (check_probability if second else check_threshold)(wanted)
     corpus, against = read_corpus(corpus), None if against is None else read_corpus(against)
     meter = Meter(on_progress)
 
