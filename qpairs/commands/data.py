@@ -87,9 +87,9 @@ def _print_figures(found: Summary) -> None:
         table.add_row(f"[dim]{name}[/]", value)
     out.print(table)
     limit = Config().max_length
-    if long := found.longer_than(limit):
+    if longer := found.longer_than(limit):
         out.print(
-            f"[yellow]At least {long:,} questions ({percent(long / len(words))}) are longer than the {limit} tokens "
+            f"[yellow]At least {longer:,} questions ({percent(longer / len(words))}) have more than the {limit} tokens "
             "that qpairs train reads, and would be cut: raise --max-length there.[/]",
             highlight=False,
         )

@@ -117,13 +117,11 @@ def dedupe(
         raise UserError("--engine ray goes with a folder from qpairs embed in place of the file of questions")
     with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import hold_output
-        from qpairs.models.verdict import check_threshold, choose
+        from qpairs.models.verdict import choose
         from qpairs.retrieval.corpus import check_format, find_duplicates
         from qpairs.retrieval.trade_offs import trade_offs
 
         check_format(kind)
-        if threshold is not None:
-            check_threshold(threshold)
         with hold_output(output) if output else contextlib.nullcontext():
             if output:
                 _require_free(output, overwrite=overwrite)

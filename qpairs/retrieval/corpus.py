@@ -288,8 +288,6 @@ def dedupe_corpus(
     >>> found.kept["text"].tolist()
     ['How do I pay?', 'Where is my order?']
     """
-    if threshold is not None:
-        check_threshold(threshold)  # before anything is encoded
     prepared = prepare(
         model,
         corpus,
@@ -372,8 +370,8 @@ def prepare(
     model = as_model(model)
     encoder, second = encoder_of(model), second_stage(model)
     require_one_tower(encoder)
-    if second and wanted is not None:
-        check_probability(wanted)
+    if wanted is not None:  # before anything is encoded
+        (check_probability if second else check_threshold)(wanted)
     corpus = read_corpus(corpus, text_column=text_column)
     against = None if against is None else read_corpus(against, text_column=text_column)
     meter = Meter(on_progress)
