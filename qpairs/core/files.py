@@ -170,8 +170,9 @@ def hold_output(path: Path, *, wait: bool = False) -> Iterator[Path]:
         finally:
             _held.reset(token)
             if not (work / WHOLE).exists():
-                for entry in (NEW, OLD):
-                    shutil.rmtree(work / entry, ignore_errors=True)
+                for entry in work.iterdir() if work.is_dir() else ():
+                    if entry.name != LOCK:
+                        shutil.rmtree(entry, ignore_errors=True)
 
 
 def _cannot_be_exchanged(place: Path) -> str:
