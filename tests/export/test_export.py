@@ -138,6 +138,10 @@ def test_the_fastest_format_is_found_by_trying(made: Made, pairs: Pairs, tmp_pat
     assert found.rates.keys() == {"checkpoint", *FORMS}
     assert found.rates[found.format] == max(rate for name, rate in found.rates.items() if name != "checkpoint")
     assert json.loads((tmp_path / "x" / "qpairs.json").read_text())["kind"] == found.format
+
+
+def test_nothing_is_written_where_every_format_loses(made: Made, pairs: Pairs, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("qpairs.export.fastest._rates", lambda *_: {"checkpoint": 1.0, "onnx": 2.0})
     with pytest.raises(qpairs.UserError, match="F1 falls"):
         export_fastest(made("tiny"), tmp_path / "y", data=pairs, max_loss=-1)
     assert not (tmp_path / "y").exists()
