@@ -7,7 +7,7 @@ dies is done again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,15 +133,15 @@ def _jobs(work: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Iterator[R
         yield RangeJob(f"{PAIRS}/{number:06}.npy", first, last, int(size))
 
 
-def probe_files(folder: Path) -> list[Entries]:
-    """The entries of all rows, mapped into memory."""
-    return [np.load(file, mmap_mode="r") for file in sorted((folder / PROBES).glob("[!.]*.npy"))]
+def probe_files(folder: Path) -> Iterator[Entries]:
+    """The entries of all rows, mapped into memory, a file at a time."""
+    return (np.load(file, mmap_mode="r") for file in sorted((folder / PROBES).glob("[!.]*.npy")))
 
 
-def entries_of(parts: list[Entries], first: int, last: int) -> Entries:
+def entries_of(parts: Iterable[Entries], first: int, last: int) -> Entries:
     """The entries of cells `first` to `last`, without `last`, sorted."""
     ends = np.array([2 * first, 2 * last], np.uint64) << ROW
-    found = [np.asarray(part[slice(*np.searchsorted(part, ends))]) for part in parts]
+    found = [np.array(part[slice(*np.searchsorted(part, ends))]) for part in parts]
     entries = np.concatenate(found)
     entries.sort()
     return entries

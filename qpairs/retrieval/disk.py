@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from qpairs.core.files import atomic_file
 from qpairs.retrieval.blocks import Floats, Ints
 
+MAPPED = 2**28
 PARTS = 65_536  # rows that are read or written at a time
 
 
@@ -35,25 +37,33 @@ class VectorFile:
 
     def reader(self) -> MappedVectors:
         """The vectors, to be indexed by rows."""
-        numbers = np.memmap(self.file, np.float32, "r").reshape(-1, self.width)
-        return MappedVectors(numbers, None if self.position is None else np.load(self.position, mmap_mode="r"))
+        return MappedVectors(self.file, self.width, self.position)
 
 
-@dataclass(frozen=True)
 class MappedVectors:
-    """Vectors (n, d) that are mapped into memory, and the place of each row, if they are not in order."""
+    """Vectors (n, d) that are mapped into memory; of what was read, at most about `MAPPED` bytes count as memory."""
 
-    numbers: NDArray[np.float32]
-    position: Ints | None = None
+    def __init__(self, file: Path, width: int, position: Path | None = None) -> None:
+        """Maps the file of a `VectorFile`."""
+        with file.open("rb") as opened:
+            self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        self._numbers = np.frombuffer(self._map, np.float32).reshape(-1, width)
+        self._position = None if position is None else np.load(position, mmap_mode="r")
+        self._touched, self._row = 0, max(4 * width, mmap.PAGESIZE)
 
     def __len__(self) -> int:
         """How many."""
-        return len(self.numbers)
+        return len(self._numbers)
 
     def __getitem__(self, rows: NDArray[np.integer]) -> Floats:
         """Those of some rows (k,), as (k, d)."""
-        places = rows if self.position is None else self.position[rows]
-        return np.asarray(self.numbers[places])
+        places = rows if self._position is None else self._position[rows]
+        found = self._numbers[places]
+        self._touched += len(rows) * self._row
+        if self._touched > MAPPED and hasattr(mmap, "MADV_DONTNEED"):
+            self._touched = 0
+            self._map.madvise(mmap.MADV_DONTNEED)  # the pages stay with the system, as long as it has room
+        return found
 
 
 def row_parts(n: int, size: int = PARTS) -> Iterator[slice]:

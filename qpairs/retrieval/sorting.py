@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from qpairs.retrieval.union_find import AT_ONCE, PAIR, PairRows
 BINS = 65_536  # ranges of rows whose pairs are counted before they are merged
 
 
-def cell_sizes(parts: list[Entries], cells: int) -> tuple[Ints, Ints]:
+def cell_sizes(parts: Iterable[Entries], cells: int) -> tuple[Ints, Ints]:
     """(c,) rows whose own cell each one is, and (c,) rows that probe it."""
     members, probes = np.zeros(cells, np.int64), np.zeros(cells, np.int64)
     for part in parts:
@@ -26,7 +26,7 @@ def cell_sizes(parts: list[Entries], cells: int) -> tuple[Ints, Ints]:
     return members, probes
 
 
-def order_of(parts: list[Entries], rows: int) -> Ints:
+def order_of(parts: Iterable[Entries], rows: int) -> Ints:
     """(n,) the rows in the order of their own cells, and in each in their own order."""
     cell = np.empty(rows, np.int32)
     for part in parts:

@@ -155,7 +155,6 @@ def test_two_workers_find_the_duplicates_of_the_plain_run_and_one_that_dies_lose
 
 SMALL_SIZES = """
 import os
-import subprocess
 from pathlib import Path
 import pytest
 from test_large import small_parts

@@ -30,7 +30,7 @@ PARTS = ("pairs", "clusters", "kept")
 def small_parts(patch: pytest.MonkeyPatch, rows: int = 700) -> None:
     """Lets all that is done in parts be done in many of them, and cells be used for a small corpus."""
     for module in (disk, cell_jobs, sorting, union_find):
-        for name, value in {"PARTS": rows, "AT_ONCE": 300, "COMPARISONS": 400_000, "BINS": 50}.items():
+        for name, value in {"PARTS": rows, "AT_ONCE": 300, "COMPARISONS": 30_000, "BINS": 50}.items():
             if hasattr(module, name):
                 patch.setattr(module, name, value)
     patch.setattr(matches, "EXACT", 0)
