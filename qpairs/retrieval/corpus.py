@@ -142,7 +142,12 @@ class DedupeResult:
         return summary_of(self.found, self.model, self.setting, paths, self.read)
 
     def nearest(self, count: int) -> pandas.DataFrame:
-        """The rows of `pairs` that are nearest to the threshold."""
+        """The rows of `pairs` that are nearest to the threshold.
+
+        >>> found = dedupe_corpus(model, ["How do I pay?", "How can I pay?", "Where is my order?"], threshold=0.8)
+        >>> len(found.nearest(1)) <= len(found.pairs)
+        True
+        """
         return self.pairs.sort_values(["probability", "similarity"], kind="stable").head(count)
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:

@@ -155,7 +155,9 @@ class Embeddings:
     def require_model(self, model: Model) -> None:
         """Raises UserError where another model made the vectors.
 
-        >>> embeddings.require_model(model)
+        >>> embeddings.require_model(model)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        qpairs.core.exceptions.UserError: ...made by the model 46c24f8e7ba0fc23...
         """
         if self.fingerprint != model.fingerprint:
             raise UserError(

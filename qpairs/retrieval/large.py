@@ -65,11 +65,12 @@ class LargeResult:
         summary: what dedupe.json says, as `DedupeResult.summary`.
         examples: the pairs nearest to the threshold, as rows of the table of pairs.
 
-    >>> from qpairs.retrieval.large import dedupe_embeddings
     >>> import tempfile
-    >>> found = dedupe_embeddings(model, embeddings, tempfile.mkdtemp() + "/dups", threshold=0.9)
+    >>> place = Path(tempfile.mkdtemp())
+    >>> made = qpairs.embed(model, ["How do I pay?", "How can I pay?", "Where is my order?"], place / "emb")
+    >>> found = dedupe_embeddings(model, made, place / "dups", threshold=0.8)
     >>> found.summary["rows"], sorted(file.name for file in found.folder.glob("[!.]*"))
-    (40, ['clusters.csv', 'dedupe.json', 'kept.csv', 'pairs.csv'])
+    (3, ['clusters.csv', 'dedupe.json', 'kept.csv', 'pairs.csv'])
     """
 
     folder: Path
@@ -133,9 +134,10 @@ def dedupe_embeddings(
             there are far too many pairs, or the disk is full.
 
     >>> import tempfile
-    >>> place = tempfile.mkdtemp() + "/dups"
-    >>> dedupe_embeddings(model, embeddings, place, threshold=0.9).summary["distinct"] <= embeddings.count
-    True
+    >>> place = Path(tempfile.mkdtemp())
+    >>> made = qpairs.embed(model, ["How do I pay?", "How can I pay?", "Where is my order?"], place / "emb")
+    >>> dedupe_embeddings(model, made, place / "dups", threshold=0.8).summary["kept"]
+    2
     """
     check_format(kind)
     model, output, meter = as_model(model), Path(output), Meter(on_progress)
