@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,8 @@ def open_export(path: Path, data: Mapping[str, Any]) -> Export:
 
 def open_towers(path: Path, data: Mapping[str, Any]) -> Towers:
     """The encoder of an export; each of two towers has a folder of its own."""
-    make = {"static": _static_tower, **{form: functools.partial(_graph_tower, form) for form in FORMS}}[data["kind"]]
+    graphs = {form: functools.partial(_graph_tower, form) for form in FORMS}
+    make: Callable[[Path, Reading], Tower] = {"static": _static_tower, **graphs}[data["kind"]]
     readings = {path / name: Reading(**reading) for name, reading in data["towers"].items()}
     try:
         made = [make(folder, reading) for folder, reading in readings.items()]
