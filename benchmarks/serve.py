@@ -86,8 +86,9 @@ def ask(url: str, clients: int, seconds: float, texts: Sequence[str], scores: bo
         while (start := time.perf_counter()) < begin + WARM_UP + seconds:
             path, body = next(waiting)
             content = json.dumps(body).encode()
-            head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-            writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+            named = f"Host: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+            head = f"POST {path} HTTP/1.1\r\n{named}"
+            writer.write(f"{head}\r\n\r\n".encode() + content)
             answer = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(re.search(rb"content-length: (\d+)", answer)[1]))
             assert answer.startswith(b"HTTP/1.1 200 "), answer

@@ -157,8 +157,9 @@ def open_export(path: Path, data: Mapping[str, Any]) -> Export:
 
 def open_towers(path: Path, data: Mapping[str, Any]) -> Towers:
     """The encoder of an export; each of two towers has a folder of its own."""
-    opener: dict[str, Callable[[Path, Reading], Tower]] = {"static": _static_tower}
-    make = (opener | {form: functools.partial(_graph_tower, form) for form in FORMS})[data["kind"]]
+    openers: dict[str, Callable[[Path, Reading], Tower]] = {"static": _static_tower}
+    openers |= {form: functools.partial(_graph_tower, form) for form in FORMS}
+    make = openers[data["kind"]]
     readings = {path / name: Reading(**reading) for name, reading in data["towers"].items()}
     try:
         made = [make(folder, reading) for folder, reading in readings.items()]
