@@ -181,6 +181,16 @@ def test_two_processes_are_measured_beside_one(sample_rows: list, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_a_corpus_on_a_disk_is_measured_in_limited_memory(folder: Path, tmp_path: Path) -> None:
+    data = str(folder / "train.parquet")
+    rows, told = run("scale.py", tmp_path, "--data", data, "--model", "minilm", "--sizes", "400,800", "--memory", "3")
+    assert [row["size"] for row in rows] == [400, 800]
+    assert all(0 < row["gib_anonymous"] < 3 and row["cpu_seconds"] > 0 for row in rows)
+    assert {"reading", "comparing", "clustering"} <= set(rows[0]["stages"])
+    assert "grows as n^" in told
+
+
+@pytest.mark.slow
 def test_planted_duplicates_are_found_beside_the_peers(folder: Path, tmp_path: Path) -> None:
     options = ("--data", str(folder / "train.parquet"), "--sizes", "1000,4000", "--limit", "0.5")
     rows, told = run("dedupe.py", tmp_path, *options)

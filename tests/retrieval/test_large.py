@@ -48,7 +48,8 @@ def same_as_in_memory(found: Path, expected: DedupeResult) -> None:
     assert kept["question"].tolist() == expected.kept["q"].tolist()
     summary = json.loads((found / "dedupe.json").read_text())
     names = ("rows", "distinct", "pairs", "clusters", "largest", "kept", "recall", "recall_measured_on")
-    assert {name: summary[name] for name in names} == {name: expected.summary[name] for name in names}
+    for name in names:  # the recall is nan where the sample has no pair
+        assert summary[name] == pytest.approx(expected.summary[name], rel=0, abs=0, nan_ok=True), name
 
 
 VECTORS = clustered(2500, 140, spread=0.9)
@@ -86,10 +87,10 @@ def test_the_result_is_that_in_memory_to_the_last_digit(linkage, tmp_path: Path,
     assert all(now.done == now.total for now in stages.values())
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.integers(2, 700), st.sampled_from([12, 130]), st.integers(0, 99), st.floats(0.3, 1.0), st.booleans(),
-    st.sampled_from([0.9, 1.0]), st.integers(20, 400),
+    st.integers(2, 400), st.sampled_from([12, 130]), st.integers(0, 99), st.floats(0.3, 1.0), st.booleans(),
+    st.sampled_from([0.9, 1.0]), st.integers(50, 400),
 )  # fmt: skip
 def test_any_corpus_in_any_parts_is_as_in_memory(
     tmp_path_factory, n: int, width: int, seed: int, threshold: float, star: bool, recall: float, rows: int
