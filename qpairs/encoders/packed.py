@@ -115,8 +115,10 @@ def packed_embeddings(encoder: SentenceTransformer, packed: dict[str, Any]) -> T
     >>> packed_embeddings(encoder, pack(token_ids(encoder, ["how do I pay", "pay"]))).shape
     torch.Size([2, 256])
     """
+    transformer: Any
+    pooling: Any
     transformer, pooling, *rest = encoder
-    model: Any = transformer.model
+    model = transformer.model
     tokens = _tokens(model, packed)
     features = {"sentence_embedding": _pooled(tokens, packed, pooling.pooling_mode)}
     for module in rest:
@@ -158,14 +160,16 @@ def _positions(packed: dict[str, Any], padding: int | None) -> Tensor:
     real = packed["input_ids"].ne(padding).long()
     count = real.cumsum(0)
     first = torch.arange(len(real), device=real.device) - positions  # of the text of each token
-    return (count - count[first] + real[first]) * real + padding
+    counted: Tensor = (count - count[first] + real[first]) * real + padding
+    return counted
 
 
 def _pooled(x: Tensor, packed: dict[str, Any], mode: str) -> Tensor:
     """One vector for each text: the mean of its tokens, or the first."""
     if mode == "cls":
-        return x.index_select(0, packed["lengths"].cumsum(0) - packed["lengths"])
-    runs = x.split([n * length for n, length in packed["runs"]])
+        first: Tensor = packed["lengths"].cumsum(0) - packed["lengths"]
+        return x.index_select(0, first)
+    runs = torch.split(x, [n * length for n, length in packed["runs"]])
     shapes = zip(runs, packed["runs"], strict=True)
     return torch.cat([run.view(n, length, -1).mean(1) for run, (n, length) in shapes])
 
@@ -213,11 +217,11 @@ def padded_layer(
     if bias is not None:
         mask = mask + bias.to(dtype)
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
-        parts = [
+        query, key, value = (
             part(x).index_select(0, places.flatten()).view(n, longest, heads, -1).transpose(1, 2)
             for part in layer.projections
-        ]
-        found = functional.scaled_dot_product_attention(*parts, mask, of_attention)
+        )
+        found = functional.scaled_dot_product_attention(query, key, value, mask, of_attention)
         rows = torch.repeat_interleave(torch.arange(n, device=x.device) * longest, lengths, output_size=tokens)
         found = found.transpose(1, 2).reshape(n * longest, -1).index_select(0, rows + packed["positions"])
         x = first(x + functional.dropout(layer.out(found), of_added))
