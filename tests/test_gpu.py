@@ -8,7 +8,10 @@ import pytest
 import torch
 
 import qpairs
-from qpairs.encoders.tokens import embed, token_ids
+from qpairs.encoders.build import build_encoder
+from qpairs.encoders.dropout import set_dropout
+from qpairs.encoders.packed import pack, packed_embeddings
+from qpairs.encoders.tokens import embed, features, token_ids
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,6 +27,25 @@ def test_a_checkpoint_trained_on_a_gpu_gives_the_same_verdicts_on_a_cpu(pairs_cs
     on_cpu = embed(loaded.encoder, ids)
     on_gpu = embed(trained.encoder.to("cuda"), ids)
     np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_tokens_give_the_vectors_and_gradients_of_the_encoder(dtype: torch.dtype) -> None:
+    encoder = build_encoder("minilm").to("cuda").train()
+    set_dropout(encoder, 0.0)
+    ids = token_ids(encoder, ["How do I reset my password?", "Where is my parcel?", "Why?"])
+    found = []
+    for make, embed_them in ((features, lambda given: encoder(given)["sentence_embedding"]), (pack, None)):
+        given = make(encoder, ids) if make is features else make(ids)
+        given = {name: value.to("cuda") if torch.is_tensor(value) else value for name, value in given.items()}
+        encoder.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            vectors = embed_them(given) if embed_them else packed_embeddings(encoder, given)
+        vectors.float()[:, 0].sum().backward()
+        found.append((vectors.detach().float(), encoder[0].model.embeddings.word_embeddings.weight.grad))
+    share = 1e-3 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(found[1][0], found[0][0], atol=share, rtol=0)
+    assert (found[1][1] - found[0][1]).norm() < share * found[0][1].norm()
 
 
 def test_a_gradient_cache_keeps_the_memory_of_a_large_batch_flat(tmp_path: Path) -> None:

@@ -115,9 +115,10 @@ def packed_embeddings(encoder: SentenceTransformer, packed: dict[str, Any]) -> T
     >>> packed_embeddings(encoder, pack(token_ids(encoder, ["how do I pay", "pay"]))).shape
     torch.Size([2, 256])
     """
-    modules: list[Any] = list(encoder)
-    transformer, pooling, *rest = modules
-    model: Any = transformer.model
+    transformer: Any
+    pooling: Any
+    transformer, pooling, *rest = encoder
+    model = transformer.model
     tokens = _tokens(model, packed)
     features: dict[str, Tensor] = {"sentence_embedding": _pooled(tokens, packed, pooling.pooling_mode)}
     for module in rest:
@@ -159,15 +160,16 @@ def _positions(packed: dict[str, Any], padding: int | None) -> Tensor:
     real = packed["input_ids"].ne(padding).long()
     count = real.cumsum(0)
     first = torch.arange(len(real), device=real.device) - positions  # of the text of each token
-    places: Tensor = (count - count[first] + real[first]) * real + padding
-    return places
+    counted: Tensor = (count - count[first] + real[first]) * real + padding
+    return counted
 
 
 def _pooled(x: Tensor, packed: dict[str, Any], mode: str) -> Tensor:
     """One vector for each text: the mean of its tokens, or the first."""
     if mode == "cls":
-        return x.index_select(0, packed["lengths"].cumsum(0) - packed["lengths"])
-    runs: tuple[Tensor, ...] = torch.split(x, [n * length for n, length in packed["runs"]])
+        first: Tensor = packed["lengths"].cumsum(0) - packed["lengths"]
+        return x.index_select(0, first)
+    runs = torch.split(x, [n * length for n, length in packed["runs"]])
     shapes = zip(runs, packed["runs"], strict=True)
     return torch.cat([run.view(n, length, -1).mean(1) for run, (n, length) in shapes])
 
