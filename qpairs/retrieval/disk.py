@@ -58,7 +58,7 @@ class MappedVectors:
     def __getitem__(self, rows: NDArray[np.integer]) -> Floats:
         """Those of some rows (k,), as (k, d)."""
         places = rows if self._position is None else self._position[rows]
-        found = self._numbers[places]
+        found: Floats = self._numbers[places]
         self._touched += len(rows) * self._row
         if self._touched > MAPPED and hasattr(mmap, "MADV_DONTNEED"):
             self._touched = 0
