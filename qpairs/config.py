@@ -21,7 +21,8 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.ranges import Range
 
 WITHOUT_LABELS = "info_nce"  # the loss of unlabelled data, unless another is named or a teacher answers
-COMMA_LISTS = ("columns", "labels", "dims")  # options that are one text on the command line: A,B,C
+COMMA_LISTS = ("columns", "labels", "label_range", "dims")  # options that are one text on the command line: A,B,C
+LISTS = {int: "whole numbers", float: "numbers", str: "texts"}
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 
 
@@ -60,6 +61,11 @@ class DataOptions:
         None,
         "Score from which on a pair is a duplicate, where the label column holds graded scores.",
         Range(-(10**6), at_most=10**6),
+    )
+    label_range: tuple[float, ...] = option(
+        (),
+        "Least and greatest score there can be, such as 0,5: the grades 0 and 1 of losses that learn grades; without "
+        "it, those of the data.",
     )
     negative: str = option(
         "", "Column of a question that is no duplicate of the first, in data whose rows are duplicates (triplets)."
@@ -363,6 +369,18 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
         "label_cut: is for graded scores, and labels name values; give one of them",
     ),
     (
+        lambda c: (
+            bool(c.label_range)
+            and not (
+                len(c.label_range) == 2
+                and c.label_cut is not None
+                and c.label_range[0] < c.label_cut <= c.label_range[1]
+            )
+        ),
+        "label_range: must be the least and the greatest score, such as 0,5, with a label_cut above the one and not "
+        "above the other",
+    ),
+    (
         lambda c: c.unlabelled and (c.positives or bool(c.negative)),
         "positives, negative: are for pairs, and unlabelled data has single questions; leave them out",
     ),
@@ -471,7 +489,7 @@ def _typed(name: str, value: Any) -> Any:
 
 
 def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:
-    """A list of texts as a tuple; of whole numbers too, the largest first and each once."""
+    """A list of texts, or of numbers, as a tuple; whole numbers the largest first and each once."""
     given = value
     if name == "labels" and isinstance(value, Mapping):
         value = [f"{text}={label}" for text, label in value.items()]
@@ -479,10 +497,14 @@ def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:
         value = [part.strip() for part in value.split(",") if part.strip()]
         if kind is int and all(part.isdecimal() for part in value):
             value = [int(part) for part in value]
+        if kind is float and all(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", part) for part in value):
+            value = [float(part) for part in value]
     value = value if isinstance(value, list | tuple) else (value,)
+    if kind is float:
+        value = [float(part) if type(part) is int else part for part in value]
     if all(isinstance(part, kind) and not isinstance(part, bool) for part in value):
         return tuple(sorted(set(value), reverse=True)) if kind is int else tuple(value)
-    raise UserError(f"{name}: {given!r}, must be a list of {'whole numbers' if kind is int else 'texts'}")
+    raise UserError(f"{name}: {given!r}, must be a list of {LISTS[kind]}")
 
 
 def config_from(values: Mapping[str, Any], where: str = "config") -> Config:

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from qpairs.core.exceptions import UserError
 
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
@@ -23,10 +26,12 @@ class LabelValues:
     Attributes:
         named: value, in lower case, -> 0 or 1, besides 0 and 1 themselves.
         cut: score from which on a pair is a duplicate, where the column holds scores; None: it holds labels.
+        range: the least and the greatest score there can be; None: those of the data.
     """
 
     named: Mapping[str, int] = field(default_factory=dict)
     cut: float | None = None
+    range: tuple[float, float] | None = None
 
     def read(self, value: Any) -> int | None:
         """1 duplicate, 0 not; None where the value says neither.
@@ -36,30 +41,66 @@ class LabelValues:
         >>> label_values(cut=4).read("4.2"), label_values(cut=4).read(3), label_values(cut=4).read("")
         (1, 0, None)
         """
-        key = _key(value)
         if self.cut is None:
+            key = _key(value)
             return self.named.get(key, LABELS.get(key))
-        score = _number(key)
+        score = self.score(value)
         return None if score is None else int(score >= self.cut)
+
+    def score(self, value: Any) -> float | None:
+        """The graded score that a value is; None where it is no finite number, or outside the range.
+
+        >>> label_values(cut=4, range="0,5").score("4.2"), label_values(cut=4, range="0,5").score(6)
+        (4.2, None)
+        """
+        score = _number(_key(value))
+        low, high = self.range or (-math.inf, math.inf)
+        return score if score is not None and low <= score <= high else None
+
+    def grades(self, scores: ArrayLike) -> NDArray[np.float32] | None:
+        """Scores as grades from 0 to 1: the least of the range is 0, the greatest 1, and between them they are linear.
+
+        Args:
+            scores: (n_pairs,) as `score` reads them.
+
+        Returns:
+            (n_pairs,) grades; None where there is no range to speak of, as all scores are equal.
+
+        >>> label_values(cut=4, range="0,5").grades([1.0, 4.0]).tolist()
+        [0.20000000298023224, 0.800000011920929]
+        >>> label_values(cut=4).grades([1.0, 2.0, 5.0]).tolist()
+        [0.0, 0.25, 1.0]
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        low, high = self.range or (float(values.min(initial=math.inf)), float(values.max(initial=-math.inf)))
+        halves = values / 2 - low / 2  # the difference of two finite scores may be infinite
+        return (halves / (high / 2 - low / 2)).astype(np.float32) if low < high else None
 
     def fault(self, value: Any, column: str) -> str:
         """What is wrong with a value that says neither, in a sentence."""
         shown = f"label {reprlib.repr(value)} in column {column!r}"
         if self.cut is not None:
+            if self.range and _number(_key(value)) is not None:
+                return f"{shown} is outside --label-range {self.range[0]:g},{self.range[1]:g}"
             return f"{shown} is no finite number, which --label-cut compares with"
         more = f", nor {' or '.join(self.named)}" if self.named else f"; {WAYS_OUT}"
         return f"{shown} is neither 0 nor 1{more}"
 
 
-def label_values(labels: str | Sequence[str] | Mapping[Any, int] = (), cut: float | None = None) -> LabelValues:
+def label_values(
+    labels: str | Sequence[str] | Mapping[Any, int] = (),
+    cut: float | None = None,
+    range: str | Sequence[float] = (),
+) -> LabelValues:
     """How a label column is read, from the options of the user.
 
     Args:
         labels: what values mean: `yes=1,no=0`, a list of such parts, or a mapping from values to 0 and 1.
         cut: score from which on a pair is a duplicate.
+        range: the least and the greatest score there can be, `0,5` or (0, 5); without it, those of the data.
 
     Raises:
-        UserError: a part is not of this form, or there are both labels and a cut.
+        UserError: a part is not of this form, there are both labels and a cut, or the cut is not in the range.
 
     >>> label_values({"yes": 1, "no": 0}).named
     {'yes': 1, 'no': 0}
@@ -68,6 +109,7 @@ def label_values(labels: str | Sequence[str] | Mapping[Any, int] = (), cut: floa
         raise UserError("label_cut: is for graded scores, and labels name values; give one of them")
     if cut is not None and not math.isfinite(cut):
         raise UserError(f"label_cut: {cut!r}, must be a finite number")
+    least_and_greatest = score_range(range, cut)
     if isinstance(labels, Mapping):
         parts = [(str(value), str(label)) for value, label in labels.items()]
     else:
@@ -76,7 +118,32 @@ def label_values(labels: str | Sequence[str] | Mapping[Any, int] = (), cut: floa
     for value, label in parts:
         if not value.strip() or label.strip() not in ("0", "1"):
             raise UserError(f"labels: {f'{value}={label}'!r}, must be VALUE=0 or VALUE=1, such as yes=1,no=0")
-    return LabelValues({_key(value): int(label) for value, label in parts}, cut)
+    return LabelValues({_key(value): int(label) for value, label in parts}, cut, least_and_greatest)
+
+
+def score_range(range: str | Sequence[float], cut: float | None) -> tuple[float, float] | None:
+    """The least and the greatest score, from the option of the user; None where there is none.
+
+    Raises:
+        UserError: it is no range, or the cut is not in it, or there is no cut.
+
+    >>> score_range("0,5", 4), score_range((), 4)
+    ((0.0, 5.0), None)
+    """
+    given = [part for part in range.split(",") if part.strip()] if isinstance(range, str) else list(range)
+    if not given:
+        return None
+    ends = [_number(str(part)) for part in given]
+    low, high = ends if len(ends) == 2 else (None, None)
+    if low is None or high is None or low >= high:
+        raise UserError(
+            f"label_range: {','.join(map(str, given))!r}, must be the least and the greatest score, such as 0,5"
+        )
+    if cut is None:
+        raise UserError("label_range: is that of graded scores; say with label_cut from which on two are duplicates")
+    if not low < cut <= high:
+        raise UserError(f"label_range: the cut {cut:g} is not above {low:g} and at most {high:g}")
+    return low, high
 
 
 def _key(value: Any) -> str:

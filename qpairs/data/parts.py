@@ -39,7 +39,8 @@ class Parts:
     split: dict[str, Any]
 
 
-READING = ("columns", "labels", "label_cut", "negative", "positives", "skip_bad_rows")  # options that say how to read
+# options that say how to read
+READING = ("columns", "labels", "label_cut", "label_range", "negative", "positives", "skip_bad_rows")
 
 
 def reading_options(config: Config, part: str = "data") -> dict[str, Any]:
@@ -52,7 +53,7 @@ def reading_options(config: Config, part: str = "data") -> dict[str, Any]:
         part: data, validation, test or drop_suspects.
 
     >>> reading_options(Config(labels="yes=1,no=0", positives=True, columns="a,b"), "validation")
-    {'labels': ('yes=1', 'no=0'), 'label_cut': None, 'skip_bad_rows': False}
+    {'labels': ('yes=1', 'no=0'), 'label_cut': None, 'label_range': (), 'skip_bad_rows': False}
     """
     options = {name: getattr(config, name) for name in READING}
     if part == "data":

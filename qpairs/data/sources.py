@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
@@ -21,6 +21,7 @@ from qpairs.data.pairs import UNLABELLED, Pairs, join, pairs_from_texts, text_fa
 from qpairs.data.records import IN_MEMORY, PAIR, name_of, open_rows
 from qpairs.data.tables import Table, table_of
 
+Floats: TypeAlias = NDArray[np.float64]
 PairSource: TypeAlias = Pairs | str | Path | Iterable[Any]  # pairs, where they are, or rows: see `load_pairs`
 
 NAMED_SOURCES = {"quora": "sentence-transformers/quora-duplicates:pair-class", "qqp": "nyu-mll/glue:qqp"}
@@ -34,6 +35,7 @@ def load_pairs(
     labelled: bool = True,
     labels: str | Sequence[str] | Mapping[Any, int] = (),
     label_cut: float | None = None,
+    label_range: str | Sequence[float] = (),
     negative: str = "",
     positives: bool = False,
 ) -> Pairs:
@@ -50,7 +52,10 @@ def load_pairs(
         skip_bad_rows: leave out rows that cannot be used, and count them in `skipped`.
         labelled: whether labels are needed; without, they are -1.
         labels: what the values of the label column mean, where they are not 0 and 1: `yes=1,no=0`, or a mapping.
-        label_cut: score from which on a pair is a duplicate, where the label column holds graded scores.
+        label_cut: score from which on a pair is a duplicate, where the label column holds graded scores; the scores
+            themselves are kept, as `Pairs.grades` from 0 to 1.
+        label_range: the least and the greatest score there can be, which are the grades 0 and 1: `0,5`. Without it they
+            are the least and the greatest of all the sources.
         negative: column of a question that is no duplicate of the first one, in rows whose two questions are duplicates
             (triplets); such columns are found by the names anchor or query, positive, negative.
         positives: every row is a pair of duplicates, and no label column is read.
@@ -66,16 +71,30 @@ def load_pairs(
     (('How do I pay?', 'How can I pay?'), [1], {'empty question': 1})
     >>> load_pairs([("How do I pay?", "How can I pay?", 1), ("How do I pay?", "Who are you?", 0)]).labels.tolist()
     [1, 0]
-    >>> load_pairs([("How do I pay?", "How can I pay?", 4.5), ("How?", "Why?", 1.0)], label_cut=4).labels.tolist()
-    [1, 0]
+    >>> graded = [("How do I pay?", "How can I pay?", 4.5), ("How?", "Why?", 0.0)]
+    >>> pairs = load_pairs(graded, label_cut=4, label_range="0,5")
+    >>> pairs.labels.tolist(), pairs.grades.tolist()
+    ([1, 0], [0.8999999761581421, 0.0])
     """
-    values = label_values(labels, label_cut)
+    values = label_values(labels, label_cut, label_range)
     wanted = ColumnChoice(tuple(columns), labelled, negative, positives, scores=label_cut is not None)
+    parts: Sequence[Any] = source if is_several(source) else [source]
     found = [
-        part if isinstance(part, Pairs) else _pairs_in(*_reader_of(part), wanted, values, skip_bad_rows)
-        for part in (source if is_several(source) else [source])
+        (part, None) if isinstance(part, Pairs) else _pairs_in(*_reader_of(part), wanted, values, skip_bad_rows)
+        for part in parts
     ]
-    return join(found) if is_several(source) else found[0]
+    graded = _with_scores(found, values)
+    return join(graded) if is_several(source) else graded[0]
+
+
+def _with_scores(parts: Sequence[tuple[Pairs, Floats | None]], values: LabelValues) -> list[Pairs]:
+    """Pairs with their scores as grades, by one range for all of them."""
+    scores = [scores for _, scores in parts if scores is not None]
+    grades = values.grades(np.concatenate(scores)) if scores else None
+    if grades is None:
+        return [pairs for pairs, _ in parts]
+    own = iter(np.split(grades, np.cumsum([len(part) for part in scores])[:-1]))
+    return [pairs if scores is None else replace(pairs, grades=next(own)) for pairs, scores in parts]
 
 
 def is_several(source: Any) -> TypeGuard[Sequence[Any]]:
@@ -182,11 +201,16 @@ def sample_path() -> Path:
     return installed if installed.exists() else here.parent.parent / "data" / "pairs.csv"
 
 
-def _pairs_in(reader: Reader, where: str, wanted: ColumnChoice, values: LabelValues, skip: bool) -> Pairs:
+def _pairs_in(
+    reader: Reader, where: str, wanted: ColumnChoice, values: LabelValues, skip: bool
+) -> tuple[Pairs, Floats | None]:
+    """The pairs that a reader finds, and the graded score of each, (n_pairs,), where there are scores."""
     _need_rows(reader, where, skip)
     names = find_columns(reader.columns, wanted, where=where)
+    graded = bool(names.label) and values.cut is not None and wanted.labelled
     text_columns = [name for name in (names.first, names.second, names.negative) if name]
     first, second, labels, skipped, whole_rows = list[str](), list[str](), list[int](), Counter[str](), 0
+    scores = list[float]()
     for number, row in reader.rows([*text_columns, *filter(None, [names.label])]):
         if isinstance(row, str):
             refuse_row(where, reader.unit, number, row, skip=skip)
@@ -205,9 +229,12 @@ def _pairs_in(reader: Reader, where: str, wanted: ColumnChoice, values: LabelVal
         first += texts[:1] * (len(texts) - 1)
         second += texts[1:]
         labels += [label, 0][: len(texts) - 1]
+        if graded:
+            scores.append(values.score(value) or 0.0)
     if not labels:
         raise UserError(f"{where}: no usable pairs in it; left out: {dict(skipped)}")
-    return pairs_from_texts(first, second, labels if wanted.labelled else [UNLABELLED] * len(labels), skipped)
+    known = labels if wanted.labelled else [UNLABELLED] * len(labels)
+    return pairs_from_texts(first, second, known, skipped), np.array(scores) if graded else None
 
 
 def _need_rows(reader: Reader, where: str, skip: bool) -> None:

@@ -29,7 +29,8 @@ SHORT = 64  # numbers of a short vector
 LONG = 128  # numbers of a vector, from which on a short one saves time
 SLACK = 1e-5  # of a bound in single precision
 SAMPLE = 20_000  # vectors that the axes are taken from
-FEW = 0.01  # share of a block, up to which its cosines are computed one by one
+FEW = 0.01  # share of a block that bounds leave over, above which the whole block is computed in full
+AT_ONCE = 8192  # pairs whose cosines are computed one by one
 MOST_PAIRS = 30_000_000  # which take two gigabytes to sort
 
 
@@ -155,16 +156,23 @@ def _compare_block(comparison: Comparison, block: Block) -> Pairs:
 
 def _reached(comparison: Comparison, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> tuple[Ints, Floats]:
     """(m,) places in a block, row by row, that may be at or above the threshold, and (m,) their cosines."""
-    threshold = np.float32(comparison.threshold)
+    least = np.float32(comparison.threshold) - np.float32(SLACK)
+    at = None
     if comparison.short:
         bounds = (comparison.short[0][rows] @ comparison.short[1][columns].T).ravel()
-        at = np.flatnonzero(bounds >= threshold - np.float32(SLACK))
-        if len(at) <= FEW * len(bounds):
-            left, right = comparison.rows[rows[at // len(columns)]], comparison.columns[columns[at % len(columns)]]
-            return at, np.einsum("ij,ij->i", left, right)
-    similarity = (comparison.rows[rows] @ comparison.columns[columns].T).ravel()  # (rows * columns,)
-    at = np.flatnonzero(similarity >= threshold)
-    return at, similarity[at]
+        at = np.flatnonzero(bounds >= least)
+    if at is None or len(at) > FEW * len(rows) * len(columns):
+        at = np.flatnonzero((comparison.rows[rows] @ comparison.columns[columns].T).ravel() >= least)
+    return at, _cosines(comparison, rows[at // len(columns)], columns[at % len(columns)])
+
+
+def _cosines(comparison: Comparison, left: NDArray[np.integer], right: NDArray[np.integer]) -> Floats:
+    """(m,) the cosines of pairs; those of products of matrices would depend on the block, in their last digit."""
+    values = np.empty(len(left), np.float32)
+    for i in range(0, len(left), AT_ONCE):
+        some = slice(i, i + AT_ONCE)
+        values[some] = np.einsum("ij,ij->i", comparison.rows[left[some]], comparison.columns[right[some]])
+    return values
 
 
 def distinct(comparison: Comparison, pairs: Pairs) -> Pairs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ from qpairs.training.run import Run, check_run, is_saved, open_run, partial_of, 
 from qpairs.training.teacher_vectors import Embed, taught_vectors, vector_teacher
 from qpairs.training.teachers import ITSELF, Teacher, ask_teachers, keep_teacher, load_teachers, teachers_to_train
 from qpairs.training.trainer import complete_states
+
+log = logging.getLogger(__name__)
 
 FIRST = "first-pass"  # in the folder of an unfinished run: the checkpoint of an encoder that is its own teacher
 ENCODER = "trained-encoder"  # likewise: the checkpoint of an encoder that gets a reranker
@@ -178,12 +181,26 @@ def plan_run(
         guides = _guides(config, functions, keep=not (overwrite or resume))
     if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
         config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
-    if parts.train.grades is not None and guides is not None and not guides.objective.learns_from_a_teacher:
-        taking = ", ".join(name for name, entry in LOSSES.items() if entry.soft_labels)
-        raise UserError(
-            f"loss: no part of {config.loss!r} learns from graded labels; use one of {taking}, or give labels 0 and 1"
-        )
+    if guides is not None and not guides.objective.learns_from_a_teacher:
+        parts = _without_grades(config, parts)
     return Plan(config, parts, guides)
+
+
+def _without_grades(config: Config, parts: Parts) -> Parts:
+    """The parts for a loss that learns labels alone: scores that were cut are labels to it.
+
+    Raises:
+        UserError: the pairs have grades that nobody has asked to cut.
+    """
+    if parts.train.grades is None:
+        return parts
+    if config.label_cut is not None:
+        log.info("loss: no part of %r learns grades; it learns the labels, cut at %g", config.loss, config.label_cut)
+        return dataclasses.replace(parts, train=dataclasses.replace(parts.train, grades=None))
+    taking = ", ".join(name for name, entry in LOSSES.items() if entry.soft_labels)
+    raise UserError(
+        f"loss: no part of {config.loss!r} learns from graded labels; use one of {taking}, or give labels 0 and 1"
+    )
 
 
 def _saved_before(config: Config | None, options: Mapping[str, Any]) -> Model | None:

@@ -28,6 +28,7 @@ class CellOptions(TypedDict, total=False):
     columns: str | Sequence[str]
     labels: str | Sequence[str] | Mapping[str, int]
     label_cut: float | None
+    label_range: str | Sequence[float]
     negative: str
     positives: bool
     skip_bad_rows: bool

@@ -51,6 +51,39 @@ def test_scores_are_cut(tmp_path: Path, name: str) -> None:
     ]
 
 
+def test_scores_are_grades_of_the_range_that_is_found_or_stated(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.csv", "sentence1,sentence2,score", "4", "1", "2")
+    two = write(tmp_path / "b.csv", "sentence1,sentence2,score", "5", "3", "3")
+    assert qpairs.load_pairs(one, label_cut=4).grades.tolist() == pytest.approx([1, 0, 1 / 3])
+    both = qpairs.load_pairs([one, two], label_cut=4)  # one range for all sources
+    assert both.grades.tolist() == [0.75, 0.0, 0.25, 1.0, 0.5, 0.5] and both.labels.tolist() == [1, 0, 0, 1, 0, 0]
+    for stated in ("0,5", (0, 5), [0.0, 5.0]):
+        assert qpairs.load_pairs(one, label_cut=4, label_range=stated).grades.tolist() == pytest.approx([0.8, 0.2, 0.4])
+        assert Config(label_cut=4, label_range=stated).label_range == (0.0, 5.0)
+    with pytest.raises(UserError, match=r"b.csv, row 1: label '5' in column 'score' is outside --label-range 0,4"):
+        qpairs.load_pairs([one, two], label_cut=4, label_range=(0, 4))
+    left = qpairs.load_pairs([one, two], label_cut=4, label_range=(0, 4), skip_bad_rows=True)
+    assert left.grades.tolist() == [1.0, 0.25, 0.5, 0.75, 0.75] and left.skipped == {"label": 1}
+    graded = qpairs.load_pairs([qpairs.with_grades(both, both.grades), one], label_cut=4)
+    assert graded.grades.tolist() == pytest.approx([*both.grades, 1, 0, 1 / 3])  # what is graded stays as it is
+    flat = write(tmp_path / "c.csv", "sentence1,sentence2,score", "4", "4", "4")
+    assert qpairs.load_pairs(flat, label_cut=4).grades is None  # all are equal: there is no range
+    assert qpairs.load_pairs(flat, label_cut=4, labelled=False).grades is None
+    assert qpairs.load_pairs([("a", "b", -1e308), ("a", "c", 1e308)], label_cut=4).grades.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("given", ["5,0", "0", "0,1,5", "low,high", "5,9", "4,5", "0,3.9", "0,inf"])
+def test_a_range_that_is_none_is_refused(given: str) -> None:
+    with pytest.raises(UserError, match="label_range: "):
+        label_values(cut=4, range=given)
+    with pytest.raises(UserError, match="label_range: "):
+        Config(label_cut=4, label_range=given)
+    with pytest.raises(UserError, match=r"label_range: .* label_cut"):
+        Config(label_range="0,5")
+    with pytest.raises(UserError, match=r"label_range: .* label_cut"):
+        qpairs.load_pairs([("a", "b", 1)], label_range="0,5")
+
+
 def test_a_refused_column_names_the_ways_out(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "question1,question2,label", "yes", "no", "no")
     with pytest.raises(UserError, match=r"neither 0 nor 1; .*--labels yes=1,no=0.*--label-cut 4"):

@@ -1,5 +1,6 @@
 """Graded labels: from the pairs through the relation into the losses, and Spearman in the report."""
 
+import csv
 import dataclasses
 from pathlib import Path
 
@@ -119,6 +120,49 @@ def test_a_run_learns_grades_and_its_report_has_spearman(pairs_csv: Path, tmp_pa
     assert any(
         not torch.equal(a, b) for a, b in zip(hard.encoder.parameters(), model.encoder.parameters(), strict=True)
     )
+
+
+def write_scores(path: Path, rows: list[tuple[str, str, int]]) -> Path:
+    """Scores from 0 to 5 as those of STS: duplicates have 4 or 5; of the others, those that share few words have 3."""
+
+    def shared(first: str, second: str) -> float:
+        one, two = (set(text.lower().split()) for text in (first, second))
+        return len(one & two) / len(one | two)
+
+    usual = np.median([shared(a, b) for a, b, label in rows if not label])
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sentence1", "sentence2", "score"])
+        for a, b, label in rows:
+            few_words = shared(a, b) <= usual
+            writer.writerow([a, b, 4 + few_words if label else 3 * few_words])
+    return path
+
+
+def test_the_commands_learn_scores_of_a_file_and_report_spearman(
+    run, tmp_path: Path, sample_rows: list[tuple[str, str, int]]
+) -> None:
+    scores = write_scores(tmp_path / "sts.csv", sample_rows)
+    usual = ("--encoder", "static", "--epochs", "3", "--batch-size", "16")
+    words = ("train", "--data", scores, "--label-cut", "4", *usual)
+    for name, more in {"found": (), "stated": ("--label-range", "0,5"), "other": ("--loss", "info_nce")}.items():
+        done = run(*words, "--loss", "cosent", *more, "--output", name)
+        assert done.code == 0, done.err
+        assert "(Spearman)" in done.out
+    done = run("evaluate", "found", "--data", scores, "--label-cut", "4")
+    assert done.code == 0 and "(Spearman)" in done.out
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["question1", "question2", "is_duplicate"], *sample_rows])
+    assert "(Spearman)" not in run("evaluate", "found", "--data", labels).out
+    done = run("train", "--data", labels, "--loss", "cosent", *usual, "--output", "hard")
+    assert done.code == 0, done.err
+    pairs = qpairs.load_pairs(str(scores), label_cut=4)
+    assert pairs.grades.max() == 1 and len(set(pairs.grades.tolist())) == 4
+    spearman = {name: qpairs.evaluate(qpairs.load(name), pairs).spearman for name in ("found", "stated", "hard")}
+    assert spearman["found"] == spearman["stated"] > spearman["hard"]
+    assert qpairs.load("stated").config.label_range == (0.0, 5.0)
+    assert run("errors", "stated", "--output", "mistakes").code == 0  # the data are read again, and are the same
 
 
 def test_a_loss_that_cannot_take_grades_says_which_can(pairs_csv: Path, tmp_path: Path) -> None:
