@@ -42,7 +42,7 @@ def gradients(encoder, embed, dtype=torch.float32):
 
 
 def assert_same(found, expected, share, zero):
-    """Vectors and gradients differ by a share of their length at most; below `zero` of the longest, one counts as zero."""
+    """Vectors and gradients differ by a share of their length at most; shorter than `zero` of the longest is zero."""
     assert found[1].keys() == expected[1].keys()
     longest = max(gradient.norm() for gradient in expected[1].values())
     torch.testing.assert_close(found[0], expected[0], atol=share, rtol=0)
