@@ -243,6 +243,12 @@ class BatchOptions:
         "triplets: how much less similar than the positive a mined negative must be, as a share.",
         Range(-1, below=1),
     )
+    queue: int = option(
+        0,
+        "Questions of past batches whose vectors, as they were then, are compared with those of the batch, too: more "
+        "negatives for losses that take other questions as such; 0: none.",
+        Range(0, at_most=2**20),
+    )
     gradient_cache: int = option(
         0,
         "Questions whose activations are in memory at a time, for batches that would not fit; 0: the whole batch.",
@@ -329,7 +335,9 @@ class Config(
 
 CROSS_ENCODER = "cross-encoder"  # the `model` that reads both questions of a pair at once
 ENCODER_ALONE = {
-    **dict.fromkeys(("loss", "miner", "sampler", "gradient_cache"), "learns each pair by itself, by cross-entropy"),
+    **dict.fromkeys(
+        ("loss", "miner", "sampler", "queue", "gradient_cache"), "learns each pair by itself, by cross-entropy"
+    ),
     "score": "gives a logit, which is its score",
     **dict.fromkeys(("teacher", "distill"), "learns from the labels alone"),
     "reranker": "reads every pair itself",
@@ -421,6 +429,14 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (
         lambda c: not c.symmetric and c.augment > 0,
         "augment: pairs a question with its changed copy, which --no-symmetric does not allow",
+    ),
+    (
+        lambda c: not c.symmetric and c.queue > 0,
+        "queue: its vectors stand on both sides of a pair, which --no-symmetric does not allow",
+    ),
+    (
+        lambda c: 0 < c.queue < 2 * c.batch_size,
+        "queue: must hold the questions of a batch at least, which are twice batch_size",
     ),
     (
         lambda c: not c.symmetric and bool(c.reranker),

@@ -197,7 +197,17 @@ def test_a_teacher_that_is_the_reranker_is_trained_once():
 def test_the_config_of_an_old_checkpoint_loads_as_it_was_stored(folder):
     stored = json.loads((FIXTURES / folder / "qpairs.json").read_text())["config"]
     newer = {"dims", "imports", "lora", "prompt", "model", "reranker", "reranker_epochs", "unlabelled"}
-    newer |= {"labels", "label_cut", "label_range", "negative", "positives", "project", "distill", "distill_weight"}
+    newer |= {
+        "labels",
+        "label_cut",
+        "label_range",
+        "queue",
+        "negative",
+        "positives",
+        "project",
+        "distill",
+        "distill_weight",
+    }
     assert set(stored) >= set(OPTIONS) - {"learning_rate"} - newer
     assert to_dict(config_from(stored)) == {**to_dict(Config()), **stored}
 

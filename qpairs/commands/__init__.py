@@ -21,6 +21,7 @@ from qpairs.commands.export import export
 from qpairs.commands.judgement import evaluate, predict
 from qpairs.commands.label import agreement, pairs
 from qpairs.commands.learning_curve import learning_curve
+from qpairs.commands.panels import place_options
 from qpairs.commands.report import report
 from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
@@ -62,7 +63,9 @@ def command_line() -> Any:
     root: Any = typer.main.get_command(app)
     label = root.commands["label"]
     _with_default(label, "pairs")
-    for command in (root, *root.commands.values(), *label.commands.values()):
+    commands = {"": root, **root.commands, **label.commands}
+    for name, command in commands.items():
+        place_options(name, command)
         for text in (command, *command.params):
             text.help = escape(text.help or "")
         for option in command.params:

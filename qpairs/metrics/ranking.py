@@ -233,8 +233,8 @@ def relevant_ranks(similarity: ArrayLike, gains: ArrayLike) -> tuple[Ints, Float
     values, gain = np.rint(np.asarray(similarity, dtype=np.float64) * 1e6), np.asarray(gains, dtype=np.float64)
     if values.shape != gain.shape or values.ndim != 1:
         raise ValueError(f"similarity and gains must be vectors of one length, not {values.shape} and {gain.shape}")
-    if np.isnan(values).any() or not np.isfinite(gain).all() or (gain < 0).any():
-        raise ValueError("similarity must not be NaN, and gains must be finite numbers from 0 on")
+    if not (values < np.inf).all() or not np.isfinite(gain).all() or (gain < 0).any():
+        raise ValueError("similarity must not be NaN or infinity, and gains must be finite numbers from 0 on")
     relevant = np.flatnonzero(gain > 0)
     relevant = relevant[np.lexsort((gain[relevant], -values[relevant]))]
     others = np.sort(values[gain == 0])

@@ -28,11 +28,13 @@ class Questions(TypedDict):
     Attributes:
         features: inputs of the tower, padded or packed, in chunks of similar length; of several processes, each has
             those of its share of the questions alone.
+        ids: (n,) int64, row of each question in the question table.
         component: (n,) int64, duplicate component of each question, equal texts joined; for losses with prototypes.
         taught: (n, t) a teacher's vectors of them; None without such a teacher.
     """
 
     features: list[Features]
+    ids: Tensor
     component: Tensor
     taught: Tensor | None
 
@@ -210,6 +212,7 @@ class Batches:
         features = [tower.pad([dropout(tower.ids[q], random) for q in chunk]) for chunk in chunks]
         return {
             "features": features,
+            "ids": torch.from_numpy(questions),
             "component": self.graph.cluster[torch.from_numpy(questions)],
             "taught": None if self.taught is None else torch.from_numpy(self.taught[questions]),
         }

@@ -23,12 +23,13 @@ from qpairs.encoders.lora import add_adapters, check_adapters, merge_adapters
 from qpairs.encoders.packed import pack, takes_packed
 from qpairs.encoders.precision import trains_in_bf16
 from qpairs.encoders.tokens import Ids, features, token_counter, token_ids, word_dropout
-from qpairs.encoders.towers import towers
+from qpairs.encoders.towers import is_siamese, towers
 from qpairs.models.coverage import warn_of_texts
 from qpairs.objectives.distillation import Distillation
 from qpairs.objectives.matryoshka import prefix_lengths
 from qpairs.objectives.objective import Objective
 from qpairs.objectives.pair_head import PairHead, Score
+from qpairs.objectives.queue import Queue
 from qpairs.training.batches import Batches, TokenizedQuestions, build_label_graph, model_inputs, pair_lengths
 from qpairs.training.distributed import world
 from qpairs.training.hard_negatives import mine_epoch
@@ -66,8 +67,8 @@ def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
     """The encoder of a config, not trained yet.
 
     Raises:
-        UserError: it cannot be built, its vectors are shorter than one of `dims`, or it cannot have the adapters that
-            `lora` asks for.
+        UserError: it cannot be built, its vectors are shorter than one of `dims`, it cannot have the adapters that
+            `lora` asks for, or the vectors of two towers are to be queued.
     """
     encoder = build_encoder(
         config.encoder,
@@ -83,6 +84,8 @@ def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
     prefix_lengths(config.dims, encoder.get_embedding_dimension() or 0)
     if config.lora:
         check_adapters(encoder, config.encoder)
+    if config.queue and not is_siamese(encoder):
+        raise UserError("queue: is of vectors of one tower, and this encoder has two; leave it out")
     return encoder
 
 
@@ -147,6 +150,7 @@ def encoder_pass(
         recompute=config.gradient_cache > 0,
         lengths=lengths,
         distillation=None if taught is None else Distillation(config.distill, config.distill_weight),
+        queue=Queue(config.queue, dimension, batches.graph) if config.queue else None,
     )
     steps_per_epoch = batches.steps
     batches.steps = steps_of(config.epochs, steps_per_epoch)

@@ -28,6 +28,7 @@ from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.matryoshka import require_prefixes
 from qpairs.objectives.objective import Objective, Term
 from qpairs.objectives.plugins import register_custom
+from qpairs.objectives.queue import require_in_batch
 from qpairs.training.bi_encoder import Fitted, fit_bi_encoder, new_encoder
 from qpairs.training.cross_encoder import cross_encoder_of
 from qpairs.training.cross_models import (
@@ -381,6 +382,8 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
         raise UserError(f"score: head needs the loss pair_softmax, which {config.loss!r} does not have")
     if config.dims:
         require_prefixes(objective)
+    if config.queue:
+        require_in_batch(objective, config.loss)
     if config.budget_minutes and world() > 1:
         raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
     if config.probability_teachers and ITSELF not in config.teacher and not objective.learns_from_a_teacher:

@@ -16,6 +16,7 @@ from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.matryoshka import prefix_loss
 from qpairs.objectives.objective import Objective
 from qpairs.objectives.pair_head import Score
+from qpairs.objectives.queue import Queue, with_queue
 from qpairs.training.batches import Batch, Features, Questions
 from qpairs.training.distributed import gather
 from qpairs.training.trainer import check_loss
@@ -33,6 +34,7 @@ class PairModel(nn.Module):
             again, with the same dropout, when its gradient comes: gradient caching (Gao et al. 2021, section 3).
         lengths: of the prefixes whose losses are averaged, from `matryoshka.prefix_lengths`; none: whole embeddings.
         distillation: what is learned of the vectors of a teacher, in batches that have them.
+        queue: vectors of past batches, which are columns, too, in training; None: there are none.
     """
 
     def __init__(
@@ -44,9 +46,10 @@ class PairModel(nn.Module):
         recompute: bool = False,
         lengths: tuple[int, ...] = (),
         distillation: Distillation | None = None,
+        queue: Queue | None = None,
     ) -> None:
         super().__init__()
-        self.distillation = distillation
+        self.distillation, self.queue = distillation, queue
         self.recompute, self.lengths = recompute, lengths
         self.encoder, self.objective, self.learned, self.score = encoder, objective, learned, score
         self.towers = towers(encoder)  # a tuple, so that the parameters are registered once, under the encoder
@@ -71,13 +74,18 @@ class PairModel(nn.Module):
             columns = gather(self._embed(self.towers[1], batch["columns"]["features"]), m)  # (m, d)
             components = torch.cat([batch["rows"]["component"], batch["columns"]["component"]])  # (n + m,)
             members = torch.cat([rows, columns]), components
+        queue, seen = self.queue if self.training else None, columns
+        if queue is not None:
+            seen, known = with_queue(queue, columns, known, batch["rows"]["ids"])  # (m + k, d)
         if self.lengths:
-            loss = prefix_loss(self.objective, rows, columns, known, self.lengths)
+            loss = prefix_loss(self.objective, rows, seen, known, self.lengths)
         else:
-            loss = self.objective(rows, columns, known, members, self.learned)
+            loss = self.objective(rows, seen, known, members, self.learned)
         if self.distillation is not None:
             loss = loss + self._distilled(self.distillation, (rows, batch["rows"]), (columns, batch["columns"]))
         check_loss(loss)
+        if queue is not None:
+            queue.push(rows, batch["rows"]["ids"])
         with torch.no_grad():
             return {"loss": loss, "scores": self.score(rows.float(), columns.float(), batch["left"], batch["right"])}
 

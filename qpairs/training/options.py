@@ -69,6 +69,7 @@ class CellOptions(TypedDict, total=False):
     group_size: int
     mined: int
     relative_margin: float
+    queue: int
     gradient_cache: int
     precision: str
     seed: int

@@ -1,10 +1,13 @@
 """The help texts: panels, ranges, defaults, nothing cut off, no text read as markup."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
 from qpairs.commands import command_line
+from qpairs.commands.panels import MOST, PANELS
 from qpairs.commands.training import FLAGS
 from qpairs.config import GROUPS, HELP, OPTIONS, allowed_values
 
@@ -75,6 +78,55 @@ def test_nothing_is_cut_off_and_no_text_is_read_as_markup(helped, command: str, 
     described = command_line().commands[command]
     for written in (described.help, *(parameter.help for parameter in described.params)):
         assert set(written.replace("\\[", "[").split()) <= shown
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "label pairs", "label agreement"])
+def test_many_options_are_in_named_panels(run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = panels(run(*command.split(), "--help").out)
+    root = command_line()
+    named = root.commands["label"].commands[command.split()[1]] if " " in command else root.commands[command]
+    options = [option for option in named.params if option.param_type_name == "option"]
+    assert sum(not option.rich_help_panel for option in options) <= MOST
+    assert len(options) <= MOST or len(set(shown) - {"Options", "Arguments"}) >= 1
+    for panel in {option.rich_help_panel for option in options} - {None}:
+        own = [option for option in options if option.rich_help_panel == panel]
+        assert all(max(option.opts, key=len) in shown[panel] for option in own)
+
+
+def test_the_panels_are_of_options_that_are_there() -> None:
+    root = command_line()
+    commands = root.commands | root.commands["label"].commands
+    for name, panels_of in PANELS.items():
+        listed = [option for options in panels_of.values() for option in options]
+        assert len(listed) == len(set(listed))
+        assert set(listed) <= {option.name for option in commands[name].params}
+
+
+@pytest.mark.parametrize("command", [(), ("label",)])
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_summaries_of_commands_are_whole(
+    run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = run(*command, "--help").out
+    assert "…" not in text and "..." not in text.replace("COMMAND [ARGS]...", "")
+    shown, root = " ".join(panels(text).values()), command_line()
+    for listed in (root.commands["label"] if command else root).commands.values():
+        summary = (listed.help or "").split("\n\n")[0]
+        assert " ".join(summary.split()) in shown
+
+
+def test_help_imports_nothing_heavy() -> None:
+    source = (
+        "import sys; sys.argv = ['qpairs', 'train', '--help']\n"
+        "from qpairs.commands import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'sentence_transformers', 'sklearn', 'pandas', 'datasets', 'faiss'}\n"
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
 def test_brackets_in_help_texts_stay(helped) -> None:

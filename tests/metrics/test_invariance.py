@@ -32,6 +32,7 @@ class Traits:
         repeatable: the same pairs twice give the same.
         mirrored: what the numbers become where scores are negated (probabilities: 1 - p) and labels swapped.
         one_class: whether pairs of one label are allowed.
+        graded: whether it takes grades or gains, of which labels are a case: what it refuses, it says in its own words.
     """
 
     function: Callable[[Floats, Ints, Ints], Any]
@@ -40,6 +41,7 @@ class Traits:
     repeatable: bool = False
     mirrored: Callable[[Any], Any] | None = None
     one_class: bool = False
+    graded: bool = False
 
     def __call__(self, scores: Any, labels: Any, groups: Any = None) -> Any:
         """The metric's value, as a list of numbers; scores of [-1, 1] become probabilities where it takes these."""
@@ -99,6 +101,15 @@ METRICS: dict[str, Traits] = {
     ),
     "reliability": plain(metrics.reliability, probabilities=True, one_class=True),
     "roc_auc": plain(metrics.roc_auc, by_rank=True, repeatable=True, mirrored=same),
+    "search_scores": plain(
+        lambda scores, labels: metrics.search_scores(*metrics.relevant_ranks(scores, labels)), by_rank=True, graded=True
+    ),
+    "spearman": plain(metrics.spearman, by_rank=True, repeatable=True, mirrored=same, graded=True),
+    "spearman_interval": Traits(
+        lambda scores, labels, groups: metrics.spearman_interval(scores, labels, groups, samples=10),
+        by_rank=True,
+        graded=True,
+    ),
 }
 
 every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS.keys())
@@ -165,8 +176,9 @@ ONE_CLASS = [
 
 @every_metric
 def test_bad_input_is_named_in_one_line(metric: Traits) -> None:
-    for scores, labels, message in BAD_INPUT + ([] if metric.one_class else ONE_CLASS):
-        with pytest.raises(ValueError, match=message) as caught:
+    bad = [row for row in BAD_INPUT if 2 not in row[1]] if metric.graded else BAD_INPUT
+    for scores, labels, message in bad + ([] if metric.one_class or metric.graded else ONE_CLASS):
+        with pytest.raises(ValueError, match=None if metric.graded else message) as caught:
             metric(scores, labels, [0] * len(labels))
         assert "\n" not in str(caught.value)
     if metric.one_class:
@@ -176,7 +188,8 @@ def test_bad_input_is_named_in_one_line(metric: Traits) -> None:
 def test_every_metric_of_scores_and_labels_has_a_row() -> None:
     public = {name: getattr(metrics, name) for name in metrics.__all__}
     functions = {name: list(inspect.signature(f).parameters) for name, f in public.items() if inspect.isfunction(f)}
-    expected = {name for name, taken in functions.items() if taken[1:2] == ["labels"]}
+    expected = {name for name, taken in functions.items() if taken[1:2] in (["labels"], ["grades"])}
+    expected.add("search_scores")
     expected -= {"resampled_f1", "resampled_average_precision"}  # a number for each resample; see `test_resample`
     assert expected <= set(METRICS)
 
