@@ -23,6 +23,7 @@ from qpairs.commands.terminal import (
     err,
     out,
     plain,
+    print_conclusion,
     print_saved,
     progress_bar,
     quiet,
@@ -95,7 +96,7 @@ def compare(
         )
         name = best.loss if len({row.loss for row in found.rows}) > 1 else f"{best.encoder} with {best.loss}"
         conclusion = after_compare(name, same, best.loss, best.encoder)
-        out.print(plain(conclusion), highlight=False, soft_wrap=True)
+        print_conclusion(conclusion)
 
 
 def _print_plan(values: dict[str, Any], seeds: int) -> None:

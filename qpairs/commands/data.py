@@ -21,6 +21,7 @@ from qpairs.commands.terminal import (
     out,
     percent,
     plain,
+    print_conclusion,
     print_skipped,
     progress_bar,
     quiet,
@@ -68,7 +69,7 @@ def data(
     if contradictions_file:
         write_table(contradictions_file, found.contradiction_table(), raw=raw)
     conclusion = after_data(len(found.contradictions), len(found.pairs), source)
-    out.print(plain(conclusion), highlight=False, soft_wrap=True)
+    print_conclusion(conclusion)
 
 
 def _print_figures(found: Summary) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 import typer
 from rich.table import Table
 
+from qpairs.commands.conclusions import after_dedupe, after_trade_offs
 from qpairs.commands.engines import EngineOption, RayAddressOption, check_engine
 from qpairs.commands.search import IdColumnOption, PrecisionOption, TextColumnOption, ThresholdOption
 from qpairs.commands.terminal import (
@@ -22,6 +23,7 @@ from qpairs.commands.terminal import (
     out,
     percent,
     plain,
+    print_conclusion,
     print_saved,
     print_skipped,
     progress_bar,
@@ -137,10 +139,11 @@ def dedupe(
     for corpus in filter(None, (prepared.corpus, prepared.against)):
         print_skipped(corpus)
     if output:
-        print_summary(result)
-        print_saved(output)
+        _print_end(result, output)
     else:
         _print_trade_offs(rows, prepared)
+        chosen = next((row.threshold for row in rows if row.why == CHOSEN), None)
+        print_conclusion(after_trade_offs(chosen, checkpoint, questions))
 
 
 class _How(TypedDict):
@@ -230,8 +233,16 @@ def _dedupe_folder(
             engine=executor_of(engine, ray_address),
             on_progress=on_progress,
         )
+    _print_end(result, output)
+
+
+def _print_end(result: DedupeResult | LargeResult, output: Path) -> None:
+    """What was found, where it is, and what it means."""
     print_summary(result)
-    out.print(f"Saved in [bold]{output}[/].", highlight=False)
+    print_saved(output)
+    expected = result.expected if result.expected and result.expected.pairs >= 1 else None
+    figures = (expected.precision, expected.recall) if expected else None
+    print_conclusion(after_dedupe(result.summary["pairs"], figures, bool(result.labels), output))
 
 
 def _prepare(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qpairs.commands.conclusions import after_embed
 from qpairs.commands.engines import EngineOption, RayAddressOption, check_engine
 from qpairs.commands.search import IdColumnOption, TextColumnOption
 from qpairs.commands.terminal import (
@@ -16,7 +17,7 @@ from qpairs.commands.terminal import (
     counted,
     out,
     plain,
-    print_command,
+    print_conclusion,
     print_left_out,
     print_saved,
     progress_bar,
@@ -76,8 +77,8 @@ def embed(
         f"{size / 1e6:,.1f} MB in {counted(len(result.shards), 'shard')}",
         highlight=False,
     )
-    print_saved(output, after=". Read it with any Parquet reader, or:")
-    print_command("qpairs", "index", output, "--output", output.with_name("idx"))
+    print_saved(output, after=", which any Parquet reader reads.")
+    print_conclusion(after_embed(checkpoint, output))
 
 
 def push(

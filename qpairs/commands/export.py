@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from qpairs.commands.conclusions import after_export
 from qpairs.commands.terminal import (
     ColumnsOption,
     OverwriteOption,
@@ -15,6 +16,7 @@ from qpairs.commands.terminal import (
     load,
     out,
     plain,
+    print_conclusion,
     print_saved,
     progress_bar,
     quiet,
@@ -79,6 +81,7 @@ def export(
     for line in parity.lines():
         out.print(plain(line), highlight=False)
     print_saved(output, after=f". From Python: qpairs.load({shown_path(repr(str(output)))})")
+    print_conclusion(after_export(parity.f1_before, parity.f1_after, format, output))
 
 
 def _megabytes(folder: Path) -> str:

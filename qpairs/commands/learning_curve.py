@@ -11,11 +11,13 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.comparison import with_finished_cells
+from qpairs.commands.conclusions import after_learning_curve
 from qpairs.commands.terminal import (
     OverwriteOption,
     TomlOption,
     out,
     plain,
+    print_conclusion,
     print_saved,
     progress_bar,
     quiet,
@@ -73,6 +75,8 @@ def learning_curve(
     for note in found.notes:
         out.print(f"[dim]Note: {plain(note)}.[/]", highlight=False)
     print_saved(output, "\nThe table, all runs and a chart are in")
+    twice = found.curves["f1"].predictions[0]
+    print_conclusion(after_learning_curve(twice.gain, twice.gain_interval[0], twice.pairs))
 
 
 def _print_points(title: str, curves: Mapping[str, Curve]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from qpairs.commands.conclusions import after_index, after_questions
 from qpairs.commands.terminal import (
     OverwriteOption,
     RawOption,
@@ -20,7 +21,7 @@ from qpairs.commands.terminal import (
     out,
     percent,
     plain,
-    print_command,
+    print_conclusion,
     progress_bar,
     quiet,
     shown_path,
@@ -119,7 +120,7 @@ def index(
             more = f" and {len(unknown) - UNKNOWN:,} more" if len(unknown) > UNKNOWN else ""
             out.print(f"[yellow]{len(unknown):,} ids are not in the index: {shown}{more}[/]", soft_wrap=True)
     _print_index(made, chosen=output is not None and kind == "auto")
-    print_command("qpairs", "search", output or source, "How do I ...?")
+    print_conclusion(after_index(made.count, None if made.kind == "exact" else made.recall, output or source))
 
 
 def _read_ids(file: Path) -> list[str]:
@@ -208,8 +209,7 @@ def search(
     if output:
         _write_answers(output, asked, answers, raw)
     else:
-        for question, found in zip(asked, answers, strict=True):
-            _print_answers(question, found)
+        _print_answers(asked, answers)
     out.print(
         f"\n[dim]Probability of asking the same: that {plain(setting.precision_of)}. Called a duplicate: "
         f"{called_from(setting)}.[/]",
@@ -218,6 +218,7 @@ def search(
     _print_read(setting, answers)
     _print_model(None if model else used)
     print_outgrown(opened.manifest, len(opened.questions))
+    print_conclusion(after_questions(len(asked), _known(answers), folder, used))
 
 
 def _check_output(output: Path | None, *, overwrite: bool) -> None:
@@ -232,7 +233,12 @@ def _print_model(used: Path | None) -> None:
         out.print(f"[dim]Model: {shown_path(used)}, as the index says.[/]", highlight=False, soft_wrap=True)
 
 
-def _print_answers(question: str, found: Sequence[Answer]) -> None:
+def _print_answers(asked: Sequence[str], answers: Sequence[Sequence[Answer]]) -> None:
+    for question, found in zip(asked, answers, strict=True):
+        _print_hits(question, found)
+
+
+def _print_hits(question: str, found: Sequence[Answer]) -> None:
     from qpairs.retrieval.search import heading
 
     out.print(f"\n[bold]{plain(question)}[/]\n{heading(found)}", highlight=False, soft_wrap=True)
@@ -260,11 +266,16 @@ def _print_read(setting: Setting, answers: Sequence[Sequence[Answer]]) -> None:
         out.print(f"[dim]{plain(str(share)).capitalize()}.[/]", highlight=False)
 
 
+def _known(answers: Sequence[Sequence[Answer]]) -> int:
+    """Questions with a hit that is called a duplicate."""
+    return sum(any(answer.duplicate for answer in found) for found in answers)
+
+
 def _write_answers(output: Path, asked: Sequence[str], answers: Sequence[Sequence[Answer]], raw: bool) -> None:
     from qpairs.retrieval.search import answers_table
 
     write_table(output, answers_table(asked, answers), raw=raw)
-    known = sum(any(answer.duplicate for answer in found) for found in answers)
+    known = _known(answers)
     out.print(
         f"{counted(len(asked), 'question')}, {known:,} with a duplicate in the index "
         f"({percent(known / max(1, len(asked)))}), written to {shown_path(output)}",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qpairs.commands.conclusions import after_serve
 from qpairs.commands.search import IdColumnOption, TextColumnOption, print_outgrown
 from qpairs.commands.terminal import (
     ModelArgument,
@@ -20,6 +21,7 @@ from qpairs.commands.terminal import (
     err,
     out,
     plain,
+    print_conclusion,
     progress_bar,
     quiet,
     shown_path,
@@ -138,6 +140,7 @@ def serve(
         )
         if served.index:
             print_setting(served.index, served.model)
+        print_conclusion(after_serve(served.index is not None, labels, checkpoint))
         run_server(app, listener, limits)
 
 

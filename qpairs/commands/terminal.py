@@ -137,6 +137,11 @@ def print_saved(path: Path, before: str = "Saved in", after: str = ".") -> None:
     out.print(f"{before} [bold]{shown_path(path)}[/]{after}", highlight=False, soft_wrap=True)
 
 
+def print_conclusion(sentence: str) -> None:
+    """Prints the last sentence of a command: what its result means, and what to do next."""
+    out.print(plain(sentence), highlight=False, soft_wrap=True)
+
+
 EXAMPLE = "How do I reset my password?", "I forgot my password"
 
 

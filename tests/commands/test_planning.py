@@ -100,7 +100,7 @@ def test_the_three_commands_that_judge_take_the_same_pairs_where_none_are_named(
         assert result.code == 0, result.err
         assert source in " ".join(result.out.split())
     n = checkpoint.split["sizes"]["test"]
-    assert f"of {n:,} decisions" in " ".join(run("errors", checkpoint.path).out.split())
+    assert f"of {n:,} decisions" in " ".join(run("errors", checkpoint.path, "--overwrite").out.split())
 
 
 def test_one_mistake_is_one_mistake(run, tmp_path: Path, checkpoint) -> None:
@@ -149,6 +149,63 @@ def test_scores_that_do_not_rise_with_the_labels_are_warned_of(caplog: pytest.Lo
 def test_the_last_sentence_fits_the_figures(changes: dict, words: str) -> None:
     scores = {"collapsed": False, "trivial": "", "shift": {"differs": False}, "recall": 0.8, "precision": 0.6}
     assert words in conclusions.after_evaluate(scores | changes, "my-model", ["a b.csv"])
+
+
+IDX, MODEL = Path("my idx"), Path("runs/m")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        (conclusions.after_embed(MODEL, Path("a/emb")), "qpairs index a/emb --output a/idx"),
+        (
+            conclusions.after_index(0, None, IDX),
+            "add embeddings with qpairs index 'my idx' --add",
+        ),
+        (conclusions.after_index(9, 0.91, IDX), "misses about 9 of the 100 nearest questions"),
+        (conclusions.after_index(9, None, IDX), "It can be asked now: qpairs search 'my idx'"),
+        (conclusions.after_questions(1, 0, IDX, MODEL), "It has no duplicate in the index"),
+        (conclusions.after_questions(8, 0, IDX, MODEL), "None of the 8 questions has"),
+        (conclusions.after_questions(1, 1, IDX, MODEL), "is in the index already"),
+        (conclusions.after_questions(8, 3, IDX, MODEL), "3 of 8 questions are in the index already, and 5 are new"),
+        (conclusions.after_export(0.8, 0.7, "static", "x"), "0.100 F1 worse on these pairs"),
+        (conclusions.after_export(0.8, 0.7, "onnx", "x"), "try --format onnx-int8"),
+        (conclusions.after_export(0.8, 0.81, "onnx", "x"), "can take its place: qpairs serve x"),
+        (conclusions.after_learning_curve(0.03, -0.01, 900), "cannot be told here"),
+        (conclusions.after_learning_curve(0.004, 0.001, 900), "bring little"),
+        (conclusions.after_learning_curve(0.03, 0.01, 9000), "up to about 9,000 pairs"),
+        (conclusions.after_dedupe(0, None, False, "d"), "No two questions are called duplicates"),
+        (conclusions.after_dedupe(7, None, False, "d"), "How many of the pairs are right is not known here"),
+        (conclusions.after_dedupe(7, (0.6, 0.31), False, "d"), "about 60 are by the scores alone, and of 100"),
+        (conclusions.after_dedupe(7, (0.97, 0.31), True, "my d"), "qpairs serve --clusters 'my d'"),
+        (conclusions.after_trade_offs(None, MODEL, "q.csv"), "No threshold stands out"),
+        (conclusions.after_trade_offs(0.87654, MODEL, "q.csv"), "qpairs dedupe runs/m q.csv --threshold 0.877"),
+        (conclusions.after_serve(False, None, MODEL), "name an index with --index"),
+        (conclusions.after_serve(True, None, MODEL), "with --labels FILE"),
+        (conclusions.after_serve(True, "l.csv", MODEL), "qpairs calibrate runs/m --corpus QUESTIONS --labels l.csv"),
+    ],
+)
+def test_every_result_ends_with_what_it_means(sentence: str, words: str) -> None:
+    assert words in sentence and "\n" not in sentence
+
+
+def test_the_commands_of_a_corpus_end_with_what_their_result_means(run, checkpoint, tmp_path: Path) -> None:
+    questions = [f"How do I pay with card number {n}?" for n in range(40)] + ["Where is my parcel?", "Who are you?"]
+    (tmp_path / "q.txt").write_text("\n".join(questions))
+    asked = ("Where is my parcel?", "Why is grass green and the sky blue?")
+    dedupe = ("dedupe", checkpoint.path, "q.txt")
+    commands = {
+        "Vectors decide nothing yet": ("embed", checkpoint.path, "q.txt", "--output", "emb"),
+        "It can be asked now": ("index", "emb", "--output", "idx"),
+        "The question is in the index already": ("search", "idx", asked[0]),
+        "of 2 questions are in the index already": ("search", "idx", *asked),
+        "The chosen threshold is taken": (*dedupe, "--dry-run"),
+        "How many of the pairs are right is not known here": (*dedupe, "--output", "d", "--threshold", "1"),
+    }
+    for words, command in commands.items():
+        done = run(*command)
+        assert done.code == 0, done.err
+        assert words in done.out.strip().splitlines()[-1], done.out
 
 
 def test_tensorboard_is_told_where(run, checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
