@@ -51,17 +51,11 @@ def after_search(scores: Mapping[str, float]) -> str:
     )
 
 
-def after_errors(worst: str, folder: object) -> str:
+def after_errors(worst: str) -> str:
     """What the mistakes of a model mean; `worst` is the name of the worst slice, '' where none stands out."""
     if not worst:
-        return (
-            "Mistakes are spread evenly, so more pairs of every kind help, or a stronger encoder; "
-            f"every mistake is in {folder}."
-        )
-    return (
-        f"Where mistakes are frequent, labels help most: label more pairs like those of {worst!r}, and train again; "
-        f"every mistake and every slice are in {folder}."
-    )
+        return "Mistakes are spread evenly, so more pairs of every kind help, or a stronger encoder."
+    return f"Where mistakes are frequent, labels help most: label more pairs like those of {worst!r}, and train again."
 
 
 def after_compare(best: str, same: int, loss: str, encoder: str) -> str:

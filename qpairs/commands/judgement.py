@@ -211,7 +211,7 @@ def predict(
         predicted = predict_file(model, questions[0], output, columns=named, on_progress=on_progress)
         found = predicted.duplicate
     if predicted.pairs and predicted.pairs.skipped:
-        counts = ", ".join(f"{n:,} {reason}" for reason, n in predicted.pairs.skipped.items())
+        counts = ", ".join(f"{n:,} {plain(reason)}" for reason, n in predicted.pairs.skipped.items())
         out.print(f"rows without a result, which stay as they are: {counts}")
     out.print(
         f"{counted(len(found), 'pair')}, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "

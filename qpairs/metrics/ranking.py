@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from qpairs.metrics.inputs import BLOCK, Bools, Floats, Ints, as_labelled, as_scores, ratio
 
@@ -77,6 +76,8 @@ def spearman(scores: ArrayLike, grades: ArrayLike) -> float:
         raise ValueError(f"{len(values)} scores but {len(wanted)} grades")
     if np.ptp(values) == 0 or np.ptp(wanted) == 0:
         return 0.0
+    from scipy.stats import rankdata  # slow to import
+
     return float(np.corrcoef(rankdata(values), rankdata(wanted))[0, 1])
 
 

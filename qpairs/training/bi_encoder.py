@@ -132,11 +132,12 @@ def encoder_pass(
     taught: Floats | None = None,
 ) -> tuple[Pass, PairModel]:
     """What `fit_bi_encoder` trains, and on what; adapters and dropout are in the encoder then."""
-    config, batches = run.config, training_batches(encoder, run)
+    config = run.config
+    if config.lora:  # before the batches, which are made for the layers that there are
+        add_adapters(encoder, config.lora, dropout=config.dropout, seed=config.seed)
+    batches = training_batches(encoder, run)
     batches.taught = taught
     validation = None if config.without_labels else evaluation_batches(encoder, run)
-    if config.lora:
-        add_adapters(encoder, config.lora, dropout=config.dropout, seed=config.seed)
     dimension = encoder.get_embedding_dimension() or 0
     learned = objective.learned_modules(int(batches.graph.cluster.max()) + 1, dimension)
     head = next((module for module in learned.values() if isinstance(module, PairHead)), None)

@@ -66,9 +66,9 @@ def test_pairs_questions_and_tables_read_the_same_texts(
 def test_a_table_that_is_written_is_read_back(suffix: str, texts: list[str], tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
     first = write(tmp_path / "first.jsonl", [(text, "b", 1) for text in texts])
-    write_table(path, read_table(first).frame)
+    write_table(path, read_table(first).frame, raw=True)
     assert read_table(path).frame["question1"].tolist() == texts
-    write_table(tmp_path / f"b{suffix}", read_table(path).frame)
+    write_table(tmp_path / f"b{suffix}", read_table(path).frame, raw=True)
     assert read_table(tmp_path / f"b{suffix}").frame["question1"].tolist() == texts
 
 

@@ -138,7 +138,7 @@ def test_reports_list_their_mistakes_and_take_another_threshold(checkpoint: Chec
     assert "no longer the one of validation" in repr(other)
     assert other.to_dict()["from_validation"] is False
     assert {"pairs", "setting", "scores"}.isdisjoint(other.to_dict())
-    with pytest.raises(UserError, match="not a finite number"):
+    with pytest.raises(UserError, match="must be a finite number"):
         report.rethreshold(float("nan"))
 
 

@@ -57,7 +57,7 @@ def test_an_export_needs_no_training_library(name: str, tmp_path: Path) -> None:
 def test_the_graph_of_a_cross_encoder_needs_no_training_library(tmp_path: Path) -> None:
     texts = ["how do i pay", "what is a card", "where is my card"]
     model = small_cross_encoder("bert", texts, tmp_path / "transformer")
-    reading = write_pair_graph(model, tmp_path, int8=True)
+    reading = write_pair_graph(model, tmp_path, "onnx-int8")
     script = f"""
 import sys
 for name in {HEAVY!r}:

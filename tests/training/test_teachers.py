@@ -237,7 +237,9 @@ def test_the_second_pass_starts_from_the_first_one_with_lower_rates_and_its_own_
     monkeypatch.setattr(fit, "ask_teachers", ask)
     monkeypatch.setattr(fit, "fit_bi_encoder", fitted)
     goal = parse_objective("contrastive")
-    answered, (taught, epochs, second, options) = fit._fit(Run(config, parts, tmp_path), encoder, goal, {})
+    answered, (taught, epochs, second, options) = fit._fit(
+        Run(config, parts, tmp_path), encoder, fit.Guides(goal, {}, None)
+    )
     assert answered is taught is teaching
     assert (epochs, options) == (2.0, {"rate_factor": fit.SECOND_RATE})
     assert second == second_objective(verdict, goal) != goal
