@@ -19,6 +19,9 @@ MADE = Path(__file__).parents[1] / "fixtures" / "commit_48e0593"
 MAKES_INERT = {
     "plain",
     "percent",
+    "counted",
+    "_true_of",
+    "duration",
     "shown_path",
     "shown_command",
     "_interval",
@@ -45,6 +48,7 @@ OWN = {
     *("record.cell.seed", "record.error", "parts", "cut.fingerprint", "unit", "figures", "one", "another", "both"),
     *("doubt", "lead", "colour", "what", "score", "label", "how", "names", "b['kind']", "unknown", "price", "where"),
     *("made.kind", "KINDS[made.kind]", "why", "made.state.get('effort', 0)", "about", "host", "number", "folder"),
+    *("sizes", "limit", "counts", "arrow", "passes", "known.more"),
     *("answer", "scores", "judged", "reasons", "shown", "more", "result.dimension", "result.plan.dtype"),
 }  # texts of our own, numbers, and what was made inert where it was put together
 
@@ -178,6 +182,6 @@ def test_ids_that_an_index_lacks_are_named_and_any_id_can_be_deleted(place: Path
     (place / "gone.jsonl").write_text('"a\\nb"\n"[/b]"\n')
     done = runner.invoke(app, ["index", "idx", "--delete", "gone.jsonl"])
     assert done.exit_code == 0, done.exception
-    assert "1 questions deleted" in done.output
+    assert "1 question deleted" in done.output
     assert "1 ids are not in the index: '[/b]'" in done.output
     assert open_index("idx").manifest.count == before - 1
