@@ -28,6 +28,7 @@ from qpairs.commands.terminal import (
     percent,
     plain,
     print_command,
+    print_conclusion,
     print_saved,
     print_skipped,
     print_verdict,
@@ -84,7 +85,8 @@ def errors(
         out.print("[dim]The training pairs are unavailable: known words are those of the data itself.[/]")
     _print_analysis(found, examples, score_name(model.verdict.score))
     worst = next((part.name for part in found.slices if part.worse), "")
-    out.print(f"\n{plain(after_errors(worst))}", highlight=False)
+    out.print()
+    print_conclusion(after_errors(worst))
     print_saved(output, "Every mistake and every slice are in")
 
 

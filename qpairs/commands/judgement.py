@@ -26,6 +26,7 @@ from qpairs.commands.terminal import (
     out,
     percent,
     plain,
+    print_conclusion,
     print_report,
     print_skipped,
     print_verdict,
@@ -113,7 +114,8 @@ def evaluate(
     if "search" in result:
         print_search(result["search"])
     sentence = after_evaluate(result, checkpoint, data or []) if judged else after_search(result["search"]["scores"])
-    out.print(f"\n{plain(sentence)}", highlight=False, soft_wrap=True)
+    out.print()
+    print_conclusion(sentence)
 
 
 def _search(
@@ -244,6 +246,4 @@ def _true_of(model: Model, checkpoint: Path) -> str:
     if setting.calibration.slope <= 0:
         return "The probability is the same for every pair: the scores it was fitted to do not rise with the labels."
     here = plain(command("calibrate", checkpoint, "--data", "LABELLED.csv", "--output", "here"))
-    return (
-        f"The probability is that {setting.precision_of}; for other pairs, fit it to a few dozen labelled ones: {here}"
-    )
+    return f"The probability is that {plain(setting.precision_of)}; for other pairs, fit it to a few dozen labelled ones: {here}"

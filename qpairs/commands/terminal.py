@@ -138,8 +138,8 @@ def print_saved(path: Path, before: str = "Saved in", after: str = ".") -> None:
 
 
 def print_conclusion(sentence: str) -> None:
-    """Prints the last sentence of a command: what its result means, and what to do next."""
-    out.print(plain(sentence), highlight=False, soft_wrap=True)
+    """Prints the last sentence of a command: what its result means, and what to do next; paths stay as they are."""
+    out.print(_inert(sentence), highlight=False, soft_wrap=True)
 
 
 EXAMPLE = "How do I reset my password?", "I forgot my password"

@@ -108,10 +108,11 @@ def with_queue(queue: Queue, columns: Tensor, labels: BatchLabels, ids: Tensor) 
     if probability is not None:
         unjudged = probability.new_full((len(ids), len(past)), torch.nan)
         probability = torch.cat([probability, unjudged], dim=1)
-    masks = (
+    positive, labelled, unrelated = (
         torch.cat([getattr(labels, name), getattr(more, name)], dim=1) for name in ("positive", "labelled", "unrelated")
     )
-    return torch.cat([columns, past.to(columns.dtype)]), BatchLabels(*masks, teacher_probability=probability)
+    both = BatchLabels(positive, labelled, unrelated, teacher_probability=probability)
+    return torch.cat([columns, past.to(columns.dtype)]), both
 
 
 def require_in_batch(objective: Objective, loss: str) -> None:

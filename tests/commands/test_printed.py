@@ -17,11 +17,11 @@ from qpairs.retrieval.index import model_of, open_index
 COMMANDS = Path(terminal.__file__).parent
 MADE = Path(__file__).parents[1] / "fixtures" / "commit_48e0593"
 MAKES_INERT = {
-    "counted",
-    "duration",
-    "_true_of",
     "plain",
     "percent",
+    "counted",
+    "_true_of",
+    "duration",
     "shown_path",
     "shown_command",
     "_interval",
@@ -48,22 +48,8 @@ OWN = {
     *("record.cell.seed", "record.error", "parts", "cut.fingerprint", "unit", "figures", "one", "another", "both"),
     *("doubt", "lead", "colour", "what", "score", "label", "how", "names", "b['kind']", "unknown", "price", "where"),
     *("made.kind", "KINDS[made.kind]", "why", "made.state.get('effort', 0)", "about", "host", "number", "folder"),
-    *(
-        "sizes",
-        "limit",
-        "counts",
-        "arrow",
-        "known.more",
-        "passes",
-        "answer",
-        "scores",
-        "judged",
-        "reasons",
-        "shown",
-        "more",
-        "result.dimension",
-        "result.plan.dtype",
-    ),
+    *("sizes", "limit", "counts", "arrow", "passes", "known.more"),
+    *("answer", "scores", "judged", "reasons", "shown", "more", "result.dimension", "result.plan.dtype"),
 }  # texts of our own, numbers, and what was made inert where it was put together
 
 
