@@ -246,5 +246,5 @@ def _true_of(model: Model, checkpoint: Path) -> str:
     if setting.calibration.slope <= 0:
         return "The probability is the same for every pair: the scores it was fitted to do not rise with the labels."
     here = plain(command("calibrate", checkpoint, "--data", "LABELLED.csv", "--output", "here"))
-    what = f"The probability is that {plain(setting.precision_of)}"
-    return f"{what}; for other pairs, fit it to a few dozen labelled ones: {here}"
+    true_of = plain(setting.precision_of)
+    return f"The probability is that {true_of}; for other pairs, fit it to a few dozen labelled ones: {here}"
