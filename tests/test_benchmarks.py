@@ -234,7 +234,7 @@ def test_encoding_is_timed_and_judged_beside_the_peers(folder: Path, transformer
     by_name = {row["name"]: row for row in rows}
     assert by_name["qpairs onnx"]["f1"] == pytest.approx(by_name["sentence-transformers"]["f1"], abs=0.02)
     assert by_name["qpairs static"]["questions_per_second"] > by_name["qpairs onnx"]["questions_per_second"]
-    assert all(0 < row["tokenising"] < 1.5 and row["mib"] < 500 for row in rows)
+    assert all(0 < row["tokenising"] < 1.5 and row["mib"] < 500 for row in rows), rows
     assert "time over the floor" in told
     assert [aim["found"] is None for aim in results["aims"] if aim["peer"] == "sentence-transformers"] == [
         name not in results["machine"] for name in ("amx_bf16", "avx512_vnni")
@@ -264,7 +264,7 @@ def test_a_second_look_is_timed_and_judged_beside_its_parts(folder: Path, tmp_pa
 
 def test_the_service_is_timed_beside_a_plain_one(folder: Path, transformer: Path, tmp_path: Path) -> None:
     options = ("--checkpoint", str(transformer), "--data", str(folder / "train.parquet"))
-    rows, told = run("serve.py", tmp_path, *options, "--questions", "300", "--asked", "50", "--seconds", "0.5")
+    rows, told = run("serve.py", tmp_path, *options, "--questions", "200", "--asked", "50", "--seconds", "0.5")
     names = ["micro-batches", "each request alone", "FastAPI + sentence-transformers"]
     assert [(row["name"], row["clients"]) for row in rows] == [(name, n) for n in (1, 8, 64) for name in names]
     assert all(row["p50_ms"] <= row["p99_ms"] and row["ratio"] > 0 for row in rows)

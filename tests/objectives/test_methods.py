@@ -75,7 +75,7 @@ class Learner:
         return self.encoder(features(self.encoder, tokens))["sentence_embedding"]
 
     @functools.cache  # noqa: B019
-    def average_precision(self, loss: str | Callable, miner: str = "everything", steps: int = 30) -> float:
+    def average_precision(self, loss: str | Callable, miner: str = "everything", steps: int = 45) -> float:
         """On validation, after some steps of training from the same start."""
         self.encoder.load_state_dict(self.start)
         torch.manual_seed(0)
