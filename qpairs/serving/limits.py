@@ -27,6 +27,9 @@ Observe = Callable[[str, int, float], None]
 UNWANTED = 1 << 16  # bytes that are read of a request which is refused whatever it holds
 CLOSE = {"connection": "close"}  # so that nothing more is sent by who may not ask
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json", "/embed.js")  # need no token, as all under /page/
+READING = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
+ASKING = ("/score", "/search")  # paths of requests that have a body, and change nothing
+READ_ONLY = "this service is read-only: it refuses every change"
 SECURITY_HEADERS = {
     "content-security-policy": ("default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
     "x-content-type-options": "nosniff",
@@ -123,6 +126,20 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
             await refuse(500, "the service failed; its log says why")
         path = getattr(scope.get("route"), "path", "other")
         observe(path, status, time.perf_counter() - start)
+
+    return serve
+
+
+def refuse_changes(app: ASGIApp) -> ASGIApp:
+    """ASGI middleware of a read-only service: all but reading is refused with 403, whatever the path.
+
+    >>> refuse_changes(FastAPI()).__name__
+    'serve'
+    """
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        changes = scope["type"] == "http" and scope["method"] not in READING and scope["path"] not in ASKING
+        await (error_response(403, READ_ONLY) if changes else app)(scope, receive, send)
 
     return serve
 
