@@ -143,7 +143,7 @@ def serve(
         if served.index:
             print_setting(served.index, served.model)
         if served.session:
-            _print_answers(served.session)
+            print_judged(served.session)
         print_conclusion(after_serve(served.index is not None, labels, checkpoint))
         run_server(app, listener, limits)
 
@@ -222,7 +222,7 @@ def print_setting(index: Index, model: Model) -> None:
     print_outgrown(index.manifest, len(index.questions))
 
 
-def _print_answers(session: Session) -> None:
+def print_judged(session: Session) -> None:
     """Says which answers given before the verdict rests on."""
     if labels := session.known.labels:
         out.print(

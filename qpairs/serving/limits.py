@@ -184,7 +184,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def run_server(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
-    """Serves until SIGINT or SIGTERM, then answers the requests already received."""
+    """Serves until SIGINT or SIGTERM, then answers the requests already received; a second SIGINT cuts these off."""
 
     class IdleTimeoutProtocol(H11Protocol):
         """Closes a connection on which no request arrives in time; `enforce_limits` times requests that do."""
@@ -216,4 +216,13 @@ def run_server(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
     )
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again after its shutdown
         signal.signal(stop, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    server, uvicorns = uvicorn.Server(config), logging.getLogger("uvicorn.error")
+
+    def not_cut_off(_: logging.LogRecord) -> bool:
+        return not server.force_exit
+
+    uvicorns.addFilter(not_cut_off)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        uvicorns.removeFilter(not_cut_off)
