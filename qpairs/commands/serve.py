@@ -67,7 +67,9 @@ def serve(
     url_template: Annotated[
         str, typer.Option(help="Address of a question, such as https://my.site/q/{id}.", show_default=False)
     ] = "",
-    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse every change: of the index, labels and clusters.")] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Refuse every change: of the index, labels and clusters.")
+    ] = False,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every one of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8000,
     token: Annotated[

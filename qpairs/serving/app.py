@@ -69,7 +69,7 @@ def create_app(
             labels take the place of `labels`, and what it finds that of `clusters`.
         clusters: folder that `qpairs dedupe` wrote, for mending its clusters.
         url_template: of the addresses of questions, with {id}, from `links.check_url_template`.
-        read_only: whether to refuse all changes: of the index, of labels, which are then not asked for, and of clusters.
+        read_only: whether to refuse every change: of the index, labels (which are not asked for) and clusters.
 
     Raises:
         UserError: the verdict cannot be read from cosines, or the index is of another model.

@@ -121,7 +121,8 @@ def _add_changes(router: APIRouter, reviewed: ReviewedFolder) -> None:
             log.warning("%s", error)
             name = deduplicated_file(reviewed.folder).name  # its folder is for the log, not for whoever asks
             raise HTTPException(
-                409, f"{name}, the file that was deduplicated, is gone or has changed; the log of the service has its path"
+                409,
+                f"{name}, the file that was deduplicated, is gone or has changed; the log has its path",
             ) from None
         return Exported(folder=str(made[0].parent), files=[path.name for path in made])
 

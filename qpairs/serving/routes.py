@@ -43,7 +43,7 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 EXAMPLE_PAIRS = [["How do I pay?", "Which ways to pay are there?"]]
 ERRORS = {
     401: "The bearer token is missing or wrong.",
-    403: "The request comes from a page of another site, is to another host name, or asks a read-only service to change.",
+    403: "The request comes from a page of another site, is to another host name, or would change what is read-only.",
     404: "There is no such question.",
     408: "The request did not come in time.",
     409: "The index does not allow it.",
