@@ -142,8 +142,12 @@ def dedupe(
     if output:
         _print_end(result, output)
     elif not rows:
-        repeats = counted(len(prepared.corpus.texts) - 1, "exact repeat")
-        out.print(f"One distinct question: nothing to compare; {repeats} of it. Nothing was written.", highlight=False)
+        out.print(
+            "One distinct question: nothing to compare; "
+            f"{counted(len(prepared.corpus.texts) - 1, 'exact repeat')} of it. Nothing was written.",
+            highlight=False,
+            soft_wrap=True,
+        )
     else:
         _print_trade_offs(rows, prepared)
         chosen = next((row.threshold for row in rows if row.why == CHOSEN), None)
