@@ -94,7 +94,7 @@ def calibrate(
         _print_corpus(corpus_fit)
         if corpus_fit.model.verdict.score == "log odds":
             out.print("[dim]Thresholds are similarities of the encoder; the second look adds to what they say.[/]")
-    print_saved(output, ". Judge it on pairs that it was not fitted to:")
+    print_saved(output, after=". Judge it on pairs that it was not fitted to:")
     print_command("qpairs", "evaluate", output, "--data", "OTHERS.csv")
 
 

@@ -20,6 +20,7 @@ from qpairs.commands.terminal import (
     RawOption,
     RerankerOption,
     SkipOption,
+    counted,
     out,
     percent,
     plain,
@@ -135,11 +136,18 @@ def dedupe(
                 result = find_duplicates(prepared, setting, **how, on_progress=on_progress)
                 result.write(output, kind, raw=raw)
             else:
-                rows = trade_offs(prepared, setting, **how, on_progress=on_progress)
+                rows = [] if _is_one(prepared) else trade_offs(prepared, setting, **how, on_progress=on_progress)
     for corpus in filter(None, (prepared.corpus, prepared.against)):
         print_skipped(corpus)
     if output:
         _print_end(result, output)
+    elif not rows:
+        out.print(
+            "One distinct question: nothing to compare; "
+            f"{counted(len(prepared.corpus.texts) - 1, 'exact repeat')} of it. Nothing was written.",
+            highlight=False,
+            soft_wrap=True,
+        )
     else:
         _print_trade_offs(rows, prepared)
         chosen = next((row.threshold for row in rows if row.why == CHOSEN), None)
@@ -243,6 +251,11 @@ def _print_end(result: DedupeResult | LargeResult, output: Path) -> None:
     expected = result.expected if result.expected and result.expected.pairs >= 1 else None
     figures = (expected.precision, expected.recall) if expected else None
     print_conclusion(after_dedupe(result.summary["pairs"], figures, bool(result.labels), output))
+
+
+def _is_one(prepared: Prepared) -> bool:
+    """Whether a corpus is one question, repeated."""
+    return not prepared.other and len(prepared.own.first) == 1
 
 
 def _prepare(

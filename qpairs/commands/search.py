@@ -209,7 +209,7 @@ def search(
     if output:
         _write_answers(output, asked, answers, raw)
     else:
-        _print_answers(asked, answers)
+        _print_answers(asked, answers, with_ids=_has_ids(answers, opened.manifest))
     out.print(
         f"\n[dim]Probability of asking the same: that {plain(setting.precision_of)}. Called a duplicate: "
         f"{called_from(setting)}.[/]",
@@ -233,12 +233,19 @@ def _print_model(used: Path | None) -> None:
         out.print(f"[dim]Model: {shown_path(used)}, as the index says.[/]", highlight=False, soft_wrap=True)
 
 
-def _print_answers(asked: Sequence[str], answers: Sequence[Sequence[Answer]]) -> None:
+def _has_ids(answers: Sequence[Sequence[Answer]], manifest: Manifest) -> bool:
+    """Whether the ids of hits are others than the numbers of rows."""
+    rows = max(manifest.built, manifest.count)
+    ids = [answer.hit.id for found in answers for answer in found]
+    return not all(one.isdecimal() and 1 <= int(one) <= rows for one in ids)
+
+
+def _print_answers(asked: Sequence[str], answers: Sequence[Sequence[Answer]], *, with_ids: bool) -> None:
     for question, found in zip(asked, answers, strict=True):
-        _print_hits(question, found)
+        _print_hits(question, found, with_ids=with_ids)
 
 
-def _print_hits(question: str, found: Sequence[Answer]) -> None:
+def _print_hits(question: str, found: Sequence[Answer], *, with_ids: bool) -> None:
     from qpairs.retrieval.search import heading
 
     out.print(f"\n[bold]{plain(question)}[/]\n{heading(found)}", highlight=False, soft_wrap=True)
@@ -247,11 +254,14 @@ def _print_hits(question: str, found: Sequence[Answer]) -> None:
     for column in ("similarity", "probability"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
+    if with_ids:
+        table.add_column("id", overflow="fold")
     table.add_column("question", overflow="fold")
     for rank, answer in enumerate(found, start=1):
         verdict = f"[{'bold green' if answer.duplicate else 'dim'}]{answer.verdict}[/]"
         figures = f"{answer.hit.similarity:.3f}", f"{answer.probability:.2f}"
-        table.add_row(str(rank), *figures, verdict, plain(answer.hit.text))
+        named = [plain(answer.hit.id)] if with_ids else []
+        table.add_row(str(rank), *figures, verdict, *named, plain(answer.hit.text))
     out.print(table)
 
 

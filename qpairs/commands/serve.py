@@ -67,7 +67,9 @@ def serve(
     url_template: Annotated[
         str, typer.Option(help="Address of a question, such as https://my.site/q/{id}.", show_default=False)
     ] = "",
-    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse changes of the index.")] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Refuse every change: of the index, labels and clusters.")
+    ] = False,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every one of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8000,
     token: Annotated[
@@ -96,6 +98,8 @@ def serve(
         raise UserError(
             "serve: with --questions, the clusters are those in the folder of the file; leave --clusters out"
         )
+    if labels and read_only:
+        raise UserError("serve: --read-only refuses every change, labels too; leave out --labels or --read-only")
     if annotator and not (labels or questions):
         raise UserError("serve: --annotator is the name beside labels; say with --labels where these are kept")
     with quiet(), contextlib.ExitStack() as held:
@@ -140,6 +144,8 @@ def serve(
         )
         if served.index:
             print_setting(served.index, served.model)
+        if served.session:
+            print_judged(served.session)
         print_conclusion(after_serve(served.index is not None, labels, checkpoint))
         run_server(app, listener, limits)
 
@@ -216,6 +222,16 @@ def print_setting(index: Index, model: Model) -> None:
         soft_wrap=True,
     )
     print_outgrown(index.manifest, len(index.questions))
+
+
+def print_judged(session: Session) -> None:
+    """Says which answers given before the verdict rests on."""
+    if labels := session.known.labels:
+        out.print(
+            f"The verdict rests on {counted(labels, 'answer')} in {shown_path(session.folder.labels)}.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @contextlib.contextmanager

@@ -193,13 +193,27 @@ def count_corpus(
     encoder.verdict.require_cosine(encoder.path)
     if not (encoder.verdict.symmetric and encoder.one_tower):
         raise UserError(f"{encoder.path}: two towers; a corpus needs one encoder for all of it")
-    corpus = read_corpus(corpus)
-    texts = [corpus.texts[row] for row in distinct_texts(corpus.texts)[1]]
-    if len(texts) < LEAST_QUESTIONS:
-        raise UserError(f"{corpus.path}: {len(texts)} questions; at least {LEAST_QUESTIONS} are needed to fit a corpus")
+    texts = enough_questions(read_corpus(corpus))
     vectors = encode(texts) if encode else encode_in_blocks(encoder, texts, Meter(on_progress))
     lengths = [encoder.dimension, *encoder.verdict.shortened]
     return CountedCorpus(model, texts, {length: metrics.count_scores(shorten(vectors, length)) for length in lengths})
+
+
+def enough_questions(corpus: Corpus) -> list[str]:
+    """The distinct questions of a corpus that a verdict can be fitted to.
+
+    Raises:
+        UserError: there are fewer than `LEAST_QUESTIONS`.
+
+    >>> enough_questions(read_corpus(["How do I pay?"]))
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: list: 1 different question; at least 20 are needed to fit a corpus
+    """
+    texts = [corpus.texts[row] for row in distinct_texts(corpus.texts)[1]]
+    if len(texts) < LEAST_QUESTIONS:
+        found = f"{len(texts)} different question{'' if len(texts) == 1 else 's'}"
+        raise UserError(f"{corpus.path}: {found}; at least {LEAST_QUESTIONS} are needed to fit a corpus")
+    return texts
 
 
 def fit_corpus(

@@ -216,7 +216,9 @@ class CorpusSetting:
 
     @property
     def precision_of(self) -> str:
-        """What its probabilities and precisions are true of; of a ready model, that no label stands behind them."""
+        """What its probabilities and precisions are true of, and how many labels stand behind them, or none."""
+        if labels := self.of_cosines.labels:
+            return f"{self.among}, estimated from {labels:,} label{'s' if labels > 1 else ''}"
         return f"{self.among}, {NO_LABELS}" if self.unlabelled else self.among
 
     @property

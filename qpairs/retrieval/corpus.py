@@ -129,7 +129,8 @@ class DedupeResult:
     def summary(self) -> dict[str, Any]:
         """What is written to dedupe.json.
 
-        `questions`, `against` and `model` are paths; `rows` counts the questions, `distinct` those that differ in more
+        `questions`, `against` and `model` are paths as named, `questions_path` is that of the
+        file from the root, or null; `rows` counts the questions, `distinct` those that differ in more
         than case, spaces and punctuation, `asked` the distinct ones that the other corpus has, `pairs` the duplicates
         among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest, `kept` the rows
         without duplicates. `probability_of` says what the probabilities are true of, `basis` what they rest on;
@@ -221,6 +222,7 @@ def summary_of(
     sizes = np.bincount(found.representative[found.question])
     return {
         "questions": str(paths[0]),
+        "questions_path": str(paths[0].absolute()) if paths[0].exists() else None,
         "against": str(paths[1]) if paths[1] else None,
         "model": str(model.path),
         "fingerprint": model.fingerprint,

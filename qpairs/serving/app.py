@@ -27,7 +27,7 @@ from qpairs.models.base import Model
 from qpairs.retrieval.index import Index
 from qpairs.serving.batching import BatchQueue
 from qpairs.serving.label_file import LabelFile
-from qpairs.serving.limits import Limits, enforce_limits, error_response
+from qpairs.serving.limits import Limits, enforce_limits, error_response, refuse_changes
 from qpairs.serving.monitoring import Monitor
 from qpairs.serving.origins import OWN_PAGE, Origins
 from qpairs.serving.requests import IndexConflict, RequestHandler, ServiceRequest
@@ -69,13 +69,14 @@ def create_app(
             labels take the place of `labels`, and what it finds that of `clusters`.
         clusters: folder that `qpairs dedupe` wrote, for mending its clusters.
         url_template: of the addresses of questions, with {id}, from `links.check_url_template`.
-        read_only: whether to refuse all changes of the index.
+        read_only: whether to refuse every change: of the index, labels (which are not asked for) and clusters.
 
     Raises:
         UserError: the verdict cannot be read from cosines, or the index is of another model.
     """
     folder = session.folder.duplicates if session else clusters
-    shown = {"start": session, "label": index and (labels or session), "clusters": folder}
+    asking, labels = (None, None) if read_only else (session, labels)
+    shown = {"start": asking, "label": index and (labels or asking), "clusters": folder}
     service = _create_service(model, index, limits)
     service = replace(
         service,
@@ -87,10 +88,12 @@ def create_app(
     )
     app = _application(service)
     routers = [question_routes(service), operator_routes(service)]
-    routers += _view_routes(service, model, index, labels, session, folder)
+    routers += _view_routes(service, model, index, labels, asking, folder)
     for router in routers:
         app.include_router(router)
     _add_pages(app)
+    if read_only:
+        app.add_middleware(refuse_changes)
     app.add_middleware(enforce_limits, limits=limits, token=token, origins=origins, observe=service.monitor.observe)
     if origins.allowed:  # outermost: a browser asks without a token whether it may send one
         app.add_middleware(
@@ -145,7 +148,7 @@ def _view_routes(
         from qpairs.serving.cluster_routes import cluster_routes
         from qpairs.serving.clusters import ReviewedFolder
 
-        routers.append(cluster_routes(ReviewedFolder(clusters, model.encode)))
+        routers.append(cluster_routes(ReviewedFolder(clusters, model.encode), read_only=service.read_only))
     described = service.errors(404, 408, 409, 413, 415, 422, 503)
     secured = APIRouter(dependencies=service.credentials, responses=described)
     for router in routers:

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from qpairs.core.exceptions import UserError
-from qpairs.serving.clusters import EDITED, ClusterReview, Clusters, Order, ReviewedFolder
+from qpairs.serving.clusters import EDITED, ClusterReview, Clusters, Order, ReviewedFolder, deduplicated_file
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,14 @@ class Exported(BaseModel):
     files: list[str]
 
 
-def cluster_routes(reviewed: ReviewedFolder) -> APIRouter:
+def cluster_routes(reviewed: ReviewedFolder, *, read_only: bool = False) -> APIRouter:
     """GET /clusters, POST /clusters/represent, /split, /merge, /undo, /export, GET /clusters/files/{name}.
 
     A change that the clusters do not allow is refused with 409; the application handles a UserError.
+
+    Args:
+        reviewed: the clusters.
+        read_only: whether to leave out the routes that change something.
     """
     router = APIRouter(prefix="/clusters", tags=["clusters"])
 
@@ -74,6 +78,20 @@ def cluster_routes(reviewed: ReviewedFolder) -> APIRouter:
         """Some clusters, as they are mended so far: those of the least similar members first, or the largest."""
         return _review(reviewed).page(offset, limit, text, order)
 
+    @router.get("/files/{name}", response_class=FileResponse)
+    def file(name: str) -> Any:
+        """A file that was exported."""
+        known = {path.name: path for path in (reviewed.folder / EDITED).glob("*.*")}
+        if name not in known:
+            raise HTTPException(404, "there is no such file; export first")
+        return FileResponse(known[name], filename=name)
+
+    if not read_only:
+        _add_changes(router, reviewed)
+    return router
+
+
+def _add_changes(router: APIRouter, reviewed: ReviewedFolder) -> None:
     @router.post("/represent")
     def represent(body: RepresentRequest) -> Changed:
         """Let another member represent a cluster; this is on the disk when it answers."""
@@ -101,18 +119,12 @@ def cluster_routes(reviewed: ReviewedFolder) -> APIRouter:
             made = _review(reviewed).export()
         except UserError as error:
             log.warning("%s", error)
-            raise HTTPException(409, "the file that was deduplicated is gone or has changed; see the log") from None
+            name = deduplicated_file(reviewed.folder).name  # its folder is for the log, not for whoever asks
+            raise HTTPException(
+                409,
+                f"{name}, the file that was deduplicated, is gone or has changed; the log has its path",
+            ) from None
         return Exported(folder=str(made[0].parent), files=[path.name for path in made])
-
-    @router.get("/files/{name}", response_class=FileResponse)
-    def file(name: str) -> Any:
-        """A file that was exported."""
-        known = {path.name: path for path in (reviewed.folder / EDITED).glob("*.*")}
-        if name not in known:
-            raise HTTPException(404, "there is no such file; export first")
-        return FileResponse(known[name], filename=name)
-
-    return router
 
 
 def _review(reviewed: ReviewedFolder) -> ClusterReview:

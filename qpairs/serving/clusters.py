@@ -355,11 +355,8 @@ def _read_clusters(file: Path) -> tuple[dict[int, Member], dict[int, list[int]],
 
 def _kept(folder: Path, removed: set[int]) -> tuple[Any, str]:
     """The rows of the deduplicated file that are left, and the ending of its name."""
-    try:
-        summary = json.loads(read_text(folder / SUMMARY))
-        source, count = Path(summary["questions"]), int(summary["rows"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / SUMMARY}: not what qpairs dedupe wrote") from None
+    summary, source = _summary(folder), deduplicated_file(folder)
+    count = summary["rows"]
     table = read_table(source, skip_bad_rows=True)
     if len(table.numbers) != count:
         raise UserError(
@@ -373,3 +370,23 @@ def _kept(folder: Path, removed: set[int]) -> tuple[Any, str]:
     left = [place for place, number in enumerate(table.numbers) if number not in removed]
     suffix = source.suffix.lower()
     return table.frame.iloc[left], suffix if suffix in WRITERS else ".csv"
+
+
+def deduplicated_file(folder: Path) -> Path:
+    """The file whose duplicates are in a folder: where it was then, or else as it was named, from the folder of today.
+
+    Raises:
+        UserError: the folder is none of dedupe.
+    """
+    summary = _summary(folder)
+    there = Path(summary.get("questions_path") or summary["questions"])
+    return there if there.exists() else Path(summary["questions"])
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """What dedupe.json says."""
+    try:
+        summary: dict[str, Any] = json.loads(read_text(folder / SUMMARY))
+        return {**summary, "questions": str(summary["questions"]), "rows": int(summary["rows"])}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / SUMMARY}: not what qpairs dedupe wrote") from None

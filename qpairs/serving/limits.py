@@ -27,6 +27,9 @@ Observe = Callable[[str, int, float], None]
 UNWANTED = 1 << 16  # bytes that are read of a request which is refused whatever it holds
 CLOSE = {"connection": "close"}  # so that nothing more is sent by who may not ask
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json", "/embed.js")  # need no token, as all under /page/
+READING = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
+ASKING = ("/score", "/search")  # paths of requests that have a body, and change nothing
+READ_ONLY = "this service is read-only: it refuses every change"
 SECURITY_HEADERS = {
     "content-security-policy": ("default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
     "x-content-type-options": "nosniff",
@@ -127,6 +130,20 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
     return serve
 
 
+def refuse_changes(app: ASGIApp) -> ASGIApp:
+    """ASGI middleware of a read-only service: all but reading is refused with 403, whatever the path.
+
+    >>> refuse_changes(FastAPI()).__name__
+    'serve'
+    """
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        changes = scope["type"] == "http" and scope["method"] not in READING and scope["path"] not in ASKING
+        await (error_response(403, READ_ONLY) if changes else app)(scope, receive, send)
+
+    return serve
+
+
 def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith("/page/")
 
@@ -167,7 +184,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def run_server(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
-    """Serves until SIGINT or SIGTERM, then answers the requests already received."""
+    """Serves until SIGINT or SIGTERM, then answers the requests already received; a second SIGINT cuts these off."""
 
     class IdleTimeoutProtocol(H11Protocol):
         """Closes a connection on which no request arrives in time; `enforce_limits` times requests that do."""
@@ -199,4 +216,13 @@ def run_server(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
     )
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again after its shutdown
         signal.signal(stop, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    server, uvicorns = uvicorn.Server(config), logging.getLogger("uvicorn.error")
+
+    def not_cut_off(_: logging.LogRecord) -> bool:
+        return not server.force_exit
+
+    uvicorns.addFilter(not_cut_off)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        uvicorns.removeFilter(not_cut_off)

@@ -43,7 +43,7 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 EXAMPLE_PAIRS = [["How do I pay?", "Which ways to pay are there?"]]
 ERRORS = {
     401: "The bearer token is missing or wrong.",
-    403: "The request comes from a page of another site, or is to another host name.",
+    403: "The request comes from a page of another site, is to another host name, or would change what is read-only.",
     404: "There is no such question.",
     408: "The request did not come in time.",
     409: "The index does not allow it.",
@@ -65,7 +65,7 @@ class Service:
         limits: of the bodies of requests.
         secured: whether a token is needed.
         url_template: of the addresses of questions, with {id}; '' where they have none.
-        read_only: whether the index may not be changed.
+        read_only: whether nothing may be changed.
         views: of the page, besides those to search and to compare.
         examples: questions to try.
     """
@@ -185,7 +185,7 @@ class Ready(BaseModel):
 
 
 class About(BaseModel):
-    """What the page shows: its views, questions to try, and whether questions can be added."""
+    """What the page shows: its views, questions to try, and whether nothing can be changed."""
 
     views: list[str]
     examples: list[str]

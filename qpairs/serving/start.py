@@ -19,7 +19,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
-from qpairs.evaluation.calibrate_corpus import FITTED_BEFORE, CorpusFit, CountedCorpus, count_corpus
+from qpairs.evaluation.calibrate_corpus import FITTED_BEFORE, CorpusFit, CountedCorpus, count_corpus, enough_questions
 from qpairs.models.base import Model, as_model
 from qpairs.models.ready import shown_name
 from qpairs.retrieval.corpus import DedupeResult, dedupe_corpus
@@ -240,8 +240,6 @@ def open_session(
     ...         session.answer(pair, "yes" if ask(pair) else "no")
     ...     session.finish()
     """
-    model = as_model(model)
-    encoder = encoder_of(model)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder with --output")
     corpus = read_corpus(
@@ -250,6 +248,9 @@ def open_session(
         id_column=questions.id_column,
         skip_bad_rows=questions.skip_bad_rows,
     )
+    enough_questions(corpus)  # too few are refused before any work
+    model = as_model(model)
+    encoder = encoder_of(model)
     with exclusive_lock(folder):
         place = Folder(folder, labels)
         embeddings = index_file(model, questions, folder, renew=not serve, on_progress=on_progress)

@@ -177,6 +177,14 @@ def test_a_dry_run_shows_the_trade_off_and_writes_nothing(run, checkpoint: Path,
     refused(run("dedupe", checkpoint, corpus, "--dry-run", "--output", "x"), "--output FOLDER, or --dry-run")
 
 
+def test_a_dry_run_of_one_question_has_no_thresholds(run, checkpoint: Path) -> None:
+    Path("same.csv").write_text("question\n" + "How do I pay?\n" * 50)
+    result = run("dedupe", checkpoint, "same.csv", "--dry-run")
+    assert result.code == 0, result.err
+    assert " ".join(result.out.split()).startswith("One distinct question: nothing to compare; 49 exact repeats")
+    assert "threshold" not in result.out
+
+
 def test_trade_offs_are_what_deduplication_then_does(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
     model, questions = qpairs.load(checkpoint), corpus_of(corpus)
     old = read_corpus(corpus, text_column="q")

@@ -538,6 +538,15 @@ def test_on_sigterm_what_was_begun_is_answered(model: Path, own: Path) -> None:
     assert open_index(own).questions.known(["new1"])
 
 
+def test_two_sigints_at_once_end_it_without_a_traceback(model: Path) -> None:
+    with serving(model) as served:
+        served.get("/health")
+        for _ in range(2):
+            served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(30) == 0
+        assert "Traceback" not in served.process.stderr.read()
+
+
 @dataclass
 class Acknowledged:
     """The ids that clients added, and those that they deleted, by the answers of the service."""

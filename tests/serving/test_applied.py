@@ -85,8 +85,8 @@ def test_hits_have_the_addresses_of_their_questions(client: TestClient, index: I
 def test_a_read_only_service_changes_no_question(index: Index) -> None:
     with TestClient(create_app(MODEL, index, read_only=True)) as client:
         assert client.get("/about").json()["read_only"]
-        assert client.post("/questions", json={"questions": [{"text": "t300"}]}).status_code == 404
-        assert client.delete("/questions/id1").status_code == 404
+        assert client.post("/questions", json={"questions": [{"text": "t300"}]}).status_code == 403
+        assert client.delete("/questions/id1").status_code == 403
         assert client.post("/search", json={"question": "t3"}).status_code == 200
         assert not any(path.startswith("/questions") for path in client.get("/openapi.json").json()["paths"])
 
@@ -108,3 +108,4 @@ def test_options_that_do_not_go_together_are_refused(run, tmp_path: Path) -> Non
     refused(run("serve", "m", "--url-template", "javascript:{id}", "--port", 0), "url-template")
     refused(run("serve", "m", "--questions", "q.csv", "--clusters", "dups"), "--clusters")
     refused(run("serve", "m", "--annotator", "ana"), "--labels")
+    refused(run("serve", "m", "--index", "i", "--labels", "l.csv", "--read-only"), "--read-only", "--labels")

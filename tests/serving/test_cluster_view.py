@@ -16,6 +16,7 @@ from qpairs.data.corpus import read_corpus
 from qpairs.retrieval.corpus import dedupe_corpus
 from qpairs.serving.app import create_app
 from qpairs.serving.clusters import ClusterReview, ReviewedFolder
+from qpairs.serving.limits import READ_ONLY
 
 VECTORS = clustered(60)
 MODEL = a_model(VECTORS)
@@ -232,6 +233,43 @@ def test_the_routes_change_undo_and_export(folder: Path) -> None:
         (folder.parent / "questions.csv").unlink()
         refused = client.post("/clusters/export", json={})
         assert refused.status_code == 409 and str(folder.parent) not in refused.text
+        assert "questions.csv" in refused.text
+
+
+def test_the_file_is_found_from_another_folder(
+    folder: Path, threshold: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dedupe_corpus(MODEL, read_corpus(Path("questions.csv"), id_column="id"), threshold=threshold).write(folder)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with TestClient(create_app(MODEL, clusters=folder)) as client:
+        assert client.post("/clusters/export", json={}).status_code == 200
+
+
+def test_a_read_only_service_shows_clusters_and_changes_none(folder: Path) -> None:
+    with TestClient(create_app(MODEL, clusters=folder, read_only=True)) as client:
+        (cluster, *_) = client.get("/clusters", params={"order": "size"}).json()["clusters"]
+        rows = [member["row"] for member in cluster["members"]]
+        head = cluster["id"]
+        for path, body in {
+            "clusters/split": {"cluster": head, "rows": rows[1:2]},
+            "clusters/represent": {"cluster": head, "row": rows[1]},
+            "clusters/merge": {"cluster": head, "other": head},
+            "clusters/undo": {},
+            "clusters/export": {},
+            "labelling/answer": {},
+            "labelling/apply": {},
+            "start/answer": {},
+            "start/finish": {},
+            "questions": {"questions": [{"text": "new"}]},
+        }.items():
+            answer = client.post(f"/{path}", json=body)
+            assert (answer.status_code, answer.json()["detail"]) == (403, READ_ONLY), path
+        assert client.get("/clusters", params={"order": "size"}).json()["changes"] == 0
+        assert client.post("/score", json={"pairs": [["t1", "t2"]]}).status_code == 200
+    assert not (folder / "edited").exists()
+    assert not any(file.stat().st_size for file in folder.glob("changes-*"))
 
 
 def test_without_clusters_there_is_nothing_to_mend(tmp_path: Path) -> None:

@@ -134,7 +134,10 @@ def test_which_column_is_asked_for_where_it_is_not_clear(start: Start, tmp_path:
 def test_what_it_cannot_use_is_refused(start: Start, run, tmp_path: Path) -> None:
     refused(start("", file="none.csv"), "none.csv", "no such file")
     (tmp_path / "few.csv").write_text("question\nHow do I pay?\nWho are you?\n")
-    refused(start("", file="few.csv"), "at least 20")
+    refused(start("", file="few.csv"), "2 different questions;", "at least 20")
+    (tmp_path / "one.csv").write_text("question\nHow do I pay?\nhow do i pay\n")
+    refused(start("", file="one.csv"), "1 different question;", "at least 20")
+    assert not list(tmp_path.glob("*-qpairs"))
     (tmp_path / "taken").write_text("")
     refused(start("", "--output", "taken"), "is a file")
 

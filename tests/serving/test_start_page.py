@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from ready import tickets
 
+from qpairs.commands.serve import print_judged
 from qpairs.core.exceptions import UserError
 from qpairs.data.intents import bundled_intents
 from qpairs.models.base import load
@@ -157,3 +158,21 @@ def test_a_failure_in_the_background_is_told(served: Callable[[], Any], monkeypa
         monkeypatch.undo()
         assert client.post("/start/finish", json={}).status_code == 202
         assert until_done(client)["error"] == ""
+
+
+def test_a_service_that_starts_after_answers_says_that_it_judges_by_them(
+    served: Callable[[], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with served() as session, client_of(session) as client:
+        before = client.post("/search", json={"question": "How do I pay?"}).json()["of"]
+        assert before.endswith("no labels")
+        print_judged(session)
+        assert not capsys.readouterr().out
+        for _ in range(20):
+            answer(client)
+    with served() as session, client_of(session) as client:
+        print_judged(session)
+        said = capsys.readouterr().out
+        assert "rests on 20 answers in" in said and str(session.folder.labels) in said
+        of = client.post("/search", json={"question": "How do I pay?"}).json()["of"]
+        assert of == "of a hit among 150 questions, estimated from 20 labels"

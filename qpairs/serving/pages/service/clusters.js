@@ -27,7 +27,7 @@ export const clusters = newest(async (signal) => {
 function show(found) {
   $("clusters-about").textContent =
     `${count(found.total, "cluster")} in ${found.folder}; the file without duplicates lacks ${count(found.removed, "row")}. ` +
-    "The first question of each represents it. Every change is kept at once.";
+    `The first question of each represents it.${document.body.classList.contains("read-only") ? "" : " Every change is kept at once."}`;
   $("clusters").replaceChildren(...found.clusters.map(shownCluster));
   $("clusters-undo").disabled = !found.changes;
   $("clusters-undo").textContent = found.changes ? `Undo (${count(found.changes, "change")})` : "Undo";
