@@ -25,7 +25,7 @@ from qpairs.core.shapes import (
     text,
     whole,
 )
-from qpairs.models.verdict import ScoreKind
+from qpairs.models.verdict import SCORE_RANGES, ScoreKind
 
 T = TypeVar("T")
 
@@ -102,6 +102,14 @@ def _verdict(value: Any, where: str) -> None:
         },
         others=True,
     )(value, where)
+    _threshold(value["pair"]["threshold"], value["score"], f"{where}.pair.threshold")
+
+
+def _threshold(value: float, score: Any, where: str) -> None:
+    """A threshold with scores on both sides of it."""
+    allowed = SCORE_RANGES.get(score) if isinstance(score, str) else None
+    if allowed and not allowed.allows(value):
+        raise WrongShape(f"{where} is {value!r}, must be {allowed.text('threshold')}")
 
 
 _SPLIT = record({}, {"fingerprint": text, "sizes": named(whole()), "skipped": named(named(whole()))}, others=True)
@@ -148,6 +156,8 @@ def model_file(value: Any, where: str) -> None:
     record({"versions": named(text)}, _KNOWN, others=True)(value, where)
     if "verdict" not in value:
         record({"threshold": _SCORE, "calibration": _CALIBRATION}, others=True)(value, where)
+        score = value.get("config", value).get("score", "cosine")
+        _threshold(value["threshold"], score, f"{where}.threshold" if where else "threshold")
 
 
 _NUMBERS = each(number(), length=2)
@@ -222,7 +232,9 @@ def _check_weights(folder: Path, known: Mapping[str, Any]) -> None:
         except OSError as error:
             raise OtherWeights(f"{file}: cannot be read ({os_reason(error)}); the model is not complete") from None
         if not same:
-            what = "weights that the verdict beside them" if file.suffix in WEIGHTS else "file that the verdict beside it"
+            what = (
+                "weights that the verdict beside them" if file.suffix in WEIGHTS else "file that the verdict beside it"
+            )
             raise OtherWeights(
                 f"{file}: not the {what} was fitted to: cut off, edited, or of another model; copy the whole folder "
                 "anew, or train again"

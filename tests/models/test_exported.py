@@ -118,6 +118,16 @@ def test_a_file_that_tells_how_to_read_is_that_of_its_verdict(trained: Path, tmp
         qpairs.load(folder)
 
 
+@pytest.mark.parametrize("threshold", [5.0, -1.5])
+def test_a_threshold_that_no_cosine_reaches_is_damage(trained: Path, tmp_path: Path, threshold: float) -> None:
+    folder = shutil.copytree(trained, tmp_path / "x")
+    data = json.loads((folder / "qpairs.json").read_text())
+    data["verdict"]["pair"]["threshold"] = threshold
+    (folder / "qpairs.json").write_text(json.dumps(data))
+    with pytest.raises(qpairs.UserError, match=r"threshold is .*, must be -1 <= threshold <= 1"):
+        qpairs.load(folder)
+
+
 def test_a_model_whose_checksums_are_of_weights_alone_loads(trained: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(trained, tmp_path / "x")
     data = json.loads((folder / "qpairs.json").read_text())
