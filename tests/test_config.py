@@ -238,6 +238,7 @@ def test_a_missing_config_file_and_a_folder(tmp_path):
 
 
 def test_nearest_without_a_close_name_lists_all():
+    assert nearest("nope", ["info_nce", "mrl"]) == "there are: info_nce, mrl"
     assert nearest("zzz", ["one", "two"]) == "there are: one, two"
     assert nearest("tow", iter(["one", "two"])) == "did you mean 'two'? there are: one, two"
 

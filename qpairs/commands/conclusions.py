@@ -75,14 +75,29 @@ def after_compare(best: str, same: int, loss: str, encoder: str) -> str:
     )
 
 
-def after_data(contradictions: int, pairs: int, sources: Sequence[str]) -> str:
-    """What a look at pairs means."""
+def after_data(
+    contradictions: int, pairs: int, sources: Sequence[str], *, obstacle: str = "", alone: bool = False
+) -> str:
+    """What a look at pairs means.
+
+    Args:
+        contradictions: labels that contradict others.
+        pairs: number of pairs.
+        sources: where they are.
+        obstacle: why no parts can be cut from them, if so.
+        alone: whether all are duplicates.
+    """
     named = [word for source in sources for word in ("--data", source)]
     if contradictions * 20 > pairs:
         return (
             f"{contradictions:,} labels contradict others, which no model can learn: mend them first "
             f"({command('data', *sources, '--contradictions', 'mend.csv')} writes them)."
         )
+    if alone:
+        train = command("train", *named, "--validation", "LABELLED.csv")
+        return f"All are duplicates: they can be trained on where labelled pairs judge the model: {train}."
+    if obstacle:
+        return f"They cannot be trained on: {obstacle}."
     few = " So few pairs leave wide intervals; label more as you go." if pairs < 1000 else ""
     return f"They can be trained on: {command('train', *named)}.{few}"
 

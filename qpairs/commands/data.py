@@ -56,6 +56,7 @@ def data(
         check_table_path(contradictions_file)
         check_file(contradictions_file, overwrite=overwrite, option="--contradictions")
     with quiet(), progress_bar():
+        from qpairs.data.parts import has_positives_alone
         from qpairs.data.summary import summarize
 
         found = summarize(load(source, columns, skip_bad_rows, labels, label_cut), seed=seed)
@@ -68,7 +69,8 @@ def data(
             out.print(f"  {plain(first)}\n  [dim]{plain(second)}[/]\n", highlight=False, soft_wrap=True)
     if contradictions_file:
         write_table(contradictions_file, found.contradiction_table(), raw=raw)
-    conclusion = after_data(len(found.contradictions), len(found.pairs), source)
+    alone, obstacle = has_positives_alone(found.pairs), found.obstacle
+    conclusion = after_data(len(found.contradictions), len(found.pairs), source, obstacle=obstacle, alone=alone)
     print_conclusion(conclusion)
 
 

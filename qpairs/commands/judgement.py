@@ -62,9 +62,9 @@ def evaluate(
         str, AttackOption(help="Change questions by rule, and count wrong decisions: kinds with commas, or all.")
     ] = "",
     attack: Annotated[
-        int,
-        AttackOption(min=0, help="Pairs with a right verdict for which rewordings that turn it are searched."),
-    ] = 0,
+        int | None,
+        AttackOption(min=1, help="Pairs with a right verdict for which rewordings that turn it are searched."),
+    ] = None,
     attack_vectors: Annotated[
         str,
         AttackOption(
@@ -101,7 +101,7 @@ def evaluate(
         judged, result = None, dict[str, Any]()
         if data or not retrieval:
             judged = judged_pairs(model, data, "evaluate", (columns, skip_bad_rows, labels, label_cut))
-            result = _judge(model, judged.pairs, kinds, attack, attack_vectors, intents, seed, on_progress)
+            result = _judge(model, judged.pairs, kinds, attack or 0, attack_vectors, intents, seed, on_progress)
         if retrieval and corpus:
             read = {"text_column": text_column, "id_column": id_column, "skip_bad_rows": skip_bad_rows}
             result["search"] = _search(model, retrieval, corpus, read, seed, on_progress)
@@ -200,6 +200,11 @@ def predict(
     if len(questions) != 1:
         raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")
     if output is None:
+        from qpairs.data.sources import NAMED_SOURCES
+
+        if not (Path(questions[0]).is_file() or questions[0] in ("sample", *NAMED_SOURCES)):
+            what = "a folder" if Path(questions[0]).is_dir() else "no such file"
+            raise UserError(f"predict: {questions[0]}: {what}; give two questions, or one file of pairs and --output")
         raise UserError("predict: name the file for the scored pairs with --output")
     with quiet(), progress_bar() as on_progress:
         from qpairs.evaluation.predict import predict_file

@@ -344,6 +344,8 @@ def print_verdict(name: str, score: float, probability: float, duplicate: bool, 
         f"{answer}  {name} {score:.3f} (threshold {threshold:.3f}), probability {probability:.2f}",
         highlight=False,
     )
+    if duplicate != (probability >= 0.5):
+        out.print("[dim]The threshold is the one of best F1 on validation, not that of probability 0.5.[/]")
 
 
 def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clusters: bool = True) -> None:

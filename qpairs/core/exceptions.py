@@ -25,5 +25,5 @@ def nearest(name: str, options: Iterable[str]) -> str:
         options: the names that exist.
     """
     options = list(options)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.55)
     return (f"did you mean {close[0]!r}? " if close else "") + f"there are: {', '.join(options)}"

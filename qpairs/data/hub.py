@@ -101,11 +101,20 @@ def _quiet_datasets(where: str) -> Iterator[Any]:
     except Exception as error:
         cause = error.__cause__ or error
         reason = getattr(cause, "strerror", None) or " ".join(str(cause).split()) or type(cause).__name__
-        raise UserError(f"{where}: cannot be read: {textwrap.shorten(reason, 300)}") from error
+        raise UserError(f"{_unreadable(where)}: cannot be read: {textwrap.shorten(reason, 300)}") from error
     finally:
         logging.disable(level)
         for module in switches:
             module.enable_progress_bars()
+
+
+def _unreadable(where: str) -> str:
+    """What could not be read: of a folder, its one file, or the first where no kind of file in it is known."""
+    if not os.path.isdir(where):
+        return where
+    files = sorted(entry.name for entry in os.scandir(where) if entry.is_file() and not entry.name.startswith("."))
+    strange = not any(ending_of(file) in FORMATS for file in files if not file.endswith(".zip"))
+    return os.path.join(where, files[0]) if len(files) == 1 or (files and strange) else where
 
 
 def _load_folder(name: DatasetName) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
-from qpairs.data.pairs import Pairs
+from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.splits import Split, contradictions, question_components, split_pairs
 from qpairs.data.words import words as words_of
 
@@ -29,7 +28,8 @@ class Summary:
         words: (n_questions,) words of each question.
         components: (n_components,) questions of each component: those that pairs of any label connect.
         contradictions: rows labelled 0 whose questions other labels, or their very words, make one.
-        split: the parts that `train` cuts; None where there are too few pairs.
+        split: the parts that `train` cuts; None where it cannot cut them.
+        obstacle: why it cannot, in its words; '' where it can.
     """
 
     pairs: Pairs
@@ -37,6 +37,7 @@ class Summary:
     components: Ints
     contradictions: Ints
     split: Split | None
+    obstacle: str = ""
 
     def examples(self, count: int, seed: int = 0) -> dict[str, list[tuple[str, str]]]:
         """At most `count` random pairs of each kind: duplicates, not duplicates, contradictions."""
@@ -81,13 +82,17 @@ def summarize(pairs: Pairs, seed: int = 0) -> Summary:
     >>> summary.components.tolist(), summary.contradictions.tolist()
     ([3, 2], [2])
     """
-    split = None
-    with contextlib.suppress(UserError):
+    split, obstacle = None, ""
+    try:
+        need_both_labels(pairs, "data")
         split = split_pairs(pairs, seed=seed)
+    except UserError as error:
+        obstacle = str(error)
     return Summary(
         pairs,
         words=np.array([len(words_of(question)) for question in pairs.questions]),
         components=np.bincount(question_components(pairs)),
         contradictions=contradictions(pairs),
         split=split,
+        obstacle=obstacle,
     )

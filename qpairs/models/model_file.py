@@ -1,4 +1,4 @@
-"""What `qpairs.json` and `second_look.json` may hold, and which weights they were written with."""
+"""What `qpairs.json` and `second_look.json` may hold, and which files they were written with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from qpairs.core.shapes import (
     text,
     whole,
 )
-from qpairs.models.verdict import ScoreKind
+from qpairs.models.verdict import SCORE_RANGES, ScoreKind
 
 T = TypeVar("T")
 
@@ -33,8 +33,12 @@ FILE = "qpairs.json"
 FORMAT = 2  # 1: the parts of the verdict stood side by side in the file
 RERANKER = "reranker"  # folder of the cross-encoder in a model of two stages: no vector depends on it
 
-WEIGHTS = (".safetensors", ".onnx")  # endings of the files whose checksums `qpairs.json` has
-CHECKSUMS = "weights"  # key of them
+WEIGHTS = (".safetensors", ".onnx")  # endings of the files of weights
+READING = (
+    *("config.json", "tokenizer.json", "modules.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", ".model"),
+)  # how the names end of the other files that vectors depend on: tokenizers, their words, and the modules' settings
+CHECKSUMS = "weights"  # key of the checksums of both; older versions had those of weights alone
 LONGEST = 1 << 20  # numbers of a vector, bins of a histogram
 
 _SCORE = number(-1e6, 1e6)
@@ -98,6 +102,14 @@ def _verdict(value: Any, where: str) -> None:
         },
         others=True,
     )(value, where)
+    _threshold(value["pair"]["threshold"], value["score"], f"{where}.pair.threshold")
+
+
+def _threshold(value: float, score: Any, where: str) -> None:
+    """A threshold with scores on both sides of it."""
+    allowed = SCORE_RANGES.get(score) if isinstance(score, str) else None
+    if allowed and not allowed.allows(value):
+        raise WrongShape(f"{where} is {value!r}, must be {allowed.text('threshold')}")
 
 
 _SPLIT = record({}, {"fingerprint": text, "sizes": named(whole()), "skipped": named(named(whole()))}, others=True)
@@ -144,6 +156,8 @@ def model_file(value: Any, where: str) -> None:
     record({"versions": named(text)}, _KNOWN, others=True)(value, where)
     if "verdict" not in value:
         record({"threshold": _SCORE, "calibration": _CALIBRATION}, others=True)(value, where)
+        score = value.get("config", value).get("score", "cosine")
+        _threshold(value["threshold"], score, f"{where}.threshold" if where else "threshold")
 
 
 _NUMBERS = each(number(), length=2)
@@ -162,11 +176,13 @@ look_file = record(
 
 
 class OtherWeights(UserError):
-    """The weights in a folder are not those that its `qpairs.json` was written with."""
+    """The weights in a folder, or the files that tell how to read, are not those that `qpairs.json` was written with."""
 
 
 def write_model_file(folder: Path, content: Mapping[str, Any]) -> None:
-    r"""Writes `qpairs.json` into a folder that has all its weights; their sizes and checksums are added.
+    r"""Writes `qpairs.json` into a folder that has all its other files.
+
+    Sizes and checksums are added of the files that vectors depend on.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp())
@@ -177,16 +193,16 @@ def write_model_file(folder: Path, content: Mapping[str, Any]) -> None:
     weights = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.suffix in WEIGHTS and not name.startswith(f"{RERANKER}/"):
+        if name != FILE and file.name.endswith(WEIGHTS + READING) and not name.startswith(f"{RERANKER}/"):
             weights[name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
     text = json.dumps({**content, CHECKSUMS: weights}, indent=1)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_model_file(folder: Path, parse: Callable[[dict[str, Any]], T], *, missing: str) -> T:
-    """What is made of the `qpairs.json` of a folder, whose weights are those that it was written with.
+    """What is made of the `qpairs.json` of a folder, whose other files are those that it was written with.
 
-    Files of an older version have no checksums; their weights are taken as they are.
+    Files of older versions have no checksums, or those of weights alone; what has none is taken as it is.
 
     Args:
         folder: of a model.
@@ -195,7 +211,7 @@ def read_model_file(folder: Path, parse: Callable[[dict[str, Any]], T], *, missi
 
     Raises:
         UserError: the file is missing, damaged, or written by a newer qpairs.
-        OtherWeights: a file of weights is missing, cut off, edited, or of another model.
+        OtherWeights: a file that vectors depend on is missing, cut off, edited, or of another model.
 
     >>> read_model_file(folder / "one", lambda data: data["config"]["encoder"], missing="no model here")
     'static'
@@ -216,7 +232,10 @@ def _check_weights(folder: Path, known: Mapping[str, Any]) -> None:
         except OSError as error:
             raise OtherWeights(f"{file}: cannot be read ({os_reason(error)}); the model is not complete") from None
         if not same:
+            what = (
+                "weights that the verdict beside them" if file.suffix in WEIGHTS else "file that the verdict beside it"
+            )
             raise OtherWeights(
-                f"{file}: not the weights that the verdict beside them was fitted to: cut off, edited, or of another "
-                "model; copy the whole folder anew, or train again"
+                f"{file}: not the {what} was fitted to: cut off, edited, or of another model; copy the whole folder "
+                "anew, or train again"
             )

@@ -23,6 +23,7 @@ from qpairs.data.questions import QuestionSource
 from qpairs.metrics import Expectation, count_scores
 from qpairs.metrics.read_pairs import SURE
 from qpairs.models.base import Model, as_model, encode_in_blocks
+from qpairs.models.coverage import warn_of_texts
 from qpairs.models.second_setting import check_probability, second_setting
 from qpairs.models.shortened import shortened_note, verdict_at
 from qpairs.models.two_stages import TwoStages, second_stage
@@ -386,6 +387,8 @@ def prepare(
     def encode(texts: Sequence[str]) -> Floats:
         return encode_in_blocks(encoder, texts, meter)
 
+    if embeddings is None:  # else this was said when they were made
+        warn_of_texts(encoder.token_counter, corpus.texts, "dedupe")
     look_up = stored(embeddings, encoder, encode) if embeddings else encode
     own = distinct(corpus.texts, look_up)
     other = distinct(against.texts, look_up) if against else None

@@ -9,8 +9,10 @@ from pathlib import Path
 import pandas
 import pytest
 from conftest import Result, refused, write_csv
+from mocks import moved
 
 import qpairs
+from qpairs.metrics import Calibration
 
 FAST = ["--encoder", "static", "--epochs", "2", "--batch-size", "16"]
 CLI = Path(__file__).parents[2] / "cli.py"
@@ -139,6 +141,48 @@ def test_calibrate_moves_the_threshold_and_keeps_the_encoder(
     assert new.verdict.pair.threshold != old.verdict.pair.threshold
     assert new.verdict.reference.n == 60
     assert (new.encoder.encode("a b") == old.encoder.encode("a b")).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (["how do i pay?,how can i pay?,1"], "qpairs train --data p.csv --validation LABELLED.csv"),
+        (["how do i pay?,how can i pay?,0", "who?,why?,0"], "cannot be trained on: data: all 2 pairs are non-dup"),
+        (["how do i pay?,how can i pay?,0", "who?,why?,1"], "cannot be trained on: too few separate groups"),
+    ],
+)
+def test_data_says_what_training_lacks(run, tmp_path: Path, rows: list[str], told: str) -> None:
+    (tmp_path / "p.csv").write_text("\n".join(["question1,question2,is_duplicate", *rows]))
+    done = run("data", "p.csv")
+    said = " ".join(done.out.split())
+    assert done.code == 0 and told in said and "They can be trained on" not in said
+    if "LABELLED" not in told:
+        assert run("train", "--data", "p.csv").code == 2
+
+
+def test_data_names_the_file_of_a_folder_that_it_cannot_read(run, tmp_path: Path) -> None:
+    (tmp_path / "pairs.bin").write_bytes(bytes(range(256)))
+    refused(run("data", "."), "./pairs.bin: cannot be read")
+
+
+def test_predict_says_what_one_argument_must_be(run, checkpoint: Path, tmp_path: Path) -> None:
+    refused(run("predict", checkpoint, "how do i pay?"), "how do i pay?: no such file; give two questions, or one file")
+    refused(run("predict", checkpoint, tmp_path), "a folder; give two questions, or one file of pairs")
+
+
+@pytest.mark.parametrize(("intercept", "differs"), [(-100.0, True), (0.0, False)])
+def test_a_verdict_against_its_probability_is_explained(
+    run, checkpoint: Path, tmp_path: Path, intercept: float, differs: bool
+) -> None:
+    calibration = Calibration(1.0, intercept)
+    moved(qpairs.load(checkpoint), threshold=0.5, calibration=calibration).save(tmp_path / "m")
+    done = run("predict", tmp_path / "m", "how do i pay?", "how do i pay?")
+    assert done.code == 0 and ("not that of probability 0.5" in " ".join(done.out.split())) == differs
+
+
+def test_no_attack_is_no_number(run, checkpoint: Path, pairs_csv: Path) -> None:
+    done = run("evaluate", checkpoint, "--data", pairs_csv, "--attack", 0)
+    refused(done, "--attack", "greater than or equal to 1")
 
 
 def test_data_tells_sizes_and_contradictions(run, tmp_path: Path) -> None:

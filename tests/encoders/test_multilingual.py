@@ -8,7 +8,7 @@ import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 import qpairs
 from qpairs.encoders.build import build_encoder
@@ -32,12 +32,13 @@ ALL = [text for pair in TEXTS.values() for text in pair]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random XLM-R, as multilingual E5 is one, with a Unigram tokenizer of all these scripts and a prompt."""
     root = tmp_path_factory.mktemp("multilingual")
-    tokenizer = Tokenizer(models.Unigram())
+    words = [f"▁{word}" for text in [*ALL, "query:"] for word in text.split()]
+    halves = [part for word in words for part in (word[: len(word) // 2], word[len(word) // 2 :])]
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    scores = dict.fromkeys(special, 0.0) | dict.fromkeys({*"".join(words)}, -20.0) | dict.fromkeys(halves, -5.0)
+    tokenizer = Tokenizer(models.Unigram(list(scores.items()), unk_id=special.index("<unk>")))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator([*ALL * 4, "query: "], trainer)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>", "cls_token": "<s>"}

@@ -1,12 +1,14 @@
 """What an encoder cuts off and does not know is counted as it reads, and said by every command that encodes."""
 
 import csv
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
 
 import qpairs
 from qpairs.data.pairs import pairs_from_texts
@@ -44,6 +46,47 @@ def test_unknown_words_are_counted(encoder: str) -> None:
     assert coverage(counter, ["how zzyzx do qwrty"]).unknown == 0.5
     (note,) = coverage(counter, ["zzyzx qwrty how"]).notes()
     assert "67 % of the words are unknown to this encoder" in note and "multilingual" in note
+
+
+OTHER_SCRIPTS = {
+    "Hindi": ["पासवर्ड कैसे बदलें", "भारत की राजधानी क्या है?"],
+    "Arabic": ["كيف أغير كلمة المرور", "ما هي عاصمة فرنسا؟"],
+    "Russian": ["Как изменить пароль", "Какой город является столицей?"],
+}
+
+
+@pytest.fixture(scope="module")
+def minilm() -> SentenceTransformer:
+    return build_encoder("minilm", max_length=64)
+
+
+@pytest.mark.parametrize("language", OTHER_SCRIPTS)
+def test_words_spelt_in_single_letters_are_unknown(minilm: SentenceTransformer, language: str) -> None:
+    """BERT's English vocabulary has the letters of these scripts, and none of their words."""
+    counter = token_counter(minilm)
+    assert counter is not None
+    found = coverage(counter, OTHER_SCRIPTS[language])
+    assert found.unknown > 0.35 and "multilingual" in found.notes()[0]
+
+
+def test_words_in_longer_pieces_are_known(minilm: SentenceTransformer, sample_rows: list[tuple[str, str, int]]) -> None:
+    counter = token_counter(minilm)
+    assert counter is not None
+    latin = ["Wie ändere ich mein Passwort?", "Rindfleischetikettierungsüberwachung", "¿Cómo cambio mi contraseña?"]
+    for texts in (latin, [text for row in sample_rows for text in row[:2]]):
+        assert coverage(counter, texts).unknown < 0.02
+
+
+def test_two_questions_and_a_corpus_are_warned_of(
+    run: Callable[..., object], minilm: SentenceTransformer, tmp_path: Path, checkpoint: qpairs.Checkpoint
+) -> None:
+    dataclasses.replace(checkpoint, encoder=minilm).save(tmp_path / "m")
+    (tmp_path / "hindi.txt").write_text("\n".join(OTHER_SCRIPTS["Hindi"]), encoding="utf-8")
+    for command in (("predict", "m", *OTHER_SCRIPTS["Russian"]), ("dedupe", "m", "hindi.txt", "--dry-run")):
+        done = run(*command)
+        assert done.code == 0 and "words are unknown to this encoder" in " ".join((done.out + done.err).split())
+    done = run("predict", "m", "?", "!")
+    assert " ".join((done.out + done.err).split()).count("no question has a word") == 1
 
 
 def test_many_texts_give_the_same_as_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,9 +102,39 @@ def test_the_fingerprint_is_of_the_vectors_alone(checkpoint: Checkpoint, trained
     (other / "model.safetensors").write_bytes(weights)
     words = shutil.copytree(trained, tmp_path / "words")
     (words / "tokenizer.json").write_text((words / "tokenizer.json").read_text().replace('"the"', '"teh"'))
-    assert len({first, fingerprint(other), qpairs.load(words).fingerprint}) == 3
+    assert len({first, fingerprint(other), fingerprint(words)}) == 3
     with pytest.raises(qpairs.UserError, match="not the weights that the verdict beside them was fitted to"):
         qpairs.load(other)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "modules.json", "1_Normalize/config.json"])
+def test_a_file_that_tells_how_to_read_is_that_of_its_verdict(trained: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(trained, tmp_path / "x")
+    (folder / name).write_text((folder / name).read_text() + " ")
+    with pytest.raises(qpairs.UserError, match=f"{name}: not the file that the verdict beside it was fitted to"):
+        qpairs.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(qpairs.UserError, match=f"{name}: cannot be read"):
+        qpairs.load(folder)
+
+
+@pytest.mark.parametrize("threshold", [5.0, -1.5])
+def test_a_threshold_that_no_cosine_reaches_is_damage(trained: Path, tmp_path: Path, threshold: float) -> None:
+    folder = shutil.copytree(trained, tmp_path / "x")
+    data = json.loads((folder / "qpairs.json").read_text())
+    data["verdict"]["pair"]["threshold"] = threshold
+    (folder / "qpairs.json").write_text(json.dumps(data))
+    with pytest.raises(qpairs.UserError, match=r"threshold is .*, must be -1 <= threshold <= 1"):
+        qpairs.load(folder)
+
+
+def test_a_model_whose_checksums_are_of_weights_alone_loads(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / "x")
+    data = json.loads((folder / "qpairs.json").read_text())
+    data["weights"] = {name: known for name, known in data["weights"].items() if name.endswith(".safetensors")}
+    (folder / "qpairs.json").write_text(json.dumps(data))
+    (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text() + " ")
+    assert qpairs.load(folder).fingerprint == qpairs.load(trained).fingerprint
 
 
 def test_a_checkpoint_of_a_head_says_so(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -30,6 +30,24 @@ def test_the_folder_of_a_sentence_transformer_is_measured_once(plain: Path, capl
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("tokenizer.json", None, "tokenizer.json: missing"),
+        ("modules.json", "null", "modules.json: damaged"),
+        ("tokenizer.json", "{", "tokenizer.json: damaged"),
+    ],
+)
+def test_the_file_that_is_missing_or_damaged_is_named(
+    plain: Path, tmp_path: Path, name: str, content: str | None, told: str
+) -> None:
+    folder = shutil.copytree(plain, tmp_path / "bad")
+    (file,) = folder.rglob(name)
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(UserError, match=told):
+        load(folder)
+
+
 def test_it_is_kept_as_a_checkpoint_whose_copies_have_the_same_vectors(plain: Path, tmp_path: Path) -> None:
     model = load(plain)
     model.save(tmp_path / "copy")
