@@ -133,7 +133,7 @@ def test_labels_of_one_kind_are_warned_of(corpus: Path, tmp_path: Path, caplog) 
 
 def test_a_handful_of_questions_is_no_corpus_to_fit(tmp_path: Path) -> None:
     (tmp_path / "few.csv").write_text("question\n" + "\n".join(TEXTS[:10]) + "\n")
-    with pytest.raises(qpairs.UserError, match="10 questions; at least 20"):
+    with pytest.raises(qpairs.UserError, match="10 different questions; at least 20"):
         calibrate_corpus(model(1), tmp_path / "few.csv")
 
 
