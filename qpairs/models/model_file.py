@@ -176,7 +176,7 @@ look_file = record(
 
 
 class OtherWeights(UserError):
-    """The weights in a folder, or the files that tell how to read, are not those that `qpairs.json` was written with."""
+    """Weights in a folder, or files that tell how to read, are not those that its `qpairs.json` was written with."""
 
 
 def write_model_file(folder: Path, content: Mapping[str, Any]) -> None:
@@ -232,10 +232,8 @@ def _check_weights(folder: Path, known: Mapping[str, Any]) -> None:
         except OSError as error:
             raise OtherWeights(f"{file}: cannot be read ({os_reason(error)}); the model is not complete") from None
         if not same:
-            what = (
-                "weights that the verdict beside them" if file.suffix in WEIGHTS else "file that the verdict beside it"
-            )
+            what, it = ("weights", "them") if file.suffix in WEIGHTS else ("file", "it")
             raise OtherWeights(
-                f"{file}: not the {what} was fitted to: cut off, edited, or of another model; copy the whole folder "
-                "anew, or train again"
+                f"{file}: not the {what} that the verdict beside {it} was fitted to: cut off, edited, or of "
+                "another model; copy the whole folder anew, or train again"
             )
