@@ -110,9 +110,11 @@ def _quiet_datasets(where: str) -> Iterator[Any]:
 
 def _unreadable(where: str) -> str:
     """What could not be read: of a folder, its one file, or the first where no kind of file in it is known."""
-    if not os.path.isdir(where):
+    if not os.path.isdir(where) or not os.access(where, os.R_OK):
         return where
-    files = sorted(entry.name for entry in os.scandir(where) if entry.is_file() and not entry.name.startswith("."))
+    files = sorted(name for name in os.listdir(where) if not name.startswith("."))
+    if any(os.path.isdir(os.path.join(where, name)) for name in files):
+        return where
     strange = not any(ending_of(file) in FORMATS for file in files if not file.endswith(".zip"))
     return os.path.join(where, files[0]) if len(files) == 1 or (files and strange) else where
 

