@@ -66,6 +66,31 @@ def test_vectors_and_gradients_are_those_of_the_encoder(name, dtype, share, zero
 
 
 @pytest.mark.parametrize("name", KNOWN)
+def test_gradients_are_those_of_the_zeros_that_were_drawn(name, encoders):
+    """By finite differences: what is computed again in the gradient drops the same elements."""
+    encoder = encoders[name].train()
+    packed = pack(sorted(token_ids(encoder, [*TEXTS, *MORE]), key=len))
+    layers = [p for key, p in encoder.named_parameters() if "layer" in key and key.endswith("weight")]
+
+    def value() -> torch.Tensor:
+        torch.manual_seed(1)
+        return (packed_embeddings(encoder, packed) * torch.linspace(-1, 1, encoder.get_embedding_dimension())).sum()
+
+    set_dropout(encoder, 0.3)
+    encoder.zero_grad()
+    value().backward()
+    length = torch.stack([p.grad.norm() for p in layers if p.grad is not None]).norm()
+    step, ends = 1e-2 / length, []
+    with torch.no_grad():
+        for sign in (1, -2, 1):  # there, to the other side, and back
+            for p in layers:
+                p.add_(sign * step * p.grad) if p.grad is not None else None
+            ends.append(value().double())
+    set_dropout(encoder, 0.0)
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(length.square().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("name", KNOWN)
 def test_in_evaluation_nothing_is_dropped(name, encoders):
     encoder = encoders[name]
     ids = token_ids(encoder, TEXTS)
