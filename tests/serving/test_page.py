@@ -6,22 +6,19 @@ import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
-import uvicorn
 from corpora import fitted
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
+from live import served, until
 from mocks import moved
 
 import qpairs
@@ -68,20 +65,6 @@ def made(questions: list[str], pairs_csv: Path, tmp_path_factory: pytest.TempPat
 def model(made: Path) -> Model:
     """The model, as sure of itself as one that has seen more."""
     return moved(qpairs.load(made / "model"), threshold=0.9, calibration=Calibration(slope=20, intercept=-17))
-
-
-@contextlib.contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """The address of an application, served by a thread."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture
@@ -147,13 +130,6 @@ def test_a_page_of_another_origin_can_ask_where_it_is_allowed_alone(
             assert ("hits" in answers[0]) == allowed
             assert "hits" not in answers[1]
             assert httpx2.get(site + "labelling").json()["last"]["answer"] == "yes"
-
-
-def until(page: "Page", done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 15
-    while not done():
-        assert time.monotonic() < end
-        page.wait_for_timeout(20)
 
 
 def search(page: "Page", question: str) -> None:

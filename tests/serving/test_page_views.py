@@ -1,18 +1,15 @@
 """The views of the page beside search and compare, the box on other sites, and what axe says of all of them."""
 
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
+from live import served, until
 from ready import tickets
 
 from qpairs.models.base import load
@@ -32,20 +29,6 @@ STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-pract
 EVIL = '<img src=x onerror="document.title=1"> How do I pay?'
 
 
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """The address of an application, served by a thread."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @pytest.fixture
 def site(plain: Path, tmp_path: Path) -> Iterator[str]:
     """A service of a session of 150 tickets."""
@@ -54,13 +37,6 @@ def site(plain: Path, tmp_path: Path) -> Iterator[str]:
         app = create_app(session.fit.model, session.index, session=session, url_template="https://forum.example/q/{id}")
         with served(app) as address:
             yield address
-
-
-def until(page: "Page", done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < end
-        page.wait_for_timeout(20)
 
 
 def answers(page: "Page", keys: str) -> None:
