@@ -119,12 +119,12 @@ class DedupeResult:
     @cached_property
     def expected(self) -> Expectation | None:
         """Expected precision and recall over the corpus; None for a model with a verdict for pairs alone."""
-        return self.setting.expected() if isinstance(self.setting, CorpusSetting) else None
+        return expectation_of(self.setting)
 
     @property
     def labels(self) -> int:
         """Labelled pairs of this corpus that the expectation rests on."""
-        return self.setting.estimate.labels if isinstance(self.setting, CorpusSetting) else 0
+        return labels_behind(self.setting)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -204,6 +204,24 @@ class DedupeResult:
         return pandas.DataFrame({**columns, "similarity": found.similarity, "probability": probability})
 
 
+def expectation_of(setting: Setting) -> Expectation | None:
+    """Expected precision and recall over the corpus of a setting; None for the one of pairs alone.
+
+    >>> expectation_of(model.verdict.pair) is None
+    True
+    """
+    return setting.expected() if isinstance(setting, CorpusSetting) else None
+
+
+def labels_behind(setting: Setting) -> int:
+    """Labelled pairs of its corpus that a setting rests on.
+
+    >>> labels_behind(model.verdict.pair)
+    0
+    """
+    return setting.estimate.labels if isinstance(setting, CorpusSetting) else 0
+
+
 def summary_of(
     found: Deduplicated,
     model: Model,
@@ -220,7 +238,7 @@ def summary_of(
         paths: of the questions, and of those that were known before.
         read: which candidates had a second look.
     """
-    sizes = np.bincount(found.representative[found.question])
+    sizes, expected = np.bincount(found.representative[found.question]), expectation_of(setting)
     return {
         "questions": str(paths[0]),
         "questions_path": str(paths[0].absolute()) if paths[0].exists() else None,
@@ -230,7 +248,7 @@ def summary_of(
         "threshold": setting.threshold,
         "probability_of": setting.precision_of,
         "basis": setting.basis if isinstance(setting, CorpusSetting) else None,
-        "expected": asdict(setting.expected()) if isinstance(setting, CorpusSetting) else None,
+        "expected": asdict(expected) if expected else None,
         "rows": len(found.question),
         "distinct": len(found.first),
         "asked": len(found.asked),

@@ -28,12 +28,12 @@ from qpairs.metrics.score_counts import ScoreCounts, count_scores_in_parts
 from qpairs.models.base import Model, as_model
 from qpairs.models.shortened import shortened_note, verdict_at
 from qpairs.models.two_stages import second_stage
-from qpairs.models.verdict import CorpusSetting, Setting, choose
+from qpairs.models.verdict import Setting, choose
 from qpairs.models.verdict_file import verdict_to_dict
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.cell_jobs import POSITION, VECTORS
 from qpairs.retrieval.clusters import Linkage
-from qpairs.retrieval.corpus import SUMMARY, check_format, summary_of
+from qpairs.retrieval.corpus import SUMMARY, check_format, expectation_of, labels_behind, summary_of
 from qpairs.retrieval.dedupe import Deduplicated, require_one_tower, to_representatives
 from qpairs.retrieval.disk import TextFile, read_vectors, write_array, write_vectors
 from qpairs.retrieval.embeddings import MANIFEST, UNFINISHED, Embeddings, open_shards
@@ -85,12 +85,12 @@ class LargeResult:
     @cached_property
     def expected(self) -> Expectation | None:
         """Expected precision and recall over the corpus; None for a model with a verdict for pairs alone."""
-        return self.setting.expected() if isinstance(self.setting, CorpusSetting) else None
+        return expectation_of(self.setting)
 
     @property
     def labels(self) -> int:
         """Labelled pairs of this corpus that the expectation rests on."""
-        return self.setting.estimate.labels if isinstance(self.setting, CorpusSetting) else 0
+        return labels_behind(self.setting)
 
     def nearest(self, count: int) -> pandas.DataFrame:
         """The pairs nearest to the threshold."""
