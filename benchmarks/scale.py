@@ -12,7 +12,7 @@ of growth is fitted over all sizes by least squares on logarithms, and time and 
 
 End to end: texts in, clusters or kept texts out, encoding included. Each contender runs in a process of its own with
 texts, model and threshold: qpairs with MODEL; semhash with the model2vec model in the folder --static, with MODEL, and
-with its own default model where that can be loaded; and qpairs after a first pass of MinHash, if --minhash is given.
+with its own default model where that can be loaded; and qpairs after a first pass of MinHash.
 """
 
 from __future__ import annotations
