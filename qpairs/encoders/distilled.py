@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
+from qpairs.core.directions import main_directions
 from qpairs.core.exceptions import UserError
 from qpairs.encoders.build import ENCODERS, Recipe
 from qpairs.encoders.pretrained import load_encoder
@@ -109,8 +110,5 @@ def principal(vectors: Floats, dimension: int) -> Floats:
     [[1.0], [-1.0]]
     """
     centred = vectors - vectors.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)  # the least first
-    first = axes[:, ::-1][:, :dimension]
-    first = first * np.sign(first[np.abs(first).argmax(axis=0), np.arange(first.shape[1])])  # the same on all machines
-    components: Floats = (centred @ first).astype(np.float32)
+    components: Floats = (centred @ main_directions(centred, dimension)).astype(np.float32)
     return components
