@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from qpairs.core.directions import main_directions
 from qpairs.core.exceptions import UserError
-from qpairs.encoders.build import ENCODERS, Recipe
+from qpairs.encoders.build import ENCODERS, MODULES, Recipe
 from qpairs.encoders.pretrained import load_encoder
 from qpairs.encoders.readers import is_transformer, reader_of
 from qpairs.encoders.tokens import Floats, Ids, embed, token_ids
@@ -31,7 +31,7 @@ def is_encoder(vectors: str) -> bool:
     >>> is_encoder("minilm"), is_encoder("glove")
     (True, False)
     """
-    return (vectors in ENCODERS and not ENCODERS[vectors].own_vocabulary) or Path(vectors, "modules.json").is_file()
+    return (vectors in ENCODERS and not ENCODERS[vectors].own_vocabulary) or Path(vectors, MODULES).is_file()
 
 
 def build_static(recipe: Recipe) -> SentenceTransformer:
