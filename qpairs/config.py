@@ -7,7 +7,6 @@ checkpoint stores the fields. To add an option, add a field to its group.
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 import tomllib
 import types
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.label_options import finite_number, label_meanings, score_range
 from qpairs.core.ranges import Range
 
 WITHOUT_LABELS = "info_nce"  # the loss of unlabelled data, unless another is named or a teacher answers
@@ -318,6 +318,8 @@ class Config(
     def __post_init__(self) -> None:
         for name in OPTIONS:
             object.__setattr__(self, name, checked(name, getattr(self, name)))
+        label_meanings(self.labels, self.label_cut)
+        score_range(self.label_range, self.label_cut)
         for broken, message in RULES:
             if broken(self):
                 raise UserError(message)
@@ -368,26 +370,6 @@ def _for_an_encoder(name: str) -> Callable[[Config], bool]:
 
 RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (lambda c: not c.data, "data: name at least one source of pairs"),
-    (
-        lambda c: not all(re.fullmatch(r".*\S.*=\s*[01]\s*", part, re.S) for part in c.labels),
-        "labels: each part must be VALUE=0 or VALUE=1, such as yes=1,no=0",
-    ),
-    (
-        lambda c: bool(c.labels) and c.label_cut is not None,
-        "label_cut: is for graded scores, and labels name values; give one of them",
-    ),
-    (
-        lambda c: (
-            bool(c.label_range)
-            and not (
-                len(c.label_range) == 2
-                and c.label_cut is not None
-                and c.label_range[0] < c.label_cut <= c.label_range[1]
-            )
-        ),
-        "label_range: must be the least and the greatest score, such as 0,5, with a label_cut above the one and not "
-        "above the other",
-    ),
     (
         lambda c: c.unlabelled and (c.positives or bool(c.negative)),
         "positives, negative: are for pairs, and unlabelled data has single questions; leave them out",
@@ -513,8 +495,9 @@ def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:
         value = [part.strip() for part in value.split(",") if part.strip()]
         if kind is int and all(part.isdecimal() for part in value):
             value = [int(part) for part in value]
-        if kind is float and all(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", part) for part in value):
-            value = [float(part) for part in value]
+        if kind is float:
+            numbers = [finite_number(part) for part in value]
+            value = value if None in numbers else numbers
     value = value if isinstance(value, list | tuple) else (value,)
     if kind is float:
         value = [float(part) if type(part) is int else part for part in value]

@@ -191,6 +191,7 @@ def search(
     with quiet(), progress_bar() as on_progress:
         from qpairs.data.questions import open_questions
         from qpairs.models.base import load
+        from qpairs.models.second_setting import check_corpus_threshold
         from qpairs.models.verdict import choose
         from qpairs.retrieval.index import model_of, open_index
         from qpairs.retrieval.search import require_searchable, setting_for
@@ -204,6 +205,8 @@ def search(
         asked = [text for _, text in open_questions(file, text_column=text_column).rows()] if file else questions or []
         if not all(question.strip() for question in asked):
             raise UserError("search: the question is empty")
+        if threshold is not None:
+            check_corpus_threshold(loaded, threshold)
         setting = choose(setting_for(opened, loaded), threshold, precision)
         answers = run(opened, loaded, asked, k, setting=setting, on_progress=on_progress)
     if output:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qpairs.core.exceptions import UserError
+from qpairs.core.label_options import finite_number, label_meanings, score_range
 
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 WAYS_OUT = (
@@ -53,7 +53,7 @@ class LabelValues:
         >>> label_values(cut=4, range="0,5").score("4.2"), label_values(cut=4, range="0,5").score(6)
         (4.2, None)
         """
-        score = _number(_key(value))
+        score = finite_number(_key(value))
         low, high = self.range or (-math.inf, math.inf)
         return score if score is not None and low <= score <= high else None
 
@@ -80,7 +80,7 @@ class LabelValues:
         """What is wrong with a value that says neither, in a sentence."""
         shown = f"label {reprlib.repr(value)} in column {column!r}"
         if self.cut is not None:
-            if self.range and _number(_key(value)) is not None:
+            if self.range and finite_number(_key(value)) is not None:
                 return f"{shown} is outside --label-range {self.range[0]:g},{self.range[1]:g}"
             return f"{shown} is no finite number, which --label-cut compares with"
         more = f", nor {' or '.join(self.named)}" if self.named else f"; {WAYS_OUT}"
@@ -105,45 +105,8 @@ def label_values(
     >>> label_values({"yes": 1, "no": 0}).named
     {'yes': 1, 'no': 0}
     """
-    if labels and cut is not None:
-        raise UserError("label_cut: is for graded scores, and labels name values; give one of them")
-    if cut is not None and not math.isfinite(cut):
-        raise UserError(f"label_cut: {cut!r}, must be a finite number")
-    least_and_greatest = score_range(range, cut)
-    if isinstance(labels, Mapping):
-        parts = [(str(value), str(label)) for value, label in labels.items()]
-    else:
-        texts = labels.split(",") if isinstance(labels, str) and labels else list(labels)
-        parts = [(value, label) for value, _, label in (text.rpartition("=") for text in texts)]
-    for value, label in parts:
-        if not value.strip() or label.strip() not in ("0", "1"):
-            raise UserError(f"labels: {f'{value}={label}'!r}, must be VALUE=0 or VALUE=1, such as yes=1,no=0")
-    return LabelValues({_key(value): int(label) for value, label in parts}, cut, least_and_greatest)
-
-
-def score_range(range: str | Sequence[float], cut: float | None) -> tuple[float, float] | None:
-    """The least and the greatest score, from the option of the user; None where there is none.
-
-    Raises:
-        UserError: it is no range, or the cut is not in it, or there is no cut.
-
-    >>> score_range("0,5", 4), score_range((), 4)
-    ((0.0, 5.0), None)
-    """
-    given = [part for part in range.split(",") if part.strip()] if isinstance(range, str) else list(range)
-    if not given:
-        return None
-    ends = [_number(str(part)) for part in given]
-    low, high = ends if len(ends) == 2 else (None, None)
-    if low is None or high is None or low >= high:
-        raise UserError(
-            f"label_range: {','.join(map(str, given))!r}, must be the least and the greatest score, such as 0,5"
-        )
-    if cut is None:
-        raise UserError("label_range: is that of graded scores; say with label_cut from which on two are duplicates")
-    if not low < cut <= high:
-        raise UserError(f"label_range: the cut {cut:g} is not above {low:g} and at most {high:g}")
-    return low, high
+    meanings, ends = label_meanings(labels, cut), score_range(range, cut)
+    return LabelValues({_key(value): label for value, label in meanings}, cut, ends)
 
 
 def _key(value: Any) -> str:
@@ -151,14 +114,5 @@ def _key(value: Any) -> str:
     if value is None or value != value:
         return ""
     text = str(value).strip().lower()
-    number = _number(text)
+    number = finite_number(text)
     return str(int(number)) if number is not None and number.is_integer() and abs(number) < 1e15 else text
-
-
-def _number(text: str) -> float | None:
-    """A finite number; None where the text is none."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

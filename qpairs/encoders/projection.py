@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from torch import nn
 
+from qpairs.core.directions import main_directions
 from qpairs.core.exceptions import UserError
 from qpairs.encoders.tokens import embed, token_ids
 from qpairs.encoders.towers import towers
@@ -42,7 +43,7 @@ def add_projection(encoder: SentenceTransformer, dimension: int, texts: Sequence
     size = encoder.get_embedding_dimension() or 0
     if dimension >= size:
         raise UserError(f"project: {dimension}, must be below {size}, the numbers in a vector of the encoder")
-    directions = np.eye(size)
+    directions = np.eye(size, dimension)
     if texts:
         rows = np.random.default_rng(seed).permutation(len(texts))[:TEXTS]
         chosen = [texts[row] for row in sorted(rows.tolist())]
@@ -50,12 +51,11 @@ def add_projection(encoder: SentenceTransformer, dimension: int, texts: Sequence
         encoder.eval()
         vectors = np.concatenate([embed(t, token_ids(t, chosen)) for t in dict.fromkeys(towers(encoder))])
         encoder.train(training)
-        _, singular = np.linalg.eigh(vectors.astype(np.float64).T @ vectors)  # (size, size), the largest last
-        directions = singular[:, ::-1].T
+        directions = main_directions(vectors, dimension)
     if isinstance(encoder[-1], Normalize):
         del encoder[-1]
     dense = Dense(size, dimension, bias=False, activation_function=nn.Identity())
     with torch.no_grad():
-        dense.linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(directions[:dimension])))
+        dense.linear.weight.copy_(torch.from_numpy(directions.T))
     encoder.append(dense.to(encoder.device))
     encoder.append(Normalize())

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from qpairs.data.sources import PairSource
     from qpairs.encoders.counter import TokenCounter
 
+T = TypeVar("T")
 Side = Literal["left", "right"]
 Floats = NDArray[np.float32]
 Tables = tuple[Floats, Floats]  # (n_questions, d) as first questions, and as second ones; one tower: one table twice
 
 HEAD = "head.safetensors"  # of a checkpoint: no vector depends on it
 LOOK = "second_look.json"  # beside it: what both say together
+BLOCK = 8192  # texts that are encoded at a time
 READS = 5  # of a folder that is replaced meanwhile
 TOKENIZER, WORDS = "tokenizer.json", "whitespacetokenizer_config.json"
 
@@ -313,27 +315,30 @@ def as_model(model: Model | str | Path, *, second_look: bool = True) -> Model:
     return load(model, second_look=second_look) if isinstance(model, str | Path) else model
 
 
-def embed_in_blocks(model: Model, questions: Sequence[str], on_progress: OnProgress, block: int = 8192) -> Tables:
+def embed_in_blocks(model: Model, questions: Sequence[str], on_progress: OnProgress) -> Tables:
     """`model.embed_tables`, some questions at a time; the stage of progress is encoding, and counts questions."""
-    meter, parts = Meter(on_progress), []
-    meter.begin("encoding", len(questions))
-    for start in range(0, max(1, len(questions)), block):
-        parts.append(model.embed_tables(questions[start : start + block]))
-        meter.advance(min(block, len(questions) - start))
+    parts = list(_in_blocks(questions, Meter(on_progress), model.embed_tables))
     one_table = parts[0][0] is parts[0][1]
     rows = np.concatenate([part[0] for part in parts])
     return rows, rows if one_table else np.concatenate([part[1] for part in parts])
 
 
-def encode_in_blocks(model: Encoder, texts: Sequence[str], meter: Meter, block: int = 8192) -> Floats:
+def encode_in_blocks(model: Encoder, texts: Sequence[str], meter: Meter) -> Floats:
     """Unit vectors (n, dimension) of texts; the meter's stage is encoding, and counts texts."""
-    meter.begin("encoding", len(texts))
-    vectors = np.empty((len(texts), model.dimension), dtype=np.float32)
-    for start in range(0, len(texts), block):
-        part = texts[start : start + block]
-        vectors[start : start + block] = model.encode(part)
-        meter.advance(len(part))
+    vectors, done = np.empty((len(texts), model.dimension), dtype=np.float32), 0
+    for part in _in_blocks(texts, meter, model.encode):
+        vectors[done : done + len(part)] = part
+        done += len(part)
     return vectors
+
+
+def _in_blocks(texts: Sequence[str], meter: Meter, make: Callable[[Sequence[str]], T]) -> Iterator[T]:
+    """What `make` gives for `BLOCK` texts after the other, once at least; the stage of progress is encoding."""
+    meter.begin("encoding", len(texts))
+    for start in range(0, max(1, len(texts)), BLOCK):
+        block = texts[start : start + BLOCK]
+        yield make(block)
+        meter.advance(len(block))
 
 
 def cosine_scores(tables: Tables, pairs: Pairs, *, symmetric: bool = True, block: int = 65_536) -> Floats:

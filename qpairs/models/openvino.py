@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from qpairs.core.extras import require
+from qpairs.core.timing import best_ratio
 from qpairs.encoders.batches import Ints
 from qpairs.models.base import Floats
 from qpairs.models.graphs import Engine
 
 GROUP = 128  # inputs of a product that share a scale; the products are slower with more, and not of 8 bits with 512
-SPEEDUP = 1.2  # of bfloat16, above which it is used: noise alone must not decide
+OPENVINO_SPEEDUP = 1.2  # of bfloat16, above which it is used: noise alone must not decide
 
 
 def open_openvino(graph: Path, cores: int, *, int8: bool) -> Engine:
@@ -39,7 +38,7 @@ def open_openvino(graph: Path, cores: int, *, int8: bool) -> Engine:
     settings = {
         "INFERENCE_NUM_THREADS": cores,
         "NUM_STREAMS": cores,
-        "INFERENCE_PRECISION_HINT": "f32" if int8 or not fast_bf16() else "bf16",
+        "INFERENCE_PRECISION_HINT": "f32" if int8 or not openvino_bf16_is_faster() else "bf16",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if int8 else 0,
         "ENABLE_CPU_PINNING": False,  # the machine has other work, too
     }
@@ -57,23 +56,18 @@ def open_openvino(graph: Path, cores: int, *, int8: bool) -> Engine:
 
 
 @functools.cache
-def fast_bf16() -> bool:
-    """Whether OpenVINO multiplies matrices faster in bfloat16 than in float32 here, from the best of 8 runs each.
+def openvino_bf16_is_faster() -> bool:
+    """Whether OpenVINO multiplies matrices faster in bfloat16 than in float32 here.
 
     The instruction set does not decide: with AMX it is several times as fast, with AVX512-BF16 alone half as fast on an
     Intel Xeon.
     """
     openvino = require("openvino", "an OpenVINO export")
-    core, inputs, times = openvino.Core(), np.ones((1024, 384), dtype=np.float32), dict[str, float]()
+    core, inputs = openvino.Core(), [np.ones((1024, 384), dtype=np.float32)]
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return False
-    requests = {kind: _product(openvino, core, kind) for kind in ("f32", "bf16")}
-    for _ in range(8):
-        for kind, request in requests.items():
-            start = time.perf_counter()
-            request.infer([inputs])
-            times[kind] = min(times.get(kind, math.inf), time.perf_counter() - start)
-    return times["f32"] / times["bf16"] > SPEEDUP
+    runs = [functools.partial(_product(openvino, core, kind).infer, inputs) for kind in ("f32", "bf16")]
+    return best_ratio(*runs) > OPENVINO_SPEEDUP
 
 
 def _product(openvino: Any, core: Any, precision: str) -> Any:

@@ -17,7 +17,7 @@ from qpairs.data.records import require_texts
 from qpairs.data.sources import PairSource, load_pairs
 from qpairs.models.coverage import warn_of_texts
 from qpairs.models.ready import shown_name
-from qpairs.models.verdict import ScoreKind, Setting, choose, score_column, score_names
+from qpairs.models.verdict import ScoreKind, Setting, check_threshold, choose, score_column, score_names
 
 if TYPE_CHECKING:
     import pandas
@@ -126,7 +126,9 @@ def predict_pairs(
     """
     model.verdict.require_labelled(shown_name(model))
     given = load_pairs(pairs, labelled=False)
-    setting = choose(model.verdict.pair, threshold, precision, score=model.verdict.score)
+    if threshold is not None:
+        check_threshold(threshold, model.verdict.score)
+    setting = choose(model.verdict.pair, threshold, precision)
     warn_of_texts(model.token_counter, given.questions, "predict", given)
     scores = model.score_pairs(given, on_progress)[0]
     if not np.isfinite(scores).all():

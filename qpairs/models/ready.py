@@ -15,12 +15,11 @@ from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
 from qpairs.encoders.archives import cache_folder
-from qpairs.encoders.build import ENCODERS
+from qpairs.encoders.build import ENCODERS, MODULES
 from qpairs.models.base import FILE, Model, fingerprint
 
 log = logging.getLogger(__name__)
 
-MODULES = "modules.json"  # in the folder of a SentenceTransformer
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 READY = tuple(name for name, kind in ENCODERS.items() if not kind.own_vocabulary)
 MAX_LENGTH = 128  # tokens of a question: titles and descriptions are longer than questions

@@ -14,8 +14,9 @@ from qpairs.core.exceptions import UserError
 from qpairs.metrics import ReadEstimate, SecondLook
 from qpairs.metrics.read_pairs import SURE, WORTH
 from qpairs.metrics.second_look import GRID
-from qpairs.models.two_stages import Band, TwoStages, log_odds_of
-from qpairs.models.verdict import CorpusSetting, Setting
+from qpairs.models.base import Model
+from qpairs.models.two_stages import Band, TwoStages, log_odds_of, second_stage
+from qpairs.models.verdict import CorpusSetting, Setting, check_threshold
 
 EVEN = 0.5  # a hit is a duplicate where that is likelier than not
 STEP = float(GRID[1] - GRID[0])  # of the cosines at which a band is looked for
@@ -189,7 +190,25 @@ def second_setting(base: Setting, model: TwoStages) -> SecondSetting:
     return SecondSetting(base, model.look, float(expit(model.verdict.pair.threshold)))
 
 
+def check_corpus_threshold(model: Model, threshold: float) -> None:
+    """Raises UserError where a threshold is out of the range of what decides in a corpus.
+
+    That is a probability where the model takes a second look, and a cosine elsewhere.
+
+    Args:
+        model: that judges.
+        threshold: from the user.
+
+    >>> check_corpus_threshold(checkpoint, 1.2)
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: threshold: 1.2, must be -1 <= threshold <= 1
+    """
+    (check_probability if second_stage(model) else check_threshold)(threshold)
+
+
 def check_probability(threshold: float) -> None:
     """Raises UserError where a threshold is no probability."""
-    if not 0 <= threshold <= 1:
-        raise UserError(NOT_IN_CORPUS)
+    try:
+        check_threshold(threshold, "probability")
+    except UserError:
+        raise UserError(NOT_IN_CORPUS) from None

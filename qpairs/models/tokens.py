@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import string
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from qpairs.core.exceptions import UserError
+from qpairs.core.manifests import read_json
+from qpairs.core.shapes import WrongShape, flag, record
 from qpairs.encoders.batches import Ints
 from qpairs.encoders.counter import TokenCounter, library_counter, skipping_counter
 from qpairs.models.base import TOKENIZER, WORDS
@@ -65,9 +67,9 @@ class Tokens:
 def tokeniser(folder: Path, reading: Reading) -> Callable[[Sequence[str]], Tokens]:
     """Texts to the ids that the checkpoint's own tokenizer gives, from the file that is in the folder."""
     if (folder / WORDS).exists():
-        rows_of = _whitespace_rows(json.loads((folder / WORDS).read_text(encoding="utf-8")))
+        rows_of = _whitespace_rows(_whitespace_rules(folder))
     else:
-        rows_of = _library_rows(Tokenizer.from_file(str(folder / TOKENIZER)), special_tokens=reading.special_tokens)
+        rows_of = _library_rows(_library_tokenizer(folder), special_tokens=reading.special_tokens)
         rows_of = _cached_by_word(rows_of) if reading.by_word else rows_of
 
     def tokenise(texts: Sequence[str]) -> Tokens:
@@ -79,12 +81,36 @@ def tokeniser(folder: Path, reading: Reading) -> Callable[[Sequence[str]], Token
 def export_counter(folder: Path, reading: Reading) -> TokenCounter:
     """Counts the tokens of whole texts as a side of an export reads them."""
     if (folder / WORDS).exists():
-        rules = json.loads((folder / WORDS).read_text(encoding="utf-8"))
-        return skipping_counter(_whitespace_rows(rules), reading.longest, reading.prompt)
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        return skipping_counter(_whitespace_rows(_whitespace_rules(folder)), reading.longest, reading.prompt)
     return library_counter(
-        tokenizer, prompt=reading.prompt, special_tokens=reading.special_tokens, longest=reading.longest
+        _library_tokenizer(folder),
+        prompt=reading.prompt,
+        special_tokens=reading.special_tokens,
+        longest=reading.longest,
     )
+
+
+def _library_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer in a folder; raises UserError where its file is missing or damaged."""
+    try:
+        return Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # the library raises no narrower one
+        raise UserError(f"{folder / TOKENIZER}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+
+
+def _whitespace_rules(folder: Path) -> dict[str, Any]:
+    """The words in a folder, and how they are looked up; raises UserError where the file is missing or damaged."""
+    rules: dict[str, Any] = read_json(folder / WORDS, RULES, missing=f"{folder / WORDS}: missing")
+    return rules
+
+
+def _words(value: Any, where: str) -> None:
+    """The shape of a list of texts, hundreds of thousands of them."""
+    if not (isinstance(value, list) and {*map(type, value)} <= {str}):
+        raise WrongShape(f"{where} is no list of texts")
+
+
+RULES = record({"vocab": _words, "stop_words": _words, "do_lower_case": flag}, others=True)
 
 
 def concatenated(rows: Sequence[Sequence[int]]) -> Tokens:

@@ -262,7 +262,12 @@ class CorpusSetting:
         return self.estimate.expected(self.threshold if threshold is None else threshold)
 
     def at(self, threshold: float) -> CorpusSetting:
-        """The same setting with another threshold."""
+        """The same setting with another threshold.
+
+        Raises:
+            UserError: it is no cosine, or after a second look no probability.
+        """
+        check_threshold(threshold, "probability" if isinstance(self.estimate, ReadEstimate) else "cosine")
         return replace(self, threshold=threshold)
 
     def for_pairs(self) -> CorpusSetting:
@@ -286,7 +291,7 @@ class CorpusSetting:
         threshold = self.threshold_at(precision)
         if threshold is None:
             raise UserError(f"precision: {metrics.why_not(self.estimate, precision)}")
-        return self.at(threshold)
+        return replace(self, threshold=threshold)
 
     def lower_log_odds(self, cosines: ArrayLike, more: ArrayLike = 0.0) -> NDArray[np.float64]:
         """One-sided 95 % lower bounds of `log_odds`, for each pair or hit by itself.
@@ -303,7 +308,11 @@ class CorpusSetting:
         return self.log_odds(cosines) - ONE_SIDED * np.hypot(self.estimate.deviation_of(cosines), more)
 
 
-SCORE_RANGES: dict[str, Range] = {"cosine": Range(-1, at_most=1), "head": Range(0, at_most=1)}  # of other scores, none
+SCORE_RANGES: dict[str, Range] = {
+    "cosine": Range(-1, at_most=1),
+    "head": Range(0, at_most=1),
+    "probability": Range(0, at_most=1),
+}  # of other scores, none
 
 
 def check_threshold(threshold: float, score: str = "cosine", name: str = "threshold") -> None:
@@ -322,29 +331,22 @@ def check_threshold(threshold: float, score: str = "cosine", name: str = "thresh
         raise UserError(f"{name}: {threshold!r}, must be a number")
     if not math.isfinite(threshold):
         raise UserError(f"{name}: {threshold!r}, must be a finite number")
-    allowed = SCORE_RANGES.get("head" if score == "probability" else score)
+    allowed = SCORE_RANGES.get(score)
     if allowed and not allowed.allows(threshold):
         raise UserError(f"{name}: {threshold!r}, must be {allowed.text(name)}")
 
 
-def choose(
-    setting: Setting, threshold: float | None = None, precision: float | None = None, *, score: str = "cosine"
-) -> Setting:
+def choose(setting: Setting, threshold: float | None = None, precision: float | None = None) -> Setting:
     """The setting with the threshold that was asked for, if any was.
 
     Args:
         setting: what scores mean.
         threshold: from which score on a pair is called a duplicate.
         precision: that the duplicates shall have.
-        score: what the scores are, as in `check_threshold`.
 
     Raises:
-        UserError: both were, the threshold is no score, or the precision is none or cannot be promised.
+        UserError: both were, the setting does not allow the threshold, or the precision is none or cannot be promised.
     """
-    if threshold is not None:
-        if isinstance(setting, CorpusSetting):
-            score = "probability" if isinstance(setting.estimate, ReadEstimate) else "cosine"
-        check_threshold(threshold, score if isinstance(setting, CorpusSetting | PairSetting) else "log odds")
     if precision is not None and not 0 < precision <= 1:
         raise UserError(f"precision: {precision!r}, must be 0 < precision <= 1")
     if threshold is not None and precision is not None:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from qpairs.core.directions import main_directions
+
 ANGLED = 128  # questions whose angles are compared, at most: there are as many triples as their cube
 
 
@@ -157,6 +159,5 @@ def fit_vectors(teacher: NDArray[np.float32], dimension: int) -> NDArray[np.floa
     """
     if teacher.shape[1] <= dimension:
         return np.pad(teacher, ((0, 0), (0, dimension - teacher.shape[1])))
-    _, directions = np.linalg.eigh(teacher.astype(np.float64).T @ teacher)  # (t, t), the largest last
-    kept = teacher @ directions[:, ::-1][:, :dimension]
+    kept = teacher @ main_directions(teacher, dimension)
     return np.asarray(kept / np.linalg.norm(kept, axis=1, keepdims=True).clip(min=1e-9), dtype=np.float32)

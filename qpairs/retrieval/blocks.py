@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.directions import main_directions
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter
 from qpairs.retrieval.index.threads import in_threads
@@ -67,8 +68,7 @@ def main_axes(sample: Floats) -> Floats | None:
     """(d, SHORT - 1) orthonormal axes that hold most of the length of a sample (n, d); None where d is small."""
     if sample.shape[1] < LONG:
         return None
-    _, axes = np.linalg.eigh(sample.T.astype(np.float64) @ sample)
-    return np.ascontiguousarray(axes[:, :-SHORT:-1], dtype=np.float32)
+    return np.ascontiguousarray(main_directions(sample, SHORT - 1), dtype=np.float32)
 
 
 def axes_sample(vectors: Vectors) -> Floats:

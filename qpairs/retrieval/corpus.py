@@ -24,10 +24,10 @@ from qpairs.metrics import Expectation, count_scores
 from qpairs.metrics.read_pairs import SURE
 from qpairs.models.base import Model, as_model, encode_in_blocks
 from qpairs.models.coverage import warn_of_texts
-from qpairs.models.second_setting import check_probability, second_setting
+from qpairs.models.second_setting import check_corpus_threshold, second_setting
 from qpairs.models.shortened import shortened_note, verdict_at
 from qpairs.models.two_stages import TwoStages, second_stage
-from qpairs.models.verdict import CorpusSetting, Setting, check_threshold, choose
+from qpairs.models.verdict import CorpusSetting, Setting, choose
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.clusters import Linkage
 from qpairs.retrieval.dedupe import (
@@ -397,7 +397,7 @@ def prepare(
     encoder, second = encoder_of(model), second_stage(model)
     require_one_tower(encoder)
     if wanted is not None:  # before anything is encoded
-        (check_probability if second else check_threshold)(wanted)
+        check_corpus_threshold(model, wanted)
     corpus = read_corpus(corpus, text_column=text_column)
     against = None if against is None else read_corpus(against, text_column=text_column)
     meter = Meter(on_progress)

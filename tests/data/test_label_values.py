@@ -60,6 +60,7 @@ def test_scores_are_grades_of_the_range_that_is_found_or_stated(tmp_path: Path) 
     for stated in ("0,5", (0, 5), [0.0, 5.0]):
         assert qpairs.load_pairs(one, label_cut=4, label_range=stated).grades.tolist() == pytest.approx([0.8, 0.2, 0.4])
         assert Config(label_cut=4, label_range=stated).label_range == (0.0, 5.0)
+    assert Config(label_cut=4, label_range="0,1e3").label_range == label_values(cut=4, range="0,1e3").range
     with pytest.raises(UserError, match=r"b.csv, row 1: label '5' in column 'score' is outside --label-range 0,4"):
         qpairs.load_pairs([one, two], label_cut=4, label_range=(0, 4))
     left = qpairs.load_pairs([one, two], label_cut=4, label_range=(0, 4), skip_bad_rows=True)

@@ -80,7 +80,7 @@ def embedded(path: Path, texts: Sequence[str]) -> list[np.ndarray]:
 def test_a_graph_gives_the_vectors_of_the_checkpoint(
     encoder: str, format: str, made: Made, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qpairs.models.openvino.fast_bf16", lambda: False)
+    monkeypatch.setattr("qpairs.models.openvino.openvino_bf16_is_faster", lambda: False)
     parity = export_checkpoint(made(encoder), tmp_path / "x", format=format, data=pairs)
     assert parity.cosine_min > 0.99999
     assert parity.f1_after == pytest.approx(parity.f1_before, abs=0.003)
@@ -116,7 +116,7 @@ def test_eight_bits_turn_vectors_by_little(encoder: str, format: str, made: Made
 
 def test_openvino_takes_the_faster_precision(made: Made, pairs: Pairs, tmp_path: Path, monkeypatch) -> None:
     for bf16 in (False, True):
-        monkeypatch.setattr("qpairs.models.openvino.fast_bf16", lambda bf16=bf16: bf16)
+        monkeypatch.setattr("qpairs.models.openvino.openvino_bf16_is_faster", lambda bf16=bf16: bf16)
         parity = export_checkpoint(made("tiny"), tmp_path / f"{bf16}", format="openvino", data=pairs, max_loss=ANYTHING)
         assert parity.cosine_min > 0.999
         exact = parity.cosine_min > 0.999999

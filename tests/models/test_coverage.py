@@ -15,7 +15,10 @@ from qpairs.data.pairs import pairs_from_texts
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.tokens import token_counter, token_ids
 from qpairs.encoders.towers import towers
+from qpairs.models.base import TOKENIZER
+from qpairs.models.base import WORDS as WORDS_FILE
 from qpairs.models.coverage import Coverage, coverage, warn_of_texts
+from qpairs.models.tokens import Reading, export_counter, tokeniser
 
 LINE = "how do i pay with my card when the bank is shut and nobody picks up"
 WORDS = LINE.split()
@@ -159,3 +162,12 @@ def test_a_cross_encoder_counts_pairs(tmp_path: Path, pairs_csv: Path, caplog: p
     with caplog.at_level(logging.WARNING, "qpairs"):
         model.predict(pairs)
     assert "2 pairs of 3 (66.7 %) were cut at 16 tokens" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "content"), [(WORDS_FILE, "[1"), (WORDS_FILE, '{"vocab": [1]}'), (TOKENIZER, "{}")])
+def test_a_damaged_list_of_tokens_is_one_line(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    for read in (tokeniser, export_counter):
+        with pytest.raises(qpairs.UserError, match=f"{name}: (damaged|cannot be read)") as caught:
+            read(tmp_path, Reading())
+        assert "\n" not in str(caught.value)

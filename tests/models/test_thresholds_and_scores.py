@@ -12,7 +12,8 @@ from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 from qpairs.evaluation.evaluate import report
-from qpairs.models.verdict import check_threshold, choose
+from qpairs.metrics import Calibration
+from qpairs.models.verdict import PairSetting, check_threshold, choose
 
 
 class Vectors:
@@ -77,7 +78,7 @@ def test_thresholds_out_of_range_are_one_line(
         lambda: checkpoint.predict(pairs, threshold=threshold),
         lambda: checkpoint.dedupe(["a b", "c d"], threshold=threshold),
         lambda: found.rethreshold(threshold),
-        lambda: choose(checkpoint.verdict.pair, threshold),
+        lambda: choose(checkpoint.verdict.corpus(100), threshold),
     ):
         with pytest.raises(UserError, match=r"(threshold: .*must be)") as caught:
             call()
@@ -88,6 +89,7 @@ def test_the_range_is_that_of_the_score() -> None:
     check_threshold(5.0, "logit")
     check_threshold(-30, "log odds")
     check_threshold(np.float32(0.5), "head")
+    assert choose(PairSetting(0.0, Calibration(1.0, 0.0)), 5.0).threshold == 5.0  # of a logit, which any number may be
     for score, wrong in (("head", -0.1), ("probability", 1.1), ("logit", float("inf"))):
         with pytest.raises(UserError, match="threshold"):
             check_threshold(wrong, score)

@@ -7,11 +7,12 @@ and the list of losses follow from the table.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from qpairs.objectives.losses.entry import LossEntry
+from qpairs.objectives.losses.entry import LossEntry, in_float32
 from qpairs.objectives.losses.in_batch import IN_BATCH
 from qpairs.objectives.losses.pairwise import PAIRWISE
 from qpairs.objectives.losses.prototypes import PROTOTYPES
@@ -20,7 +21,10 @@ from qpairs.objectives.relations import Relation, select_rows
 
 __all__ = ["LOSSES", "LossEntry", "pair_weights"]
 
-LOSSES: dict[str, LossEntry] = {**PAIRWISE, **TRIPLETS, **IN_BATCH, **PROTOTYPES}
+LOSSES: dict[str, LossEntry] = {
+    name: replace(entry, function=in_float32(entry.function))
+    for name, entry in {**PAIRWISE, **TRIPLETS, **IN_BATCH, **PROTOTYPES}.items()
+}
 
 
 def pair_weights(loss: str | Callable[..., Tensor], sim: Tensor, relation: Relation, **parameters: float) -> Tensor:

@@ -52,7 +52,6 @@ class LossEntry:
         only_unlabelled: whether they are the only negatives, so that it does not read the pairs that are labelled 0.
         needs_both: whether it contrasts duplicates with non-duplicates, and is zero where either are missing. If not,
             it is zero where there are no pairs at all.
-        additive: of one that does not need both, whether it is a sum over both kinds.
         by_pair: whether it does not matter in which row or column a pair stands, so that the labelled pairs as one
             column (pairs, 1) give the same as the whole matrix.
         by_row: whether it does not matter in which column of its row a pair stands, so that the marked columns of each
@@ -72,7 +71,6 @@ class LossEntry:
     in_batch: bool = False
     only_unlabelled: bool = False
     needs_both: bool = False
-    additive: bool = True
     by_pair: bool = False
     by_row: bool = False
     soft_labels: bool = False

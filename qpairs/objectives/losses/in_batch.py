@@ -7,12 +7,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from qpairs.core.ranges import Range
-from qpairs.objectives.losses.entry import LossEntry, in_float32
+from qpairs.objectives.losses.entry import LossEntry
 from qpairs.objectives.losses.masks import cross_entropy, marked_columns, masked_logsumexp, masked_mean
 from qpairs.objectives.relations import Relation
 
 
-@in_float32
 def info_nce(sim: Tensor, relation: Relation, temperature: float = 0.05, directions: int = 1) -> Tensor:
     """InfoNCE: each anchor picks its duplicate out among its negatives, labelled and in-batch.
 
@@ -43,7 +42,6 @@ def info_nce(sim: Tensor, relation: Relation, temperature: float = 0.05, directi
     return cross_entropy(logits[relation.positive], logits, relation)
 
 
-@in_float32
 def n_pair(sim: Tensor, relation: Relation, scale: float = 10.0) -> Tensor:
     """N-pair loss: each anchor's duplicate against its negatives, all at once.
 
@@ -65,7 +63,6 @@ def n_pair(sim: Tensor, relation: Relation, scale: float = 10.0) -> Tensor:
     return info_nce(sim, relation, temperature=1 / scale)
 
 
-@in_float32
 def supervised_contrastive(sim: Tensor, relation: Relation, temperature: float = 0.1) -> Tensor:
     """Supervised contrastive loss: each anchor picks all its duplicates out among the batch, in equal shares.
 
@@ -90,7 +87,6 @@ def supervised_contrastive(sim: Tensor, relation: Relation, temperature: float =
     return masked_mean(normaliser - own, marked.any(1) & relation.negative.any(1))
 
 
-@in_float32
 def multi_similarity(
     sim: Tensor, relation: Relation, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5
 ) -> Tensor:
@@ -118,7 +114,6 @@ def multi_similarity(
     return masked_mean(pull + push, marked.any(1) | relation.negative.any(1))
 
 
-@in_float32
 def circle(sim: Tensor, relation: Relation, scale: float = 80.0, margin: float = 0.4) -> Tensor:
     """Circle loss: the gradient of each pair is weighted by its distance from its optimum.
 
@@ -145,7 +140,6 @@ def circle(sim: Tensor, relation: Relation, scale: float = 80.0, margin: float =
     return masked_mean(functional.softplus(pull + push), marked.any(1) & relation.negative.any(1))
 
 
-@in_float32
 def lifted(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
     """Lifted structured loss: each duplicate pair against all negatives of both of its questions.
 
@@ -171,7 +165,6 @@ def lifted(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
     return excess.relu().square().sum() / (2 * max(1, len(row)))
 
 
-@in_float32
 def lifted_generalized(sim: Tensor, relation: Relation, margin: float = 1.0) -> Tensor:
     """Generalized lifted structured loss: a smooth bound on the triplet of each anchor's hardest pairs.
 
@@ -195,7 +188,6 @@ def lifted_generalized(sim: Tensor, relation: Relation, margin: float = 1.0) -> 
     return masked_mean((pull + push).relu(), marked.any(1) & relation.negative.any(1))
 
 
-@in_float32
 def strangers(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
     """Pushes strangers apart up to the margin: unlabelled pairs of questions of different duplicate components.
 

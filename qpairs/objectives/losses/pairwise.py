@@ -7,13 +7,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from qpairs.core.ranges import Range
-from qpairs.objectives.losses.entry import LossEntry, in_float32
+from qpairs.objectives.losses.entry import LossEntry
 from qpairs.objectives.losses.masks import masked_mean
 from qpairs.objectives.losses.triplets import one_row, triplet
 from qpairs.objectives.relations import Relation
 
 
-@in_float32
 def contrastive(
     sim: Tensor,
     relation: Relation,
@@ -58,7 +57,6 @@ def contrastive(
     return (pull * near + push * far) / count.clamp(min=1)
 
 
-@in_float32
 def online_contrastive(sim: Tensor, relation: Relation, margin: float = 0.5) -> Tensor:
     """Contrastive loss over the hard pairs of the batch only.
 
@@ -95,7 +93,6 @@ def online_contrastive(sim: Tensor, relation: Relation, margin: float = 0.5) -> 
     return masked_mean(cost, known)
 
 
-@in_float32
 def logistic(sim: Tensor, relation: Relation, scale: float = 20.0, threshold: float = 0.75) -> Tensor:
     """Cross-entropy of a logistic regression on the similarity: the sigmoid loss with a fixed temperature and bias.
 
@@ -116,7 +113,6 @@ def logistic(sim: Tensor, relation: Relation, scale: float = 20.0, threshold: fl
     return pair_softmax(scale * (sim - threshold), relation)
 
 
-@in_float32
 def pair_softmax(sim: Tensor, relation: Relation) -> Tensor:
     """Softmax loss over pairs: cross-entropy of a classification head on u, v, |u - v| and u * v.
 
@@ -138,7 +134,6 @@ def pair_softmax(sim: Tensor, relation: Relation) -> Tensor:
     return masked_mean(cost, relation.positive | relation.negative)
 
 
-@in_float32
 def focal(
     sim: Tensor,
     relation: Relation,
@@ -173,7 +168,6 @@ def focal(
     return masked_mean(cost, relation.positive | relation.negative)
 
 
-@in_float32
 def ghm(sim: Tensor, relation: Relation, bins: int = 10, scale: float = 20.0, threshold: float = 0.75) -> Tensor:
     """Gradient harmonizing: the cross-entropy of `logistic`, each pair divided by how many have a gradient like its.
 
@@ -203,7 +197,6 @@ def ghm(sim: Tensor, relation: Relation, bins: int = 10, scale: float = 20.0, th
     return torch.where(known, functional.softplus(wrong) * share[place], 0.0).sum()
 
 
-@in_float32
 def ranking(sim: Tensor, relation: Relation, margin: float = 0.2) -> Tensor:
     """Siamese ranking hinge: every duplicate of the batch should score above every other pair of it, by the margin.
 
@@ -234,7 +227,6 @@ def _behind(sim: Tensor, relation: Relation) -> tuple[Tensor, Tensor]:
     return scores[None] - scores[:, None], grades[:, None] > grades[None]
 
 
-@in_float32
 def cosent(sim: Tensor, relation: Relation, scale: float = 20.0) -> Tensor:
     """CoSENT: every duplicate of the batch should be more similar than every other pair of it.
 
@@ -309,7 +301,6 @@ PAIRWISE = {
         "cross-entropy as in logistic, mean over the bins of |p - label|",
         {"bins": Range(at_least=1), "scale": Range(above=0)},
         by_pair=True,
-        additive=False,
         monotone=False,  # a pair that changes its bin changes the weights of both bins; its gradient is right
     ),
     "pair_softmax": LossEntry(

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from qpairs.core.ranges import Range
-from qpairs.objectives.losses.entry import LossEntry, in_float32
+from qpairs.objectives.losses.entry import LossEntry
 from qpairs.objectives.losses.masks import cross_entropy, masked_mean
 from qpairs.objectives.relations import Relation
 
 
-@in_float32
 def softmax(sim: Tensor, relation: Relation, scale: float = 20.0) -> Tensor:
     """Softmax loss: cross-entropy of a linear classifier, without bias, whose weights are the prototypes.
 
@@ -37,7 +36,6 @@ def softmax(sim: Tensor, relation: Relation, scale: float = 20.0) -> Tensor:
     return cross_entropy(scale * sim[relation.positive], scale * sim, relation)
 
 
-@in_float32
 def cosface(sim: Tensor, relation: Relation, scale: float = 64.0, margin: float = 0.35) -> Tensor:
     """CosFace, large margin cosine loss: softmax loss with a margin on the cosine of the own prototype.
 
@@ -58,7 +56,6 @@ def cosface(sim: Tensor, relation: Relation, scale: float = 64.0, margin: float 
     return cross_entropy(scale * (sim[relation.positive] - margin), scale * sim, relation)
 
 
-@in_float32
 def arcface(sim: Tensor, relation: Relation, scale: float = 64.0, margin: float = 0.5) -> Tensor:
     """ArcFace, additive angular margin loss: softmax loss with a margin on the angle of the own prototype.
 
@@ -85,7 +82,6 @@ def arcface(sim: Tensor, relation: Relation, scale: float = 64.0, margin: float 
     return cross_entropy(scale * own, scale * sim, relation)
 
 
-@in_float32
 def sphereface(sim: Tensor, relation: Relation, scale: float = 30.0, margin: int = 4) -> Tensor:
     """SphereFace, angular softmax loss: softmax loss with the angle of the own prototype multiplied by the margin.
 
@@ -118,7 +114,6 @@ def sphereface(sim: Tensor, relation: Relation, scale: float = 30.0, margin: int
     return cross_entropy(scale * own, scale * sim, relation)
 
 
-@in_float32
 def center(sim: Tensor, relation: Relation) -> Tensor:
     """Center loss: half the squared distance to the own prototype, the centre of its component.
 

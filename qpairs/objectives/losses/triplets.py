@@ -11,12 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qpairs.objectives.losses.entry import LossEntry, in_float32
+from qpairs.objectives.losses.entry import LossEntry
 from qpairs.objectives.losses.masks import marked_columns
 from qpairs.objectives.relations import Relation
 
 
-@in_float32
 def triplet(sim: Tensor, relation: Relation, margin: float = 0.2) -> Tensor:
     """Triplet loss: each duplicate of an anchor should be closer than each of its negatives, by the margin.
 
@@ -38,7 +37,6 @@ def triplet(sim: Tensor, relation: Relation, margin: float = 0.2) -> Tensor:
     return _mean(sim, _slope(sim, relation, margin), margin, _triplets(relation))
 
 
-@in_float32
 def quadruplet(sim: Tensor, relation: Relation, margin: float = 1.0, margin2: float = 0.5) -> Tensor:
     """Quadruplet loss: the triplet loss, and each duplicate closer than the negative pairs without its anchor.
 
