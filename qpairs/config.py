@@ -586,12 +586,15 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with those that follow from others: unlabelled data, without a teacher, has a loss of its own.
+    """Options with those that follow from others: unlabelled data has a loss of its own, unless it learns probabilities.
+
+    The vectors of a teacher are learned beside the loss, which they do not replace.
 
     >>> with_defaults({"unlabelled": True})["loss"]
     'info_nce'
     """
-    follows = {"loss": WITHOUT_LABELS} if values.get("unlabelled") and not values.get("teacher") else {}
+    judged = values.get("teacher") and values.get("distill", OPTIONS["distill"].default) == "probabilities"
+    follows = {"loss": WITHOUT_LABELS} if values.get("unlabelled") and not judged else {}
     return {**follows, **values}
 
 
