@@ -571,7 +571,7 @@ def _add(values: dict[str, Any], key: str, value: Any, path: str, names: Sequenc
     if name not in names:
         raise UserError(f"{path}: unknown key {key!r}{where}; {nearest(name, names)}")
     if name in values:
-        raise UserError(f"{path}: {name} is given twice{where and f', {where.strip()} and outside'}")
+        raise UserError(f"{path}: {name} is given twice")
     try:
         checked(name, value)
     except UserError as error:
@@ -586,7 +586,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with those that follow from others: unlabelled data has a loss of its own, unless it learns probabilities.
+    """Options with those that follow from others: unlabelled data has a loss of its own, unless a teacher judges it.
 
     The vectors of a teacher are learned beside the loss, which they do not replace.
 

@@ -2,13 +2,15 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qpairs.core import files
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock, hold_output, sha256
+from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock, hold_output, sha256, writing
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
@@ -203,3 +205,37 @@ def test_a_lock_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="faiss"), exclusive_lock(tmp_path / "deep" / "idx"):
         raise UserError("this needs faiss")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("hold", [writing, hold_output, atomic_file, atomic_folder])
+def test_a_fault_of_something_else_is_not_one_of_writing(hold: Callable[[Path], Any], tmp_path: Path) -> None:
+    faults = [
+        FileNotFoundError(errno.ENOENT, "", str(tmp_path / "input.csv")),
+        PermissionError(errno.EACCES, "", str(tmp_path / "input.csv")),
+        BrokenPipeError(errno.EPIPE, ""),
+        ConnectionRefusedError(errno.ECONNREFUSED, ""),
+    ]
+    for fault in faults:
+        with pytest.raises(type(fault)), hold(tmp_path / "output"):
+            raise fault
+    assert list(tmp_path.iterdir()) == []
+    for refused in (PermissionError(errno.EACCES, "", str(tmp_path / "output")), OSError(errno.ENOSPC, "")):
+        with pytest.raises(UserError, match="output: cannot be written"), hold(tmp_path / "output"):
+            raise refused
+
+
+def test_one_process_holds_a_folder_whose_lock_is_removed(tmp_path: Path) -> None:
+    """Who waits at the lock file that the holder removes takes the next one, and not that which is gone."""
+    script = """
+import sys
+from pathlib import Path
+from qpairs.core.files import exclusive_lock
+folder = Path(sys.argv[1])
+for _ in range(100):
+    with exclusive_lock(folder / "x", wait=True, passing=True):
+        (folder / "held").touch(exist_ok=False)
+        (folder / "held").unlink()
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", script, tmp_path], stderr=subprocess.PIPE) for _ in range(3)]
+    for process in processes:
+        assert process.communicate()[1] == b""
