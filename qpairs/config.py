@@ -554,7 +554,7 @@ def _add(values: dict[str, Any], key: str, value: Any, path: str, names: Sequenc
     if name not in names:
         raise UserError(f"{path}: unknown key {key!r}{where}; {nearest(name, names)}")
     if name in values:
-        raise UserError(f"{path}: {name} is given twice{where and f', {where.strip()} and outside'}")
+        raise UserError(f"{path}: {name} is given twice")
     try:
         checked(name, value)
     except UserError as error:
@@ -569,12 +569,15 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with those that follow from others: unlabelled data, without a teacher, has a loss of its own.
+    """Options with those that follow from others: unlabelled data has a loss of its own, unless a teacher judges it.
+
+    The vectors of a teacher are learned beside the loss, which they do not replace.
 
     >>> with_defaults({"unlabelled": True})["loss"]
     'info_nce'
     """
-    follows = {"loss": WITHOUT_LABELS} if values.get("unlabelled") and not values.get("teacher") else {}
+    judged = values.get("teacher") and values.get("distill", OPTIONS["distill"].default) == "probabilities"
+    follows = {"loss": WITHOUT_LABELS} if values.get("unlabelled") and not judged else {}
     return {**follows, **values}
 
 

@@ -255,7 +255,7 @@ def test_toml_takes_flat_keys_and_tables_of_groups(tmp_path):
     [
         ("[schedule]\nepoch = 3\n", r"run.toml: unknown key 'epoch' in \[schedule\]; did you mean 'epochs'\?"),
         ("[schedule]\nseed = 3\n", r"run.toml: unknown key 'seed' in \[schedule\]"),
-        ("epochs = 2\n[schedule]\nepochs = 3\n", r"run.toml: epochs is given twice, in \[schedule\] and outside"),
+        ("epochs = 2\n[schedule]\nepochs = 3\n", r"run.toml: epochs is given twice$"),
         ("[schedules]\nepochs = 3\n", "unknown key 'schedules'"),
     ],
 )

@@ -188,7 +188,7 @@ def _print_estimate(values: Mapping[str, Any], overwrite: bool) -> None:
         highlight=False,
     )
     if found.without:
-        out.print(f"[dim]Training and asking {' and '.join(found.without)} come on top.[/]")
+        out.print(f"[dim]On top of that come {'; '.join(found.without)}.[/]", highlight=False)
     out.print(
         f"Nothing was written; the model would go to {plain(config.output)}. Run it without --dry-run, or make it "
         "shorter with --budget-minutes.",

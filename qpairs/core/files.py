@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import glob
 import hashlib
 import os
@@ -19,6 +20,7 @@ UNFINISHED = ".new-"  # what the name of a file begins with that is being writte
 INSIDE = ".qpairs-new"  # folder of unfinished work in a folder that cannot be exchanged with another one
 NEW, OLD, WHOLE = "new", "old", "whole"  # in a hidden folder: being filled, replaced, to be moved out
 LONG = 200  # bytes of a name, which may have 255
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG)
 RETRIES = 20  # where other processes remove the folder of a lock at the same time
 _held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())  # places that this thread holds
 
@@ -64,8 +66,12 @@ def exclusive_lock(
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Tells in one line that the system refuses what this block does at `path`.
+def writing(path: Path, hidden: Path | None = None) -> Iterator[None]:
+    """Tells in one line that the system refuses what this block writes at `path`; other faults pass as they are.
+
+    Args:
+        path: what is written.
+        hidden: where it is written first, if that is not inside `path`.
 
     Raises:
         UserError: the disk is full, or refuses for another reason.
@@ -78,7 +84,22 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
+        if _is_refused(error, [path, *([hidden] if hidden else [])]):
+            raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
+        raise
+
+
+def _is_refused(error: OSError, places: Sequence[Path]) -> bool:
+    """Whether an error is of writing at these places, and not of a file that is read, of a pipe or of a network."""
+    if error.errno in NOT_WRITTEN:
+        return True
+    if not isinstance(error.filename, str | bytes):
+        return error.errno in (errno.EACCES, errno.EPERM)
+    named, own = Path(os.fsdecode(error.filename)), [form for p in places for form in (p.absolute(), p.resolve())]
+    if any(place.is_relative_to(named.absolute()) for place in own):  # it cannot be made, or is no folder
+        return True
+    inside = any(named.absolute().is_relative_to(place) for place in own)
+    return inside and not isinstance(error, FileNotFoundError)
 
 
 @contextmanager
@@ -94,17 +115,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
     ending = f"{_digest(path)}{path.suffix[:16]}" if long else path.name
     fresh = path.with_name(f"{UNFINISHED}{os.getpid()}-{ending}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{UNFINISHED}*-{glob.escape(ending)}"):
-            if not _runs(left.name[len(UNFINISHED) :].partition("-")[0]):
-                left.unlink(missing_ok=True)
-        yield fresh
-        with fresh.open("rb") as written:
-            os.fsync(written.fileno())
-        fresh.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
+        with writing(path, fresh):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for left in path.parent.glob(f"{UNFINISHED}*-{glob.escape(ending)}"):
+                if not _runs(left.name[len(UNFINISHED) :].partition("-")[0]):
+                    left.unlink(missing_ok=True)
+            yield fresh
+            with fresh.open("rb") as written:
+                os.fsync(written.fileno())
+            fresh.replace(path)
+            sync_folder(path.parent)
     finally:
         with suppress(OSError):  # it may be in no folder at all
             fresh.unlink()
@@ -163,10 +183,9 @@ def hold_output(path: Path, *, wait: bool = False) -> Iterator[Path]:
     with exclusive_lock(work, wait=wait, called=path, passing=True):
         token = _held.set(_held.get() | {place})
         try:
-            _put_in_order(place)
-            yield work
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
+            with writing(path, work):
+                _put_in_order(place)
+                yield work
         finally:
             _held.reset(token)
             if not (work / WHOLE).exists():
@@ -244,22 +263,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with hold_output(path, wait=True) as work:
         place, fresh, old = path.resolve(), work / NEW, work / OLD
         shutil.rmtree(fresh, ignore_errors=True)
-        try:
-            fresh.mkdir()
-            yield fresh
-            _put_on_disk(fresh)
-            if work.parent == place:
-                fresh.rename(work / WHOLE)
-                _move_out(work / WHOLE, place)
-            elif not (place.exists() and _exchange(fresh, place)):
-                if place.exists():
-                    place.rename(old)
-                fresh.rename(place)
-            sync_folder(place.parent)
-        except OSError as error:
-            if old.exists() and not place.exists():
-                old.rename(place)
-            raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
+        with writing(path, work):
+            try:
+                fresh.mkdir()
+                yield fresh
+                _put_on_disk(fresh)
+                if work.parent == place:
+                    fresh.rename(work / WHOLE)
+                    _move_out(work / WHOLE, place)
+                elif not (place.exists() and _exchange(fresh, place)):
+                    if place.exists():
+                        place.rename(old)
+                    fresh.rename(place)
+                sync_folder(place.parent)
+            except OSError:
+                if old.exists() and not place.exists():
+                    old.rename(place)
+                raise
 
 
 def keep_others(folder: Path, fresh: Path, *, replaced: Sequence[str]) -> None:

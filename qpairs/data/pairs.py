@@ -34,8 +34,8 @@ class Pairs:
         labels: (n_pairs,) 1 duplicate, 0 not, -1 where the source has no labels.
         skipped: reason -> number of rows that were left out.
         taught: (n_pairs,) the probability of being duplicates that a teacher model gives; None without a teacher.
-        grades: (n_pairs,) how alike the questions of each pair are, 0 to 1, where the source says more than 0 or 1;
-            None where it does not. See `with_grades`.
+        grades: (n_pairs,) how alike the questions of each pair are, 0 to 1, where the source says more than 0 or 1, and
+            NaN for pairs without a label; None where it does not. See `with_grades`.
 
     >>> pairs = qpairs.load_pairs([("How?", "Why?", 0), ("How?", "In what way?", 1)])
     >>> pairs
@@ -163,7 +163,10 @@ def with_grades(pairs: Pairs, grades: Any, cut: float = 0.5) -> Pairs:
 
 
 def join(parts: Sequence[Pairs]) -> Pairs:
-    """The pairs of several sources over one question table; where one has grades, the others' labels are theirs."""
+    """The pairs of several sources over one question table; where one has grades, the others' labels are theirs.
+
+    A pair without a label has no grade: NaN.
+    """
     skipped: Counter[str] = Counter()
     for part in parts:
         skipped.update(part.skipped)
@@ -175,8 +178,9 @@ def join(parts: Sequence[Pairs]) -> Pairs:
     )
     if all(part.grades is None for part in parts):
         return joined
-    grades = [part.labels.astype(np.float32) if part.grades is None else part.grades for part in parts]
-    return replace(joined, grades=np.concatenate(grades))
+    own = [part.labels.astype(np.float32) if part.grades is None else part.grades for part in parts]
+    grades = np.where(joined.labels == UNLABELLED, np.float32(np.nan), np.concatenate(own))
+    return replace(joined, grades=grades)
 
 
 def need_both_labels(pairs: Pairs, where: str) -> None:

@@ -17,7 +17,7 @@ from qpairs.data.augment import generate_pairs
 from qpairs.data.corpus import read_corpus
 from qpairs.data.formats import FORMATS, ending_of
 from qpairs.data.pairs import Pairs, join, need_both_labels
-from qpairs.data.records import given_name
+from qpairs.data.records import IN_MEMORY, given_name
 from qpairs.data.sources import is_several, load_pairs
 from qpairs.data.splits import fingerprint, leak, split_pairs
 from qpairs.data.unlabelled import distinct_questions, pairs_of_questions, read_unlabelled
@@ -90,7 +90,8 @@ def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
         elif all(isinstance(part, str | Path) for part in parts):
             kept[name] = [str(part) for part in parts] if is_several(source) else str(source)
         else:
-            how = reading_options(config_from({key: options[key] for key in READING if key in options}), name)
+            chosen = {key: options[key] for key in (*READING, "unlabelled") if key in options}
+            how = reading_options(config_from({**chosen, "data": IN_MEMORY}), name)
             given[name] = load_pairs(source, **how, labelled=name != "drop_suspects")
             kept[name] = given_name(source, len(given[name]))
     return kept, given

@@ -47,7 +47,7 @@ def draw_zeros(shape: Sequence[int], p: float, device: torch.device) -> Zeros | 
     >>> draw_zeros([1000], 0.5, torch.device("cpu")).factors(torch.float32).unique()
     tensor([0., 2.])
     """
-    dropped = round(p * LEVELS)
+    dropped = min(round(p * LEVELS), LEVELS - 1)  # something is kept, and can be scaled
     if not dropped:
         return None
     count = torch.Size(shape).numel()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
@@ -45,6 +46,7 @@ HEAD = "head.safetensors"  # of a checkpoint: no vector depends on it
 LOOK = "second_look.json"  # beside it: what both say together
 BLOCK = 8192  # texts that are encoded at a time
 READS = 5  # of a folder that is replaced meanwhile
+PAUSE = 0.1  # seconds until a folder that is copied is read again
 TOKENIZER, WORDS = "tokenizer.json", "whitespacetokenizer_config.json"
 
 
@@ -234,14 +236,17 @@ def load(path: str | Path, *, second_look: bool = True) -> Model:
     >>> model.encode(["How do I reset my password?"]).shape  # doctest: +SKIP
     (1, 384)
     """
-    path, torn = _model_folder(Path(path)), 0
-    for _ in range(READS):
+    path = _model_folder(Path(path))
+    for attempt in range(READS):
         before = _identity(path)
         try:
             model = _load(path, second_look)
-        except UserError as error:
-            torn += isinstance(error, OtherWeights)  # which may be copied there, file by file, at this moment
-            if _identity(path) == before and torn != 1:
+        except OtherWeights:  # which may be copied there, file by file, at this moment
+            if attempt and _identity(path) == before:
+                raise
+            time.sleep(PAUSE)
+        except UserError:
+            if _identity(path) == before:
                 raise
         else:
             if _identity(path) == before:
@@ -289,8 +294,7 @@ def _model_folder(path: Path) -> Path:
     """The folder of a model that was trained, or that is ready."""
     from qpairs.models.ready import ready_folder, warn_of_folder
 
-    if not (path / FILE).exists():
-        recover_folder(path)
+    recover_folder(path)
     if not (path / FILE).exists():
         return ready_folder(path)
     warn_of_folder(path)

@@ -246,8 +246,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     'static'
     """
     path = Path(path)
-    if not (path / FILE).exists():
-        recover_folder(path)
+    recover_folder(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint folder")
     missing = f"{path}: not a qpairs checkpoint (no {FILE} in it)"

@@ -54,6 +54,8 @@ class BatchLabels:
             when a loss needs them.
         teacher_probability: (n, m) a teacher's probability of being duplicates, or a graded label, NaN for pairs that
             have none. None: there is neither a teacher nor a grade.
+        apart: (n, m) bool, pairs labelled 0, inside a component, too; read where there are probabilities. None: those
+            in `labelled`.
     """
 
     positive: Tensor
@@ -61,6 +63,7 @@ class BatchLabels:
     unrelated: Tensor
     known_pairs: Tensor | None = None
     teacher_probability: Tensor | None = None
+    apart: Tensor | None = None
 
     def relation(self, in_batch: bool, soft_labels: bool = False, only_unlabelled: bool = False) -> Relation:
         """The masks of a loss.
@@ -68,7 +71,8 @@ class BatchLabels:
         Args:
             in_batch: whether unlabelled pairs of different clusters are negatives, too.
             soft_labels: whether the loss learns a teacher's probabilities, or grades. A pair without a label that a
-                teacher has judged is then positive or negative as it says.
+                teacher has judged is then positive or negative as it says; one labelled 0 is negative, whatever its
+                grade, inside a component, too.
             only_unlabelled: whether unlabelled pairs of different clusters, which no teacher has judged either, are the
                 only negatives.
         """
@@ -80,7 +84,8 @@ class BatchLabels:
         if not soft_labels or probability is None:
             return Relation(self.positive, negative)
         judged = ~probability.isnan()  # (n, m)
-        likely = torch.where(self.positive | self.labelled, self.positive, probability >= 0.5)  # (n, m)
+        apart = self.labelled if self.apart is None else self.labelled | self.apart  # (n, m)
+        likely = torch.where(self.positive | apart, self.positive, probability >= 0.5)  # (n, m)
         return Relation(
             positive=torch.where(judged, likely, self.positive),
             negative=torch.where(judged, ~likely, negative),

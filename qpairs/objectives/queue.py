@@ -104,14 +104,16 @@ def with_queue(queue: Queue, columns: Tensor, labels: BatchLabels, ids: Tensor) 
         (m + k, d) and the labels (m, m + k). No teacher has judged the pairs with the queue.
     """
     past, more = queue.columns(ids, ids)  # (k, d), labels (m, k)
-    probability = labels.teacher_probability
+    probability, apart = labels.teacher_probability, labels.apart
     if probability is not None:
         unjudged = probability.new_full((len(ids), len(past)), torch.nan)
         probability = torch.cat([probability, unjudged], dim=1)
     positive, labelled, unrelated = (
         torch.cat([getattr(labels, name), getattr(more, name)], dim=1) for name in ("positive", "labelled", "unrelated")
     )
-    both = BatchLabels(positive, labelled, unrelated, teacher_probability=probability)
+    if apart is not None:
+        apart = torch.cat([apart, torch.zeros_like(more.labelled)], dim=1)
+    both = BatchLabels(positive, labelled, unrelated, teacher_probability=probability, apart=apart)
     return torch.cat([columns, past.to(columns.dtype)]), both
 
 

@@ -174,17 +174,19 @@ class Batches:
             (rows, left), (columns, right) = self._by_length(first), self._by_length(second)
         known = batch_labels(self.graph, torch.from_numpy(rows), torch.from_numpy(columns))
         self._set(known.labelled, left[k:], right[k:], True)
-        probabilities = None
+        probabilities = apart = None
         soft = self.pairs.grades if self.pairs.taught is None else self.pairs.taught
         if soft is not None:
             probabilities = torch.full(known.positive.shape, torch.nan)
             self._set(probabilities, left[:k], right[:k], torch.from_numpy(soft[indices.pairs]))
+            apart = torch.zeros_like(known.labelled)
+            self._set(apart, left[:k], right[:k], torch.from_numpy(self.pairs.labels[indices.pairs] == 0))
         places_known = (known.positive | known.labelled).nonzero()
         two_sides = not self.symmetric or len(self.towers) > 1
         return {  # the Trainer takes the size of the first tensor as the size of the batch
             "rows": self._questions(self.towers[0], rows, random, process),
             "columns": self._questions(self.towers[-1], columns, random, process) if two_sides else None,
-            "known": {**vars(known), "known_pairs": places_known, "teacher_probability": probabilities},
+            "known": {**vars(known), "known_pairs": places_known, "teacher_probability": probabilities, "apart": apart},
             "left": torch.from_numpy(left[:k]),
             "right": torch.from_numpy(right[:k]),
             "labels": torch.from_numpy(self.pairs.labels[indices.pairs].astype(np.int64)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,7 @@ def fit_cross_encoder(run: Run, model: CrossEncoder, stage: str = "training") ->
 def cross_encoder_pass(run: Run, model: CrossEncoder) -> Pass:
     """What `fit_cross_encoder` trains, and on what; dropout is in the model then."""
     config, train, validation = run.config, run.parts.train, evaluation_pairs(run)
+    validation = replace(validation, grades=None)  # what an evaluation compares with is 0 or 1
     sampler = pair_sampler(_tokens_of_pairs(model, train), config.batch_size, config.seed)
     in_order = sequential_sampler(_tokens_of_pairs(model, validation), config.batch_size)
     batches = PairBatches(model, train, sampler, seed=config.seed, processes=world())
@@ -218,8 +219,7 @@ class PairBatches:
             texts = [(b, a) if swap else (a, b) for (a, b), swap in zip(texts, swapped, strict=True)]
         own = texts[process :: self.processes] or texts[:1]  # every process takes part in every step
         features = dict(self.model.preprocess([*own, *((b, a) for a, b in own)] if self.both_orders else own))
-        grades = None if self.both_orders else self.pairs.grades  # what an evaluation compares with is 0 or 1
-        targets = self.pairs.labels if grades is None else grades
+        targets = self.pairs.labels if self.pairs.grades is None else self.pairs.grades
         return {  # the Trainer takes the size of the first tensor as the size of the batch
             "labels": torch.from_numpy(targets[rows].astype(np.float32)),
             "features": features,

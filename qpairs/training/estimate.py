@@ -23,6 +23,7 @@ from qpairs.training.fit import Plan, plan_run
 from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.passes import Pass
 from qpairs.training.run import Run
+from qpairs.training.teachers import ITSELF
 
 TRIED, LONGEST = 12, 20.0  # steps, and seconds, that an estimate takes at most; the first step warms up
 
@@ -41,7 +42,7 @@ class Estimate:
         evaluation_seconds: of one.
         peak_bytes: greatest memory while the steps were tried: of the GPU, or else of the process.
         tried: steps that were timed.
-        without: what is not in the estimate: training a teacher or a reranker.
+        without: what is not in the estimate: a teacher, with the pairs and passes that it adds, or a reranker.
     """
 
     config: Config
@@ -108,7 +109,6 @@ def estimate_plan(plan: Plan, on_progress: OnProgress = ignore) -> Estimate:
         times = _timed(work, config, on_progress)
         evaluation = 0.0 if work.validation is None else _evaluation_seconds(work, config)
     every = work.steps_per_epoch / config.evaluations
-    without = [name for name, value in (("the teachers", config.teacher), ("the reranker", config.reranker)) if value]
     return Estimate(
         config=config,
         split=plan.parts.split,
@@ -119,8 +119,22 @@ def estimate_plan(plan: Plan, on_progress: OnProgress = ignore) -> Estimate:
         evaluation_seconds=evaluation,
         peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory(),
         tried=len(times) - (len(times) > 1),
-        without=tuple(without),
+        without=_on_top(plan),
     )
+
+
+def _on_top(plan: Plan) -> tuple[str, ...]:
+    """What comes on top of the steps that are timed."""
+    config = plan.config
+    near = config.neighbours * len(plan.parts.train.questions)
+    parts = {
+        "the teachers": config.probability_teachers,
+        f"their pairs of nearest questions, at most {near:,} in each pass": config.probability_teachers and near,
+        f"passes towards their probabilities: {config.second_epochs:g}": ITSELF in config.probability_teachers,
+        "the vectors of the teacher": config.teacher and not config.probability_teachers,
+        "the reranker": config.reranker,
+    }
+    return tuple(name for name, there in parts.items() if there)
 
 
 def _timed(work: Pass, config: Config, on_progress: OnProgress) -> list[float]:

@@ -17,6 +17,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from qpairs.config import CROSS_ENCODER, NEED_LABELS, OPTIONS, WITHOUT_LABELS, Config, to_dict, with_defaults
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress, ignore
+from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts, has_positives_alone, load_parts, separate_pairs
 from qpairs.encoders.build import tower_names
 from qpairs.evaluation.combine import combine
@@ -43,7 +44,7 @@ from qpairs.training.distributed import initialize, rank, world
 from qpairs.training.judge import judge, judge_without_labels, report_on_part
 from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.passes import NothingKept
-from qpairs.training.run import Run, check_run, is_saved, open_run, partial_of, remove_run, run_config
+from qpairs.training.run import Run, check_run, open_run, partial_of, run_config, saved_before
 from qpairs.training.teacher_vectors import Embed, taught_vectors, vector_teacher
 from qpairs.training.teachers import ITSELF, Teacher, ask_teachers, keep_teacher, load_teachers, teachers_to_train
 from qpairs.training.trainer import complete_states
@@ -122,9 +123,10 @@ def train(
     (0.71, 0.77)
     """
     initialize()
-    if resume and (saved := _saved_before(config, options)) is not None:
-        return saved
-    plan = plan_run(config, options, resume=resume, overwrite=overwrite, parts=parts)
+    asked = _asked(config, options)
+    if resume and (saved := saved_before(run_config(asked.given, resume=True))) is not None:
+        return load(saved)
+    plan = _plan(asked, resume=resume, overwrite=overwrite, parts=parts)
     config, parts, guides, output = plan.config, plan.parts, plan.guides, Path(plan.config.output)
     run = Run(config, parts, partial_of(output), on_progress if rank() == 0 else ignore)
     work, model = _work(run, guides), None
@@ -152,14 +154,21 @@ class Plan:
     guides: Guides | None
 
 
-def plan_run(
-    config: Config | None,
-    options: Mapping[str, Any],
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    parts: Parts | None = None,
-) -> Plan:
+@dataclass(frozen=True)
+class _Asked:
+    """The options of a run; rows in memory are read, which an iterator gives once only."""
+
+    given: Mapping[str, Any]
+    pairs: Mapping[str, Pairs]
+    functions: Mapping[str, Function]
+
+
+def _asked(config: Config | None, options: Mapping[str, Any]) -> _Asked:
+    values, functions = separate_functions(options)
+    return _Asked(*separate_pairs({**(to_dict(config) if config else {}), **values}), functions)
+
+
+def plan_run(config: Config | None, options: Mapping[str, Any], *, overwrite: bool = False) -> Plan:
     """Reads the options of a run, checks them and loads its data; the arguments are those of `train`.
 
     Raises:
@@ -168,18 +177,19 @@ def plan_run(
     >>> plan_run(None, {"data": "mine.csv", "encoder": "static"}).config.output  # doctest: +SKIP
     'runs/mine-static'
     """
-    values, functions = separate_functions(options)
-    given, pairs = separate_pairs({**(to_dict(config) if config else {}), **values})
-    if not resume:
-        given = with_defaults(given)
-    config = run_config(given, resume=resume)
+    return _plan(_asked(config, options), resume=False, overwrite=overwrite, parts=None)
+
+
+def _plan(asked: _Asked, *, resume: bool, overwrite: bool, parts: Parts | None) -> Plan:
+    given, functions = asked.given, asked.functions
+    config = run_config(given if resume else with_defaults(given), resume=resume)
     register_custom(config.imports)
     check_run(config, resume=resume, overwrite=overwrite)
     guides = _guides(config, functions, keep=not (overwrite or resume))
-    parts = parts or load_parts(config, pairs)
+    parts = parts or load_parts(config, asked.pairs)
     if has_positives_alone(parts.train) and not config.unlabelled:
         config = _for_positives_alone(config, functions, keeps_loss="loss" in given or resume)
-        guides = _guides(config, functions, keep=not (overwrite or resume))
+        guides = guides and dataclasses.replace(guides, objective=build_objective(config, functions))
     if config.model == CROSS_ENCODER and "epochs" not in given and not resume:
         config = dataclasses.replace(config, epochs=passes_for(len(parts.train)))
     if guides is not None and not guides.objective.learns_from_a_teacher:
@@ -202,16 +212,6 @@ def _without_grades(config: Config, parts: Parts) -> Parts:
     raise UserError(
         f"loss: no part of {config.loss!r} learns from graded labels; use one of {taking}, or give labels 0 and 1"
     )
-
-
-def _saved_before(config: Config | None, options: Mapping[str, Any]) -> Model | None:
-    """The model of a run that was killed after it had been saved, as the folder of its states was removed."""
-    given, _ = separate_pairs({**(to_dict(config) if config else {}), **separate_functions(options)[0]})
-    run = run_config(given, resume=True)
-    if not is_saved(run):
-        return None
-    remove_run(partial_of(Path(run.output)))
-    return load(run.output)
 
 
 def _work(run: Run, guides: Guides | None) -> Callable[[], Trained]:
@@ -411,11 +411,11 @@ def _for_positives_alone(config: Config, functions: Mapping[str, Function], *, k
     for name, why in NEED_LABELS.items():
         if name != "drop_suspects" and getattr(config, name) != OPTIONS[name].default:
             raise UserError(f"{name}: {why} of both kinds, and the training pairs are all duplicates; leave it out")
-    if teachers_to_train(config.teacher):
+    if teachers_to_train(config.probability_teachers):
         raise UserError("teacher: the training pairs are all duplicates, too few to train one on; name a folder of one")
     if not keeps_loss:
         config = dataclasses.replace(config, loss=WITHOUT_LABELS)
-    elif not (build_objective(config, functions).learns_without_labels or config.teacher):
+    elif not (build_objective(config, functions).learns_without_labels or config.probability_teachers):
         raise UserError(
             f"loss: {config.loss!r} needs pairs labelled 0, and the training pairs are all duplicates; use "
             f"{WITHOUT_LABELS}, or add strangers"
@@ -424,7 +424,7 @@ def _for_positives_alone(config: Config, functions: Mapping[str, Function], *, k
 
 
 def _check_unlabelled(config: Config, objective: Objective) -> None:
-    if not (objective.learns_without_labels or config.teacher):
+    if not (objective.learns_without_labels or config.probability_teachers):
         raise UserError(
             f"loss: {config.loss!r} reads labelled pairs alone, and unlabelled data has none; use {WITHOUT_LABELS}, or "
             "add strangers"

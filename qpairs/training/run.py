@@ -143,6 +143,19 @@ def remove_run(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def saved_before(config: Config) -> str | None:
+    """The output of a run that was killed after it had been saved, as its folder was removed, which goes now.
+
+    None where the run has to go on. All processes of a run call it.
+    """
+    saved = broadcast(is_saved(config) if rank() == 0 else False)
+    barrier()  # no process reads in the folder any more
+    if saved and rank() == 0:
+        remove_run(partial_of(Path(config.output)))
+    barrier()
+    return config.output if saved else None
+
+
 def is_saved(config: Config) -> bool:
     """Whether the model of an interrupted run is in its place: the run was killed while its folder was removed."""
     file, split = Path(config.output) / FILE, partial_of(Path(config.output)) / SPLIT

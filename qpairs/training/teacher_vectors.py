@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_file
+from qpairs.core.manifests import reading_weights
 from qpairs.core.progress import Progress
 from qpairs.encoders.build import ENCODERS, build_encoder
 from qpairs.encoders.tokens import embed, token_ids
@@ -66,4 +67,5 @@ def taught_vectors(run: Run, teacher: Embed, dimension: int) -> NDArray[np.float
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(file) as fresh:
                 save_file({"vectors": vectors}, fresh)
-    return load_file(file)["vectors"]
+    with reading_weights(file, "start anew with --overwrite"):
+        return load_file(file)["vectors"]

@@ -22,7 +22,7 @@ from qpairs.core.manifests import parse_json
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.core.shapes import inside, named, text
 from qpairs.encoders.precision import trains_in_bf16
-from qpairs.training.distributed import rank, world
+from qpairs.training.distributed import barrier, rank, world
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +193,7 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Marks the state that was just written, and deletes all others but the best one."""
+        barrier()  # every process has written its random numbers into the state
         if rank() > 0:
             return
         newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -42,6 +42,13 @@ def test_an_estimate_ends_with_the_budget_and_names_what_is_not_in_it(pairs_csv:
     options = {"data": str(pairs_csv), "encoder": "static", "batch_size": 16, "output": "nowhere"}
     assert estimate(**options, epochs=1e6, budget_minutes=0.5).seconds == 30
     assert estimate(**options, reranker="tiny").without == ("the reranker",)
+    taught = estimate(**options, teacher="itself", neighbours=2, second_epochs=3, loss="logistic")
+    near = 2 * taught.split["questions"]["train"]
+    assert taught.without == (
+        "the teachers",
+        f"their pairs of nearest questions, at most {near:,} in each pass",
+        "passes towards their probabilities: 3",
+    )
     cross = estimate(data=str(pairs_csv), model="cross-encoder", encoder="tiny", batch_size=64, output="nowhere")
     assert cross.config.epochs == 4
     assert cross.steps == 4 * -(-cross.split["sizes"]["train"] // 64)

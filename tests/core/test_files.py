@@ -2,13 +2,15 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qpairs.core import files
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock, hold_output, sha256
+from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock, hold_output, sha256, writing
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
@@ -203,3 +205,38 @@ def test_a_lock_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="faiss"), exclusive_lock(tmp_path / "deep" / "idx"):
         raise UserError("this needs faiss")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("hold", [writing, hold_output, atomic_file, atomic_folder])
+def test_a_fault_of_something_else_is_not_one_of_writing(hold: Callable[[Path], Any], tmp_path: Path) -> None:
+    faults = [
+        FileNotFoundError(errno.ENOENT, "", str(tmp_path / "input.csv")),
+        PermissionError(errno.EACCES, "", str(tmp_path / "input.csv")),
+        BrokenPipeError(errno.EPIPE, ""),
+        ConnectionRefusedError(errno.ECONNREFUSED, ""),
+    ]
+    for fault in faults:
+        with pytest.raises(type(fault)), hold(tmp_path / "output"):
+            raise fault
+    assert list(tmp_path.iterdir()) == []
+    for refused in (PermissionError(errno.EACCES, "", str(tmp_path / "output")), OSError(errno.ENOSPC, "")):
+        with pytest.raises(UserError, match="output: cannot be written"), hold(tmp_path / "output"):
+            raise refused
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, a file that is open cannot be removed")
+def test_a_lock_that_was_removed_as_it_was_taken_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    flock, folder, taken = fcntl.flock, tmp_path / "x", list[int]()
+
+    def late(file: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and not taken:
+            (folder / files.LOCK).unlink()  # by the process that held it until now
+            taken.append(os.fstat(file).st_ino)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with exclusive_lock(folder, wait=True):
+        assert taken
+        assert (folder / files.LOCK).stat().st_size == 0  # the one that others find

@@ -116,3 +116,11 @@ def test_questions_in_memory_are_those_of_a_file(tmp_path: Path) -> None:
         assert train.questions == expected.questions
         assert train.left.tolist() == expected.left.tolist()
         assert values["data"] == f"in memory: {len(QUESTIONS)} questions"
+
+
+def test_pairs_in_memory_are_not_read_by_the_column_of_the_questions() -> None:
+    rows = {"question1": ["How do I pay?"], "question2": ["How can I pay?"], "label": [1]}
+    frame = pandas.DataFrame({"title": QUESTIONS})
+    options = {"data": frame, "columns": "title", "unlabelled": True, "loss": "info_nce"}
+    _, given = separate_pairs({**options, "validation": rows})
+    assert given["validation"].questions == ("How do I pay?", "How can I pay?")

@@ -53,3 +53,10 @@ def test_every_dropout_of_a_module_is_set_again_and_again() -> None:
         assert [m.p for m in module.modules() if hasattr(m, "p")] == [p, p]
     kind = nn.Dropout if torch.cuda.is_available() else QuickDropout
     assert isinstance(module[0], kind)
+
+
+def test_the_greatest_probability_keeps_something() -> None:
+    torch.manual_seed(0)
+    out = QuickDropout(0.999)(torch.ones(100_000))
+    assert torch.isfinite(out).all()
+    assert out.mean() == pytest.approx(1, abs=0.2)

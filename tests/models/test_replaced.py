@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 import qpairs
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import INSIDE, WHOLE
 from qpairs.models import base
-from qpairs.models.model_file import write_model_file
+from qpairs.models.bi_encoder import load_checkpoint
+from qpairs.models.model_file import OtherWeights, write_model_file
 
 STORED = Path(__file__).parents[1] / "fixtures" / "commit_48e0593" / "one"
 REPLACE = """
@@ -77,3 +80,29 @@ def test_what_is_wrong_in_a_folder_that_stays_is_said_at_once(two: list[Path], m
     with pytest.raises(UserError, match="damaged"):
         qpairs.load(two[0])
     assert len(tries) == 1
+
+
+def test_another_fault_after_weights_of_another_run_is_said_as_it_is(
+    two: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [OtherWeights("torn"), UserError("damaged")]
+
+    def load(*given: object) -> None:
+        raise faults.pop(0)
+
+    monkeypatch.setattr(base, "_load", load)
+    with pytest.raises(UserError, match="damaged"):
+        qpairs.load(two[0])
+    assert not faults
+
+
+@pytest.mark.parametrize("read", [qpairs.load, load_checkpoint])
+def test_a_folder_that_was_moved_in_part_is_put_in_order(two: list[Path], read: Callable[[Path], qpairs.Model]) -> None:
+    whole = two[0] / INSIDE / WHOLE
+    whole.mkdir(parents=True)
+    left = sorted(entry for entry in two[0].iterdir() if entry.name > base.FILE)
+    assert left
+    for entry in left:
+        entry.rename(whole / entry.name)
+    assert read(two[0]).verdict.pair.threshold == 0.25
+    assert not (two[0] / INSIDE).exists()

@@ -24,6 +24,8 @@ from qpairs.objectives.losses.pairwise import cosent, logistic, ranking
 from qpairs.objectives.objective import parse_objective
 from qpairs.objectives.relations import Relation
 from qpairs.objectives.similarities import cosine
+from qpairs.training.batches import Batches, TokenizedQuestions
+from qpairs.training.samplers import BatchIndices
 
 SEEDS = st.integers(0, 2**32 - 1)
 few = settings(deadline=None, max_examples=20)
@@ -88,6 +90,19 @@ def test_a_labelled_pair_stays_on_its_side_of_the_cut_whatever_the_grade() -> No
     assert relation.teacher_probability[0, :2].equal(grades[0, :2])
 
 
+def test_a_pair_below_the_cut_is_no_positive_inside_a_component() -> None:
+    pairs = with_grades(qpairs.load_pairs([("a", "b", 1), ("b", "c", 1), ("a", "c", 0)]), [0.9, 0.9, 0.6], cut=0.8)
+    indices = BatchIndices(np.arange(3), np.empty(0, np.int64), np.empty((0, 2), np.int64))
+    item = Batches(
+        pairs, [TokenizedQuestions([np.array([q]) for q in range(3)], lambda ids: {})], lambda epoch: [indices]
+    )[0]
+    relation = BatchLabels(**item["known"]).relation(False, soft_labels=True)
+    left, right = item["left"], item["right"]
+    assert relation.positive[left, right].tolist() == [True, True, False]
+    assert relation.negative[left, right].tolist() == [False, False, True]
+    assert relation.teacher_probability[left, right].tolist() == pytest.approx([0.9, 0.9, 0.6])
+
+
 def with_random_grades(pairs: qpairs.Pairs) -> qpairs.Pairs:
     random = np.random.default_rng(0)
     return with_grades(pairs, np.where(pairs.labels == 1, 0.6, 0.1) + 0.3 * random.random(len(pairs)))
@@ -99,6 +114,8 @@ def test_grades_go_with_their_pairs(pairs_csv: Path) -> None:
     assert some.grades.tolist() == pairs.grades[[5, 3]].tolist()
     both = join([some, qpairs.load_pairs([("a", "b", 1)])])
     assert both.grades.tolist() == [*some.grades.tolist(), 1.0]
+    unlabelled = qpairs.load_pairs([("a", "b")], labelled=False)
+    assert np.isnan(join([some, unlabelled]).grades).tolist() == [False, False, True]
     for grades, words in (([0.5], "one for each"), ([2.0] * len(pairs), "row 1 has 2, must be from 0 to 1")):
         with pytest.raises(UserError, match=words):
             with_grades(pairs, grades)

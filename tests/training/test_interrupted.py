@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+import qpairs
 from qpairs.config import Config, to_dict, to_toml
 from qpairs.core.exceptions import UserError
-from qpairs.training.run import CONFIG, SPLIT, check_run, is_interrupted, partial_of, run_config
+from qpairs.training import run as runs
+from qpairs.training.run import CONFIG, SPLIT, check_run, is_interrupted, partial_of, run_config, saved_before
 from qpairs.training.trainer import COMPLETE, check_state, complete_states, mark_complete
 
 
@@ -50,6 +52,31 @@ def test_a_folder_of_the_users_own_is_not_emptied(output: Path) -> None:
         with pytest.raises(UserError, match="is in the way"):
             check_run(Config(output=str(output)), resume=False, overwrite=overwrite)
     assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_rows_of_an_iterator_are_read_once(output: Path, sample_rows: list[tuple[str, str, int]]) -> None:
+    def stop(now: qpairs.Progress) -> None:
+        if now.stage == "training" and now.done > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        qpairs.train(
+            data=iter(sample_rows), encoder="static", epochs=0.2, batch_size=16, output=str(output), on_progress=stop
+        )
+    assert is_interrupted(partial_of(output))
+    qpairs.train(data=iter(sample_rows), output=str(output), resume=True)
+    assert output.exists()
+
+
+def test_one_process_removes_the_folder_of_a_run_that_was_saved(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = begun(output, split=True)
+    config = Config(output=str(output))
+    monkeypatch.setattr(runs, "is_saved", lambda config: True)
+    monkeypatch.setattr(runs, "broadcast", lambda value: True)
+    for rank, left in ((1, True), (0, False)):
+        monkeypatch.setattr(runs, "rank", lambda rank=rank: rank)
+        assert saved_before(config) == str(output)
+        assert folder.exists() == left
 
 
 @pytest.fixture

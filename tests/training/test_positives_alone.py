@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import qpairs
+from qpairs.config import with_defaults
 from qpairs.core.exceptions import UserError
 from qpairs.models.bi_encoder import load_checkpoint
 from qpairs.objectives.losses import LOSSES
+from qpairs.training import fit
 
 FAST = {"encoder": "static", "max_length": 16, "precision": "fp32"}
 
@@ -69,6 +71,24 @@ def test_what_learns_from_both_labels_is_refused(
         qpairs.train(
             **{**FAST, **options}, data=str(positives_csv), validation=str(pairs_csv), output=str(tmp_path / "run")
         )
+
+
+def test_the_vectors_of_a_teacher_are_learned_beside_a_loss_of_the_batch(
+    positives_csv: Path, pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[tuple[str, ...]]()
+
+    def teacher(config: qpairs.Config) -> None:
+        asked.append(config.teacher)
+
+    monkeypatch.setattr(fit, "vector_teacher", teacher)
+    options = {**FAST, "data": str(positives_csv), "teacher": "minilm", "distill": "embeddings", "epochs": 0.1}
+    model = qpairs.train(**options, validation=str(pairs_csv), output=str(tmp_path / "run"))
+    assert model.config.loss == "info_nce"
+    assert asked == [("minilm",)]  # loaded once
+    assert with_defaults({"unlabelled": True, "teacher": "minilm", "distill": "embeddings"})["loss"] == "info_nce"
+    with pytest.raises(UserError, match="use info_nce"):
+        qpairs.train(**options, validation=str(pairs_csv), loss="contrastive", output=str(tmp_path / "other"))
 
 
 def test_the_command_reads_labels_and_cuts(run, tmp_path: Path, sample_rows: list[tuple[str, str, int]]) -> None:

@@ -11,11 +11,14 @@ from conftest import refused
 from sentence_transformers.sentence_transformer.modules import Dense
 
 import qpairs
+from qpairs.core.exceptions import UserError
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.words import mean_vectors
 from qpairs.evaluation.sources import training_pairs_of
 from qpairs.export.export import export_checkpoint
 from qpairs.objectives.distillation import fit_vectors
+from qpairs.training.run import Run
+from qpairs.training.teacher_vectors import taught_vectors
 
 MADE = Path(__file__).parents[1] / "fixtures" / "commit_48e0593"
 FAST = {"encoder": "static", "epochs": 2, "batch_size": 16, "learning_rate": 0.05}
@@ -119,3 +122,10 @@ def test_it_starts_where_the_products_are_kept_best() -> None:
 def test_two_towers_have_the_projection_in_common() -> None:
     encoder = build_encoder("static+lstm", texts=["how do I pay", "how do I pay by card"], project=16)
     assert encoder.encode_query(["how do I pay"]).shape == encoder.encode_document(["how do I pay"]).shape == (1, 16)
+
+
+def test_damaged_vectors_of_a_teacher_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "teacher-vectors.safetensors").write_bytes(b"torn")
+    run = Run(qpairs.Config(), None, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"damaged .*start anew with --overwrite"):
+        taught_vectors(run, lambda texts: np.empty((0, 1), np.float32), 1)
