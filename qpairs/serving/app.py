@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from queue import Full
 from typing import TYPE_CHECKING, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -124,6 +125,7 @@ def _application(service: Service) -> FastAPI:
             UserError: _on_user_error,
             IndexConflict: _on_conflict,
             HTTPException: _on_http_error,
+            Full: _on_full,
         },
     )
 
@@ -230,6 +232,10 @@ async def _on_http_error(_: Request, error: Exception) -> Response:
 
 async def _on_conflict(_: Request, error: Exception) -> Response:
     return error_response(409, str(error))
+
+
+async def _on_full(_: Request, __: Exception) -> Response:
+    return error_response(503, "too many requests wait; come back in a second", {"retry-after": "1"})
 
 
 async def _on_user_error(_: Request, error: Exception) -> Response:

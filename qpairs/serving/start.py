@@ -36,6 +36,7 @@ from qpairs.serving.refit import Known, Refit, known
 log = logging.getLogger(__name__)
 
 STEP = 10  # answers after which the verdict is fitted anew
+EXAMPLES = 6  # pairs called duplicates that are shown
 ENOUGH, OF_EACH = 200, 50  # labels from which on training may pay, and of each kind among them
 WRONG = 0.5  # expected precision below which the result is warned of
 

@@ -17,11 +17,10 @@ from qpairs.models.ready import shown_name
 from qpairs.retrieval.corpus import SUMMARY, DedupeResult
 from qpairs.serving.labelling import Answer, Pair, State
 from qpairs.serving.refit import Known
-from qpairs.serving.start import STEP, Session, examples
+from qpairs.serving.start import EXAMPLES, STEP, Session, examples
 
 log = logging.getLogger(__name__)
 
-EXAMPLES = 6
 FAILED = "this failed; the log of the service says why"
 
 

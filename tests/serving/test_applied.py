@@ -11,6 +11,7 @@ import pandas
 import pytest
 from conftest import refused
 from fastapi.testclient import TestClient
+from ready import tickets
 from test_index import a_model, embedded
 
 from qpairs.evaluation.calibrate_corpus import fit_corpus
@@ -19,6 +20,8 @@ from qpairs.serving.app import create_app
 from qpairs.serving.journal import journalled
 from qpairs.serving.limits import OPEN_PATHS
 from qpairs.serving.refit import count_index
+
+pytestmark = pytest.mark.usefixtures("ready_cache_of_tests")
 
 VECTORS = corpora.questions(400)
 MODEL = a_model(VECTORS, densities=corpora.fitted(seed=1))
@@ -149,6 +152,20 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(run, tmp_path: Path) -
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused(run("serve", tmp_path / "no-model", "--port", port), f"127.0.0.1:{port}", "--port")
+
+
+def test_what_others_may_do_and_what_comes_next_are_told_as_they_are(
+    run, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qpairs.serving.limits.run_server", lambda *_: None)
+    serve = ["serve", plain, "--questions", tickets(tmp_path / "tickets.csv"), "--text-column", "title"]
+    serve += ["--host", "0.0.0.0", "--port", 0]
+    result = run(*serve)
+    assert result.code == 0 and "can search and change the index: set QPAIRS_TOKEN" in result.err
+    assert "--labels" not in result.out and "find the duplicates" in result.out
+    result = run(*serve, "--read-only")
+    assert result.code == 0 and "can ask this service: set QPAIRS_TOKEN" in result.err
+    assert "--labels" not in result.out and "Open the address to search. Ctrl-C" in result.out
 
 
 def test_options_that_do_not_go_together_are_refused(run, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from qpairs.evaluation.calibrate_corpus import fit_corpus
 from qpairs.models.base import load
 from qpairs.retrieval.index_file import QuestionFile
 from qpairs.serving.app import create_app
+from qpairs.serving.batching import BatchQueue
 from qpairs.serving.labelling import LabelRequest
+from qpairs.serving.limits import ASKING, READ_ONLY
 from qpairs.serving.start import open_session
 from qpairs.serving.start_page import StartPage
 
@@ -238,6 +240,56 @@ def test_threads_that_fit_at_once_fit_once(served: Callable[[], Any], monkeypatc
         with ThreadPoolExecutor(3) as pool:
             fitted = list(pool.map(lambda _: session.refitting.refit(), range(3)))
         assert sorted(fitted) == [False, False, True] and len(fits) == 1
+
+
+def test_read_only_it_refuses_every_change_that_it_could_make(served: Callable[[], Any], tmp_path: Path) -> None:
+    def kept() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in (tmp_path / "session").rglob("*") if file.is_file()}
+
+    with served() as session:
+        writable = create_app(session.fit.model, session.index, session=session)
+        with TestClient(writable) as client:
+            for _ in range(2):
+                answer(client)
+            until_done(client)
+            client.post("/start/finish", json={})
+            assert until_done(client)["finished"]
+            assert client.get("/clusters").status_code == 200
+        changes = [
+            (method, path)
+            for path, methods in writable.openapi()["paths"].items()
+            for method in methods
+            if method != "get" and path not in ASKING
+        ]
+        views = {path.split("/")[1] for _, path in changes}
+        assert views == {"questions", "start", "labelling", "clusters"} and len(changes) >= 12
+        before = kept()
+        with TestClient(create_app(session.fit.model, session.index, session=session, read_only=True)) as client:
+            assert client.get("/about").json()["views"] == ["clusters"]
+            for method, path in changes:
+                refusal = client.request(method, path.format(id="T1"), json={})
+                assert (refusal.status_code, refusal.json()["detail"]) == (403, READ_ONLY), path
+        assert kept() == before
+
+
+def test_too_many_waiting_requests_are_told_by_every_route(
+    served: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Full
+
+    with served() as session, client_of(session) as client:
+        answer(client)
+        until_done(client)
+        monkeypatch.setattr(BatchQueue, "submit", full)
+        for path, body in {
+            "/search": {"question": "late flight"},
+            "/labelling/apply": {},
+            "/start/finish": {},
+        }.items():
+            busy = client.post(path, json=body)
+            assert (busy.status_code, busy.headers["retry-after"]) == (503, "1"), path
+            assert busy.json()["detail"].startswith("too many requests wait")
 
 
 def test_a_service_that_starts_after_answers_says_that_it_judges_by_them(
