@@ -225,17 +225,23 @@ def after_trade_offs(chosen: float | None, model: object, questions: object) -> 
     return f"The chosen threshold is taken unless another one is named: {run}"
 
 
-def after_serve(index: bool, labels: object, model: object) -> str:
+def after_serve(index: bool, labels: object, model: object, *, session: bool = False, read_only: bool = False) -> str:
     """What a running service is for.
 
     Args:
         index: whether there is one.
         labels: file of the labels that are given on the page; None where none are kept.
         model: its folder.
+        session: whether a file is labelled, whose labels the verdict follows by itself.
+        read_only: whether no labels are asked for.
     """
     stop = "Ctrl-C stops it."
     if not index:
         return f"Open the address to compare two questions; to search, too, name an index with --index. {stop}"
+    if read_only:
+        return f"Open the address to search. {stop}"
+    if session:
+        return f"Open the address to search, and to find the duplicates of the file by some answers. {stop}"
     if labels is None:
         return f"Open the address to search; with --labels FILE the page asks for labels, too. {stop}"
     fit = command("calibrate", model, "--corpus", "QUESTIONS", "--labels", labels, "--output", "calibrated")

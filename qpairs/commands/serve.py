@@ -134,7 +134,8 @@ def serve(
             read_only=read_only,
         )
         if not (token or loopback):
-            err.print("[yellow]Whoever reaches this machine can search and change the index: set QPAIRS_TOKEN.[/]")
+            may = "ask this service" if read_only else "search and change the index"
+            err.print(f"[yellow]Whoever reaches this machine can {may}: set QPAIRS_TOKEN.[/]")
         about = counted(len(served.index.questions), "question") if served.index else "no index"
         name = f"[{address}]" if ":" in address else address
         out.print(
@@ -146,7 +147,9 @@ def serve(
             print_setting(served.index, served.model)
         if served.session:
             print_judged(served.session)
-        print_conclusion(after_serve(served.index is not None, labels, checkpoint))
+        print_conclusion(
+            after_serve(served.index is not None, labels, checkpoint, session=bool(served.session), read_only=read_only)
+        )
         run_server(app, listener, limits)
 
 

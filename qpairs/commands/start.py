@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from qpairs.serving.labelling import State
     from qpairs.serving.start import Session
 
-EXAMPLES = 6
 KEYS = "[bold]y[/] same   [bold]n[/] different   [bold]s[/] skip   [bold]u[/] undo   [bold]q[/] finish"
 SAID = {"y": "same", "n": "different", "s": "skipped", "u": "taken back"}
 END = ("\x04", "\x1a", "")  # of the input: Ctrl-D, Ctrl-Z, and of a pipe
@@ -116,7 +115,7 @@ def _chosen(found: TextColumns) -> str:
 
 def _print_expected(session: Session) -> None:
     """What is expected now, with examples."""
-    from qpairs.serving.start import examples
+    from qpairs.serving.start import EXAMPLES, examples
 
     folder = shown_path(session.folder.path)
     out.print(f"\n{counted(len(session.corpus.texts), 'question')}, kept in [bold]{folder}[/].", highlight=False)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from qpairs.evaluation.charts import Axis, Dot, Line, Mark, Plane, draw
+from qpairs.evaluation.charts import LETTER, Axis, Dot, Line, Mark, Plane, draw
 from qpairs.evaluation.pictures import Picture, save_picture
 
 WIDTH, ROW = 380, 40  # of a panel, and height of one of its rows
 TOP, BOTTOM, EDGE = 66, 88, 16  # above the panels, below them, and at the sides
-LETTER = 6.6  # width, about
 APART = 0.34  # of a row, between the dots of two measures
 BELOW = 0.16  # of a row, the seeds under their mean
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import itertools
 import logging
 import reprlib
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from queue import Full
 from typing import TYPE_CHECKING, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -123,6 +125,7 @@ def _application(service: Service) -> FastAPI:
             UserError: _on_user_error,
             IndexConflict: _on_conflict,
             HTTPException: _on_http_error,
+            Full: _on_full,
         },
     )
 
@@ -138,12 +141,14 @@ def _view_routes(
     """The routes of the views that are shown besides those to search and to compare."""
     routers: list[APIRouter] = []
     if session:
+        from qpairs.serving.labelling_routes import labelling_routes
         from qpairs.serving.start_page import StartPage
         from qpairs.serving.start_routes import start_routes
 
-        routers.append(start_routes(StartPage(session, service.judge_by)))
-    if index and (labels := session.folder.labels if session else labels):
-        routers.append(_labelling(service, model, index, labels, session))
+        page = StartPage(session, service.judge_by)
+        routers += [start_routes(page), labelling_routes(session.labelling, page.apply)]
+    elif index and labels:
+        routers.append(_labelling(service, model, index, labels))
     if clusters:
         from qpairs.serving.cluster_routes import cluster_routes
         from qpairs.serving.clusters import ReviewedFolder
@@ -156,22 +161,21 @@ def _view_routes(
     return [secured]
 
 
-def _labelling(
-    service: Service, model: Model, index: Index, labels: Path | LabelFile, session: Session | None
-) -> APIRouter:
+def _labelling(service: Service, model: Model, index: Index, labels: Path | LabelFile) -> APIRouter:
     from qpairs.serving.labelling import Labelling
     from qpairs.serving.labelling_routes import labelling_routes
     from qpairs.serving.refit import Refit, count_index
 
-    def apply(refit: Refit) -> CorpusFit:
-        refit.refit()
-        service.judge_by(refit.fit.model)
-        return refit.fit
+    labelling, lock = Labelling.open(labels, model, index), threading.Lock()
+    refit = Refit(lambda: count_index(model, index), labelling, lambda: service.handler.changes)
 
-    if session:
-        return labelling_routes(session.labelling, lambda: apply(session.refitting))
-    labelling = Labelling.open(labels, model, index)
-    return labelling_routes(labelling, lambda: apply(Refit(count_index(model, index), labelling)))
+    def apply() -> CorpusFit:
+        with lock:  # or the service might judge by the older of two fits
+            refit.refit()
+            service.judge_by(refit.fit.model)
+            return refit.fit
+
+    return labelling_routes(labelling, apply)
 
 
 def _examples(index: Index) -> list[str]:
@@ -228,6 +232,10 @@ async def _on_http_error(_: Request, error: Exception) -> Response:
 
 async def _on_conflict(_: Request, error: Exception) -> Response:
     return error_response(409, str(error))
+
+
+async def _on_full(_: Request, __: Exception) -> Response:
+    return error_response(503, "too many requests wait; come back in a second", {"retry-after": "1"})
 
 
 async def _on_user_error(_: Request, error: Exception) -> Response:

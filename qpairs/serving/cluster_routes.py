@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from qpairs.core.exceptions import UserError
+from qpairs.serving.bodies import STRICT, Nothing
 from qpairs.serving.clusters import EDITED, ClusterReview, Clusters, Order, ReviewedFolder, deduplicated_file
 
 log = logging.getLogger(__name__)
@@ -17,29 +18,26 @@ MOST = 100  # clusters on a page
 LONGEST = 200  # characters of a text to look for
 
 
-class Nothing(BaseModel):
-    """Nothing needs to be said."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class RepresentRequest(Nothing):
+class RepresentRequest(BaseModel):
     """The cluster, by the row of its representative, and the row of the member that is to represent it."""
 
+    model_config = STRICT
     cluster: int
     row: int
 
 
-class SplitRequest(Nothing):
+class SplitRequest(BaseModel):
     """The cluster, and the rows of the members that leave it."""
 
+    model_config = STRICT
     cluster: int
     rows: Annotated[list[int], Field(min_length=1)]
 
 
-class MergeRequest(Nothing):
+class MergeRequest(BaseModel):
     """Two clusters; the representative of the first stays."""
 
+    model_config = STRICT
     cluster: int
     other: int
 

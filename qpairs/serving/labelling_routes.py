@@ -2,28 +2,20 @@
 
 import logging
 from collections.abc import Callable
-from queue import Full
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from qpairs.core.exceptions import UserError
-from qpairs.data.labels import LONGEST_NAME
 from qpairs.evaluation.calibrate_corpus import CorpusFit
+from qpairs.serving.bodies import STRICT, Name, Nothing
 from qpairs.serving.label_pairs import Choice
 from qpairs.serving.labelling import Answer, Labelling, LabelRequest, State
 from qpairs.serving.refit import Known, known
 
 log = logging.getLogger(__name__)
-
-
-def _printable(name: str) -> str:
-    return "".join(character for character in name if character.isprintable())
-
-
-Name = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_printable)]  # of an annotator
 
 
 class AnswerRequest(BaseModel):
@@ -40,21 +32,16 @@ class AnswerRequest(BaseModel):
 class UndoRequest(BaseModel):
     """How the pair that comes next is chosen, and whose last answer is taken back."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = STRICT
     choice: Choice = "stratified"
     annotator: Name | None = None
-
-
-class ApplyRequest(BaseModel):
-    """Nothing needs to be said."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
 
 def labelling_routes(labelling: Labelling, refit: Callable[[], CorpusFit]) -> APIRouter:
     """GET /labelling, POST /labelling/answer, /undo, /apply, GET /labelling/labels.csv.
 
-    An answer to a pair that does not wait for one is refused with 409; the application handles a UserError.
+    An answer to a pair that does not wait for one is refused with 409; the application handles a UserError and a
+    full queue.
 
     Args:
         labelling: the pairs and the answers.
@@ -84,12 +71,10 @@ def labelling_routes(labelling: Labelling, refit: Callable[[], CorpusFit]) -> AP
             raise HTTPException(409, str(error)) from None
 
     @router.post("/apply")
-    def apply(_: ApplyRequest) -> Known:
+    def apply(_: Nothing) -> Known:
         """Fit the verdict to all labels, and judge all later requests by it, until the service stops."""
         try:
             return known(refit())
-        except Full:
-            raise HTTPException(503, "too many requests wait; come back in a second", {"Retry-After": "1"}) from None
         except UserError as error:
             log.warning("%s", error)
             raise HTTPException(

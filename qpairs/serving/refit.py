@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qpairs.core.exceptions import UserError
@@ -87,32 +89,56 @@ def count_index(model: Model, index: Index) -> CountedCorpus:
 
 
 class Refit:
-    """A verdict that is fitted to the labels in a file, whenever these are others than before.
+    """A verdict that is fitted to the labels in a file, whenever these are others than before; for several threads."""
 
-    Attributes:
-        fit: the verdict as the labels told last, or the corpus alone where there were none.
-    """
+    def __init__(
+        self, count: Callable[[], CountedCorpus], labelling: Labelling, changes: Callable[[], int] = lambda: 0
+    ) -> None:
+        """Fits nothing yet.
 
-    def __init__(self, counted: CountedCorpus, labelling: Labelling) -> None:
-        """Fits to the corpus alone.
+        Args:
+            count: counts the corpus.
+            labelling: has the labels, and judges pairs by the verdict.
+            changes: of the corpus so far; after another one it is counted anew.
+        """
+        self._count, self._labelling, self._changes = count, labelling, changes
+        self._lock = threading.RLock()
+        self._counted: tuple[int, CountedCorpus] | None = None  # with the changes before it
+        self._fitted_to: tuple[CountedCorpus, bytes] | None = None  # with the rows of the file of labels
+        self._fit: CorpusFit | None = None
+
+    @property
+    def fit(self) -> CorpusFit:
+        """The verdict as the labels told last, or the corpus alone where they told nothing so far.
 
         Raises:
             UserError: the verdict of the model cannot be fitted.
         """
-        self._counted, self._labelling = counted, labelling
-        self._fitted_to = b""  # the rows of the file of labels
-        self.fit = fit_corpus(counted)
+        with self._lock:
+            self._fit = self._fit or fit_corpus(self._corpus())
+            return self._fit
 
     def refit(self) -> bool:
-        """Fits to all labels where they may be others than before, and judges pairs by them; returns whether it did.
+        """Fits to all labels where they or the corpus may be others than before, and judges pairs by them.
+
+        Returns:
+            whether it was fitted.
 
         Raises:
-            UserError: the labels cannot be read, or none can be used.
+            UserError: the labels cannot be read, or none can be used, or the verdict of the model cannot be fitted.
         """
-        rows = self._labelling.path.read_bytes().partition(b"\n")[2].strip()
-        if rows == self._fitted_to:
-            return False
-        self.fit = fit_corpus(self._counted, read_labels(self._labelling.path) if rows else None)
-        self._fitted_to = rows
-        self._labelling.judge_by(self.fit.setting)
-        return True
+        with self._lock:
+            counted = self._corpus()
+            rows = self._labelling.path.read_bytes().partition(b"\n")[2].strip()
+            if self._fitted_to and self._fitted_to[0] is counted and self._fitted_to[1] == rows:
+                return False
+            self._fit = fit_corpus(counted, read_labels(self._labelling.path) if rows else None)
+            self._fitted_to = counted, rows
+            self._labelling.judge_by(self._fit.setting)
+            return True
+
+    def _corpus(self) -> CountedCorpus:
+        changes = self._changes()
+        if not self._counted or self._counted[0] != changes:
+            self._counted = changes, self._count()
+        return self._counted[1]

@@ -125,6 +125,7 @@ class RequestHandler:
         pair_setting: decides on pairs of questions; for a ready model, which has no threshold for labelled pairs, as on
             pairs of the index.
         current: has the setting that decides on the questions that a search finds; None without an index.
+        changes: of the index so far.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class RequestHandler:
         if index:
             require_searchable(index, model)
         self.index = index
+        self.changes = 0
         self._most_read, self._on_read = most_read, on_read
         if not (index or model.verdict.labelled):
             raise UserError(
@@ -298,6 +300,7 @@ class RequestHandler:
         if ids:
             manifest = index.manifest
             index.questions.add(ids, texts, shorten(vectors(texts, manifest.side), manifest.dimension))
+            self.changes += 1
         count = len(index.questions)
         current.update(count)
         return [
@@ -310,6 +313,7 @@ class RequestHandler:
         index, current = self._require_index()
         known = index.questions.known([request.id for request in requests])
         index.questions.delete(known)
+        self.changes += bool(known)
         current.update(len(index.questions))
         first = {request.id: row for row, request in reversed(list(enumerate(requests)))}
         return [request.id in known and first[request.id] == row for row, request in enumerate(requests)]

@@ -6,20 +6,20 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from queue import Full
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from qpairs.models.base import Model
 from qpairs.models.second_setting import SecondSetting
 from qpairs.models.verdict import words
 from qpairs.retrieval.search import heading
 from qpairs.serving.batching import BatchQueue
+from qpairs.serving.bodies import STRICT
 from qpairs.serving.limits import Limits
 from qpairs.serving.links import question_url
 from qpairs.serving.monitoring import Monitor
@@ -39,7 +39,6 @@ from qpairs.serving.requests import (
 MAX_HITS = 100
 MAX_ID = 128  # characters
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # white space as in Python, in the syntax of JavaScript
-STRICT = ConfigDict(strict=True, extra="forbid")
 EXAMPLE_PAIRS = [["How do I pay?", "Which ways to pay are there?"]]
 ERRORS = {
     401: "The bearer token is missing or wrong.",
@@ -81,12 +80,12 @@ class Service:
     examples: Sequence[str] = ()
 
     async def ask(self, request: ServiceRequest) -> Any:
-        """The answer of the handler, or a refusal if the queue is full."""
-        try:
-            future = self.queue.submit(request)
-        except Full:
-            raise HTTPException(503, "too many requests wait; come back in a second", {"Retry-After": "1"}) from None
-        return await asyncio.wrap_future(future)
+        """The answer of the handler.
+
+        Raises:
+            queue.Full: too many requests wait.
+        """
+        return await asyncio.wrap_future(self.queue.submit(request))
 
     def judge_by(self, model: Model) -> None:
         """Lets all later requests be judged by another model with the same encoder; waits until that is so.

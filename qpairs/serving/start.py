@@ -36,6 +36,7 @@ from qpairs.serving.refit import Known, Refit, known
 log = logging.getLogger(__name__)
 
 STEP = 10  # answers after which the verdict is fitted anew
+EXAMPLES = 6  # pairs called duplicates that are shown
 ENOUGH, OF_EACH = 200, 50  # labels from which on training may pay, and of each kind among them
 WRONG = 0.5  # expected precision below which the result is warned of
 
@@ -94,7 +95,7 @@ class Session:
         self.state = labelling.state()
         self._embeddings = embeddings
         self._counted = counted
-        self.refitting = Refit(counted, labelling)
+        self.refitting = Refit(lambda: counted, labelling)
         self.refit()
 
     @property
@@ -145,7 +146,7 @@ class Session:
         try:
             fitted = self.refitting.refit()
         except UserError as error:  # labels that were drawn in another way than these answers
-            log.warning("%s", error)
+            log.warning("%s; the verdict stays the one %s", error, self.fit.setting.basis)
             return False
         if fitted:
             self.look(self.state.annotator)
@@ -159,13 +160,21 @@ class Session:
         return dedupe_corpus(model, self.corpus, embeddings=self._embeddings, on_progress=on_progress)
 
     def finish(self, on_progress: OnProgress = ignore) -> DedupeResult:
-        """Writes the calibrated model, and the duplicates by it.
+        """Fits the verdict to all answers, and writes the calibrated model and the duplicates by it.
 
         Raises:
             UserError: a folder cannot be written, or there are far too many pairs.
         """
         self.refit()
-        self.fit.model.save(self.folder.model, overwrite=True)
+        return self.write(self.fit, on_progress)
+
+    def write(self, fit: CorpusFit, on_progress: OnProgress = ignore) -> DedupeResult:
+        """Writes the calibrated model of a fit, and the duplicates by it; answers that come meanwhile are not in them.
+
+        Raises:
+            UserError: a folder cannot be written, or there are far too many pairs.
+        """
+        fit.model.save(self.folder.model, overwrite=True)
         found = self._dedupe(as_model(self.folder.model), on_progress)
         found.write(self.folder.duplicates)
         return found

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Progress
+from qpairs.evaluation.calibrate_corpus import CorpusFit
 from qpairs.models.base import Model
 from qpairs.models.ready import shown_name
 from qpairs.retrieval.corpus import SUMMARY, DedupeResult
 from qpairs.serving.labelling import Answer, Pair, State
 from qpairs.serving.refit import Known
-from qpairs.serving.start import STEP, Session, examples
+from qpairs.serving.start import EXAMPLES, STEP, Session, examples
 
 log = logging.getLogger(__name__)
 
-EXAMPLES = 6
 FAILED = "this failed; the log of the service says why"
 
 
@@ -108,6 +108,7 @@ class StartPage:
             judge_by: lets the service judge by another model; called whenever the verdict was fitted anew.
         """
         self.session = session
+        self._judged = session.fit  # what the service judges by
         self._judge_by = judge_by
         self._lock = threading.Lock()
         self._examples: list[Example] = []
@@ -136,8 +137,7 @@ class StartPage:
         """
         with self._lock:
             fitted = self.session.answer(pair, answer, annotator)
-            if fitted:
-                self._judge_by(self.session.fit.model)
+            self._judge()
             return self._state(fitted)
 
     def undo(self, annotator: str | None = None) -> StartState:
@@ -155,15 +155,36 @@ class StartPage:
 
         Raises:
             LookupError: it is being done.
+            queue.Full: the service is too busy to judge by all answers now; nothing was begun.
         """
         with self._lock:
             if self._worker.is_alive() and self._work:
                 raise LookupError("the service is at work on this already; wait until it is done")
-            if self.session.refit():
-                self._judge_by(self.session.fit.model)
-            self._begin(self._finish)
+            self.session.refit()
+            self._judge()
+            fit = self.session.fit  # answers that come while it is written belong to the next one
+            self._begin(lambda: self._finish(fit))
             self.session.look(annotator)
             return self._state()
+
+    def apply(self) -> CorpusFit:
+        """Fits the verdict to all labels, and lets the service judge by it.
+
+        Raises:
+            UserError: the labels cannot be read, or none can be used.
+            queue.Full: the service is too busy to judge by them now.
+        """
+        with self._lock:
+            self.session.refitting.refit()
+            self._judge(always=True)
+            return self._judged
+
+    def _judge(self, *, always: bool = False) -> None:
+        """Lets the service judge by the verdict, where it does not yet."""
+        fit = self.session.fit
+        if always or fit is not self._judged:
+            self._judge_by(fit.model)
+            self._judged = fit
 
     def file(self, name: str) -> Path:
         """One of the files that were written.
@@ -176,10 +197,6 @@ class StartPage:
         if name not in known:
             raise LookupError(f"there is no file {name!r}")
         return known[name]
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Returns when the work in the background is done, or after some seconds."""
-        self._worker.join(seconds)
 
     def _begin(self, work: Callable[[], None]) -> None:
         self._error, self._work = "", Work("starting", 0, 0)
@@ -207,8 +224,8 @@ class StartPage:
         except UserError as error:  # far too many pairs, as far as is known without labels
             raise UserError(f"no examples yet: {error}") from None
 
-    def _finish(self) -> None:
-        self._examples = _examples(self.session.finish(self._report))
+    def _finish(self, fit: CorpusFit) -> None:
+        self._examples = _examples(self.session.write(fit, self._report))
 
     def _state(self, fitted: bool = False) -> StartState:
         session, folder = self.session, self.session.folder

@@ -1,22 +1,21 @@
 """The HTTP routes of the page of `qpairs start`."""
 
 from collections.abc import Callable
-from queue import Full
 from typing import Any
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from qpairs.serving.bodies import STRICT, Name
 from qpairs.serving.labelling import Answer, Pair
-from qpairs.serving.labelling_routes import Name
 from qpairs.serving.start_page import StartPage, StartState
 
 
 class NamedRequest(BaseModel):
     """Whose answers are meant; without a name, those of the service's own annotator."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = STRICT
     annotator: Name | None = None
 
 
@@ -69,5 +68,3 @@ def _done(act: Callable[[], StartState]) -> StartState:
         return act()
     except LookupError as error:
         raise HTTPException(409, str(error)) from None
-    except Full:
-        raise HTTPException(503, "too many requests wait; come back in a second", {"Retry-After": "1"}) from None

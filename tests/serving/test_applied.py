@@ -1,29 +1,42 @@
 """What the page asks of a service beside searches: labels that are applied, names, links, and what may be changed."""
 
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import corpora
 import pandas
 import pytest
 from conftest import refused
 from fastapi.testclient import TestClient
+from ready import tickets
 from test_index import a_model, embedded
 
+from qpairs.evaluation.calibrate_corpus import fit_corpus
 from qpairs.retrieval.index import Index, build_index, open_index
 from qpairs.serving.app import create_app
+from qpairs.serving.journal import journalled
 from qpairs.serving.limits import OPEN_PATHS
+from qpairs.serving.refit import count_index
+
+pytestmark = pytest.mark.usefixtures("ready_cache_of_tests")
 
 VECTORS = corpora.questions(400)
 MODEL = a_model(VECTORS, densities=corpora.fitted(seed=1))
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+def folder_of_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     build_index(embedded(folder, MODEL, range(300)), folder / "idx")
-    return open_index(folder / "idx")
+    return folder / "idx"
+
+
+@pytest.fixture(scope="module")
+def index(folder_of_index: Path) -> Index:
+    return open_index(folder_of_index)
 
 
 @pytest.fixture
@@ -55,6 +68,43 @@ def test_labels_are_applied_without_a_restart(client: TestClient) -> None:
         client.post("/labelling/undo", json={})
     again = client.post("/labelling/apply", json={}).json()
     assert again["labels"] == 0
+
+
+def test_a_corpus_is_counted_again_only_where_it_changed(
+    folder_of_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = {"counted": 0, "fitted": 0}
+
+    def told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            calls[name] += 1
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr("qpairs.serving.refit.count_index", told("counted", count_index))
+    monkeypatch.setattr("qpairs.serving.refit.fit_corpus", told("fitted", fit_corpus))
+
+    def applied(client: TestClient) -> dict[str, int]:
+        before = dict(calls)
+        assert client.post("/labelling/apply", json={}).status_code == 200
+        return {name: calls[name] - before[name] for name in calls}
+
+    shutil.copytree(folder_of_index, tmp_path / "idx")
+    with (
+        journalled(tmp_path / "idx") as index,
+        TestClient(create_app(MODEL, index, labels=tmp_path / "labels.csv")) as client,
+    ):
+        answer(client, "no")
+        assert applied(client) == {"counted": 1, "fitted": 1}
+        assert applied(client) == {"counted": 0, "fitted": 0}
+        answer(client, "no")
+        assert applied(client) == {"counted": 0, "fitted": 1}
+        assert client.post("/questions", json={"questions": [{"text": "t350"}]}).status_code == 201
+        assert applied(client) == {"counted": 1, "fitted": 1}
+        assert client.delete("/questions/id1").status_code == 204
+        assert client.delete("/questions/id1").status_code == 404
+        assert applied(client) == {"counted": 1, "fitted": 1}
 
 
 def test_labels_that_cannot_be_fitted_are_refused_and_change_nothing(client: TestClient) -> None:
@@ -102,6 +152,20 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(run, tmp_path: Path) -
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused(run("serve", tmp_path / "no-model", "--port", port), f"127.0.0.1:{port}", "--port")
+
+
+def test_what_others_may_do_and_what_comes_next_are_told_as_they_are(
+    run, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qpairs.serving.limits.run_server", lambda *_: None)
+    serve = ["serve", plain, "--questions", tickets(tmp_path / "tickets.csv"), "--text-column", "title"]
+    serve += ["--host", "0.0.0.0", "--port", 0]
+    result = run(*serve)
+    assert result.code == 0 and "can search and change the index: set QPAIRS_TOKEN" in result.err
+    assert "--labels" not in result.out and "find the duplicates" in result.out
+    result = run(*serve, "--read-only")
+    assert result.code == 0 and "can ask this service: set QPAIRS_TOKEN" in result.err
+    assert "--labels" not in result.out and "Open the address to search. Ctrl-C" in result.out
 
 
 def test_options_that_do_not_go_together_are_refused(run, tmp_path: Path) -> None:

@@ -250,22 +250,9 @@ def test_the_file_is_found_from_another_folder(
 def test_a_read_only_service_shows_clusters_and_changes_none(folder: Path) -> None:
     with TestClient(create_app(MODEL, clusters=folder, read_only=True)) as client:
         (cluster, *_) = client.get("/clusters", params={"order": "size"}).json()["clusters"]
-        rows = [member["row"] for member in cluster["members"]]
-        head = cluster["id"]
-        for path, body in {
-            "clusters/split": {"cluster": head, "rows": rows[1:2]},
-            "clusters/represent": {"cluster": head, "row": rows[1]},
-            "clusters/merge": {"cluster": head, "other": head},
-            "clusters/undo": {},
-            "clusters/export": {},
-            "labelling/answer": {},
-            "labelling/apply": {},
-            "start/answer": {},
-            "start/finish": {},
-            "questions": {"questions": [{"text": "new"}]},
-        }.items():
-            answer = client.post(f"/{path}", json=body)
-            assert (answer.status_code, answer.json()["detail"]) == (403, READ_ONLY), path
+        body = {"cluster": cluster["id"], "rows": [cluster["members"][1]["row"]]}
+        answer = client.post("/clusters/split", json=body)
+        assert (answer.status_code, answer.json()["detail"]) == (403, READ_ONLY)
         assert client.get("/clusters", params={"order": "size"}).json()["changes"] == 0
         assert client.post("/score", json={"pairs": [["t1", "t2"]]}).status_code == 200
     assert not (folder / "edited").exists()

@@ -27,7 +27,7 @@ from qpairs.data.sources import load_pairs
 from qpairs.metrics import Calibration
 from qpairs.models.base import Model
 from qpairs.models.verdict import words
-from qpairs.retrieval.index import build_index
+from qpairs.retrieval.index import build_index, open_index
 from qpairs.retrieval.search import heading, setting_for
 from qpairs.retrieval.search import search as library_search
 from qpairs.serving.app import create_app
@@ -534,9 +534,31 @@ def test_without_an_index_there_is_comparing_alone(page: "Page", model: Model) -
         page.fill("#first", "a")
         page.fill("#second", "b")
         page.wait_for_selector("#comparison:visible")
-        page.click("nav a[href='#label']")
+        assert not page.is_visible("nav a[href='#label']")
+        page.goto(f"{address}#label")
         until(page, lambda: "--labels" in page.inner_text("#label-status"))
         assert not page.is_visible("#labelling")
+
+
+def test_a_read_only_service_offers_no_labelling(page: "Page", model: Model, index: Path) -> None:
+    with served(create_app(model, open_index(index), read_only=True)) as address:
+        page.goto(f"{address}#label")
+        until(page, lambda: "no --read-only" in page.inner_text("#label-status"))
+        assert not page.is_visible("nav a[href='#label']")
+
+
+def test_the_box_asks_nothing_where_no_field_is_named(page: "Page", model: Model) -> None:
+    said, asked = list[str](), list[str]()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("request", lambda request: asked.append(request.url))
+    with served(create_app(model)) as address:
+        page.set_content(
+            f'<input type=text id=who><textarea></textarea><script async src="{address}embed.js"></script>'
+        )
+        page.type("#who", "Ana Bell")
+        page.wait_for_timeout(500)  # the box asks 250 ms after the last key
+    assert asked == [f"{address}embed.js"]
+    assert "embed.js: name the field with data-field" in said
 
 
 def test_a_token_is_asked_for_and_kept_for_the_tab(page: "Page", browser: "Browser", model: Model) -> None:

@@ -1,8 +1,11 @@
 """The page of `qpairs start`: the same session as in the terminal, and a service that judges as the answers say."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Full
 from typing import Any
 
 import httpx2
@@ -14,10 +17,15 @@ from ready import tickets
 from qpairs.commands.serve import print_judged
 from qpairs.core.exceptions import UserError
 from qpairs.data.intents import bundled_intents
+from qpairs.evaluation.calibrate_corpus import fit_corpus
 from qpairs.models.base import load
 from qpairs.retrieval.index_file import QuestionFile
 from qpairs.serving.app import create_app
+from qpairs.serving.batching import BatchQueue
+from qpairs.serving.labelling import LabelRequest
+from qpairs.serving.limits import ASKING, READ_ONLY
 from qpairs.serving.start import open_session
+from qpairs.serving.start_page import StartPage
 
 pytestmark = pytest.mark.usefixtures("ready_cache_of_tests")
 
@@ -152,12 +160,136 @@ def test_a_failure_in_the_background_is_told(served: Callable[[], Any], monkeypa
         def full(*_: object) -> None:
             raise UserError("the disk is full")
 
-        monkeypatch.setattr(session, "finish", full)
+        monkeypatch.setattr(session, "write", full)
         assert client.post("/start/finish", json={}).status_code == 202
         assert until_done(client)["error"] == "the disk is full"
         monkeypatch.undo()
         assert client.post("/start/finish", json={}).status_code == 202
         assert until_done(client)["error"] == ""
+
+
+def test_an_answer_while_it_is_written_waits_for_the_next_fit(
+    served: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, work = threading.Event(), StartPage._do
+    gate.set()
+
+    def held(page: StartPage, what: Callable[[], None]) -> None:
+        assert gate.wait(60)
+        work(page, what)
+
+    monkeypatch.setattr(StartPage, "_do", held)
+    with served() as session, client_of(session) as client:
+        until_done(client)
+        for _ in range(9):
+            answer(client)
+        gate.clear()
+        assert client.post("/start/finish", json={}).status_code == 202
+        pair = client.get("/labelling").json()["pair"]
+        assert client.post("/labelling/answer", json={**pair, "answer": "no"}).status_code == 200
+        gate.set()
+        assert until_done(client)["error"] == ""
+        model = load(tmp_path / "session" / "model")
+        judged = client.post("/search", json={"question": "late flight"}).json()
+        assert judged["of"].endswith("9 labels")
+        assert model.verdict.densities.labels == 9
+        applied = client.post("/labelling/apply", json={}).json()
+        assert applied["labels"] == 10 == client.get("/start").json()["known"]["labels"]
+        assert client.post("/search", json={"question": "late flight"}).json()["of"].endswith("10 labels")
+
+
+def test_a_service_that_was_too_busy_judges_by_the_answers_at_the_next_try(served: Callable[[], Any]) -> None:
+    judged = list[Any]()
+
+    def judge_by(model: Any) -> None:
+        judged.append(model)
+        if len(judged) == 1:
+            raise Full
+
+    with served() as session:
+        page = StartPage(session, judge_by)
+        end = time.monotonic() + 60
+        while page.state().work:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        for _ in range(3):
+            pair = session.state.pair
+            page.answer(pair, "no")
+        with pytest.raises(Full):
+            page.finish()
+        assert page.state().work is None and page.state().finished is None
+        page.finish()
+        assert judged == [session.fit.model] * 2 and session.known.labels == 3
+        while page.state().work:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_threads_that_fit_at_once_fit_once(served: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = list[int]()
+
+    def slow(*arguments: Any) -> Any:
+        fits.append(1)
+        time.sleep(0.2)
+        return fit_corpus(*arguments)
+
+    with served() as session:
+        pair = session.state.pair
+        session.labelling.answer(LabelRequest(pair.question1, pair.question2, "no"))
+        monkeypatch.setattr("qpairs.serving.refit.fit_corpus", slow)
+        with ThreadPoolExecutor(3) as pool:
+            fitted = list(pool.map(lambda _: session.refitting.refit(), range(3)))
+        assert sorted(fitted) == [False, False, True] and len(fits) == 1
+
+
+def test_read_only_it_refuses_every_change_that_it_could_make(served: Callable[[], Any], tmp_path: Path) -> None:
+    def kept() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in (tmp_path / "session").rglob("*") if file.is_file()}
+
+    with served() as session:
+        writable = create_app(session.fit.model, session.index, session=session)
+        with TestClient(writable) as client:
+            for _ in range(2):
+                answer(client)
+            until_done(client)
+            client.post("/start/finish", json={})
+            assert until_done(client)["finished"]
+            assert client.get("/clusters").status_code == 200
+        changes = [
+            (method, path)
+            for path, methods in writable.openapi()["paths"].items()
+            for method in methods
+            if method != "get" and path not in ASKING
+        ]
+        views = {path.split("/")[1] for _, path in changes}
+        assert views == {"questions", "start", "labelling", "clusters"} and len(changes) >= 12
+        before = kept()
+        with TestClient(create_app(session.fit.model, session.index, session=session, read_only=True)) as client:
+            assert client.get("/about").json()["views"] == ["clusters"]
+            for method, path in changes:
+                refusal = client.request(method, path.format(id="T1"), json={})
+                assert (refusal.status_code, refusal.json()["detail"]) == (403, READ_ONLY), path
+        assert kept() == before
+
+
+def test_too_many_waiting_requests_are_told_by_every_route(
+    served: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Full
+
+    with served() as session, client_of(session) as client:
+        answer(client)
+        until_done(client)
+        monkeypatch.setattr(BatchQueue, "submit", full)
+        for path, body in {
+            "/search": {"question": "late flight"},
+            "/labelling/apply": {},
+            "/start/finish": {},
+        }.items():
+            busy = client.post(path, json=body)
+            assert (busy.status_code, busy.headers["retry-after"]) == (503, "1"), path
+            assert busy.json()["detail"].startswith("too many requests wait")
 
 
 def test_a_service_that_starts_after_answers_says_that_it_judges_by_them(

@@ -37,7 +37,7 @@ function show() {
 async function offer() {
   try {
     const { views, examples, read_only } = await ask("GET", "/about");
-    for (const name of ["start", "clusters"]) document.querySelector(`nav a[href="#${name}"]`).hidden = !views.includes(name);
+    for (const name of ["start", "label", "clusters"]) document.querySelector(`nav a[href="#${name}"]`).hidden = !views.includes(name);
     showTries(examples, read_only);
     document.body.classList.toggle("read-only", read_only);
     if (views.includes("start") && shown() === "search" && !location.hash) {

@@ -143,3 +143,10 @@ export function showFiles(list, folder, names, status) {
 }
 
 export const share = (value) => value.toFixed(2);
+
+/** An interval and the value in it, all from 0 to 1, drawn as a bar. */
+export function bar(low, high, value) {
+  const drawn = make("i");
+  for (const [name, at] of Object.entries({ low, high, value })) drawn.style.setProperty(`--${name}`, at);
+  return drawn;
+}

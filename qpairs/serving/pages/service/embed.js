@@ -4,7 +4,11 @@
   "use strict";
   const script = document.currentScript;
   const service = new URL(script.src).origin;
-  const { field = "textarea, input[type=text]", hits = "5", near = "false", title = "Asked before?" } = script.dataset;
+  const { field, hits = "5", near = "false", title = "Asked before?" } = script.dataset;
+  if (!field) {
+    console.error("embed.js: name the field with data-field"); // no default: what else is typed is nobody's business
+    return;
+  }
   const PAUSE = 250; // milliseconds without a key, after which the service is asked
   const LEAST = 3; // characters
 

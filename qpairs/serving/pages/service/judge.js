@@ -10,6 +10,8 @@ let busy = false;
 let view = null; // {slot, path, body(), show(state), load(), fail(error)}
 
 export const annotator = () => $("annotator").value.trim() || null;
+/** Whose answers are meant, for a request; nobody named: those of the service's own annotator. */
+export const whose = () => (annotator() ? { annotator: annotator() } : {});
 
 /** Puts the pair into a view. */
 export function judgeIn(chosen) {

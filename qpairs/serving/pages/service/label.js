@@ -1,8 +1,8 @@
 // Labels for pairs of the index, and what they say of the model.
 
-import { $, ask, count, make, number, save, share } from "./common.js";
+import { $, ask, bar, count, make, number, save, share } from "./common.js";
 import { introduce } from "./about.js";
-import { annotator, judgeIn, request, showPair } from "./judge.js";
+import { annotator, judgeIn, request, showPair, whose } from "./judge.js";
 
 const PURPOSE = {
   stratified:
@@ -19,21 +19,21 @@ const PURPOSE = {
 const MEASURES = { precision: "Precision in the corpus", F1: "F1" };
 
 const choice = () => document.querySelector("[name=choice]:checked").value;
-const said = () => (annotator() ? { annotator: annotator() } : {});
 
 const VIEW = {
   slot: "label-judge",
   path: "/labelling",
-  body: () => ({ choice: choice(), ...said() }),
+  body: () => ({ choice: choice(), ...whose() }),
   key: () => `${choice()} ${annotator()}`,
-  load: () => request("GET", `/labelling?${new URLSearchParams({ choice: choice(), ...said() })}`),
+  load: () => request("GET", `/labelling?${new URLSearchParams({ choice: choice(), ...whose() })}`),
   show: showState,
   fail(error) {
     if (error?.status === 404) $("labelling").hidden = true;
-    $("label-status").textContent =
-      error?.status === 404 ? "There is nothing to label: start the service with --index and --labels labels.csv." : (error?.message ?? "");
+    $("label-status").textContent = error?.status === 404 ? NONE : (error?.message ?? "");
   },
 };
+
+const NONE = "This service asks for no labels: it takes --index and --labels labels.csv for that, and no --read-only.";
 
 export function label() {
   judgeIn(VIEW);
@@ -64,9 +64,7 @@ function showFigures({ measure, figures, missing, more }) {
   for (const row of $("intervals").querySelectorAll("div")) row.remove();
   for (const { n, value, low, high } of figures) {
     const row = make("div");
-    const bar = make("i");
-    for (const [key, share] of Object.entries({ low, high, value })) bar.style.setProperty(`--${key}`, share);
-    row.append(make("span", number(n)), bar);
+    row.append(make("span", number(n)), bar(low, high, value));
     $("intervals").append(row);
   }
 }

@@ -1,22 +1,20 @@
 // From a file of questions to its duplicates, by a few answers: what `qpairs start` does.
 
-import { $, ask, count, make, number, percent, share, showFiles } from "./common.js";
+import { $, ask, bar, count, make, number, percent, share, showFiles } from "./common.js";
 import { introduce } from "./about.js";
-import { annotator, judgeIn, judgesIn, request, showPair } from "./judge.js";
+import { annotator, judgeIn, judgesIn, request, showPair, whose } from "./judge.js";
 
 const AGAIN = 700; // milliseconds between two looks at work in the background
 const GOAL = 60; // answers that the terminal asks for
 
 let watching = 0;
 
-const said = () => (annotator() ? { annotator: annotator() } : {});
-
 const VIEW = {
   slot: "start-judge",
   path: "/start",
-  body: said,
+  body: whose,
   key: () => `${annotator()}`,
-  load: () => request("GET", `/start?${new URLSearchParams(said())}`),
+  load: () => request("GET", `/start?${new URLSearchParams(whose())}`),
   show: showState,
   fail(error) {
     if (error?.status === 404) $("session").hidden = true;
@@ -81,11 +79,7 @@ const interval = ([low, high]) => `${share(low)} to ${share(high)}`;
 function figure(name, value, about, ends, at) {
   const shown = make("dd");
   shown.append(make("strong", value), make("span", about));
-  if (ends) {
-    const bar = make("i");
-    for (const [key, end] of Object.entries({ low: ends[0], high: ends[1], value: at })) bar.style.setProperty(`--${key}`, end);
-    shown.append(bar);
-  }
+  if (ends) shown.append(bar(...ends, at));
   const group = make("div");
   group.append(make("dt", name), shown);
   return [group];
@@ -122,7 +116,7 @@ function showWork({ work, error, finished }) {
 async function watch() {
   if (!judgesIn(VIEW.slot)) return;
   try {
-    const session = await ask("GET", `/start?${new URLSearchParams(said())}`);
+    const session = await ask("GET", `/start?${new URLSearchParams(whose())}`);
     $("examples-part").hidden = !session.examples.length;
     $("examples").replaceChildren(...session.examples.map(shownExample));
     showWork(session);
@@ -132,4 +126,4 @@ async function watch() {
   }
 }
 
-$("finish").addEventListener("click", () => request("POST", "/start/finish", said()));
+$("finish").addEventListener("click", () => request("POST", "/start/finish", whose()));
