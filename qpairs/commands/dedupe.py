@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from qpairs.retrieval.trade_offs import TradeOff
 
 EXAMPLES = 5
-LEFT = (".lock", ".unfinished")  # in a folder by a run that was interrupted, which is continued
 CHOSEN = "chosen"
 UNLABELLED = (
     " Scores alone do not tell near misses from duplicates: in a corpus without duplicates all of these would be "
@@ -113,7 +112,7 @@ def dedupe(
     reading = Reading(text_column, id_column, skip_bad_rows, embeddings)
     if questions.is_dir():
         _require_alone(reading, against, dry_run=dry_run)
-        deciding = Deciding(reranker, threshold, precision, linkage, recall, kind)
+        deciding = Deciding(reranker, threshold, precision, linkage, recall, kind, raw)
         _dedupe_folder(checkpoint, questions, output, deciding, engine, ray_address, overwrite=overwrite)
         return
     if engine != "plain":
@@ -194,6 +193,7 @@ class Deciding:
     linkage: str
     recall: float
     kind: str
+    raw: bool
 
 
 def _require_alone(reading: Reading, against: Path | None, *, dry_run: bool) -> None:
@@ -238,6 +238,7 @@ def _dedupe_folder(
             linkage="star" if deciding.linkage == "star" else "single",
             recall=deciding.recall,
             kind=deciding.kind,
+            raw=deciding.raw,
             engine=executor_of(engine, ray_address),
             on_progress=on_progress,
         )

@@ -252,6 +252,18 @@ def test_dedupe_takes_a_folder_of_embeddings_in_place_of_a_file(run, trained: Pa
     assert "nearest to the threshold" in result.out
 
 
+def test_no_spreadsheet_takes_a_question_of_a_folder_for_a_formula(run, trained: Path) -> None:
+    Path("q.csv").write_text("id,text\n@1,=1+1\n2,= 1 + 1\n3,How?\n")
+    assert run("embed", trained, "q.csv", "--id-column", "id", "--output", "emb").code == 0
+    for option, formula, number in (([], "'=1+1", "'@1"), (["--raw"], "=1+1", "@1")):
+        output = "raw" if option else "safe"
+        assert run("dedupe", trained, "emb", "--output", output, "--threshold", "-1", *option).code == 0
+        pairs, clusters, kept = (pandas.read_csv(f"{output}/{name}.csv", dtype=str) for name in PARTS)
+        assert formula in set(pairs["question1"]) and number in set(pairs["id1"])
+        assert formula in set(clusters["question"]) and number in set(clusters["id"])
+        assert "=1+1" in set(kept["question"]) and "@1" in set(kept["id"])
+
+
 def test_options_that_do_not_go_with_a_folder_are_one_line(run, trained: Path) -> None:
     Path("emb").mkdir()
     for option in (["--text-column", "q"], ["--against", "x.csv"], ["--embeddings", "emb"]):
