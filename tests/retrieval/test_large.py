@@ -108,6 +108,21 @@ def test_any_corpus_in_any_parts_is_as_in_memory(
     same_as_in_memory(folder / "d", expected)
 
 
+@pytest.mark.parametrize("recall", [0.9999, 1.0])
+def test_other_words_with_the_same_vector_are_duplicates_at_any_threshold(
+    recall: float, tmp_path: Path, monkeypatch
+) -> None:
+    small_parts(monkeypatch)
+    vectors = np.repeat(clustered(600, 130, spread=0.9), 2, axis=0)
+    assert (np.einsum("ij,ij->i", vectors, vectors) < 1).any()  # in float32
+    model, embeddings, corpus = a_corpus(tmp_path, vectors)
+    for threshold in (1.0, 0.5):
+        expected = dedupe_corpus(model, corpus, threshold=threshold, recall=recall)
+        dedupe_embeddings(model, embeddings, tmp_path / "d", threshold=threshold, recall=recall, kind="parquet")
+        assert (expected.pairs["similarity"] == 1).sum() == 600
+        same_as_in_memory(tmp_path / "d", expected)
+
+
 def test_the_threshold_is_chosen_for_the_corpus_as_in_memory(tmp_path: Path) -> None:
     vectors = clustered(900, 24, spread=0.7)
     counts = count_scores(vectors)
