@@ -251,7 +251,13 @@ def _print_end(result: DedupeResult | LargeResult, output: Path) -> None:
     print_saved(output)
     expected = result.expected if result.expected and result.expected.pairs >= 1 else None
     figures = (expected.precision, expected.recall) if expected else None
-    print_conclusion(after_dedupe(result.summary["pairs"], figures, bool(result.labels), output))
+    folder = _of_folder(result)
+    print_conclusion(after_dedupe(result.summary["pairs"], figures, bool(result.labels), output, folder=folder))
+
+
+def _of_folder(result: DedupeResult | LargeResult) -> bool:
+    """Whether the corpus is a folder of embeddings, for which there is no dry run."""
+    return Path(result.summary["questions"]).is_dir()
 
 
 def _is_one(prepared: Prepared) -> bool:
@@ -364,10 +370,10 @@ def _print_basis(result: DedupeResult | LargeResult) -> None:
         )
     dropped = 1 - summary["kept"] / summary["distinct"]  # repeats in other letters are no question of a model
     if dropped > MOST:
+        way = "--threshold" if _of_folder(result) else "qpairs dedupe --dry-run"
         doubt = f"; about {percent(1 - expected.precision)} of its pairs are expected to be wrong" if expected else ""
         out.print(
-            f"[yellow]This drops {percent(dropped)} of the distinct questions{doubt}. See qpairs dedupe --dry-run, and "
-            "--precision.[/]",
+            f"[yellow]This drops {percent(dropped)} of the distinct questions{doubt}. See {way}, and --precision.[/]",
             highlight=False,
         )
 

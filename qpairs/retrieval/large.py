@@ -154,7 +154,8 @@ def dedupe_embeddings(
         setting = choose(verdict.corpus(_counts(work, rows, embeddings.dimension, meter)), threshold, precision)
         search = Search(work, rows, embeddings.dimension, setting.threshold, recall, seed)
         found = _resolve(search, find_pairs(search, engine, meter), linkage, meter)
-        summary = summary_of(found, model, setting, (embeddings.folder, None))
+        reading = embeddings.plan.text_column, embeddings.plan.skip_bad_rows
+        summary = {**summary_of(found, model, setting, (embeddings.folder, None), reading), "raw": raw}
         examples = _write(output, kind, Tables(work, found, setting), meter, raw=raw)
         write_text(output / SUMMARY, json.dumps(summary, indent=1) + "\n")
         shutil.rmtree(work)

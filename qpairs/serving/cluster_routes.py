@@ -8,8 +8,7 @@ from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from qpairs.core.exceptions import UserError
-from qpairs.serving.clusters import EDITED, ClusterReview, Clusters, Order, ReviewedFolder, deduplicated_file
+from qpairs.serving.clusters import EDITED, ClusterReview, Clusters, Order, ReviewedFolder, SourceChanged, deduplicated_file
 
 log = logging.getLogger(__name__)
 
@@ -117,12 +116,12 @@ def _add_changes(router: APIRouter, reviewed: ReviewedFolder) -> None:
         """Write the clusters as they are now, and the file without its duplicates by them."""
         try:
             made = _review(reviewed).export()
-        except UserError as error:
+        except SourceChanged as error:
             log.warning("%s", error)
             name = deduplicated_file(reviewed.folder).name  # its folder is for the log, not for whoever asks
             raise HTTPException(
                 409,
-                f"{name}, the file that was deduplicated, is gone or has changed; the log has its path",
+                f"{name}, which was deduplicated, is gone or has changed; the log has its path",
             ) from None
         return Exported(folder=str(made[0].parent), files=[path.name for path in made])
 

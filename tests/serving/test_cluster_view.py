@@ -9,13 +9,15 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_index import a_model, clustered
+from test_index import a_model, clustered, embedded
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.corpus import read_corpus
 from qpairs.retrieval.corpus import dedupe_corpus
+from qpairs.retrieval.large import dedupe_embeddings
+from qpairs.serving import clusters as serving_clusters
 from qpairs.serving.app import create_app
-from qpairs.serving.clusters import ClusterReview, ReviewedFolder
+from qpairs.serving.clusters import ClusterReview, ReviewedFolder, SourceChanged
 from qpairs.serving.limits import READ_ONLY
 
 VECTORS = clustered(60)
@@ -181,11 +183,74 @@ def test_a_file_that_has_changed_since_is_refused(folder: Path) -> None:
     review = opened(folder)
     source = folder.parent / "questions.csv"
     source.write_text(source.read_text() + "q60,t0,1\n")
-    with pytest.raises(UserError, match="61 rows, not the 60"):
+    with pytest.raises(SourceChanged, match="61 rows, not the 60"):
         review.export()
     source.unlink()
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(SourceChanged, match="no such file"):
         review.export()
+
+
+def exported(source: Path, threshold: float = 0.5, *, raw: bool = False, **reading: object) -> tuple[Path, Path]:
+    """The folder of the duplicates of a file, and that of the files that are exported from it."""
+    folder = source.parent / "d"
+    dedupe_corpus(MODEL, read_corpus(source, **reading), threshold=threshold).write(folder, raw=raw)
+    opened(folder).export()
+    return folder, folder / "edited"
+
+
+def test_cells_of_the_corpus_are_exported_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("question,change\nt1,-5\nT1,+3\nt2,=A1\n")
+    folder, edited = exported(tmp_path / "q.csv", 1.0)
+    assert (edited / "kept.csv").read_text() == (folder / "kept.csv").read_text()
+    assert "t1,-5\n" in (edited / "kept.csv").read_text()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_guarded_texts_are_shown_as_they_were_asked_and_exported_as_dedupe_wrote_them(
+    tmp_path: Path, raw: bool
+) -> None:
+    (tmp_path / "q.csv").write_text("id,question\n=7,=x\n@8,= X\n9,'=y\n10,'= Y\n11,'tis\n12,'TIS\n")
+    folder, edited = exported(tmp_path / "q.csv", 1.0, raw=raw, id_column="id")
+    shown = {member.question for cluster in opened(folder).page().clusters for member in cluster.members}
+    assert {"=x", "'=y", "'tis"} <= shown and not any(text.startswith("''") for text in shown)
+    assert {"=7", "@8"} <= {member.id for cluster in opened(folder).page().clusters for member in cluster.members}
+    one, other = (pandas.read_csv(place / "clusters.csv", dtype=str) for place in (folder, edited))
+    pandas.testing.assert_frame_equal(one, other)
+    assert (("=x" if raw else "'=x") in set(other["question"])) and ("=7" if raw else "'=7") in set(other["id"])
+
+
+def test_a_file_with_bad_rows_and_a_named_column_is_exported(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("asked,question\nt1,a\n,b\nT1,c\nt2,d,e\nt3,f\n")
+    folder, edited = exported(tmp_path / "q.csv", 1.0, text_column="asked", skip_bad_rows=True)
+    assert (edited / "kept.csv").read_text() == (folder / "kept.csv").read_text()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_duplicates_of_a_folder_of_embeddings_are_exported(tmp_path: Path, threshold: float, kind: str) -> None:
+    dedupe_embeddings(MODEL, embedded(tmp_path, MODEL, range(60)), tmp_path / "d", threshold=threshold, kind=kind)
+    review = opened(tmp_path / "d")
+    review.export()
+    read = pandas.read_csv if kind == "csv" else pandas.read_parquet
+    before, after = (read(place / f"kept.{kind}") for place in (tmp_path / "d", tmp_path / "d" / "edited"))
+    pandas.testing.assert_frame_equal(before, after)
+    head, rows = largest(review)
+    review.represent(head, rows[1])
+    review.export()
+    kept = set(read(tmp_path / "d" / "edited" / f"kept.{kind}")["row"])
+    assert kept == set(before["row"]) - {head} | {rows[1]}
+    (tmp_path / "emb" / "manifest.json").unlink()
+    with pytest.raises(SourceChanged, match="no embeddings here"):
+        review.export()
+
+
+def test_a_full_disk_is_not_taken_for_a_file_that_has_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise UserError("kept.csv: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(serving_clusters, "write_table", full)
+    with TestClient(create_app(MODEL, clusters=folder)) as client:
+        answer = client.post("/clusters/export", json={})
+    assert answer.status_code == 503 and "its log says why" in answer.json()["detail"]
 
 
 def test_other_clusters_have_other_changes(folder: Path, threshold: float) -> None:
