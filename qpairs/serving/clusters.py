@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -106,7 +106,7 @@ class _State(NamedTuple):
 
 
 class ClusterReview:
-    """The clusters in a folder of dedupe with the changes to them; for several threads."""
+    """The clusters in a folder of dedupe with the changes to them; `ReviewedFolder.review` gives them to one thread."""
 
     def __init__(self, folder: Path, file: Path, journal: JournalFile, encode: Encode) -> None:
         """Reads the clusters and replays the changes.
@@ -121,7 +121,6 @@ class ClusterReview:
             UserError: a file cannot be read.
         """
         self._folder, self._journal, self._encode = folder, journal, encode
-        self._lock = threading.Lock()
         self._raw = (folder / SUMMARY).is_file() and bool(_summary(folder).get("raw"))
         self._members, self._base, self._heads = _read_clusters(file, raw=self._raw)
         self._similarity: dict[tuple[int, int], float] = {}  # (row, representative), where that is a new one
@@ -136,27 +135,26 @@ class ClusterReview:
 
     def page(self, offset: int = 0, limit: int = 20, text: str = "", order: Order = "doubt") -> Clusters:
         """Some clusters: the largest first, or those first whose least similar member is least similar."""
-        with self._lock:
-            wanted = [word.casefold() for word in text.split()]
-            found = [
-                head
-                for head, rows in self._clusters.items()
-                if all(any(word in self._members[row].question.casefold() for row in rows) for word in wanted)
-            ]
-            if order == "size":
-                found.sort(key=lambda head: (-len(self._clusters[head]), head))
-            else:
-                self._measure(found)
-                found.sort(key=lambda head: (min(self._cosine(row, head) for row in self._clusters[head]), head))
-            shown = found[offset : offset + limit]
-            self._measure(shown)
-            return Clusters(
-                folder=str(self._folder),
-                total=len(found),
-                removed=sum(len(rows) - 1 for rows in self._clusters.values()),
-                changes=len(self._changes),
-                clusters=[self._cluster(head) for head in shown],
-            )
+        wanted = [word.casefold() for word in text.split()]
+        found = [
+            head
+            for head, rows in self._clusters.items()
+            if all(any(word in self._members[row].question.casefold() for row in rows) for word in wanted)
+        ]
+        if order == "size":
+            found.sort(key=lambda head: (-len(self._clusters[head]), head))
+        else:
+            self._measure(found)
+            found.sort(key=lambda head: (min(self._cosine(row, head) for row in self._clusters[head]), head))
+        shown = found[offset : offset + limit]
+        self._measure(shown)
+        return Clusters(
+            folder=str(self._folder),
+            total=len(found),
+            removed=sum(len(rows) - 1 for rows in self._clusters.values()),
+            changes=len(self._changes),
+            clusters=[self._cluster(head) for head in shown],
+        )
 
     def represent(self, cluster: int, row: int) -> None:
         """Makes a member the representative of its cluster.
@@ -192,12 +190,11 @@ class ClusterReview:
             LookupError: there is none.
             UserError: the journal cannot be written.
         """
-        with self._lock:
-            if not self._changes:
-                raise LookupError("there is no change to undo")
-            self._journal.write({"change": "undo"})
-            self._changes.pop()
-            self._replay()
+        if not self._changes:
+            raise LookupError("there is no change to undo")
+        self._journal.write({"change": "undo"})
+        self._changes.pop()
+        self._replay()
 
     def export(self) -> list[Path]:
         """Writes the clusters as they are now, and the file without its duplicates by them, into the folder `edited`.
@@ -208,31 +205,29 @@ class ClusterReview:
         """
         import pandas
 
-        with self._lock:
-            heads = [head for head, rows in self._clusters.items() if len(rows) > 1]
-            self._measure(heads)
-            rows = [(head, row) for head in sorted(heads) for row in self._clusters[head]]
-            removed = {row for head, rows in self._clusters.items() for row in rows[1:]}
-            members = [self._members[row] for _, row in rows]
-            columns: dict[str, list[Any]] = {"cluster": [head for head, _ in rows], "row": [row for _, row in rows]}
-            if any(member.id for member in self._members.values()):
-                columns["id"] = [member.id for member in members]
-            columns |= {
-                "question": [member.question for member in members],
-                "representative": [int(head == row) for head, row in rows],
-                "similarity": [self._cosine(row, head) for head, row in rows],
-            }
+        heads = [head for head, rows in self._clusters.items() if len(rows) > 1]
+        self._measure(heads)
+        rows = [(head, row) for head in sorted(heads) for row in self._clusters[head]]
+        removed = {row for head, rows in self._clusters.items() for row in rows[1:]}
+        members = [self._members[row] for _, row in rows]
+        columns: dict[str, list[Any]] = {"cluster": [head for head, _ in rows], "row": [row for _, row in rows]}
+        if any(member.id for member in self._members.values()):
+            columns["id"] = [member.id for member in members]
+        columns |= {
+            "question": [member.question for member in members],
+            "representative": [int(head == row) for head, row in rows],
+            "similarity": [self._cosine(row, head) for head, row in rows],
+        }
         made = self._folder / EDITED / "clusters.csv"
         kept = _write_kept(self._folder, removed)
         write_table(made, pandas.DataFrame(columns), raw=self._raw)
         return [kept, made]
 
     def _change(self, change: dict[str, Any]) -> None:
-        with self._lock:
-            changed = _changed(_State(self._members, self._clusters), change)
-            self._journal.write(change)
-            self._changes.append(change)
-            self._clusters = changed
+        changed = _changed(_State(self._members, self._clusters), change)
+        self._journal.write(change)
+        self._changes.append(change)
+        self._clusters = changed
 
     def _replay(self) -> None:
         self._clusters = {head: list(rows) for head, rows in self._base.items()}
@@ -274,15 +269,23 @@ class ClusterReview:
 class ReviewedFolder:
     """The clusters that are in a folder now: dedupe may write them, or others, while they are looked at."""
 
-    def __init__(self, folder: Path, encode: Encode) -> None:
+    def __init__(self, folder: Path, encode: Encode, *, read_only: bool = False) -> None:
+        """Reads nothing yet.
+
+        Args:
+            folder: of dedupe, now or later.
+            encode: as for `ClusterReview`.
+            read_only: whether nobody changes the clusters, and no file is made.
+        """
         self.folder = folder
-        self._encode = encode
+        self._encode, self._read_only = encode, read_only
         self._lock = threading.Lock()
         self._read: tuple[Path, int, int] | None = None
         self._open: tuple[ClusterReview, ExitStack] | None = None
 
-    def review(self) -> ClusterReview:
-        """The clusters as they are mended so far.
+    @contextmanager
+    def review(self) -> Iterator[ClusterReview]:
+        """The clusters as they are mended so far, for one thread at a time.
 
         Raises:
             LookupError: there are none.
@@ -296,12 +299,20 @@ class ReviewedFolder:
             seen = file, about.st_mtime_ns, about.st_size
             if self._open is None or seen != self._read:
                 self._close()
-                held = ExitStack()
-                digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-                journal = held.enter_context(open_journal(self.folder / f"changes-{digest}.jsonl"))
-                self._open = ClusterReview(self.folder, file, journal, self._encode), held
+                self._open = self._opened(file)
                 self._read = seen
-            return self._open[0]
+            yield self._open[0]
+
+    def close(self) -> None:
+        """Closes the journal of changes, when no thread needs it; the next review opens it again."""
+        with self._lock:
+            self._close()
+
+    def _opened(self, file: Path) -> tuple[ClusterReview, ExitStack]:
+        path = self.folder / f"changes-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}.jsonl"
+        with ExitStack() as held:
+            journal = held.enter_context(open_journal(path, read_only=self._read_only))
+            return ClusterReview(self.folder, file, journal, self._encode), held.pop_all()
 
     def _close(self) -> None:
         if self._open:
@@ -433,7 +444,7 @@ def _require_rows(source: Path, found: int, count: int) -> None:
 
 
 def deduplicated_file(folder: Path) -> Path:
-    """The file, or embeddings, whose duplicates are in a folder: where it was then, or else as it was named, from the folder of today.
+    """What was deduplicated into a folder: where it was then, or else as it was named, from the folder of today.
 
     Raises:
         UserError: the folder is none of dedupe.

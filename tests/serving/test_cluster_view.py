@@ -1,6 +1,8 @@
 """Clusters that people mend: every change is on the disk, can be undone, and is in the exported files."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from qpairs.retrieval.large import dedupe_embeddings
 from qpairs.serving import clusters as serving_clusters
 from qpairs.serving.app import create_app
 from qpairs.serving.clusters import ClusterReview, ReviewedFolder, SourceChanged
+from qpairs.serving.journal_file import JournalFile, open_journal
 from qpairs.serving.limits import READ_ONLY
 
 VECTORS = clustered(60)
@@ -45,12 +48,18 @@ def folder(tmp_path: Path, threshold: float) -> Path:
     return tmp_path / "dups"
 
 
-HELD = list[ReviewedFolder]()  # a journal is closed with its folder
+HELD = ExitStack()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed() -> Iterator[None]:
+    with HELD:
+        yield
 
 
 def opened(folder: Path) -> ClusterReview:
-    HELD.append(ReviewedFolder(folder, encode))
-    return HELD[-1].review()
+    """Clusters that are held until the tests of this file are done."""
+    return HELD.enter_context(HELD.enter_context(closing(ReviewedFolder(folder, encode))).review())
 
 
 def sets(review: ClusterReview) -> dict[int, set[int]]:
@@ -255,15 +264,18 @@ def test_a_full_disk_is_not_taken_for_a_file_that_has_changed(folder: Path, monk
 
 def test_other_clusters_have_other_changes(folder: Path, threshold: float) -> None:
     place = ReviewedFolder(folder, encode)
-    review = place.review()
-    head, rows = largest(review)
-    review.represent(head, rows[1])
+    with place.review() as review:
+        head, rows = largest(review)
+        review.represent(head, rows[1])
     corpus = read_corpus(folder.parent / "questions.csv", id_column="id")
     old = (folder / "clusters.csv").read_bytes()
     dedupe_corpus(MODEL, corpus, threshold=threshold + 0.05).write(folder)
-    assert place.review().changes == 0
+    with place.review() as review:
+        assert review.changes == 0
     (folder / "clusters.csv").write_bytes(old)
-    assert place.review().changes == 1
+    with place.review() as review:
+        assert review.changes == 1
+    place.close()
 
 
 @pytest.mark.parametrize(
@@ -334,7 +346,52 @@ def test_a_read_only_service_shows_clusters_and_changes_none(folder: Path) -> No
         assert client.get("/clusters", params={"order": "size"}).json()["changes"] == 0
         assert client.post("/score", json={"pairs": [["t1", "t2"]]}).status_code == 200
     assert not (folder / "edited").exists()
-    assert not any(file.stat().st_size for file in folder.glob("changes-*"))
+    assert not list(folder.glob("changes-*"))
+    opened(folder).represent(head, rows[1])
+    (journal,) = folder.glob("changes-*")
+    journal.write_bytes(journal.read_bytes() + b"torn")
+    before = journal.read_bytes()
+    with TestClient(create_app(MODEL, clusters=folder, read_only=True)) as client:
+        assert client.get("/clusters").json()["changes"] == 1
+    assert journal.read_bytes() == before
+
+
+def test_clusters_that_are_replaced_wait_for_whoever_changes_the_old_ones(folder: Path) -> None:
+    place, changes = ReviewedFolder(folder, encode), list[int]()
+
+    def look() -> None:
+        with place.review() as review:
+            changes.append(review.changes)
+
+    with closing(place):
+        with place.review() as review:
+            head, rows = largest(review)
+            (folder / "clusters.csv").write_text((folder / "clusters.csv").read_text() + "\n")
+            other = threading.Thread(target=look)
+            other.start()
+            other.join(0.2)
+            review.represent(head, rows[1])  # its journal is open still
+            assert review.changes == 1 and not changes
+        other.join()
+    assert changes == [0]
+
+
+def test_the_service_closes_its_journal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = list[Path]()
+
+    @contextmanager
+    def noted(path: Path, **options: bool) -> Iterator[JournalFile]:
+        with open_journal(path, **options) as journal:
+            yield journal
+        closed.append(path)
+
+    monkeypatch.setattr(serving_clusters, "open_journal", noted)
+    app = create_app(MODEL, clusters=folder)
+    for _ in range(2):
+        with TestClient(app) as client:
+            assert client.get("/clusters").status_code == 200
+            before = len(closed)
+        assert len(closed) == before + 1
 
 
 def test_without_clusters_there_is_nothing_to_mend(tmp_path: Path) -> None:
