@@ -191,7 +191,9 @@ def after_learning_curve(gain: float, low: float, pairs: int) -> str:
     return f"More labels pay: go on labelling, up to about {pairs:,} pairs, and draw the curve again."
 
 
-def after_dedupe(pairs: int, found: tuple[float, float] | None, labelled: bool, output: object) -> str:
+def after_dedupe(
+    pairs: int, found: tuple[float, float] | None, labelled: bool, output: object, *, folder: bool = False
+) -> str:
     """What the duplicates of a corpus mean.
 
     Args:
@@ -199,9 +201,11 @@ def after_dedupe(pairs: int, found: tuple[float, float] | None, labelled: bool, 
         found: expected precision and recall among all pairs of the corpus; None where they are not known.
         labelled: whether they rest on labels.
         output: the folder with the results.
+        folder: whether the corpus is a folder of embeddings.
     """
     if not pairs:
-        return "No two questions are called duplicates; --dry-run shows what lower thresholds would find."
+        how = "a lower --threshold may find some" if folder else "--dry-run shows what lower thresholds would find"
+        return f"No two questions are called duplicates; {how}."
     if found is None:
         return (
             f"How many of the pairs are right is not known here: look through those in {output}, and label some for "

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from qpairs.retrieval.trade_offs import TradeOff
 
 EXAMPLES = 5
-LEFT = (".lock", ".unfinished")  # in a folder by a run that was interrupted, which is continued
 CHOSEN = "chosen"
 UNLABELLED = (
     " Scores alone do not tell near misses from duplicates: in a corpus without duplicates all of these would be "
@@ -113,7 +112,7 @@ def dedupe(
     reading = Reading(text_column, id_column, skip_bad_rows, embeddings)
     if questions.is_dir():
         _require_alone(reading, against, dry_run=dry_run)
-        deciding = Deciding(reranker, threshold, precision, linkage, recall, kind)
+        deciding = Deciding(reranker, threshold, precision, linkage, recall, kind, raw)
         _dedupe_folder(checkpoint, questions, output, deciding, engine, ray_address, overwrite=overwrite)
         return
     if engine != "plain":
@@ -194,6 +193,7 @@ class Deciding:
     linkage: str
     recall: float
     kind: str
+    raw: bool
 
 
 def _require_alone(reading: Reading, against: Path | None, *, dry_run: bool) -> None:
@@ -238,6 +238,7 @@ def _dedupe_folder(
             linkage="star" if deciding.linkage == "star" else "single",
             recall=deciding.recall,
             kind=deciding.kind,
+            raw=deciding.raw,
             engine=executor_of(engine, ray_address),
             on_progress=on_progress,
         )
@@ -250,7 +251,13 @@ def _print_end(result: DedupeResult | LargeResult, output: Path) -> None:
     print_saved(output)
     expected = result.expected if result.expected and result.expected.pairs >= 1 else None
     figures = (expected.precision, expected.recall) if expected else None
-    print_conclusion(after_dedupe(result.summary["pairs"], figures, bool(result.labels), output))
+    folder = _of_folder(result)
+    print_conclusion(after_dedupe(result.summary["pairs"], figures, bool(result.labels), output, folder=folder))
+
+
+def _of_folder(result: DedupeResult | LargeResult) -> bool:
+    """Whether the corpus is a folder of embeddings, for which there is no dry run."""
+    return Path(result.summary["questions"]).is_dir()
 
 
 def _is_one(prepared: Prepared) -> bool:
@@ -363,10 +370,10 @@ def _print_basis(result: DedupeResult | LargeResult) -> None:
         )
     dropped = 1 - summary["kept"] / summary["distinct"]  # repeats in other letters are no question of a model
     if dropped > MOST:
+        way = "--threshold" if _of_folder(result) else "qpairs dedupe --dry-run"
         doubt = f"; about {percent(1 - expected.precision)} of its pairs are expected to be wrong" if expected else ""
         out.print(
-            f"[yellow]This drops {percent(dropped)} of the distinct questions{doubt}. See qpairs dedupe --dry-run, and "
-            "--precision.[/]",
+            f"[yellow]This drops {percent(dropped)} of the distinct questions{doubt}. See {way}, and --precision.[/]",
             highlight=False,
         )
 

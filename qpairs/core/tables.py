@@ -71,8 +71,7 @@ def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False) -> No
     'similarity\n0.5\n'
     """
     check_table_path(path)
-    if not raw and path.suffix in DELIMITED:
-        table = table.map(lambda value: guarded(value) if isinstance(value, str) else value)
+    table = table if raw else _guard(table, path)
     with atomic_file(path) as fresh:
         try:
             WRITERS[path.suffix](table, str(fresh))
@@ -80,12 +79,13 @@ def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False) -> No
             raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
 
 
-def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame]) -> None:
+def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame], *, raw: bool = False) -> None:
     r"""Writes data frames with the same columns one below the other, in the formats of `write_table`.
 
     Args:
         path: the file.
         parts: one or more; memory is that of one.
+        raw: as in `write_table`.
 
     Raises:
         UserError: as `write_table`.
@@ -98,6 +98,7 @@ def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame]) -> None:
     'similarity\n0.5\n0.75\n'
     """
     check_table_path(path)
+    parts = parts if raw else (_guard(part, path) for part in parts)
     with atomic_file(path) as fresh:
         if path.suffix == ".parquet":
             _write_parquet_in_parts(fresh, parts)
@@ -109,6 +110,13 @@ def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame]) -> None:
                 else:
                     separator = "\t" if path.suffix == ".tsv" else ","
                     part.to_csv(file, index=False, sep=separator, header=number == 0, lineterminator="\n")
+
+
+def _guard(table: pandas.DataFrame, path: Path) -> pandas.DataFrame:
+    """The table with its texts `guarded`, where spreadsheets open what is written at a path."""
+    if path.suffix not in DELIMITED:
+        return table
+    return table.map(lambda value: guarded(value) if isinstance(value, str) else value)
 
 
 def _write_parquet_in_parts(fresh: Path, parts: Iterable[pandas.DataFrame]) -> None:

@@ -34,6 +34,8 @@ class Corpus:
         rows: (n,) their numbers in the file, from 1.
         skipped: reason -> rows that were left out.
         ids: (n,) their ids, as texts; none where no column was named.
+        text_column: the column of the questions, or several with commas between.
+        skip_bad_rows: whether rows that cannot be used were left out.
     """
 
     path: Path
@@ -42,6 +44,8 @@ class Corpus:
     rows: NDArray[np.int64]
     skipped: Mapping[str, int]
     ids: Sequence[str] = ()
+    text_column: str = ""
+    skip_bad_rows: bool = False
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
         skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
@@ -91,4 +95,4 @@ def read_corpus(
     kept = table.frame.iloc[usable]
     all_ids = table.cells(questions.id_column) if id_column else ()
     ids = [str(all_ids[place]) for place in usable] if id_column else ()
-    return Corpus(path, kept, texts, np.array(table.numbers)[usable], +skipped, ids)
+    return Corpus(path, kept, texts, np.array(table.numbers)[usable], +skipped, ids, column, skip_bad_rows)

@@ -28,6 +28,7 @@ Pairs = tuple[Ints, Ints, Floats]  # (m,) rows, columns and cosines
 SIZE = 2048  # rows and columns of a block
 SHORT = 64  # numbers of a short vector
 LONG = 128  # numbers of a vector, from which on a short one saves time
+EQUAL = 1 - 1e-6  # cosine from which on two vectors are the same: in float32, one of length 1 has no more with itself
 SLACK = 1e-5  # of a bound in single precision
 SAMPLE = 20_000  # vectors that the axes are taken from
 FEW = 0.01  # share of a block that bounds leave over, above which the whole block is computed in full
@@ -52,7 +53,7 @@ class Comparison:
     Attributes:
         rows: n unit vectors.
         columns: m of them, the unit vectors that they are compared with.
-        threshold: the least cosine of a pair.
+        threshold: the least cosine of a pair; that of vectors that are equal but for rounding is 1.
         within: whether rows and columns are the same, so that each pair counts once and none is with itself.
         short: the short vectors of rows and columns; None: all cosines are computed in full.
     """
@@ -148,15 +149,16 @@ def _compare_block(comparison: Comparison, block: Block) -> Pairs:
     at, values = _reached(comparison, rows, columns)
     left: Ints = rows[at // len(columns)].astype(np.int64)
     right: Ints = columns[at % len(columns)].astype(np.int64)
+    values = np.where(values >= EQUAL, np.float32(1), values)
     kept = values.astype(np.float64) >= comparison.threshold
     if comparison.within:
         kept &= left < right if rows is columns else left != right
-    return left[kept], right[kept], values[kept].clip(max=1)
+    return left[kept], right[kept], values[kept]
 
 
 def _reached(comparison: Comparison, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> tuple[Ints, Floats]:
     """(m,) places in a block, row by row, that may be at or above the threshold, and (m,) their cosines."""
-    least = np.float32(comparison.threshold) - np.float32(SLACK)
+    least = np.float32(min(comparison.threshold, EQUAL)) - np.float32(SLACK)
     at = None
     if comparison.short:
         bounds = (comparison.short[0][rows] @ comparison.short[1][columns].T).ravel()

@@ -128,11 +128,11 @@ class DedupeResult:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """What is written to dedupe.json.
+        """What is written to dedupe.json; there, `raw` says besides whether texts of CSV and TSV are not `guarded`.
 
-        `questions`, `against` and `model` are paths as named, `questions_path` is that of the
-        file from the root, or null; `rows` counts the questions, `distinct` those that differ in more
-        than case, spaces and punctuation, `asked` the distinct ones that the other corpus has, `pairs` the duplicates
+        `questions`, `against` and `model` are paths as named, `questions_path` is that of the file from the root, or
+        null; `text_column` and `skip_bad_rows` say how it was read; `rows` counts the questions, `distinct` those that
+        differ in more than case, spaces and punctuation, `asked` the distinct ones that the other corpus has, `pairs` the duplicates
         among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest, `kept` the rows
         without duplicates. `probability_of` says what the probabilities are true of, `basis` what they rest on;
         `expected` is the `Expectation` of the threshold, or null. `threshold` is a cosine, or where `second_look` is
@@ -141,7 +141,8 @@ class DedupeResult:
         sample, or 1 and 0 where all were compared.
         """
         paths = self.corpus.path, self.against.path if self.against else None
-        return summary_of(self.found, self.model, self.setting, paths, self.read)
+        reading = self.corpus.text_column, self.corpus.skip_bad_rows
+        return summary_of(self.found, self.model, self.setting, paths, reading, self.read)
 
     def nearest(self, count: int) -> pandas.DataFrame:
         """The rows of `pairs` that are nearest to the threshold.
@@ -193,7 +194,7 @@ class DedupeResult:
             for name, table in tables.items():
                 write_table(fresh / name, table, raw=raw)
             write_table(fresh / f"kept{own if own in WRITERS else '.csv'}", self.kept, raw=True)
-            write_text(fresh / SUMMARY, json.dumps(self.summary, indent=1) + "\n")
+            write_text(fresh / SUMMARY, json.dumps({**self.summary, "raw": raw}, indent=1) + "\n")
 
     def _table(self, columns: dict[str, Any], found: Matches) -> pandas.DataFrame:
         import pandas
@@ -227,6 +228,7 @@ def summary_of(
     model: Model,
     setting: Setting,
     paths: tuple[Path, Path | None],
+    reading: tuple[str, bool],
     read: ReadShare | None = None,
 ) -> dict[str, Any]:
     """What is written to dedupe.json, see `DedupeResult.summary`.
@@ -236,12 +238,15 @@ def summary_of(
         model: that encoded the questions.
         setting: with the threshold.
         paths: of the questions, and of those that were known before.
+        reading: the column of the questions, and whether rows that cannot be used were left out.
         read: which candidates had a second look.
     """
     sizes, expected = np.bincount(found.representative[found.question]), expectation_of(setting)
     return {
         "questions": str(paths[0]),
         "questions_path": str(paths[0].absolute()) if paths[0].exists() else None,
+        "text_column": reading[0],
+        "skip_bad_rows": reading[1],
         "against": str(paths[1]) if paths[1] else None,
         "model": str(model.path),
         "fingerprint": model.fingerprint,

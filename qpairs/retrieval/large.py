@@ -107,6 +107,7 @@ def dedupe_embeddings(
     linkage: Linkage = "star",
     recall: float = 0.9999,
     kind: str = "csv",
+    raw: bool = False,
     seed: int = 0,
     engine: Executor = run_serially,
     on_progress: OnProgress = ignore,
@@ -123,6 +124,7 @@ def dedupe_embeddings(
         linkage: likewise.
         recall: likewise.
         kind: format of the tables: csv, tsv, jsonl or parquet.
+        raw: of pairs and clusters, as in `write_table`; `kept` has the texts as they are.
         seed: of samples and cells.
         engine: what looks for pairs: `run_serially`, or an executor from `ray_executor`, whose workers need the output
             folder at the same path.
@@ -154,8 +156,9 @@ def dedupe_embeddings(
         setting = choose(verdict.corpus(_counts(work, rows, embeddings.dimension, meter)), threshold, precision)
         search = Search(work, rows, embeddings.dimension, setting.threshold, recall, seed)
         found = _resolve(search, find_pairs(search, engine, meter), linkage, meter)
-        summary = summary_of(found, model, setting, (embeddings.folder, None))
-        examples = _write(output, kind, Tables(work, found, setting), meter)
+        reading = embeddings.plan.text_column, embeddings.plan.skip_bad_rows
+        summary = {**summary_of(found, model, setting, (embeddings.folder, None), reading), "raw": raw}
+        examples = _write(output, kind, Tables(work, found, setting), meter, raw=raw)
         write_text(output / SUMMARY, json.dumps(summary, indent=1) + "\n")
         shutil.rmtree(work)
     return LargeResult(output, model, setting, embeddings, summary, examples)
@@ -180,11 +183,12 @@ def _encoder(model: Model, embeddings: Embeddings) -> Model:
     return encoder
 
 
-def _write(output: Path, kind: str, tables: Tables, meter: Meter) -> pandas.DataFrame:
+def _write(output: Path, kind: str, tables: Tables, meter: Meter, *, raw: bool) -> pandas.DataFrame:
     """Writes the tables; returns the pairs nearest to the threshold."""
     meter.begin("writing")
-    for name, parts in (("pairs", tables.pairs), ("clusters", tables.clusters), ("kept", tables.kept)):
-        write_table_in_parts(output / f"{name}.{kind}", parts())
+    for name, parts in (("pairs", tables.pairs), ("clusters", tables.clusters)):
+        write_table_in_parts(output / f"{name}.{kind}", parts(), raw=raw)
+    write_table_in_parts(output / f"kept.{kind}", tables.kept(), raw=True)
     return tables.nearest()
 
 

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.metrics import decide
-from qpairs.retrieval.blocks import Comparison, Floats, Ints, Pairs, all_blocks, compare, distinct, with_short_vectors
+from qpairs.retrieval.blocks import Comparison, Floats, Ints, all_blocks, compare, distinct, with_short_vectors
 from qpairs.retrieval.cells import cell_blocks, make_cells, probed_cells, probing
 
-EQUAL = 1 - 1e-6  # cosine from which on two vectors are the same: in float32, one of length 1 has no more with itself
 EXACT = 2_500_000_000  # comparisons, up to which all are made
 
 
@@ -90,23 +89,17 @@ def find_matches(
     >>> found.left.tolist(), found.right.tolist()
     ([0], [2])
     """
-    least = min(threshold, EQUAL)
-    comparison = Comparison(vectors, vectors if others is None else others, least, within=others is None)
+    comparison = Comparison(vectors, vectors if others is None else others, threshold, within=others is None)
     comparison = with_short_vectors(comparison)
     n, m, meter = len(comparison.rows), len(comparison.columns), Meter(on_progress)
     if all_are_compared(n, m, recall):
-        return _matches(distinct(comparison, compare(comparison, list(all_blocks(comparison)), meter)))
+        return Matches(*distinct(comparison, compare(comparison, list(all_blocks(comparison)), meter)))
     meter.begin("comparing")
     cells = make_cells(comparison, recall, seed)
     entries = probed_cells(comparison.rows, np.arange(n), cells)
     columns = None if others is None else probed_cells(others, np.arange(m), replace(cells, gap=0.0))
     found = compare(comparison, list(cell_blocks(entries, columns)), meter)
-    return _matches(distinct(comparison, found), cells.recall, cells.sampled)
-
-
-def _matches(pairs: Pairs, recall: float = 1.0, sampled: int = 0) -> Matches:
-    left, right, similarity = pairs
-    return Matches(left, right, np.where(similarity >= EQUAL, np.float32(1), similarity), recall, sampled)
+    return Matches(*distinct(comparison, found), cells.recall, cells.sampled)
 
 
 def all_are_compared(n: int, m: int, recall: float) -> bool:

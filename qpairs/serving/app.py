@@ -10,7 +10,7 @@ import logging
 import reprlib
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from queue import Full
@@ -37,6 +37,7 @@ from qpairs.serving.routes import Service, operator_routes, question_routes
 
 if TYPE_CHECKING:
     from qpairs.evaluation.calibrate_corpus import CorpusFit
+    from qpairs.serving.clusters import ReviewedFolder
     from qpairs.serving.start import Session
 
 log = logging.getLogger(__name__)
@@ -88,9 +89,10 @@ def create_app(
         views=[name for name, there in shown.items() if there],
         examples=_examples(index) if index else (),
     )
-    app = _application(service)
+    reviewed = _reviewed(folder, model, service) if folder else None
+    app = _application(service, reviewed)
     routers = [question_routes(service), operator_routes(service)]
-    routers += _view_routes(service, model, index, labels, asking, folder)
+    routers += _view_routes(service, model, index, labels, asking, reviewed)
     for router in routers:
         app.include_router(router)
     _add_pages(app)
@@ -107,10 +109,10 @@ def create_app(
     return app
 
 
-def _application(service: Service) -> FastAPI:
+def _application(service: Service, reviewed: ReviewedFolder | None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with service.queue:
+        with service.queue, closing(reviewed) if reviewed else nullcontext():
             yield
 
     return FastAPI(
@@ -136,7 +138,7 @@ def _view_routes(
     index: Index | None,
     labels: Path | LabelFile | None,
     session: Session | None,
-    clusters: Path | None,
+    reviewed: ReviewedFolder | None,
 ) -> list[APIRouter]:
     """The routes of the views that are shown besides those to search and to compare."""
     routers: list[APIRouter] = []
@@ -149,16 +151,21 @@ def _view_routes(
         routers += [start_routes(page), labelling_routes(session.labelling, page.apply)]
     elif index and labels:
         routers.append(_labelling(service, model, index, labels))
-    if clusters:
+    if reviewed:
         from qpairs.serving.cluster_routes import cluster_routes
-        from qpairs.serving.clusters import ReviewedFolder
 
-        routers.append(cluster_routes(ReviewedFolder(clusters, model.encode), read_only=service.read_only))
+        routers.append(cluster_routes(reviewed, read_only=service.read_only))
     described = service.errors(404, 408, 409, 413, 415, 422, 503)
     secured = APIRouter(dependencies=service.credentials, responses=described)
     for router in routers:
         secured.include_router(router)
     return [secured]
+
+
+def _reviewed(folder: Path, model: Model, service: Service) -> ReviewedFolder:
+    from qpairs.serving.clusters import ReviewedFolder
+
+    return ReviewedFolder(folder, model.encode, read_only=service.read_only)
 
 
 def _labelling(service: Service, model: Model, index: Index, labels: Path | LabelFile) -> APIRouter:

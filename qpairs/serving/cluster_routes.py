@@ -1,16 +1,24 @@
 """The HTTP routes of the clusters that dedupe found."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
-from qpairs.core.exceptions import UserError
 from qpairs.serving.bodies import STRICT, Nothing
-from qpairs.serving.clusters import EDITED, ClusterReview, Clusters, Order, ReviewedFolder, deduplicated_file
+from qpairs.serving.clusters import (
+    EDITED,
+    ClusterReview,
+    Clusters,
+    Order,
+    ReviewedFolder,
+    SourceChanged,
+    deduplicated_file,
+)
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +82,8 @@ def cluster_routes(reviewed: ReviewedFolder, *, read_only: bool = False) -> APIR
         order: Order = "doubt",
     ) -> Clusters:
         """Some clusters, as they are mended so far: those of the least similar members first, or the largest."""
-        return _review(reviewed).page(offset, limit, text, order)
+        with _review(reviewed) as review:
+            return review.page(offset, limit, text, order)
 
     @router.get("/files/{name}", response_class=FileResponse)
     def file(name: str) -> Any:
@@ -114,28 +123,32 @@ def _add_changes(router: APIRouter, reviewed: ReviewedFolder) -> None:
     def export(_: Nothing) -> Exported:
         """Write the clusters as they are now, and the file without its duplicates by them."""
         try:
-            made = _review(reviewed).export()
-        except UserError as error:
+            with _review(reviewed) as review:
+                made = review.export()
+        except SourceChanged as error:
             log.warning("%s", error)
             name = deduplicated_file(reviewed.folder).name  # its folder is for the log, not for whoever asks
             raise HTTPException(
                 409,
-                f"{name}, the file that was deduplicated, is gone or has changed; the log has its path",
+                f"{name}, which was deduplicated, is gone or has changed; the log has its path",
             ) from None
         return Exported(folder=str(made[0].parent), files=[path.name for path in made])
 
 
-def _review(reviewed: ReviewedFolder) -> ClusterReview:
-    try:
-        return reviewed.review()
-    except LookupError as error:
-        raise HTTPException(404, str(error)) from None
+@contextmanager
+def _review(reviewed: ReviewedFolder) -> Iterator[ClusterReview]:
+    with ExitStack() as held:
+        try:
+            review = held.enter_context(reviewed.review())
+        except LookupError as error:
+            raise HTTPException(404, str(error)) from None
+        yield review
 
 
 def _change(reviewed: ReviewedFolder, act: Callable[[ClusterReview], None]) -> Changed:
-    review = _review(reviewed)
-    try:
-        act(review)
-    except LookupError as error:
-        raise HTTPException(409, str(error.args[0])) from None
-    return Changed(changes=review.changes)
+    with _review(reviewed) as review:
+        try:
+            act(review)
+        except LookupError as error:
+            raise HTTPException(409, str(error.args[0])) from None
+        return Changed(changes=review.changes)

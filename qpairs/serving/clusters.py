@@ -9,22 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import read_text
-from qpairs.core.tables import WRITERS, write_table
+from qpairs.core.tables import DELIMITED, WRITERS, unguarded, write_table, write_table_in_parts
+from qpairs.data.corpus import read_corpus
 from qpairs.data.formats import open_file
-from qpairs.data.tables import read_table
 from qpairs.models.base import Floats
 from qpairs.retrieval.corpus import SUMMARY
+from qpairs.retrieval.embeddings import open_shards
 from qpairs.serving.journal_file import JournalFile, open_journal
+
+if TYPE_CHECKING:
+    import pandas
 
 Encode = Callable[[Sequence[str]], Floats]
 Order = Literal["size", "doubt"]
@@ -32,6 +36,15 @@ Order = Literal["size", "doubt"]
 COLUMNS = ("cluster", "row", "question", "representative", "similarity")
 EDITED = "edited"  # the folder of mended files
 LISTED = 50  # members of a cluster that are listed, the least similar
+
+
+class SourceChanged(UserError):
+    """What was deduplicated is gone, or is not as it was then.
+
+    >>> raise SourceChanged("questions.csv: no such file")
+    Traceback (most recent call last):
+    qpairs.serving.clusters.SourceChanged: questions.csv: no such file
+    """
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class _State(NamedTuple):
 
 
 class ClusterReview:
-    """The clusters in a folder of dedupe with the changes to them; for several threads."""
+    """The clusters in a folder of dedupe with the changes to them; `ReviewedFolder.review` gives them to one thread."""
 
     def __init__(self, folder: Path, file: Path, journal: JournalFile, encode: Encode) -> None:
         """Reads the clusters and replays the changes.
@@ -108,8 +121,8 @@ class ClusterReview:
             UserError: a file cannot be read.
         """
         self._folder, self._journal, self._encode = folder, journal, encode
-        self._lock = threading.Lock()
-        self._members, self._base, self._heads = _read_clusters(file)
+        self._raw = (folder / SUMMARY).is_file() and bool(_summary(folder).get("raw"))
+        self._members, self._base, self._heads = _read_clusters(file, raw=self._raw)
         self._similarity: dict[tuple[int, int], float] = {}  # (row, representative), where that is a new one
         self._changes = _effective(journal.read())
         self._clusters: dict[int, list[int]] = {}
@@ -122,27 +135,26 @@ class ClusterReview:
 
     def page(self, offset: int = 0, limit: int = 20, text: str = "", order: Order = "doubt") -> Clusters:
         """Some clusters: the largest first, or those first whose least similar member is least similar."""
-        with self._lock:
-            wanted = [word.casefold() for word in text.split()]
-            found = [
-                head
-                for head, rows in self._clusters.items()
-                if all(any(word in self._members[row].question.casefold() for row in rows) for word in wanted)
-            ]
-            if order == "size":
-                found.sort(key=lambda head: (-len(self._clusters[head]), head))
-            else:
-                self._measure(found)
-                found.sort(key=lambda head: (min(self._cosine(row, head) for row in self._clusters[head]), head))
-            shown = found[offset : offset + limit]
-            self._measure(shown)
-            return Clusters(
-                folder=str(self._folder),
-                total=len(found),
-                removed=sum(len(rows) - 1 for rows in self._clusters.values()),
-                changes=len(self._changes),
-                clusters=[self._cluster(head) for head in shown],
-            )
+        wanted = [word.casefold() for word in text.split()]
+        found = [
+            head
+            for head, rows in self._clusters.items()
+            if all(any(word in self._members[row].question.casefold() for row in rows) for word in wanted)
+        ]
+        if order == "size":
+            found.sort(key=lambda head: (-len(self._clusters[head]), head))
+        else:
+            self._measure(found)
+            found.sort(key=lambda head: (min(self._cosine(row, head) for row in self._clusters[head]), head))
+        shown = found[offset : offset + limit]
+        self._measure(shown)
+        return Clusters(
+            folder=str(self._folder),
+            total=len(found),
+            removed=sum(len(rows) - 1 for rows in self._clusters.values()),
+            changes=len(self._changes),
+            clusters=[self._cluster(head) for head in shown],
+        )
 
     def represent(self, cluster: int, row: int) -> None:
         """Makes a member the representative of its cluster.
@@ -178,47 +190,44 @@ class ClusterReview:
             LookupError: there is none.
             UserError: the journal cannot be written.
         """
-        with self._lock:
-            if not self._changes:
-                raise LookupError("there is no change to undo")
-            self._journal.write({"change": "undo"})
-            self._changes.pop()
-            self._replay()
+        if not self._changes:
+            raise LookupError("there is no change to undo")
+        self._journal.write({"change": "undo"})
+        self._changes.pop()
+        self._replay()
 
     def export(self) -> list[Path]:
         """Writes the clusters as they are now, and the file without its duplicates by them, into the folder `edited`.
 
         Raises:
-            UserError: the file that was deduplicated is gone or has other rows than then, or a file cannot be written.
+            SourceChanged: what was deduplicated is gone, or has other rows than then.
+            UserError: a file cannot be written.
         """
         import pandas
 
-        with self._lock:
-            heads = [head for head, rows in self._clusters.items() if len(rows) > 1]
-            self._measure(heads)
-            rows = [(head, row) for head in sorted(heads) for row in self._clusters[head]]
-            removed = {row for head, rows in self._clusters.items() for row in rows[1:]}
-            members = [self._members[row] for _, row in rows]
-            columns: dict[str, list[Any]] = {"cluster": [head for head, _ in rows], "row": [row for _, row in rows]}
-            if any(member.id for member in self._members.values()):
-                columns["id"] = [member.id for member in members]
-            columns |= {
-                "question": [member.question for member in members],
-                "representative": [int(head == row) for head, row in rows],
-                "similarity": [self._cosine(row, head) for head, row in rows],
-            }
-        kept, suffix = _kept(self._folder, removed)
-        made = [self._folder / EDITED / f"kept{suffix}", self._folder / EDITED / "clusters.csv"]
-        write_table(made[0], kept)
-        write_table(made[1], pandas.DataFrame(columns))
-        return made
+        heads = [head for head, rows in self._clusters.items() if len(rows) > 1]
+        self._measure(heads)
+        rows = [(head, row) for head in sorted(heads) for row in self._clusters[head]]
+        removed = {row for head, rows in self._clusters.items() for row in rows[1:]}
+        members = [self._members[row] for _, row in rows]
+        columns: dict[str, list[Any]] = {"cluster": [head for head, _ in rows], "row": [row for _, row in rows]}
+        if any(member.id for member in self._members.values()):
+            columns["id"] = [member.id for member in members]
+        columns |= {
+            "question": [member.question for member in members],
+            "representative": [int(head == row) for head, row in rows],
+            "similarity": [self._cosine(row, head) for head, row in rows],
+        }
+        made = self._folder / EDITED / "clusters.csv"
+        kept = _write_kept(self._folder, removed)
+        write_table(made, pandas.DataFrame(columns), raw=self._raw)
+        return [kept, made]
 
     def _change(self, change: dict[str, Any]) -> None:
-        with self._lock:
-            changed = _changed(_State(self._members, self._clusters), change)
-            self._journal.write(change)
-            self._changes.append(change)
-            self._clusters = changed
+        changed = _changed(_State(self._members, self._clusters), change)
+        self._journal.write(change)
+        self._changes.append(change)
+        self._clusters = changed
 
     def _replay(self) -> None:
         self._clusters = {head: list(rows) for head, rows in self._base.items()}
@@ -260,15 +269,23 @@ class ClusterReview:
 class ReviewedFolder:
     """The clusters that are in a folder now: dedupe may write them, or others, while they are looked at."""
 
-    def __init__(self, folder: Path, encode: Encode) -> None:
+    def __init__(self, folder: Path, encode: Encode, *, read_only: bool = False) -> None:
+        """Reads nothing yet.
+
+        Args:
+            folder: of dedupe, now or later.
+            encode: as for `ClusterReview`.
+            read_only: whether nobody changes the clusters, and no file is made.
+        """
         self.folder = folder
-        self._encode = encode
+        self._encode, self._read_only = encode, read_only
         self._lock = threading.Lock()
         self._read: tuple[Path, int, int] | None = None
         self._open: tuple[ClusterReview, ExitStack] | None = None
 
-    def review(self) -> ClusterReview:
-        """The clusters as they are mended so far.
+    @contextmanager
+    def review(self) -> Iterator[ClusterReview]:
+        """The clusters as they are mended so far, for one thread at a time.
 
         Raises:
             LookupError: there are none.
@@ -282,12 +299,20 @@ class ReviewedFolder:
             seen = file, about.st_mtime_ns, about.st_size
             if self._open is None or seen != self._read:
                 self._close()
-                held = ExitStack()
-                digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-                journal = held.enter_context(open_journal(self.folder / f"changes-{digest}.jsonl"))
-                self._open = ClusterReview(self.folder, file, journal, self._encode), held
+                self._open = self._opened(file)
                 self._read = seen
-            return self._open[0]
+            yield self._open[0]
+
+    def close(self) -> None:
+        """Closes the journal of changes, when no thread needs it; the next review opens it again."""
+        with self._lock:
+            self._close()
+
+    def _opened(self, file: Path) -> tuple[ClusterReview, ExitStack]:
+        path = self.folder / f"changes-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}.jsonl"
+        with ExitStack() as held:
+            journal = held.enter_context(open_journal(path, read_only=self._read_only))
+            return ClusterReview(self.folder, file, journal, self._encode), held.pop_all()
 
     def _close(self) -> None:
         if self._open:
@@ -331,9 +356,15 @@ def _changed(state: _State, change: Mapping[str, Any]) -> dict[int, list[int]]:
     return clusters
 
 
-def _read_clusters(file: Path) -> tuple[dict[int, Member], dict[int, list[int]], dict[int, int]]:
-    """Row -> member, representative -> rows of its cluster, and row -> representative."""
+def _read_clusters(file: Path, *, raw: bool) -> tuple[dict[int, Member], dict[int, list[int]], dict[int, int]]:
+    """Row -> member, representative -> rows of its cluster, and row -> representative.
+
+    Args:
+        file: of clusters.
+        raw: whether its texts are as they are, where others are `guarded`.
+    """
     reader = open_file(file)
+    text_of = unguarded if file.suffix in DELIMITED and not raw else str
     if missing := [name for name in COLUMNS if name not in reader.columns]:
         raise UserError(f"{file}: no column {missing[0]!r}; name the folder that qpairs dedupe wrote")
     with_ids = "id" in reader.columns
@@ -343,7 +374,8 @@ def _read_clusters(file: Path) -> tuple[dict[int, Member], dict[int, list[int]],
             if isinstance(values, str):
                 raise ValueError(values)
             head, row = int(values[0]), int(values[1])
-            members[row] = Member(row, str(values[5]) if with_ids else "", str(values[2]), float(values[4]))
+            identity = text_of(str(values[5])) if with_ids else ""
+            members[row] = Member(row, identity, text_of(str(values[2])), float(values[4]))
         except (ValueError, TypeError) as error:
             raise UserError(f"{file}, {reader.unit} {number}: {error}; run qpairs dedupe anew") from None
         heads[row] = head
@@ -353,27 +385,66 @@ def _read_clusters(file: Path) -> tuple[dict[int, Member], dict[int, list[int]],
     return members, clusters, heads
 
 
-def _kept(folder: Path, removed: set[int]) -> tuple[Any, str]:
-    """The rows of the deduplicated file that are left, and the ending of its name."""
+def _write_kept(folder: Path, removed: set[int]) -> Path:
+    """Writes the rows that are left of what was deduplicated, in the format in which dedupe writes them.
+
+    Raises:
+        SourceChanged: it is gone, or has other rows than then.
+        UserError: the file cannot be written.
+    """
     summary, source = _summary(folder), deduplicated_file(folder)
-    count = summary["rows"]
-    table = read_table(source, skip_bad_rows=True)
-    if len(table.numbers) != count:
-        raise UserError(
-            f"{source}: has {len(table.numbers):,} rows, not the {count:,} that were looked at; dedupe it anew"
+    if source.is_dir():
+        suffix = next((ending for ending in WRITERS if (folder / f"kept{ending}").is_file()), ".csv")
+        made = folder / EDITED / f"kept{suffix}"
+        write_table_in_parts(made, _embedded_rows(source, summary["rows"], removed), raw=True)
+        return made
+    try:
+        corpus = read_corpus(
+            source, text_column=summary.get("text_column", ""), skip_bad_rows=summary.get("skip_bad_rows", False)
         )
+    except UserError as error:
+        raise SourceChanged(str(error)) from None
+    _require_rows(source, len(corpus.rows), summary["rows"])
     asked = next((path for suffix in WRITERS if (path := folder / f"asked{suffix}").is_file()), None)
     if asked and summary.get("against"):
         removed = removed | {
             int(values[0]) for _, values in open_file(asked).rows(["row"]) if not isinstance(values, str)
         }
-    left = [place for place, number in enumerate(table.numbers) if number not in removed]
+    left = [place for place, number in enumerate(corpus.rows.tolist()) if number not in removed]
     suffix = source.suffix.lower()
-    return table.frame.iloc[left], suffix if suffix in WRITERS else ".csv"
+    made = folder / EDITED / f"kept{suffix if suffix in WRITERS else '.csv'}"
+    write_table(made, corpus.table.iloc[left], raw=True)
+    return made
+
+
+def _embedded_rows(source: Path, count: int, removed: set[int]) -> Iterator[pandas.DataFrame]:
+    """Row, id and question of embedded questions that are left, some at a time.
+
+    Raises:
+        SourceChanged: the embeddings are gone, or are not so many.
+    """
+    import pandas
+
+    try:
+        embeddings, row = open_shards(source), 0
+        _require_rows(source, embeddings.count, count)
+        for ids, texts in zip(embeddings.column("id"), embeddings.column("text"), strict=True):
+            part = pandas.DataFrame({"row": range(row + 1, row + len(ids) + 1), "id": ids, "question": texts})
+            row += len(ids)
+            left = part[~part["row"].isin(removed)]
+            if len(left):
+                yield left
+    except UserError as error:
+        raise SourceChanged(str(error)) from None
+
+
+def _require_rows(source: Path, found: int, count: int) -> None:
+    if found != count:
+        raise SourceChanged(f"{source}: has {found:,} rows, not the {count:,} that were looked at; dedupe it anew")
 
 
 def deduplicated_file(folder: Path) -> Path:
-    """The file whose duplicates are in a folder: where it was then, or else as it was named, from the folder of today.
+    """What was deduplicated into a folder: where it was then, or else as it was named, from the folder of today.
 
     Raises:
         UserError: the folder is none of dedupe.

@@ -37,7 +37,7 @@ class JournalFile:
         return self._file.seek(0, os.SEEK_END) > 0
 
     def read(self) -> list[dict[str, Any]]:
-        """The changes; an incomplete last line is removed.
+        """The changes; an incomplete last line does not count, and is removed unless the journal is read only.
 
         Raises:
             UserError: another line is damaged.
@@ -52,7 +52,8 @@ class JournalFile:
             elif number < len(lines):
                 where = f"{self.path}, line {number}"
                 raise UserError(f"{where}: damaged; remove the line to continue without its change")
-        self._file.truncate(intact)
+        if self._file.writable():
+            self._file.truncate(intact)
         return changes
 
     def write(self, change: dict[str, Any]) -> None:
@@ -79,17 +80,24 @@ class JournalFile:
 
 
 @contextmanager
-def open_journal(path: Path) -> Iterator[JournalFile]:
+def open_journal(path: Path, *, read_only: bool = False) -> Iterator[JournalFile]:
     """Opens a journal, made if need be.
 
+    Args:
+        path: the file.
+        read_only: whether it is read and never written; where there is none, none is made, and there are no changes.
+
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or not be read.
     """
     try:
-        file = FileIO(path, "a+")
-        sync_folder(path.parent)
+        if read_only:
+            file = FileIO(path if path.exists() else os.devnull, "r")
+        else:
+            file = FileIO(path, "a+")
+            sync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({os_reason(error)})") from None
+        raise UserError(f"{path}: cannot be {'read' if read_only else 'written'} ({os_reason(error)})") from None
     with file:
         yield JournalFile(path, file)
 

@@ -182,6 +182,7 @@ IDX, MODEL = Path("my idx"), Path("runs/m")
         (conclusions.after_learning_curve(0.004, 0.001, 900), "bring little"),
         (conclusions.after_learning_curve(0.03, 0.01, 9000), "up to about 9,000 pairs"),
         (conclusions.after_dedupe(0, None, False, "d"), "No two questions are called duplicates"),
+        (conclusions.after_dedupe(0, None, False, "d", folder=True), "a lower --threshold may find some"),
         (conclusions.after_dedupe(7, None, False, "d"), "How many of the pairs are right is not known here"),
         (conclusions.after_dedupe(7, (0.6, 0.31), False, "d"), "about 60 are by the scores alone, and of 100"),
         (conclusions.after_dedupe(7, (0.97, 0.31), True, "my d"), "qpairs serve --clusters 'my d'"),

@@ -108,6 +108,21 @@ def test_any_corpus_in_any_parts_is_as_in_memory(
     same_as_in_memory(folder / "d", expected)
 
 
+@pytest.mark.parametrize("recall", [0.9999, 1.0])
+def test_other_words_with_the_same_vector_are_duplicates_at_any_threshold(
+    recall: float, tmp_path: Path, monkeypatch
+) -> None:
+    small_parts(monkeypatch)
+    vectors = np.repeat(clustered(600, 130, spread=0.9), 2, axis=0)
+    assert (np.einsum("ij,ij->i", vectors, vectors) < 1).any()  # in float32
+    model, embeddings, corpus = a_corpus(tmp_path, vectors)
+    for threshold in (1.0, 0.5):
+        expected = dedupe_corpus(model, corpus, threshold=threshold, recall=recall)
+        dedupe_embeddings(model, embeddings, tmp_path / "d", threshold=threshold, recall=recall, kind="parquet")
+        assert (expected.pairs["similarity"] == 1).sum() == 600
+        same_as_in_memory(tmp_path / "d", expected)
+
+
 def test_the_threshold_is_chosen_for_the_corpus_as_in_memory(tmp_path: Path) -> None:
     vectors = clustered(900, 24, spread=0.7)
     counts = count_scores(vectors)
@@ -250,6 +265,18 @@ def test_dedupe_takes_a_folder_of_embeddings_in_place_of_a_file(run, trained: Pa
     assert [s["kept"] for s in summaries] == [summaries[0]["kept"]] * 2
     assert summaries[0]["threshold"] == pytest.approx(summaries[1]["threshold"], abs=0.002)
     assert "nearest to the threshold" in result.out
+
+
+def test_no_spreadsheet_takes_a_question_of_a_folder_for_a_formula(run, trained: Path) -> None:
+    Path("q.csv").write_text("id,text\n@1,=1+1\n2,= 1 + 1\n3,How?\n")
+    assert run("embed", trained, "q.csv", "--id-column", "id", "--output", "emb").code == 0
+    for option, formula, number in (([], "'=1+1", "'@1"), (["--raw"], "=1+1", "@1")):
+        output = "raw" if option else "safe"
+        assert run("dedupe", trained, "emb", "--output", output, "--threshold", "-1", *option).code == 0
+        pairs, clusters, kept = (pandas.read_csv(f"{output}/{name}.csv", dtype=str) for name in PARTS)
+        assert formula in set(pairs["question1"]) and number in set(pairs["id1"])
+        assert formula in set(clusters["question"]) and number in set(clusters["id"])
+        assert "=1+1" in set(kept["question"]) and "@1" in set(kept["id"])
 
 
 def test_options_that_do_not_go_with_a_folder_are_one_line(run, trained: Path) -> None:

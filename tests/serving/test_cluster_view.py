@@ -1,6 +1,8 @@
 """Clusters that people mend: every change is on the disk, can be undone, and is in the exported files."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,16 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_index import a_model, clustered
+from test_index import a_model, clustered, embedded
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.corpus import read_corpus
 from qpairs.retrieval.corpus import dedupe_corpus
+from qpairs.retrieval.large import dedupe_embeddings
+from qpairs.serving import clusters as serving_clusters
 from qpairs.serving.app import create_app
-from qpairs.serving.clusters import ClusterReview, ReviewedFolder
+from qpairs.serving.clusters import ClusterReview, ReviewedFolder, SourceChanged
+from qpairs.serving.journal_file import JournalFile, open_journal
 from qpairs.serving.limits import READ_ONLY
 
 VECTORS = clustered(60)
@@ -43,12 +48,18 @@ def folder(tmp_path: Path, threshold: float) -> Path:
     return tmp_path / "dups"
 
 
-HELD = list[ReviewedFolder]()  # a journal is closed with its folder
+HELD = ExitStack()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed() -> Iterator[None]:
+    with HELD:
+        yield
 
 
 def opened(folder: Path) -> ClusterReview:
-    HELD.append(ReviewedFolder(folder, encode))
-    return HELD[-1].review()
+    """Clusters that are held until the tests of this file are done."""
+    return HELD.enter_context(HELD.enter_context(closing(ReviewedFolder(folder, encode))).review())
 
 
 def sets(review: ClusterReview) -> dict[int, set[int]]:
@@ -181,24 +192,90 @@ def test_a_file_that_has_changed_since_is_refused(folder: Path) -> None:
     review = opened(folder)
     source = folder.parent / "questions.csv"
     source.write_text(source.read_text() + "q60,t0,1\n")
-    with pytest.raises(UserError, match="61 rows, not the 60"):
+    with pytest.raises(SourceChanged, match="61 rows, not the 60"):
         review.export()
     source.unlink()
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(SourceChanged, match="no such file"):
         review.export()
+
+
+def exported(source: Path, threshold: float = 0.5, *, raw: bool = False, **reading: object) -> tuple[Path, Path]:
+    """The folder of the duplicates of a file, and that of the files that are exported from it."""
+    folder = source.parent / "d"
+    dedupe_corpus(MODEL, read_corpus(source, **reading), threshold=threshold).write(folder, raw=raw)
+    opened(folder).export()
+    return folder, folder / "edited"
+
+
+def test_cells_of_the_corpus_are_exported_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("question,change\nt1,-5\nT1,+3\nt2,=A1\n")
+    folder, edited = exported(tmp_path / "q.csv", 1.0)
+    assert (edited / "kept.csv").read_text() == (folder / "kept.csv").read_text()
+    assert "t1,-5\n" in (edited / "kept.csv").read_text()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_guarded_texts_are_shown_as_they_were_asked_and_exported_as_dedupe_wrote_them(
+    tmp_path: Path, raw: bool
+) -> None:
+    (tmp_path / "q.csv").write_text("id,question\n=7,=x\n@8,= X\n9,'=y\n10,'= Y\n11,'tis\n12,'TIS\n")
+    folder, edited = exported(tmp_path / "q.csv", 1.0, raw=raw, id_column="id")
+    shown = {member.question for cluster in opened(folder).page().clusters for member in cluster.members}
+    assert {"=x", "'=y", "'tis"} <= shown and not any(text.startswith("''") for text in shown)
+    assert {"=7", "@8"} <= {member.id for cluster in opened(folder).page().clusters for member in cluster.members}
+    one, other = (pandas.read_csv(place / "clusters.csv", dtype=str) for place in (folder, edited))
+    pandas.testing.assert_frame_equal(one, other)
+    assert (("=x" if raw else "'=x") in set(other["question"])) and ("=7" if raw else "'=7") in set(other["id"])
+
+
+def test_a_file_with_bad_rows_and_a_named_column_is_exported(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("asked,question\nt1,a\n,b\nT1,c\nt2,d,e\nt3,f\n")
+    folder, edited = exported(tmp_path / "q.csv", 1.0, text_column="asked", skip_bad_rows=True)
+    assert (edited / "kept.csv").read_text() == (folder / "kept.csv").read_text()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_duplicates_of_a_folder_of_embeddings_are_exported(tmp_path: Path, threshold: float, kind: str) -> None:
+    dedupe_embeddings(MODEL, embedded(tmp_path, MODEL, range(60)), tmp_path / "d", threshold=threshold, kind=kind)
+    review = opened(tmp_path / "d")
+    review.export()
+    read = pandas.read_csv if kind == "csv" else pandas.read_parquet
+    before, after = (read(place / f"kept.{kind}") for place in (tmp_path / "d", tmp_path / "d" / "edited"))
+    pandas.testing.assert_frame_equal(before, after)
+    head, rows = largest(review)
+    review.represent(head, rows[1])
+    review.export()
+    kept = set(read(tmp_path / "d" / "edited" / f"kept.{kind}")["row"])
+    assert kept == set(before["row"]) - {head} | {rows[1]}
+    (tmp_path / "emb" / "manifest.json").unlink()
+    with pytest.raises(SourceChanged, match="no embeddings here"):
+        review.export()
+
+
+def test_a_full_disk_is_not_taken_for_a_file_that_has_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise UserError("kept.csv: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(serving_clusters, "write_table", full)
+    with TestClient(create_app(MODEL, clusters=folder)) as client:
+        answer = client.post("/clusters/export", json={})
+    assert answer.status_code == 503 and "its log says why" in answer.json()["detail"]
 
 
 def test_other_clusters_have_other_changes(folder: Path, threshold: float) -> None:
     place = ReviewedFolder(folder, encode)
-    review = place.review()
-    head, rows = largest(review)
-    review.represent(head, rows[1])
+    with place.review() as review:
+        head, rows = largest(review)
+        review.represent(head, rows[1])
     corpus = read_corpus(folder.parent / "questions.csv", id_column="id")
     old = (folder / "clusters.csv").read_bytes()
     dedupe_corpus(MODEL, corpus, threshold=threshold + 0.05).write(folder)
-    assert place.review().changes == 0
+    with place.review() as review:
+        assert review.changes == 0
     (folder / "clusters.csv").write_bytes(old)
-    assert place.review().changes == 1
+    with place.review() as review:
+        assert review.changes == 1
+    place.close()
 
 
 @pytest.mark.parametrize(
@@ -256,7 +333,52 @@ def test_a_read_only_service_shows_clusters_and_changes_none(folder: Path) -> No
         assert client.get("/clusters", params={"order": "size"}).json()["changes"] == 0
         assert client.post("/score", json={"pairs": [["t1", "t2"]]}).status_code == 200
     assert not (folder / "edited").exists()
-    assert not any(file.stat().st_size for file in folder.glob("changes-*"))
+    assert not list(folder.glob("changes-*"))
+    opened(folder).represent(cluster["id"], cluster["members"][1]["row"])
+    (journal,) = folder.glob("changes-*")
+    journal.write_bytes(journal.read_bytes() + b"torn")
+    before = journal.read_bytes()
+    with TestClient(create_app(MODEL, clusters=folder, read_only=True)) as client:
+        assert client.get("/clusters").json()["changes"] == 1
+    assert journal.read_bytes() == before
+
+
+def test_clusters_that_are_replaced_wait_for_whoever_changes_the_old_ones(folder: Path) -> None:
+    place, changes = ReviewedFolder(folder, encode), list[int]()
+
+    def look() -> None:
+        with place.review() as review:
+            changes.append(review.changes)
+
+    with closing(place):
+        with place.review() as review:
+            head, rows = largest(review)
+            (folder / "clusters.csv").write_text((folder / "clusters.csv").read_text() + "\n")
+            other = threading.Thread(target=look)
+            other.start()
+            other.join(0.2)
+            review.represent(head, rows[1])  # its journal is open still
+            assert review.changes == 1 and not changes
+        other.join()
+    assert changes == [0]
+
+
+def test_the_service_closes_its_journal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = list[Path]()
+
+    @contextmanager
+    def noted(path: Path, **options: bool) -> Iterator[JournalFile]:
+        with open_journal(path, **options) as journal:
+            yield journal
+        closed.append(path)
+
+    monkeypatch.setattr(serving_clusters, "open_journal", noted)
+    app = create_app(MODEL, clusters=folder)
+    for _ in range(2):
+        with TestClient(app) as client:
+            assert client.get("/clusters").status_code == 200
+            before = len(closed)
+        assert len(closed) == before + 1
 
 
 def test_without_clusters_there_is_nothing_to_mend(tmp_path: Path) -> None:
