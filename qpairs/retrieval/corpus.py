@@ -132,13 +132,13 @@ class DedupeResult:
 
         `questions`, `against` and `model` are paths as named, `questions_path` is that of the file from the root, or
         null; `text_column` and `skip_bad_rows` say how it was read; `rows` counts the questions, `distinct` those that
-        differ in more than case, spaces and punctuation, `asked` the distinct ones that the other corpus has, `pairs` the duplicates
-        among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest, `kept` the rows
-        without duplicates. `probability_of` says what the probabilities are true of, `basis` what they rest on;
-        `expected` is the `Expectation` of the threshold, or null. `threshold` is a cosine, or where `second_look` is
-        not null a probability; that says which candidates were read: `band` (cosines), `read`, `candidates` and
-        `share`. `recall` is the share of the pairs that were found, measured on `recall_measured_on` pairs of a
-        sample, or 1 and 0 where all were compared.
+        differ in more than case, spaces and punctuation, `asked` the distinct ones that the other corpus has, `pairs`
+        the duplicates among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest,
+        `kept` the rows without duplicates. `probability_of` says what the probabilities are true of, `basis` what they
+        rest on; `expected` is the `Expectation` of the threshold, or null. `threshold` is a cosine, or where
+        `second_look` is not null a probability; that says which candidates were read: `band` (cosines), `read`,
+        `candidates` and `share`. `recall` is the share of the pairs that were found, measured on `recall_measured_on`
+        pairs of a sample, or 1 and 0 where all were compared.
         """
         paths = self.corpus.path, self.against.path if self.against else None
         reading = self.corpus.text_column, self.corpus.skip_bad_rows
