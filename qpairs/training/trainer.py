@@ -19,6 +19,7 @@ from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import read_text, sha256, write_text
 from qpairs.core.manifests import parse_json
+from qpairs.core.memory import freed_memory_kept
 from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.core.shapes import inside, named, text
 from qpairs.encoders.precision import trains_in_bf16
@@ -240,4 +241,5 @@ def run_trainer(trainer: Trainer, folder: Path) -> None:
     found = complete_states(folder)
     if found:
         check_state(found[-1])
-    trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    with freed_memory_kept():
+        trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
