@@ -10,7 +10,7 @@ import torch
 import qpairs
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.dropout import set_dropout
-from qpairs.encoders.packed import pack, packed_embeddings
+from qpairs.encoders.packed import pack, packed_outputs
 from qpairs.encoders.tokens import embed, features, token_ids
 
 pytestmark = [
@@ -40,7 +40,7 @@ def test_packed_tokens_give_the_vectors_and_gradients_of_the_encoder(dtype: torc
         given = {name: value.to("cuda") if torch.is_tensor(value) else value for name, value in given.items()}
         encoder.zero_grad()
         with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            vectors = embed_them(given) if embed_them else packed_embeddings(encoder, given)
+            vectors = embed_them(given) if embed_them else packed_outputs(encoder, given)["sentence_embedding"]
         vectors.float()[:, 0].sum().backward()
         found.append((vectors.detach().float(), encoder[0].model.embeddings.word_embeddings.weight.grad))
     share = 1e-3 if dtype == torch.float32 else 0.1

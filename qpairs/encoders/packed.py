@@ -1,12 +1,12 @@
-"""Encoders of BERT's kind over packed tokens: those of all questions of a batch one after another, without padding.
+"""Transformers of BERT's kind over packed tokens: those of all texts of a batch one after another, without padding.
 
 The transformer's own parameters are used, by functions that are made for training: its class, its state and what is
-saved are as they were. An encoder of another kind, or with adapters in its layers, is called as it is.
+saved are as they were. A model of another kind, or with adapters in its layers, is called as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,7 +21,7 @@ from torch.nn import functional
 from qpairs.encoders.fused import Half, attention_half, feed_forward_half
 from qpairs.encoders.readers import is_transformer
 
-POOLED = ("mean", "cls")
+POOLED = ("cls", "mean")
 
 
 @dataclass(frozen=True)
@@ -65,23 +64,24 @@ class Blocks:
     bias: Callable[[int], Tensor] | None = None
 
 
-def takes_packed(encoder: SentenceTransformer) -> bool:
-    """Whether `packed_embeddings` has functions for all that an encoder of one tower does.
+def takes_packed(model: nn.Sequential) -> bool:
+    """Whether `packed_outputs` has functions for all that an encoder of one tower, or a cross-encoder, does.
 
     >>> from qpairs.encoders.build import build_encoder
     >>> takes_packed(build_encoder("tiny", texts=["how do I pay", "how do I pay by card"]))
     True
     """
-    if not is_transformer(encoder) or len(encoder) < 2:
+    if not is_transformer(model) or len(model) < 2:
         return False
-    transformer, pooling = encoder[0], encoder[1]
-    if not isinstance(pooling, Pooling) or pooling.pooling_mode not in POOLED or not pooling.include_prompt:
+    transformer: Any = model[0]
+    pooling = model[1]
+    if not isinstance(pooling, Pooling) or not pooling.include_prompt or not set(_modes(pooling)) <= set(POOLED):
         return False
     return _is_known(transformer.model)
 
 
 def pack(ids: Sequence[NDArray[np.int32]]) -> dict[str, Any]:
-    """What `packed_embeddings` takes, on the CPU: the token ids of n texts, each of at least one token.
+    """What `packed_outputs` takes, on the CPU: the token ids of n texts, each of at least one token.
 
     `input_ids`, `positions` (tokens,) and `lengths` (n,) int64; `runs`, how many texts of one length follow each other.
 
@@ -90,40 +90,81 @@ def pack(ids: Sequence[NDArray[np.int32]]) -> dict[str, Any]:
     ([(2, 3), (1, 4)], [0, 1, 2, 0, 1, 2, 0, 1, 2, 3])
     """
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
     flat = np.concatenate([*ids, np.empty(0, np.int32)]).astype(np.int64)
+    return _packed(torch.from_numpy(flat), lengths)
+
+
+def pack_padded(features: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of what a tokenizer has padded: `input_ids` and `attention_mask` (n, tokens).
+
+    Where they have `token_type_ids`, which tell the texts of a pair apart, `token_types` (tokens,) are those.
+
+    >>> pack_padded({"input_ids": torch.tensor([[2, 8, 3, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 0]])})["runs"]
+    [(1, 3)]
+    """
+    real = features["attention_mask"].bool()
+    packed = _packed(features["input_ids"][real], real.sum(1).numpy())
+    if "token_type_ids" in features:
+        packed["token_types"] = features["token_type_ids"][real]
+    return packed
+
+
+def _packed(ids: Tensor, lengths: NDArray[np.int64]) -> dict[str, Any]:
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
     return {
-        "input_ids": torch.from_numpy(flat),
-        "positions": torch.from_numpy(np.arange(len(flat)) - starts),
+        "input_ids": ids,
+        "positions": torch.from_numpy(np.arange(len(ids)) - starts),
         "lengths": torch.from_numpy(lengths),
         "runs": [(len(list(same)), length) for length, same in groupby(lengths.tolist())],
     }
 
 
-def packed_embeddings(encoder: SentenceTransformer, packed: dict[str, Any]) -> Tensor:
-    """Embeddings (n, dimension) of n texts, as the encoder itself gives them, up to rounding.
+def outputs(model: nn.Module, features: dict[str, Any]) -> dict[str, Tensor]:
+    """What a model makes of features, whether these are packed or padded.
+
+    Args:
+        model: an encoder or a cross-encoder.
+        features: from `pack` or `pack_padded`, if `takes_packed` holds of it; else as its tokenizer makes them.
+
+    >>> from qpairs.encoders.build import build_encoder
+    >>> encoder = build_encoder("tiny", texts=["how do I pay", "how do I pay by card"])
+    >>> outputs(encoder, encoder.preprocess(["how do I pay"]))["sentence_embedding"].shape
+    torch.Size([1, 256])
+    """
+    if "runs" in features:
+        return packed_outputs(model, features)
+    found: dict[str, Tensor] = model(features)
+    return found
+
+
+def packed_outputs(model: Any, packed: dict[str, Any]) -> dict[str, Tensor]:
+    """What a model's modules make of n texts, as the model itself, up to rounding: `sentence_embedding` (n, d), ...
 
     Under autocast the products are of its type; sums, softmax and normalisation are in float32.
 
     Args:
-        encoder: of which `takes_packed` holds.
-        packed: from `pack`, on the encoder's device.
+        model: of which `takes_packed` holds.
+        packed: from `pack` or `pack_padded`, on the model's device.
 
     >>> from qpairs.encoders.build import build_encoder
     >>> from qpairs.encoders.tokens import token_ids
     >>> encoder = build_encoder("tiny", texts=["how do I pay", "how do I pay by card"])
-    >>> packed_embeddings(encoder, pack(token_ids(encoder, ["how do I pay", "pay"]))).shape
+    >>> packed_outputs(encoder, pack(token_ids(encoder, ["how do I pay", "pay"])))["sentence_embedding"].shape
     torch.Size([2, 256])
     """
-    transformer: Any
-    pooling: Any
-    transformer, pooling, *rest = encoder
-    model = transformer.model
-    tokens = _tokens(model, packed)
-    features: dict[str, Tensor] = {"sentence_embedding": _pooled(tokens, packed, pooling.pooling_mode)}
+    transformer, pooling, *rest = model
+    tokens = _tokens(transformer.model, packed)
+    pooled = [_pooled(tokens, packed, mode) for mode in _modes(pooling)]
+    features: dict[str, Tensor] = {"sentence_embedding": torch.cat(pooled, dim=-1)}
     for module in rest:
         features = module(features)
-    return features["sentence_embedding"]
+    return features
+
+
+def _modes(pooling: Pooling) -> tuple[str, ...]:
+    """How tokens are pooled; what several ways give is concatenated."""
+    modes = pooling.pooling_mode
+    return (modes,) if isinstance(modes, str) else tuple(modes)
 
 
 def _tokens(model: Any, packed: dict[str, Any]) -> Tensor:
@@ -146,7 +187,8 @@ def _embedded(blocks: Blocks, packed: dict[str, Any]) -> Tensor:
     parts = blocks.embeddings
     x = parts.word_embeddings(packed["input_ids"])
     if hasattr(parts, "token_type_embeddings"):
-        x = x + parts.token_type_embeddings.weight[0]
+        types = packed.get("token_types")
+        x = x + (parts.token_type_embeddings.weight[0] if types is None else parts.token_type_embeddings(types))
     x = x + parts.position_embeddings(_positions(packed, blocks.padding))
     embedded: Tensor = parts.dropout(parts.LayerNorm(x))
     return embedded

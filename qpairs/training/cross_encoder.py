@@ -24,6 +24,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 from qpairs.encoders.build import ENCODERS, build_encoder, tower_names
 from qpairs.encoders.dropout import set_dropout
+from qpairs.encoders.packed import outputs, pack_padded, takes_packed
 from qpairs.encoders.readers import is_transformer
 from qpairs.training.distributed import gather, world
 from qpairs.training.passes import History, Pass, evaluation_pairs, run_pass, steps_of
@@ -155,14 +156,14 @@ class CrossEncoderLoss(nn.Module):
 
         Args:
             labels: (k,) of all pairs of the batch.
-            features: inputs (orders * n, tokens) for the pairs that this process reads, in each order.
+            features: inputs for the pairs that this process reads, in each order: orders * n texts, packed or padded.
             share: number of pairs that this process reads: n, or 0 where it reads one only to keep step.
             orders: 1, or 2 where the logit of a pair is the mean over both orders.
 
         Raises:
             Diverged: the loss is not a finite number.
         """
-        own = self.model(features)["scores"].float().view(orders, -1).mean(dim=0)[:share]  # (share,)
+        own = outputs(self.model, features)["scores"].float().view(orders, -1).mean(dim=0)[:share]  # (share,)
         logits = gather(own.unsqueeze(1), len(labels)).squeeze(1)  # (k,)
         loss = functional.binary_cross_entropy_with_logits(logits, labels)
         check_loss(loss)
@@ -197,6 +198,7 @@ class PairBatches:
             processes: number of processes that share the pairs of each step.
         """
         self.model, self.pairs, self.seed = model, pairs, seed
+        self.packs = takes_packed(model)
         self.both_orders, self.processes = both_orders, processes
         self.sample = functools.lru_cache(maxsize=1)(sampler)
         self.steps_per_epoch = self.steps = len(sampler(0))
@@ -219,6 +221,8 @@ class PairBatches:
             texts = [(b, a) if swap else (a, b) for (a, b), swap in zip(texts, swapped, strict=True)]
         own = texts[process :: self.processes] or texts[:1]  # every process takes part in every step
         features = dict(self.model.preprocess([*own, *((b, a) for a, b in own)] if self.both_orders else own))
+        if self.packs:
+            features = pack_padded(features)
         targets = self.pairs.labels if self.pairs.grades is None else self.pairs.grades
         return {  # the Trainer takes the size of the first tensor as the size of the batch
             "labels": torch.from_numpy(targets[rows].astype(np.float32)),

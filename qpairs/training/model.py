@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from qpairs.encoders.packed import packed_embeddings
+from qpairs.encoders.packed import outputs
 from qpairs.encoders.towers import towers
 from qpairs.objectives.distillation import Distillation
 from qpairs.objectives.labels import BatchLabels
@@ -106,10 +106,7 @@ class PairModel(nn.Module):
 
 
 def _embeddings(tower: SentenceTransformer, chunk: Features) -> Tensor:
-    if "runs" in chunk:
-        return packed_embeddings(tower, chunk)  # (k, d)
-    embeddings: Tensor = tower(chunk)["sentence_embedding"]  # (k, d)
-    return embeddings
+    return outputs(tower, chunk)["sentence_embedding"]  # (k, d)
 
 
 def _shared_names(module: nn.Module) -> dict[str, str]:

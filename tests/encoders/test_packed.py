@@ -1,5 +1,6 @@
 """Packed tokens against the encoder itself: the same vectors and gradients, for every kind that is known."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from architectures import ARCHITECTURES, TEXTS, write_encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from qpairs.encoders import packed
@@ -14,21 +16,31 @@ from qpairs.encoders.build import build_encoder
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.fused import Half, attention_half, feed_forward_half
 from qpairs.encoders.lora import add_adapters
-from qpairs.encoders.packed import KINDS, pack, packed_embeddings, takes_packed
+from qpairs.encoders.packed import KINDS, outputs, pack, pack_padded, takes_packed
 from qpairs.encoders.tokens import features, token_ids
+from qpairs.training.cross_encoder import new_cross_encoder
 
 KNOWN = ("bert", "mpnet", "roberta", "xlm-roberta", "tiny")
 MORE = ["", "a", "zzzz 日本語 [PAD] <pad>", "card " * 40, "Is my card blocked?", "Why can't I log in to the app?"]
 
 
 @pytest.fixture(scope="module")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    made = {"tiny": build_encoder("tiny", texts=TEXTS, max_length=24)}
-    for name in ARCHITECTURES:
-        made[name] = build_encoder(str(write_encoder(name, tmp_path_factory.mktemp(name))), max_length=24)
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What `build_encoder` makes each of: a small model of each architecture, or one from nothing."""
+    made = {name: str(write_encoder(name, tmp_path_factory.mktemp(name))) for name in ARCHITECTURES}
+    return {"tiny": "tiny", **made}
+
+
+@pytest.fixture(scope="module")
+def encoders(folders: dict[str, str]) -> dict[str, SentenceTransformer]:
+    made = {name: build_encoder(folder, texts=TEXTS, max_length=24) for name, folder in folders.items()}
     for encoder in made.values():
         set_dropout(encoder, 0.0)
     return made
+
+
+def embedded(encoder, given):
+    return outputs(encoder, given)["sentence_embedding"]
 
 
 def gradients(encoder, embed, dtype=torch.float32):
@@ -62,7 +74,25 @@ def test_vectors_and_gradients_are_those_of_the_encoder(name, dtype, share, zero
     assert takes_packed(encoder)
     ids = token_ids(encoder, [*TEXTS, *MORE, *TEXTS[:2]])  # some of one length, not side by side
     expected = gradients(encoder, lambda: encoder(features(encoder, ids))["sentence_embedding"], dtype)
-    assert_same(gradients(encoder, lambda: packed_embeddings(encoder, pack(ids)), dtype), expected, share, zero)
+    assert_same(gradients(encoder, lambda: embedded(encoder, pack(ids)), dtype), expected, share, zero)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize(
+    ("dtype", "share", "zero"), [(torch.float32, 2e-5, 0.01), (torch.bfloat16, 0.06, 0.05)], ids=["fp32", "bf16"]
+)
+def test_logits_of_a_cross_encoder_are_its_own(name, dtype, share, zero, folders):
+    model = new_cross_encoder(folders[name], texts=TEXTS, max_length=24, seed=0).train()
+    set_dropout(model, 0.0)
+    assert takes_packed(model)
+    padded = model.preprocess([*itertools.product(TEXTS[:4], MORE[1:5]), (TEXTS[0], TEXTS[0])])
+    if name == "bert":  # its tokens have types
+        middle = padded["attention_mask"].sum(1, keepdim=True) // 2
+        padded["token_type_ids"] = (padded["attention_mask"].cumsum(1) > middle).long() * padded["attention_mask"]
+    own = gradients(model, lambda: model(dict(padded))["scores"], dtype)
+    packed = pack_padded(padded)
+    assert len(packed["runs"]) > 1
+    assert_same(gradients(model, lambda: outputs(model, packed)["scores"], dtype), own, share, zero)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -74,7 +104,7 @@ def test_gradients_are_those_of_the_zeros_that_were_drawn(name, encoders):
 
     def value() -> torch.Tensor:
         torch.manual_seed(1)
-        return (packed_embeddings(encoder, packed) * torch.linspace(-1, 1, encoder.get_embedding_dimension())).sum()
+        return (embedded(encoder, packed) * torch.linspace(-1, 1, encoder.get_embedding_dimension())).sum()
 
     set_dropout(encoder, 0.3)
     encoder.zero_grad()
@@ -96,9 +126,9 @@ def test_in_evaluation_nothing_is_dropped(name, encoders):
     ids = token_ids(encoder, TEXTS)
     set_dropout(encoder, 0.5)
     with torch.no_grad():
-        vectors = packed_embeddings(encoder.eval(), pack(ids))
+        vectors = embedded(encoder.eval(), pack(ids))
         torch.testing.assert_close(vectors, encoder(features(encoder, ids))["sentence_embedding"])
-        assert (packed_embeddings(encoder.train(), pack(ids)) - vectors).abs().max() > 0.01
+        assert (embedded(encoder.train(), pack(ids)) - vectors).abs().max() > 0.01
     set_dropout(encoder, 0.0)
 
 
