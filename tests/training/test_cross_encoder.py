@@ -187,21 +187,24 @@ def test_a_transformer_made_from_nothing_sees_where_a_question_ends(untrained: A
     assert tokens == ["[CLS]", "a", "b", "[SEP]", "c", "[SEP]"]
 
 
+def texts_of(item: dict[str, Any]) -> list[list[int]]:
+    """The token ids of each text of a batch."""
+    features = item["features"]
+    return [ids.tolist() for ids in torch.split(features["input_ids"], features["lengths"].tolist())]
+
+
 def test_batches_have_each_pair_in_one_order_or_in_both(untrained: Any) -> None:
     pairs = numbered(8)
     sampler = sequential_sampler(np.arange(8), 8)
     (one,) = PairBatches(untrained, pairs, sampler, seed=1)
     again, other = (PairBatches(untrained, pairs, sampler, seed=seed)[0] for seed in (1, 2))
     both = PairBatches(untrained, pairs, sampler, both_orders=True)[0]
-    ids = one["features"]["input_ids"]
-    assert torch.equal(ids, again["features"]["input_ids"])
-    assert not torch.equal(ids, other["features"]["input_ids"])
+    assert texts_of(one) == texts_of(again) != texts_of(other)
     assert (one["share"], one["orders"], both["share"], both["orders"]) == (8, 1, 8, 2)
     assert one["labels"].tolist() == both["labels"].tolist() == [0, 1] * 4
-    there, back = both["features"]["input_ids"][:8], both["features"]["input_ids"][8:]
-    mine = [min(int((ids[i] != order[i]).sum()) for order in (there, back)) for i in range(8)]
-    assert mine == [0] * 8  # as it is in one order or the other
-    assert all(torch.equal(there[i].sort().values, back[i].sort().values) for i in range(8))
+    there, back = texts_of(both)[:8], texts_of(both)[8:]
+    assert all(text in orders for text, *orders in zip(texts_of(one), there, back, strict=True))
+    assert all(sorted(one) == sorted(other) and one != other for one, other in zip(there, back, strict=True))
 
 
 def test_processes_share_the_pairs_of_a_batch(untrained: Any) -> None:
@@ -210,13 +213,9 @@ def test_processes_share_the_pairs_of_a_batch(untrained: Any) -> None:
     shares = list(PairBatches(untrained, pairs, sampler, seed=1, processes=2))
     assert [item["share"] for item in shares] == [2, 2, 1, 0]
     assert all(torch.equal(shares[i]["labels"], whole[i // 2]["labels"]) for i in range(4))
-    first = [len(item["features"]["input_ids"]) for item in shares]
+    first = [len(texts_of(item)) for item in shares]
     assert first == [2, 2, 1, 1]  # a process without a pair reads one, which does not count
-
-    def read(item: dict[str, Any]) -> list[list[int]]:
-        return [row[row != 0].tolist() for row in item["features"]["input_ids"]]
-
-    assert read(whole[0]) == [row for pair in zip(*map(read, shares[:2]), strict=True) for row in pair]
+    assert texts_of(whole[0]) == [text for pair in zip(*map(texts_of, shares[:2]), strict=True) for text in pair]
 
 
 def test_a_sample_of_a_large_validation_part_is_evaluated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
