@@ -21,6 +21,7 @@ from qpairs.commands.terminal import (
     SkipOption,
     TomlOption,
     check_file,
+    check_files,
     counted,
     err,
     judged_pairs,
@@ -38,7 +39,7 @@ from qpairs.commands.terminal import (
 )
 from qpairs.commands.training import given_options, with_config_options
 from qpairs.core.progress import Progress
-from qpairs.core.tables import check_table_path, write_rows
+from qpairs.core.tables import check_table_path, rows_table, write_rows, write_tables
 
 if TYPE_CHECKING:
     from qpairs.evaluation.explain import Word
@@ -64,8 +65,8 @@ def errors(
     raw: RawOption = False,
 ) -> None:
     """Show the mistakes of a checkpoint or an export, and the kinds of pair among which mistakes are frequent."""
-    for name in ("mistakes.csv", "slices.csv"):
-        check_file(output / name, overwrite=overwrite)
+    mistakes, slices = output / "mistakes.csv", output / "slices.csv"
+    check_files([mistakes, slices], overwrite=overwrite)
     with quiet(), progress_bar() as on_progress:
         from qpairs.evaluation.mistakes import Mistake, analyse
         from qpairs.evaluation.slices import ErrorSlice
@@ -77,8 +78,8 @@ def errors(
         on_progress(Progress("judging"))
         found = analyse(model, judged.pairs, trained_on=judged.trained_on, seed=seed)
     called = {"similarity": score_column(model.verdict.score)}
-    write_rows(output / "mistakes.csv", Mistake, found.mistakes(), called, raw=raw)
-    write_rows(output / "slices.csv", ErrorSlice, found.slices, raw=raw)
+    tables = rows_table(Mistake, found.mistakes(), called), rows_table(ErrorSlice, found.slices)
+    write_tables((mistakes, tables[0], raw), (slices, tables[1], raw))
     print_skipped(judged.pairs)
     out.print(f"Judged on {counted(len(judged.pairs), 'pair')}: {plain(judged.source)}.", highlight=False)
     if judged.trained_on is None:

@@ -21,7 +21,7 @@ from rich.table import Column, Table
 
 from qpairs.config import HELP
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import os_reason
+from qpairs.core.files import half_done, os_reason
 from qpairs.core.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -468,3 +468,9 @@ def check_file(path: Path, *, overwrite: bool, option: str = "--output") -> None
         raise UserError(f"{path}: cannot be written; name another file with {option}")
     if there and not overwrite:
         raise UserError(f"{path}: is there already; name another file with {option}, or pass --overwrite")
+
+
+def check_files(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """As `check_file`, of files that are written together; those of a run that was killed between them are replaced."""
+    for path in paths:
+        check_file(path, overwrite=overwrite or half_done(paths))

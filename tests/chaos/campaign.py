@@ -40,6 +40,7 @@ KINDS = {
     "read-only": "read-only folder",
     "cell": "a process of it killed",
 }
+CHOSEN = os.environ.get("QPAIRS_CHAOS_KINDS", ",".join(KINDS)).split(",")
 KILLED = -signal.SIGKILL
 LEAST = 64  # bytes of a limit, so that what is counted here finds room
 
@@ -128,6 +129,9 @@ class Campaign:
 
     def planned(self, step: int) -> Iterator[Planned]:
         """All faults, or those at every `step`th event."""
+        return (fault for fault in self._planned(step) if fault.kind in CHOSEN)
+
+    def _planned(self, step: int) -> Iterator[Planned]:
         scenario, events = self.scenario, self.unbroken.events
         number, random_ = len(events), random.Random(scenario.name)
         rare = step * scenario.every

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import qpairs
 from qpairs.core.exceptions import UserError
 from qpairs.retrieval.embeddings import open_shards
 from qpairs.retrieval.index import open_index
+from qpairs.serving.journal import journalled
 from qpairs.serving.journal_file import open_journal
 
 MADE = Path(__file__).parents[1] / "fixtures" / "commit_48e0593"
@@ -129,20 +130,12 @@ def files(*names: str) -> Seen:
 
 @whole
 def changed_index(place: Path) -> Any:
-    """Ids and texts of an index, with the changes that its journal holds."""
-    found = open_index(place / "idx")
-    with open_journal(place / "idx" / "journal.jsonl", read_only=True) as journal:
-        for change in journal.read():
-            if "deleted" in change:
-                found.questions.delete(change["deleted"])
-                continue
-            vectors = np.frombuffer(base64.b64decode(change["vectors"]), "<f4").reshape(len(change["ids"]), -1)
-            new = [row for row, name in enumerate(change["ids"]) if not found.questions.known([name])]
-            found.questions.add(
-                [change["ids"][row] for row in new], [change["texts"][row] for row in new], vectors[new].copy()
-            )
-    ids = [*map(str, range(1, QUESTIONS + 1)), "n1", "n2", "n3"]
-    return sorted(found.questions.known(ids)), sorted(found.questions.texts())
+    """Ids and texts of an index, with the changes that its journal holds, as a copy of it has them."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(place / "idx", Path(folder, "idx"))
+        with journalled(copy) as found:
+            ids = [*map(str, range(1, QUESTIONS + 1)), "n1", "n2", "n3"]
+            return sorted(found.questions.known(ids)), sorted(found.questions.texts())
 
 
 def mended_clusters(place: Path) -> Any:
@@ -157,7 +150,11 @@ def session(folder: str) -> Seen:
 
     def look(place: Path) -> Any:
         found = files("labels.csv", "labels.skipped.csv")(place / folder) or {}
-        done = contents(place / folder / "duplicates") if (place / folder / "duplicates" / "dedupe.json").exists() else None
+        done = (
+            contents(place / folder / "duplicates")
+            if (place / folder / "duplicates" / "dedupe.json").exists()
+            else None
+        )
         return {**found, "model": model(place / folder), "duplicates": done}
 
     return look
@@ -177,7 +174,6 @@ def cells(folder: str, table: str) -> Seen:
         return found or None
 
     return look
-
 
 
 def forked_cells() -> None:
@@ -227,7 +223,17 @@ AUDIT = ["audit", *QUICK, "--folds", "2", "--output", "suspects.csv"]
 CELLS = [*PAIRS, "--epochs", "1", "--batch-size", "64", "--seeds", "1"]
 COMPARE = ["compare", *CELLS, "--encoders", "static", "--losses", "contrastive,cosent", "--budget-minutes", "0"]
 COMPARE += ["--output", "cmp"]
-CURVE = ["learning-curve", *CELLS, "--encoder", "static", "--sizes", "24,36,48,64", "--equal-epochs", "--output", "curve"]
+CURVE = [
+    "learning-curve",
+    *CELLS,
+    "--encoder",
+    "static",
+    "--sizes",
+    "24,36,48,64",
+    "--equal-epochs",
+    "--output",
+    "curve",
+]
 SERVE = ["serve", "../in/fitted", "--port", "0"]
 START = ["start", "../in/questions.csv", "--model", "../in/fitted", "--output", "session", "--budget"]
 OVER = ["--overwrite"]
@@ -240,9 +246,7 @@ LIGHT = [
     Scenario("index --overwrite", [*INDEX, *OVER], index, [["index", "../in/more", "--output", "idx"]]),
     Scenario("index --kind hnsw", [*INDEX, "--kind", "hnsw"], index),
     Scenario("index --add", ["index", "idx", "--add", "../in/more"], index, [INDEX]),
-    Scenario(
-        "index --add, hnsw", ["index", "idx", "--add", "../in/more"], index, [[*INDEX, "--kind", "hnsw"]]
-    ),
+    Scenario("index --add, hnsw", ["index", "idx", "--add", "../in/more"], index, [[*INDEX, "--kind", "hnsw"]]),
     Scenario("index --delete", ["index", "idx", "--delete", "../in/ids.txt"], index, [INDEX]),
     Scenario("dedupe", DEDUPE, duplicates),
     Scenario("dedupe --overwrite", [*DEDUPE, *OVER], duplicates, [[*DEDUPE, "--format", "tsv"]]),
@@ -305,9 +309,7 @@ LIVED = [
         prepare=served_to(session_client()),
         changes=4,
     ),
-    Scenario(
-        "start", [*START, "5"], session("session"), parts=True, prepare=keys_for("session/labels.csv"), changes=4
-    ),
+    Scenario("start", [*START, "5"], session("session"), parts=True, prepare=keys_for("session/labels.csv"), changes=4),
     Scenario(
         "start, gone on with",
         [*START, "5"],
@@ -388,7 +390,10 @@ def make_models(folder: Path) -> None:
     cross-encoder of random weights.
     """
     if not (folder / "cross").exists():
-        for action in (command(["calibrate", "model", "--data", "pairs.csv", "--output", "fitted"]), lambda: _write_cross_encoder(folder)):
+        for action in (
+            command(["calibrate", "model", "--data", "pairs.csv", "--output", "fitted"]),
+            lambda: _write_cross_encoder(folder),
+        ):
             made = run_child(action, folder)
             assert made.code == 0, made.text
         warm_up(folder)

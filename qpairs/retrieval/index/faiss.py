@@ -104,10 +104,7 @@ class FaissIndex:
         if self._grown:
             self._require_distinct_ids()
             with atomic_file(vectors) as fresh:
-                try:
-                    _faiss().write_index(self._vectors, str(fresh))
-                except RuntimeError as error:  # which is how FAISS reports what the system says
-                    raise OSError(_reason(error)) from error
+                _faiss().write_index(self._vectors, str(fresh))
             with atomic_file(questions) as fresh, pa.ipc.new_file(str(fresh), self._questions.schema) as writer:
                 writer.write_table(self._questions.combine_chunks())  # rows of one chunk are found 500 times as fast
         with atomic_file(deleted) as fresh, fresh.open("wb") as file:
