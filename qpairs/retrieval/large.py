@@ -182,8 +182,9 @@ def _encoder(model: Model, embeddings: Embeddings) -> Model:
 
 
 def _write(output: Path, kind: str, tables: Tables, meter: Meter, summary: dict[str, Any]) -> pandas.DataFrame:
-    """Writes the tables and the summary, which take their places in one step; returns the pairs nearest to the
-    threshold. What the steps left goes.
+    """Writes the tables and the summary, which take their places in one step; returns the pairs nearest the threshold.
+
+    What the steps left goes.
     """
     meter.begin("writing")
     nearest = tables.nearest()

@@ -77,7 +77,8 @@ class Result:
         failed = sum(map(len, self.failures.values()))
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.injected.items())
         total = self.injected.total()
-        return f"{self.scenario.name}: {total:,} faults injected ({kinds}), {total - failed:,} survived, {self.seconds:.0f} s"
+        counts = f"{total:,} faults injected ({kinds}), {total - failed:,} survived"
+        return f"{self.scenario.name}: {counts}, {self.seconds:.0f} s"
 
 
 class Campaign:
@@ -136,7 +137,7 @@ class Campaign:
         number, random_ = len(events), random.Random(scenario.name)
         rare = step * scenario.every
         yield Planned("read-only", 0)
-        for at in range(1, number + 1, step):
+        for at in range(1, number + 1, step * scenario.kills):
             yield Planned("kill", at)
             if events[at - 1] == SYNC:
                 yield Planned("torn", at)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from faults import acknowledge, acknowledged
+from faults import acknowledge, acknowledged, stays_full
 
 Step = tuple[int, Callable[[Any], Any]]  # by how much the service's count changes, and the request that changes it
 Count = Callable[[Any], int]
@@ -73,6 +73,8 @@ def _require(asked: Any, request: Callable[[Any], Any]) -> None:
     response = request(asked)
     if response.status_code == 503:
         response = request(asked)
+    if response.status_code == 503 and stays_full():
+        sys.exit(2)
     if response.status_code >= 300:
         raise Refused(f"{response.request.url}: {response.status_code} {response.text}")
 
@@ -151,7 +153,7 @@ def _finish(asked: Any) -> Any:
     if error := _worked(asked):  # as the page shows it; the person asks again
         assert "cannot be written" in error, error
         response = asked.post("/start/finish", json={})
-        if error := _worked(asked):
+        if (error := _worked(asked)) and not stays_full():
             raise Refused(error)
     return response
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import importlib
 import io
@@ -138,14 +139,23 @@ def wait_for(child: Child, seconds: float = 120.0) -> Outcome:
     return Outcome(code, text, events, value)
 
 
+@functools.cache
+def _command_line() -> Any:
+    from qpairs.commands import command_line
+
+    return command_line()
+
+
 def command(arguments: Sequence[str]) -> Callable[[], None]:
-    """What runs a command of qpairs."""
+    """What runs a command of qpairs, whose options are read from the code once for all."""
+    line = _command_line()
 
     def run() -> None:
-        from qpairs.commands import main
+        from qpairs import commands
 
+        commands.command_line = lambda: line
         sys.argv = ["qpairs", *arguments]
-        main()
+        commands.main()
 
     return run
 
@@ -174,6 +184,14 @@ def _child(action: Callable[[], Any], root: Path, fault: Fault | None, left: Pat
         os._exit(code)
 
 
+def _whole_path(given: tuple[Any, ...]) -> Any:
+    """The path of an event, which may be given by its name in an open folder."""
+    folder = given[-1]
+    if isinstance(folder, int) and folder >= 0 and os.path.isdir(opened := f"/proc/self/fd/{folder}"):
+        return os.path.join(os.readlink(opened), os.fsdecode(given[0]))
+    return given[0]
+
+
 class _Armed:
     """The fault of this process, and its events so far."""
 
@@ -199,6 +217,8 @@ class _Armed:
         """What happens before an event."""
         assert self.fault
         self.events.append(name)
+        if self.fault.cell and not self.fault.at:
+            cell_events(self.fault.root).write_text(str(len(self.events)))
         kind, now = self.fault.kind, len(self.events) == self.fault.at
         if kind == "read-only" and not new:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -216,9 +236,9 @@ class _Armed:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     def _inside(self, path: Any) -> bool:
-        return isinstance(path, str | bytes | os.PathLike) and os.path.realpath(os.fsdecode(path)).startswith(
-            self._root
-        )
+        if not isinstance(path, str | bytes | os.PathLike):
+            return False
+        return f"{os.path.realpath(os.fsdecode(path))}{os.sep}".startswith(f"{self._root}{os.sep}")
 
     def _hook(self, name: str, given: tuple[Any, ...]) -> None:
         if not self.on:
@@ -232,7 +252,7 @@ class _Armed:
                 if isinstance(flags, int) and flags & os.O_TRUNC and os.path.exists(path):
                     about = os.stat(path)
                     self._written[about.st_dev, about.st_ino] = 0
-        elif name in EVENTS and (self._inside(given[0]) or (isinstance(given[-1], int) and given[-1] >= 0)):
+        elif name in EVENTS and self._inside(_whole_path(given)):
             self.event(name, new=name == "os.remove" and self._is_new(given[0]))
 
     def _is_new(self, path: Any) -> bool:
@@ -288,6 +308,11 @@ def acknowledge(count: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stays_full() -> bool:
+    """In a child: whether the disk is full for good."""
+    return bool(_armed.fault and _armed.fault.kind == "limit")
+
+
 def acknowledged(root: Path) -> int:
     """How many changes were acknowledged."""
     file = acknowledgements(root)
@@ -324,9 +349,6 @@ class ForkedCell:
             first = ForkedCell.number == 1 and _armed.fault is not None and _armed.fault.cell
             _armed.on, _armed.events = first, []
             serve(pipe, log_file)
-            if first:
-                _armed.on = False
-                cell_events(_armed.fault.root).write_text(str(len(_armed.events)))  # type: ignore[union-attr]
         finally:
             os._exit(0)
 

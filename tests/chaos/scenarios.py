@@ -45,6 +45,7 @@ class Scenario:
         changes: how many changes are then acknowledged.
         cells: whether the command starts other processes.
         every: disk full, two kills and two processes come at one in so many file events, as it takes long.
+        kills: so do kills.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Scenario:
     changes: int = 0
     cells: bool = False
     every: int = 1
+    kills: int = 1
 
     def run(self, *, again: bool = False) -> None:
         """In a child: runs the command, or what goes on with it."""
@@ -290,6 +292,7 @@ LIVED = [
         parts=True,
         prepare=served_to(label_client()),
         changes=7,
+        every=2,
     ),
     Scenario(
         "serve --clusters",
@@ -308,8 +311,17 @@ LIVED = [
         parts=True,
         prepare=served_to(session_client()),
         changes=4,
+        every=4,
     ),
-    Scenario("start", [*START, "5"], session("session"), parts=True, prepare=keys_for("session/labels.csv"), changes=4),
+    Scenario(
+        "start",
+        [*START, "5"],
+        session("session"),
+        parts=True,
+        prepare=keys_for("session/labels.csv"),
+        changes=4,
+        every=4,
+    ),
     Scenario(
         "start, gone on with",
         [*START, "5"],
@@ -318,6 +330,7 @@ LIVED = [
         parts=True,
         prepare=keys_for("session/labels.csv"),
         changes=4,
+        every=4,
     ),
 ]
 HEAVY = [
@@ -332,15 +345,24 @@ HEAVY = [
     Scenario("export --format static", [*EXPORT, "static"], model),
     Scenario("export --overwrite", [*EXPORT, "static", *OVER], model, [CALIBRATE]),
     Scenario("export --format onnx", [*EXPORT, "onnx"], model),
-    Scenario("combine", COMBINE, model, every=3),
-    Scenario("combine --overwrite", [*COMBINE, *OVER], model, [CALIBRATE], every=3),
-    Scenario("audit", AUDIT, files("suspects.csv"), every=3),
-    Scenario("train", TRAIN, model, resumed=RESUME, every=3),
-    Scenario("train --overwrite", [*TRAIN, *OVER], model, [CALIBRATE], every=3),
-    Scenario("train, cross-encoder", CROSS, model, resumed=RESUME, prepare=small_networks, every=4),
-    Scenario("compare", COMPARE, cells("cmp", "results.csv"), parts=True, prepare=forked_cells, cells=True, every=4),
+    Scenario("combine", COMBINE, model, every=4),
+    Scenario("combine --overwrite", [*COMBINE, *OVER], model, [CALIBRATE], every=4),
+    Scenario("audit", AUDIT, files("suspects.csv")),
+    Scenario("train", TRAIN, model, resumed=RESUME, every=4),
+    Scenario("train --overwrite", [*TRAIN, *OVER], model, [CALIBRATE], every=4),
+    Scenario("train, cross-encoder", CROSS, model, resumed=RESUME, prepare=small_networks, every=6, kills=2),
     Scenario(
-        "learning-curve", CURVE, cells("curve", "curve.csv"), parts=True, prepare=forked_cells, cells=True, every=4
+        "compare", COMPARE, cells("cmp", "results.csv"), parts=True, prepare=forked_cells, cells=True, every=4, kills=2
+    ),
+    Scenario(
+        "learning-curve",
+        CURVE,
+        cells("curve", "curve.csv"),
+        parts=True,
+        prepare=forked_cells,
+        cells=True,
+        every=4,
+        kills=2,
     ),
 ]
 SCENARIOS = [*LIGHT, *LIVED, *HEAVY]  # those first that import least: forking a large process takes longer
