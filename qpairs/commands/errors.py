@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.conclusions import after_errors, command
+from qpairs.commands.outputs import check_file, check_files
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
@@ -20,8 +21,6 @@ from qpairs.commands.terminal import (
     ReplaceOption,
     SkipOption,
     TomlOption,
-    check_file,
-    check_files,
     counted,
     err,
     judged_pairs,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from qpairs.commands.outputs import check_files
 from qpairs.commands.terminal import (
     RawOption,
     ReplaceOption,
-    check_files,
     err,
     out,
     percent,

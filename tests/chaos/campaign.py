@@ -139,6 +139,7 @@ class Campaign:
         yield Planned("read-only", 0)
         for at in range(1, number + 1, step * scenario.kills):
             yield Planned("kill", at)
+        for at in range(1, number + 1, step):
             if events[at - 1] == SYNC:
                 yield Planned("torn", at)
         for at in range(1, number + 1, rare):
