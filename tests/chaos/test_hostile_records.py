@@ -6,6 +6,7 @@ files, and may end the process: they are tried in forked children.
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import shutil
@@ -16,15 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from faults import run_child
 from test_hostile import MADE, STEP, attempt, mutated, say, use_embeddings, use_index
 
 import qpairs
+from qpairs.core.exceptions import UserError
 from qpairs.experiments.cells import Cell
 from qpairs.experiments.comparison_folder import hold_folder, read_record
 from qpairs.retrieval.embeddings import open_shards
-from qpairs.retrieval.index import build_index
+from qpairs.retrieval.index import build_index, open_index
+from qpairs.retrieval.index.faiss import QUESTIONS as SCHEMA
 from qpairs.serving.clusters import ReviewedFolder
 from qpairs.serving.journal import FILE, journalled
 
@@ -108,8 +112,6 @@ def targets(folder: Path) -> dict[str, Target]:
     """Name -> what is damaged."""
     dimension = open_shards(MADE / "embeddings").dimension
     model = open_shards(MADE / "embeddings").fingerprint
-    import base64
-
     vectors = base64.b64encode(np.eye(1, dimension, dtype="<f4").tobytes()).decode()
     added = {"ids": ["a"], "texts": ["Is it?"], "model": model, "vectors": vectors}
     dup, compare = folder / "dup", folder / "compare"
@@ -247,3 +249,18 @@ def test_many_damaged_binary_files(folder: Path) -> None:
     share = 250 // STEP
     wrong = [bad for name, (file, use) in binaries(folder).items() for bad in run_binary(name, file, use, share)]
     assert wrong == []
+
+
+@pytest.mark.parametrize("places", [[0, 9, 1 << 40], [0, 3, 1], [-5, 0, 1]], ids=["beyond the end", "back", "before"])
+def test_texts_that_would_lie_outside_their_file_are_refused(places: list[int], folder: Path, tmp_path: Path) -> None:
+    """Arrow would read them there, and the process would end."""
+    shutil.copytree(folder / "index", tmp_path / "index")
+    (file,) = (tmp_path / "index").glob("questions-*.arrow")
+    columns = {"id": ["1", "2"], "text": ["one", ", other"]}
+    with pyarrow.ipc.new_file(str(file), SCHEMA) as writer:
+        writer.write_table(pyarrow.table(columns, SCHEMA))
+    good, bad = (np.array(values, np.int64).tobytes() for values in ([0, 3, 10], places))
+    assert file.read_bytes().count(good) == 1
+    file.write_bytes(file.read_bytes().replace(good, bad))
+    with pytest.raises(UserError, match="the index is damaged"):
+        open_index(tmp_path / "index")
