@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -30,7 +31,7 @@ from qpairs.commands.terminal import err, out, plain, with_import
 from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
-from qpairs.core.files import os_reason
+from qpairs.core.files import NOT_WRITTEN, os_reason
 
 app = typer.Typer(
     help="Decides whether two questions ask the same, and finds the duplicates in a collection of questions.",
@@ -105,6 +106,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # of a file system that changes meanwhile: no command foresees all of it
+        if error.errno in NOT_WRITTEN and not error.filename:
+            _refuse(f"a file cannot be written ({os_reason(error)}), here or in {tempfile.gettempdir()}")
         if not (error.errno and error.filename):
             raise
         _refuse(f"{error.filename}: {os_reason(error)}")

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.conclusions import after_data
+from qpairs.commands.outputs import check_file
 from qpairs.commands.terminal import (
     ColumnsOption,
     LabelCutOption,
@@ -16,7 +17,6 @@ from qpairs.commands.terminal import (
     RawOption,
     ReplaceOption,
     SkipOption,
-    check_file,
     load,
     out,
     percent,

@@ -223,11 +223,13 @@ def _dedupe_folder(
 ) -> None:
     """Finds the duplicates among embedded questions, a part at a time."""
     assert output is not None  # there is no dry run
-    with quiet(), progress_bar() as on_progress:
+    with quiet(), progress_bar() as on_progress, contextlib.ExitStack() as held:
+        from qpairs.core.files import hold_output
         from qpairs.models.base import load
         from qpairs.retrieval.executors import executor_of
         from qpairs.retrieval.large import dedupe_embeddings
 
+        held.enter_context(hold_output(output))
         _require_free(output, overwrite=overwrite)
         result = dedupe_embeddings(
             load(checkpoint, second_look=deciding.reranker),

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.conclusions import after_errors, command
+from qpairs.commands.outputs import check_file, check_files
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
@@ -20,7 +21,6 @@ from qpairs.commands.terminal import (
     ReplaceOption,
     SkipOption,
     TomlOption,
-    check_file,
     counted,
     err,
     judged_pairs,
@@ -38,7 +38,7 @@ from qpairs.commands.terminal import (
 )
 from qpairs.commands.training import given_options, with_config_options
 from qpairs.core.progress import Progress
-from qpairs.core.tables import check_table_path, write_rows
+from qpairs.core.tables import check_table_path, rows_table, write_rows, write_tables
 
 if TYPE_CHECKING:
     from qpairs.evaluation.explain import Word
@@ -64,8 +64,8 @@ def errors(
     raw: RawOption = False,
 ) -> None:
     """Show the mistakes of a checkpoint or an export, and the kinds of pair among which mistakes are frequent."""
-    for name in ("mistakes.csv", "slices.csv"):
-        check_file(output / name, overwrite=overwrite)
+    mistakes, slices = output / "mistakes.csv", output / "slices.csv"
+    check_files([mistakes, slices], overwrite=overwrite)
     with quiet(), progress_bar() as on_progress:
         from qpairs.evaluation.mistakes import Mistake, analyse
         from qpairs.evaluation.slices import ErrorSlice
@@ -77,8 +77,8 @@ def errors(
         on_progress(Progress("judging"))
         found = analyse(model, judged.pairs, trained_on=judged.trained_on, seed=seed)
     called = {"similarity": score_column(model.verdict.score)}
-    write_rows(output / "mistakes.csv", Mistake, found.mistakes(), called, raw=raw)
-    write_rows(output / "slices.csv", ErrorSlice, found.slices, raw=raw)
+    tables = rows_table(Mistake, found.mistakes(), called), rows_table(ErrorSlice, found.slices)
+    write_tables((mistakes, tables[0], raw), (slices, tables[1], raw))
     print_skipped(judged.pairs)
     out.print(f"Judged on {counted(len(judged.pairs), 'pair')}: {plain(judged.source)}.", highlight=False)
     if judged.trained_on is None:

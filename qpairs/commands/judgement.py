@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.conclusions import after_evaluate, after_search, command
+from qpairs.commands.outputs import check_file
 from qpairs.commands.probes import print_attack, print_behaviour, print_search
 from qpairs.commands.terminal import (
     ColumnsOption,
@@ -20,7 +21,6 @@ from qpairs.commands.terminal import (
     LabelsOption,
     ReplaceOption,
     SkipOption,
-    check_file,
     counted,
     judged_pairs,
     out,

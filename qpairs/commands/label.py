@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from qpairs.commands.outputs import check_files
 from qpairs.commands.terminal import (
     RawOption,
     ReplaceOption,
-    check_file,
     err,
     out,
     percent,
@@ -22,7 +22,7 @@ from qpairs.commands.terminal import (
     shown_path,
 )
 from qpairs.core.files import read_text
-from qpairs.core.tables import check_table_path, write_table
+from qpairs.core.tables import check_table_path, write_tables
 
 if TYPE_CHECKING:
     from qpairs.annotation.annotate import Annotation
@@ -134,7 +134,7 @@ def agreement(
     """Show how far annotators agree, and how often each errs; write disagreements and joint labels."""
     for path in filter(None, (disagreements, output)):
         check_table_path(path)
-        check_file(path, overwrite=overwrite)
+    check_files([path for path in (disagreements, output) if path], overwrite=overwrite)
     with quiet(), progress_bar():
         from qpairs.data.labels import read_labels
         from qpairs.evaluation.annotators import measure_agreement
@@ -146,10 +146,9 @@ def agreement(
     settled = int((found.consensus.judged.adjudicated >= 0).sum())
     where = f", written to {shown_path(disagreements)}" if disagreements else ""
     out.print(f"{disputed:,} pairs in dispute{where}; {settled:,} adjudicated", highlight=False, soft_wrap=True)
-    if disagreements:
-        write_table(disagreements, found.consensus.disputes(), raw=raw)
+    disputes = [(disagreements, found.consensus.disputes(), raw)] if disagreements else []
+    write_tables(*disputes, *([(output, found.consensus.table(), True)] if output else []))  # the latter to train on
     if output:
-        write_table(output, found.consensus.table(), raw=True)  # data to train on
         out.print(f"{len(found.consensus.judged):,} pairs written to {shown_path(output)}", soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qpairs.commands.outputs import check_file
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
@@ -14,7 +15,6 @@ from qpairs.commands.terminal import (
     LabelsOption,
     ReplaceOption,
     SkipOption,
-    check_file,
     judged_pairs,
     plain,
     print_saved,

@@ -11,12 +11,12 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.conclusions import after_index, after_questions
+from qpairs.commands.outputs import check_file
 from qpairs.commands.terminal import (
     OverwriteOption,
     RawOption,
     ReplaceOption,
     RerankerOption,
-    check_file,
     counted,
     out,
     percent,

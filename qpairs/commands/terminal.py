@@ -20,8 +20,6 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from qpairs.config import HELP
-from qpairs.core.exceptions import UserError
-from qpairs.core.files import os_reason
 from qpairs.core.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -444,27 +442,3 @@ def _print_seen(seen: Mapping[str, int]) -> None:
 
     if note := seen_note(seen["questions"], seen["of_questions"]):
         out.print(f"[yellow]{plain(note)}.[/]", highlight=False)
-
-
-def check_file(path: Path, *, overwrite: bool, option: str = "--output") -> None:
-    """Looks at the place of a file that a command writes, before any work is done.
-
-    Args:
-        path: the file.
-        overwrite: whether one that is there may be replaced.
-        option: that names it.
-
-    Raises:
-        UserError: it is there already, or cannot be written.
-    """
-    try:
-        there = bool(path.lstat())
-    except FileNotFoundError:
-        there = False
-    except OSError as error:  # its name is too long, or what should be a folder is a file
-        raise UserError(f"{path}: cannot be written ({os_reason(error)}); name another file with {option}") from None
-    standing = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir() or not (standing.is_dir() and os.access(standing, os.W_OK)):
-        raise UserError(f"{path}: cannot be written; name another file with {option}")
-    if there and not overwrite:
-        raise UserError(f"{path}: is there already; name another file with {option}, or pass --overwrite")

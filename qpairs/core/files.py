@@ -17,6 +17,7 @@ from qpairs.core.exceptions import UserError
 
 LOCK = ".lock"
 UNFINISHED = ".new-"  # what the name of a file begins with that is being written
+INTERRUPTED = ".unfinished"  # folder of what a command goes on with that was interrupted
 INSIDE = ".qpairs-new"  # folder of unfinished work in a folder that cannot be exchanged with another one
 NEW, OLD, WHOLE = "new", "old", "whole"  # in a hidden folder: being filled, replaced, to be moved out
 LONG = 200  # bytes of a name, which may have 255
@@ -87,11 +88,23 @@ def writing(path: Path, hidden: Path | None = None) -> Iterator[None]:
         if _is_refused(error, [path, *([hidden] if hidden else [])]):
             raise UserError(f"{path}: cannot be written ({os_reason(error)})") from error
         raise
+    except UserError:
+        raise
+    except Exception as error:  # of libraries in other languages, with the words of the system
+        if said := _said_by_system(error):
+            raise UserError(f"{path}: cannot be written ({said})") from error
+        raise
+
+
+def _said_by_system(error: Exception) -> str:
+    """What the system said, of an error whose text alone has it; '' where it refused no writing."""
+    text = str(error)
+    return next((reason for reason in map(os.strerror, NOT_WRITTEN) if reason in text), "")
 
 
 def _is_refused(error: OSError, places: Sequence[Path]) -> bool:
     """Whether an error is of writing at these places, and not of a file that is read, of a pipe or of a network."""
-    if error.errno in NOT_WRITTEN:
+    if error.errno in NOT_WRITTEN or (not error.errno and _said_by_system(error)):  # as of `shutil.copytree`
         return True
     if not isinstance(error.filename, str | bytes):
         return error.errno in (errno.EACCES, errno.EPERM)
@@ -111,14 +124,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full, or refuses for another reason; `path` is then as it was.
     """
-    long = len(os.fsencode(path.name)) > LONG
-    ending = f"{_digest(path)}{path.suffix[:16]}" if long else path.name
-    fresh = path.with_name(f"{UNFINISHED}{os.getpid()}-{ending}")
+    fresh = path.with_name(f"{UNFINISHED}{os.getpid()}-{_ending(path)}")
     try:
         with writing(path, fresh):
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in path.parent.glob(f"{UNFINISHED}*-{glob.escape(ending)}"):
-                if not _runs(left.name[len(UNFINISHED) :].partition("-")[0]):
+            for left in path.parent.glob(_unfinished(path)):
+                if not _is_written(left):
                     left.unlink(missing_ok=True)
             yield fresh
             with fresh.open("rb") as written:
@@ -128,6 +139,39 @@ def atomic_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it may be in no folder at all
             fresh.unlink()
+
+
+def half_done(paths: Sequence[Path]) -> bool:
+    """Whether a process made the files at some of these places, and was killed before those of the rest were there.
+
+    It had written all of them, each with `atomic_file`, before the first took its place. So those that are there are
+    older than what it left beside the others; files that a person put there since are not.
+
+    >>> half_done([Path("nothing.csv"), Path("here.csv")])
+    False
+    """
+    there = [path for path in paths if path.exists()]
+    left = [[file for file in path.parent.glob(_unfinished(path)) if not _is_written(file)] for path in paths]
+    missing = [found for path, found in zip(paths, left, strict=True) if path not in there]
+    if not (there and missing and all(missing)):
+        return False
+    newest = max(path.stat().st_mtime_ns for path in there)
+    return all(any(file.stat().st_mtime_ns >= newest for file in found) for found in missing)
+
+
+def _unfinished(path: Path) -> str:
+    """The pattern of names of what is written for a place."""
+    return f"{UNFINISHED}*-{glob.escape(_ending(path))}"
+
+
+def _ending(path: Path) -> str:
+    long = len(os.fsencode(path.name)) > LONG
+    return f"{_digest(path)}{path.suffix[:16]}" if long else path.name
+
+
+def _is_written(file: Path) -> bool:
+    """Whether the process that began to write a file still runs."""
+    return _runs(file.name[len(UNFINISHED) :].partition("-")[0])
 
 
 def _runs(process: str) -> bool:
@@ -214,14 +258,14 @@ def _digest(path: Path) -> str:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What is in a folder besides what qpairs itself hides there: a lock, and unfinished work.
+    """What is in a folder besides what qpairs itself hides there: a lock, and unfinished or interrupted work.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp())
     >>> (place / ".lock").touch(), visible(place)
     (None, [])
     """
-    own = (LOCK, INSIDE)
+    own = (LOCK, INSIDE, INTERRUPTED)
     return [entry for entry in folder.iterdir() if entry.name not in own and not entry.name.startswith(UNFINISHED)]
 
 
@@ -382,7 +426,7 @@ def sync_folder(folder: Path) -> None:
 
 def os_reason(error: OSError) -> str:
     """What the system says, in its own words, whichever library passes it on."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    return os.strerror(error.errno) if error.errno else _said_by_system(error) or str(error)
 
 
 def sha256(file: Path) -> str:

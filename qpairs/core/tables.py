@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import atomic_file
+from qpairs.core.files import atomic_file, writing
 
 if TYPE_CHECKING:
     import pandas
@@ -98,18 +99,46 @@ def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame], *, raw: 
     'similarity\n0.5\n0.75\n'
     """
     check_table_path(path)
-    parts = parts if raw else (_guard(part, path) for part in parts)
     with atomic_file(path) as fresh:
-        if path.suffix == ".parquet":
-            _write_parquet_in_parts(fresh, parts)
-            return
-        with fresh.open("w", encoding="utf-8", newline="") as file:
-            for number, part in enumerate(parts):
-                if path.suffix == ".jsonl":
-                    part.to_json(file, orient="records", lines=True, force_ascii=False)
-                else:
-                    separator = "\t" if path.suffix == ".tsv" else ","
-                    part.to_csv(file, index=False, sep=separator, header=number == 0, lineterminator="\n")
+        _fill(fresh, parts if raw else (_guard(part, path) for part in parts))
+
+
+def write_tables(*tables: tuple[Path, pandas.DataFrame, bool]) -> None:
+    """Writes tables that belong together: all are written before the first takes its place, as `half_done` expects.
+
+    Args:
+        tables: the file, the table, and whether it is raw, of each; as in `write_table`.
+
+    Raises:
+        UserError: as `write_table`.
+
+    >>> import tempfile
+    >>> import pandas
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_tables(*((folder / name, pandas.DataFrame({"row": [1]}), True) for name in ("a.csv", "b.csv")))
+    >>> sorted(file.name for file in folder.iterdir())
+    ['a.csv', 'b.csv']
+    """
+    for path, _, _ in tables:
+        check_table_path(path)
+    with ExitStack() as held:
+        fresh = [held.enter_context(atomic_file(path)) for path, _, _ in tables]
+        for file, (path, table, raw) in reversed([*zip(fresh, tables, strict=True)]):  # the last takes its place first
+            with writing(path, file):
+                _fill(file, [table if raw else _guard(table, path)])
+
+
+def _fill(file: Path, parts: Iterable[pandas.DataFrame]) -> None:
+    if file.suffix == ".parquet":
+        _write_parquet_in_parts(file, parts)
+        return
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        for number, part in enumerate(parts):
+            if file.suffix == ".jsonl":
+                part.to_json(opened, orient="records", lines=True, force_ascii=False)
+            else:
+                separator = "\t" if file.suffix == ".tsv" else ","
+                part.to_csv(opened, index=False, sep=separator, header=number == 0, lineterminator="\n")
 
 
 def _guard(table: pandas.DataFrame, path: Path) -> pandas.DataFrame:

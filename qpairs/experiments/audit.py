@@ -207,7 +207,9 @@ def _temporary_folder() -> Iterator[Path]:
         try:
             yield Path(folder)
         except UserError as error:
-            raise UserError("audit: " + "; ".join(p for p in str(error).split("; ") if folder not in p)) from None
+            said = [part for part in str(error).split("; ") if folder not in part]
+            said = said or [str(error).replace(folder, tempfile.gettempdir())]  # all of it is about this folder
+            raise UserError("audit: " + "; ".join(said)) from None
         finally:
             trainer.removeFilter(is_relevant)
 

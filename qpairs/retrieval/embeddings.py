@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import sha256
+from qpairs.core.files import INTERRUPTED, sha256
 from qpairs.core.manifests import read_manifest
 from qpairs.core.shapes import each, flag, inside, named, one_of, record, text, whole
 from qpairs.models.base import Model, Side
@@ -25,7 +25,7 @@ Floats = NDArray[np.float32]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-UNFINISHED = ".unfinished"  # the folder of what an interrupted run leaves
+UNFINISHED = INTERRUPTED  # the folder of what an interrupted run leaves
 PLAN = f"{UNFINISHED}/plan.json"
 ROW_GROUP = 8192  # rows that a reader must hold at least
 

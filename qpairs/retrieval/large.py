@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import exclusive_lock, sha256, write_text
+from qpairs.core.files import atomic_folder, exclusive_lock, hold_output, keep_others, sha256, write_text, writing
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.core.tables import write_table_in_parts
 from qpairs.data.identity import canonical
@@ -33,7 +33,7 @@ from qpairs.models.verdict_file import verdict_to_dict
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.cell_jobs import POSITION, VECTORS
 from qpairs.retrieval.clusters import Linkage
-from qpairs.retrieval.corpus import SUMMARY, check_format, expectation_of, labels_behind, summary_of
+from qpairs.retrieval.corpus import RESULTS, SUMMARY, check_format, expectation_of, labels_behind, summary_of
 from qpairs.retrieval.dedupe import Deduplicated, require_one_tower, to_representatives
 from qpairs.retrieval.disk import TextFile, read_vectors, write_array, write_vectors
 from qpairs.retrieval.embeddings import MANIFEST, UNFINISHED, Embeddings, open_shards
@@ -148,7 +148,7 @@ def dedupe_embeddings(
     verdict = verdict_at(encoder, embeddings.dimension)
     if threshold is not None:  # before any work
         check_threshold(threshold)
-    with exclusive_lock(output):
+    with hold_output(output), exclusive_lock(output), writing(output):
         work = output / UNFINISHED
         plan = {"threshold": threshold, "precision": precision, "recall": recall, "seed": seed}
         _begin(work, {"embeddings": sha256(embeddings.folder / MANIFEST), "verdict": verdict_to_dict(verdict), **plan})
@@ -158,9 +158,7 @@ def dedupe_embeddings(
         found = _resolve(search, find_pairs(search, engine, meter), linkage, meter)
         reading = embeddings.plan.text_column, embeddings.plan.skip_bad_rows
         summary = {**summary_of(found, model, setting, (embeddings.folder, None), reading), "raw": raw}
-        examples = _write(output, kind, Tables(work, found, setting), meter, raw=raw)
-        write_text(output / SUMMARY, json.dumps(summary, indent=1) + "\n")
-        shutil.rmtree(work)
+        examples = _write(output, kind, Tables(work, found, setting), meter, summary)
     return LargeResult(output, model, setting, embeddings, summary, examples)
 
 
@@ -183,13 +181,21 @@ def _encoder(model: Model, embeddings: Embeddings) -> Model:
     return encoder
 
 
-def _write(output: Path, kind: str, tables: Tables, meter: Meter, *, raw: bool) -> pandas.DataFrame:
-    """Writes the tables; returns the pairs nearest to the threshold."""
+def _write(output: Path, kind: str, tables: Tables, meter: Meter, summary: dict[str, Any]) -> pandas.DataFrame:
+    """Writes the tables and the summary, which take their places in one step; returns the pairs nearest the threshold.
+
+    What the steps left goes.
+    """
     meter.begin("writing")
-    for name, parts in (("pairs", tables.pairs), ("clusters", tables.clusters)):
-        write_table_in_parts(output / f"{name}.{kind}", parts(), raw=raw)
-    write_table_in_parts(output / f"kept.{kind}", tables.kept(), raw=True)
-    return tables.nearest()
+    nearest = tables.nearest()
+    with atomic_folder(output) as fresh:
+        keep_others(output, fresh, replaced=RESULTS)
+        for name, parts in (("pairs", tables.pairs), ("clusters", tables.clusters)):
+            write_table_in_parts(fresh / f"{name}.{kind}", parts(), raw=summary["raw"])
+        write_table_in_parts(fresh / f"kept.{kind}", tables.kept(), raw=True)
+        write_text(fresh / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    shutil.rmtree(output / UNFINISHED, ignore_errors=True)  # where the folder could not be exchanged
+    return nearest
 
 
 def _begin(work: Path, plan: dict[str, Any]) -> None:

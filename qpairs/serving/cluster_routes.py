@@ -10,15 +10,8 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from qpairs.serving.bodies import STRICT, Nothing
-from qpairs.serving.clusters import (
-    EDITED,
-    ClusterReview,
-    Clusters,
-    Order,
-    ReviewedFolder,
-    SourceChanged,
-    deduplicated_file,
-)
+from qpairs.serving.cluster_files import EDITED, SourceChanged, deduplicated_file
+from qpairs.serving.clusters import ClusterReview, Clusters, Order, ReviewedFolder
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ mended clusters, and the file without its duplicates by them, are written into t
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,50 +17,30 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import read_text
-from qpairs.core.tables import DELIMITED, WRITERS, unguarded, write_table, write_table_in_parts
-from qpairs.data.corpus import read_corpus
-from qpairs.data.formats import open_file
+from qpairs.core.shapes import each, one_of, record, whole
+from qpairs.core.tables import WRITERS, write_table
 from qpairs.models.base import Floats
 from qpairs.retrieval.corpus import SUMMARY
-from qpairs.retrieval.embeddings import open_shards
+from qpairs.serving.cluster_files import (
+    EDITED,
+    Member,
+    read_clusters,
+    summary_in,
+    write_kept,
+)
 from qpairs.serving.journal_file import JournalFile, open_journal
 
 if TYPE_CHECKING:
-    import pandas
+    pass
 
 Encode = Callable[[Sequence[str]], Floats]
 Order = Literal["size", "doubt"]
 
-COLUMNS = ("cluster", "row", "question", "representative", "similarity")
-EDITED = "edited"  # the folder of mended files
+CHANGE = record(
+    {"change": one_of("represent", "split", "merge", "undo")},
+    {"cluster": whole(), "row": whole(), "rows": each(whole()), "other": whole()},
+)  # in the journal
 LISTED = 50  # members of a cluster that are listed, the least similar
-
-
-class SourceChanged(UserError):
-    """What was deduplicated is gone, or is not as it was then.
-
-    >>> raise SourceChanged("questions.csv: no such file")
-    Traceback (most recent call last):
-    qpairs.serving.clusters.SourceChanged: questions.csv: no such file
-    """
-
-
-@dataclass(frozen=True)
-class Member:
-    """A question of a cluster.
-
-    Attributes:
-        row: its number in the file, from 1.
-        id: its id; '' where no column of ids was read.
-        question: its text.
-        similarity: cosine to the representative of its cluster.
-    """
-
-    row: int
-    id: str
-    question: str
-    similarity: float
 
 
 @dataclass(frozen=True)
@@ -121,8 +100,8 @@ class ClusterReview:
             UserError: a file cannot be read.
         """
         self._folder, self._journal, self._encode = folder, journal, encode
-        self._raw = (folder / SUMMARY).is_file() and bool(_summary(folder).get("raw"))
-        self._members, self._base, self._heads = _read_clusters(file, raw=self._raw)
+        self._raw = (folder / SUMMARY).is_file() and bool(summary_in(folder).get("raw"))
+        self._members, self._base, self._heads = read_clusters(file, raw=self._raw)
         self._similarity: dict[tuple[int, int], float] = {}  # (row, representative), where that is a new one
         self._changes = _effective(journal.read())
         self._clusters: dict[int, list[int]] = {}
@@ -219,7 +198,7 @@ class ClusterReview:
             "similarity": [self._cosine(row, head) for head, row in rows],
         }
         made = self._folder / EDITED / "clusters.csv"
-        kept = _write_kept(self._folder, removed)
+        kept = write_kept(self._folder, removed)
         write_table(made, pandas.DataFrame(columns), raw=self._raw)
         return [kept, made]
 
@@ -311,7 +290,7 @@ class ReviewedFolder:
     def _opened(self, file: Path) -> tuple[ClusterReview, ExitStack]:
         path = self.folder / f"changes-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}.jsonl"
         with ExitStack() as held:
-            journal = held.enter_context(open_journal(path, read_only=self._read_only))
+            journal = held.enter_context(open_journal(path, CHANGE, read_only=self._read_only))
             return ClusterReview(self.folder, file, journal, self._encode), held.pop_all()
 
     def _close(self) -> None:
@@ -354,110 +333,3 @@ def _changed(state: _State, change: Mapping[str, Any]) -> dict[int, list[int]]:
         case _:
             raise LookupError("this is not possible in this cluster; load the page anew")
     return clusters
-
-
-def _read_clusters(file: Path, *, raw: bool) -> tuple[dict[int, Member], dict[int, list[int]], dict[int, int]]:
-    """Row -> member, representative -> rows of its cluster, and row -> representative.
-
-    Args:
-        file: of clusters.
-        raw: whether its texts are as they are, where others are `guarded`.
-    """
-    reader = open_file(file)
-    text_of = unguarded if file.suffix in DELIMITED and not raw else str
-    if missing := [name for name in COLUMNS if name not in reader.columns]:
-        raise UserError(f"{file}: no column {missing[0]!r}; name the folder that qpairs dedupe wrote")
-    with_ids = "id" in reader.columns
-    members, clusters, heads = dict[int, Member](), dict[int, list[int]](), dict[int, int]()
-    for number, values in reader.rows([*COLUMNS, *(["id"] if with_ids else [])]):
-        try:
-            if isinstance(values, str):
-                raise ValueError(values)
-            head, row = int(values[0]), int(values[1])
-            identity = text_of(str(values[5])) if with_ids else ""
-            members[row] = Member(row, identity, text_of(str(values[2])), float(values[4]))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{file}, {reader.unit} {number}: {error}; run qpairs dedupe anew") from None
-        heads[row] = head
-        clusters.setdefault(head, []).append(row)
-    for head, rows in clusters.items():
-        rows.sort(key=lambda row, head=head: (row != head, row))  # type: ignore[misc]
-    return members, clusters, heads
-
-
-def _write_kept(folder: Path, removed: set[int]) -> Path:
-    """Writes the rows that are left of what was deduplicated, in the format in which dedupe writes them.
-
-    Raises:
-        SourceChanged: it is gone, or has other rows than then.
-        UserError: the file cannot be written.
-    """
-    summary, source = _summary(folder), deduplicated_file(folder)
-    if source.is_dir():
-        suffix = next((ending for ending in WRITERS if (folder / f"kept{ending}").is_file()), ".csv")
-        made = folder / EDITED / f"kept{suffix}"
-        write_table_in_parts(made, _embedded_rows(source, summary["rows"], removed), raw=True)
-        return made
-    try:
-        corpus = read_corpus(
-            source, text_column=summary.get("text_column", ""), skip_bad_rows=summary.get("skip_bad_rows", False)
-        )
-    except UserError as error:
-        raise SourceChanged(str(error)) from None
-    _require_rows(source, len(corpus.rows), summary["rows"])
-    asked = next((path for suffix in WRITERS if (path := folder / f"asked{suffix}").is_file()), None)
-    if asked and summary.get("against"):
-        removed = removed | {
-            int(values[0]) for _, values in open_file(asked).rows(["row"]) if not isinstance(values, str)
-        }
-    left = [place for place, number in enumerate(corpus.rows.tolist()) if number not in removed]
-    suffix = source.suffix.lower()
-    made = folder / EDITED / f"kept{suffix if suffix in WRITERS else '.csv'}"
-    write_table(made, corpus.table.iloc[left], raw=True)
-    return made
-
-
-def _embedded_rows(source: Path, count: int, removed: set[int]) -> Iterator[pandas.DataFrame]:
-    """Row, id and question of embedded questions that are left, some at a time.
-
-    Raises:
-        SourceChanged: the embeddings are gone, or are not so many.
-    """
-    import pandas
-
-    try:
-        embeddings, row = open_shards(source), 0
-        _require_rows(source, embeddings.count, count)
-        for ids, texts in zip(embeddings.column("id"), embeddings.column("text"), strict=True):
-            part = pandas.DataFrame({"row": range(row + 1, row + len(ids) + 1), "id": ids, "question": texts})
-            row += len(ids)
-            left = part[~part["row"].isin(removed)]
-            if len(left):
-                yield left
-    except UserError as error:
-        raise SourceChanged(str(error)) from None
-
-
-def _require_rows(source: Path, found: int, count: int) -> None:
-    if found != count:
-        raise SourceChanged(f"{source}: has {found:,} rows, not the {count:,} that were looked at; dedupe it anew")
-
-
-def deduplicated_file(folder: Path) -> Path:
-    """What was deduplicated into a folder: where it was then, or else as it was named, from the folder of today.
-
-    Raises:
-        UserError: the folder is none of dedupe.
-    """
-    summary = _summary(folder)
-    there = Path(summary.get("questions_path") or summary["questions"])
-    return there if there.exists() else Path(summary["questions"])
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    """What dedupe.json says."""
-    try:
-        summary: dict[str, Any] = json.loads(read_text(folder / SUMMARY))
-        return {**summary, "questions": str(summary["questions"]), "rows": int(summary["rows"])}
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / SUMMARY}: not what qpairs dedupe wrote") from None

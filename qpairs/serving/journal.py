@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
+from qpairs.core.shapes import WrongShape, each, record, text
 from qpairs.retrieval.index import Hit, Index, hold_index, save_index
 from qpairs.serving.journal_file import JournalFile, open_journal
 
@@ -29,6 +30,15 @@ Floats = NDArray[np.float32]
 
 FILE = "journal.jsonl"
 MERGE_AT = 20_000  # questions in the journal
+_ADDED = record({"ids": each(text), "texts": each(text), "model": text, "vectors": text})
+_DELETED = record({"deleted": each(text)})
+
+
+def _change_shape(value: Any, where: str) -> None:
+    """The shape of a change: questions that were added, with their vectors, or ids that were deleted."""
+    (_DELETED if isinstance(value, dict) and "deleted" in value else _ADDED)(value, where)
+    if len(value.get("ids", ())) != len(value.get("texts", ())):
+        raise WrongShape(f"{len(value['ids'])} ids, and {len(value['texts'])} texts")
 
 
 @contextmanager
@@ -41,7 +51,7 @@ def journalled(folder: str | Path) -> Iterator[Index]:
         UserError: the folder has no index or is locked, the journal is damaged or of another model, or the disk is
             full.
     """
-    with hold_index(folder) as index, open_journal(index.folder / FILE) as journal:
+    with hold_index(folder) as index, open_journal(index.folder / FILE, _change_shape) as journal:
         questions = JournalledIndex(index, journal)
         yield dataclasses.replace(index, questions=questions)
         questions.merge()
@@ -128,7 +138,12 @@ class JournalledIndex:
             questions.delete(change["deleted"])
             return
         ids, texts = change["ids"], change["texts"]
-        vectors = np.frombuffer(base64.b64decode(change["vectors"]), "<f4").reshape(len(ids), -1)
+        try:
+            vectors = np.frombuffer(base64.b64decode(change["vectors"]), "<f4").reshape(len(ids), -1)
+        except ValueError as error:
+            raise UserError(
+                f"{self._index.folder / FILE}: damaged ({error}); remove it to continue without it"
+            ) from None
         if (change["model"], vectors.shape[1]) != (manifest.fingerprint, manifest.dimension):
             raise UserError(
                 f"{self._index.folder / FILE}: has questions that were added to another index, of the model "

@@ -14,6 +14,11 @@ from typing import Any
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import os_reason, sync_folder
+from qpairs.core.manifests import parse_json
+from qpairs.core.shapes import Shape, anything, named
+
+CHANGE = named(anything)
+WITHOUT = "remove the line to continue without its change"
 
 
 class JournalFile:
@@ -28,9 +33,10 @@ class JournalFile:
     [{'deleted': ['7']}]
     """
 
-    def __init__(self, path: Path, file: FileIO) -> None:
+    def __init__(self, path: Path, file: FileIO, shape: Shape) -> None:
         self.path = path
         self._file = file
+        self._shape = shape
 
     def __bool__(self) -> bool:
         """Whether it holds anything."""
@@ -45,13 +51,12 @@ class JournalFile:
         self._file.seek(0)
         intact, changes, lines = 0, list[dict[str, Any]](), self._file.readall().splitlines(keepends=True)
         for number, line in enumerate(lines, 1):
-            change = _read(line)
-            if change is not None:
-                changes.append(change)
+            where, content = f"{self.path}, line {number}", _content(line)
+            if content is not None:
+                changes.append(parse_json(content, self._shape, where=where, mend=WITHOUT))
                 intact += len(line)
             elif number < len(lines):
-                where = f"{self.path}, line {number}"
-                raise UserError(f"{where}: damaged; remove the line to continue without its change")
+                raise UserError(f"{where}: damaged; {WITHOUT}")
         if self._file.writable():
             self._file.truncate(intact)
         return changes
@@ -80,11 +85,12 @@ class JournalFile:
 
 
 @contextmanager
-def open_journal(path: Path, *, read_only: bool = False) -> Iterator[JournalFile]:
+def open_journal(path: Path, shape: Shape = CHANGE, *, read_only: bool = False) -> Iterator[JournalFile]:
     """Opens a journal, made if need be.
 
     Args:
         path: the file.
+        shape: of each change in it.
         read_only: whether it is read and never written; where there is none, none is made, and there are no changes.
 
     Raises:
@@ -99,13 +105,12 @@ def open_journal(path: Path, *, read_only: bool = False) -> Iterator[JournalFile
     except OSError as error:
         raise UserError(f"{path}: cannot be {'read' if read_only else 'written'} ({os_reason(error)})") from None
     with file:
-        yield JournalFile(path, file)
+        yield JournalFile(path, file, shape)
 
 
-def _read(line: bytes) -> dict[str, Any] | None:
-    """The change in a line; None if the line is damaged or incomplete."""
+def _content(line: bytes) -> str | None:
+    """The JSON text of the change in a line; None if the line is damaged or incomplete."""
     checksum, _, content = line.partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(content[:-1]):
         return None
-    change: dict[str, Any] = json.loads(content)
-    return change
+    return content.decode("utf-8", "replace")

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import gc
 import importlib
+import io
 import itertools
 import os
 import pickle
+import resource
 import signal
 import sys
 import time
@@ -23,36 +27,42 @@ from pathlib import Path
 from typing import Any
 
 EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
-KINDS = ("kill", "torn", "full")  # before an event; a file cut in half as it is put on the disk; no space left
+SYNC = "fsync"  # name of the event of putting on the disk a file that has something new in it
 TRACEBACK = 70  # exit code of a child whose command ended with an exception
 BLOCKED = 71  # of one that did not end
 _numbers = itertools.count()
+_tried = set[str]()  # modules that children imported, and this process then imported, or could not
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at the nth file event.
+    """What happens in a process.
 
     Attributes:
-        kind: one of `KINDS`, "read-only" (every event fails), or "" (nothing happens; events are counted).
-        at: number of the event, from 1.
+        kind: "kill", before an event; "torn", a file of which half of what is new was written, as it is put on the
+            disk, and a kill; "full", no space left at an event; "limit", none for files of more than so many bytes;
+            "read-only", every event fails; "stop", the process is halted; "acknowledged", a kill after so many
+            acknowledged changes; or "" (nothing happens; events are counted).
+        at: number of the event, from 1; or of bytes, or of changes.
         root: events outside this folder do not count.
+        cell: whether it happens in the first process that the command starts, and not in the command.
     """
 
     kind: str
     at: int
     root: Path
+    cell: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a child ended: its exit code, or less than 0 by a signal; what it printed; the file events it had; and what
-    its action returned.
+    """How a child ended: its exit code, or less than 0 by a signal; what it printed; the names of the file events it
+    had; and what its action returned.
     """
 
     code: int
     text: str
-    events: int
+    events: tuple[str, ...] = ()
     value: Any = None
 
     @property
@@ -68,10 +78,10 @@ def run_child(action: Callable[[], Any], root: Path, fault: Fault | None = None)
 
 @dataclass(frozen=True)
 class Child:
-    """A child that runs, and the file of what it prints."""
+    """A child that runs, and the file of what it leaves."""
 
     pid: int
-    output: Path
+    left: Path
 
 
 def start_child(action: Callable[[], Any], root: Path, fault: Fault | None = None) -> Child:
@@ -79,58 +89,86 @@ def start_child(action: Callable[[], Any], root: Path, fault: Fault | None = Non
 
     The child leaves what the action returns, and the names of the modules that it imported, for `wait_for`.
     """
-    output = root.parent / f"{root.name}.{next(_numbers)}.out"
-    output.touch()
+    left = root.parent / f"{root.name}.{next(_numbers)}.left"
     pid = os.fork()
     if not pid:
-        _child(action, root, fault, output)
-    return Child(pid, output)
+        _child(action, root, fault, left)
+    return Child(pid, left)
 
 
-def wait_for(child: Child, seconds: float = 300.0) -> Outcome:
-    """Waits for a child; one that takes too long is killed, and counts as blocked."""
-    end, status, pid = time.monotonic() + seconds, 0, 0
-    while not pid:
-        pid, status = os.waitpid(child.pid, os.WNOHANG)
-        if not pid and time.monotonic() > end:
-            os.kill(child.pid, signal.SIGKILL)
-            os.waitpid(child.pid, 0)
-            child.output.unlink()
-            return Outcome(BLOCKED, "blocked", 0, None)
+def has_stopped(child: Child, seconds: float = 60.0) -> bool:
+    """Waits until a child is halted by its fault (and is still there to be waited for) or has ended."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found:
+            return found.si_code == os.CLD_STOPPED
+        time.sleep(0.001)
+    return False
+
+
+def has_ended(child: Child, seconds: float) -> bool:
+    """Waits so long for a child, and says whether it has ended."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return True
         time.sleep(0.002)
+    return False
+
+
+def wait_for(child: Child, seconds: float = 120.0) -> Outcome:
+    """Waits for a child; one that takes too long is killed, and counts as blocked."""
+    if not has_ended(child, seconds):
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+        return Outcome(BLOCKED, "blocked")
+    status = os.waitpid(child.pid, 0)[1]
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    left = child.output.with_suffix(".left")
-    events, value, modules = pickle.loads(left.read_bytes()) if left.exists() else (0, None, [])
-    text = child.output.read_text("utf-8", "replace")
-    left.unlink(missing_ok=True)
-    child.output.unlink()
-    for name in modules:
-        if name not in sys.modules:
+    if not child.left.exists():
+        return Outcome(code, "")
+    text, events, value, modules = pickle.loads(child.left.read_bytes())
+    child.left.unlink()
+    if new := [name for name in modules if name not in _tried and name not in sys.modules]:
+        for name in new:
             with contextlib.suppress(Exception):  # once here, and the next child has it
                 importlib.import_module(name)
+        _tried.update(new)
+        gc.collect()
+        gc.freeze()  # or each child would copy the memory that its first collection looks at
     return Outcome(code, text, events, value)
 
 
+@functools.cache
+def _command_line() -> Any:
+    from qpairs.commands import command_line
+
+    return command_line()
+
+
 def command(arguments: Sequence[str]) -> Callable[[], None]:
-    """What runs a command of qpairs."""
+    """What runs a command of qpairs, whose options are read from the code once for all."""
+    line = _command_line()
 
     def run() -> None:
-        from qpairs.commands import main
+        from qpairs import commands
 
+        commands.command_line = lambda: line
         sys.argv = ["qpairs", *arguments]
-        main()
+        commands.main()
 
     return run
 
 
-def _child(action: Callable[[], Any], root: Path, fault: Fault | None, output: Path) -> None:
-    code, value = TRACEBACK, None
+def _child(action: Callable[[], Any], root: Path, fault: Fault | None, left: Path) -> None:
+    code, value, known = TRACEBACK, None, set(sys.modules)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         os.chdir(root)
-        file = output.open("w", encoding="utf-8")
-        sys.stdout = sys.stderr = file
+        sys.stdout = sys.stderr = printed = io.StringIO()
         sys.stdin = open(os.devnull)  # noqa: SIM115
-        count = _arm(fault) if fault else (lambda: 0)
+        if fault:
+            _armed.arm(fault)
         try:
             value = action()
             code = 0
@@ -138,74 +176,192 @@ def _child(action: Callable[[], Any], root: Path, fault: Fault | None, output: P
             code = ended.code if isinstance(ended.code, int) else 0
         except BaseException:
             traceback.print_exc()
-        number = count()
-        file.close()
-        output.with_suffix(".left").write_bytes(pickle.dumps((number, value, list(sys.modules))))
+        _armed.on = False
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        modules = [name for name in sys.modules if name not in known]  # in the order in which they were imported
+        left.write_bytes(pickle.dumps((printed.getvalue(), tuple(_armed.events), value, modules)))
     finally:
         os._exit(code)
 
 
-def _arm(fault: Fault) -> Callable[[], int]:
-    """Lets the fault happen in this process; returns what tells the number of events so far, and ends the counting."""
-    events, on, root = 0, True, str(fault.root.resolve())
+def _whole_path(given: tuple[Any, ...]) -> Any:
+    """The path of an event, which may be given by its name in an open folder."""
+    folder = given[-1]
+    if isinstance(folder, int) and folder >= 0 and os.path.isdir(opened := f"/proc/self/fd/{folder}"):
+        return os.path.join(os.readlink(opened), os.fsdecode(given[0]))
+    return given[0]
 
-    def event(torn: int | None = None) -> None:
-        nonlocal events
-        events += 1
-        if fault.kind == "read-only":
+
+class _Armed:
+    """The fault of this process, and its events so far."""
+
+    def __init__(self) -> None:
+        self.fault: Fault | None = None
+        self.events = list[str]()
+        self.on = False
+        self._written = dict[tuple[int, int], int]()  # bytes of each file that are on the disk
+
+    def arm(self, fault: Fault) -> None:
+        """Lets the fault happen in this process."""
+        self.fault, self._root, self.on = fault, str(fault.root.resolve()), not fault.cell
+        for file in fault.root.rglob("*"):
+            if file.is_file():
+                about = file.stat()
+                self._written[about.st_dev, about.st_ino] = about.st_size
+        sys.addaudithook(self._hook)
+        self._replace_calls()
+        if fault.kind == "limit":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (fault.at, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    def event(self, name: str, file: int | None = None, *, new: bool = False) -> None:
+        """What happens before an event."""
+        assert self.fault
+        self.events.append(name)
+        if self.fault.cell and not self.fault.at:
+            cell_events(self.fault.root).write_text(str(len(self.events)))
+        kind, now = self.fault.kind, len(self.events) == self.fault.at
+        if kind == "read-only" and not new:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        if events != fault.at:
+        if not now:
             return
-        if fault.kind == "full":
+        if kind == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if fault.kind == "torn" and torn is not None and (size := os.fstat(torn).st_size):
-            os.ftruncate(torn, size // 2)
-        if fault.kind in ("kill", "torn"):
+        if kind == "torn" and file is not None:
+            about = os.fstat(file)
+            old = self._written.get((about.st_dev, about.st_ino), 0)
+            os.ftruncate(file, old + (about.st_size - old) // 2)
+        if kind in ("kill", "torn"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
 
-    def inside(path: Any) -> bool:
-        return isinstance(path, str | bytes | os.PathLike) and os.path.realpath(os.fsdecode(path)).startswith(root)
+    def _inside(self, path: Any) -> bool:
+        if not isinstance(path, str | bytes | os.PathLike):
+            return False
+        return f"{os.path.realpath(os.fsdecode(path))}{os.sep}".startswith(f"{self._root}{os.sep}")
 
-    def hook(name: str, given: tuple[Any, ...]) -> None:
-        if not on:
+    def _hook(self, name: str, given: tuple[Any, ...]) -> None:
+        if not self.on:
             return
         if name == "open":
             path, mode, flags = given
-            writes = (
-                bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) if isinstance(flags, int) else "w" in str(mode)
-            )
-            if writes and inside(path):
-                event()
-        elif name in EVENTS and (inside(given[0]) or (isinstance(given[-1], int) and given[-1] >= 0)):
-            event()
+            writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+            writes = bool(flags & writing) if isinstance(flags, int) else "w" in str(mode)
+            if writes and self._inside(path):
+                self.event(name)
+                if isinstance(flags, int) and flags & os.O_TRUNC and os.path.exists(path):
+                    about = os.stat(path)
+                    self._written[about.st_dev, about.st_ino] = 0
+        elif name in EVENTS and self._inside(_whole_path(given)):
+            self.event(name, new=name == "os.remove" and self._is_new(given[0]))
 
-    sys.addaudithook(hook)
-    fsync = os.fsync
+    def _is_new(self, path: Any) -> bool:
+        """Whether a file was made since, by a library in another language: no read-only folder would let it."""
+        try:
+            about = os.stat(path)
+        except OSError:
+            return False
+        return (about.st_dev, about.st_ino) not in self._written
 
-    def synced(file: int) -> None:
-        nonlocal on
-        if on and os.path.isfile(name := f"/proc/self/fd/{file}"):
-            on, writable = False, os.open(name, os.O_RDWR)
-            on = True
-            event(writable)
-            os.close(writable)
-        fsync(file)
+    def _replace_calls(self) -> None:
+        """Makes events of the two calls that Python does not tell of."""
+        from qpairs.core import files
 
-    os.fsync = synced
-    from qpairs.core import files
+        fsync, exchange = os.fsync, files._exchange
 
-    exchange = files._exchange
+        def synced(file: int) -> None:
+            if self.on and os.path.isfile(name := f"/proc/self/fd/{file}"):
+                about = os.fstat(file)
+                key, self.on = (about.st_dev, about.st_ino), False
+                writable = os.open(name, os.O_RDWR)
+                self.on = True
+                self.event(SYNC if about.st_size > self._written.get(key, 0) + 1 else "fsync of nothing new", writable)
+                os.close(writable)
+                self._written[key] = about.st_size
+            fsync(file)
 
-    def exchanged(one: Path, other: Path) -> bool:
-        if on:
-            event()
-        return exchange(one, other)
+        def exchanged(one: Path, other: Path) -> bool:
+            if self.on:
+                self.event("exchange")
+            return exchange(one, other)
 
-    files._exchange = exchanged
+        os.fsync, files._exchange = synced, exchanged
 
-    def stop() -> int:
-        nonlocal on
-        on = False
-        return events
 
-    return stop
+_armed = _Armed()
+
+
+# Changes that a command acknowledged before it was killed
+
+
+def acknowledgements(root: Path) -> Path:
+    """The file that has a byte for each change that was acknowledged to whoever asked for it."""
+    return root.parent / f"{root.name}.acknowledged"
+
+
+def acknowledge(count: int) -> None:
+    """In a child: so many changes are acknowledged."""
+    _armed.on, was = False, _armed.on
+    acknowledgements(Path.cwd()).write_bytes(b"." * count)
+    _armed.on = was
+    if _armed.fault and _armed.fault.kind == "acknowledged" and _armed.fault.at == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stays_full() -> bool:
+    """In a child: whether the disk is full for good."""
+    return bool(_armed.fault and _armed.fault.kind == "limit")
+
+
+def acknowledged(root: Path) -> int:
+    """How many changes were acknowledged."""
+    file = acknowledgements(root)
+    return file.stat().st_size if file.exists() else 0
+
+
+# Processes that a command starts
+
+
+def cell_events(root: Path) -> Path:
+    """The file of the number of events of the first process that the command started."""
+    return root.parent / f"{root.name}.cell"
+
+
+class ForkedCell:
+    """In a child: stands for `subprocess.Popen` of a Python that trains a cell, which would take seconds to start."""
+
+    number = 0
+
+    def __init__(self, arguments: Sequence[str], pass_fds: Sequence[int]) -> None:
+        """Forks; `arguments` are those of `qpairs.experiments.processes`."""
+        ForkedCell.number += 1
+        self._code: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            self._run(int(arguments[-2]), arguments[-1])
+
+    def _run(self, pipe: int, log_file: str) -> None:
+        from qpairs.experiments.processes import serve
+
+        try:
+            os.closerange(3, pipe)
+            os.closerange(pipe + 1, 256)
+            first = ForkedCell.number == 1 and _armed.fault is not None and _armed.fault.cell
+            _armed.on, _armed.events = first, []
+            serve(pipe, log_file)
+        finally:
+            os._exit(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As `subprocess.Popen.wait`."""
+        if self._code is None:
+            status = os.waitpid(self.pid, 0)[1]
+            self._code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        return self._code
+
+    def kill(self) -> None:
+        """As `subprocess.Popen.kill`."""
+        if self._code is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    terminate = kill

@@ -77,11 +77,13 @@ def mutated(value: Any, random_: random.Random) -> str:
         if change < 0.15:
             del holder[path[-1]]
         elif change < 0.25 and isinstance(holder, dict):
-            holder[random_.choice(["", "format", "threshold", "x" * 300, "\x00"])] = random_.choice(HOSTILE)
+            holder[random_.choice(["", "format", "threshold", "x" * 300, "\x00"])] = copy.deepcopy(
+                random_.choice(HOSTILE)
+            )
         elif change < 0.35 and isinstance(holder[path[-1]], int | float):
             holder[path[-1]] = random_.choice([-1, 2, 10]) * holder[path[-1]]
         else:
-            holder[path[-1]] = random_.choice(HOSTILE)
+            holder[path[-1]] = copy.deepcopy(random_.choice(HOSTILE))
     text = json.dumps(value).replace(f'"{DEEP}"', "[" * 100_000 + "]" * 100_000)
     return _cut(text, random_) if random_.random() < 0.15 else text
 

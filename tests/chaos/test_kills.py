@@ -1,141 +1,51 @@
 """A command that is killed, or that finds the disk full, at each of its file events loses nothing and blocks nothing.
 
-The short form takes a few events of each command; `pytest -m chaos -n 0 -s tests/chaos/test_kills.py` takes all.
+The short form takes a few events of some commands; `pytest -m chaos -n 0 -s tests/chaos/test_kills.py` takes all.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from faults import KINDS, Fault, Outcome, command, run_child, start_child, wait_for
-from scenarios import CALIBRATE, EMBED, OVER, SCENARIOS, Scenario, contents, hidden, make_inputs, model
+from campaign import Result, run_scenario, table
+from faults import Fault, command, run_child, start_child, wait_for
+from scenarios import CALIBRATE, EMBED, LIGHT, OVER, SCENARIOS, Scenario, hidden, make_inputs, make_models, model
 
 import qpairs.commands  # noqa: F401  # here, so that the children have it
 
 STEP = int(os.environ.get("QPAIRS_CHAOS_STEP", "1"))  # every so many file events of a command has its faults
-SHORT = {"embed": 7, "dedupe --overwrite": 9, "calibrate --overwrite": 9, "predict --overwrite": 2, "train": 29}
+SHORT = ("embed", "dedupe --overwrite", "predict --overwrite", "calibrate --overwrite", "serve --index", "train")
+results = list[Result]()
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the commands read, in `in`."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with what the commands read, in `in`; prints the table of all faults in the end."""
     folder = tmp_path_factory.mktemp("chaos")
     make_inputs(folder / "in")
-    return folder
+    yield folder
+    if results:
+        sys.stdout.write(f"\n{table(results)}\n{sum(result.seconds for result in results):.0f} s\n")
 
 
-@dataclass(frozen=True)
-class Rerun:
-    """What stood there after a fault, how the command ended when it ran again, and what stood there then."""
-
-    found: Any
-    code: int
-    made: Any
-
-
-def rerun(scenario: Scenario) -> Rerun:
-    """In a child: looks, runs the command again, and looks again."""
-    found = scenario.seen(Path())
-    code = _ended(scenario.resumed or scenario.arguments)
-    if code == 2 and scenario.resumed:  # killed before there was anything to resume, or when all was done
-        code = _ended(scenario.arguments)
-    return Rerun(found, code, scenario.seen(Path()))
-
-
-def _ended(arguments: Any) -> int:
-    try:
-        command(arguments)()
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 0
-    return 0
-
-
-def wrong(scenario: Scenario, fault: Fault, first: Outcome, again: Outcome, before: Any, after: Any) -> str:
-    """What went wrong at a fault; '' where nothing did."""
-    if fault.kind == "full" and not first.orderly:
-        return f"traceback on a full disk: {first.text[-400:]}"
-    if again.code or "Traceback" in again.text:
-        return f"the rerun ended with {again.code}: {again.text[-400:]}"
-    seen: Rerun = again.value
-    if seen.found not in (before, after) and not (scenario.loses and seen.found is None):
-        return "something else stands there than before or after"
-    if seen.code not in (0, 2) or seen.made != after:
-        return f"the rerun was refused or made something else: {again.text[-400:]}"
-    return ""
-
-
-def _files_may_be_of_both(scenario: Scenario, seen: Any, before: Any, after: Any) -> bool:
-    """Whether the files of a result, each of which is whole, are those from before and after."""
-    if not (isinstance(seen, dict) and scenario.seen.__name__ == "look"):
-        return False
-    return all(value in ((before or {}).get(name), after.get(name)) for name, value in seen.items())
-
-
-def injected(scenario: Scenario, place: Path, step: int, few: bool) -> Iterator[tuple[Fault, str]]:
-    """Every fault of a scenario, at every `step`th event, and what went wrong; of a `few`, one kind at each event."""
-    start = place / "start"
-    for folder in (start, place / "out"):
-        shutil.rmtree(folder, ignore_errors=True)
-    start.mkdir()
-    for arguments in scenario.before:
-        assert run_child(command(arguments), start).code == 0
-    out = place / "out"
-    shutil.copytree(start, out)
-    before = run_child(lambda: scenario.seen(Path()), out).value
-    unbroken = run_child(command(scenario.arguments), out, Fault("", 0, out))
-    assert unbroken.code == 0, unbroken.text
-    after = run_child(lambda: scenario.seen(Path()), out).value
-    assert after is not None
-    chosen = enumerate(range(1, unbroken.events + 1, step))
-    for kind, at in ((kind, at) for number, at in chosen for kind in (KINDS[number % 3 :][:1] if few else KINDS)):
-        shutil.rmtree(out)
-        shutil.copytree(start, out)
-        fault = Fault(kind, at, out)
-        first = run_child(command(scenario.arguments), out, fault)
-        again = run_child(lambda: rerun(scenario), out)
-        fail = wrong(scenario, fault, first, again, before, after)
-        if fail.startswith("something") and _files_may_be_of_both(scenario, again.value.found, before, after):
-            fail = ""
-        yield fault, fail or (f"left behind: {left}" if (left := hidden(out)) else "")
-
-
-def report(name: str, faults: Counter[str], failures: list[str], started: float) -> None:
-    """Prints how many faults there were, and how many were survived."""
-    total = sum(faults.values())
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in faults.items())
-    sys.stdout.write(
-        f"{name}: {total:,} faults injected ({kinds}), {total - len(failures):,} survived, "
-        f"{time.monotonic() - started:.0f} s\n"
-    )
-    for failure in failures[:5]:
-        sys.stdout.write(f"  {failure}\n")
-
-
-def run_scenario(scenario: Scenario, place: Path, step: int, *, few: bool = False) -> list[str]:
-    """Injects the faults of a scenario, and prints what came of them."""
-    inputs, started, faults, failures = contents(place / "in"), time.monotonic(), Counter[str](), list[str]()
-    for fault, fail in injected(scenario, place, step, few):
-        faults[fault.kind] += 1
-        if fail:
-            failures.append(f"{scenario.name}, {fault.kind} at event {fault.at}: {fail}")
-    assert contents(place / "in") == inputs, "what the command reads has changed"
-    report(scenario.name, faults, failures, started)
-    return failures
+def failures(scenario: Scenario, place: Path, step: int, *, few: bool = False) -> list[str]:
+    """What was not survived."""
+    if scenario.name not in {light.name for light in LIGHT}:
+        make_models(place / "in")
+    result = run_scenario(scenario, place, step, few=few)
+    if not few:
+        results.append(result)
+    return [failure for kind in result.failures.values() for failure in kind]
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_a_few_faults(name: str, place: Path) -> None:
     scenario = next(scenario for scenario in SCENARIOS if scenario.name == name)
-    assert run_scenario(scenario, place, SHORT[name], few=True) == []
+    assert failures(scenario, place, 3, few=True) == []
 
 
 def test_of_two_at_the_same_place_one_goes_first(place: Path) -> None:
@@ -163,4 +73,4 @@ def test_a_place_that_cannot_be_written_is_one_line(arguments: list[str], place:
 @pytest.mark.chaos
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_every_fault(scenario: Scenario, place: Path) -> None:
-    assert run_scenario(scenario, place, STEP) == []
+    assert failures(scenario, place, STEP) == []

@@ -1,8 +1,10 @@
 import csv
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -55,6 +57,14 @@ def test_help_is_quick_and_loads_no_torch() -> None:
 )
 def test_a_command_that_does_not_exist_is_one_line(run, words: str, told: tuple[str, ...]) -> None:
     refused(run(*words.split()), *told)
+
+
+def test_a_disk_that_is_full_where_no_file_is_named_is_one_line(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("qpairs.commands.data.load", full)
+    refused(run("data", "x.csv"), "No space left on device", tempfile.gettempdir())
 
 
 def test_alone_it_tells_what_there_is(run) -> None:

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from qpairs.core import files
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock, hold_output, sha256, writing
+from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock, half_done, hold_output, sha256, writing
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
@@ -38,6 +39,43 @@ def test_a_full_disk_is_one_line_in_the_systems_words(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "what a library makes of it\nin two lines")
     assert str(raised.value) == f"{tmp_path}/a: cannot be written ({os.strerror(errno.ENOSPC)})"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        shutil.Error([("a", "b", f"[Errno 28] {os.strerror(errno.ENOSPC)}: 'a' -> 'b'")]),
+        RuntimeError(f"write error in x.faiss: 4051 != 20480 ({os.strerror(errno.EFBIG)})"),
+        OSError(f"a library's own words, {os.strerror(errno.EROFS)}"),
+    ],
+    ids=["a folder that is copied", "FAISS", "no number"],
+)
+def test_a_full_disk_is_one_line_whichever_library_meets_it(error: Exception, tmp_path: Path) -> None:
+    said = r"/a: cannot be written \((No space left|File too large|Read-only)[\w -]*\)$"
+    with pytest.raises(UserError, match=said), atomic_file(tmp_path / "a"):
+        raise error
+    other = RuntimeError("its own fault")
+    with pytest.raises(RuntimeError, match="its own fault"), atomic_file(tmp_path / "a"):
+        raise other
+
+
+def test_files_of_a_run_that_was_killed_between_them_are_known(tmp_path: Path) -> None:
+    """Its own files, that is: those that a person puts there afterwards are not replaced."""
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    other.write_text("whole")
+    left = tmp_path / f".new-{dead.pid}-one.csv"
+    left.write_text("whole, and not yet in its place")
+    assert half_done([one, other])
+    os.utime(other, ns=(left.stat().st_mtime_ns + 1,) * 2)
+    assert not half_done([one, other]), "it was put there later"
+    os.utime(other, ns=(left.stat().st_mtime_ns - 1,) * 2)
+    assert not half_done([other, tmp_path / "third.csv"]), "nothing was left beside the third"
+    left.rename(tmp_path / f".new-{os.getpid()}-one.csv")
+    assert not half_done([one, other]), "the process still runs"
+    one.touch()
+    assert not half_done([one, other]), "both are there"
 
 
 def test_a_folder_is_held_against_another_process_until_it_ends(tmp_path: Path) -> None:

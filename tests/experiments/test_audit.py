@@ -3,6 +3,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,16 @@ def test_a_loss_that_diverges_is_told_without_the_folder_that_is_gone(
     with pytest.raises(qpairs.UserError) as raised:
         audit(pairs=pairs_of(easy), folds=2, **FAST)
     assert str(raised.value) == "audit: the loss became NaN; mend it"
+
+
+def test_a_full_temporary_folder_is_named(easy: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(config: Config, **_: object) -> None:
+        raise qpairs.UserError(f"{config.output}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(importlib.import_module("qpairs.experiments.audit"), "train", full)
+    with pytest.raises(qpairs.UserError) as raised:
+        audit(pairs=pairs_of(easy), folds=2, **FAST)
+    assert str(raised.value) == f"audit: {tempfile.gettempdir()}/0: cannot be written (No space left on device)"
 
 
 def test_interrupted_it_does_not_offer_to_go_on(easy: list, caplog: pytest.LogCaptureFixture) -> None:

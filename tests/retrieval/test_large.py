@@ -19,7 +19,7 @@ from qpairs.core.progress import Meter
 from qpairs.data.corpus import read_corpus
 from qpairs.metrics import clusters
 from qpairs.metrics.score_counts import count_scores, count_scores_in_parts
-from qpairs.retrieval import blocks, cell_jobs, cells, disk, large_pairs, matches, sorting, union_find
+from qpairs.retrieval import blocks, cell_jobs, cells, disk, large, large_pairs, matches, sorting, union_find
 from qpairs.retrieval.corpus import DedupeResult, dedupe_corpus
 from qpairs.retrieval.large import dedupe_embeddings
 from qpairs.retrieval.union_find import PAIR, clusters_on_disk, components
@@ -265,6 +265,21 @@ def test_dedupe_takes_a_folder_of_embeddings_in_place_of_a_file(run, trained: Pa
     assert [s["kept"] for s in summaries] == [summaries[0]["kept"]] * 2
     assert summaries[0]["threshold"] == pytest.approx(summaries[1]["threshold"], abs=0.002)
     assert "nearest to the threshold" in result.out
+
+
+def test_a_command_that_was_interrupted_goes_on_and_its_files_take_their_places_in_one_step(
+    run, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("q.txt").write_text("\n".join(f"How do I {what}?" for what in ("pay", "call", "go", "pay now")))
+    assert run("embed", trained, "q.txt", "--output", "emb").code == 0
+    command = ("dedupe", trained, "emb", "--output", "out", "--threshold", "0.5")
+    with monkeypatch.context() as patch:
+        patch.setattr(large, "keep_others", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*command).code == 130
+    assert sorted(file.name for file in Path("out").iterdir()) == [".lock", ".unfinished"]
+    assert run(*command).code == 0
+    assert {file.name for file in Path("out").iterdir()} == {*(f"{name}.csv" for name in PARTS), "dedupe.json"}
+    refused(run(*command), "the folder is in use")
 
 
 def test_no_spreadsheet_takes_a_question_of_a_folder_for_a_formula(run, trained: Path) -> None:

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from test_index import a_model, clustered, embedded
 
 from qpairs.core.exceptions import UserError
+from qpairs.core.shapes import Shape
 from qpairs.data.corpus import read_corpus
 from qpairs.retrieval.corpus import dedupe_corpus
 from qpairs.retrieval.large import dedupe_embeddings
 from qpairs.serving import clusters as serving_clusters
 from qpairs.serving.app import create_app
-from qpairs.serving.clusters import ClusterReview, ReviewedFolder, SourceChanged
+from qpairs.serving.cluster_files import SourceChanged
+from qpairs.serving.clusters import ClusterReview, ReviewedFolder
 from qpairs.serving.journal_file import JournalFile, open_journal
 from qpairs.serving.limits import READ_ONLY
 
@@ -367,8 +369,8 @@ def test_the_service_closes_its_journal(folder: Path, monkeypatch: pytest.Monkey
     closed = list[Path]()
 
     @contextmanager
-    def noted(path: Path, **options: bool) -> Iterator[JournalFile]:
-        with open_journal(path, **options) as journal:
+    def noted(path: Path, *shape: Shape, **options: bool) -> Iterator[JournalFile]:
+        with open_journal(path, *shape, **options) as journal:
             yield journal
         closed.append(path)
 

@@ -78,6 +78,7 @@ class FaissIndex:
             with pa.memory_map(str(questions)) as source:
                 index._questions = pa.ipc.open_file(source).read_all()
             index._deleted = np.load(deleted)
+            index._require_shapes()
             sizes = index._vectors.ntotal, len(index._questions), len(index._deleted)
             if len(set(sizes)) > 1:
                 raise ValueError("{} vectors, {} questions, {} deletion marks".format(*sizes))
@@ -86,8 +87,21 @@ class FaissIndex:
             if not isinstance(index._vectors, getattr(faiss, CLASSES[manifest.kind])):
                 raise ValueError(f"the vectors are not those of an index of the kind {manifest.kind}")
             return index
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        except Exception as error:  # of FAISS, Arrow, NumPy and its parser of headers
             raise UserError(f"{folder}: the index is damaged ({_reason(error)}); index anew") from None
+
+    def _require_shapes(self) -> None:
+        """Raises ValueError where the questions or the deletion marks are no such."""
+        self._questions.validate()
+        if self._questions.schema != QUESTIONS or any(column.null_count for column in self._questions.columns):
+            raise ValueError("the questions have other columns, or empty ones")
+        for chunk in (chunk for column in self._questions.columns for chunk in column.chunks):
+            _, starts, texts = chunk.buffers()
+            places = np.frombuffer(starts, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1] if starts else []
+            if len(places) and (places[0] < 0 or places[-1] > texts.size or (places[1:] < places[:-1]).any()):
+                raise ValueError("the questions are not where they should be")  # Arrow would read outside its memory
+        if self._deleted.dtype != np.bool_ or self._deleted.ndim != 1:
+            raise ValueError("the deletion marks are none")
 
     def files(self) -> Sequence[str]:
         """Vectors, questions, deletion marks."""
@@ -104,10 +118,7 @@ class FaissIndex:
         if self._grown:
             self._require_distinct_ids()
             with atomic_file(vectors) as fresh:
-                try:
-                    _faiss().write_index(self._vectors, str(fresh))
-                except RuntimeError as error:  # which is how FAISS reports what the system says
-                    raise OSError(_reason(error)) from error
+                _faiss().write_index(self._vectors, str(fresh))
             with atomic_file(questions) as fresh, pa.ipc.new_file(str(fresh), self._questions.schema) as writer:
                 writer.write_table(self._questions.combine_chunks())  # rows of one chunk are found 500 times as fast
         with atomic_file(deleted) as fresh, fresh.open("wb") as file:
@@ -145,7 +156,8 @@ class FaissIndex:
 
     def known(self, ids: Sequence[str]) -> list[str]:
         """Those of the ids that it has."""
-        found: list[str] = self._questions["id"].filter(pa.array(self._rows(ids))).to_pylist()
+        with _reading(self._folder):
+            found: list[str] = self._questions["id"].filter(pa.array(self._rows(ids))).to_pylist()
         return found
 
     def _rows(self, ids: Sequence[str]) -> NDArray[np.bool_]:
@@ -157,7 +169,8 @@ class FaissIndex:
     def texts(self) -> Iterator[str]:
         """The questions that are not deleted, in the order in which they were added."""
         rows = zip(self._questions["text"], self._deleted, strict=True)
-        yield from (text.as_py() for text, deleted in rows if not deleted)
+        with _reading(self._folder):
+            yield from (text.as_py() for text, deleted in rows if not deleted)
 
     def tune(self, measure: Callable[[], float]) -> float:
         """Takes the least effort that reaches the goal; returns the recall that it reaches."""
@@ -173,8 +186,9 @@ class FaissIndex:
             similarity, rows = self._vectors.search(_pad(vectors), k, params=self._options(len(vectors), k))  # (q, k)
         if self._questions["id"].num_chunks > 1:
             self._questions = self._questions.combine_chunks()  # rows of one chunk are found 50 times as fast
-        found = self._questions.take(rows[rows >= 0])
-        named = zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True)
+        with _reading(self._folder):
+            found = self._questions.take(rows[rows >= 0])
+            named = zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True)
         return [
             [Hit(*next(named), min(1.0, float(s))) for s, row in zip(*hits, strict=True) if row >= 0]
             for hits in zip(similarity, rows, strict=True)
@@ -195,6 +209,15 @@ class FaissIndex:
 
 def _names(generation: int, deletion: int) -> tuple[str, str, str]:
     return f"vectors-{generation}.faiss", f"questions-{generation}.arrow", f"deleted-{deletion}.npy"
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Tells in one line that ids or texts are none, which are looked at when they are wanted and not before."""
+    try:
+        yield
+    except (UnicodeDecodeError, IndexError, pa.ArrowException) as error:
+        raise UserError(f"{folder}: the index is damaged ({_reason(error)}); index anew") from None
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,40 @@
+"""The places of the files that commands write, looked at before any work is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import half_done, os_reason
+
+
+def check_file(path: Path, *, overwrite: bool, option: str = "--output") -> None:
+    """Looks at the place of a file that a command writes, before any work is done.
+
+    Args:
+        path: the file.
+        overwrite: whether one that is there may be replaced.
+        option: that names it.
+
+    Raises:
+        UserError: it is there already, or cannot be written.
+    """
+    try:
+        there = bool(path.lstat())
+    except FileNotFoundError:
+        there = False
+    except OSError as error:  # its name is too long, or what should be a folder is a file
+        raise UserError(f"{path}: cannot be written ({os_reason(error)}); name another file with {option}") from None
+    standing = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not (standing.is_dir() and os.access(standing, os.W_OK)):
+        raise UserError(f"{path}: cannot be written; name another file with {option}")
+    if there and not overwrite:
+        raise UserError(f"{path}: is there already; name another file with {option}, or pass --overwrite")
+
+
+def check_files(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """As `check_file`, of files that are written together; those of a run that was killed between them are replaced."""
+    for path in paths:
+        check_file(path, overwrite=overwrite or half_done(paths))

@@ -1,0 +1,165 @@
+"""The files of clusters that `qpairs dedupe` wrote, and those that are written anew of what people made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import os_reason
+from qpairs.core.manifests import read_json
+from qpairs.core.shapes import flag, optional, record, text, whole
+from qpairs.core.tables import DELIMITED, WRITERS, unguarded, write_table, write_table_in_parts
+from qpairs.data.corpus import read_corpus
+from qpairs.data.formats import open_file
+from qpairs.retrieval.corpus import SUMMARY
+from qpairs.retrieval.embeddings import open_shards
+
+if TYPE_CHECKING:
+    import pandas
+
+COLUMNS = ("cluster", "row", "question", "representative", "similarity")
+EDITED = "edited"  # the folder of mended files
+FACTS = record(
+    {"questions": text, "rows": whole()},
+    {"questions_path": optional(text), "text_column": text, "skip_bad_rows": flag, "raw": flag},
+    others=True,
+)  # of dedupe.json, that are needed here
+
+
+class SourceChanged(UserError):
+    """What was deduplicated is gone, or is not as it was then.
+
+    >>> raise SourceChanged("questions.csv: no such file")
+    Traceback (most recent call last):
+    qpairs.serving.cluster_files.SourceChanged: questions.csv: no such file
+    """
+
+
+@dataclass(frozen=True)
+class Member:
+    """A question of a cluster.
+
+    Attributes:
+        row: its number in the file, from 1.
+        id: its id; '' where no column of ids was read.
+        question: its text.
+        similarity: cosine to the representative of its cluster.
+    """
+
+    row: int
+    id: str
+    question: str
+    similarity: float
+
+
+def read_clusters(file: Path, *, raw: bool) -> tuple[dict[int, Member], dict[int, list[int]], dict[int, int]]:
+    """Row -> member, representative -> rows of its cluster, and row -> representative.
+
+    Args:
+        file: of clusters.
+        raw: whether its texts are as they are, where others are `guarded`.
+    """
+    reader = open_file(file)
+    text_of = unguarded if file.suffix in DELIMITED and not raw else str
+    if missing := [name for name in COLUMNS if name not in reader.columns]:
+        raise UserError(f"{file}: no column {missing[0]!r}; name the folder that qpairs dedupe wrote")
+    with_ids = "id" in reader.columns
+    members, clusters, heads = dict[int, Member](), dict[int, list[int]](), dict[int, int]()
+    for number, values in reader.rows([*COLUMNS, *(["id"] if with_ids else [])]):
+        try:
+            if isinstance(values, str):
+                raise ValueError(values)
+            head, row = int(values[0]), int(values[1])
+            identity = text_of(str(values[5])) if with_ids else ""
+            members[row] = Member(row, identity, text_of(str(values[2])), float(values[4]))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{file}, {reader.unit} {number}: {error}; run qpairs dedupe anew") from None
+        heads[row] = head
+        clusters.setdefault(head, []).append(row)
+    for head, rows in clusters.items():
+        rows.sort(key=lambda row, head=head: (row != head, row))  # type: ignore[misc]
+    return members, clusters, heads
+
+
+def write_kept(folder: Path, removed: set[int]) -> Path:
+    """Writes the rows that are left of what was deduplicated, in the format in which dedupe writes them.
+
+    Raises:
+        SourceChanged: it is gone, or has other rows than then.
+        UserError: the file cannot be written.
+    """
+    summary, source = summary_in(folder), deduplicated_file(folder)
+    if source.is_dir():
+        suffix = next((ending for ending in WRITERS if (folder / f"kept{ending}").is_file()), ".csv")
+        made = folder / EDITED / f"kept{suffix}"
+        write_table_in_parts(made, _embedded_rows(source, summary["rows"], removed), raw=True)
+        return made
+    try:
+        corpus = read_corpus(
+            source, text_column=summary.get("text_column", ""), skip_bad_rows=summary.get("skip_bad_rows", False)
+        )
+    except UserError as error:
+        raise SourceChanged(str(error)) from None
+    _require_rows(source, len(corpus.rows), summary["rows"])
+    asked = next((path for suffix in WRITERS if (path := folder / f"asked{suffix}").is_file()), None)
+    if asked and summary.get("against"):
+        removed = removed | {
+            int(values[0]) for _, values in open_file(asked).rows(["row"]) if not isinstance(values, str)
+        }
+    left = [place for place, number in enumerate(corpus.rows.tolist()) if number not in removed]
+    suffix = source.suffix.lower()
+    made = folder / EDITED / f"kept{suffix if suffix in WRITERS else '.csv'}"
+    write_table(made, corpus.table.iloc[left], raw=True)
+    return made
+
+
+def _embedded_rows(source: Path, count: int, removed: set[int]) -> Iterator[pandas.DataFrame]:
+    """Row, id and question of embedded questions that are left, some at a time.
+
+    Raises:
+        SourceChanged: the embeddings are gone, or are not so many.
+    """
+    import pandas
+
+    try:
+        embeddings, row = open_shards(source), 0
+        _require_rows(source, embeddings.count, count)
+        for ids, texts in zip(embeddings.column("id"), embeddings.column("text"), strict=True):
+            part = pandas.DataFrame({"row": range(row + 1, row + len(ids) + 1), "id": ids, "question": texts})
+            row += len(ids)
+            left = part[~part["row"].isin(removed)]
+            if len(left):
+                yield left
+    except UserError as error:
+        raise SourceChanged(str(error)) from None
+
+
+def _require_rows(source: Path, found: int, count: int) -> None:
+    if found != count:
+        raise SourceChanged(f"{source}: has {found:,} rows, not the {count:,} that were looked at; dedupe it anew")
+
+
+def deduplicated_file(folder: Path) -> Path:
+    """What was deduplicated into a folder: where it was then, or else as it was named, from the folder of today.
+
+    Raises:
+        UserError: the folder is none of dedupe.
+    """
+    summary = summary_in(folder)
+    named = Path(summary["questions"])
+    try:
+        there = Path(summary.get("questions_path") or named)
+        return there if there.exists() else named
+    except (OSError, ValueError) as error:  # no path at all
+        reason = os_reason(error) if isinstance(error, OSError) else error
+        raise UserError(f"{folder / SUMMARY}: damaged ({reason}); run qpairs dedupe anew") from None
+
+
+def summary_in(folder: Path) -> dict[str, Any]:
+    """What dedupe.json says."""
+    missing = f"{folder / SUMMARY}: not what qpairs dedupe wrote"
+    summary: dict[str, Any] = read_json(folder / SUMMARY, FACTS, missing=missing, mend="run qpairs dedupe anew")
+    return summary
