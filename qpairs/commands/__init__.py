@@ -51,8 +51,8 @@ for panel, commands in PANELS.items():
 
 
 label = typer.Typer(help="Let a language model label pairs of an index; show how far annotators agree.")
-label.command()(pairs)
-label.command()(agreement)
+label.command()(with_import(pairs))
+label.command()(with_import(agreement))
 app.add_typer(label, name="label", rich_help_panel="Evaluate")
 
 UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions of typer carry inside

@@ -129,6 +129,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "label pairs", "label agreement"])
+def test_every_command_imports_modules_of_ones_own(command: str) -> None:
+    root = command_line()
+    named = root.commands["label"].commands[command.split()[1]] if " " in command else root.commands[command]
+    if command != "label":
+        assert "--import" in {flag for option in named.params for flag in option.opts}
+
+
 def test_brackets_in_help_texts_stay(helped) -> None:
     assert "id[:config]" in helped("train", 120)
     assert "[#COLLECTION]" in " ".join(panels(helped("index", 120))["Options"].split())
