@@ -67,7 +67,8 @@ def calibrate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Fit the verdict to labelled pairs of your own, to a corpus of your own, or to both, without training."""
-    _check_options(data, corpus, labels, trust)
+    if not data and not corpus:
+        raise UserError("calibrate: give labelled pairs with --data, a corpus with --corpus, or both")
     with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import hold_output
         from qpairs.data.corpus import read_corpus
@@ -96,17 +97,6 @@ def calibrate(
             out.print("[dim]Thresholds are similarities of the encoder; the second look adds to what they say.[/]")
     print_saved(output, after=". Judge it on pairs that it was not fitted to:")
     print_command("qpairs", "evaluate", output, "--data", "OTHERS.csv")
-
-
-def _check_options(
-    data: list[str] | None, corpus: Path | None, labels: list[Path] | None, trust: list[str] | None
-) -> None:
-    if not data and not corpus:
-        raise UserError("calibrate: give labelled pairs with --data, a corpus with --corpus, or both")
-    if labels and not corpus:
-        raise UserError("calibrate: --labels are pairs of a corpus; name it with --corpus, or give them as --data")
-    if trust and not labels:
-        raise UserError("calibrate: --trust names an annotator of --labels")
 
 
 def _print_pairs(model: Model, fit: Fit) -> None:

@@ -108,15 +108,12 @@ def dedupe(
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
     if bool(output) == dry_run:
         raise UserError("dedupe: give --output FOLDER, or --dry-run")
-    check_engine(engine, ray_address)
+    check_engine(engine)
     reading = Reading(text_column, id_column, skip_bad_rows, embeddings)
     if questions.is_dir():
-        _require_alone(reading, against, dry_run=dry_run)
         deciding = Deciding(reranker, threshold, precision, linkage, recall, kind, raw)
         _dedupe_folder(checkpoint, questions, output, deciding, engine, ray_address, overwrite=overwrite)
         return
-    if engine != "plain":
-        raise UserError("--engine ray goes with a folder from qpairs embed in place of the file of questions")
     with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import hold_output
         from qpairs.models.verdict import choose
@@ -194,21 +191,6 @@ class Deciding:
     recall: float
     kind: str
     raw: bool
-
-
-def _require_alone(reading: Reading, against: Path | None, *, dry_run: bool) -> None:
-    """Raises UserError for options that do not go with a folder of embeddings."""
-    options = {
-        "--text-column": reading.text_column,
-        "--id-column": reading.id_column,
-        "--skip-bad-rows": reading.skip_bad_rows,
-        "--embeddings": reading.embeddings,
-        "--against": against,
-        "--dry-run": dry_run,
-    }
-    for name, value in options.items():
-        if value:
-            raise UserError(f"{name} goes with a file of questions, not with a folder from qpairs embed")
 
 
 def _dedupe_folder(

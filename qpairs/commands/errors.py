@@ -140,7 +140,10 @@ def _print_mistake(mistake: Mistake, score: str) -> None:
         out.print(f"    {''.join(marked)}", highlight=False, soft_wrap=True)
 
 
-@with_config_options("validation", "test", "test_fraction", "drop_suspects", "output", "report_to")
+@with_config_options(
+    *("validation", "test", "test_fraction", "drop_suspects", "output", "report_to"),
+    *("augment", "positives", "unlabelled"),
+)
 def audit(
     *,
     folds: Annotated[int, typer.Option(min=2, help="Parts that share no question.")] = 5,

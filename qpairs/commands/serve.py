@@ -90,8 +90,6 @@ def serve(
     reranker: RerankerOption = True,
 ) -> None:
     """Serve verdicts and searches over HTTP, with a page to search, compare and label, and the API at /docs."""
-    if labels and not (index or questions):
-        raise UserError("serve: --labels needs an index to take pairs from; name one with --index or --questions")
     if index and questions:
         raise UserError("serve: give --index or --questions, not both")
     if clusters and questions:
@@ -100,8 +98,6 @@ def serve(
         )
     if labels and read_only:
         raise UserError("serve: --read-only refuses every change, labels too; leave out --labels or --read-only")
-    if annotator and not (labels or questions):
-        raise UserError("serve: --annotator is the name beside labels; say with --labels where these are kept")
     with quiet(), contextlib.ExitStack() as held:
         try:
             from qpairs.serving.app import create_app
