@@ -13,7 +13,7 @@ from rich.table import Table
 
 from qpairs.commands.conclusions import after_dedupe, after_trade_offs
 from qpairs.commands.engines import EngineOption, RayAddressOption, check_engine
-from qpairs.commands.search import IdColumnOption, PrecisionOption, TextColumnOption, ThresholdOption
+from qpairs.commands.search import CorpusThresholdOption, IdColumnOption, PrecisionOption, TextColumnOption
 from qpairs.commands.terminal import (
     ModelArgument,
     OverwriteOption,
@@ -76,7 +76,7 @@ def dedupe(
         Path | None,
         typer.Option(help="Vectors from qpairs embed; only texts that they lack are encoded.", show_default=False),
     ] = None,
-    threshold: ThresholdOption = None,
+    threshold: CorpusThresholdOption = None,
     precision: PrecisionOption = None,
     against: Annotated[
         Path | None, typer.Option(help="Drop questions already present in this file.", show_default=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -47,16 +47,16 @@ TextColumnOption = Annotated[
     ),
 ]
 IdColumnOption = Annotated[str, typer.Option(help="Column of their ids; without it, the row number.")]
-ThresholdOption = Annotated[
-    float | None,
-    typer.Option(
-        min=-1,
-        max=1,
-        help="Least similarity of duplicates; their least probability where the model takes a second look.  [default: "
-        "the model's]",
-        show_default=False,
-    ),
-]
+
+
+def _threshold(default: str) -> Any:
+    """The option --threshold of a command; `default` says what is taken without it."""
+    about = "Least similarity of duplicates; their least probability where the model takes a second look."
+    return typer.Option(min=-1, max=1, help=f"{about}  [default: {default}]", show_default=False)
+
+
+ThresholdOption = Annotated[float | None, _threshold("from where on a hit is likelier a duplicate than not")]
+CorpusThresholdOption = Annotated[float | None, _threshold("chosen for the corpus, that of greatest expected F1")]
 PrecisionOption = Annotated[
     float | None,
     typer.Option(

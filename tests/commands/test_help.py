@@ -129,6 +129,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+@pytest.mark.parametrize(
+    ("command", "default"), [("search", "likelier a duplicate than not"), ("dedupe", "chosen for")]
+)
+def test_the_threshold_has_the_default_of_its_command(helped, command: str, default: str) -> None:
+    shown = panels(helped(command, 120))["Verdict"]
+    assert re.search(rf"--threshold .*?\[default: [^]]*{default}", shown)
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, "label pairs", "label agreement"])
 def test_every_command_imports_modules_of_ones_own(command: str) -> None:
     root = command_line()
