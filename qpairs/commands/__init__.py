@@ -27,7 +27,7 @@ from qpairs.commands.report import report
 from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
 from qpairs.commands.start import start
-from qpairs.commands.terminal import err, out, plain
+from qpairs.commands.terminal import err, one_line, out
 from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def _refuse(why: str) -> NoReturn:
-    err.print(f"[bold red]error:[/] {plain(why)}", soft_wrap=True, highlight=False)
+    err.print(f"[bold red]error:[/] {one_line(why)}", soft_wrap=True, highlight=False)
     sys.exit(2)
 
 

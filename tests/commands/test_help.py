@@ -8,8 +8,7 @@ import pytest
 
 from qpairs.commands import command_line
 from qpairs.commands.panels import MOST, PANELS
-from qpairs.commands.training import FLAGS
-from qpairs.config import GROUPS, HELP, OPTIONS, allowed_values
+from qpairs.config import GROUPS, HELP, OPTIONS, allowed_values, flag_of
 
 COMMANDS = list(command_line().commands)
 
@@ -53,7 +52,7 @@ def test_the_options_of_a_comparison_are_in_a_panel_of_their_own(helped) -> None
 def test_train_shows_help_range_and_default_of_every_field(helped) -> None:
     shown = " ".join(panels(helped("train", 120)).values())
     for name in OPTIONS:
-        assert f"{FLAGS.get(name, '--' + name.replace('_', '-'))} " in shown
+        assert f"{flag_of(name)} " in shown
         assert allowed_values(name) in shown
     words = set(shown.split())
     assert all(set(text.split()) <= words for text in HELP.values())
