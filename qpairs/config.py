@@ -19,9 +19,11 @@ from typing import Any
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.label_options import finite_number, label_meanings, score_range
 from qpairs.core.ranges import Range
+from qpairs.core.shell import option_words
 
 WITHOUT_LABELS = "info_nce"  # the loss of unlabelled data, unless another is named or a teacher answers
 COMMA_LISTS = ("columns", "labels", "label_range", "dims")  # options that are one text on the command line: A,B,C
+FLAGS = {"imports": "--import"}  # options whose field has another name, since theirs is a word of Python
 LISTS = {int: "whole numbers", float: "numbers", str: "texts"}
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 
@@ -566,6 +568,37 @@ def to_dict(config: Config) -> dict[str, Any]:
     """The config as plain values that JSON and TOML hold; fields without a value are left out."""
     values = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(config).items()}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def flag_of(name: str) -> str:
+    """The option of a field on the command line.
+
+    >>> flag_of("batch_size"), flag_of("imports")
+    ('--batch-size', '--import')
+    """
+    return FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def config_words(config: Config, always: Sequence[str] = ()) -> list[str]:
+    """The words of a command that give the options of a config, without those that have their defaults.
+
+    Args:
+        config: the options.
+        always: names of options that are given in any case.
+
+    >>> config_words(Config(encoder="lstm", symmetric=False, dims=[64, 32]))
+    ['--encoder', 'lstm', '--no-symmetric', '--dims', '64,32']
+    """
+    usual, options = to_dict(Config()), dict[str, object]()
+    for name, value in to_dict(config).items():
+        flag = flag_of(name)
+        if value == usual.get(name) and name not in always:
+            continue
+        if value is False:
+            options[f"--no-{flag.removeprefix('--')}"] = True
+        else:
+            options[flag] = ",".join(map(str, value)) if name in COMMA_LISTS else value
+    return option_words(options)
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from typing import Any
 
 import pandas
 import pytest
+import shown
 import torch
 
 import qpairs
-from qpairs.commands import UsageError, command_line
+from qpairs.commands import UsageError
 from qpairs.encoders.build import ENCODERS
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.miners import MINERS
@@ -116,7 +117,6 @@ def _commands(line: str) -> Iterator[str]:
 
 
 COMMANDS = sorted({(page, *shown) for page, text in PAGES.items() for shown in shown_commands(text)})
-COMMAND_LINE = command_line()
 
 
 def of(pattern: str) -> pytest.MarkDecorator:
@@ -129,33 +129,30 @@ def parse(command: str, whole: bool) -> None:
     """Parses a command; of one that is not whole, arguments may be missing, but names and options must exist."""
     words = [word for word in shlex.split(command) if word != "..."]
     words = words[words.index("cli.py") + 1 :] if "cli.py" in words else words[1:]
-    parser: Any = COMMAND_LINE
-    context = type(parser.make_context("qpairs", ["losses"]))
-    if words[0] in ("COMMAND", "--version"):
-        return
-    while words and words[0] in getattr(parser, "commands", {}):
-        parser = parser.commands[words.pop(0)]
-    assert parser is not COMMAND_LINE, f"no command {words[0]!r}"
-    parser = parser.commands["pairs"] if getattr(parser, "commands", None) else parser
-    if whole:
-        parser.make_context(parser.name, words)
-    else:
-        parser.make_parser(context(parser)).parse_args(words)
+    if words[0] not in ("COMMAND", "--version"):
+        shown.parse(words, whole=whole)
 
 
 @of("qpairs |torchrun |python cli.py")
 def test_a_command_that_is_shown_parses(page: str, command: str, in_block: bool) -> None:
     try:
         parse(command, in_block)
-    except UsageError as error:
-        pytest.fail(f"{page}: {command}: {error.format_message()}")
+    except (UsageError, qpairs.UserError) as error:
+        pytest.fail(f"{page}: {command}: {getattr(error, 'message', error)}")
 
 
 @pytest.mark.parametrize(
-    "command", ["qpairs trian --data x", "qpairs train --no-such", "qpairs train --data", "qpairs evaluate a b"]
+    "command",
+    [
+        "qpairs trian --data x",
+        "qpairs train --no-such",
+        "qpairs train --data",
+        "qpairs evaluate a b",
+        "qpairs serve a --text-column b",
+    ],
 )
 def test_the_check_of_commands_finds_what_is_wrong(command: str) -> None:
-    with pytest.raises((AssertionError, UsageError)):
+    with pytest.raises((AssertionError, UsageError, qpairs.UserError)):
         parse(command, True)
 
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from qpairs import __version__
 from qpairs.commands.calibrate import calibrate
+from qpairs.commands.combinations import with_rules
 from qpairs.commands.combine import combine
 from qpairs.commands.comparison import compare, losses
 from qpairs.commands.data import data
@@ -27,7 +28,7 @@ from qpairs.commands.report import report
 from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
 from qpairs.commands.start import start
-from qpairs.commands.terminal import err, out, plain, with_import
+from qpairs.commands.terminal import err, one_line, out
 from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
@@ -48,12 +49,12 @@ PANELS = {
 }
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(with_import(command))
+        app.command(rich_help_panel=panel)(with_rules(command))
 
 
 label = typer.Typer(help="Let a language model label pairs of an index; show how far annotators agree.")
-label.command()(pairs)
-label.command()(agreement)
+label.command()(with_rules(pairs))
+label.command()(with_rules(agreement))
 app.add_typer(label, name="label", rich_help_panel="Evaluate")
 
 UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions of typer carry inside
@@ -114,7 +115,7 @@ def main() -> None:
 
 
 def _refuse(why: str) -> NoReturn:
-    err.print(f"[bold red]error:[/] {plain(why)}", soft_wrap=True, highlight=False)
+    err.print(f"[bold red]error:[/] {one_line(why)}", soft_wrap=True, highlight=False)
     sys.exit(2)
 
 

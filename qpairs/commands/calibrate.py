@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from qpairs.commands.conclusions import after_calibrate
+from qpairs.commands.imports import import_words
 from qpairs.commands.label import TrustOption, print_noise
+from qpairs.commands.reading import NamedPairs
 from qpairs.commands.search import TextColumnOption
 from qpairs.commands.terminal import (
     ColumnsOption,
@@ -17,10 +20,9 @@ from qpairs.commands.terminal import (
     OverwriteOption,
     SkipOption,
     counted,
-    load,
     out,
     plain,
-    print_command,
+    print_conclusion,
     print_saved,
     print_skipped,
     progress_bar,
@@ -28,8 +30,11 @@ from qpairs.commands.terminal import (
 )
 from qpairs.config import HELP
 from qpairs.core.exceptions import UserError
+from qpairs.data.question_file import QuestionFile
 
 if TYPE_CHECKING:
+    from qpairs.data.corpus import Corpus
+    from qpairs.data.pairs import Pairs
     from qpairs.evaluation.calibrate import Fit
     from qpairs.evaluation.calibrate_corpus import CorpusFit
     from qpairs.models.base import Model
@@ -67,7 +72,10 @@ def calibrate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Fit the verdict to labelled pairs of your own, to a corpus of your own, or to both, without training."""
-    _check_options(data, corpus, labels, trust)
+    if not data and not corpus:
+        raise UserError("calibrate: give labelled pairs with --data, a corpus with --corpus, or both")
+    named = NamedPairs(data or (), columns, label_values, label_cut, skip_bad_rows)
+    asked = QuestionFile(corpus, text_column, skip_bad_rows=skip_bad_rows) if corpus else None
     with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import hold_output
         from qpairs.data.corpus import read_corpus
@@ -79,39 +87,25 @@ def calibrate(
         with hold_output(output):
             check_output(output, overwrite=overwrite)
             model = load_model(checkpoint)
-            pairs = load(data, columns, skip_bad_rows, label_values, label_cut) if data else None
-            questions = read_corpus(corpus, text_column=text_column, skip_bad_rows=skip_bad_rows) if corpus else None
+            pairs = named.load() if data else None
+            questions = read_corpus(asked.path, **asked.options) if asked else None
             fit, corpus_fit = fit_pairs(model, pairs) if pairs else None, None
             fitted = fit.model if fit else model
             if questions:
                 corpus_fit = calibrate_corpus(fitted, questions, labels, trusted=trust or (), on_progress=on_progress)
             (corpus_fit.model if corpus_fit else fitted).save(output, overwrite=overwrite)
     if pairs and fit:
-        print_skipped(pairs)
-        _print_pairs(model, fit)
+        _print_pairs(pairs, model, fit)
     if questions and corpus_fit:
-        print_skipped(questions)
-        _print_corpus(corpus_fit)
-        if corpus_fit.model.verdict.score == "log odds":
-            out.print("[dim]Thresholds are similarities of the encoder; the second look adds to what they say.[/]")
-    print_saved(output, after=". Judge it on pairs that it was not fitted to:")
-    print_command("qpairs", "evaluate", output, "--data", "OTHERS.csv")
+        _print_corpus(questions, corpus_fit)
+    print_saved(output)
+    print_conclusion(after_calibrate(output, named, [asked.path, *asked.words(), *import_words()] if asked else []))
 
 
-def _check_options(
-    data: list[str] | None, corpus: Path | None, labels: list[Path] | None, trust: list[str] | None
-) -> None:
-    if not data and not corpus:
-        raise UserError("calibrate: give labelled pairs with --data, a corpus with --corpus, or both")
-    if labels and not corpus:
-        raise UserError("calibrate: --labels are pairs of a corpus; name it with --corpus, or give them as --data")
-    if trust and not labels:
-        raise UserError("calibrate: --trust names an annotator of --labels")
-
-
-def _print_pairs(model: Model, fit: Fit) -> None:
+def _print_pairs(pairs: Pairs, model: Model, fit: Fit) -> None:
     from qpairs.models.verdict import score_name
 
+    print_skipped(pairs)
     low, high = fit.interval
     name = score_name(model.verdict.score)
     old, new = (judge.verdict.pair.threshold for judge in (model, fit.model))
@@ -128,7 +122,8 @@ def _print_pairs(model: Model, fit: Fit) -> None:
     )
 
 
-def _print_corpus(fit: CorpusFit) -> None:
+def _print_corpus(questions: Corpus, fit: CorpusFit) -> None:
+    print_skipped(questions)
     n, used = fit.setting.estimate.counts.n, sum(fit.used.values())
     if used:
         kinds = ", ".join(
@@ -175,3 +170,5 @@ def _print_corpus(fit: CorpusFit) -> None:
             cells = "", needed, ""
         table.add_row(f"{promise.precision:g}", *cells)
     out.print(table)
+    if fit.model.verdict.score == "log odds":
+        out.print("[dim]Thresholds are similarities of the encoder; the second look adds to what they say.[/]")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from qpairs.commands.reading import NamedPairs
 from qpairs.commands.terminal import (
     EXAMPLE,
     ColumnsOption,
@@ -16,7 +17,6 @@ from qpairs.commands.terminal import (
     LabelsOption,
     OverwriteOption,
     SkipOption,
-    load,
     out,
     percent,
     print_command,
@@ -44,6 +44,7 @@ def combine(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Join an encoder, which finds, and a cross-encoder, which reads the pairs that it can decide otherwise."""
+    named = NamedPairs(data or (), columns, labels, label_cut, skip_bad_rows)
     with quiet(), progress_bar() as on_progress:
         from qpairs.evaluation.combine import combine_folders
 
@@ -51,13 +52,13 @@ def combine(
             encoder,
             cross_encoder,
             output,
-            load(data, columns, skip_bad_rows, labels, label_cut) if data else (),
+            named.load() if data else (),
             overwrite=overwrite,
             on_progress=on_progress,
         )
     print_second_look(model.scores)
     print_saved(output, "\nSaved in", ". Try it:")
-    print_command("qpairs", "evaluate", output, "--data", "test.csv")
+    print_command("qpairs", "evaluate", output, *named.like("OTHERS.csv").words())
     print_command("qpairs", "predict", output, *EXAMPLE)
 
 

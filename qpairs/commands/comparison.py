@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qpairs.commands.conclusions import after_compare
+from qpairs.commands.conclusions import Conclusion, after_compare
 from qpairs.commands.terminal import (
+    SILENT,
     OverwriteOption,
     TomlOption,
     counted,
@@ -29,6 +30,7 @@ from qpairs.commands.terminal import (
     quiet,
 )
 from qpairs.commands.training import given_options, with_config_options
+from qpairs.config import OPTIONS, Config, config_words
 from qpairs.core.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -95,8 +97,16 @@ def compare(
             sum(bool(row.difference and row.difference.verdict != "worse") for row in found.rows),
         )
         name = best.loss if len({row.loss for row in found.rows}) > 1 else f"{best.encoder} with {best.loss}"
-        conclusion = after_compare(name, same, best.loss, best.encoder)
-        print_conclusion(conclusion)
+        print_conclusion(after_compare(name, same, _run_of(best, found.config)))
+
+
+def _run_of(row: Row, base: Config) -> list[str]:
+    """The options of a run like the cells of a row, without the end to their time."""
+    from qpairs.experiments.cells import Cell
+
+    config = Cell(row.encoder, row.loss, row.miner, base.seed).config(base, Path())
+    usual: dict[str, Any] = {name: OPTIONS[name].default for name in ("output", "budget_minutes", "epochs", "patience")}
+    return config_words(dataclasses.replace(config, **usual), always=("encoder", "loss"))
 
 
 def _print_plan(values: dict[str, Any], seeds: int) -> None:
@@ -149,7 +159,7 @@ def _print_comparison(found: Comparison) -> None:
     for row in found.rows:
         figures = _figures(row) if row.results else ["failed"]
         table.add_row(*(plain(getattr(row, name)) for name in kinds), *figures)
-    Console(width=max(out.width, 160)).print(table)
+    Console(width=max(out.width, 160), quiet=SILENT, emoji=False).print(table)
     same = [f"{name} {getattr(found.rows[0], name)}" for name in differ if name not in kinds]
     out.print(
         f"[dim]{plain('; '.join([*same, 'mean ± standard deviation over seeds']))}; AP is average precision; no "
@@ -198,7 +208,7 @@ def losses(
         return
     for kind in ("loss", "miner"):
         _print_overview(kind, [description for description in found if description.kind == kind])
-    out.print("qpairs losses NAME describes one of them.", highlight=False)
+    print_conclusion(Conclusion("One of them is described by:", (("losses", "NAME"),)))
 
 
 def _print_overview(kind: str, rows: Sequence[Description]) -> None:

@@ -1,115 +1,145 @@
-"""What a result means, and what to do next: the last sentence of a command, from plain figures."""
+"""What a result means, and what to do next: the last sentence of a command, from plain figures.
+
+Commands are lists of words, without `qpairs` before them: `terminal.print_conclusion` quotes them for the shell.
+"""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qpairs.commands.reading import NamedPairs
+
+LABELLED = "LABELLED.csv"  # stands for a file that the user has to name
 
 
-def command(*words: object) -> str:
-    """A command line that a shell reads as these words.
+@dataclass(frozen=True)
+class Conclusion:
+    """The last sentence of a command.
 
-    >>> command("errors", "runs/my model")
-    "qpairs errors 'runs/my model'"
+    Attributes:
+        sentence: ends with a colon where commands follow.
+        commands: that come next, the words of each.
     """
-    return shlex.join(["qpairs", *map(str, words)])
+
+    sentence: str
+    commands: tuple[tuple[object, ...], ...] = ()
 
 
-def after_evaluate(scores: Mapping[str, Any], model: object, data: Sequence[str]) -> str:
+def _then(sentence: str, *words: object) -> Conclusion:
+    """A sentence, and one command that comes next."""
+    return Conclusion(sentence, (words,))
+
+
+def after_evaluate(scores: Mapping[str, Any], model: object, named: NamedPairs, trained_on: NamedPairs) -> Conclusion:
     """What a report on labelled pairs means.
 
     Args:
         scores: `Report.to_dict()`.
         model: its folder.
-        data: the sources of the pairs; none where they are those that the model was tested on.
+        named: the pairs; without a source where they are those that the model was tested on.
+        trained_on: those that the model was trained on.
     """
-    named = [word for source in data for word in ("--data", source)]
     if scores["collapsed"]:
-        return "The model tells nothing apart: train it anew with a lower --learning-rate, or with another --loss."
+        return Conclusion(
+            "The model tells nothing apart: train it anew with a lower --learning-rate, or with another --loss."
+        )
     if scores.get("trivial"):
-        return (
+        known = named if named.data else trained_on
+        return _then(
             "A model that is no better than a trivial answer needs other training: pairs of your own subject, more of "
-            f"them, or another --encoder; {command('data', *(data or ['sample']))} shows what pairs hold."
+            "them, or another --encoder. What pairs hold is shown by:",
+            *("data", *(known.data or (LABELLED,)), *known.reading_words()),
         )
     if scores["shift"]["differs"]:
-        return f"The threshold does not fit these pairs: {command('calibrate', model, *named, '--output', 'here')}."
+        fitted = (named if named.data else named.like(LABELLED)).words(labels="--label-values")
+        return _then(
+            "The threshold does not fit these pairs; fit it to them:", "calibrate", model, *fitted, "--output", "here"
+        )
     found, right = round(100 * scores["recall"]), round(100 * scores["precision"])
-    return (
+    return _then(
         f"Of 100 duplicates among pairs like these it finds about {found}, and of 100 pairs that it calls duplicates "
-        f"about {right} are; which it gets wrong: {command('errors', model, *named)}"
+        f"about {right} are; which it gets wrong:",
+        *("errors", model, *(named.words() if named.data else ())),
     )
 
 
-def after_search(scores: Mapping[str, float]) -> str:
+def after_search(scores: Mapping[str, float]) -> Conclusion:
     """What the scores of a retrieval set mean; `scores` are those of a `SearchReport`."""
     found = round(100 * scores["recall_at_10"])
-    return (
+    return Conclusion(
         f"About {found} of 100 relevant texts are among the first 10; where that is too few, train on pairs like the "
         "queries above, or let a cross-encoder take a second look (qpairs combine)."
     )
 
 
-def after_errors(worst: str) -> str:
+def after_errors(worst: str) -> Conclusion:
     """What the mistakes of a model mean; `worst` is the name of the worst slice, '' where none stands out."""
     if not worst:
-        return "Mistakes are spread evenly, so more pairs of every kind help, or a stronger encoder."
-    return f"Where mistakes are frequent, labels help most: label more pairs like those of {worst!r}, and train again."
+        return Conclusion("Mistakes are spread evenly, so more pairs of every kind help, or a stronger encoder.")
+    return Conclusion(
+        f"Where mistakes are frequent, labels help most: label more pairs like those of {worst!r}, and train again."
+    )
 
 
-def after_compare(best: str, same: int, loss: str, encoder: str) -> str:
+def after_compare(best: str, same: int, options: Sequence[str]) -> Conclusion:
     """What a comparison means.
 
     Args:
         best: name of the best row.
         same: further rows that cannot be told from it.
-        loss: that of the best row.
-        encoder: likewise.
+        options: of a run like those of the best row, without an end to its time.
     """
     beside = {0: "no other row comes near it", 1: "one more cannot be told from it"}.get(
         same, f"{same} more cannot be told from it, so take the quickest of them"
     )
-    return (
-        f"{best} is best here; {beside}. Train it for longer: {command('train', '--loss', loss, '--encoder', encoder)}"
-    )
+    return _then(f"{best} is best here; {beside}. Train it for longer:", "train", *options)
 
 
 def after_data(
-    contradictions: int, pairs: int, sources: Sequence[str], *, obstacle: str = "", alone: bool = False
-) -> str:
+    contradictions: int, pairs: int, named: NamedPairs, *, obstacle: str = "", alone: bool = False
+) -> Conclusion:
     """What a look at pairs means.
 
     Args:
         contradictions: labels that contradict others.
         pairs: number of pairs.
-        sources: where they are.
+        named: where they are, and how they are read.
         obstacle: why no parts can be cut from them, if so.
         alone: whether all are duplicates.
     """
-    named = [word for source in sources for word in ("--data", source)]
     if contradictions * 20 > pairs:
-        return (
-            f"{contradictions:,} labels contradict others, which no model can learn: mend them first "
-            f"({command('data', *sources, '--contradictions', 'mend.csv')} writes them)."
+        return _then(
+            f"{contradictions:,} labels contradict others, which no model can learn: mend them first. They are written "
+            "by:",
+            *("data", *named.data, *named.reading_words(), "--contradictions", "mend.csv"),
         )
     if alone:
-        train = command("train", *named, "--validation", "LABELLED.csv")
-        return f"All are duplicates: they can be trained on where labelled pairs judge the model: {train}."
+        return _then(
+            "All are duplicates: they can be trained on where labelled pairs judge the model:",
+            *("train", *named.words(), "--validation", LABELLED),
+        )
     if obstacle:
-        return f"They cannot be trained on: {obstacle}."
-    few = " So few pairs leave wide intervals; label more as you go." if pairs < 1000 else ""
-    return f"They can be trained on: {command('train', *named)}.{few}"
+        return Conclusion(f"They cannot be trained on: {obstacle}.")
+    few = ", though so few leave wide intervals (label more as you go)" if pairs < 1000 else ""
+    return _then(f"They can be trained on{few}:", "train", *named.words())
 
 
-def after_embed(model: object, folder: Path) -> str:
+def after_embed(model: object, folder: Path) -> Conclusion:
     """What embeddings are for."""
-    index = command("index", folder, "--output", folder.with_name("idx"))
-    dedupe = command("dedupe", model, folder, "--output", folder.with_name("dedup"))
-    return f"Vectors decide nothing yet: index them to search ({index}), or find duplicates among them ({dedupe})."
+    return Conclusion(
+        "Vectors decide nothing yet: index them to search, or find duplicates among them:",
+        (
+            ("index", folder, "--output", folder.with_name("idx")),
+            ("dedupe", model, folder, "--output", folder.with_name("dedup")),
+        ),
+    )
 
 
-def after_index(count: int, recall: float | None, index: object) -> str:
+def after_index(count: int, recall: float | None, index: object) -> Conclusion:
     """What an index can do.
 
     Args:
@@ -118,18 +148,19 @@ def after_index(count: int, recall: float | None, index: object) -> str:
         index: its folder.
     """
     if not count:
-        return f"Nothing is in the index: add embeddings with {command('index', index, '--add', 'EMBEDDINGS')}."
-    search = command("search", index, "How do I ...?")
+        return _then("Nothing is in the index; add embeddings:", "index", index, "--add", "EMBEDDINGS")
+    search = ("search", index, "How do I ...?")
     if recall is not None and recall < 0.95:
         missed = max(1, round(100 * (1 - recall)))
-        return (
+        return _then(
             f"A search misses about {missed} of the 100 nearest questions; where that is too many, build it anew with "
-            f"--kind exact. Ask it: {search}"
+            "--kind exact. Ask it:",
+            *search,
         )
-    return f"It can be asked now: {search}"
+    return _then("It can be asked now:", *search)
 
 
-def after_questions(asked: int, known: int, index: object, model: object) -> str:
+def after_questions(asked: int, known: int, index: object, model: object, *, reranker: bool = True) -> Conclusion:
     """What the answers of a search mean.
 
     Args:
@@ -137,23 +168,27 @@ def after_questions(asked: int, known: int, index: object, model: object) -> str
         known: those with a hit that is called a duplicate.
         index: the folder of the index.
         model: of the model.
+        reranker: whether it took its second look.
     """
-    labelling = command("serve", model, "--index", index, "--labels", "labels.csv")
+    alone = () if reranker else ("--no-reranker",)
+    labelling = ("serve", model, "--index", index, "--labels", "labels.csv", *alone)
     if not known:
         which = "It has" if asked == 1 else f"None of the {asked:,} questions has"
-        return (
+        return _then(
             f"{which} no duplicate in the index as the model sees it, and is new; where one of the hits above is one, "
-            f"label such pairs, and calibrate: {labelling}"
+            "label such pairs, and calibrate:",
+            *labelling,
         )
     if asked == 1:
-        return f"The question is in the index already; where the verdict is wrong, label such pairs: {labelling}"
-    return (
+        return _then("The question is in the index already; where the verdict is wrong, label such pairs:", *labelling)
+    return _then(
         f"{known:,} of {asked:,} questions are in the index already, and {asked - known:,} are new; where verdicts are "
-        f"wrong, label such pairs: {labelling}"
+        "wrong, label such pairs:",
+        *labelling,
     )
 
 
-def after_export(before: float, after: float, kind: str, output: object) -> str:
+def after_export(before: float, after: float, kind: str, output: object, *, searches: bool = True) -> Conclusion:
     """What an export is good for.
 
     Args:
@@ -161,75 +196,98 @@ def after_export(before: float, after: float, kind: str, output: object) -> str:
         after: likewise, of the export.
         kind: its format.
         output: its folder.
+        searches: whether it has vectors to search with, which a cross-encoder has not.
     """
-    lost, serve = before - after, command("serve", output)
-    if lost > 0.01:
+    use = ("serve", output) if searches else ("predict", output, "PAIRS.csv", "--output", "SCORED.csv")
+    if before - after > 0.01:
         other = "onnx" if kind != "onnx" else "onnx-int8"
-        return (
-            f"The export is {lost:.3f} F1 worse on these pairs: use it where speed matters more ({serve}), "
-            f"or try --format {other}."
+        return _then(
+            f"The export is {before - after:.3f} F1 worse on these pairs: try --format {other}, or use it where speed "
+            "matters more:",
+            *use,
         )
-    return f"On these pairs it is as good as the checkpoint, and can take its place: {serve}"
+    return _then("On these pairs it is as good as the checkpoint, and can take its place:", *use)
 
 
-def after_learning_curve(gain: float, low: float, pairs: int) -> str:
+def after_learning_curve(gain: float, low: float, pairs: int, options: Sequence[str]) -> Conclusion:
     """What a learning curve means.
 
     Args:
         gain: F1 that twice the pairs are predicted to bring.
         low: end of its 95 % interval.
         pairs: twice the pairs.
+        options: that name the same pairs to a comparison.
     """
-    other = command("compare")
     if low <= 0:
-        return (
-            "Whether more labels of this kind help at all cannot be told here: try other losses and encoders first "
-            f"({other}), or repeat with more --seeds."
+        return _then(
+            "Whether more labels of this kind help at all cannot be told here: repeat with more --seeds, or try other "
+            "losses and encoders first:",
+            *("compare", *options),
         )
     if gain < 0.01:
-        return f"More labels of this kind bring little: other losses and encoders may bring more ({other})."
-    return f"More labels pay: go on labelling, up to about {pairs:,} pairs, and draw the curve again."
+        return _then(
+            "More labels of this kind bring little; other losses and encoders may bring more:", "compare", *options
+        )
+    return Conclusion(f"More labels pay: go on labelling, up to about {pairs:,} pairs, and draw the curve again.")
 
 
 def after_dedupe(
-    pairs: int, found: tuple[float, float] | None, labelled: bool, output: object, *, folder: bool = False
-) -> str:
+    pairs: int,
+    found: tuple[float, float] | None,
+    labelled: bool,
+    model: object,
+    output: object,
+    *,
+    folder: bool = False,
+) -> Conclusion:
     """What the duplicates of a corpus mean.
 
     Args:
         pairs: at or above the threshold.
         found: expected precision and recall among all pairs of the corpus; None where they are not known.
         labelled: whether they rest on labels.
+        model: that found them.
         output: the folder with the results.
         folder: whether the corpus is a folder of embeddings.
     """
     if not pairs:
         how = "a lower --threshold may find some" if folder else "--dry-run shows what lower thresholds would find"
-        return f"No two questions are called duplicates; {how}."
+        return Conclusion(f"No two questions are called duplicates; {how}.")
+    mend = ("serve", model, "--clusters", output)
     if found is None:
-        return (
-            f"How many of the pairs are right is not known here: look through those in {output}, and label some for "
-            "qpairs calibrate --corpus --labels."
+        return _then(
+            "How many of the pairs are right is not known here: label some for qpairs calibrate --corpus --labels, or "
+            "look through them, and mend what is wrong:",
+            *mend,
         )
     right, share = (round(100 * value) for value in found)
     then = "with --precision 0.95 fewer are wrong, and fewer found" if right < 95 else "what is kept can be used"
     doubt = "" if labelled else " by the scores alone"
-    return (
+    return _then(
         f"Of 100 pairs called duplicates in this corpus about {right} are{doubt}, and of 100 duplicates in it about "
-        f"{share} are found: {then}; qpairs serve --clusters {shlex.quote(str(output))} mends what is wrong."
+        f"{share} are found: {then}; mend what is wrong:",
+        *mend,
     )
 
 
-def after_trade_offs(chosen: float | None, model: object, questions: object) -> str:
-    """What to do with the thresholds of a dry run; `chosen` is the threshold that would be taken."""
+def after_trade_offs(chosen: float | None, words: Sequence[object]) -> Conclusion:
+    """What to do with the thresholds of a dry run.
+
+    Args:
+        chosen: the threshold that is taken; None where none stands out.
+        words: of the same command, without its dry run.
+    """
     if chosen is None:
-        return "No threshold stands out: choose one by looking at pairs, with --threshold and --output."
-    which = ("--threshold", f"{chosen:.3f}")
-    run = command("dedupe", model, questions, *which, "--output", "dedup")
-    return f"The chosen threshold is taken unless another one is named: {run}"
+        return Conclusion("No threshold stands out: choose one by looking at pairs, with --threshold and --output.")
+    return _then(
+        f"The threshold {chosen:.3f} is taken unless --threshold or --precision names another one:",
+        *(*words, "--output", "dedup"),
+    )
 
 
-def after_serve(index: bool, labels: object, model: object, *, session: bool = False, read_only: bool = False) -> str:
+def after_serve(
+    index: bool, labels: object, model: object, *, session: bool = False, read_only: bool = False
+) -> Conclusion:
     """What a running service is for.
 
     Args:
@@ -241,12 +299,35 @@ def after_serve(index: bool, labels: object, model: object, *, session: bool = F
     """
     stop = "Ctrl-C stops it."
     if not index:
-        return f"Open the address to compare two questions; to search, too, name an index with --index. {stop}"
+        return Conclusion(
+            f"{stop} Open the address to compare two questions; to search, too, name an index with --index."
+        )
     if read_only:
-        return f"Open the address to search. {stop}"
+        return Conclusion(f"{stop} Open the address to search.")
     if session:
-        return f"Open the address to search, and to find the duplicates of the file by some answers. {stop}"
+        return Conclusion(f"{stop} Open the address to search, and to find the duplicates of the file by some answers.")
     if labels is None:
-        return f"Open the address to search; with --labels FILE the page asks for labels, too. {stop}"
-    fit = command("calibrate", model, "--corpus", "QUESTIONS", "--labels", labels, "--output", "calibrated")
-    return f"Open the address to search and to label; some hundred labels later, fit the verdict: {fit}. {stop}"
+        return Conclusion(f"{stop} Open the address to search; with --labels FILE the page asks for labels, too.")
+    return _then(
+        f"{stop} Open the address to search and to label; some hundred labels later, fit the verdict:",
+        *("calibrate", model, "--corpus", "QUESTIONS", "--labels", labels, "--output", "calibrated"),
+    )
+
+
+def after_calibrate(output: object, pairs: NamedPairs, questions: Sequence[object]) -> Conclusion:
+    """What a calibrated model is to be tried on.
+
+    Args:
+        output: its folder.
+        pairs: labelled pairs that it was fitted to; none where it has no source.
+        questions: the words that name the corpus that it was fitted to; none where there is none.
+    """
+    judge = ("evaluate", output, *pairs.like("OTHERS.csv").words())
+    look = ("dedupe", output, *questions, "--dry-run")
+    if not questions:
+        return _then("Judge it on pairs that it was not fitted to:", *judge)
+    if not pairs.data:
+        return _then("See what it finds in the corpus:", *look)
+    return Conclusion(
+        "Judge it on pairs that it was not fitted to, and see what it finds in the corpus:", (judge, look)
+    )

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from qpairs.commands.conclusions import after_data
 from qpairs.commands.outputs import check_file
+from qpairs.commands.reading import NamedPairs
 from qpairs.commands.terminal import (
     ColumnsOption,
     LabelCutOption,
@@ -17,7 +18,6 @@ from qpairs.commands.terminal import (
     RawOption,
     ReplaceOption,
     SkipOption,
-    load,
     out,
     percent,
     plain,
@@ -55,11 +55,12 @@ def data(
     if contradictions_file:
         check_table_path(contradictions_file)
         check_file(contradictions_file, overwrite=overwrite, option="--contradictions")
+    named = NamedPairs(source, columns, labels, label_cut, skip_bad_rows)
     with quiet(), progress_bar():
         from qpairs.data.parts import has_positives_alone
         from qpairs.data.summary import summarize
 
-        found = summarize(load(source, columns, skip_bad_rows, labels, label_cut), seed=seed)
+        found = summarize(named.load(), seed=seed)
     print_skipped(found.pairs)
     _print_figures(found)
     for title, pairs in found.examples(examples, seed=seed).items():
@@ -70,8 +71,8 @@ def data(
     if contradictions_file:
         write_table(contradictions_file, found.contradiction_table(), raw=raw)
     alone, obstacle = has_positives_alone(found.pairs), found.obstacle
-    conclusion = after_data(len(found.contradictions), len(found.pairs), source, obstacle=obstacle, alone=alone)
-    print_conclusion(conclusion)
+    counts = len(found.contradictions), len(found.pairs)
+    print_conclusion(after_data(*counts, named, obstacle=obstacle, alone=alone))
 
 
 def _print_figures(found: Summary) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from rich.table import Table
 
 from qpairs.commands.conclusions import after_dedupe, after_trade_offs
 from qpairs.commands.engines import EngineOption, RayAddressOption, check_engine
-from qpairs.commands.search import IdColumnOption, PrecisionOption, TextColumnOption, ThresholdOption
+from qpairs.commands.imports import import_words
+from qpairs.commands.search import CorpusThresholdOption, IdColumnOption, PrecisionOption, TextColumnOption
 from qpairs.commands.terminal import (
     ModelArgument,
     OverwriteOption,
@@ -29,9 +29,12 @@ from qpairs.commands.terminal import (
     print_skipped,
     progress_bar,
     quiet,
+    shown_path,
 )
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.progress import OnProgress, Progress
+from qpairs.core.shell import option_words
+from qpairs.data.question_file import QuestionFile
 
 if TYPE_CHECKING:
     from qpairs.metrics import Expectation
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from qpairs.retrieval.trade_offs import TradeOff
 
 EXAMPLES = 5
+LINKAGE, RECALL = "star", 0.9999  # unless others are asked for
 CHOSEN = "chosen"
 UNLABELLED = (
     " Scores alone do not tell near misses from duplicates: in a corpus without duplicates all of these would be "
@@ -76,7 +80,7 @@ def dedupe(
         Path | None,
         typer.Option(help="Vectors from qpairs embed; only texts that they lack are encoded.", show_default=False),
     ] = None,
-    threshold: ThresholdOption = None,
+    threshold: CorpusThresholdOption = None,
     precision: PrecisionOption = None,
     against: Annotated[
         Path | None, typer.Option(help="Drop questions already present in this file.", show_default=False)
@@ -86,10 +90,10 @@ def dedupe(
         typer.Option(
             help="star: all members are duplicates of the one kept; single: members may be linked only through others."
         ),
-    ] = "star",
+    ] = LINKAGE,
     recall: Annotated[
         float, typer.Option(min=0.5, max=1, help="Share of the pairs to find in a large corpus; 1 compares all.")
-    ] = 0.9999,
+    ] = RECALL,
     kind: Annotated[
         str, typer.Option("--format", help="Format of pairs and clusters: csv, tsv, jsonl or parquet.")
     ] = "csv",
@@ -108,49 +112,64 @@ def dedupe(
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
     if bool(output) == dry_run:
         raise UserError("dedupe: give --output FOLDER, or --dry-run")
-    check_engine(engine, ray_address)
-    reading = Reading(text_column, id_column, skip_bad_rows, embeddings)
-    if questions.is_dir():
-        _require_alone(reading, against, dry_run=dry_run)
-        deciding = Deciding(reranker, threshold, precision, linkage, recall, kind, raw)
-        _dedupe_folder(checkpoint, questions, output, deciding, engine, ray_address, overwrite=overwrite)
+    check_engine(engine)
+    deciding = Deciding(threshold, precision, linkage, recall, reranker)
+    writing = Writing(output, kind, raw, overwrite) if output else None
+    if writing and questions.is_dir():
+        _dedupe_folder(checkpoint, questions, deciding, writing, engine, ray_address)
         return
-    if engine != "plain":
-        raise UserError("--engine ray goes with a folder from qpairs embed in place of the file of questions")
-    with quiet(), progress_bar() as on_progress:
-        from qpairs.core.files import hold_output
-        from qpairs.models.verdict import choose
-        from qpairs.retrieval.corpus import check_format, find_duplicates
-        from qpairs.retrieval.trade_offs import trade_offs
-
-        check_format(kind)
-        with hold_output(output) if output else contextlib.nullcontext():
-            if output:
-                _require_free(output, overwrite=overwrite)
-            looking = Looking(reranker, recall, precision if threshold is None else threshold)
-            prepared = _prepare(checkpoint, questions, against, reading, looking, on_progress)
-            setting = choose(prepared.setting, threshold, precision)
-            how: _How = {"linkage": "star" if linkage == "star" else "single", "recall": recall}
-            if output:
-                result = find_duplicates(prepared, setting, **how, on_progress=on_progress)
-                result.write(output, kind, raw=raw)
-            else:
-                rows = [] if _is_one(prepared) else trade_offs(prepared, setting, **how, on_progress=on_progress)
-    for corpus in filter(None, (prepared.corpus, prepared.against)):
-        print_skipped(corpus)
-    if output:
-        _print_end(result, output)
-    elif not rows:
-        out.print(
-            "One distinct question: nothing to compare; "
-            f"{counted(len(prepared.corpus.texts) - 1, 'exact repeat')} of it. Nothing was written.",
-            highlight=False,
-            soft_wrap=True,
-        )
+    read = Reading(QuestionFile(questions, text_column, id_column, skip_bad_rows), against, embeddings)
+    if writing:
+        _dedupe_file(checkpoint, read, deciding, writing)
     else:
-        _print_trade_offs(rows, prepared)
-        chosen = next((row.threshold for row in rows if row.why == CHOSEN), None)
-        print_conclusion(after_trade_offs(chosen, checkpoint, questions))
+        _try_out(checkpoint, read, deciding)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The questions among which duplicates are sought: their file, another one that is read alike, and embeddings."""
+
+    file: QuestionFile
+    against: Path | None = None
+    embeddings: Path | None = None
+
+    def words(self) -> list[str]:
+        """The words that name them in another command."""
+        more = {"--against": self.against, "--embeddings": self.embeddings}
+        return [str(self.file.path), *self.file.words(), *option_words(more), *import_words()]
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """What decides which questions are duplicates; each as the option of that name."""
+
+    threshold: float | None = None
+    precision: float | None = None
+    linkage: str = LINKAGE
+    recall: float = RECALL
+    reranker: bool = True
+
+    @property
+    def wanted(self) -> float | None:
+        """The threshold or the precision that was asked for."""
+        return self.precision if self.threshold is None else self.threshold
+
+    @property
+    def how(self) -> _How:
+        """How pairs become clusters, and which are found, as arguments of the library."""
+        return {"linkage": "star" if self.linkage == "star" else "single", "recall": self.recall}
+
+    def words(self) -> list[str]:
+        """The options that decide the same in another command, without defaults."""
+        return option_words(
+            {
+                "--threshold": self.threshold,
+                "--precision": self.precision,
+                "--linkage": "" if self.linkage == LINKAGE else self.linkage,
+                "--recall": None if self.recall == RECALL else self.recall,
+                "--no-reranker": not self.reranker,
+            }
+        )
 
 
 class _How(TypedDict):
@@ -159,102 +178,107 @@ class _How(TypedDict):
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How files of questions are read, and the embeddings that are there already."""
+class Writing:
+    """Where the results go, and how they are written; each as the option of that name."""
 
-    text_column: str
-    id_column: str
-    skip_bad_rows: bool
-    embeddings: Path | None
-
-
-@dataclass(frozen=True)
-class Looking:
-    """How pairs are judged.
-
-    Attributes:
-        reranker: whether a model of two stages takes its second look.
-        recall: share of the pairs to find.
-        wanted: threshold or precision that was asked for.
-    """
-
-    reranker: bool
-    recall: float
-    wanted: float | None
-
-
-@dataclass(frozen=True)
-class Deciding:
-    """What decides in a corpus that is read from its embeddings; each as the option of that name."""
-
-    reranker: bool
-    threshold: float | None
-    precision: float | None
-    linkage: str
-    recall: float
+    output: Path
     kind: str
     raw: bool
+    overwrite: bool
 
+    def require_free(self) -> None:
+        """Raises UserError where the folder may not be written to."""
+        from qpairs.core.files import visible
 
-def _require_alone(reading: Reading, against: Path | None, *, dry_run: bool) -> None:
-    """Raises UserError for options that do not go with a folder of embeddings."""
-    options = {
-        "--text-column": reading.text_column,
-        "--id-column": reading.id_column,
-        "--skip-bad-rows": reading.skip_bad_rows,
-        "--embeddings": reading.embeddings,
-        "--against": against,
-        "--dry-run": dry_run,
-    }
-    for name, value in options.items():
-        if value:
-            raise UserError(f"{name} goes with a file of questions, not with a folder from qpairs embed")
+        output = self.output
+        if output.exists() and not output.is_dir():
+            raise UserError(f"{output}: is a file; name a folder with --output")
+        if not self.overwrite and output.is_dir() and visible(output):
+            raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
 
 
 def _dedupe_folder(
-    checkpoint: Path,
-    folder: Path,
-    output: Path | None,
-    deciding: Deciding,
-    engine: str,
-    ray_address: str,
-    *,
-    overwrite: bool,
+    checkpoint: Path, folder: Path, deciding: Deciding, writing: Writing, engine: str, ray_address: str
 ) -> None:
     """Finds the duplicates among embedded questions, a part at a time."""
-    assert output is not None  # there is no dry run
-    with quiet(), progress_bar() as on_progress, contextlib.ExitStack() as held:
+    with quiet(), progress_bar() as on_progress:
         from qpairs.core.files import hold_output
         from qpairs.models.base import load
         from qpairs.retrieval.executors import executor_of
         from qpairs.retrieval.large import dedupe_embeddings
 
-        held.enter_context(hold_output(output))
-        _require_free(output, overwrite=overwrite)
-        result = dedupe_embeddings(
-            load(checkpoint, second_look=deciding.reranker),
-            folder,
-            output,
-            threshold=deciding.threshold,
-            precision=deciding.precision,
-            linkage="star" if deciding.linkage == "star" else "single",
-            recall=deciding.recall,
-            kind=deciding.kind,
-            raw=deciding.raw,
-            engine=executor_of(engine, ray_address),
-            on_progress=on_progress,
+        with hold_output(writing.output):
+            writing.require_free()
+            result = dedupe_embeddings(
+                load(checkpoint, second_look=deciding.reranker),
+                folder,
+                writing.output,
+                threshold=deciding.threshold,
+                precision=deciding.precision,
+                **deciding.how,
+                kind=writing.kind,
+                raw=writing.raw,
+                engine=executor_of(engine, ray_address),
+                on_progress=on_progress,
+            )
+    _print_end(result, checkpoint, writing.output)
+
+
+def _dedupe_file(checkpoint: Path, read: Reading, deciding: Deciding, writing: Writing) -> None:
+    """Finds the duplicates among the questions of a file, and writes them."""
+    with quiet(), progress_bar() as on_progress:
+        from qpairs.core.files import hold_output
+        from qpairs.models.verdict import choose
+        from qpairs.retrieval.corpus import check_format, find_duplicates
+
+        check_format(writing.kind)
+        with hold_output(writing.output):
+            writing.require_free()
+            prepared = _prepare(checkpoint, read, deciding, on_progress)
+            setting = choose(prepared.setting, deciding.threshold, deciding.precision)
+            result = find_duplicates(prepared, setting, **deciding.how, on_progress=on_progress)
+            result.write(writing.output, writing.kind, raw=writing.raw)
+    _print_all_skipped(prepared)
+    _print_end(result, checkpoint, writing.output)
+
+
+def _try_out(checkpoint: Path, read: Reading, deciding: Deciding) -> None:
+    """Shows what several thresholds would do among the questions of a file."""
+    with quiet(), progress_bar() as on_progress:
+        from qpairs.models.verdict import choose
+        from qpairs.retrieval.trade_offs import trade_offs
+
+        prepared = _prepare(checkpoint, read, deciding, on_progress)
+        setting = choose(prepared.setting, deciding.threshold, deciding.precision)
+        rows = [] if _is_one(prepared) else trade_offs(prepared, setting, **deciding.how, on_progress=on_progress)
+    _print_all_skipped(prepared)
+    if not rows:
+        out.print(
+            "One distinct question: nothing to compare; "
+            f"{counted(len(prepared.corpus.texts) - 1, 'exact repeat')} of it. Nothing was written.",
+            highlight=False,
+            soft_wrap=True,
         )
-    _print_end(result, output)
+        return
+    _print_trade_offs(rows, prepared)
+    chosen = next((row.threshold for row in rows if row.why == CHOSEN), None)
+    print_conclusion(after_trade_offs(chosen, ["dedupe", checkpoint, *read.words(), *deciding.words()]))
 
 
-def _print_end(result: DedupeResult | LargeResult, output: Path) -> None:
+def _print_all_skipped(prepared: Prepared) -> None:
+    for corpus in filter(None, (prepared.corpus, prepared.against)):
+        print_skipped(corpus)
+
+
+def _print_end(result: DedupeResult | LargeResult, checkpoint: Path, output: Path) -> None:
     """What was found, where it is, and what it means."""
     print_summary(result)
     print_saved(output)
     expected = result.expected if result.expected and result.expected.pairs >= 1 else None
     figures = (expected.precision, expected.recall) if expected else None
     folder = _of_folder(result)
-    print_conclusion(after_dedupe(result.summary["pairs"], figures, bool(result.labels), output, folder=folder))
+    found = result.summary["pairs"], figures, bool(result.labels)
+    print_conclusion(after_dedupe(*found, checkpoint, output, folder=folder))
 
 
 def _of_folder(result: DedupeResult | LargeResult) -> bool:
@@ -267,14 +291,7 @@ def _is_one(prepared: Prepared) -> bool:
     return not prepared.other and len(prepared.own.first) == 1
 
 
-def _prepare(
-    checkpoint: Path,
-    questions: Path,
-    against: Path | None,
-    reading: Reading,
-    looking: Looking,
-    on_progress: OnProgress,
-) -> Prepared:
+def _prepare(checkpoint: Path, read: Reading, deciding: Deciding, on_progress: OnProgress) -> Prepared:
     from qpairs.data.corpus import read_corpus
     from qpairs.models.base import load
     from qpairs.retrieval.corpus import prepare
@@ -282,33 +299,19 @@ def _prepare(
     from qpairs.retrieval.embeddings import open_shards
     from qpairs.retrieval.second_look import encoder_of
 
-    model = load(checkpoint, second_look=looking.reranker)
+    model = load(checkpoint, second_look=deciding.reranker)
     require_one_tower(encoder_of(model))
     on_progress(Progress("reading"))
-    options: Any = {
-        "text_column": reading.text_column,
-        "id_column": reading.id_column,
-        "skip_bad_rows": reading.skip_bad_rows,
-    }
-    corpus, other = read_corpus(questions, **options), read_corpus(against, **options) if against else None
+    options = read.file.options
     return prepare(
         model,
-        corpus,
-        against=other,
-        embeddings=open_shards(reading.embeddings) if reading.embeddings else None,
-        recall=looking.recall,
-        wanted=looking.wanted,
+        read_corpus(read.file.path, **options),
+        against=read_corpus(read.against, **options) if read.against else None,
+        embeddings=open_shards(read.embeddings) if read.embeddings else None,
+        recall=deciding.recall,
+        wanted=deciding.wanted,
         on_progress=on_progress,
     )
-
-
-def _require_free(output: Path, *, overwrite: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; name a folder with --output")
-    from qpairs.core.files import visible
-
-    if not overwrite and output.is_dir() and visible(output):
-        raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
 
 
 def print_summary(result: DedupeResult | LargeResult) -> None:
@@ -320,7 +323,7 @@ def print_summary(result: DedupeResult | LargeResult) -> None:
     table.add_row("[dim]questions[/]", f"{summary['rows']:,}")
     table.add_row("[dim]distinct, but for case, spaces and punctuation[/]", f"{summary['distinct']:,}")
     if summary["against"]:
-        table.add_row(f"[dim]asked in {plain(summary['against'])} already[/]", f"{summary['asked']:,}")
+        table.add_row(f"[dim]asked in {shown_path(summary['against'])} already[/]", f"{summary['asked']:,}")
     unit = "a probability of " if result.read else ""
     table.add_row(f"[dim]pairs at or above {unit}{summary['threshold']:.3f}[/]", f"{summary['pairs']:,}")
     if result.expected and result.expected.pairs >= 1:

@@ -49,7 +49,7 @@ def embed(
     ray_address: RayAddressOption = "",
 ) -> None:
     """Embed a file of questions into Parquet shards; run again after an interruption, the command continues."""
-    check_engine(engine, ray_address)
+    check_engine(engine)
     with quiet(), progress_bar() as on_progress:
         from qpairs.retrieval.embed import embed as run
         from qpairs.retrieval.executors import executor_of

@@ -16,9 +16,7 @@ RayAddressOption = Annotated[
 ]
 
 
-def check_engine(engine: str, ray_address: str) -> None:
-    """Raises UserError for an engine that there is not, or an address without Ray."""
+def check_engine(engine: str) -> None:
+    """Raises UserError for an engine that there is not."""
     if engine not in ENGINES:
         raise UserError(f"engine: unknown {engine!r}; {nearest(engine, ENGINES)}")
-    if ray_address and engine != "ray":
-        raise UserError("--ray-address goes with --engine ray")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from qpairs.commands.conclusions import after_errors, command
+from qpairs.commands.conclusions import LABELLED, Conclusion, after_errors
 from qpairs.commands.outputs import check_file, check_files
+from qpairs.commands.reading import NamedPairs, judged_pairs
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
@@ -23,7 +25,6 @@ from qpairs.commands.terminal import (
     TomlOption,
     counted,
     err,
-    judged_pairs,
     out,
     percent,
     plain,
@@ -37,6 +38,7 @@ from qpairs.commands.terminal import (
     shown_path,
 )
 from qpairs.commands.training import given_options, with_config_options
+from qpairs.config import config_from, config_words
 from qpairs.core.progress import Progress
 from qpairs.core.tables import check_table_path, rows_table, write_rows, write_tables
 
@@ -73,14 +75,17 @@ def errors(
         from qpairs.models.verdict import score_column, score_name
 
         model = load_model(checkpoint)
-        judged = judged_pairs(model, data, "errors", (columns, skip_bad_rows, labels, label_cut))
+        named = NamedPairs(data or (), columns, labels, label_cut, skip_bad_rows)
+        judged = judged_pairs(model, named, "errors")
         on_progress(Progress("judging"))
         found = analyse(model, judged.pairs, trained_on=judged.trained_on, seed=seed)
     called = {"similarity": score_column(model.verdict.score)}
     tables = rows_table(Mistake, found.mistakes(), called), rows_table(ErrorSlice, found.slices)
     write_tables((mistakes, tables[0], raw), (slices, tables[1], raw))
     print_skipped(judged.pairs)
-    out.print(f"Judged on {counted(len(judged.pairs), 'pair')}: {plain(judged.source)}.", highlight=False)
+    out.print(
+        f"Judged on {counted(len(judged.pairs), 'pair')}: {shown_path(judged.source)}.", highlight=False, soft_wrap=True
+    )
     if judged.trained_on is None:
         out.print("[dim]The training pairs are unavailable: known words are those of the data itself.[/]")
     _print_analysis(found, examples, score_name(model.verdict.score))
@@ -140,7 +145,10 @@ def _print_mistake(mistake: Mistake, score: str) -> None:
         out.print(f"    {''.join(marked)}", highlight=False, soft_wrap=True)
 
 
-@with_config_options("validation", "test", "test_fraction", "drop_suspects", "output", "report_to")
+@with_config_options(
+    *("validation", "test", "test_fraction", "drop_suspects", "output", "report_to"),
+    *("augment", "positives", "unlabelled"),
+)
 def audit(
     *,
     folds: Annotated[int, typer.Option(min=2, help="Parts that share no question.")] = 5,
@@ -195,7 +203,8 @@ def audit(
             highlight=False,
             soft_wrap=True,
         )
-        print_command("qpairs", "train", "--drop-suspects", output)
+        again = dataclasses.replace(config_from(values), drop_suspects=str(output))
+        print_command("qpairs", "train", *config_words(again))
 
 
 def explain(
@@ -227,12 +236,10 @@ def explain(
             out.print(f"         [dim]{plain(pair.question2)}[/]", highlight=False, soft_wrap=True)
     if neighbours and trained_on is None:
         out.print("\n[dim]No neighbours: the training pairs are unavailable, or have changed.[/]")
-    seen = command("errors", checkpoint)
-    out.print(
-        f"\nWords with long bars decide; whether such pairs are often wrong: {plain(seen)}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    judged = [] if trained_on else ["--data", LABELLED]
+    words = "errors", checkpoint, *judged
+    out.print()
+    print_conclusion(Conclusion("Words with long bars decide; whether such pairs are often wrong:", (words,)))
 
 
 def _print_words(words: tuple[Sequence[Word], Sequence[Word]], score: str) -> None:

@@ -9,11 +9,11 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.conclusions import after_export
+from qpairs.commands.reading import NamedPairs
 from qpairs.commands.terminal import (
     ColumnsOption,
     OverwriteOption,
     SkipOption,
-    load,
     out,
     plain,
     print_conclusion,
@@ -61,8 +61,9 @@ def export(
     with quiet(), progress_bar() as on_progress:
         from qpairs.export.export import export_checkpoint
         from qpairs.export.fastest import FASTEST, export_fastest
+        from qpairs.export.parity import PairParity
 
-        given = load(data, columns, skip_bad_rows) if data else ()
+        given = NamedPairs(data, columns, skip_bad_rows=skip_bad_rows).load() if data else ()
         common: dict[str, Any] = {"max_loss": max_loss, "overwrite": overwrite, "on_progress": on_progress}
         if format == FASTEST:
             found = export_fastest(checkpoint, output, data=given, **common)
@@ -81,7 +82,8 @@ def export(
     for line in parity.lines():
         out.print(plain(line), highlight=False)
     print_saved(output, after=f". From Python: qpairs.load({shown_path(repr(str(output)))})")
-    print_conclusion(after_export(parity.f1_before, parity.f1_after, format, output))
+    searches = not isinstance(parity, PairParity)
+    print_conclusion(after_export(parity.f1_before, parity.f1_after, format, output, searches=searches))
 
 
 def _megabytes(folder: Path) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from qpairs.commands.conclusions import after_evaluate, after_search, command
+from qpairs.commands.conclusions import LABELLED, Conclusion, after_evaluate, after_search
 from qpairs.commands.outputs import check_file
 from qpairs.commands.probes import print_attack, print_behaviour, print_search
+from qpairs.commands.reading import NamedPairs, judged_pairs, pairs_of_run, split_columns
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
@@ -22,7 +24,6 @@ from qpairs.commands.terminal import (
     ReplaceOption,
     SkipOption,
     counted,
-    judged_pairs,
     out,
     percent,
     plain,
@@ -33,12 +34,12 @@ from qpairs.commands.terminal import (
     progress_bar,
     quiet,
     shown_path,
-    split_columns,
 )
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
 from qpairs.core.progress import OnProgress, Progress
 from qpairs.core.tables import check_table_path
+from qpairs.data.question_file import QuestionFile
 
 if TYPE_CHECKING:
     from qpairs.data.pairs import Pairs
@@ -47,6 +48,17 @@ if TYPE_CHECKING:
 
 SearchOption = functools.partial(typer.Option, rich_help_panel="Retrieval")
 AttackOption = functools.partial(typer.Option, rich_help_panel="Robustness")
+AttackVectorsOption = Annotated[
+    str,
+    AttackOption(help="Word vectors whose nearest words an attack writes, too: glove, or a file; read what it finds."),
+]
+RetrievalOption = Annotated[
+    Path | None,
+    SearchOption(
+        help="Table with columns query and relevant (an id in --corpus), and grade if need be: score the search. "
+        "Without --data, nothing else is judged."
+    ),
+]
 
 
 def evaluate(
@@ -65,23 +77,12 @@ def evaluate(
         int | None,
         AttackOption(min=1, help="Pairs with a right verdict for which rewordings that turn it are searched."),
     ] = None,
-    attack_vectors: Annotated[
-        str,
-        AttackOption(
-            help="Word vectors whose nearest words an attack writes, too: glove, or a file; read what it finds."
-        ),
-    ] = "",
+    attack_vectors: AttackVectorsOption = "",
     intents: Annotated[
         Path | None,
         typer.Option(help="Table with columns question and intent: all duplicates among the questions are known."),
     ] = None,
-    retrieval: Annotated[
-        Path | None,
-        SearchOption(
-            help="Table with columns query and relevant (an id in --corpus), and grade if need be: score the search. "
-            "Without --data, nothing else is judged."
-        ),
-    ] = None,
+    retrieval: RetrievalOption = None,
     corpus: Annotated[Path | None, SearchOption(help="Texts that --retrieval searches, with their ids.")] = None,
     id_column: Annotated[str, SearchOption(help="Column of the ids in --corpus; without it id, or the row.")] = "",
     text_column: Annotated[str, SearchOption(help="Column of the texts in --corpus.")] = "",
@@ -92,65 +93,67 @@ def evaluate(
         raise UserError("evaluate: --retrieval and --corpus go together: the queries, and the texts that are searched")
     if json_file:
         check_file(json_file, overwrite=overwrite, option="--json")
+    named = NamedPairs(data or (), columns, labels, label_cut, skip_bad_rows)
     with quiet(), progress_bar() as on_progress:
         from qpairs.data.perturbations import kinds_of
         from qpairs.models.base import load as load_model
 
-        kinds = kinds_of(perturb) if perturb else []
+        probes = _Probes(kinds_of(perturb) if perturb else [], attack or 0, attack_vectors, intents, seed)
         model = load_model(checkpoint)
         judged, result = None, dict[str, Any]()
         if data or not retrieval:
-            judged = judged_pairs(model, data, "evaluate", (columns, skip_bad_rows, labels, label_cut))
-            result = _judge(model, judged.pairs, kinds, attack or 0, attack_vectors, intents, seed, on_progress)
+            judged = judged_pairs(model, named, "evaluate")
+            result = _judge(model, judged.pairs, probes, on_progress)
         if retrieval and corpus:
-            read = {"text_column": text_column, "id_column": id_column, "skip_bad_rows": skip_bad_rows}
-            result["search"] = _search(model, retrieval, corpus, read, seed, on_progress)
+            texts = QuestionFile(corpus, text_column, id_column, skip_bad_rows)
+            result["search"] = _search(model, retrieval, texts, seed, on_progress)
     if json_file:
         about = {"checkpoint": str(checkpoint), "data": data or ([judged.source] if judged else [])}
         write_text(json_file, json.dumps({**about, **result}, indent=1) + "\n")
     if judged:
         print_skipped(judged.pairs)
-        _print_judged(model, result, kinds, judged.source if not data else "pairs")
+        _print_judged(model, result, probes.kinds, judged.source if not data else "pairs")
+        conclusion = after_evaluate(result, checkpoint, named, pairs_of_run(model.config))
+    else:
+        conclusion = after_search(result["search"]["scores"])
     if "search" in result:
         print_search(result["search"])
-    sentence = after_evaluate(result, checkpoint, data or []) if judged else after_search(result["search"]["scores"])
     out.print()
-    print_conclusion(sentence)
+    print_conclusion(conclusion)
 
 
-def _search(
-    model: Model, queries: Path, corpus: Path, read: Mapping[str, Any], seed: int, on_progress: OnProgress
-) -> dict[str, Any]:
+def _search(model: Model, queries: Path, texts: QuestionFile, seed: int, on_progress: OnProgress) -> dict[str, Any]:
     """The scores of a retrieval set as plain values."""
     from qpairs.evaluation.search_set import evaluate_search, read_search_set
 
-    return evaluate_search(
-        model, read_search_set(queries, corpus, **read), seed=seed, on_progress=on_progress
-    ).to_dict()
+    found = read_search_set(queries, texts.path, **texts.options)
+    return evaluate_search(model, found, seed=seed, on_progress=on_progress).to_dict()
 
 
-def _judge(
-    model: Model,
-    pairs: Pairs,
-    kinds: list[str],
-    attacked: int,
-    vectors: str,
-    intents: Path | None,
-    seed: int,
-    on_progress: OnProgress,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Probes:
+    """What is asked of a model besides its verdict on labelled pairs; each as the option of that name."""
+
+    kinds: list[str]
+    attack: int
+    attack_vectors: str
+    intents: Path | None
+    seed: int
+
+
+def _judge(model: Model, pairs: Pairs, asked: _Probes, on_progress: OnProgress) -> dict[str, Any]:
     """The report on labelled pairs as plain values, with what was asked for besides."""
     from qpairs.evaluation.attack import attack
     from qpairs.evaluation.evaluate import evaluate as run
     from qpairs.evaluation.robustness import probe
 
-    result = run(model, pairs, intents=intents, seed=seed, on_progress=on_progress).to_dict()
-    if kinds:
+    how: Any = {"seed": asked.seed, "on_progress": on_progress}
+    result = run(model, pairs, intents=asked.intents, **how).to_dict()
+    if asked.kinds:
         on_progress(Progress("changing questions"))
-        result["perturbations"] = [found.to_dict() for found in probe(model, pairs, kinds, seed=seed)]
-    if attacked:
-        found = attack(model, pairs, attacked, vectors=vectors, seed=seed, on_progress=on_progress)
-        result["attack"] = found.to_dict()
+        result["perturbations"] = [found.to_dict() for found in probe(model, pairs, asked.kinds, seed=asked.seed)]
+    if asked.attack:
+        result["attack"] = attack(model, pairs, asked.attack, vectors=asked.attack_vectors, **how).to_dict()
     return result
 
 
@@ -159,7 +162,7 @@ def _print_judged(model: Model, result: Mapping[str, Any], kinds: list[str], wha
     from qpairs.models.verdict import score_name, score_names
 
     print_report(
-        result, "pairs" if what == "pairs" else f"pairs: {plain(what)}", note=encoder_note(model.config.encoder)
+        result, "pairs" if what == "pairs" else f"pairs: {shown_path(what)}", note=encoder_note(model.config.encoder)
     )
     if result["seen_in_training"] is None:
         out.print("[dim]Whether these questions were in training cannot be told: its pairs are not in files here.[/]")
@@ -225,7 +228,7 @@ def predict(
         f"written to {shown_path(output)}",
         soft_wrap=True,
     )
-    out.print(f"[dim]{_true_of(model, checkpoint)}[/]", highlight=False, soft_wrap=True)
+    print_conclusion(_true_of(model, checkpoint), style="dim")
 
 
 def _predict_two(checkpoint: Path, first: str, second: str) -> None:
@@ -242,14 +245,17 @@ def _predict_two(checkpoint: Path, first: str, second: str) -> None:
     setting, duplicate = model.verdict.pair, bool(found.duplicate[0])
     figures = float(found.similarity[0]), float(found.probability[0])
     print_verdict(score_name(model.verdict.score), *figures, duplicate, setting.threshold)
-    out.print(f"[dim]{_true_of(model, checkpoint)}[/]", highlight=False, soft_wrap=True)
+    print_conclusion(_true_of(model, checkpoint), style="dim")
 
 
-def _true_of(model: Model, checkpoint: Path) -> str:
+def _true_of(model: Model, checkpoint: Path) -> Conclusion:
     """What the probabilities of pairs are true of, and what to do where that does not hold."""
     setting = model.verdict.pair
     if setting.calibration.slope <= 0:
-        return "The probability is the same for every pair: the scores it was fitted to do not rise with the labels."
-    here = plain(command("calibrate", checkpoint, "--data", "LABELLED.csv", "--output", "here"))
-    true_of = plain(setting.precision_of)
-    return f"The probability is that {true_of}; for other pairs, fit it to a few dozen labelled ones: {here}"
+        return Conclusion(
+            "The probability is the same for every pair: the scores it was fitted to do not rise with the labels."
+        )
+    return Conclusion(
+        f"The probability is that {setting.precision_of}; for other pairs, fit it to a few dozen labelled ones:",
+        (("calibrate", checkpoint, "--data", LABELLED, "--output", "here"),),
+    )

@@ -23,6 +23,7 @@ from qpairs.commands.terminal import (
     quiet,
 )
 from qpairs.commands.training import given_options, with_config_options
+from qpairs.config import GROUPS, Config, config_words
 
 if TYPE_CHECKING:
     from qpairs.experiments.curves import Curve
@@ -76,7 +77,13 @@ def learning_curve(
         out.print(f"[dim]Note: {plain(note)}.[/]", highlight=False)
     print_saved(output, "\nThe table, all runs and a chart are in")
     twice = found.curves["f1"].predictions[0]
-    print_conclusion(after_learning_curve(twice.gain, twice.gain_interval[0], twice.pairs))
+    print_conclusion(after_learning_curve(twice.gain, twice.gain_interval[0], twice.pairs, _same_pairs(found.config)))
+
+
+def _same_pairs(config: Config) -> list[str]:
+    """The options that name the pairs of a run to a comparison."""
+    named = {name: getattr(config, name) for name in (*GROUPS["data"].__annotations__, "imports")}
+    return config_words(Config(**named))
 
 
 def _print_points(title: str, curves: Mapping[str, Curve]) -> None:

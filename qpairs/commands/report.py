@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qpairs.commands.outputs import check_file
+from qpairs.commands.reading import NamedPairs, judged_pairs
 from qpairs.commands.terminal import (
     ColumnsOption,
     JudgedDataOption,
@@ -15,12 +16,11 @@ from qpairs.commands.terminal import (
     LabelsOption,
     ReplaceOption,
     SkipOption,
-    judged_pairs,
-    plain,
     print_saved,
     print_skipped,
     progress_bar,
     quiet,
+    shown_path,
 )
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
@@ -54,7 +54,8 @@ def report(
         model = load_model(checkpoint)
         title = checkpoint.resolve().name
         known_intents = read_intents(intents) if intents else None
-        judged = judged_pairs(model, data, "report", (columns, skip_bad_rows, labels, label_cut))
+        named = NamedPairs(data or (), columns, labels, label_cut, skip_bad_rows)
+        judged = judged_pairs(model, named, "report")
         on_progress(Progress("judging"))
         page = render(
             model,
@@ -68,4 +69,4 @@ def report(
     write_text(output, page)
     print_skipped(judged.pairs)
     after = ": open it in a browser, and read the mistakes of the worst slices first."
-    print_saved(output, f"The report on {plain(judged.source)} is in", after)
+    print_saved(output, f"The report on {shown_path(judged.source)} is in", after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -47,16 +47,16 @@ TextColumnOption = Annotated[
     ),
 ]
 IdColumnOption = Annotated[str, typer.Option(help="Column of their ids; without it, the row number.")]
-ThresholdOption = Annotated[
-    float | None,
-    typer.Option(
-        min=-1,
-        max=1,
-        help="Least similarity of duplicates; their least probability where the model takes a second look.  [default: "
-        "the model's]",
-        show_default=False,
-    ),
-]
+
+
+def _threshold(default: str) -> Any:
+    """The option --threshold of a command; `default` says what is taken without it."""
+    about = "Least similarity of duplicates; their least probability where the model takes a second look."
+    return typer.Option(min=-1, max=1, help=f"{about}  [default: {default}]", show_default=False)
+
+
+ThresholdOption = Annotated[float | None, _threshold("from where on a hit is likelier a duplicate than not")]
+CorpusThresholdOption = Annotated[float | None, _threshold("chosen for the corpus, that of greatest expected F1")]
 PrecisionOption = Annotated[
     float | None,
     typer.Option(
@@ -196,7 +196,6 @@ def search(
         from qpairs.retrieval.index import model_of, open_index
         from qpairs.retrieval.search import require_searchable, setting_for
         from qpairs.retrieval.search import search as run
-        from qpairs.retrieval.second_look import called_from
 
         opened = open_index(folder)
         used = model or model_of(opened, "--model")
@@ -213,15 +212,10 @@ def search(
         _write_answers(output, asked, answers, raw)
     else:
         _print_answers(asked, answers, with_ids=_has_ids(answers, opened.manifest))
-    out.print(
-        f"\n[dim]Probability of asking the same: that {plain(setting.precision_of)}. Called a duplicate: "
-        f"{called_from(setting)}.[/]",
-        highlight=False,
-    )
-    _print_read(setting, answers)
+    _print_setting(setting, answers)
     _print_model(None if model else used)
     print_outgrown(opened.manifest, len(opened.questions))
-    print_conclusion(after_questions(len(asked), _known(answers), folder, used))
+    print_conclusion(after_questions(len(asked), _known(answers), folder, used, reranker=reranker))
 
 
 def _check_output(output: Path | None, *, overwrite: bool) -> None:
@@ -268,11 +262,16 @@ def _print_hits(question: str, found: Sequence[Answer], *, with_ids: bool) -> No
     out.print(table)
 
 
-def _print_read(setting: Setting, answers: Sequence[Sequence[Answer]]) -> None:
-    """Says which of the hits that are shown had a second look, if any could."""
+def _print_setting(setting: Setting, answers: Sequence[Sequence[Answer]]) -> None:
+    """Says what the probabilities mean, and which of the hits that are shown had a second look, if any could."""
     from qpairs.models.second_setting import SecondSetting
-    from qpairs.retrieval.second_look import ReadShare
+    from qpairs.retrieval.second_look import ReadShare, called_from
 
+    out.print(
+        f"\n[dim]Probability of asking the same: that {plain(setting.precision_of)}. Called a duplicate: "
+        f"{called_from(setting)}.[/]",
+        highlight=False,
+    )
     if isinstance(setting, SecondSetting):
         hits = [answer for found in answers for answer in found]
         share = ReadShare(setting.read_band(), sum(answer.read for answer in hits), len(hits))

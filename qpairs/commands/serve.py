@@ -6,9 +6,9 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ from qpairs.commands.terminal import (
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
 from qpairs.core.files import os_reason
+from qpairs.data.question_file import QuestionFile
 
 if TYPE_CHECKING:
     from qpairs.models.base import Model
@@ -90,8 +91,6 @@ def serve(
     reranker: RerankerOption = True,
 ) -> None:
     """Serve verdicts and searches over HTTP, with a page to search, compare and label, and the API at /docs."""
-    if labels and not (index or questions):
-        raise UserError("serve: --labels needs an index to take pairs from; name one with --index or --questions")
     if index and questions:
         raise UserError("serve: give --index or --questions, not both")
     if clusters and questions:
@@ -100,9 +99,9 @@ def serve(
         )
     if labels and read_only:
         raise UserError("serve: --read-only refuses every change, labels too; leave out --labels or --read-only")
-    if annotator and not (labels or questions):
-        raise UserError("serve: --annotator is the name beside labels; say with --labels where these are kept")
     with quiet(), contextlib.ExitStack() as held:
+        from qpairs.models.base import load
+
         try:
             from qpairs.serving.app import create_app
             from qpairs.serving.limits import Limits, run_server
@@ -115,7 +114,9 @@ def serve(
         if url_template:
             check_url_template(url_template)
         listener = held.enter_context(_listening(host, port))  # before a model is loaded, which takes long
-        served = _opened(held, checkpoint, reranker, index, questions, text_column, id_column, labels, annotator)
+        file = QuestionFile(questions, text_column, id_column) if questions else None
+        labelling = _Labelling(labels, annotator)
+        served = _opened(held, load(checkpoint, second_look=reranker), index or file, labelling)
         if clusters:
             _hold_clusters(held, clusters)
         address, number = listener.getsockname()[:2]
@@ -136,20 +137,9 @@ def serve(
         if not (token or loopback):
             may = "ask this service" if read_only else "search and change the index"
             err.print(f"[yellow]Whoever reaches this machine can {may}: set QPAIRS_TOKEN.[/]")
-        about = counted(len(served.index.questions), "question") if served.index else "no index"
-        name = f"[{address}]" if ":" in address else address
-        out.print(
-            f"{shown_path(served.model.path.name)}, {about}, at {plain(f'http://{name}:{number}')}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        if served.index:
-            print_setting(served.index, served.model)
-        if served.session:
-            print_judged(served.session)
-        print_conclusion(
-            after_serve(served.index is not None, labels, checkpoint, session=bool(served.session), read_only=read_only)
-        )
+        _print_served(served, f"http://{f'[{address}]' if ':' in address else address}:{number}")
+        how = {"session": bool(served.session), "read_only": read_only}
+        print_conclusion(after_serve(served.index is not None, labels, checkpoint, **how))
         run_server(app, listener, limits)
 
 
@@ -163,45 +153,48 @@ class _Served:
     session: Session | None = None
 
 
+@dataclass(frozen=True)
+class _Labelling:
+    """The file of the labels that are given on the page, and the name beside them; each as the option of that name."""
+
+    labels: Path | None
+    annotator: str
+
+
 def _opened(
-    held: contextlib.ExitStack,
-    checkpoint: Path,
-    reranker: bool,
-    index: Path | None,
-    questions: Path | None,
-    text_column: str,
-    id_column: str,
-    labels: Path | None,
-    annotator: str,
+    held: contextlib.ExitStack, model: Model, searched: Path | QuestionFile | None, labelling: _Labelling
 ) -> _Served:
-    """Opens what is served, held until the service ends."""
-    from qpairs.models.base import load
+    """Opens what is served, held until the service ends: with the folder of an index, or a file of questions."""
     from qpairs.retrieval.second_look import encoder_of
     from qpairs.serving.journal import journalled
     from qpairs.serving.label_file import LabelFile
 
-    model = load(checkpoint, second_look=reranker)
     encoder_of(model)  # what cannot search is refused before an index is taken
-    if not questions:
-        opened = held.enter_context(journalled(index)) if index else None
+    labels, annotator = labelling.labels, labelling.annotator
+    if not isinstance(searched, QuestionFile):
+        opened = held.enter_context(journalled(searched)) if searched else None
         return _Served(model, opened, LabelFile(labels, annotator) if labels else None)
     from qpairs.commands.start import text_column_of
-    from qpairs.retrieval.index_file import QuestionFile, default_folder
+    from qpairs.retrieval.index_file import default_folder
     from qpairs.serving.start import open_session
 
-    file = QuestionFile(questions, text_column or text_column_of(questions), id_column)
+    file = replace(searched, text_column=searched.text_column or text_column_of(searched.path))
+    folder = default_folder(file.path)
     with progress_bar() as on_progress:
-        opening = open_session(
-            model,
-            file,
-            default_folder(questions),
-            labels=labels,
-            annotator=annotator,
-            serve=True,
-            on_progress=on_progress,
-        )
-        session = held.enter_context(opening)
+        how: Any = {"labels": labels, "annotator": annotator, "serve": True, "on_progress": on_progress}
+        session = held.enter_context(open_session(model, file, folder, **how))
     return _Served(session.fit.model if session.fit.used else model, session.index, None, session)
+
+
+def _print_served(served: _Served, address: str) -> None:
+    """Says what is served, where, and what its verdicts mean."""
+    about = counted(len(served.index.questions), "question") if served.index else "no index"
+    where = f"{shown_path(served.model.path.name)}, {about}, at {plain(address)}"
+    out.print(where, highlight=False, soft_wrap=True)
+    if served.index:
+        print_setting(served.index, served.model)
+    if served.session:
+        print_judged(served.session)
 
 
 def _hold_clusters(held: contextlib.ExitStack, clusters: Path) -> None:

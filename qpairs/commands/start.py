@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qpairs.commands.dedupe import print_pair, print_summary
+from qpairs.commands.imports import import_words
 from qpairs.commands.keys import read_key
 from qpairs.commands.search import IdColumnOption, TextColumnOption
 from qpairs.commands.terminal import (
@@ -18,10 +19,10 @@ from qpairs.commands.terminal import (
     counted,
     out,
     plain,
+    print_command,
     print_skipped,
     progress_bar,
     quiet,
-    shown_command,
     shown_path,
 )
 from qpairs.core.exceptions import UserError
@@ -58,7 +59,8 @@ def start(
 
     The same command goes on where it was stopped. Answers are single keys in a terminal, and else lines of the input.
     """
-    from qpairs.retrieval.index_file import QuestionFile, default_folder
+    from qpairs.data.question_file import QuestionFile
+    from qpairs.retrieval.index_file import default_folder
 
     folder = output or default_folder(questions)
     with quiet():
@@ -227,8 +229,8 @@ def _print_end(session: Session, budget: int) -> None:
         )
     if session.training_may_pay:
         out.print("There are enough labels of both kinds to train on; the last command below does it.")
-    search = ["qpairs", "search", str(index_folder(folder.path)), "How do I ...?", "--model", str(folder.model)]
-    out.print(f"\nTo search as the answers say: {shown_command(*search)}", highlight=False, soft_wrap=True)
+    out.print("\nTo search as the answers say:")
+    print_command("qpairs", "search", index_folder(folder.path), "How do I ...?", "--model", folder.model)
     out.print("\n[dim]The same by plain commands:[/]")
-    for command in session.commands():
-        out.print(f"  {plain(command)}", highlight=False, soft_wrap=True)
+    for words in session.commands(import_words()):
+        print_command(*words)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
+import logging
 import os
-import shlex
 import time
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,26 +15,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from qpairs.commands.conclusions import Conclusion
 from qpairs.config import HELP
 from qpairs.core.progress import OnProgress, Progress
+from qpairs.core.shell import shown_command, steers
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from qpairs.data.corpus import Corpus
     from qpairs.data.pairs import Pairs
-    from qpairs.models.base import Model
 
 PACE = 30.0  # seconds between two lines of progress where stderr is no terminal
-_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # turn the direction of what follows
-_STEERING = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes of a name that are no UTF-8, line breaks
 SILENT = os.environ.get("RANK", "0") != "0"  # of several processes that train together, the first one alone speaks
-out = Console(quiet=SILENT)
-err = Console(stderr=True, quiet=SILENT)
+out = Console(quiet=SILENT, emoji=False)
+err = Console(stderr=True, quiet=SILENT, emoji=False)
 
-DataOption = Annotated[
-    list[str], typer.Option(help="Labelled pairs: named source, Hub id, folder or file; may be repeated.")
-]
 JudgedDataOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -79,30 +71,6 @@ RawOption = Annotated[
 ]
 
 
-def with_import(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the option --import, unless it has it already as an option of a run."""
-    own = inspect.signature(command, eval_str=True).parameters
-    if "imports" in own:
-        return command
-
-    @functools.wraps(command)
-    def wrapped(*, imports: list[str] | None = None, **values: Any) -> None:
-        if imports:
-            from qpairs.core.imports import import_all
-
-            import_all(imports)
-        command(**values)
-
-    about = "Module, or .py file, to import first: readers, losses and encoders of your own."
-    option = typer.Option("--import", help=about, show_default=False)
-    annotation = Annotated[list[str] | None, option]
-    added = inspect.Parameter("imports", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-    signature = inspect.Signature([*own.values(), added])
-    wrapped.__signature__ = signature  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()} | {"return": None}
-    return wrapped
-
-
 def plain(text: str) -> str:
     r"""One line of somebody's text: not read as markup, and what would steer a terminal is shown as an escape.
 
@@ -110,6 +78,15 @@ def plain(text: str) -> str:
     a \x1b[2J \[bold]b
     """
     return _inert(" ".join(text.split()))
+
+
+def one_line(text: str) -> str:
+    r"""A message as one line, not read as markup: unlike `plain`, it keeps spaces, since paths and commands are in it.
+
+    >>> print(one_line("runs/a  b: \x1b[2J\n  [bold]b"))
+    runs/a  b: \x1b[2J \[bold]b
+    """
+    return _inert(" ".join(line.strip() for line in text.splitlines() if line.strip()))
 
 
 def shown_path(path: str | Path) -> str:
@@ -121,49 +98,39 @@ def shown_path(path: str | Path) -> str:
     return _inert(str(path))
 
 
-def shown_command(*words: object) -> str:
-    r"""A command to be copied into a shell.
-
-    >>> print(shown_command("qpairs", "search", Path("my idx"), "How do I ...?"))
-    qpairs search 'my idx' 'How do I ...?'
-    """
-    return _inert(shlex.join(map(str, words)))
-
-
 def print_saved(path: Path, before: str = "Saved in", after: str = ".") -> None:
     """Says where something was written."""
     out.print(f"{before} [bold]{shown_path(path)}[/]{after}", highlight=False, soft_wrap=True)
 
 
-def print_conclusion(sentence: str) -> None:
-    """Prints the last sentence of a command: what its result means, and what to do next; paths stay as they are."""
-    out.print(_inert(sentence), highlight=False, soft_wrap=True)
+def print_conclusion(conclusion: Conclusion, style: str = "") -> None:
+    """Prints the last sentence of a command and below it, each on a line to be copied, the commands that come next."""
+    out.print(_inert(conclusion.sentence), style=style, highlight=False, soft_wrap=True)
+    for words in conclusion.commands:
+        print_command("qpairs", *words)
 
 
 EXAMPLE = "How do I reset my password?", "I forgot my password"
 
 
 def print_command(*words: object) -> None:
-    """Prints a command to be copied."""
-    out.print(shown_command(*words), highlight=False, soft_wrap=True)
+    """Prints a command on a line of its own, to be copied."""
+    out.print(shown_command(*words), markup=False, highlight=False, soft_wrap=True)
 
 
 def _inert(text: str) -> str:
-    shown = (repr(c)[1:-1] if unicodedata.category(c) in _STEERING or c in _TURNS else c for c in text)
-    return escape("".join(shown))
+    return escape("".join(repr(c)[1:-1] if steers(c) else c for c in text))
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the libraries' own bars and notes off the terminal; qpairs' own warnings come through rich."""
-    import logging
+    """Keeps the libraries' own bars and notes off the terminal; qpairs' own warnings are printed."""
     import warnings
-
-    from rich.logging import RichHandler
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # read on import
-    handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
+    handler = logging.Handler()
+    handler.emit = _print_record  # type: ignore[method-assign]
     logging.getLogger("qpairs").addHandler(handler)
     try:
         with warnings.catch_warnings():
@@ -171,6 +138,13 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.getLogger("qpairs").removeHandler(handler)
+
+
+def _print_record(record: logging.LogRecord) -> None:
+    """Prints a message of the library on stderr, not wrapped, so that a path or a command in it can be copied."""
+    text = "\n".join(map(_inert, logging.Formatter().format(record).splitlines()))
+    level = f"[logging.level.{record.levelname.lower()}]{record.levelname:8}[/]"
+    err.print(f"{level} {text}", highlight=False, soft_wrap=True)
 
 
 def _bar() -> Bar:
@@ -271,56 +245,6 @@ def duration(seconds: float) -> str:
 def percent(value: float) -> str:
     """A share as `12.3 %`."""
     return f"{100 * value:.1f} %"
-
-
-def split_columns(columns: str) -> tuple[str, ...]:
-    """The names in `--columns`."""
-    return tuple(name.strip() for name in columns.split(",")) if columns else ()
-
-
-def load(data: list[str], columns: str, skip_bad_rows: bool, labels: str = "", label_cut: float | None = None) -> Pairs:
-    """Labelled pairs, as the options of a command name them."""
-    from qpairs.data.sources import load_pairs
-
-    how: dict[str, Any] = {"columns": split_columns(columns), "labels": labels, "label_cut": label_cut}
-    return load_pairs(data, **how, skip_bad_rows=skip_bad_rows)
-
-
-@dataclass(frozen=True)
-class JudgedPairs:
-    """The pairs that a command judges a model on, what they are called, and the training pairs where they are known."""
-
-    pairs: Pairs
-    source: str
-    trained_on: Pairs | None
-
-
-def judged_pairs(
-    model: Model, data: Sequence[str] | None, what: str, reading: tuple[str, bool, str, float | None]
-) -> JudgedPairs:
-    """The labelled pairs that are named, or those that a model was tested on: the same for all commands that judge.
-
-    Args:
-        model: that is judged.
-        data: sources of pairs.
-        what: the command.
-        reading: how they are read, as in `load`.
-
-    Raises:
-        UserError: `what`, the command, cannot have them, or they have one label only.
-    """
-    from qpairs.data.pairs import need_both_labels
-    from qpairs.evaluation.sources import source_names, tested_on, training_pairs_of
-    from qpairs.models.ready import shown_name
-
-    model.verdict.require_labelled(shown_name(model))
-    if data:
-        pairs, source = load(list(data), *reading), source_names(data)
-        trained_on = training_pairs_of(model)
-    else:
-        pairs, source, trained_on = tested_on(model, what)
-    need_both_labels(pairs, what)
-    return JudgedPairs(pairs, source, trained_on)
 
 
 def print_skipped(source: Pairs | Corpus) -> None:

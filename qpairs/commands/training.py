@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.combine import print_second_look
+from qpairs.commands.conclusions import LABELLED
 from qpairs.commands.terminal import (
     EXAMPLE,
     OverwriteOption,
@@ -24,6 +25,7 @@ from qpairs.commands.terminal import (
     print_command,
     print_left_out,
     print_report,
+    print_saved,
     progress_bar,
     quiet,
     shown_path,
@@ -35,23 +37,25 @@ from qpairs.config import (
     HELP,
     OPTIONS,
     TYPES,
+    Config,
     allowed_values,
     config_from,
+    flag_of,
     read_toml,
     to_dict,
     to_toml,
     with_defaults,
 )
+from qpairs.core.shell import option_words
+from qpairs.data.question_file import QuestionFile
 
 if TYPE_CHECKING:
     from qpairs.models.base import Model
 
-FLAGS = {"imports": "--import"}  # options whose field has another name, since this one is a word of Python
-
 
 def _config_option(name: str, default: Any) -> inspect.Parameter:
     """The option of a field of Config; unset by default, so that it overrides a TOML file only where it is given."""
-    kind, flag = TYPES[name], FLAGS.get(name, f"--{name.replace('_', '-')}")
+    kind, flag = TYPES[name], flag_of(name)
     if kind is bool:
         flag += f"/--no-{name.replace('_', '-')}"
         default = "yes" if default else "no"
@@ -134,24 +138,28 @@ def train(
 
         out.print("\nTraining curves:", highlight=False)
         print_command("tensorboard", "--logdir", tensorboard_folder(model.config.output))
-    folder = shown_path(model.config.output)
     if not model.verdict.labelled:
-        out.print(
-            f"\nSaved in [bold]{folder}[/]. Without labels it has no threshold for pairs; what is expected of a corpus "
-            "is estimated from the corpus. Look for its duplicates, learn from labels, or fit the threshold to a few "
-            "dozen:",
-            highlight=False,
-        )
-        columns = ",".join(model.config.columns)
-        words = ["qpairs", "dedupe", model.config.output, model.config.data[0]]
-        words += [*(["--text-column", columns] if columns else []), "--dry-run"]
-        print_command(*words)
-        print_command("qpairs", "train", "--encoder", model.config.output, "--data", "LABELLED.csv")
-        here = f"{model.config.output}-here"
-        print_command("qpairs", "calibrate", model.config.output, "--data", "LABELLED.csv", "--output", here)
+        _print_without_threshold(model.config)
         return
-    out.print(f"\nSaved in [bold]{folder}[/]. Try it:", highlight=False)
+    print_saved(Path(model.config.output), "\nSaved in", ". Try it:")
     print_command("qpairs", "predict", model.config.output, *EXAMPLE)
+
+
+def _print_without_threshold(config: Config) -> None:
+    """What an encoder that learned without labels is good for."""
+    out.print(
+        f"\nSaved in [bold]{shown_path(config.output)}[/]. Without labels it has no threshold for pairs; what is "
+        "expected of a corpus is estimated from the corpus. Look for its duplicates, learn from labels, or fit the "
+        "threshold to a few dozen:",
+        highlight=False,
+        soft_wrap=True,
+    )
+    file = QuestionFile(Path(config.data[0]), ",".join(config.columns), skip_bad_rows=config.skip_bad_rows)
+    imports = option_words({"--import": list(config.imports)})
+    print_command("qpairs", "dedupe", config.output, file.path, *file.words(), *imports, "--dry-run")
+    print_command("qpairs", "train", "--encoder", config.output, "--data", LABELLED)
+    here = f"{config.output}-here"
+    print_command("qpairs", "calibrate", config.output, "--data", LABELLED, "--output", here)
 
 
 def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,9 +198,10 @@ def _print_estimate(values: Mapping[str, Any], overwrite: bool) -> None:
     if found.without:
         out.print(f"[dim]On top of that come {'; '.join(found.without)}.[/]", highlight=False)
     out.print(
-        f"Nothing was written; the model would go to {plain(config.output)}. Run it without --dry-run, or make it "
+        f"Nothing was written; the model would go to {shown_path(config.output)}. Run it without --dry-run, or make it "
         "shorter with --budget-minutes.",
         highlight=False,
+        soft_wrap=True,
     )
 
 

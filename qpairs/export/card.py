@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from qpairs.config import COMMA_LISTS, Config, to_dict
+from qpairs.config import Config, config_words
+from qpairs.core.shell import shown_command
 from qpairs.encoders.build import ENCODERS, encoder_note, tower_names
 from qpairs.export.usage import usage
 from qpairs.models.base import Model
@@ -182,17 +182,4 @@ def train_command(config: Config) -> str:
     >>> train_command(Config(encoder="lstm", symmetric=False))
     'qpairs train --encoder lstm --no-symmetric'
     """
-    words = ["qpairs", "train"]
-    usual = to_dict(Config())
-    for name, value in to_dict(config).items():
-        flag = f"--{name.replace('_', '-')}"
-        if value == usual.get(name):
-            continue
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        elif name in COMMA_LISTS:
-            words += [flag, ",".join(map(str, value))]
-        else:
-            for item in value if isinstance(value, list) else [value]:
-                words += [flag, str(item)]
-    return shlex.join(words)
+    return shown_command("qpairs", "train", *config_words(config))

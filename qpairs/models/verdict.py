@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.core.ranges import Range
+from qpairs.core.shell import shown_command
 from qpairs.metrics import (
     Calibration,
     CorpusEstimate,
@@ -415,8 +416,9 @@ class Verdict:
         """Raises UserError where there is no threshold for pairs that people hand over; `where` names the model."""
         if not self.labelled:
             raise UserError(
-                f"{where}: a ready model, which has no threshold for pairs; qpairs calibrate {where} --data PAIRS "
-                "--output FOLDER fits one to labelled pairs and says its F1, and qpairs train learns from them"
+                f"{where}: a ready model, which has no threshold for pairs; qpairs train learns one from labelled "
+                "pairs, and this fits one to them and says its F1: "
+                + shown_command("qpairs", "calibrate", where, "--data", "PAIRS", "--output", "FOLDER")
             )
 
     def require_cosine(self, where: object) -> None:

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import write_text
 from qpairs.core.progress import OnProgress, ignore
+from qpairs.data.question_file import QuestionFile
 from qpairs.models.base import Model
 from qpairs.retrieval.embed import embed
 from qpairs.retrieval.embeddings import Embeddings
 from qpairs.retrieval.index import FILE, build_index
 
 INDEXED = "indexed.json"  # the plan of the embeddings that are indexed
-
-
-@dataclass(frozen=True)
-class QuestionFile:
-    """A file of questions, and how it is read.
-
-    Attributes:
-        path: the file.
-        text_column, id_column, skip_bad_rows: as in `embed`.
-    """
-
-    path: Path
-    text_column: str = ""
-    id_column: str = ""
-    skip_bad_rows: bool = False
 
 
 def default_folder(questions: Path) -> Path:
@@ -70,9 +56,7 @@ def index_file(
         model,
         questions.path,
         embeddings_folder(folder),
-        text_column=questions.text_column,
-        id_column=questions.id_column,
-        skip_bad_rows=questions.skip_bad_rows,
+        **questions.options,
         overwrite=renew,
         on_progress=on_progress,
     )

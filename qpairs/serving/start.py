@@ -7,7 +7,6 @@ time; opened again, it goes on.
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.data.question_file import QuestionFile
 from qpairs.evaluation.calibrate_corpus import FITTED_BEFORE, CorpusFit, CountedCorpus, count_corpus, enough_questions
 from qpairs.models.base import Model, as_model
 from qpairs.models.ready import shown_name
@@ -26,7 +26,7 @@ from qpairs.retrieval.corpus import DedupeResult, dedupe_corpus
 from qpairs.retrieval.dedupe import stored
 from qpairs.retrieval.embeddings import Embeddings
 from qpairs.retrieval.index import Index, open_index
-from qpairs.retrieval.index_file import QuestionFile, embeddings_folder, index_file, index_folder
+from qpairs.retrieval.index_file import embeddings_folder, index_file, index_folder
 from qpairs.retrieval.second_look import encoder_of
 from qpairs.serving.journal import journalled
 from qpairs.serving.label_file import LabelFile
@@ -190,28 +190,30 @@ class Session:
         """Whether most of the pairs that are called duplicates are expected to be none."""
         return self.fit.after.precision < WRONG
 
-    def commands(self) -> Sequence[str]:
-        """The plain commands that do the same."""
+    def commands(self, imports: Sequence[str] = ()) -> Sequence[Sequence[str]]:
+        """The plain commands that do the same, as the words of each.
+
+        Args:
+            imports: words that those that read the file need besides, such as --import and a module.
+        """
         questions, folder = self.questions, self.folder
         model, file = shown_name(self._counted.model), str(questions.path)
-        text = ["--text-column", questions.text_column] if questions.text_column else []
-        ids = ["--id-column", questions.id_column] if questions.id_column else []
-        skip = ["--skip-bad-rows"] if questions.skip_bad_rows else []
+        texts, both = [*questions.words(ids=False), *imports], [*questions.words(), *imports]
         vectors, index = str(embeddings_folder(folder.path)), str(index_folder(folder.path))
         labels, known = str(folder.labels), ["--embeddings", vectors]
         again = ["--overwrite"]  # all of it is there already
         given = ["--labels", labels] if self.answers else []
         lines = [
-            ["embed", model, file, *text, *ids, *skip, "--output", vectors],
+            ["embed", model, file, *both, "--output", vectors],
             ["index", vectors, "--output", index, *again],
             ["serve", model, "--index", index, "--labels", labels],
-            ["calibrate", model, "--corpus", file, *text, *skip, *given, "--output", str(folder.model), *again],
-            ["dedupe", str(folder.model), file, *text, *ids, *skip, *known, "--output", str(folder.duplicates), *again],
+            ["calibrate", model, "--corpus", file, *texts, *given, "--output", str(folder.model), *again],
+            ["dedupe", str(folder.model), file, *both, *known, "--output", str(folder.duplicates), *again],
         ]
         if self.training_may_pay:
             encoder = self._counted.encoder.config.encoder
             lines.append(["train", "--data", labels, "--encoder", encoder, "--output", str(folder.path / "trained")])
-        return [shlex.join(["qpairs", *line]) for line in lines]
+        return [["qpairs", *line] for line in lines]
 
 
 @contextmanager
@@ -251,12 +253,7 @@ def open_session(
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder with --output")
-    corpus = read_corpus(
-        questions.path,
-        text_column=questions.text_column,
-        id_column=questions.id_column,
-        skip_bad_rows=questions.skip_bad_rows,
-    )
+    corpus = read_corpus(questions.path, **questions.options)
     enough_questions(corpus)  # too few are refused before any work
     model = as_model(model)
     encoder = encoder_of(model)

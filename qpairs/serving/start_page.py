@@ -11,6 +11,7 @@ from pathlib import Path
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Progress
+from qpairs.core.shell import shown_command
 from qpairs.evaluation.calibrate_corpus import CorpusFit
 from qpairs.models.base import Model
 from qpairs.models.ready import shown_name
@@ -245,7 +246,7 @@ class StartPage:
             error=self._error,
             finished=None if self._work else _finished(session),
             training_may_pay=session.training_may_pay,
-            commands=list(session.commands()),
+            commands=[shown_command(*words) for words in session.commands()],
         )
 
 

@@ -22,6 +22,7 @@ from qpairs.core.files import LOCK, exclusive_lock, visible, write_text, writing
 from qpairs.core.manifests import read_json
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.core.shapes import record, text
+from qpairs.core.shell import shown_command
 from qpairs.data.parts import Parts
 from qpairs.data.records import IN_MEMORY
 from qpairs.models.base import FILE, check_output
@@ -79,8 +80,8 @@ def run_config(options: Mapping[str, Any], *, resume: bool) -> Config:
     folder = partial_of(Path(config.output))
     if not is_interrupted(folder) and (Path(config.output) / FILE).exists():
         raise UserError(
-            f"{config.output}: this run is finished, nothing is left to resume; judge it with qpairs evaluate "
-            f"{config.output}, or train anew with --overwrite"
+            f"{config.output}: this run is finished, nothing is left to resume; train anew with --overwrite, or judge "
+            f"it: {shown_command('qpairs', 'evaluate', config.output)}"
         )
     if not is_interrupted(folder):
         raise UserError(f"{folder}: no interrupted run to resume")
@@ -128,7 +129,8 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            log.warning("interrupted; go on with: qpairs train --resume --output %s", run.config.output)
+            go_on = shown_command("qpairs", "train", "--resume", "--output", run.config.output)
+            log.warning("interrupted; go on with: %s", go_on)
             raise
         barrier()  # no process reads in the folder any more
         if rank() == 0:

@@ -146,7 +146,7 @@ def test_calibrate_moves_the_threshold_and_keeps_the_encoder(
     result = run("calibrate", checkpoint, "--data", few, "--output", "runs/y")
     assert result.code == 0, result.err
     assert "would halve it" in result.out
-    assert "\nSaved in runs/y. Judge it on pairs that it was not fitted to:\n" in result.out
+    assert "\nSaved in runs/y.\nJudge it on pairs that it was not fitted to:\nqpairs evaluate runs/y " in result.out
     old, new = qpairs.load_checkpoint(checkpoint), qpairs.load_checkpoint("runs/y")
     assert new.verdict.pair.threshold != old.verdict.pair.threshold
     assert new.verdict.reference.n == 60

@@ -8,8 +8,7 @@ import pytest
 
 from qpairs.commands import command_line
 from qpairs.commands.panels import MOST, PANELS
-from qpairs.commands.training import FLAGS
-from qpairs.config import GROUPS, HELP, OPTIONS, allowed_values
+from qpairs.config import GROUPS, HELP, OPTIONS, allowed_values, flag_of
 
 COMMANDS = list(command_line().commands)
 
@@ -53,7 +52,7 @@ def test_the_options_of_a_comparison_are_in_a_panel_of_their_own(helped) -> None
 def test_train_shows_help_range_and_default_of_every_field(helped) -> None:
     shown = " ".join(panels(helped("train", 120)).values())
     for name in OPTIONS:
-        assert f"{FLAGS.get(name, '--' + name.replace('_', '-'))} " in shown
+        assert f"{flag_of(name)} " in shown
         assert allowed_values(name) in shown
     words = set(shown.split())
     assert all(set(text.split()) <= words for text in HELP.values())
@@ -127,6 +126,22 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+@pytest.mark.parametrize(
+    ("command", "default"), [("search", "likelier a duplicate than not"), ("dedupe", "chosen for")]
+)
+def test_the_threshold_has_the_default_of_its_command(helped, command: str, default: str) -> None:
+    shown = panels(helped(command, 120))["Verdict"]
+    assert re.search(rf"--threshold .*?\[default: [^]]*{default}", shown)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "label pairs", "label agreement"])
+def test_every_command_imports_modules_of_ones_own(command: str) -> None:
+    root = command_line()
+    named = root.commands["label"].commands[command.split()[1]] if " " in command else root.commands[command]
+    if command != "label":
+        assert "--import" in {flag for option in named.params for flag in option.opts}
 
 
 def test_brackets_in_help_texts_stay(helped) -> None:

@@ -173,6 +173,18 @@ def test_what_a_user_gets_wrong_is_one_line_and_nothing_is_sent(run, world, llm)
     refused(run("serve", "x", "--annotator", "ana"), "--labels")
 
 
+def test_a_module_is_imported_first(run, world, llm, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.py").write_text(f"open('{name}.seen', 'w').close()")
+    with serving(llm) as service:
+        ask = "label", world[1], "--llm", service.url, "--model", "m", "--budget", 2
+        done = run(*ask, "--import", "first.py")
+    assert done.code == 0, done.err
+    refused(run("label", "agreement", "llm-labels.csv", "--import", "second.py"), "two annotators")
+    assert {path.name for path in tmp_path.glob("*.seen")} == {"first.seen", "second.seen"}
+    refused(run("label", "agreement", "llm-labels.csv", "--import", "none.py"), "none.py")
+
+
 def test_nothing_is_sent_without_an_address(run, world) -> None:
     refused(run("label", world[1], "--model", "m"), "--llm")
     refused(run("label", world[1], "--llm", "http://localhost:1"), "--model")
@@ -182,6 +194,7 @@ def test_an_index_is_the_default_and_sub_commands_have_their_help(run) -> None:
     assert "agreement" in run("label", "--help").out
     for arguments in (("label", "idx", "--help"), ("label", "pairs", "--help")):
         assert "QPAIRS_LLM_KEY" in run(*arguments).out
+        assert "--import" in run(*arguments).out
     shown = run("label", "agreement", "--help").out
     assert "…" not in shown
     for command in command_line().commands["label"].commands.values():

@@ -14,7 +14,10 @@ from mocks import MockModel
 
 import qpairs
 from qpairs.commands import conclusions
+from qpairs.commands.conclusions import Conclusion
+from qpairs.commands.reading import NamedPairs
 from qpairs.config import config_from
+from qpairs.core.shell import shown_command
 from qpairs.evaluation.calibrate import calibrate
 from qpairs.experiments.compare import plan_comparison
 from qpairs.training.estimate import estimate
@@ -149,54 +152,90 @@ def test_scores_that_do_not_rise_with_the_labels_are_warned_of(caplog: pytest.Lo
     [
         ({"collapsed": True}, "tells nothing apart"),
         ({"trivial": "no better"}, "other training"),
-        ({"shift": {"differs": True}}, "qpairs calibrate my-model --data 'a b.csv'"),
+        ({"trivial": "no better"}, "qpairs data 'a b.csv' --columns q,r,s"),
+        ({"shift": {"differs": True}}, "qpairs calibrate my-model --data 'a b.csv' --columns q,r,s --label-values y=1"),
+        ({}, "qpairs errors my-model --data 'a b.csv' --columns q,r,s --labels y=1"),
         ({}, "Of 100 duplicates among pairs like these it finds about 80"),
     ],
 )
 def test_the_last_sentence_fits_the_figures(changes: dict, words: str) -> None:
     scores = {"collapsed": False, "trivial": "", "shift": {"differs": False}, "recall": 0.8, "precision": 0.6}
-    assert words in conclusions.after_evaluate(scores | changes, "my-model", ["a b.csv"])
-
-
-IDX, MODEL = Path("my idx"), Path("runs/m")
+    named = NamedPairs(["a b.csv"], columns="q,r,s", labels="y=1")
+    assert words in told(conclusions.after_evaluate(scores | changes, "my-model", named, NamedPairs(["other.csv"])))
 
 
 @pytest.mark.parametrize(
-    ("sentence", "words"),
+    ("changes", "words"),
+    [
+        ({"trivial": "no better"}, "qpairs data other.csv --columns x,y"),
+        ({"shift": {"differs": True}}, "qpairs calibrate my-model --data LABELLED.csv --output here"),
+        ({}, "qpairs errors my-model"),
+    ],
+)
+def test_without_named_pairs_a_command_names_others_or_none(changes: dict, words: str) -> None:
+    scores = {"collapsed": False, "trivial": "", "shift": {"differs": False}, "recall": 0.8, "precision": 0.6}
+    trained_on = NamedPairs(["other.csv"], columns="x,y")
+    shown = told(conclusions.after_evaluate(scores | changes, "my-model", NamedPairs(), trained_on))
+    assert shown.splitlines()[-1] == words
+
+
+IDX, MODEL, PAIRS = Path("my idx"), Path("runs/m"), NamedPairs(["a.csv"], columns="q,r,s", skip_bad_rows=True)
+
+
+def told(conclusion: Conclusion) -> str:
+    """The sentence, and each command on a line of its own."""
+    return "\n".join([conclusion.sentence, *(shown_command("qpairs", *words) for words in conclusion.commands)])
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "words"),
     [
         (conclusions.after_embed(MODEL, Path("a/emb")), "qpairs index a/emb --output a/idx"),
         (
             conclusions.after_index(0, None, IDX),
-            "add embeddings with qpairs index 'my idx' --add",
+            "add embeddings:\nqpairs index 'my idx' --add EMBEDDINGS",
         ),
         (conclusions.after_index(9, 0.91, IDX), "misses about 9 of the 100 nearest questions"),
-        (conclusions.after_index(9, None, IDX), "It can be asked now: qpairs search 'my idx'"),
+        (conclusions.after_index(9, None, IDX), "It can be asked now:\nqpairs search 'my idx'"),
         (conclusions.after_questions(1, 0, IDX, MODEL), "It has no duplicate in the index"),
         (conclusions.after_questions(8, 0, IDX, MODEL), "None of the 8 questions has"),
         (conclusions.after_questions(1, 1, IDX, MODEL), "is in the index already"),
         (conclusions.after_questions(8, 3, IDX, MODEL), "3 of 8 questions are in the index already, and 5 are new"),
         (conclusions.after_export(0.8, 0.7, "static", "x"), "0.100 F1 worse on these pairs"),
         (conclusions.after_export(0.8, 0.7, "onnx", "x"), "try --format onnx-int8"),
-        (conclusions.after_export(0.8, 0.81, "onnx", "x"), "can take its place: qpairs serve x"),
-        (conclusions.after_learning_curve(0.03, -0.01, 900), "cannot be told here"),
-        (conclusions.after_learning_curve(0.004, 0.001, 900), "bring little"),
-        (conclusions.after_learning_curve(0.03, 0.01, 9000), "up to about 9,000 pairs"),
-        (conclusions.after_dedupe(0, None, False, "d"), "No two questions are called duplicates"),
-        (conclusions.after_dedupe(0, None, False, "d", folder=True), "a lower --threshold may find some"),
-        (conclusions.after_dedupe(7, None, False, "d"), "How many of the pairs are right is not known here"),
-        (conclusions.after_dedupe(7, (0.6, 0.31), False, "d"), "about 60 are by the scores alone, and of 100"),
-        (conclusions.after_dedupe(7, (0.97, 0.31), True, "my d"), "qpairs serve --clusters 'my d'"),
-        (conclusions.after_trade_offs(None, MODEL, "q.csv"), "No threshold stands out"),
-        (conclusions.after_trade_offs(0.87654, MODEL, "q.csv"), "qpairs dedupe runs/m q.csv --threshold 0.877"),
+        (conclusions.after_export(0.8, 0.81, "onnx", "x"), "can take its place:\nqpairs serve x"),
+        (conclusions.after_export(0.8, 0.81, "onnx", "x", searches=False), "qpairs predict x PAIRS.csv --output"),
+        (conclusions.after_learning_curve(0.03, -0.01, 900, ["--data", "a"]), "qpairs compare --data a"),
+        (conclusions.after_learning_curve(0.004, 0.001, 900, []), "bring little"),
+        (conclusions.after_learning_curve(0.03, 0.01, 9000, []), "up to about 9,000 pairs"),
+        (conclusions.after_dedupe(0, None, False, MODEL, "d"), "No two questions are called duplicates"),
+        (conclusions.after_dedupe(0, None, False, MODEL, "d", folder=True), "a lower --threshold may find some"),
+        (conclusions.after_dedupe(7, None, False, MODEL, "d"), "How many of the pairs are right is not known here"),
+        (conclusions.after_dedupe(7, (0.6, 0.31), False, MODEL, "d"), "about 60 are by the scores alone, and of 100"),
+        (conclusions.after_dedupe(7, (0.97, 0.31), True, MODEL, "my d"), "qpairs serve runs/m --clusters 'my d'"),
+        (conclusions.after_trade_offs(None, []), "No threshold stands out"),
+        (conclusions.after_trade_offs(0.87654, ["dedupe", MODEL, "q"]), "The threshold 0.877 is taken"),
+        (conclusions.after_trade_offs(0.87654, ["dedupe", MODEL, "q"]), "qpairs dedupe runs/m q --output dedup"),
         (conclusions.after_serve(False, None, MODEL), "name an index with --index"),
         (conclusions.after_serve(True, None, MODEL), "with --labels FILE"),
         (conclusions.after_serve(True, None, MODEL, session=True), "to search, and to find the duplicates"),
-        (conclusions.after_serve(True, None, MODEL, session=True, read_only=True), "to search. Ctrl-C"),
+        (conclusions.after_serve(True, None, MODEL, session=True, read_only=True), "Open the address to search."),
+        (
+            conclusions.after_data(9, 90, PAIRS),
+            "qpairs data a.csv --columns q,r,s --skip-bad-rows --contradictions mend",
+        ),
+        (conclusions.after_data(0, 90, PAIRS, alone=True), "--columns q,r,s --skip-bad-rows --validation LABELLED.csv"),
+        (conclusions.after_data(0, 90, PAIRS), "qpairs train --data a.csv --columns q,r,s --skip-bad-rows"),
+        (conclusions.after_compare("gap", 1, ["--loss", "gap"]), "Train it for longer:\nqpairs train --loss gap"),
+        (conclusions.after_calibrate("y", PAIRS, []), "qpairs evaluate y --data OTHERS.csv --columns q,r,s --skip-bad"),
+        (conclusions.after_calibrate("y", NamedPairs(), ["q.csv"]), "corpus:\nqpairs dedupe y q.csv --dry-run"),
+        (conclusions.after_questions(1, 0, IDX, MODEL, reranker=False), "--labels labels.csv --no-reranker"),
         (conclusions.after_serve(True, "l.csv", MODEL), "qpairs calibrate runs/m --corpus QUESTIONS --labels l.csv"),
     ],
 )
-def test_every_result_ends_with_what_it_means(sentence: str, words: str) -> None:
-    assert words in sentence and "\n" not in sentence
+def test_every_result_ends_with_what_it_means(conclusion: Conclusion, words: str) -> None:
+    assert words in told(conclusion) and "\n" not in conclusion.sentence
+    assert conclusion.sentence.endswith(":" if conclusion.commands else ".")
 
 
 def test_the_commands_of_a_corpus_end_with_what_their_result_means(run, checkpoint, tmp_path: Path) -> None:
@@ -209,13 +248,14 @@ def test_the_commands_of_a_corpus_end_with_what_their_result_means(run, checkpoi
         "It can be asked now": ("index", "emb", "--output", "idx"),
         "The question is in the index already": ("search", "idx", asked[0]),
         "of 2 questions are in the index already": ("search", "idx", *asked),
-        "The chosen threshold is taken": (*dedupe, "--dry-run"),
+        "is taken unless --threshold or --precision names another": (*dedupe, "--dry-run"),
         "How many of the pairs are right is not known here": (*dedupe, "--output", "d", "--threshold", "1"),
     }
     for words, command in commands.items():
         done = run(*command)
         assert done.code == 0, done.err
-        assert words in done.out.strip().splitlines()[-1], done.out
+        *_, last = (line for line in done.out.strip().splitlines() if not line.startswith("qpairs "))
+        assert words in last, done.out
 
 
 def test_tensorboard_is_told_where(run, checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The progress bar, and text that a terminal shows as it is."""
 
 import io
+import logging
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 import qpairs
 from qpairs.commands import terminal
 from qpairs.core.progress import Progress
+from qpairs.core.shell import shown_command
 
 
 def shown(now: Progress) -> str:
@@ -96,6 +98,22 @@ def test_no_text_steers_the_terminal(steers: str) -> None:
     assert not set(shown) & set("\x1b\x07\x9b\r\b\u202e\x00\x7f")
     assert shown.startswith("a")
     assert shown.endswith("b [/b or]\n")
+
+
+def test_a_warning_of_the_library_steers_nothing_and_is_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(terminal, "err", Console(file=screen, width=40, emoji=False))
+    log, command = logging.getLogger("qpairs.test"), shown_command("qpairs", "train", "--output", "a  [b] :x:" * 5)
+    with terminal.quiet():
+        log.warning("interrupted; go on with: %s", command)
+        try:
+            raise ValueError("\x1b[2J [/b]")
+        except ValueError:
+            log.exception("it failed")
+    first, *rest = screen.getvalue().splitlines()
+    assert first == f"WARNING  interrupted; go on with: {command}"
+    assert rest[0] == "ERROR    it failed" and rest[-1] == r"ValueError: \x1b[2J [/b]"
+    assert "\x1b" not in screen.getvalue()
 
 
 @pytest.mark.parametrize("collapsed", [False, True])

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from qpairs.export.static import ridge
 from qpairs.metrics import Calibration
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 from qpairs.models.graphs import FORMS
+from qpairs.models.openvino import openvino_bf16_is_faster
 from qpairs.models.tokens import Reading, tokeniser
 from qpairs.models.verdict import PairSetting, Reference, Verdict
 from qpairs.objectives.pair_head import PairHead
@@ -114,13 +116,46 @@ def test_eight_bits_turn_vectors_by_little(encoder: str, format: str, made: Made
     assert weights[0] < weights[1]
 
 
-def test_openvino_takes_the_faster_precision(made: Made, pairs: Pairs, tmp_path: Path, monkeypatch) -> None:
-    for bf16 in (False, True):
-        monkeypatch.setattr("qpairs.models.openvino.openvino_bf16_is_faster", lambda bf16=bf16: bf16)
-        parity = export_checkpoint(made("tiny"), tmp_path / f"{bf16}", format="openvino", data=pairs, max_loss=ANYTHING)
-        assert parity.cosine_min > 0.999
-        exact = parity.cosine_min > 0.999999
-        assert exact or bf16
+@pytest.mark.parametrize("bf16", [False, True])
+def test_openvino_takes_the_faster_precision(
+    bf16: bool, made: Made, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    compile_model, asked = openvino.Core.compile_model, list[str]()
+
+    def noting(core, graph, device, settings):
+        compiled = compile_model(core, graph, device, settings)
+        asked.append(settings["INFERENCE_PRECISION_HINT"])
+        in_8_bits = settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] > 0
+        assert in_8_bits == (format == "openvino-int8")
+        return compiled
+
+    monkeypatch.setattr(openvino.Core, "compile_model", noting)
+    monkeypatch.setattr("qpairs.models.openvino.openvino_bf16_is_faster", lambda: bf16)
+    for format, expected in (("openvino", "bf16" if bf16 else "f32"), ("openvino-int8", "f32")):
+        asked.clear()
+        parity = export_checkpoint(made("tiny"), tmp_path / format, format=format, data=pairs, max_loss=ANYTHING)
+        assert set(asked) == {expected}
+        if format == "openvino":
+            assert parity.cosine_min > (0.999 if bf16 else 0.999999)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "ratio", "faster"),
+    [(["FP32"], 9.0, False), (["FP32", "BF16"], 1.1, False), (["FP32", "BF16"], 1.3, True)],
+)
+def test_bfloat16_is_taken_where_it_is_there_and_faster(
+    capabilities: list[str], ratio: float, faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    timed = list[int]()
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: capabilities)
+    monkeypatch.setattr("qpairs.models.openvino._product", lambda library, core, kind: SimpleNamespace(infer=print))
+    monkeypatch.setattr("qpairs.models.openvino.best_ratio", lambda *runs: timed.append(len(runs)) or ratio)
+    assert openvino_bf16_is_faster.__wrapped__() == faster
+    assert timed == ([2] if "BF16" in capabilities else [])
 
 
 def test_several_threads_share_an_openvino_export(made: Made, pairs: Pairs, tmp_path: Path) -> None:

@@ -432,7 +432,7 @@ def test_the_command_refuses_what_it_does_not_know(run, checkpoint: Path, source
     command = ("embed", checkpoint, source, "--output", "emb")
     for options, words in (
         (["--engine", "spark"], "engine: unknown 'spark'; there are: plain, ray"),
-        (["--ray-address", "auto"], "--ray-address goes with --engine ray"),
+        (["--ray-address", "auto"], "--ray-address has no effect without --engine ray"),
         (["--dim", "100000"], "is out of range"),
     ):
         result = run(*command, *options)

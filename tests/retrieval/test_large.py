@@ -301,5 +301,7 @@ def test_options_that_do_not_go_with_a_folder_are_one_line(run, trained: Path) -
     refused(run("dedupe", trained, "emb", "--dry-run"), "--dry-run", "a folder from qpairs embed")
     refused(run("dedupe", trained, "emb", "--output", "c"), "no embeddings here")
     Path("q.txt").write_text("How?\nWhy?\n")
-    refused(run("dedupe", trained, "q.txt", "--output", "c", "--engine", "ray"), "--engine ray goes with a folder")
+    refused(
+        run("dedupe", trained, "q.txt", "--output", "c", "--engine", "ray"), "--engine", "a folder from qpairs embed"
+    )
     refused(run("dedupe", trained, "q.txt", "--output", "c", "--engine", "dask"), "unknown 'dask'")

@@ -97,7 +97,9 @@ class FaissIndex:
             raise ValueError("the questions have other columns, or empty ones")
         for chunk in (chunk for column in self._questions.columns for chunk in column.chunks):
             _, starts, texts = chunk.buffers()
-            places = np.frombuffer(starts, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1] if starts else []
+            if not starts:  # no text at all
+                continue
+            places = np.frombuffer(starts, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
             if len(places) and (places[0] < 0 or places[-1] > texts.size or (places[1:] < places[:-1]).any()):
                 raise ValueError("the questions are not where they should be")  # Arrow would read outside its memory
         if self._deleted.dtype != np.bool_ or self._deleted.ndim != 1:
