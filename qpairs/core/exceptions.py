@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 1500  # characters of a message
+
 
 class UserError(ValueError):
     """What is wrong, where, and how to mend it, in one line.
@@ -14,7 +16,13 @@ class UserError(ValueError):
     >>> qpairs.load_pairs("missing.csv")
     Traceback (most recent call last):
     qpairs.core.exceptions.UserError: missing.csv: no such file
+
+    Of a message that is too long, such as one that names a value of a damaged file, the ends are kept.
     """
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        super().__init__(f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 4 :]}" if len(text) > LONGEST else text)
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qpairs.core.exceptions import UserError
 from qpairs.data.records import require_texts
 from qpairs.models.base import Floats, Side
 
@@ -48,6 +49,11 @@ class Towers:
         start = 0
         for tokens in _tokenised_ahead(tower.tokenise, texts):
             embedded = tower.embed(tokens)
+            if embedded.shape[1:] != (self.dimension,):
+                raise UserError(
+                    f"the vectors of the model have {embedded.shape[-1]} numbers, and its qpairs.json says "
+                    f"{self.dimension}: one of both is damaged; export it anew"
+                )
             vectors[start : start + len(embedded)] = embedded
             start += len(embedded)
         return vectors

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import qpairs
+from qpairs.core.shapes import WrongShape, each, number, record, whole
 from qpairs.data.records import require_texts
 from qpairs.models.verdict import score_name
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from qpairs.core.progress import OnProgress
     from qpairs.data.questions import QuestionSource
     from qpairs.models.base import Model
+
+REPORT = record(
+    {"n": whole(), "f1": number(), "f1_interval": each(number(), length=2)}, others=True
+)  # what is shown of it
 
 
 def dedupe(
@@ -100,7 +105,7 @@ def facts(model: Model) -> tuple[str, Mapping[str, object]]:
     found: dict[str, object] = {"folder": model.path, "encoder": model.config.encoder}
     threshold, kind = model.verdict.pair.threshold, score_name(model.verdict.score)
     found["threshold"] = f"{threshold:.3f} ({kind})" if model.verdict.labelled else "none for pairs, before labels"
-    part = next((name for name in ("test", "validation") if "f1" in model.scores.get(name, {})), "")
+    part = next((name for name in ("test", "validation") if _has_f1(model.scores.get(name))), "")
     if part:
         report = model.scores[part]
         low, high = report["f1_interval"]
@@ -108,3 +113,12 @@ def facts(model: Model) -> tuple[str, Mapping[str, object]]:
     if size := model.split.get("sizes", {}).get("train"):
         found["trained on"] = f"{size:,} pairs ({', '.join(model.config.data)})"
     return type(model).__name__, found
+
+
+def _has_f1(report: object) -> bool:
+    """Whether a report says how good a model is, as models from elsewhere, or damaged ones, may not."""
+    try:
+        REPORT(report, "")
+    except WrongShape:
+        return False
+    return True

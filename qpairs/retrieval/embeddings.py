@@ -210,8 +210,11 @@ class Embeddings:
         for shard in self.shards:
             try:
                 with parquet.ParquetFile(self.folder / shard.file) as file:
+                    width = getattr(file.schema_arrow.field("vector").type, "list_size", 0)
+                    if (file.metadata.num_rows, width) != (shard.rows, self.dimension):
+                        raise UserError(_broken(self.folder / shard.file))
                     yield from file.iter_batches(size, columns=columns, use_threads=False)
-            except (pyarrow.ArrowException, OSError) as error:
+            except (pyarrow.ArrowException, OSError, KeyError) as error:
                 raise UserError(_broken(self.folder / shard.file)) from error
 
 
@@ -230,6 +233,8 @@ def open_shards(folder: str | Path) -> Embeddings:
         missing = f"{folder}: the embeddings are not finished; run the same qpairs embed again"
 
     def parse(data: dict[str, Any]) -> Embeddings:
+        if not data["shards"] or sum(shard["rows"] for shard in data["shards"]) != data["count"]:
+            raise ValueError(f"the shards have not {data['count']} rows together")
         return Embeddings(
             folder=folder,
             model=Path(data["model"]),

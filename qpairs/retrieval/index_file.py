@@ -16,6 +16,7 @@ from qpairs.retrieval.embeddings import Embeddings
 from qpairs.retrieval.index import FILE, build_index
 
 INDEXED = "indexed.json"  # the plan of the embeddings that are indexed
+BEGUN = "null"  # what it says while an index is made
 
 
 def default_folder(questions: Path) -> Path:
@@ -64,8 +65,10 @@ def index_file(
     there = (index_folder(folder) / FILE).exists()
     if there and note.exists() and note.read_bytes() == plan.encode():
         return made
-    if there and not renew:
+    begun = note.exists() and note.read_text("utf-8", "replace") == BEGUN  # by a run that was killed
+    if there and not (renew or begun):
         raise UserError(f"{index_folder(folder)}: an index of other questions; remove it, or work in another folder")
+    write_text(note, BEGUN)
     build_index(made, index_folder(folder), overwrite=True, on_progress=on_progress)
     write_text(note, plan)
     return made

@@ -69,6 +69,16 @@ def changing(start: int, count: Count, steps: Sequence[Step], last: Callable[[An
     return client
 
 
+def _got(asked: Any, path: str) -> Any:
+    """What a path answers, asked once more where the disk was full."""
+    response = asked.get(path)
+    if response.status_code == 503:
+        response = asked.get(path)
+    if response.status_code == 503 and stays_full():
+        sys.exit(2)
+    return response.json()
+
+
 def _require(asked: Any, request: Callable[[Any], Any]) -> None:
     response = request(asked)
     if response.status_code == 503:
@@ -83,7 +93,7 @@ def _require(asked: Any, request: Callable[[Any], Any]) -> None:
 
 
 def _questions(asked: Any) -> int:
-    return int(asked.get("/ready").json()["questions"])
+    return int(_got(asked, "/ready")["questions"])
 
 
 def _add(*rows: tuple[str, str]) -> Step:
@@ -112,7 +122,7 @@ def index_client(count: int) -> Any:
 
 def _answers(path: str) -> Count:
     def count(asked: Any) -> int:
-        state = asked.get(path).json()
+        state = _got(asked, path)
         state = state.get("state", state)
         return int(state["duplicates"] + state["different"] + state["skipped"])
 
@@ -121,7 +131,7 @@ def _answers(path: str) -> Count:
 
 def _answer(path: str, answer: str) -> Step:
     def request(asked: Any) -> Any:
-        state = asked.get(path).json()
+        state = _got(asked, path)
         pair = state.get("state", state)["pair"]
         return asked.post(f"{path}/answer", json={**pair, "answer": answer})
 
@@ -153,14 +163,16 @@ def _finish(asked: Any) -> Any:
     if error := _worked(asked):  # as the page shows it; the person asks again
         assert "cannot be written" in error, error
         response = asked.post("/start/finish", json={})
-        if (error := _worked(asked)) and not stays_full():
+        if error := _worked(asked):
+            if stays_full():
+                sys.exit(2)
             raise Refused(error)
     return response
 
 
 def _worked(asked: Any) -> str:
     """Waits for the work in the background; its error."""
-    while (state := asked.get("/start").json())["work"]:
+    while (state := _got(asked, "/start"))["work"]:
         pass
     return str(state["error"])
 
@@ -169,12 +181,12 @@ def _worked(asked: Any) -> str:
 
 
 def _changes(asked: Any) -> int:
-    return int(asked.get("/clusters").json()["changes"])
+    return int(_got(asked, "/clusters")["changes"])
 
 
 def _cluster(action: str) -> Step:
     def request(asked: Any) -> Any:
-        clusters = asked.get("/clusters?order=size&limit=100").json()["clusters"]
+        clusters = _got(asked, "/clusters?order=size&limit=100")["clusters"]
         one, other = clusters[:2]
         bodies: dict[str, dict[str, Any]] = {
             "represent": {"cluster": one["id"], "row": one["members"][1]["row"]},

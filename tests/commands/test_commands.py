@@ -1,5 +1,6 @@
 import csv
 import errno
+import importlib
 import json
 import os
 import subprocess
@@ -63,7 +64,7 @@ def test_a_disk_that_is_full_where_no_file_is_named_is_one_line(run, monkeypatch
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("qpairs.commands.data.load", full)
+    monkeypatch.setattr(importlib.import_module("qpairs.commands.data"), "load", full)
     refused(run("data", "x.csv"), "No space left on device", tempfile.gettempdir())
 
 

@@ -1,5 +1,6 @@
 """`qpairs start`: the whole way, with answers from a pipe, stopped and gone on with."""
 
+import importlib
 import io
 import json
 import shlex
@@ -17,7 +18,7 @@ from ready import tickets
 from qpairs.core.exceptions import UserError
 from qpairs.data.intents import bundled_intents
 from qpairs.models.base import load
-from qpairs.retrieval.index import open_index
+from qpairs.retrieval.index import build_index, open_index
 from qpairs.retrieval.index_file import QuestionFile, index_file
 from qpairs.retrieval.search import corpus_setting
 from qpairs.serving.app import create_app
@@ -193,6 +194,26 @@ def test_a_service_of_a_ready_model_judges_by_its_questions_and_says_so(plain: P
         assert scored["threshold"] == pytest.approx(corpus_setting(index, model).threshold)
         assert found["hits"][0]["id"].startswith("T")
     refused(run("serve", plain, "--questions", file.path, "--index", "idx"), "not both")
+
+
+def test_a_service_that_was_killed_as_it_made_the_index_starts_again(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index was whole, and the note of what it is of was not written yet."""
+    file, model = QuestionFile(tickets(tmp_path / "tickets.csv"), "title"), load(plain)
+    home = importlib.import_module("qpairs.retrieval.index_file")
+
+    def killed(*given: object, **options: object) -> None:
+        build_index(*given, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(home, "build_index", killed)
+        index_file(model, file, tmp_path / "made")
+    index_file(model, file, tmp_path / "made")
+    other = QuestionFile(tickets(tmp_path / "other.csv"), "ticket")
+    with pytest.raises(UserError):  # one that is whole is kept
+        index_file(model, other, tmp_path / "made")
 
 
 def test_single_keys_are_answers_in_a_terminal(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
