@@ -229,7 +229,15 @@ def after_trade_offs(chosen: float | None, model: object, questions: object) -> 
     return f"The chosen threshold is taken unless another one is named: {run}"
 
 
-def after_serve(index: bool, labels: object, model: object, *, session: bool = False, read_only: bool = False) -> str:
+def after_serve(
+    index: bool,
+    labels: object,
+    model: object,
+    *,
+    session: bool = False,
+    read_only: bool = False,
+    takes_files: bool = False,
+) -> str:
     """What a running service is for.
 
     Args:
@@ -238,8 +246,11 @@ def after_serve(index: bool, labels: object, model: object, *, session: bool = F
         model: its folder.
         session: whether a file is labelled, whose labels the verdict follows by itself.
         read_only: whether no labels are asked for.
+        takes_files: whether the page takes a file of questions.
     """
     stop = "Ctrl-C stops it."
+    if takes_files:
+        return f"Open the address to find the duplicates in a file of questions, or to compare two. {stop}"
     if not index:
         return f"Open the address to compare two questions; to search, too, name an index with --index. {stop}"
     if read_only:

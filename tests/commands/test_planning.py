@@ -189,6 +189,7 @@ IDX, MODEL = Path("my idx"), Path("runs/m")
         (conclusions.after_trade_offs(None, MODEL, "q.csv"), "No threshold stands out"),
         (conclusions.after_trade_offs(0.87654, MODEL, "q.csv"), "qpairs dedupe runs/m q.csv --threshold 0.877"),
         (conclusions.after_serve(False, None, MODEL), "name an index with --index"),
+        (conclusions.after_serve(False, None, MODEL, takes_files=True), "in a file of questions"),
         (conclusions.after_serve(True, None, MODEL), "with --labels FILE"),
         (conclusions.after_serve(True, None, MODEL, session=True), "to search, and to find the duplicates"),
         (conclusions.after_serve(True, None, MODEL, session=True, read_only=True), "to search. Ctrl-C"),
