@@ -25,8 +25,9 @@ from qpairs.commands.panels import place_options
 from qpairs.commands.report import report
 from qpairs.commands.search import index, search
 from qpairs.commands.serve import serve
+from qpairs.commands.shared_options import with_shared_options
 from qpairs.commands.start import start
-from qpairs.commands.terminal import err, out, plain, with_import
+from qpairs.commands.terminal import err, out, plain
 from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
@@ -47,7 +48,7 @@ PANELS = {
 }
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(with_import(command))
+        app.command(rich_help_panel=panel)(with_shared_options(command))
 
 
 label = typer.Typer(help="Let a language model label pairs of an index; show how far annotators agree.")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import os
 import shlex
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,30 +77,6 @@ RawOption = Annotated[
         "--raw", help="Write texts that begin with = + - @ as they are; a spreadsheet takes them for formulas."
     ),
 ]
-
-
-def with_import(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the option --import, unless it has it already as an option of a run."""
-    own = inspect.signature(command, eval_str=True).parameters
-    if "imports" in own:
-        return command
-
-    @functools.wraps(command)
-    def wrapped(*, imports: list[str] | None = None, **values: Any) -> None:
-        if imports:
-            from qpairs.core.imports import import_all
-
-            import_all(imports)
-        command(**values)
-
-    about = "Module, or .py file, to import first: readers, losses and encoders of your own."
-    option = typer.Option("--import", help=about, show_default=False)
-    annotation = Annotated[list[str] | None, option]
-    added = inspect.Parameter("imports", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-    signature = inspect.Signature([*own.values(), added])
-    wrapped.__signature__ = signature  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()} | {"return": None}
-    return wrapped
 
 
 def plain(text: str) -> str:

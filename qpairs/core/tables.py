@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,22 @@ WRITERS: dict[str, Callable[[Any, str], Any]] = {
     ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
     ".parquet": lambda table, path: table.to_parquet(path),
 }  # the ending of a file's name -> how a data frame is written
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a .csv file separates its fields.
+
+    Attributes:
+        separator: one character.
+        named: whether a first line `sep=;` names it, by which spreadsheets are told.
+    """
+
+    separator: str = ","
+    named: bool = False
+
+
+COMMA = Dialect()
 DELIMITED = (".csv", ".tsv")  # which spreadsheets open
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -51,13 +68,14 @@ def unguarded(text: str) -> str:
     return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 
-def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False) -> None:
+def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False, dialect: Dialect = COMMA) -> None:
     r"""Writes a data frame in the format that the name ends in: .csv, .tsv, .jsonl or .parquet.
 
     Args:
         path: the file.
         table: the data frame.
         raw: whether texts of CSV and TSV are written as they are, and not `guarded`.
+        dialect: of a .csv file: that of the user's own file, where its rows are written back.
 
     Raises:
         UserError: another ending, a file that cannot be written, or values that the format cannot hold, such as a
@@ -69,12 +87,18 @@ def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False) -> No
     >>> write_table(file, pandas.DataFrame({"similarity": [0.5]}))
     >>> file.read_text()
     'similarity\n0.5\n'
+    >>> write_table(file, pandas.DataFrame({"a": ["x"], "b": ["y; z"]}), dialect=Dialect(";", named=True))
+    >>> file.read_text()
+    'sep=;\na;b\nx;"y; z"\n'
     """
     check_table_path(path)
     table = table if raw else _guard(table, path)
     with atomic_file(path) as fresh:
         try:
-            WRITERS[path.suffix](table, str(fresh))
+            if path.suffix == ".csv":
+                _write_csv(table, fresh, dialect)
+            else:
+                WRITERS[path.suffix](table, str(fresh))
         except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
 
@@ -110,6 +134,13 @@ def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame], *, raw: 
                 else:
                     separator = "\t" if path.suffix == ".tsv" else ","
                     part.to_csv(file, index=False, sep=separator, header=number == 0, lineterminator="\n")
+
+
+def _write_csv(table: pandas.DataFrame, path: Path, dialect: Dialect) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if dialect.named:
+            file.write(f"sep={dialect.separator}\n")
+        table.to_csv(file, index=False, sep=dialect.separator, lineterminator="\n")
 
 
 def _guard(table: pandas.DataFrame, path: Path) -> pandas.DataFrame:

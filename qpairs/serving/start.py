@@ -7,6 +7,7 @@ time; opened again, it goes on.
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,6 +20,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.data.formats import SEPARATOR
 from qpairs.evaluation.calibrate_corpus import FITTED_BEFORE, CorpusFit, CountedCorpus, count_corpus, enough_questions
 from qpairs.models.base import Model, as_model
 from qpairs.models.ready import shown_name
@@ -197,6 +199,7 @@ class Session:
         text = ["--text-column", questions.text_column] if questions.text_column else []
         ids = ["--id-column", questions.id_column] if questions.id_column else []
         skip = ["--skip-bad-rows"] if questions.skip_bad_rows else []
+        skip += ["--separator", told] if (told := os.environ.get(SEPARATOR)) else []
         vectors, index = str(embeddings_folder(folder.path)), str(index_folder(folder.path))
         labels, known = str(folder.labels), ["--embeddings", vectors]
         again = ["--overwrite"]  # all of it is there already
