@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.conclusions import after_calibrate
-from qpairs.commands.imports import import_words
 from qpairs.commands.label import TrustOption, print_noise
 from qpairs.commands.reading import NamedPairs
 from qpairs.commands.search import TextColumnOption
+from qpairs.commands.shared_options import shared_words
 from qpairs.commands.terminal import (
     ColumnsOption,
     LabelCutOption,
@@ -99,7 +99,7 @@ def calibrate(
     if questions and corpus_fit:
         _print_corpus(questions, corpus_fit)
     print_saved(output)
-    print_conclusion(after_calibrate(output, named, [asked.path, *asked.words(), *import_words()] if asked else []))
+    print_conclusion(after_calibrate(output, named, [asked.path, *asked.words(), *shared_words()] if asked else []))
 
 
 def _print_pairs(pairs: Pairs, model: Model, fit: Fit) -> None:

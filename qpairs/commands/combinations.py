@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 
-from qpairs.commands.imports import with_import, with_signature
+from qpairs.commands.shared_options import with_shared_options, with_signature
 from qpairs.core.exceptions import UserError
 
 Values = Mapping[str, Any]
@@ -39,12 +39,12 @@ class Rule:
 
 
 def with_rules(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which refuses options without an effect, and imports what `--import` names.
+    """The command, which refuses options without an effect, with the options that many commands share.
 
     Args:
         command: its function, named as the command.
     """
-    inner = with_import(command)
+    inner = with_shared_options(command)
     parameters = list(inspect.signature(inner, eval_str=True).parameters.values())
 
     def checked(context: typer.Context, **values: Any) -> None:
@@ -154,6 +154,10 @@ def _teachers(values: Values) -> list[str]:
 def _trains(names: Iterable[str]) -> bool:
     """Whether a cross-encoder of one of these names is trained, and not loaded."""
     return any(name in ("minilm", "mpnet", "tiny") for name in names)
+
+
+def _serves_a_model_alone(values: Values) -> bool:
+    return not any(values[name] for name in ("index", "questions", "clusters", "read_only"))
 
 
 _READING = "columns labels label_cut skip_bad_rows"
@@ -293,10 +297,19 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "serve": (
         _needs("text_column id_column", "questions", without="--questions"),
         _needs("labels url_template max_reads", "index", "questions", without="--index or --questions"),
+        Rule(("uploads",), lambda values: values["max_upload"] > 0, "--max-upload above 0"),
+        Rule(
+            ("uploads", "max_upload"),
+            _serves_a_model_alone,
+            "a page that takes files, in place of --index, --questions, --clusters and --read-only",
+        ),
         Rule(
             ("annotator",),
-            lambda values: bool(values["labels"] or values["questions"]) and not values["read_only"],
-            "labels to give: with --labels or --questions, and not --read-only",
+            lambda values: (
+                bool(values["labels"] or values["questions"] or _serves_a_model_alone(values))
+                and not values["read_only"]
+            ),
+            "labels to give: beside --index with --labels, and not --read-only",
         ),
     ),
     "agreement": (

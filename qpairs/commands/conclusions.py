@@ -286,7 +286,13 @@ def after_trade_offs(chosen: float | None, words: Sequence[object]) -> Conclusio
 
 
 def after_serve(
-    index: bool, labels: object, model: object, *, session: bool = False, read_only: bool = False
+    index: bool,
+    labels: object,
+    model: object,
+    *,
+    session: bool = False,
+    read_only: bool = False,
+    takes_files: bool = False,
 ) -> Conclusion:
     """What a running service is for.
 
@@ -296,8 +302,11 @@ def after_serve(
         model: its folder.
         session: whether a file is labelled, whose labels the verdict follows by itself.
         read_only: whether no labels are asked for.
+        takes_files: whether the page takes a file of questions.
     """
     stop = "Ctrl-C stops it."
+    if takes_files:
+        return Conclusion(f"{stop} Open the address to find the duplicates in a file of questions, or to compare two.")
     if not index:
         return Conclusion(
             f"{stop} Open the address to compare two questions; to search, too, name an index with --index."

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from qpairs.commands.conclusions import after_dedupe, after_trade_offs
 from qpairs.commands.engines import EngineOption, RayAddressOption, check_engine
-from qpairs.commands.imports import import_words
 from qpairs.commands.search import CorpusThresholdOption, IdColumnOption, PrecisionOption, TextColumnOption
+from qpairs.commands.shared_options import shared_words
 from qpairs.commands.terminal import (
     ModelArgument,
     OverwriteOption,
@@ -136,7 +136,7 @@ class Reading:
     def words(self) -> list[str]:
         """The words that name them in another command."""
         more = {"--against": self.against, "--embeddings": self.embeddings}
-        return [str(self.file.path), *self.file.words(), *option_words(more), *import_words()]
+        return [str(self.file.path), *self.file.words(), *option_words(more), *shared_words()]
 
 
 @dataclass(frozen=True)

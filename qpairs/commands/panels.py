@@ -22,10 +22,10 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         **_EXECUTION,
     },
     "serve": {
-        "Questions": ("index", "questions", *_READING, "url_template", "read_only"),
+        "Questions": ("index", "questions", *_READING, "uploads", "url_template", "read_only"),
         "Labels and clusters": ("labels", "annotator", "clusters"),
         "Network": ("host", "port", "token", "allow_origin"),
-        "Limits": ("max_items", "max_characters", "max_body", "queue", "timeout", "batch", "max_reads"),
+        "Limits": ("max_items", "max_characters", "max_body", "max_upload", "queue", "timeout", "batch", "max_reads"),
     },
     "pairs": {
         "Language model": ("llm", "model", "guideline", "max_tokens"),

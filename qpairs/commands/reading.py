@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qpairs.commands.imports import import_words
+from qpairs.commands.shared_options import shared_words
 from qpairs.core.shell import option_words
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class NamedPairs:
             "--label-cut": self.label_cut,
             "--skip-bad-rows": self.skip_bad_rows,
         }
-        return [*option_words(how), *import_words()]
+        return [*option_words(how), *shared_words()]
 
     def like(self, source: str) -> NamedPairs:
         """Pairs of another source that are read alike."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import socket
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ from qpairs.core.files import os_reason
 from qpairs.data.question_file import QuestionFile
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from qpairs.models.base import Model
     from qpairs.retrieval.index import Index
     from qpairs.serving.label_file import LabelFile
@@ -84,6 +87,18 @@ def serve(
     max_items: Annotated[int, typer.Option(min=1, help="Most pairs or questions in a request.")] = 256,
     max_characters: Annotated[int, typer.Option(min=1, help="Most characters in a question.")] = 2000,
     max_body: Annotated[int, typer.Option(min=1, help="Most bytes in a request.")] = 1_000_000,
+    max_upload: Annotated[
+        int,
+        typer.Option(min=0, help="Most bytes of a file sent from the page, without --index or --questions; 0: none."),
+    ] = 100_000_000,
+    uploads: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the files sent from the page, and of all that is made of them.  [default: qpairs-uploads; "
+            "none are taken where anybody may ask]",
+            show_default=False,
+        ),
+    ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Most waiting requests.")] = 1024,
     timeout: Annotated[float, typer.Option(min=0.1, help="Most seconds until a request is answered.")] = 10.0,
     batch: Annotated[int, typer.Option(min=1, help="Texts to encode together; 1: each request alone.")] = 64,
@@ -121,24 +136,30 @@ def serve(
             _hold_clusters(held, clusters)
         address, number = listener.getsockname()[:2]
         loopback = ipaddress.ip_address(address).is_loopback
-        limits = Limits(max_body, max_items, max_characters, queue, timeout, batch, max_reads)
-        app = create_app(
-            served.model,
-            served.index,
+        takes_files = max_upload > 0 and not (index or questions or clusters or read_only)
+        takes_files = takes_files and bool(uploads or token or loopback)
+        limits = Limits(max_body, max_items, max_characters, queue, timeout, batch, max_reads, max_upload)
+        make = functools.partial(
+            create_app,
             limits=limits,
             token=token or None,
             origins=Origins(allowed, loopback=loopback and not token),
-            labels=served.labels,
-            session=served.session,
-            clusters=clusters,
             url_template=url_template,
             read_only=read_only,
         )
+        app: ASGIApp
+        if takes_files:
+            from qpairs.serving.uploads import with_uploads
+
+            folder = uploads or Path("qpairs-uploads")
+            app = with_uploads(served.model, folder, make, limit=max_upload, annotator=annotator)
+        else:
+            app = make(served.model, served.index, labels=served.labels, session=served.session, clusters=clusters)
         if not (token or loopback):
-            may = "ask this service" if read_only else "search and change the index"
+            may = "ask this service" if read_only else "send files" if takes_files else "search and change the index"
             err.print(f"[yellow]Whoever reaches this machine can {may}: set QPAIRS_TOKEN.[/]")
         _print_served(served, f"http://{f'[{address}]' if ':' in address else address}:{number}")
-        how = {"session": bool(served.session), "read_only": read_only}
+        how = {"session": bool(served.session), "read_only": read_only, "takes_files": takes_files}
         print_conclusion(after_serve(served.index is not None, labels, checkpoint, **how))
         run_server(app, listener, limits)
 

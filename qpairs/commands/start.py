@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qpairs.commands.dedupe import print_pair, print_summary
-from qpairs.commands.imports import import_words
 from qpairs.commands.keys import read_key
 from qpairs.commands.search import IdColumnOption, TextColumnOption
+from qpairs.commands.shared_options import shared_words
 from qpairs.commands.terminal import (
     SkipOption,
     counted,
@@ -232,5 +232,5 @@ def _print_end(session: Session, budget: int) -> None:
     out.print("\nTo search as the answers say:")
     print_command("qpairs", "search", index_folder(folder.path), "How do I ...?", "--model", folder.model)
     out.print("\n[dim]The same by plain commands:[/]")
-    for words in session.commands(import_words()):
+    for words in session.commands(shared_words()):
         print_command(*words)

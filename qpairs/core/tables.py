@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,22 @@ WRITERS: dict[str, Callable[[Any, str], Any]] = {
     ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
     ".parquet": lambda table, path: table.to_parquet(path),
 }  # the ending of a file's name -> how a data frame is written
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a .csv file separates its fields.
+
+    Attributes:
+        separator: one character.
+        named: whether a first line `sep=;` names it, by which spreadsheets are told.
+    """
+
+    separator: str = ","
+    named: bool = False
+
+
+COMMA = Dialect()
 DELIMITED = (".csv", ".tsv")  # which spreadsheets open
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -52,13 +69,14 @@ def unguarded(text: str) -> str:
     return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 
-def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False) -> None:
+def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False, dialect: Dialect = COMMA) -> None:
     r"""Writes a data frame in the format that the name ends in: .csv, .tsv, .jsonl or .parquet.
 
     Args:
         path: the file.
         table: the data frame.
         raw: whether texts of CSV and TSV are written as they are, and not `guarded`.
+        dialect: of a .csv file: that of the user's own file, where its rows are written back.
 
     Raises:
         UserError: another ending, a file that cannot be written, or values that the format cannot hold, such as a
@@ -70,12 +88,18 @@ def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False) -> No
     >>> write_table(file, pandas.DataFrame({"similarity": [0.5]}))
     >>> file.read_text()
     'similarity\n0.5\n'
+    >>> write_table(file, pandas.DataFrame({"a": ["x"], "b": ["y; z"]}), dialect=Dialect(";", named=True))
+    >>> file.read_text()
+    'sep=;\na;b\nx;"y; z"\n'
     """
     check_table_path(path)
     table = table if raw else _guard(table, path)
     with atomic_file(path) as fresh:
         try:
-            WRITERS[path.suffix](table, str(fresh))
+            if path.suffix == ".csv":
+                _fill(fresh, [table], dialect)
+            else:
+                WRITERS[path.suffix](table, str(fresh))
         except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
 
@@ -128,16 +152,18 @@ def write_tables(*tables: tuple[Path, pandas.DataFrame, bool]) -> None:
                 _fill(file, [table if raw else _guard(table, path)])
 
 
-def _fill(file: Path, parts: Iterable[pandas.DataFrame]) -> None:
+def _fill(file: Path, parts: Iterable[pandas.DataFrame], dialect: Dialect = COMMA) -> None:
     if file.suffix == ".parquet":
         _write_parquet_in_parts(file, parts)
         return
+    separator = "\t" if file.suffix == ".tsv" else dialect.separator
     with file.open("w", encoding="utf-8", newline="") as opened:
+        if dialect.named:
+            opened.write(f"sep={separator}\n")
         for number, part in enumerate(parts):
             if file.suffix == ".jsonl":
                 part.to_json(opened, orient="records", lines=True, force_ascii=False)
             else:
-                separator = "\t" if file.suffix == ".tsv" else ","
                 part.to_csv(opened, index=False, sep=separator, header=number == 0, lineterminator="\n")
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
+from qpairs.core.tables import COMMA, Dialect
 from qpairs.data.columns import joined_texts
 from qpairs.data.formats import refuse_row
 from qpairs.data.pairs import text_fault
@@ -36,6 +37,7 @@ class Corpus:
         ids: (n,) their ids, as texts; none where no column was named.
         text_column: the column of the questions, or several with commas between.
         skip_bad_rows: whether rows that cannot be used were left out.
+        dialect: how its file separates fields, for writing it back.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Corpus:
     ids: Sequence[str] = ()
     text_column: str = ""
     skip_bad_rows: bool = False
+    dialect: Dialect = COMMA
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
         skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
@@ -95,4 +98,5 @@ def read_corpus(
     kept = table.frame.iloc[usable]
     all_ids = table.cells(questions.id_column) if id_column else ()
     ids = [str(all_ids[place]) for place in usable] if id_column else ()
-    return Corpus(path, kept, texts, np.array(table.numbers)[usable], +skipped, ids, column, skip_bad_rows)
+    rows = np.array(table.numbers)[usable]
+    return Corpus(path, kept, texts, rows, +skipped, ids, column, skip_bad_rows, table.dialect)

@@ -5,6 +5,7 @@ A new format is one class with the members of `Reader`, and one row of `FORMATS`
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -25,12 +26,15 @@ from pyarrow import parquet
 
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import os_reason
+from qpairs.core.shell import option_words
+from qpairs.core.tables import COMMA, Dialect
 from qpairs.data.compressed import FAULTS, OPENERS, ZIP, is_compressed, open_uncompressed, uncompressed_name
 
 LONGEST_FIELD = 1 << 24  # characters of a field of a CSV file before its quote counts as one that is never closed
 ROWS = 8192  # of a Parquet file at a time
 BLOCK = 1 << 20  # bytes of a text file at a time, up to the end of a line
 SEPARATORS = (",", ";", "\t", "|")
+SEPARATOR = "QPAIRS_SEPARATOR"  # environment variable: what separates the fields of files whose header has it
 HEAD = 6  # lines that tell the separator: the header, and some that must have as many fields
 LONGEST_NAME = 40  # characters of the name of a column, in a header that tells its separator
 _NAMED_SEPARATOR = re.compile(r"\"?sep=(.)\"?\s*", re.I)  # the first line by which Excel is told the separator
@@ -83,6 +87,56 @@ def open_file(path: Path) -> Reader:
     return FORMATS[suffix](path)
 
 
+def dialect_of(reader: Reader) -> Dialect:
+    r"""How a .csv file that was read separates its fields, to be written back so; of all else, by commas.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "pairs.csv")
+    >>> _ = file.write_text("question1;question2\nHow do I pay?;How can I pay?\n")
+    >>> dialect_of(open_file(file))
+    Dialect(separator=';', named=False)
+    """
+    return reader.dialect if isinstance(reader, Delimited) and ending_of(reader.path) == ".csv" else COMMA
+
+
+@contextlib.contextmanager
+def separated_by(separator: str) -> Iterator[None]:
+    r"""Reads files with a separator that is not guessed right, in this process and those that it starts.
+
+    Args:
+        separator: one character; `tab` and `\t` are the tabulator. '' leaves all as it is.
+
+    Raises:
+        UserError: it is none.
+
+    >>> with separated_by("^"):
+    ...     os.environ[SEPARATOR]
+    '^'
+    """
+    character = {"tab": "\t", "\\t": "\t"}.get(separator, separator)
+    if len(character) > 1 or character in ('"', "\n", "\r", "\0") or (character and character.isalnum()):
+        raise UserError(f"separator: {separator!r}, must be one character such as ; or |, or tab")
+    before = os.environ.get(SEPARATOR)
+    if character:
+        os.environ[SEPARATOR] = character
+    try:
+        yield
+    finally:
+        os.environ.pop(SEPARATOR, None)
+        if before is not None:
+            os.environ[SEPARATOR] = before
+
+
+def separator_words() -> list[str]:
+    """The option of a command by which it reads with the separator that is named in this process, if one is.
+
+    >>> with separated_by(";"):
+    ...     separator_words()
+    ['--separator', ';']
+    """
+    return option_words({"--separator": os.environ.get(SEPARATOR, "")})
+
+
 def ending_of(path: str | Path) -> str:
     """The ending that tells the format of a file, in lower case; a compressed one has that of the file in it.
 
@@ -122,16 +176,26 @@ class Delimited:
     def separator(self) -> str:
         """What separates the fields: what a first line `sep=;` names, else what the header has, else `delimiter`.
 
-        The header is clear where `delimiter` is not in it, and one other of `SEPARATORS` makes names of columns of it,
-        as many as the rows after it have fields.
+        What `SEPARATOR` names comes before what is guessed, where it is in the header. The header is clear where
+        `delimiter` is not in it, and one other of `SEPARATORS` makes names of columns of
+        it, as many as the rows after it have fields.
         """
         lines = list(itertools.islice(_lines(self.path), HEAD))
         if named := _NAMED_SEPARATOR.fullmatch(lines[0]) if lines else None:
             return named[1]
+        told = os.environ.get(SEPARATOR, "")
+        if len(told) == 1 and lines and len(next(csv.reader(lines[:1], delimiter=told), [])) > 1:
+            return told
         if not lines or len(next(csv.reader(lines[:1], delimiter=self.delimiter), [])) > 1:
             return self.delimiter
         clear = [separator for separator in SEPARATORS if _separates(lines, separator)]
         return clear[0] if len(clear) == 1 else self.delimiter
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the fields are separated."""
+        first = next(_lines(self.path), "")
+        return Dialect(self.separator, _NAMED_SEPARATOR.fullmatch(first) is not None)
 
     @cached_property
     def columns(self) -> Types:

@@ -6,7 +6,9 @@ signs, numbers and symbols do: `C++` is not `C#`, `1 > 2` is not `1 < 2`, `1.50`
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+DIGEST = 6  # bytes
 _APOSTROPHES = str.maketrans(dict.fromkeys("`\u00b4\u02b9\u02bc\u2018\u2019", "'"))  # some are letters or symbols
 _SIGNS = "#%&@\\\u2030\u066a"  # punctuation, as Unicode has it, that stays
 _MAY_MEAN = re.compile(r"[\d*/!]")
@@ -75,6 +78,35 @@ def distinct_texts(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.
     """
     number = canonical_ids(texts)
     return number, np.unique(number, return_index=True)[1]
+
+
+def question_digests(texts: Iterable[str]) -> str:
+    """What tells later whether a question was among these, without holding them: base64 of a digest of each, in order.
+
+    A question that was not among n is taken for one of them with a probability of n / 2^48.
+
+    >>> question_digests(["How?", "HOW ?"]) == question_digests(["how"])
+    True
+    """
+    return base64.b64encode(b"".join(sorted({_digest(text) for text in set(map(canonical, texts))}))).decode()
+
+
+def among(digests: str, questions: Iterable[str]) -> set[str]:
+    """Those of some questions, in canonical form, that were among those of `question_digests`.
+
+    Raises:
+        ValueError: the digests are damaged.
+
+    >>> sorted(among(question_digests(["How?", "Why?"]), ["how", "who"]))
+    ['how']
+    """
+    held = base64.b64decode(digests, validate=True)
+    known = {held[start : start + DIGEST] for start in range(0, len(held), DIGEST)}
+    return {question for question in questions if _digest(question) in known}
+
+
+def _digest(question: str) -> bytes:
+    return hashlib.blake2b(question.encode("utf-8", "surrogatepass"), digest_size=DIGEST).digest()
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.augment import generate_pairs
 from qpairs.data.corpus import read_corpus
 from qpairs.data.formats import FORMATS, ending_of
+from qpairs.data.identity import question_digests
 from qpairs.data.pairs import Pairs, join, need_both_labels
 from qpairs.data.records import IN_MEMORY, given_name
 from qpairs.data.sources import is_several, load_pairs
@@ -30,7 +32,8 @@ class Parts:
     Attributes:
         train, validation: the parts that every run has; validation is empty where there are no labels.
         test: the pairs to evaluate on; None where the user named a validation part and no test.
-        split: what the checkpoint saves: fingerprint, sizes, dropped and skipped pairs, leaks.
+        split: what the checkpoint saves: fingerprint, sizes, dropped and skipped pairs, leaks; of a run whose pairs are
+            not in files, also digests of the training questions.
     """
 
     train: Pairs
@@ -39,6 +42,8 @@ class Parts:
     split: dict[str, Any]
 
 
+TRAINED_ON = "trained_on"  # in the split: digests of the training questions
+MOST_DIGESTS = 400_000  # questions; the file of a model is 3 MB larger with so many
 # options that say how to read
 READING = ("columns", "labels", "label_cut", "label_range", "negative", "positives", "skip_bad_rows")
 
@@ -163,7 +168,7 @@ def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Part
     for name, part in parts.items():
         if name != "train" or not has_positives_alone(part):
             need_both_labels(part, name)
-    split = _description(parts, dropped, skipped)
+    split = _description(parts, dropped, skipped) | _trained_on(config, train.questions)
     if config.augment:
         taken = [text for part in parts.values() for text in part.questions]
         more, split["generated"] = generate_pairs(train, config.augment, config.seed, taken)
@@ -189,6 +194,7 @@ def _unlabelled_parts(config: Config, load: Callable[[str], Pairs], in_memory: P
     train, generated = pairs_of_questions(found.questions, augment=config.augment, seed=config.seed, taken=taken)
     skipped = {"data": found.skipped} | {name: dict(part.skipped) for name, part in parts.items()}
     split = _description({"train": train, **parts}, 0, skipped)
+    split |= _trained_on(config, found.questions)
     split |= {"unlabelled": {"questions": len(found.questions), "left_out": found.left_out}}
     split |= {"generated": generated} if config.augment else {}
     return Parts(train, parts.get("validation", train.subset(np.arange(0))), parts.get("test"), split)
@@ -205,6 +211,24 @@ def _description(parts: Mapping[str, Pairs], dropped: int, skipped: Mapping[str,
         "skipped": {name: counts for name, counts in skipped.items() if counts},
         "leaks": {name: dataclasses.asdict(leak(train, part)) for name, part in parts.items() if name != "train"},
     }
+
+
+def _trained_on(config: Config, questions: Sequence[str]) -> dict[str, str]:
+    """Digests of the training questions, where these cannot be read again from files."""
+    wanted = not in_files(config) and len(questions) <= MOST_DIGESTS
+    return {TRAINED_ON: question_digests(questions)} if wanted else {}
+
+
+def in_files(config: Config) -> bool:
+    """Whether all pairs of a run are in local files: not in memory, on the Hub, nor in a folder that `datasets` reads.
+
+    >>> in_files(Config(data="sample")), in_files(Config(data="quora"))
+    (True, False)
+    """
+    sources = [*config.data, *config.validation, *config.test, *filter(None, [config.drop_suspects])]
+    return bool(sources) and all(
+        source == "sample" or (os.path.isfile(source) and ending_of(source) in FORMATS) for source in sources
+    )
 
 
 def parts_of(config: Config, split: Mapping[str, Any]) -> Parts:

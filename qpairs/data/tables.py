@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow
 
 from qpairs.core.exceptions import UserError
-from qpairs.data.formats import Reader, refuse_row
+from qpairs.core.tables import COMMA, Dialect
+from qpairs.data.formats import Reader, dialect_of, refuse_row
 from qpairs.data.questions import QuestionSource
 from qpairs.data.records import Frame, open_table
 
@@ -27,11 +28,13 @@ class Table:
             other columns (mixed or nested JSON) hold Python objects.
         numbers: (n_rows,) the number of each row in the file, from 1.
         malformed: rows that were left out.
+        dialect: how the file separates its fields, for writing it back.
     """
 
     frame: pandas.DataFrame
     numbers: Sequence[int]
     malformed: int = 0
+    dialect: Dialect = COMMA
 
     def cells(self, name: str) -> list[Any]:
         """The values of a column as Python objects, None where there is none."""
@@ -78,7 +81,8 @@ def table_of(reader: Reader, where: str, *, skip_bad_rows: bool = False) -> Tabl
     if not rows or not reader.columns:
         raise UserError(f"{where}: there are no rows in it")
     values = zip(reader.columns.items(), zip(*rows, strict=True), strict=True)
-    return Table(pandas.DataFrame({name: _series(cells, kind) for (name, kind), cells in values}), numbers, malformed)
+    frame = pandas.DataFrame({name: _series(cells, kind) for (name, kind), cells in values})
+    return Table(frame, numbers, malformed, dialect_of(reader))
 
 
 def _series(cells: Sequence[Any], kind: pyarrow.DataType | None) -> pandas.Series[Any]:

@@ -71,7 +71,7 @@ def predict_file(
     Args:
         model: a model, or its folder.
         source: a file of pairs, or another source, as in `load_pairs`; labels are not needed.
-        output: a .csv, .tsv, .jsonl or .parquet file.
+        output: a .csv, .tsv, .jsonl or .parquet file; a .csv file has the separator of a .csv source.
         columns: the two text columns, where their names are unusual.
         on_progress: the stages reading, encoding (questions) and reading pairs.
 
@@ -99,7 +99,7 @@ def predict_file(
             where = source if isinstance(source, str | Path) else name_of(source)
             log.warning("%s: has a column %r already; the result is in the column %r", where, name, new)
     added = {called[name]: _spread(values, given.usable) for name, values in results.items()}
-    write_table(output, frame.assign(**added), raw=True)
+    write_table(output, frame.assign(**added), raw=True, dialect=given.table.dialect)
     return found
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Mapping, Set
 from typing import Any
 
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
-from qpairs.data.formats import FORMATS, ending_of
-from qpairs.data.identity import canonical
+from qpairs.data.identity import among, canonical
 from qpairs.data.pairs import Pairs
-from qpairs.data.parts import reading_options, training_pairs
+from qpairs.data.parts import TRAINED_ON, in_files, reading_options, training_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import Leak, leak_of
 from qpairs.models.base import Model
@@ -26,8 +24,8 @@ def seen_in_training(model: Model, pairs: Pairs, trained_on: Pairs | None = None
     """How many of the questions were in the training pairs, without regard to case, spaces and punctuation.
 
     The training pairs are read again from their files; nothing is fetched. If no question is anywhere in those files,
-    they are not cut into parts again, which is what takes the time. Of a model of two stages, the training pairs of
-    both count.
+    they are not cut into parts again, which is what takes the time. Of a model that was trained on pairs in memory or
+    on the Hub, the split has digests of the questions. Of a model of two stages, the training pairs of both count.
 
     Args:
         model: its config names the sources of its training pairs, and its split how they were cut.
@@ -35,7 +33,8 @@ def seen_in_training(model: Model, pairs: Pairs, trained_on: Pairs | None = None
         trained_on: the training pairs, where they are there already; of a model of two stages, those of its encoder.
 
     Returns:
-        The counts; None where the training pairs are not in files here, have changed, or are more than LARGEST.
+        The counts; None where the training pairs are not in files here (and no digests are kept), have changed, or are
+        more than LARGEST.
 
     >>> from qpairs.models.base import load
     >>> seen = seen_in_training(load("runs/support"), load_pairs("more.csv"))  # doctest: +SKIP
@@ -57,9 +56,11 @@ def seen_in_training(model: Model, pairs: Pairs, trained_on: Pairs | None = None
 def _known(model: Model, asked: Set[str]) -> Set[str] | None:
     """Those of the questions, in canonical form, that are in the training pairs; None where that cannot be told."""
     config, split = model.config, model.split
-    if not split or split.get("sizes", {}).get("train", 0) > LARGEST or not _in_files(config):
-        return None
     with contextlib.suppress(UserError, OSError, ValueError):
+        if TRAINED_ON in split:
+            return among(split[TRAINED_ON], asked)
+        if not split or split.get("sizes", {}).get("train", 0) > LARGEST or not in_files(config):
+            return None
         data = load_pairs(config.data, **reading_options(config))
         if asked.isdisjoint(map(canonical, data.questions)):
             return set() if len(data) == _pairs_before(config, split) else None
@@ -77,14 +78,6 @@ def seen_note(questions: int, of_questions: int) -> str:
     if not questions:
         return ""
     return f"{questions:,} of {of_questions:,} questions were seen in training; F1 on them is not that of new questions"
-
-
-def _in_files(config: Config) -> bool:
-    """Whether all pairs of a run are in local files: not on the Hub, nor in a folder that `datasets` reads."""
-    sources = [*config.data, *config.validation, *config.test, *filter(None, [config.drop_suspects])]
-    return bool(sources) and all(
-        source == "sample" or (os.path.isfile(source) and ending_of(source) in FORMATS) for source in sources
-    )
 
 
 def _pairs_before(config: Config, split: Mapping[str, Any]) -> int:

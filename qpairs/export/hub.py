@@ -10,7 +10,9 @@ import dataclasses
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
@@ -19,6 +21,7 @@ from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
 from qpairs.data.formats import FORMATS, ending_of
+from qpairs.data.parts import TRAINED_ON
 from qpairs.data.sources import NAMED_SOURCES
 from qpairs.encoders.build import ENCODERS, tower_names
 from qpairs.export.card import HUB_ID, model_card
@@ -104,14 +107,19 @@ def _public_model(model: Model) -> Model:
     if isinstance(model, CrossModel):
         return _public_cross_model(model)
     if isinstance(model, Checkpoint):
-        return dataclasses.replace(model, config=public_config(model.config))
+        return dataclasses.replace(model, config=public_config(model.config), split=_public_split(model.split))
     raise UserError(f"{model.path}: {EXPORT}")
 
 
 def _public_cross_model(model: CrossModel) -> CrossModel:
     if not isinstance(model.reader, TorchPairs):
         raise UserError(f"{model.path}: {EXPORT}")
-    return dataclasses.replace(model, config=public_config(model.config))
+    return dataclasses.replace(model, config=public_config(model.config), split=_public_split(model.split))
+
+
+def _public_split(split: Mapping[str, Any]) -> dict[str, Any]:
+    """The split without the digests of the training questions, which would tell who guesses one."""
+    return {name: value for name, value in split.items() if name != TRAINED_ON}
 
 
 def _write(model: Model, folder: Path) -> None:

@@ -112,7 +112,11 @@ def _threshold(value: float, score: Any, where: str) -> None:
         raise WrongShape(f"{where} is {value!r}, must be {allowed.text('threshold')}")
 
 
-_SPLIT = record({}, {"fingerprint": text, "sizes": named(whole()), "skipped": named(named(whole()))}, others=True)
+_SPLIT = record(
+    {},
+    {"fingerprint": text, "sizes": named(whole()), "skipped": named(named(whole())), "trained_on": text},
+    others=True,
+)
 _READING = record(
     {},
     {

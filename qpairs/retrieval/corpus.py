@@ -193,7 +193,8 @@ class DedupeResult:
             keep_others(Path(folder), fresh, replaced=RESULTS)
             for name, table in tables.items():
                 write_table(fresh / name, table, raw=raw)
-            write_table(fresh / f"kept{own if own in WRITERS else '.csv'}", self.kept, raw=True)
+            kept = fresh / f"kept{own if own in WRITERS else '.csv'}"
+            write_table(kept, self.kept, raw=True, dialect=self.corpus.dialect)
             write_text(fresh / SUMMARY, json.dumps({**self.summary, "raw": raw}, indent=1) + "\n")
 
     def _table(self, columns: dict[str, Any], found: Matches) -> pandas.DataFrame:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from qpairs.evaluation.calibrate_corpus import CorpusFit
     from qpairs.serving.clusters import ReviewedFolder
     from qpairs.serving.start import Session
+    from qpairs.serving.start_page import StartPage
+    from qpairs.serving.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ def create_app(
     clusters: Path | None = None,
     url_template: str = "",
     read_only: bool = False,
+    uploads: Uploads | None = None,
 ) -> FastAPI:
     """The service as an ASGI application; its lifespan starts and stops the thread that answers.
 
@@ -73,14 +76,15 @@ def create_app(
         clusters: folder that `qpairs dedupe` wrote, for mending its clusters.
         url_template: of the addresses of questions, with {id}, from `links.check_url_template`.
         read_only: whether to refuse every change: of the index, labels (which are not asked for) and clusters.
+        uploads: takes files of questions that browsers send; see `uploads.with_uploads`.
 
     Raises:
         UserError: the verdict cannot be read from cosines, or the index is of another model.
     """
     folder = session.folder.duplicates if session else clusters
-    asking, labels = (None, None) if read_only else (session, labels)
-    shown = {"start": asking, "label": index and (labels or asking), "clusters": folder}
-    service = _create_service(model, index, limits)
+    asking, labels, uploads = (None, None, None) if read_only else (session, labels, uploads)
+    shown = {"start": asking or uploads, "label": index and (labels or asking), "clusters": folder}
+    service = _create_service(model, index, limits, waiting=uploads is not None)
     service = replace(
         service,
         secured=token is not None,
@@ -92,7 +96,9 @@ def create_app(
     reviewed = _reviewed(folder, model, service) if folder else None
     app = _application(service, reviewed)
     routers = [question_routes(service), operator_routes(service)]
-    routers += _view_routes(service, model, index, labels, asking, reviewed)
+    page = _start_page(asking, service) if asking else None
+    app.state.start_page = page
+    routers += _view_routes(service, model, index, labels, page, reviewed, uploads)
     for router in routers:
         app.include_router(router)
     _add_pages(app)
@@ -103,7 +109,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins.allowed,
-            allow_methods=("GET", "POST", "DELETE"),
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
             allow_headers=("authorization", "content-type"),
         )
     return app
@@ -137,29 +143,38 @@ def _view_routes(
     model: Model,
     index: Index | None,
     labels: Path | LabelFile | None,
-    session: Session | None,
+    page: StartPage | None,
     reviewed: ReviewedFolder | None,
+    uploads: Uploads | None,
 ) -> list[APIRouter]:
     """The routes of the views that are shown besides those to search and to compare."""
     routers: list[APIRouter] = []
-    if session:
+    if page:
         from qpairs.serving.labelling_routes import labelling_routes
-        from qpairs.serving.start_page import StartPage
         from qpairs.serving.start_routes import start_routes
 
-        page = StartPage(session, service.judge_by)
-        routers += [start_routes(page), labelling_routes(session.labelling, page.apply)]
+        routers += [start_routes(page), labelling_routes(page.session.labelling, page.apply)]
     elif index and labels:
         routers.append(_labelling(service, model, index, labels))
     if reviewed:
         from qpairs.serving.cluster_routes import cluster_routes
 
         routers.append(cluster_routes(reviewed, read_only=service.read_only))
+    if uploads:
+        from qpairs.serving.upload_routes import upload_routes
+
+        routers.append(upload_routes(uploads))
     described = service.errors(404, 408, 409, 413, 415, 422, 503)
     secured = APIRouter(dependencies=service.credentials, responses=described)
     for router in routers:
         secured.include_router(router)
     return [secured]
+
+
+def _start_page(session: Session, service: Service) -> StartPage:
+    from qpairs.serving.start_page import StartPage
+
+    return StartPage(session, service.judge_by)
 
 
 def _reviewed(folder: Path, model: Model, service: Service) -> ReviewedFolder:
@@ -191,9 +206,9 @@ def _examples(index: Index) -> list[str]:
     return sorted(dict.fromkeys(some), key=lambda text: abs(len(text) - GOOD_LENGTH))[:EXAMPLES]
 
 
-def _create_service(model: Model, index: Index | None, limits: Limits) -> Service:
+def _create_service(model: Model, index: Index | None, limits: Limits, *, waiting: bool) -> Service:
     monitor = Monitor()
-    handler = RequestHandler(model, index, most_read=limits.reads, on_read=monitor.pairs_read.inc)
+    handler = RequestHandler(model, index, most_read=limits.reads, on_read=monitor.pairs_read.inc, waiting=waiting)
 
     def process(requests: Sequence[ServiceRequest]) -> Sequence[object]:
         monitor.batch_requests.observe(len(requests))

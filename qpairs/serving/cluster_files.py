@@ -112,7 +112,7 @@ def write_kept(folder: Path, removed: set[int]) -> Path:
     left = [place for place, number in enumerate(corpus.rows.tolist()) if number not in removed]
     suffix = source.suffix.lower()
     made = folder / EDITED / f"kept{suffix if suffix in WRITERS else '.csv'}"
-    write_table(made, corpus.table.iloc[left], raw=True)
+    write_table(made, corpus.table.iloc[left], raw=True, dialect=corpus.dialect)
     return made
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import uvicorn
-from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from qpairs.serving.origins import Origins
+from qpairs.serving.reading import read_body, replay, streamed
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ CLOSE = {"connection": "close"}  # so that nothing more is sent by who may not a
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json", "/embed.js")  # need no token, as all under /page/
 READING = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
 ASKING = ("/score", "/search")  # paths of requests that have a body, and change nothing
+UPLOAD = "/start/upload/"  # what the paths begin with to which files are sent
 READ_ONLY = "this service is read-only: it refuses every change"
 SECURITY_HEADERS = {
     "content-security-policy": ("default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
@@ -49,6 +50,7 @@ class Limits:
         seconds: from the first byte of a request to its answer.
         batch: texts that are encoded and pairs that are read together; with 1, each request is answered alone.
         reads: hits of a search that have a second look, the nearest; the others are judged by their similarity.
+        upload: bytes of a file that is sent.
     """
 
     body: int = 1_000_000
@@ -58,6 +60,7 @@ class Limits:
     seconds: float = 10.0
     batch: int = 64
     reads: int = 64
+    upload: int = 100_000_000
 
 
 def error_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -91,6 +94,8 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message).update(SECURITY_HEADERS)
+            elif message.get("more_body") and not clock.expired():  # a file, which may be long
+                clock.reschedule(asyncio.get_running_loop().time() + limits.seconds)
             await send(message)
 
         async def refuse(code: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -98,13 +103,18 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
                 await error_response(code, detail, headers)(scope, receive, send_secured)
 
         body: bytes | None = None
+        clock = asyncio.timeout(limits.seconds)
         headers, is_open = Headers(scope=scope), _is_open(scope["path"])
         foreign = None if is_open else origins.refusal(scope["method"], headers)
         allowed = token is None or is_open or _has_token(headers, token)
+        wanted = allowed and not foreign
         try:
-            async with asyncio.timeout(limits.seconds):
-                wanted = allowed and not foreign
-                body = await _read_body(receive, *((limits.body, math.inf) if wanted else (0, UNWANTED)))
+            async with clock:
+                if wanted and _is_upload(scope):
+                    body, again = b"", streamed(receive, limits, clock)
+                else:
+                    body = await read_body(receive, *((limits.body, math.inf) if wanted else (0, UNWANTED)))
+                    again = replay(body or b"", receive)
                 if not allowed:
                     await refuse(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer", **CLOSE})
                 elif foreign:
@@ -112,7 +122,7 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
                 elif body is None:
                     await refuse(413, f"the body has more than {limits.body:,} bytes")
                 else:
-                    await app(scope, _replay(body, receive), send_secured)
+                    await app(scope, again, send_secured)
         except TimeoutError:
             if body is None:
                 late = f"the request took longer than {limits.seconds:g} s to arrive"
@@ -133,6 +143,7 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
 def refuse_changes(app: ASGIApp) -> ASGIApp:
     """ASGI middleware of a read-only service: all but reading is refused with 403, whatever the path.
 
+    >>> from fastapi import FastAPI
     >>> refuse_changes(FastAPI()).__name__
     'serve'
     """
@@ -148,42 +159,16 @@ def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith("/page/")
 
 
+def _is_upload(scope: Scope) -> bool:
+    return scope["method"] == "PUT" and str(scope["path"]).startswith(UPLOAD)
+
+
 def _has_token(headers: Headers, token: str) -> bool:
     scheme, _, given = headers.get("authorization", "").partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
 
 
-async def _read_body(receive: Receive, max_bytes: int, most: float) -> bytes | None:
-    """The body; None if it is larger. It is read to its end even then, or the client would not read the response.
-
-    Args:
-        receive: of the request.
-        max_bytes: of a body that is kept.
-        most: bytes after which no more is read, whatever the client does then.
-    """
-    body, size, more = bytearray(), 0, True
-    while more and size <= most:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        size += len(message.get("body", b""))
-        if size <= max_bytes:
-            body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return bytes(body) if size <= max_bytes else None
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that returns a body already read, and then goes on with the original."""
-    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive_again() -> Message:
-        return first.pop() if first else await receive()
-
-    return receive_again
-
-
-def run_server(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
+def run_server(app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
     """Serves until SIGINT or SIGTERM, then answers the requests already received; a second SIGINT cuts these off."""
 
     class IdleTimeoutProtocol(H11Protocol):

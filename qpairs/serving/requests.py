@@ -123,13 +123,19 @@ class RequestHandler:
         encoder: the model, or its first stage.
         second: the model, if it has two stages.
         pair_setting: decides on pairs of questions; for a ready model, which has no threshold for labelled pairs, as on
-            pairs of the index.
+            pairs of the index; None where that is still to come.
         current: has the setting that decides on the questions that a search finds; None without an index.
         changes: of the index so far.
     """
 
     def __init__(
-        self, model: Model, index: Index | None, *, most_read: int = MOST_READ, on_read: OnRead = lambda _: None
+        self,
+        model: Model,
+        index: Index | None,
+        *,
+        most_read: int = MOST_READ,
+        on_read: OnRead = lambda _: None,
+        waiting: bool = False,
     ) -> None:
         """Checks that model and index belong together.
 
@@ -138,6 +144,7 @@ class RequestHandler:
             index: that is searched.
             most_read: hits of a search that have a second look, at most: the nearest.
             on_read: called with the number of pairs before each second look.
+            waiting: whether a file of questions is to come, so that a ready model has nothing to judge by yet.
 
         Raises:
             UserError: the verdict cannot be read from cosines, or the index is of another model.
@@ -147,7 +154,7 @@ class RequestHandler:
         self.index = index
         self.changes = 0
         self._most_read, self._on_read = most_read, on_read
-        if not (index or model.verdict.labelled):
+        if not (index or model.verdict.labelled or waiting):
             raise UserError(
                 f"{shown_name(model)}: a ready model judges by a corpus; name one with --questions or --index"
             )
@@ -157,17 +164,17 @@ class RequestHandler:
         self.encoder, self.second = encoder_of(model), second_stage(model)
         self.model = model
         self._reader = CountedReader(self.second.second.reader, self._on_read) if self.second else None
-        self.pair_setting: Setting = model.verdict.pair
+        self.pair_setting: Setting | None = model.verdict.pair if model.verdict.labelled else None
         if self.index and not model.verdict.labelled:
             self.pair_setting = corpus_setting(self.index, model)
         self.current = CurrentSetting(self.index, model) if self.index else None
 
     @property
-    def pair_threshold(self) -> tuple[float, ThresholdOf]:
-        """What decides on pairs, as people read it, and what it is one of."""
+    def pair_threshold(self) -> tuple[float | None, ThresholdOf]:
+        """What decides on pairs, as people read it, and what it is one of; None where that is still to come."""
         if self.model.verdict.labelled:
             return shown_threshold(self.model)
-        return self.pair_setting.threshold, "similarity"
+        return self.pair_setting.threshold if self.pair_setting else None, "similarity"
 
     @property
     def search_setting(self) -> Setting | None:
@@ -247,6 +254,9 @@ class RequestHandler:
         return "left" if self.model.one_tower else side
 
     def _score(self, requests: Sequence[ScoreRequest], vectors: Vectors) -> Sequence[Scored]:
+        (threshold, threshold_of), setting = self.pair_threshold, self.pair_setting
+        if setting is None or threshold is None:
+            raise IndexConflict("a ready model judges by a corpus; send a file of questions to the page first")
         first, second = zip(*(pair for request in requests for pair in request.pairs), strict=True)
         cosines = (vectors(first, "left") * vectors(second, "right")).sum(axis=1)
         if self.encoder.verdict.symmetric and not self.encoder.one_tower:
@@ -256,10 +266,10 @@ class RequestHandler:
             pairs = list(zip(first, second, strict=True))
             probability, duplicate = judge_pairs(self.second, self._reader, cosines, pairs)
         else:
-            probability, duplicate = self.pair_setting.probability(cosines), self.pair_setting.decide(cosines)
+            probability, duplicate = setting.probability(cosines), setting.decide(cosines)
         ends = np.cumsum([len(request.pairs) for request in requests])[:-1]
         columns = [np.split(column, ends) for column in (cosines, probability, duplicate)]
-        (threshold, threshold_of), of = self.pair_threshold, self.pair_setting.precision_of
+        of = setting.precision_of
         return [Scored(a, b, c, threshold, threshold_of, of) for a, b, c in zip(*columns, strict=True)]
 
     def _judge(self, requests: Sequence[JudgeRequest], _: Vectors) -> Sequence[None]:

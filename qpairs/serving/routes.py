@@ -174,12 +174,15 @@ class Added(BaseModel):
 
 
 class Ready(BaseModel):
-    """The model's name and identity, the number of questions in the index (null: no index), the threshold for pairs."""
+    """The model's name and identity, the number of questions in the index, and the threshold for pairs.
+
+    `questions` is null without an index, and `threshold` where a ready model waits for a file of questions.
+    """
 
     model: str
     fingerprint: str
     questions: int | None
-    threshold: float
+    threshold: float | None
     threshold_of: ThresholdOf
 
 

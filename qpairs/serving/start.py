@@ -190,15 +190,15 @@ class Session:
         """Whether most of the pairs that are called duplicates are expected to be none."""
         return self.fit.after.precision < WRONG
 
-    def commands(self, imports: Sequence[str] = ()) -> Sequence[Sequence[str]]:
+    def commands(self, shared: Sequence[str] = ()) -> Sequence[Sequence[str]]:
         """The plain commands that do the same, as the words of each.
 
         Args:
-            imports: words that those that read the file need besides, such as --import and a module.
+            shared: words that those that read the file need besides, such as --separator, or --import and a module.
         """
         questions, folder = self.questions, self.folder
         model, file = shown_name(self._counted.model), str(questions.path)
-        texts, both = [*questions.words(ids=False), *imports], [*questions.words(), *imports]
+        texts, both = [*questions.words(ids=False), *shared], [*questions.words(), *shared]
         vectors, index = str(embeddings_folder(folder.path)), str(index_folder(folder.path))
         labels, known = str(folder.labels), ["--embeddings", vectors]
         again = ["--overwrite"]  # all of it is there already

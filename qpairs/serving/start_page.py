@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Progress
 from qpairs.core.shell import shown_command
+from qpairs.data.formats import separator_words
 from qpairs.evaluation.calibrate_corpus import CorpusFit
 from qpairs.models.base import Model
 from qpairs.models.ready import shown_name
 from qpairs.retrieval.corpus import SUMMARY, DedupeResult
 from qpairs.serving.labelling import Answer, Pair, State
+from qpairs.serving.model_zip import zip_folder
 from qpairs.serving.refit import Known
 from qpairs.serving.start import EXAMPLES, STEP, Session, examples
 
 log = logging.getLogger(__name__)
 
 FAILED = "this failed; the log of the service says why"
+MODEL_ZIP = "model.zip"
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,23 @@ class StartPage:
             raise LookupError(f"there is no file {name!r}")
         return known[name]
 
+    def model_zip(self) -> Iterator[bytes]:
+        """The parts of a .zip of the folder of the model that was written.
+
+        Raises:
+            LookupError: it is being written, or was not written yet.
+        """
+        if self._work:
+            raise LookupError("the service is at work; wait until it is done")
+        try:
+            return zip_folder(self.session.folder.model)
+        except OSError:
+            raise LookupError("there is no model yet; finish first") from None
+
+    def wait(self) -> None:
+        """Waits for the work in the background."""
+        self._worker.join()
+
     def _begin(self, work: Callable[[], None]) -> None:
         self._error, self._work = "", Work("starting", 0, 0)
         self._worker = threading.Thread(target=self._do, args=(work,), name="start", daemon=True)
@@ -246,7 +266,7 @@ class StartPage:
             error=self._error,
             finished=None if self._work else _finished(session),
             training_may_pay=session.training_may_pay,
-            commands=[shown_command(*words) for words in session.commands()],
+            commands=[shown_command(*words) for words in session.commands(separator_words())],
         )
 
 
@@ -271,5 +291,5 @@ def _finished(session: Session) -> Finished | None:
         **{name: summary[name] for name in ("rows", "pairs", "clusters", "kept", "threshold", "basis")},
         model=str(folder.model),
         duplicates=str(folder.duplicates),
-        files=[path.name for path in (*_written(folder.duplicates), folder.labels)],
+        files=[*(path.name for path in (*_written(folder.duplicates), folder.labels)), MODEL_ZIP],
     )

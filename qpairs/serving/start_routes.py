@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, HTTPException
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel
 
 from qpairs.serving.bodies import STRICT, Name
 from qpairs.serving.labelling import Answer, Pair
-from qpairs.serving.start_page import StartPage, StartState
+from qpairs.serving.start_page import MODEL_ZIP, StartPage, StartState
 
 
 class NamedRequest(BaseModel):
@@ -54,13 +54,24 @@ def start_routes(page: StartPage) -> APIRouter:
 
     @router.get("/files/{name}", response_class=FileResponse)
     def file(name: str) -> Any:
-        """A file that was written: kept.csv, pairs.csv, clusters.csv, labels.csv."""
+        """A file that was written: kept.csv, pairs.csv, clusters.csv, labels.csv, or model.zip."""
+        if name == MODEL_ZIP:
+            return _model(page)
         try:
             return FileResponse(page.file(name), filename=name)
         except LookupError as error:
             raise HTTPException(404, str(error)) from None
 
     return router
+
+
+def _model(page: StartPage) -> StreamingResponse:
+    try:
+        parts = page.model_zip()
+    except LookupError as error:
+        raise HTTPException(409, str(error)) from None
+    headers = {"content-disposition": f'attachment; filename="{MODEL_ZIP}"'}
+    return StreamingResponse(parts, media_type="application/zip", headers=headers)
 
 
 def _done(act: Callable[[], StartState]) -> StartState:

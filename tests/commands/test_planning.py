@@ -217,6 +217,7 @@ def told(conclusion: Conclusion) -> str:
         (conclusions.after_trade_offs(0.87654, ["dedupe", MODEL, "q"]), "The threshold 0.877 is taken"),
         (conclusions.after_trade_offs(0.87654, ["dedupe", MODEL, "q"]), "qpairs dedupe runs/m q --output dedup"),
         (conclusions.after_serve(False, None, MODEL), "name an index with --index"),
+        (conclusions.after_serve(False, None, MODEL, takes_files=True), "in a file of questions"),
         (conclusions.after_serve(True, None, MODEL), "with --labels FILE"),
         (conclusions.after_serve(True, None, MODEL, session=True), "to search, and to find the duplicates"),
         (conclusions.after_serve(True, None, MODEL, session=True, read_only=True), "Open the address to search."),

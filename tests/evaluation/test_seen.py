@@ -1,4 +1,4 @@
-"""Evaluated questions that were in training are counted, from files alone, and never at the cost of an evaluation."""
+"""Evaluated questions that were in training are counted, from files or digests, never at the cost of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from conftest import write_csv
 from mocks import MockModel
@@ -17,7 +19,9 @@ from mocks import MockModel
 import qpairs
 from qpairs.config import Config
 from qpairs.data import sources
-from qpairs.data.parts import Parts, load_parts
+from qpairs.data.identity import among, canonical, question_digests
+from qpairs.data.pairs import Pairs
+from qpairs.data.parts import TRAINED_ON, Parts, load_parts
 from qpairs.data.splits import Leak, leak
 from qpairs.evaluation import seen as module
 from qpairs.evaluation.report import render
@@ -129,6 +133,62 @@ def test_so_many_pairs_that_it_would_take_minutes_are_not_read(
 ) -> None:
     monkeypatch.setattr(module, "LARGEST", len(parts.train) - 1)
     assert seen_in_training(trained(parts, config), parts.train) is None
+
+
+def in_memory(kind: str, rows: list[tuple[str, str, int]]) -> Any:
+    table = pandas.DataFrame(rows, columns=["question1", "question2", "is_duplicate"])
+    return {"tuples": rows, "dicts": table.to_dict("records"), "frame": table}[kind]
+
+
+@pytest.mark.parametrize("kind", ["tuples", "dicts", "frame"])
+def test_a_model_trained_from_memory_is_told_of_as_one_trained_from_a_file(
+    run: Callable, sample_rows: list, tmp_path: Path, kind: str
+) -> None:
+    options: dict[str, Any] = {"encoder": "static", "epochs": 1, "batch_size": 16}
+    file = write_csv(tmp_path / "pairs.csv", sample_rows)
+    qpairs.train(data=str(file), output=str(tmp_path / "file"), **options)
+    qpairs.train(data=in_memory(kind, sample_rows), output=str(tmp_path / "memory"), **options)
+    parts = load_parts(Config(data=(str(file),)))
+    assert parts.test is not None and TRAINED_ON not in parts.split
+    mixed = [*((*parts.test.texts(row), int(parts.test.labels[row])) for row in range(40))]
+    mixed += [(*(text.upper() for text in parts.train.texts(row)), int(parts.train.labels[row])) for row in range(9)]
+    found = [seen_in_training(qpairs.load(tmp_path / name), qpairs.load_pairs(mixed)) for name in ("file", "memory")]
+    assert found[0] == found[1] and found[0] is not None and 0 < found[0].questions < found[0].of_questions
+    write_csv(tmp_path / "mixed.csv", mixed)
+    said = [run("evaluate", tmp_path / name, "--data", tmp_path / "mixed.csv") for name in ("file", "memory")]
+    notes = [[line for line in done.out.splitlines() if "seen in training" in line] for done in said]
+    assert notes[0] == notes[1] and len(notes[0]) == 1
+    strangers = qpairs.pairs_from_texts(["zebra one"], ["zebra two"], [0])
+    assert seen_in_training(qpairs.load(tmp_path / "memory"), strangers) == Leak(0, 2, 0, 1)
+    qpairs.export_checkpoint(tmp_path / "memory", tmp_path / "export", format="static", data=sample_rows)
+    assert seen_in_training(qpairs.load(tmp_path / "export"), qpairs.load_pairs(mixed)) == found[0]
+
+
+def test_questions_without_labels_in_memory_are_remembered_too() -> None:
+    texts = ["How do I pay?", *(f"Where is parcel {number}?" for number in range(10))]
+    pairs = Pairs(tuple(texts), *[np.empty(0, np.int64)] * 2, np.empty(0, np.int8))
+    made = load_parts(Config(data=("in memory: 3 questions",), unlabelled=True), {"data": pairs})
+    assert among(made.split[TRAINED_ON], map(canonical, ["how do i PAY", "Why?"])) == {canonical("How do I pay?")}
+
+
+def test_digests_are_small_in_any_order_and_damaged_ones_are_not_believed(config: Config, parts: Parts) -> None:
+    questions = [f"question {number}" for number in range(1000)]
+    digests = question_digests(questions)
+    assert len(digests) == 8000 and digests == question_digests(reversed(questions))
+    assert among(digests, [canonical(f"question {number}") for number in range(990, 1010)]) == {
+        canonical(f"question {number}") for number in range(990, 1000)
+    }
+    damaged = MockModel(Lengths(), config=config, split={**parts.split, TRAINED_ON: "no base64!"})
+    assert seen_in_training(damaged, parts.train) is None
+
+
+def test_so_many_questions_that_the_file_of_the_model_would_be_large_are_not_remembered(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, memory = {"data": parts.train}, Config(data=("in memory: 1 pairs (list)",))
+    assert TRAINED_ON in load_parts(memory, given).split
+    monkeypatch.setattr("qpairs.data.parts.MOST_DIGESTS", 10)
+    assert TRAINED_ON not in load_parts(memory, given).split
 
 
 def test_nothing_is_said_of_nothing() -> None:

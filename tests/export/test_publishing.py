@@ -23,6 +23,8 @@ from sentence_transformers import SentenceTransformer
 
 import qpairs
 from qpairs.config import Config
+from qpairs.data.identity import question_digests
+from qpairs.data.parts import TRAINED_ON
 from qpairs.export import hub as publishing
 from qpairs.export.card import model_card, train_command
 from qpairs.export.hub import public_config, stage
@@ -157,6 +159,15 @@ def test_what_is_uploaded_tells_no_name_and_no_text_of_the_users(
         assert secret not in (folder / "qpairs.json").read_text()
     questions = qpairs.load_pairs(pairs_csv).questions
     assert not any(question in told for question in questions if len(question.split()) > 3)
+
+
+def test_what_tells_which_questions_were_trained_on_is_not_uploaded(checkpoint: Path, tmp_path: Path) -> None:
+    model = qpairs.load(checkpoint)
+    remembered = dataclasses.replace(model, split={**model.split, TRAINED_ON: question_digests(["layoffs?"])})
+    remembered.save(tmp_path / "own")
+    assert TRAINED_ON in qpairs.load(tmp_path / "own").split
+    pushed = qpairs.load(stage(tmp_path / "own", "acme/dups", tmp_path / "dry"))
+    assert pushed.split == model.split
 
 
 def test_the_card_tells_data_split_threshold_scores_limits_and_command(checkpoint: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ import pytest
 import schemathesis
 from conftest import refused
 from hypothesis import HealthCheck, settings
+from ready import tickets
 from schemathesis.specs.openapi.checks import unsupported_method
 from starlette.testclient import TestClient
 from test_index import VECTORS, Table, a_model, build, embedded
@@ -538,6 +539,41 @@ def test_on_sigterm_what_was_begun_is_answered(model: Path, own: Path) -> None:
     assert open_index(own).questions.known(["new1"])
 
 
+def test_files_are_taken_over_the_network_and_a_stop_releases_the_session(plain: Path, tmp_path: Path) -> None:
+    file, folder = tickets(tmp_path / "tickets.csv"), tmp_path / "uploads"
+    limits = ("--uploads", folder, "--max-upload", 3_000_000, "--max-body", 100_000)
+    with serving(plain, *limits, HF_HOME=str(tmp_path / "cache")) as served:
+        assert served.get("/about").json()["views"] == ["start"]
+        large = file.read_bytes() + b'T9999,"What is said at length, in many words?",open\n' * 50_000  # 2.5 MB
+        put = served.url + "/start/upload/tickets.csv"
+        assert httpx2.put(put, content=b"x" * 10_000_000, timeout=30).status_code == 413
+        assert httpx2.put(put, content=large, timeout=30).status_code == 202
+        until(lambda: served.get("/start/upload").json()["work"] is None)
+        assert httpx2.put(put, content=file.read_bytes(), timeout=30).status_code == 202
+        until(lambda: served.get("/start/upload").json()["work"] is None)
+        assert served.post("/start/open", {"text_column": "title"}).status_code == 202
+        until(lambda: served.get("/start").status_code == 200, 60)
+        assert served.post("/questions", {"questions": [{"id": "new1", "text": "Kept?"}]}).status_code == 201
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(30) == 0
+        assert "Traceback" not in served.process.stderr.read()
+    (index,) = folder.glob("*/session-*/index")
+    assert (index / FILE).stat().st_size == 0, "a clean stop folds the journal"
+    assert open_index(index).questions.known(["new1"])
+
+
+def test_a_service_that_anybody_reaches_takes_files_where_a_folder_is_named_alone(model: Path, tmp_path: Path) -> None:
+    anybody = ("--host", "0.0.0.0")
+    with serving(model, *anybody) as served:
+        assert served.get("/start/upload").status_code == 404
+    with serving(model, *anybody, "--uploads", tmp_path / "uploads") as served:
+        assert served.get("/start/upload").json()["limit"] == 100_000_000
+        served.process.terminate()
+        assert "can send files: set QPAIRS_TOKEN" in served.process.communicate()[1]
+    with serving(model, *anybody, QPAIRS_TOKEN="s3cret") as served:
+        assert served.get("/start/upload").status_code == 401
+
+
 def test_two_sigints_at_once_end_it_without_a_traceback(model: Path) -> None:
     with serving(model) as served:
         served.get("/health")
@@ -673,6 +709,7 @@ def test_serve_refuses_in_one_line(run, model: Path, own: Path, tmp_path: Path) 
     refused(run("serve", model, "--labels", "x.csv"), "--index")
     refused(run("serve", model.parent / "checkpoint", "--index", own), "made by the model")
     refused(run("serve", model, "--host", "nowhere.invalid"), "nowhere.invalid", "--host")
+    refused(run("serve", model, "--index", own, "--uploads", tmp_path), "--uploads goes without --index")
     refused(run("serve", model, "--allow-origin", "*"), "allow-origin", "https://my.site")
 
 

@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 
 from qpairs.serving.limits import SECURITY_HEADERS, Limits, enforce_limits, error_response
 from qpairs.serving.origins import OWN_PAGE
 
 Application = Callable[[Any, Any, Any], Any]
-LIMITS = Limits(body=10, seconds=0.2)
+LIMITS = Limits(body=10, seconds=0.2, upload=100)
+FILE = "/start/upload/tickets.csv"
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -31,6 +33,8 @@ class Answer:
         token: str | None = None,
         given: str = "",
         gone: bool = False,
+        method: str = "POST",
+        pause: float = 0,
     ) -> None:
         self.sent, self.observed = list[dict[str, Any]](), list[tuple[str, int, float]]()
         waiting: list[dict[str, Any]] = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
@@ -41,13 +45,14 @@ class Answer:
         async def receive() -> dict[str, Any]:
             if not waiting:
                 await asyncio.sleep(60)
+            await asyncio.sleep(pause)
             return waiting.pop(0)
 
         async def send(message: dict[str, Any]) -> None:
             self.sent.append(message)
 
         headers = [(b"authorization", given.encode()), (b"content-type", b"application/json")]
-        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        scope = {"type": "http", "method": method, "path": path, "headers": headers}
         served = enforce_limits(app, LIMITS, token, OWN_PAGE, lambda *seen: self.observed.append(seen))
         asyncio.run(served(scope, receive, send))
 
@@ -163,3 +168,55 @@ def test_the_reason_of_an_error_is_one_short_line() -> None:
     detail = json.loads(bytes(error_response(422, "a\n  b " + "c" * 500).body))["detail"]
     assert detail.startswith("a b c")
     assert len(detail) == 300
+
+
+def kept(parts: list[bytes]) -> Application:
+    """An application that keeps the parts of a file, and answers as the exception handler of the service does."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            more = True
+            while more:
+                message = await receive()
+                parts.append(message["body"])
+                more = message.get("more_body", False)
+            status, detail = 200, ""
+        except HTTPException as error:
+            status, detail = error.status_code, error.detail
+        await error_response(status, detail)(scope, receive, send)
+
+    return application
+
+
+def test_a_file_is_passed_on_as_it_arrives_and_may_take_as_long_as_its_parts_would() -> None:
+    parts = list[bytes]()
+    sent = [b"12345678"] * 12
+    assert Answer(kept(parts), *sent, path=FILE, method="PUT", pause=0.05).status == 200  # 0.6 s in all
+    assert parts == sent
+
+
+def test_a_file_above_the_limit_is_counted_as_it_arrives() -> None:
+    parts = list[bytes]()
+    answer = Answer(kept(parts), *[b"x" * 30] * 9, path=FILE, method="PUT")
+    assert (answer.status, answer.detail) == (413, "the file has more than 100 bytes")
+    assert b"".join(parts) == b"x" * 90  # and all the rest was read, and dropped
+    assert Answer(kept([]), b"x" * 101, path="/start/other", method="PUT").status == 413
+    assert Answer(kept([]), b"x" * 101, path=FILE).status == 413  # of another method
+
+
+@pytest.mark.parametrize("parts", [[], [b"1"], [b"x" * 101]], ids=["nothing", "little", "too much"])
+def test_a_file_that_does_not_arrive_in_time_is_refused(parts: list[bytes]) -> None:
+    more = [*parts, *[b""] * 100]
+    answer = Answer(kept([]), *more, path=FILE, method="PUT", pause=0.1)
+    assert (answer.status, "too slowly" in answer.detail) == (408, True)
+
+
+def test_a_file_that_is_sent_back_may_take_long_where_the_client_takes_its_parts() -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(6):
+            await asyncio.sleep(0.08)
+            await send({"type": "http.response.body", "body": b"x", "more_body": number < 5})
+
+    answer = Answer(slow, b"")
+    assert (answer.status, answer.body) == (200, b"x" * 6)

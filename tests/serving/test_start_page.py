@@ -1,5 +1,6 @@
 """The page of `qpairs start`: the same session as in the terminal, and a service that judges as the answers say."""
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from qpairs.serving.labelling import LabelRequest
 from qpairs.serving.limits import ASKING, READ_ONLY
 from qpairs.serving.start import open_session
 from qpairs.serving.start_page import StartPage
+from qpairs.serving.uploads import Uploads
 
 pytestmark = pytest.mark.usefixtures("ready_cache_of_tests")
 
@@ -87,7 +89,13 @@ def test_answers_refit_apply_at_once_and_end_in_files(served: Callable[[], Any],
         assert client.post("/start/finish", json={}).status_code == 202
         done = until_done(client)
         assert done["error"] == "" and done["finished"]["rows"] == 150
-        assert done["finished"]["files"] == ["kept.csv", "pairs.csv", "clusters.csv", "labels.csv"]
+        assert done["finished"]["files"] == [
+            "kept.csv",
+            "pairs.csv",
+            "clusters.csv",
+            "labels.csv",
+            "model.zip",
+        ]
         kept = client.get("/start/files/kept.csv")
         assert kept.content == (tmp_path / "session" / "duplicates" / "kept.csv").read_bytes()
         assert kept.content.count(b"\n") == done["finished"]["kept"] + 1
@@ -242,12 +250,16 @@ def test_threads_that_fit_at_once_fit_once(served: Callable[[], Any], monkeypatc
         assert sorted(fitted) == [False, False, True] and len(fits) == 1
 
 
-def test_read_only_it_refuses_every_change_that_it_could_make(served: Callable[[], Any], tmp_path: Path) -> None:
+def test_read_only_it_refuses_every_change_that_it_could_make(
+    served: Callable[[], Any], plain: Path, tmp_path: Path
+) -> None:
     def kept() -> dict[Path, bytes]:
         return {file: file.read_bytes() for file in (tmp_path / "session").rglob("*") if file.is_file()}
 
     with served() as session:
-        writable = create_app(session.fit.model, session.index, session=session)
+        uploads = Uploads(load(plain), tmp_path / "uploads", create_app, limit=1000)
+        served_by = functools.partial(create_app, session.fit.model, session.index, session=session, uploads=uploads)
+        writable = served_by()
         with TestClient(writable) as client:
             for _ in range(2):
                 answer(client)
@@ -262,14 +274,15 @@ def test_read_only_it_refuses_every_change_that_it_could_make(served: Callable[[
             if method != "get" and path not in ASKING
         ]
         views = {path.split("/")[1] for _, path in changes}
-        assert views == {"questions", "start", "labelling", "clusters"} and len(changes) >= 12
+        assert views == {"questions", "start", "labelling", "clusters"} and len(changes) >= 14
+        assert {("put", "/start/upload/{name}"), ("post", "/start/open")} <= set(changes)
         before = kept()
-        with TestClient(create_app(session.fit.model, session.index, session=session, read_only=True)) as client:
+        with TestClient(served_by(read_only=True)) as client:
             assert client.get("/about").json()["views"] == ["clusters"]
             for method, path in changes:
-                refusal = client.request(method, path.format(id="T1"), json={})
+                refusal = client.request(method, path.format(id="T1", name="new.csv"), json={})
                 assert (refusal.status_code, refusal.json()["detail"]) == (403, READ_ONLY), path
-        assert kept() == before
+        assert kept() == before and not (tmp_path / "uploads").exists()
 
 
 def test_too_many_waiting_requests_are_told_by_every_route(

@@ -7,7 +7,8 @@ export async function introduce() {
   try {
     const ready = await ask("GET", "/ready");
     const questions = ready.questions === null ? "no index" : count(ready.questions, "question");
-    $("about").textContent = `${ready.model}, ${questions}, threshold for two questions ${ready.threshold.toFixed(2)}`;
+    const threshold = ready.threshold === null ? "" : `, threshold for two questions ${ready.threshold.toFixed(2)}`;
+    $("about").textContent = `${ready.model}, ${questions}${threshold}`;
     $("question").disabled = ready.questions === null;
     if (ready.questions === null) {
       tell("search-status", "There is nothing to search: start the service with --index. Comparing works without.");

@@ -30,10 +30,12 @@ export class Refusal extends Error {
 
 export async function call(method, path, body, signal) {
   const token = sessionStorage.getItem("token");
-  const headers = { ...(body && { "Content-Type": "application/json" }), ...(token && { Authorization: `Bearer ${token}` }) };
+  const isFile = body instanceof Blob;
+  const type = isFile ? "application/octet-stream" : "application/json";
+  const headers = { ...(body && { "Content-Type": type }), ...(token && { Authorization: `Bearer ${token}` }) };
   let response;
   try {
-    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal });
+    response = await fetch(path, { method, headers, body: isFile ? body : body && JSON.stringify(body), signal });
   } catch (error) {
     throw error.name === "AbortError" ? error : new Refusal(0, "The service does not answer.");
   }
@@ -49,6 +51,7 @@ export async function call(method, path, body, signal) {
 }
 
 export const ask = async (...request) => (await call(...request)).json();
+export const send = (path, file) => ask("PUT", path, file);
 
 let asking = null;
 export const isAsking = () => asking !== null;

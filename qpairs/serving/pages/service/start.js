@@ -3,6 +3,7 @@
 import { $, ask, bar, count, make, number, percent, share, showFiles } from "./common.js";
 import { introduce } from "./about.js";
 import { annotator, judgeIn, judgesIn, request, showPair, whose } from "./judge.js";
+import { showUpload, takesFiles } from "./upload.js";
 
 const AGAIN = 700; // milliseconds between two looks at work in the background
 const GOAL = 60; // answers that the terminal asks for
@@ -18,14 +19,15 @@ const VIEW = {
   show: showState,
   fail(error) {
     if (error?.status === 404) $("session").hidden = true;
-    $("start-status").textContent =
-      error?.status === 404 ? "There is no file to work on: start the service with --questions FILE." : (error?.message ?? "");
+    const none = takesFiles() ? "" : "There is no file to work on: start the service with --questions FILE.";
+    $("start-status").textContent = error?.status === 404 ? none : (error?.message ?? "");
   },
 };
 
-export function start() {
+export async function start() {
   judgeIn(VIEW);
-  VIEW.load();
+  await showUpload();
+  if (judgesIn(VIEW.slot)) VIEW.load();
 }
 
 function showState(session) {

@@ -1,0 +1,76 @@
+"""The HTTP routes of files that are sent to the page of `qpairs start`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from anyio import from_thread
+from fastapi import APIRouter, HTTPException, Request
+from pydantic import BaseModel
+
+from qpairs.core.exceptions import UserError
+from qpairs.serving.bodies import STRICT
+from qpairs.serving.uploads import Uploads, UploadState, safe_name
+
+FILE: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class OpenRequest(BaseModel):
+    """The columns of the questions and of their ids, and whether rows that cannot be used are left out."""
+
+    model_config = STRICT
+    text_column: str
+    id_column: str = ""
+    skip_bad_rows: bool = False
+
+
+def upload_routes(uploads: Uploads) -> APIRouter:
+    """GET /start/upload, PUT /start/upload/{name}, POST /start/open."""
+    router = APIRouter(prefix="/start", tags=["start"])
+
+    @router.get("/upload")
+    def state() -> UploadState:
+        """How far the file that was sent last is, and what its columns are."""
+        return uploads.state()
+
+    @router.put("/upload/{name}", status_code=202, openapi_extra=FILE)
+    def upload(name: str, request: Request) -> UploadState:
+        """Send a file of questions, as the body; it is kept in a folder of the service, and its columns are read."""
+        parts = _parts(request)
+        try:
+            return uploads.put(_named(name), parts)
+        except (HTTPException, LookupError) as error:
+            for _ in parts:  # or its sender would not read the response
+                pass
+            raise error if isinstance(error, HTTPException) else HTTPException(409, str(error)) from None
+
+    @router.post("/open", status_code=202)
+    def open_file(request: OpenRequest) -> UploadState:
+        """Begin to embed and index the file; GET /start/upload says how far that is, and then GET /start answers."""
+        try:
+            return uploads.open(request.text_column, request.id_column, skip_bad_rows=request.skip_bad_rows)
+        except LookupError as error:
+            raise HTTPException(409, str(error)) from None
+
+    return router
+
+
+def _named(name: str) -> str:
+    try:
+        return safe_name(name)
+    except UserError as error:
+        raise HTTPException(422, str(error)) from None
+
+
+def _parts(request: Request) -> Iterator[bytes]:
+    """The body as it arrives, for a thread that FastAPI has begun."""
+    stream = request.stream()
+    while True:
+        try:
+            yield from_thread.run(stream.__anext__)
+        except StopAsyncIteration:
+            return
