@@ -309,7 +309,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
                 bool(values["labels"] or values["questions"] or _serves_a_model_alone(values))
                 and not values["read_only"]
             ),
-            "labels to give: beside --index with --labels, and not --read-only",
+            "labels to give: with --labels or --questions, and not --read-only",
         ),
     ),
     "agreement": (
