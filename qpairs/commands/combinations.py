@@ -109,14 +109,15 @@ def _axis(values: Values, many: str, one: str) -> list[str]:
 
 
 def _any_encoder(takes: str) -> Callable[[Values], bool]:
-    """Whether an encoder, or a tower of it, is one that `qpairs.encoders.build` says this of."""
+    """Whether an encoder, or a tower of it, is of one's own, or is one that `qpairs.encoders.build` says this of."""
 
     def found(values: Values) -> bool:
         from qpairs.encoders import build
 
         encoders = _axis(values, "encoders", "encoder")
-        sides = encoders if takes == "takes_prompt" else [s for name in encoders for s in build.tower_names(name)]
-        return any(map(getattr(build, takes), sides))
+        towers = [side for name in encoders for side in build.tower_names(name)]
+        own = any(not (side in build.ENCODERS or "/" in side or Path(side).is_dir()) for side in towers)
+        return own or any(map(getattr(build, takes), encoders if takes == "takes_prompt" else towers))
 
     return found
 
@@ -128,7 +129,12 @@ def _has_dropout(values: Values) -> bool:
 
 
 def _has_head(values: Values) -> bool:
-    return any("pair_softmax" in loss or loss == "all" for loss in _axis(values, "losses", "loss"))
+    """Whether a loss trains a classifier of pairs, or is of the user's own."""
+    from qpairs.objectives.losses import LOSSES
+
+    terms = [re.sub(r"\([^)]*\)", "", loss) for loss in _axis(values, "losses", "loss")]
+    names = {name for term in terms for name in re.findall(r"[A-Za-z_]\w*", term)}
+    return any(name not in LOSSES or LOSSES[name].similarity == "head" for name in names)  # `all` is no loss itself
 
 
 def _samples(sampler: str) -> Callable[[Values], bool]:

@@ -309,14 +309,14 @@ def after_serve(
         return Conclusion(f"{stop} Open the address to find the duplicates in a file of questions, or to compare two.")
     if not index:
         return Conclusion(
-            f"{stop} Open the address to compare two questions; to search, too, name an index with --index."
+            f"Open the address to compare two questions; to search, too, name an index with --index. {stop}"
         )
     if read_only:
-        return Conclusion(f"{stop} Open the address to search.")
+        return Conclusion(f"Open the address to search. {stop}")
     if session:
-        return Conclusion(f"{stop} Open the address to search, and to find the duplicates of the file by some answers.")
+        return Conclusion(f"Open the address to search, and to find the duplicates of the file by some answers. {stop}")
     if labels is None:
-        return Conclusion(f"{stop} Open the address to search; with --labels FILE the page asks for labels, too.")
+        return Conclusion(f"Open the address to search; with --labels FILE the page asks for labels, too. {stop}")
     return _then(
         f"{stop} Open the address to search and to label; some hundred labels later, fit the verdict:",
         *("calibrate", model, "--corpus", "QUESTIONS", "--labels", labels, "--output", "calibrated"),

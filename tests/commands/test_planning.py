@@ -220,7 +220,7 @@ def told(conclusion: Conclusion) -> str:
         (conclusions.after_serve(False, None, MODEL, takes_files=True), "in a file of questions"),
         (conclusions.after_serve(True, None, MODEL), "with --labels FILE"),
         (conclusions.after_serve(True, None, MODEL, session=True), "to search, and to find the duplicates"),
-        (conclusions.after_serve(True, None, MODEL, session=True, read_only=True), "Open the address to search."),
+        (conclusions.after_serve(True, None, MODEL, session=True, read_only=True), "to search. Ctrl-C"),
         (
             conclusions.after_data(9, 90, PAIRS),
             "qpairs data a.csv --columns q,r,s --skip-bad-rows --contradictions mend",
