@@ -110,11 +110,7 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
         wanted = allowed and not foreign
         try:
             async with clock:
-                if wanted and _is_upload(scope):
-                    body, again = b"", streamed(receive, limits, clock)
-                else:
-                    body = await read_body(receive, *((limits.body, math.inf) if wanted else (0, UNWANTED)))
-                    again = replay(body or b"", receive)
+                body, again = await _body_of(scope, receive, limits, clock, wanted=wanted)
                 if not allowed:
                     await refuse(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer", **CLOSE})
                 elif foreign:
@@ -138,6 +134,16 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
         observe(path, status, time.perf_counter() - start)
 
     return serve
+
+
+async def _body_of(
+    scope: Scope, receive: Receive, limits: Limits, clock: asyncio.Timeout, *, wanted: bool
+) -> tuple[bytes | None, Receive]:
+    """The body, None if it is too long, and what the app receives: of a file that is sent, its parts as they come."""
+    if wanted and _is_upload(scope):
+        return b"", streamed(receive, limits, clock)
+    body = await read_body(receive, *((limits.body, math.inf) if wanted else (0, UNWANTED)))
+    return body, replay(body or b"", receive)
 
 
 def refuse_changes(app: ASGIApp) -> ASGIApp:

@@ -95,13 +95,8 @@ class FaissIndex:
         self._questions.validate()
         if self._questions.schema != QUESTIONS or any(column.null_count for column in self._questions.columns):
             raise ValueError("the questions have other columns, or empty ones")
-        for chunk in (chunk for column in self._questions.columns for chunk in column.chunks):
-            _, starts, texts = chunk.buffers()
-            if not starts:  # no text at all
-                continue
-            places = np.frombuffer(starts, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-            if len(places) and (places[0] < 0 or places[-1] > texts.size or (places[1:] < places[:-1]).any()):
-                raise ValueError("the questions are not where they should be")  # Arrow would read outside its memory
+        if not all(_lies_inside(chunk) for column in self._questions.columns for chunk in column.chunks):
+            raise ValueError("the questions are not where they should be")
         if self._deleted.dtype != np.bool_ or self._deleted.ndim != 1:
             raise ValueError("the deletion marks are none")
 
@@ -211,6 +206,15 @@ class FaissIndex:
 
 def _names(generation: int, deletion: int) -> tuple[str, str, str]:
     return f"vectors-{generation}.faiss", f"questions-{generation}.arrow", f"deleted-{deletion}.npy"
+
+
+def _lies_inside(texts: pa.LargeStringArray) -> bool:
+    """Whether all texts lie in their memory, and not outside, where Arrow would read them without a look."""
+    _, starts, content = texts.buffers()
+    if not starts:
+        return True
+    places: NDArray[np.int64] = np.frombuffer(starts, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return bool(places[0] >= 0 and places[-1] <= content.size and np.all(places[1:] >= places[:-1]))
 
 
 @contextmanager
