@@ -107,10 +107,9 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
         headers, is_open = Headers(scope=scope), _is_open(scope["path"])
         foreign = None if is_open else origins.refusal(scope["method"], headers)
         allowed = token is None or is_open or _has_token(headers, token)
-        wanted = allowed and not foreign
         try:
             async with clock:
-                body, again = await _body_of(scope, receive, limits, clock, wanted=wanted)
+                body, again = await _body_of(scope, receive, limits, clock, wanted=allowed and not foreign)
                 if not allowed:
                     await refuse(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer", **CLOSE})
                 elif foreign:
@@ -130,8 +129,7 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
         except Exception:
             log.exception("%s %s", scope["method"], scope["path"])
             await refuse(500, "the service failed; its log says why")
-        path = getattr(scope.get("route"), "path", "other")
-        observe(path, status, time.perf_counter() - start)
+        observe(getattr(scope.get("route"), "path", "other"), status, time.perf_counter() - start)
 
     return serve
 
