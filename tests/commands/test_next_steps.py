@@ -63,6 +63,7 @@ def told(run, world: Path, monkeypatch: pytest.MonkeyPatch):
         assert done.code == code, done
         assert not set(done.out) & {"\x1b", "\x07", "\r"}
         shown.check_mentions(done.out)
+        shown.check_mentions(done.err)
         found = shown.shown_in(done.out)
         for command in found:
             shown.parse(command)
