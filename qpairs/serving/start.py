@@ -199,7 +199,7 @@ class Session:
         text = ["--text-column", questions.text_column] if questions.text_column else []
         ids = ["--id-column", questions.id_column] if questions.id_column else []
         skip = ["--skip-bad-rows"] if questions.skip_bad_rows else []
-        skip += ["--separator", told] if (told := os.environ.get(SEPARATOR)) else []
+        skip += ["--separator", told.replace("\t", "tab")] if (told := os.environ.get(SEPARATOR)) else []
         vectors, index = str(embeddings_folder(folder.path)), str(index_folder(folder.path))
         labels, known = str(folder.labels), ["--embeddings", vectors]
         again = ["--overwrite"]  # all of it is there already
