@@ -134,7 +134,7 @@ def separator_words() -> list[str]:
     ...     separator_words()
     ['--separator', ';']
     """
-    return option_words({"--separator": os.environ.get(SEPARATOR, "")})
+    return option_words({"--separator": os.environ.get(SEPARATOR, "").replace("\t", "tab")})
 
 
 def ending_of(path: str | Path) -> str:

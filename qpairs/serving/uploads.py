@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import re
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +171,7 @@ class Uploads:
             self._work = None
             raise
         self._sent = _Sent(path)
-        self._begin(lambda: self._read(path))
+        self._begin(functools.partial(self._read, path))
         return self.state()
 
     def open(self, text_column: str, id_column: str = "", *, skip_bad_rows: bool = False) -> UploadState:
@@ -192,7 +194,7 @@ class Uploads:
         if self._opened and self._opened[1] == folder:  # which goes on as it is
             self._work = None
             return self.state()
-        self._begin(lambda: self._serve(questions, folder))
+        self._begin(functools.partial(self._serve, questions, folder))
         return self.state()
 
     def _claim(self, stage: str) -> None:
@@ -217,13 +219,15 @@ class Uploads:
             place.mkdir(mode=0o700, exist_ok=True)
             return arrived.replace(place / name)
 
-    def _begin(self, work: Callable[[], None]) -> None:
+    def _begin(self, work: Callable[[], Callable[[], None] | None]) -> None:
         self._worker = threading.Thread(target=self._do, args=(work,), name="upload", daemon=True)
         self._worker.start()
 
-    def _do(self, work: Callable[[], None]) -> None:
+    def _do(self, work: Callable[[], Callable[[], None] | None]) -> None:
+        """Runs work that others wait for, and then what it returns, which nobody waits for."""
+        rest = None
         try:
-            work()
+            rest = work()
         except UserError as error:
             log.warning("%s", error)
             self._error = _without_folder(str(error), self._sent)
@@ -232,6 +236,8 @@ class Uploads:
             self._error = FAILED
         finally:
             self._work = None
+        if rest:
+            rest()
 
     def _report(self, progress: Progress) -> None:
         self._work = Work(progress.stage, progress.done, progress.total)
@@ -242,23 +248,30 @@ class Uploads:
         found = text_columns(path)
         self._sent = _Sent(path, tuple(found.columns), tuple(open_file(path).columns), found.sure)
 
-    def _serve(self, questions: QuestionFile, folder: Path) -> None:
-        """Opens a session, and holds it until another one has taken its place: locks belong to a thread."""
+    def _serve(self, questions: QuestionFile, folder: Path) -> Callable[[], None]:
+        """Opens a session; returns what holds it until another one has taken its place: locks belong to a thread."""
         over, worker = threading.Event(), threading.current_thread()
 
         def end() -> None:
             over.set()
             worker.join(CLOSING)
 
-        opening = open_session(
-            self._model, questions, folder, annotator=self._annotator, serve=True, on_progress=self._report
-        )
-        with opening as session:
+        with ExitStack() as held:
+            opening = open_session(
+                self._model, questions, folder, annotator=self._annotator, serve=True, on_progress=self._report
+            )
+            session = held.enter_context(opening)
             app = self._make(_judging(session, self._model), session.index, session=session, uploads=self)
             self.app.replace(app, end)
-            self._opened, self._work = (questions.path.name, folder), None
-            over.wait()
-            app.state.start_page.wait()
+            self._opened = questions.path.name, folder
+            kept = held.pop_all()
+
+        def hold() -> None:
+            with kept:
+                over.wait()
+                app.state.start_page.wait()
+
+        return hold
 
 
 def with_uploads(

@@ -13,6 +13,8 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.tables import Dialect
 from qpairs.data.formats import SEPARATOR, dialect_of, open_file, separated_by
 from qpairs.data.sources import load_pairs
+from qpairs.retrieval.index_file import QuestionFile
+from qpairs.serving.start import open_session
 
 MODEL = Path(__file__).parents[1] / "fixtures" / "commit_48e0593" / "one-static"
 ROWS = pandas.DataFrame(
@@ -124,6 +126,12 @@ def test_a_named_separator_ends_with_what_it_was_named_for(monkeypatch: pytest.M
     with separated_by("^"):
         assert os.environ[SEPARATOR] == "^"
     assert os.environ[SEPARATOR] == "|"
+
+
+def test_the_plain_commands_of_a_session_name_it(plain: Path, ready_cache_of_tests: object, tmp_path: Path) -> None:
+    file = QuestionFile(tickets(tmp_path / "tickets.csv"), "title")
+    with separated_by("tab"), open_session(plain, file, tmp_path / "session") as session:
+        assert sum(" --separator tab" in command for command in session.commands()) == 3  # embed, calibrate, dedupe
 
 
 @pytest.mark.parametrize("command", ["dedupe", "embed", "evaluate", "predict", "serve", "start", "train"])

@@ -23,6 +23,7 @@ from qpairs.serving.app import create_app
 from qpairs.serving.limits import Limits
 from qpairs.serving.model_zip import zip_folder
 from qpairs.serving.origins import Origins
+from qpairs.serving.start_page import StartPage, Work
 from qpairs.serving.uploads import Uploads, check_unpacked, safe_name, with_uploads
 
 pytestmark = pytest.mark.usefixtures("ready_cache_of_tests")
@@ -146,6 +147,33 @@ def test_another_file_takes_the_place_of_the_first_whose_folder_is_released(
     released(Path(first["folder"]))
     with pytest.raises(UserError, match="another process"), exclusive_lock(Path(second["folder"])):
         pass
+
+
+def test_a_session_that_ends_late_leaves_the_state_of_a_newer_file_as_it_is(
+    plain: Path, folder: Path, table: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = Uploads(load(plain), folder, create_app, limit=LIMIT)
+    gate, wait = threading.Event(), StartPage.wait
+
+    def late(page: StartPage) -> None:
+        assert gate.wait(60)
+        wait(page)
+
+    monkeypatch.setattr(StartPage, "wait", late)
+    with TestClient(uploads.app) as client:
+        first = opened(client, "tickets.csv", table)
+        opened(client, "more.csv", tickets(tmp_path / "more.csv", "banking", 120).read_bytes())
+        seen = list[Any]()
+
+        def parts() -> Iterator[bytes]:
+            yield b"question\n"
+            gate.set()
+            released(Path(first["folder"]))
+            seen.append(uploads.state().work)
+            yield b"How do I pay?\n"
+
+        uploads.put("third.csv", parts())
+        assert seen == [Work("receiving", 0, 0)]
 
 
 def released(folder: Path) -> None:
