@@ -10,8 +10,9 @@ from conftest import refused
 from ready import tickets
 
 from qpairs.core.exceptions import UserError
+from qpairs.core.shell import shown_command
 from qpairs.core.tables import Dialect
-from qpairs.data.formats import SEPARATOR, dialect_of, open_file, separated_by
+from qpairs.data.formats import SEPARATOR, dialect_of, open_file, separated_by, separator_words
 from qpairs.data.sources import load_pairs
 from qpairs.retrieval.index_file import QuestionFile
 from qpairs.serving.start import open_session
@@ -131,7 +132,8 @@ def test_a_named_separator_ends_with_what_it_was_named_for(monkeypatch: pytest.M
 def test_the_plain_commands_of_a_session_name_it(plain: Path, ready_cache_of_tests: object, tmp_path: Path) -> None:
     file = QuestionFile(tickets(tmp_path / "tickets.csv"), "title")
     with separated_by("tab"), open_session(plain, file, tmp_path / "session") as session:
-        assert sum(" --separator tab" in command for command in session.commands()) == 3  # embed, calibrate, dedupe
+        commands = [shown_command(*words) for words in session.commands(separator_words())]
+    assert sum(" --separator tab" in command for command in commands) == 3  # embed, calibrate, dedupe
 
 
 @pytest.mark.parametrize("command", ["dedupe", "embed", "evaluate", "predict", "serve", "start", "train"])
