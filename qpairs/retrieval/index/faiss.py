@@ -214,7 +214,7 @@ def _lies_inside(texts: pa.LargeStringArray) -> bool:
     if not starts:
         return True
     places: NDArray[np.int64] = np.frombuffer(starts, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return bool(places[0] >= 0 and places[-1] <= content.size and np.all(places[1:] >= places[:-1]))
+    return bool(places[0] >= 0 and places[-1] <= (content.size if content else 0) and np.all(places[1:] >= places[:-1]))
 
 
 @contextmanager
