@@ -105,23 +105,8 @@ def serve(
     reranker: RerankerOption = True,
 ) -> None:
     """Serve verdicts and searches over HTTP, with a page to search, compare and label, and the API at /docs."""
-    if labels and not (index or questions):
-        raise UserError("serve: --labels needs an index to take pairs from; name one with --index or --questions")
-    if index and questions:
-        raise UserError("serve: give --index or --questions, not both")
-    if clusters and questions:
-        raise UserError(
-            "serve: with --questions, the clusters are those in the folder of the file; leave --clusters out"
-        )
-    if labels and read_only:
-        raise UserError("serve: --read-only refuses every change, labels too; leave out --labels or --read-only")
     may_take_files = max_upload > 0 and not (index or questions or clusters or read_only)
-    if uploads and not may_take_files:
-        raise UserError(
-            "serve: --uploads goes without --index, --questions, --clusters, --read-only and --max-upload 0"
-        )
-    if annotator and not (labels or questions or may_take_files):
-        raise UserError("serve: --annotator is the name beside labels; say with --labels where these are kept")
+    _check_options(index, questions, labels, clusters, annotator, uploads, read_only, may_take_files)
     with quiet(), contextlib.ExitStack() as held:
         try:
             from qpairs.serving.app import create_app
@@ -161,17 +146,7 @@ def serve(
         if not (token or loopback):
             may = "ask this service" if read_only else "send files" if takes_files else "search and change the index"
             err.print(f"[yellow]Whoever reaches this machine can {may}: set QPAIRS_TOKEN.[/]")
-        about = counted(len(served.index.questions), "question") if served.index else "no index"
-        name = f"[{address}]" if ":" in address else address
-        out.print(
-            f"{shown_path(served.model.path.name)}, {about}, at {plain(f'http://{name}:{number}')}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        if served.index:
-            print_setting(served.index, served.model)
-        if served.session:
-            print_judged(served.session)
+        _print_served(served, address, number)
         print_conclusion(
             after_serve(
                 served.index is not None,
@@ -183,6 +158,35 @@ def serve(
             )
         )
         run_server(app, listener, limits)
+
+
+def _check_options(
+    index: Path | None,
+    questions: Path | None,
+    labels: Path | None,
+    clusters: Path | None,
+    annotator: str,
+    uploads: Path | None,
+    read_only: bool,
+    may_take_files: bool,
+) -> None:
+    """Raises UserError about options that do not go together."""
+    if labels and not (index or questions):
+        raise UserError("serve: --labels needs an index to take pairs from; name one with --index or --questions")
+    if index and questions:
+        raise UserError("serve: give --index or --questions, not both")
+    if clusters and questions:
+        raise UserError(
+            "serve: with --questions, the clusters are those in the folder of the file; leave --clusters out"
+        )
+    if labels and read_only:
+        raise UserError("serve: --read-only refuses every change, labels too; leave out --labels or --read-only")
+    if uploads and not may_take_files:
+        raise UserError(
+            "serve: --uploads goes without --index, --questions, --clusters, --read-only and --max-upload 0"
+        )
+    if annotator and not (labels or questions or may_take_files):
+        raise UserError("serve: --annotator is the name beside labels; say with --labels where these are kept")
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,20 @@ def _opened(
         )
         session = held.enter_context(opening)
     return _Served(session.fit.model if session.fit.used else model, session.index, None, session)
+
+
+def _print_served(served: _Served, address: str, port: int) -> None:
+    about = counted(len(served.index.questions), "question") if served.index else "no index"
+    name = f"[{address}]" if ":" in address else address
+    out.print(
+        f"{shown_path(served.model.path.name)}, {about}, at {plain(f'http://{name}:{port}')}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if served.index:
+        print_setting(served.index, served.model)
+    if served.session:
+        print_judged(served.session)
 
 
 def _hold_clusters(held: contextlib.ExitStack, clusters: Path) -> None:

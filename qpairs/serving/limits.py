@@ -102,19 +102,13 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
             if not status:  # no response has been started
                 await error_response(code, detail, headers)(scope, receive, send_secured)
 
-        body: bytes | None = None
-        clock = asyncio.timeout(limits.seconds)
+        body, clock = None, asyncio.timeout(limits.seconds)
         headers, is_open = Headers(scope=scope), _is_open(scope["path"])
         foreign = None if is_open else origins.refusal(scope["method"], headers)
         allowed = token is None or is_open or _has_token(headers, token)
-        wanted = allowed and not foreign
         try:
             async with clock:
-                if wanted and _is_upload(scope):
-                    body, again = b"", streamed(receive, limits, clock)
-                else:
-                    body = await read_body(receive, *((limits.body, math.inf) if wanted else (0, UNWANTED)))
-                    again = replay(body or b"", receive)
+                body, again = await _received(scope, receive, limits, clock, wanted=allowed and not foreign)
                 if not allowed:
                     await refuse(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer", **CLOSE})
                 elif foreign:
@@ -159,8 +153,14 @@ def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith("/page/")
 
 
-def _is_upload(scope: Scope) -> bool:
-    return scope["method"] == "PUT" and str(scope["path"]).startswith(UPLOAD)
+async def _received(
+    scope: Scope, receive: Receive, limits: Limits, clock: asyncio.Timeout, *, wanted: bool
+) -> tuple[bytes | None, Receive]:
+    """The body, None if it is too large, and a `receive` that returns it; of a file, b"" and one that reads on."""
+    if wanted and scope["method"] == "PUT" and scope["path"].startswith(UPLOAD):
+        return b"", streamed(receive, limits, clock)
+    body = await read_body(receive, *((limits.body, math.inf) if wanted else (0, UNWANTED)))
+    return body, replay(body or b"", receive)
 
 
 def _has_token(headers: Headers, token: str) -> bool:
