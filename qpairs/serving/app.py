@@ -105,14 +105,19 @@ def create_app(
     if read_only:
         app.add_middleware(refuse_changes)
     app.add_middleware(enforce_limits, limits=limits, token=token, origins=origins, observe=service.monitor.observe)
-    if origins.allowed:  # outermost: a browser asks without a token whether it may send one
+    _allow_origins(app, origins)
+    return app
+
+
+def _allow_origins(app: FastAPI, origins: Origins) -> None:
+    """Answers browsers that ask, without a token, whether a page may send one; outermost."""
+    if origins.allowed:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins.allowed,
             allow_methods=("GET", "POST", "PUT", "DELETE"),
             allow_headers=("authorization", "content-type"),
         )
-    return app
 
 
 def _application(service: Service, reviewed: ReviewedFolder | None) -> FastAPI:
