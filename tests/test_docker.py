@@ -65,7 +65,8 @@ def test_the_packages_are_small_and_hold_no_torch(prefix: Path) -> None:
 def test_an_export_is_served_from_them(prefix: Path, checkpoint, tmp_path: Path) -> None:
     export = tmp_path / "model"
     qpairs.export_checkpoint(checkpoint.path, export, format="static", max_loss=1)
-    (tmp_path / "questions.csv").write_text("question\nHow do I pay?\nHow can I pay?\nWhere is my order?\n")
+    others = [f"Where is order {number}?\n" for number in range(20)]
+    (tmp_path / "questions.csv").write_text("".join(["question\nHow do I pay?\nHow can I pay?\n", *others]))
     packages = next(prefix.glob("lib/python*/site-packages"))
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages), "HOME": str(tmp_path)}
     words = json.loads(re.search(r"^CMD (\[.+\])$", DOCKERFILE, re.MULTILINE)[1])
