@@ -32,7 +32,7 @@ from qpairs.commands.terminal import err, one_line, out
 from qpairs.commands.training import train
 from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
-from qpairs.core.files import NOT_WRITTEN, os_reason
+from qpairs.core.files import NOT_WRITTEN, os_reason, said_by_system
 
 app = typer.Typer(
     help="Decides whether two questions ask the same, and finds the duplicates in a collection of questions.",
@@ -107,11 +107,21 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # of a file system that changes meanwhile: no command foresees all of it
-        if error.errno in NOT_WRITTEN and not error.filename:
-            _refuse(f"a file cannot be written ({os_reason(error)}), here or in {tempfile.gettempdir()}")
-        if not (error.errno and error.filename):
+        if not error.filename:
+            _refuse_if_full(error)
             raise
         _refuse(f"{error.filename}: {os_reason(error)}")
+    except Exception as error:
+        _refuse_if_full(error)
+        raise
+
+
+def _refuse_if_full(error: Exception) -> None:
+    """Tells of a file that the system lets nobody write, and whose name no library tells."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in NOT_WRITTEN or said_by_system(error):
+        said = os_reason(error) if isinstance(error, OSError) else said_by_system(error)
+        _refuse(f"a file cannot be written ({said}), here or in {tempfile.gettempdir()}")
 
 
 def _refuse(why: str) -> NoReturn:

@@ -91,20 +91,24 @@ def writing(path: Path, hidden: Path | None = None) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # of libraries in other languages, with the words of the system
-        if said := _said_by_system(error):
+        if said := said_by_system(error):
             raise UserError(f"{path}: cannot be written ({said})") from error
         raise
 
 
-def _said_by_system(error: Exception) -> str:
-    """What the system said, of an error whose text alone has it; '' where it refused no writing."""
+def said_by_system(error: Exception) -> str:
+    """What the system said, of an error whose text alone has it; '' where it refused no writing.
+
+    >>> said_by_system(RuntimeError("write error: 4051 != 20480 (No space left on device)"))
+    'No space left on device'
+    """
     text = str(error)
     return next((reason for reason in map(os.strerror, NOT_WRITTEN) if reason in text), "")
 
 
 def _is_refused(error: OSError, places: Sequence[Path]) -> bool:
     """Whether an error is of writing at these places, and not of a file that is read, of a pipe or of a network."""
-    if error.errno in NOT_WRITTEN or (not error.errno and _said_by_system(error)):  # as of `shutil.copytree`
+    if error.errno in NOT_WRITTEN or (not error.errno and said_by_system(error)):  # as of `shutil.copytree`
         return True
     if not isinstance(error.filename, str | bytes):
         return error.errno in (errno.EACCES, errno.EPERM)
@@ -426,7 +430,7 @@ def sync_folder(folder: Path) -> None:
 
 def os_reason(error: OSError) -> str:
     """What the system says, in its own words, whichever library passes it on."""
-    return os.strerror(error.errno) if error.errno else _said_by_system(error) or str(error)
+    return os.strerror(error.errno) if error.errno else said_by_system(error) or str(error)
 
 
 def sha256(file: Path) -> str:

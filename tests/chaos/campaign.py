@@ -177,9 +177,10 @@ class Campaign:
         seen: Rerun = again.value
         if kind == "limit" and first.code == 0 and seen.found == self.after:
             return None  # nothing was as large
-        if first.code == 0 and not cell and seen.found != self.after:
+        told = self.scenario.cells and "failed:" in first.text  # of cells: each is in the table of results
+        if first.code == 0 and not (cell or told) and seen.found != self.after:
             return f"lost: the command ended well without its result: {_end(first.text)}"
-        return self._wrong(seen, count, again.text, cell=cell) or _left(self.out)
+        return self._wrong(seen, count, again.text, cell=cell or told) or _left(self.out)
 
     def _wrong(self, seen: Rerun, count: int, text: str, *, cell: bool) -> str:
         if not cell and not self._may_stand(seen.found, count):

@@ -169,7 +169,7 @@ def cells(folder: str, table: str) -> Seen:
 
     def look(place: Path) -> Any:
         found: dict[str, Any] = {}
-        for file in sorted((place / folder / "cells").glob("*.json")):
+        for file in sorted((place / folder / "cells").glob("[!.]*.json")):
             if result := json.loads(file.read_text("utf-8"))["result"]:
                 found[file.name] = result["f1"], result["threshold"]
         if (place / folder / table).exists():

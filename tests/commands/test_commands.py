@@ -60,9 +60,19 @@ def test_a_command_that_does_not_exist_is_one_line(run, words: str, told: tuple[
     refused(run(*words.split()), *told)
 
 
-def test_a_disk_that_is_full_where_no_file_is_named_is_one_line(run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        RuntimeError(f"a library's own error ({os.strerror(errno.ENOSPC)})"),
+    ],
+    ids=["with its number", "in words"],
+)
+def test_a_disk_that_is_full_where_no_file_is_named_is_one_line(
+    run, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise error
 
     monkeypatch.setattr(importlib.import_module("qpairs.commands.data"), "load", full)
     refused(run("data", "x.csv"), "No space left on device", tempfile.gettempdir())
