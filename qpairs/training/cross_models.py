@@ -82,7 +82,7 @@ def trained_cross_model(run: Run, model: CrossEncoder | None = None, stage: str 
         diverged = fitted.diverged
         if rank() == 0:
             with atomic_folder(folder) as fresh:
-                # The tokenizer's file has how it was called last, which in a resumed run it may not have been yet.
+                # Its tokenizer is saved as it was called last; in a resumed run it may not have been called at all.
                 fitted.model.predict([("", "")], show_progress_bar=False)
                 fitted.model.save_pretrained(str(fresh), create_model_card=False, safe_serialization=True)
                 reader = open_torch_pairs(fresh)
