@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,11 +145,24 @@ def write_tables(*tables: tuple[Path, pandas.DataFrame, bool]) -> None:
     """
     for path, _, _ in tables:
         check_table_path(path)
-    with ExitStack() as held:
+    with _all_or_none([path for path, _, _ in tables]), ExitStack() as held:
         fresh = [held.enter_context(atomic_file(path)) for path, _, _ in tables]
         for file, (path, table, raw) in reversed([*zip(fresh, tables, strict=True)]):  # the last takes its place first
             with writing(path, file):
                 _fill(file, [table if raw else _guard(table, path)])
+
+
+@contextmanager
+def _all_or_none(paths: Sequence[Path]) -> Iterator[None]:
+    """Where this block fails, those of the files that were not there before go, too."""
+    new = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        raise
 
 
 def _fill(file: Path, parts: Iterable[pandas.DataFrame], dialect: Dialect = COMMA) -> None:

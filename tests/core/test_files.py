@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from qpairs.core import files
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_file, atomic_folder, exclusive_lock, half_done, hold_output, sha256, writing
+from qpairs.core.tables import write_tables
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
@@ -278,3 +280,21 @@ def test_a_lock_that_was_removed_as_it_was_taken_holds_nothing(tmp_path: Path, m
     with exclusive_lock(folder, wait=True):
         assert taken
         assert (folder / files.LOCK).stat().st_size == 0  # the one that others find
+
+
+def test_tables_that_belong_together_are_all_there_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    table, places = pandas.DataFrame({"row": [1]}), list[str]()
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        places.append(target.name)
+        if target == one:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UserError, match=r"one\.csv: cannot be written"):
+        write_tables((one, table, True), (other, table, True))
+    assert places == ["other.csv", "one.csv"]
+    assert list(tmp_path.iterdir()) == []
