@@ -294,7 +294,7 @@ def test_tables_that_belong_together_are_all_there_or_none(tmp_path: Path, monke
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(UserError, match="one.csv: cannot be written"):
+    with pytest.raises(UserError, match=r"one\.csv: cannot be written"):
         write_tables((one, table, True), (other, table, True))
     assert places == ["other.csv", "one.csv"]
     assert list(tmp_path.iterdir()) == []
