@@ -170,7 +170,7 @@ def test_what_a_user_gets_wrong_is_one_line_and_nothing_is_sent(run, world, llm)
     refused(run("label", "agreement", "none.csv"), "none.csv")
     refused(run("label", "agreement"), "labels")
     refused(run("label", "agreement", "none.csv", "--output", "x.xlsx"), "x.xlsx")
-    refused(run("serve", "x", "--annotator", "ana"), "--labels")
+    refused(run("serve", "x", "--index", "i", "--annotator", "ana"), "--labels")
 
 
 def test_a_module_is_imported_first(run, world, llm, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_needs_a_threshold_for_pairs_says_what_to_do(plain: Path, pairs_csv
         ["push", plain, "acme/dups", "--dry-run", "out"],
     ):
         refused(run(*command), str(plain), "no threshold for pairs", "qpairs calibrate")
-    refused(run("serve", plain, "--port", "0"), "--questions")
+    refused(run("serve", plain, "--port", "0", "--max-upload", "0"), "--questions")
 
 
 def test_a_threshold_that_is_fitted_to_pairs_is_one(plain: Path, pairs_csv: Path, run) -> None:

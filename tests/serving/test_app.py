@@ -709,7 +709,7 @@ def test_serve_refuses_in_one_line(run, model: Path, own: Path, tmp_path: Path) 
     refused(run("serve", model, "--labels", "x.csv"), "--index")
     refused(run("serve", model.parent / "checkpoint", "--index", own), "made by the model")
     refused(run("serve", model, "--host", "nowhere.invalid"), "nowhere.invalid", "--host")
-    refused(run("serve", model, "--index", own, "--uploads", tmp_path), "--uploads goes without --index")
+    refused(run("serve", model, "--index", own, "--uploads", tmp_path), "--uploads has no effect", "--index")
     refused(run("serve", model, "--allow-origin", "*"), "allow-origin", "https://my.site")
 
 

@@ -171,5 +171,5 @@ def test_what_others_may_do_and_what_comes_next_are_told_as_they_are(
 def test_options_that_do_not_go_together_are_refused(run, tmp_path: Path) -> None:
     refused(run("serve", "m", "--index", "i", "--url-template", "javascript:{id}", "--port", 0), "url-template", "http")
     refused(run("serve", "m", "--questions", "q.csv", "--clusters", "dups"), "--clusters")
-    refused(run("serve", "m", "--annotator", "ana"), "--labels")
+    refused(run("serve", "m", "--index", "i", "--annotator", "ana"), "--labels")
     refused(run("serve", "m", "--index", "i", "--labels", "l.csv", "--read-only"), "--read-only", "--labels")
