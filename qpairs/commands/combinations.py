@@ -169,7 +169,12 @@ def _serves_a_model_alone(values: Values) -> bool:
 _READING = "columns labels label_cut skip_bad_rows"
 _PAIRS_TO_READ = _needs(_READING, "data", without="--data")
 _OF_TEACHERS = (
-    _needs("distill distill_weight teacher_epochs second_epochs neighbours", "teacher", without="--teacher"),
+    _needs("distill_weight teacher_epochs second_epochs neighbours", "teacher", without="--teacher"),
+    Rule(
+        ("distill",),
+        lambda values: bool(values["teacher"]) or values["distill"] != "probabilities",  # which `Config` refuses itself
+        "--teacher",
+    ),
     Rule(
         ("distill_weight",),
         lambda values: values["distill"] != "probabilities",

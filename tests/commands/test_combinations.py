@@ -77,6 +77,7 @@ WITHOUT_EFFECT = {
     "train --sampler groups --mined 2": ("--mined", "the sampler triplets"),
     "train --relative-margin 0.1": ("--relative-margin", "the sampler triplets"),
     "train --neighbours 3": ("--neighbours", "--teacher"),
+    "train --distill probabilities": ("--distill", "--teacher"),
     "train --distill embeddings --teacher minilm --neighbours 3": ("--neighbours", "--distill probabilities"),
     "train --teacher itself --distill-weight 2": ("--distill-weight", "--distill embeddings"),
     "train --teacher itself --teacher-epochs 2": ("--teacher-epochs", "minilm, mpnet or tiny"),
