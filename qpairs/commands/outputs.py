@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from qpairs.core.exceptions import UserError
@@ -35,6 +36,13 @@ def check_file(path: Path, *, overwrite: bool, option: str = "--output") -> None
 
 
 def check_files(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """As `check_file`, of files that are written together; those of a run that was killed between them are replaced."""
+    """As `check_file`, of files that are written together; those of a run that was killed between them go.
+
+    They go before that run's traces do, by which they are known: this run may be killed, too.
+    """
+    own = not overwrite and half_done(paths)
+    for path in paths if own else ():
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
     for path in paths:
-        check_file(path, overwrite=overwrite or half_done(paths))
+        check_file(path, overwrite=overwrite or own)

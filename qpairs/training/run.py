@@ -18,7 +18,7 @@ from typing import Any
 
 from qpairs.config import CROSS_ENCODER, Config, config_from, read_toml, to_dict, to_toml
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import LOCK, exclusive_lock, visible, write_text, writing
+from qpairs.core.files import LOCK, exclusive_lock, hold_output, visible, write_text, writing
 from qpairs.core.manifests import read_json
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.core.shapes import record, text
@@ -154,6 +154,8 @@ def saved_before(config: Config) -> str | None:
     barrier()  # no process reads in the folder any more
     if saved and rank() == 0:
         remove_run(partial_of(Path(config.output)))
+        with contextlib.suppress(UserError), hold_output(Path(config.output)):
+            pass  # what was left beside the model goes
     barrier()
     return config.output if saved else None
 

@@ -8,6 +8,7 @@ import pytest
 import qpairs
 from qpairs.config import Config, to_dict, to_toml
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import hold_output
 from qpairs.training import run as runs
 from qpairs.training.run import CONFIG, SPLIT, check_run, is_interrupted, partial_of, run_config, saved_before
 from qpairs.training.trainer import COMPLETE, check_state, complete_states, mark_complete
@@ -71,12 +72,17 @@ def test_rows_of_an_iterator_are_read_once(output: Path, sample_rows: list[tuple
 def test_one_process_removes_the_folder_of_a_run_that_was_saved(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = begun(output, split=True)
     config = Config(output=str(output))
+    output.mkdir()
+    with hold_output(output) as hidden:
+        pass
+    (hidden / "new").mkdir(parents=True)  # what a process leaves that was killed as the model took its place
     monkeypatch.setattr(runs, "is_saved", lambda config: True)
     monkeypatch.setattr(runs, "broadcast", lambda value: True)
     for rank, left in ((1, True), (0, False)):
         monkeypatch.setattr(runs, "rank", lambda rank=rank: rank)
         assert saved_before(config) == str(output)
         assert folder.exists() == left
+        assert hidden.exists() == left
 
 
 @pytest.fixture
