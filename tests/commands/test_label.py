@@ -174,14 +174,14 @@ def test_what_a_user_gets_wrong_is_one_line_and_nothing_is_sent(run, world, llm)
 
 
 def test_a_module_is_imported_first(run, world, llm, tmp_path: Path) -> None:
-    for name in ("first", "second"):
+    for name in ("imported_first", "imported_second"):
         (tmp_path / f"{name}.py").write_text(f"open('{name}.seen', 'w').close()")
     with serving(llm) as service:
         ask = "label", world[1], "--llm", service.url, "--model", "m", "--budget", 2
-        done = run(*ask, "--import", "first.py")
+        done = run(*ask, "--import", "imported_first.py")
     assert done.code == 0, done.err
-    refused(run("label", "agreement", "llm-labels.csv", "--import", "second.py"), "two annotators")
-    assert {path.name for path in tmp_path.glob("*.seen")} == {"first.seen", "second.seen"}
+    refused(run("label", "agreement", "llm-labels.csv", "--import", "imported_second.py"), "two annotators")
+    assert {path.name for path in tmp_path.glob("*.seen")} == {"imported_first.seen", "imported_second.seen"}
     refused(run("label", "agreement", "llm-labels.csv", "--import", "none.py"), "none.py")
 
 

@@ -244,9 +244,9 @@ def test_a_learning_curve_leads_to_a_comparison_on_the_same_pairs(told, monkeypa
 
 
 def test_modules_that_read_the_files_are_imported_again(told, world: Path) -> None:
-    (world / "mine.py").write_text("")
-    (train,) = told("data", PAIRS, *READ, *LABELS, "--import", "mine.py")
-    assert option(train, "--import") == "mine.py"
+    (world / "imported_again.py").write_text("")
+    (train,) = told("data", PAIRS, *READ, *LABELS, "--import", "imported_again.py")
+    assert option(train, "--import") == "imported_again.py"
     (train,) = told("data", PAIRS, *READ, *LABELS)
     assert "--import" not in train
 
