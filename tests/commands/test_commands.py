@@ -1,6 +1,5 @@
 import csv
 import errno
-import importlib
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ from conftest import Result, refused, write_csv
 from mocks import moved
 
 import qpairs
+from qpairs.commands.reading import NamedPairs
 from qpairs.metrics import Calibration
 
 FAST = ["--encoder", "static", "--epochs", "2", "--batch-size", "16"]
@@ -74,7 +74,7 @@ def test_a_disk_that_is_full_where_no_file_is_named_is_one_line(
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(importlib.import_module("qpairs.commands.data"), "load", full)
+    monkeypatch.setattr(NamedPairs, "load", full)
     refused(run("data", "x.csv"), "No space left on device", tempfile.gettempdir())
 
 
