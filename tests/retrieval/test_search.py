@@ -202,7 +202,7 @@ def test_an_index_that_has_hardly_begun_is_judged(calibrated: Calibrated, n: int
 
 @given(
     st.lists(st.floats(-1, 1), min_size=1, max_size=10),
-    st.none() | st.floats(-1.5, 1.5),
+    st.none() | st.floats(-1, 1),
     st.one_of(
         st.builds(
             lambda slope, middle: PairSetting(middle, Calibration(slope, -slope * middle)),
