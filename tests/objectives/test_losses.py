@@ -176,7 +176,7 @@ def test_where_a_pair_stands_does_not_matter_to_a_loss_by_pair(name, seed, n, m)
     close(of_alone, column(gradient))
 
 
-@every_loss
+@losses_that(lambda entry: entry is not LOSSES["ghm"])  # a pair that moves changes what others of its bin weigh
 @property_test
 @given(SEEDS, SIZES, SIZES, st.floats(0.01, 0.3))
 def test_it_falls_when_a_violating_pair_is_repaired(name, seed, n, m, step):
@@ -224,7 +224,7 @@ def test_circle_rises_when_a_negative_is_moved_beyond_a_right_angle_against_its_
     assert gradient[0, 1] > 0
 
 
-@losses_that(lambda entry: entry.function is not circle)  # by definition no gradient flows through its weights
+@losses_that(lambda entry: entry is not LOSSES["circle"])  # by definition no gradient flows through its weights
 def test_gradient_is_that_of_finite_differences(name):
     sim = similarity(name, random_cosines(0, 5, 6).double()).requires_grad_()
     assert gradcheck(lambda s: LOSSES[name].function(s, random_relation(0, 5, 6)), (sim,))
@@ -331,9 +331,9 @@ def test_focal_agrees_with_naive_loops(seed, n, m, gamma, alpha, scale, threshol
     rows, columns = points(seed, n, m, dtype=torch.float64)
     relation, sim, costs = random_relation(seed, n, m), cosine(rows, columns), []
     for i, j in (relation.positive | relation.negative).nonzero().tolist():
-        p = torch.sigmoid(scale * (sim[i, j] - threshold))
-        right, weight = (p, alpha) if relation.positive[i, j] else (1 - p, 1 - alpha)
-        costs.append(-weight * (1 - right) ** gamma * right.log())
+        side, weight = (1, alpha) if relation.positive[i, j] else (-1, 1 - alpha)
+        logit = side * scale * (sim[i, j] - threshold)
+        costs.append(-weight * torch.sigmoid(-logit) ** gamma * torch.sigmoid(logit).log())
     loss = focal(sim, relation, gamma=gamma, alpha=alpha, scale=scale, threshold=threshold)
     agree(loss, sum(costs) / len(costs), (rows, columns))
 
