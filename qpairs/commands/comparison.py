@@ -31,6 +31,7 @@ from qpairs.commands.terminal import (
 )
 from qpairs.commands.training import given_options, with_config_options
 from qpairs.config import OPTIONS, Config, config_words
+from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -91,13 +92,12 @@ def compare(
         )
     _print_comparison(found)
     print_saved(output, "\nAll cells, this table and a chart are in")
-    if found.rows[0].results:
-        best, same = (
-            found.rows[0],
-            sum(bool(row.difference and row.difference.verdict != "worse") for row in found.rows),
-        )
-        name = best.loss if len({row.loss for row in found.rows}) > 1 else f"{best.encoder} with {best.loss}"
-        print_conclusion(after_compare(name, same, _run_of(best, found.config)))
+    best = found.rows[0]
+    if not best.results:
+        raise UserError("compare: no cell finished, so there is nothing to compare; the lines above say why")
+    same = sum(bool(row.difference and row.difference.verdict != "worse") for row in found.rows)
+    name = best.loss if len({row.loss for row in found.rows}) > 1 else f"{best.encoder} with {best.loss}"
+    print_conclusion(after_compare(name, same, _run_of(best, found.config)))
 
 
 def _run_of(row: Row, base: Config) -> list[str]:

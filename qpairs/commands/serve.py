@@ -204,7 +204,7 @@ def _opened(
     with progress_bar() as on_progress:
         how: Any = {"labels": labels, "annotator": annotator, "serve": True, "on_progress": on_progress}
         session = held.enter_context(open_session(model, file, folder, **how))
-    return _Served(session.fit.model if session.fit.used else model, session.index, None, session)
+    return _Served(session.judge, session.index, None, session)
 
 
 def _print_served(served: _Served, address: str) -> None:

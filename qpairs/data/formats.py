@@ -177,8 +177,8 @@ class Delimited:
         """What separates the fields: what a first line `sep=;` names, else what the header has, else `delimiter`.
 
         What `SEPARATOR` names comes before what is guessed, where it is in the header. The header is clear where
-        `delimiter` is not in it, and one other of `SEPARATORS` makes names of columns of
-        it, as many as the rows after it have fields.
+        `delimiter` is not in it, and one other of `SEPARATORS` makes names of columns of it, as many as the rows after
+        it have fields.
         """
         lines = list(itertools.islice(_lines(self.path), HEAD))
         if named := _NAMED_SEPARATOR.fullmatch(lines[0]) if lines else None:

@@ -109,6 +109,11 @@ class Session:
         return self.refitting.fit
 
     @property
+    def judge(self) -> Model:
+        """What a service judges by: the model as it was fitted to the answers, or where there are none the model."""
+        return self.fit.model if self.fit.used else self.model
+
+    @property
     def known(self) -> Known:
         """What is known of the duplicates, by `fit`."""
         return known(self.fit)

@@ -23,7 +23,7 @@ from qpairs.data.question_file import QuestionFile
 from qpairs.data.text_columns import TextColumn, text_columns
 from qpairs.models.base import Model
 from qpairs.serving.current_app import CurrentApp
-from qpairs.serving.start import Session, open_session
+from qpairs.serving.start import open_session
 from qpairs.serving.start_page import FAILED, Work
 
 log = logging.getLogger(__name__)
@@ -261,7 +261,7 @@ class Uploads:
                 self._model, questions, folder, annotator=self._annotator, serve=True, on_progress=self._report
             )
             session = held.enter_context(opening)
-            app = self._make(_judging(session, self._model), session.index, session=session, uploads=self)
+            app = self._make(session.judge, session.index, session=session, uploads=self)
             self.app.replace(app, end)
             self._opened = questions.path.name, folder
             kept = held.pop_all()
@@ -299,10 +299,6 @@ def check_unpacked(path: Path, most: int) -> None:
                     raise UserError(f"{path}: has more than {most:,} bytes when it is unpacked; send it in parts")
     except FAULTS as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-
-
-def _judging(session: Session, model: Model) -> Model:
-    return session.fit.model if session.fit.used else model
 
 
 def _digest(*parts: str) -> str:

@@ -239,6 +239,17 @@ def test_the_command_prints_cells_and_rows(run, trained: list[Config], pairs_csv
     assert len(re.findall(r"failed: static, contrastive, everything, seed [01]: it fell", out)) == 2
 
 
+def test_a_comparison_of_which_nothing_finished_is_told_by_its_exit_code(
+    run, trained: list[Config], pairs_csv: Path
+) -> None:
+    arguments = ["--data", pairs_csv, "--output", "c", "--losses", FAILING]
+    code, out, err = run("compare", *arguments, *as_options(QUICK))
+    assert code == 2
+    assert "failed: static, contrastive, everything, seed 0: it fell" in out
+    assert err.splitlines()[-1].startswith("error: compare: no cell finished")
+    assert len(list(Path("c/cells").glob("*.json"))) == 2, "what failed is kept"
+
+
 # ---------------------------------------------------------------------- going on
 
 
