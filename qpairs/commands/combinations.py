@@ -312,7 +312,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(
             ("uploads", "max_upload"),
             _serves_a_model_alone,
-            "a page that takes files, in place of --index, --questions, --clusters and --read-only",
+            "a model that is served alone: no --index, --questions, --clusters or --read-only",
         ),
         Rule(
             ("annotator",),
