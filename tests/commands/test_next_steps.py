@@ -199,7 +199,7 @@ def test_an_export_is_served_where_it_has_vectors(told, world: Path) -> None:
 
 
 def test_training_without_labels_leads_to_its_corpus(told) -> None:
-    read = "--unlabelled", "--columns", TEXTS[1], "--skip-bad-rows"
+    read = "--unlabelled", *TEXTS
     dedupe, train, calibrate = told("train", "--data", QUESTIONS, *read, *QUICK, "--output", f"{FOLDER}/u")
     assert dedupe == ["dedupe", f"{FOLDER}/u", QUESTIONS, *TEXTS, "--dry-run"]
     assert option(train, "--encoder") == f"{FOLDER}/u" and calibrate[1] == f"{FOLDER}/u"
