@@ -12,7 +12,7 @@ from pathlib import Path
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Progress
 from qpairs.core.shell import shown_command
-from qpairs.data.formats import separator_words
+from qpairs.data.separators import separator_words
 from qpairs.evaluation.calibrate_corpus import CorpusFit
 from qpairs.models.base import Model
 from qpairs.models.ready import shown_name
@@ -250,6 +250,7 @@ class StartPage:
 
     def _state(self, fitted: bool = False) -> StartState:
         session, folder = self.session, self.session.folder
+        named = [] if session.questions.separator else separator_words()
         return StartState(
             file=str(session.questions.path),
             folder=str(folder.path),
@@ -266,7 +267,7 @@ class StartPage:
             error=self._error,
             finished=None if self._work else _finished(session),
             training_may_pay=session.training_may_pay,
-            commands=[shown_command(*words) for words in session.commands(separator_words())],
+            commands=[shown_command(*words) for words in session.commands(named)],
         )
 
 
