@@ -162,7 +162,8 @@ class Delimited:
             header = next((line for line in lines if not _NAMED_SEPARATOR.fullmatch(line)), "")
             if len(next(csv.reader([header], delimiter=self.told), [])) < 2:
                 shown = textwrap.shorten(header, 60, placeholder=" ...")
-                raise UserError(f"{self.path}: separator: {self.told!r} is not in its first line, {shown!r}")
+                named = "tab" if self.told == "\t" else self.told
+                raise UserError(f"{self.path}: separator: {named!r} is not in its first line, {shown!r}")
             return self.told
         if named := _NAMED_SEPARATOR.fullmatch(lines[0]) if lines else None:
             return named[1]

@@ -117,4 +117,6 @@ def test_separator_columns_to_join_and_ids_are_chosen_and_stay_when_one_is_wrong
     page.select_option("#text-column", "body")
     page.click("#open")
     page.wait_for_selector("#session:visible")
-    assert " --text-column body --id-column ticket --separator '^'" in (page.text_content("#commands li >> nth=0") or "")
+    assert " --text-column body --id-column ticket --separator '^'" in (
+        page.text_content("#commands li >> nth=0") or ""
+    )
