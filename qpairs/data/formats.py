@@ -162,8 +162,8 @@ class Delimited:
             header = next((line for line in lines if not _NAMED_SEPARATOR.fullmatch(line)), "")
             if len(next(csv.reader([header], delimiter=self.told), [])) < 2:
                 shown = textwrap.shorten(header, 60, placeholder=" ...")
-                named = "tab" if self.told == "\t" else self.told
-                raise UserError(f"{self.path}: separator: {named!r} is not in its first line, {shown!r}")
+                mark = "tab" if self.told == "\t" else self.told
+                raise UserError(f"{self.path}: separator: {mark!r} is not in its first line, {shown!r}")
             return self.told
         if named := _NAMED_SEPARATOR.fullmatch(lines[0]) if lines else None:
             return named[1]

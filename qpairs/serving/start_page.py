@@ -20,7 +20,7 @@ from qpairs.retrieval.corpus import SUMMARY, DedupeResult
 from qpairs.serving.labelling import Answer, Pair, State
 from qpairs.serving.model_zip import zip_folder
 from qpairs.serving.refit import Known
-from qpairs.serving.start import EXAMPLES, STEP, Session, examples
+from qpairs.serving.start import EXAMPLES, STEP, WRONG, Session, examples
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Finished:
-    """What was written last: counts, what they rest on, the folders, and the files that can be fetched."""
+    """What was written last: counts, what they rest on, the folders, and the files that can be fetched.
+
+    `mostly_wrong`: most of the pairs are expected to be no duplicates.
+    """
 
     rows: int
     pairs: int
@@ -57,6 +60,7 @@ class Finished:
     kept: int
     threshold: float
     basis: str | None
+    mostly_wrong: bool
     model: str
     duplicates: str
     files: list[str]
@@ -288,8 +292,10 @@ def _finished(session: Session) -> Finished | None:
         summary = json.loads((folder.duplicates / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    expected = summary["expected"]
     return Finished(
         **{name: summary[name] for name in ("rows", "pairs", "clusters", "kept", "threshold", "basis")},
+        mostly_wrong=bool(expected) and expected["precision"] < WRONG,
         model=str(folder.model),
         duplicates=str(folder.duplicates),
         files=[*(path.name for path in (*_written(folder.duplicates), folder.labels)), MODEL_ZIP],
