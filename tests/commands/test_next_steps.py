@@ -153,7 +153,9 @@ def test_a_verdict_for_a_corpus_is_tried_on_the_corpus(told, world: Path) -> Non
 def test_a_session_shows_the_same_by_plain_commands(told, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\nn\nq\n"))
     found = told("start", QUESTIONS, "--model", MODEL, *TEXTS, "--output", f"{FOLDER}/s")
-    assert [words[0] for words in found] == ["search", "embed", "index", "serve", "calibrate", "dedupe"]
+    trial, again, *plain = found
+    assert (trial[0], trial[-1], again[0]) == ("dedupe", "--dry-run", "start")
+    assert [words[0] for words in plain] == ["search", "embed", "index", "serve", "calibrate", "dedupe"]
     for words in found:
         if words[0] != "serve":
             told(*words)
