@@ -56,7 +56,7 @@ class DataOptions:
     )
     columns: tuple[str, ...] = option(
         (),
-        "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL; of unlabelled data, TEXT.",
+        "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL.",
     )
     labels: tuple[str, ...] = option((), "What the values of the label column mean, if not 0 and 1: yes=1,no=0.")
     label_cut: float | None = option(
@@ -81,6 +81,9 @@ class DataOptions:
         False,
         "The data are questions without labels, of which the encoder learns to tell each from the others; where there "
         "are labels for it, name them by --validation.",
+    )
+    text_column: str = option(
+        "", "Column of the questions of unlabelled data, or several, such as title,body, whose texts are joined."
     )
     skip_bad_rows: bool = option(False, "Skip and count broken rows, instead of stopping at the first.")
     validation_fraction: float = option(
@@ -332,6 +335,11 @@ class Config(
         return self.teacher if self.distill == "probabilities" else ()
 
     @property
+    def question_columns(self) -> str:
+        """The columns of unlabelled questions with commas between, also of a run that names one by `columns`."""
+        return self.text_column or ",".join(self.columns)
+
+    @property
     def without_labels(self) -> bool:
         """Whether there are no labels to judge by: no state is chosen by them, and there is no threshold for pairs."""
         return self.unlabelled and not self.validation
@@ -385,7 +393,18 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
         lambda c: not c.unlabelled and len(c.columns) not in (0, 2, 3),
         "columns: name two or three: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL",
     ),
-    (lambda c: c.unlabelled and len(c.columns) > 1, "columns: unlabelled data has one column of questions; name that"),
+    (
+        lambda c: c.unlabelled and len(c.columns) > 1,
+        "columns: are those of pairs; name the columns of unlabelled questions with text_column (--text-column)",
+    ),
+    (
+        lambda c: bool(c.text_column) and not c.unlabelled,
+        "text_column: names the questions of unlabelled data; name the columns of pairs with columns",
+    ),
+    (
+        lambda c: bool(c.text_column and c.columns),
+        "columns: are those of pairs, and text_column names the questions of unlabelled data; leave one out",
+    ),
     (
         lambda c: c.unlabelled and c.data == ("sample",),
         "unlabelled: name the file of your questions with --data",

@@ -18,12 +18,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from qpairs.config import OPTIONS
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts
 from qpairs.data.sources import PairSource, load_pairs
 from qpairs.data.splits import question_components, split_pairs
 from qpairs.models.base import Model, load
+from qpairs.models.verdict import check_threshold
 from qpairs.training.fit import train
 
 
@@ -87,12 +89,15 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: (n,) classes, two of them.
 
         Raises:
-            UserError: X is no pairs of texts, or y does not go with it.
+            UserError: X is no pairs of texts, y does not go with it, or no score can have the threshold.
 
         >>> from sklearn.base import clone
         >>> clone(DuplicateClassifier(encoder="static", epochs=2)).epochs
         2
         """
+        options = dict(self.options or {})
+        if self.threshold is not None:  # before any work
+            check_threshold(self.threshold, _score_of(options))
         classes, labels = _two_classes(y)
         pairs = as_question_pairs(X)
         if len(pairs) != len(labels):
@@ -113,7 +118,7 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            **dict(self.options or {}),
+            **options,
         )
         return self
 
@@ -235,6 +240,12 @@ def as_question_pairs(X: PairSource) -> Pairs:
 def _python(cell: Any) -> Any:
     """A cell of an array; texts of numpy as texts."""
     return str(cell) if isinstance(cell, str) else cell
+
+
+def _score_of(options: Mapping[str, Any]) -> str:
+    """The score of the model that these options train, as far as they tell: see `check_threshold`."""
+    any_number = options.get("model", OPTIONS["model"].default) != OPTIONS["model"].default or options.get("reranker")
+    return "logit" if any_number else str(options.get("score", "cosine"))
 
 
 def _two_classes(y: ArrayLike | None) -> tuple[NDArray[Any], NDArray[np.int8]]:

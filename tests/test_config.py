@@ -207,6 +207,7 @@ def test_the_config_of_an_old_checkpoint_loads_as_it_was_stored(folder):
         "project",
         "distill",
         "distill_weight",
+        "text_column",
     }
     assert set(stored) >= set(OPTIONS) - {"learning_rate"} - newer
     assert to_dict(config_from(stored)) == {**to_dict(Config()), **stored}

@@ -37,6 +37,8 @@ from qpairs.core.shell import option_words
 from qpairs.data.question_file import QuestionFile
 
 if TYPE_CHECKING:
+    import pandas
+
     from qpairs.metrics import Expectation
     from qpairs.retrieval.clusters import Linkage
     from qpairs.retrieval.corpus import DedupeResult, Prepared
@@ -315,7 +317,9 @@ def _prepare(checkpoint: Path, read: Reading, deciding: Deciding, on_progress: O
 
 
 def print_summary(result: DedupeResult | LargeResult) -> None:
-    """Prints what was found, what is expected of it and on what basis, and the pairs nearest to the threshold."""
+    """Prints what was found, what is expected of it and on what basis, and the pairs to look at."""
+    from qpairs.retrieval.corpus import DedupeResult
+
     summary = result.summary
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column("")
@@ -345,6 +349,22 @@ def print_summary(result: DedupeResult | LargeResult) -> None:
     if len(least):
         out.print("\n[bold]nearest to the threshold[/]  [dim]similarity, probability[/]", highlight=False)
     for pair in least.itertuples():
+        print_pair(pair)
+    if isinstance(result, DedupeResult):
+        _print_telling(result.telling)
+
+
+def _print_telling(pairs: pandas.DataFrame) -> None:
+    """The pairs that differ in one telling word alone."""
+    if not len(pairs):
+        return
+    differ = "pair differs" if len(pairs) == 1 else "pairs differ"
+    out.print(
+        f"\n[yellow]{len(pairs):,} {differ} in one name, number or sign alone[/], and such pairs are seldom "
+        "duplicates, whatever their probability: look at them first",
+        highlight=False,
+    )
+    for pair in pairs.head(EXAMPLES).itertuples():
         print_pair(pair)
 
 

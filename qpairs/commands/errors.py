@@ -147,7 +147,7 @@ def _print_mistake(mistake: Mistake, score: str) -> None:
 
 @with_config_options(
     *("validation", "test", "test_fraction", "drop_suspects", "output", "report_to"),
-    *("augment", "positives", "unlabelled"),
+    *("augment", "positives", "unlabelled", "text_column"),
 )
 def audit(
     *,

@@ -34,3 +34,12 @@ def read_key() -> str:
         return "" if pressed in CTRL_D else pressed
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def discard_keys() -> None:
+    """Forgets the keys that were typed ahead at the terminal at stdin."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        return
+    termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

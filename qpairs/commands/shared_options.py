@@ -54,7 +54,7 @@ def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
         separator, imports = shared.get("separator") or "", tuple(shared.get("imports") or ())
         with contextlib.ExitStack() as held:
             if separator:
-                from qpairs.data.formats import separated_by
+                from qpairs.data.separators import separated_by
 
                 held.enter_context(separated_by(separator))
             if imports:

@@ -6,12 +6,12 @@ import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qpairs.commands.dedupe import print_pair, print_summary
-from qpairs.commands.keys import read_key
+from qpairs.commands.keys import discard_keys, read_key
 from qpairs.commands.search import IdColumnOption, TextColumnOption
 from qpairs.commands.shared_options import shared_words
 from qpairs.commands.terminal import (
@@ -26,12 +26,14 @@ from qpairs.commands.terminal import (
     shown_path,
 )
 from qpairs.core.exceptions import UserError
+from qpairs.core.shell import option_words
 
 if TYPE_CHECKING:
     from qpairs.data.text_columns import TextColumns
     from qpairs.serving.labelling import State
     from qpairs.serving.start import Session
 
+MODEL, BUDGET = "minilm", 60  # unless others are named
 KEYS = "[bold]y[/] same   [bold]n[/] different   [bold]s[/] skip   [bold]u[/] undo   [bold]q[/] finish"
 SAID = {"y": "same", "n": "different", "s": "skipped", "u": "taken back"}
 END = ("\x04", "\x1a", "")  # of the input: Ctrl-D, Ctrl-Z, and of a pipe
@@ -42,16 +44,17 @@ def start(
     model: Annotated[
         str,
         typer.Option(help="minilm, mpnet, a Hub id, a SentenceTransformer's folder, or that of a model you trained."),
-    ] = "minilm",
+    ] = MODEL,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder of the session.  [default: the name of the file, with -qpairs]", show_default=False),
     ] = None,
     text_column: TextColumnOption = "",
     id_column: IdColumnOption = "",
+    annotator: Annotated[str, typer.Option(help="Your name, written beside your answers.", show_default=False)] = "",
     budget: Annotated[
         int, typer.Option(min=0, help="Answers in all, earlier ones included, after which the session finishes.")
-    ] = 60,
+    ] = BUDGET,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the pairs.")] = 0,
     skip_bad_rows: SkipOption = False,
 ) -> None:
@@ -73,8 +76,8 @@ def start(
         file = QuestionFile(questions, text_column or text_column_of(questions), id_column, skip_bad_rows)
         with contextlib.ExitStack() as held:
             with progress_bar() as on_progress:
-                opening = open_session(model, file, folder, seed=seed, on_progress=on_progress)
-                session = held.enter_context(opening)
+                how: Any = {"annotator": annotator, "seed": seed, "on_progress": on_progress}
+                session = held.enter_context(open_session(model, file, folder, **how))
             print_skipped(session.corpus)
             _print_expected(session)
             try:
@@ -84,9 +87,21 @@ def start(
                 raise
             with progress_bar() as on_progress:
                 found = session.finish(on_progress)
+    options = {
+        "--model": model if model != MODEL else "",
+        "--output": str(output or ""),
+        "--annotator": annotator,
+        "--seed": seed or None,
+    }
     out.print()
     print_summary(found)
-    _print_end(session, budget)
+    _print_end(session)
+    words = [questions, *file.words(), *option_words(options), *shared_words()]
+    more = budget if session.answers < budget else max(budget, session.answers) + session.known.more
+    if session.state.pair:
+        out.print("\nTo answer more:")
+        print_command("qpairs", "start", *words, *option_words({"--budget": more if more != BUDGET else None}))
+    _print_plain_commands(session)
 
 
 def text_column_of(questions: Path) -> str:
@@ -120,7 +135,9 @@ def _print_expected(session: Session) -> None:
     from qpairs.serving.start import EXAMPLES, examples
 
     folder = shown_path(session.folder.path)
-    out.print(f"\n{counted(len(session.corpus.texts), 'question')}, kept in [bold]{folder}[/].", highlight=False)
+    before = f"; {_answers(session)} so far" if session.state.last else ""
+    questions = counted(len(session.corpus.texts), "question")
+    out.print(f"\n{questions}, kept in [bold]{folder}[/]{before}.", highlight=False)
     _print_fit(session)
     try:
         pairs = examples(session.duplicates(), EXAMPLES)
@@ -137,11 +154,22 @@ def _print_fit(session: Session) -> None:
     known = session.known
     (low, high), (low_recall, high_recall) = known.precision_interval, known.recall_interval
     out.print(
-        f"[bold]{known.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {known.threshold:.3f} on: "
-        f"expected precision [bold]{known.precision:.2f}[/] ({low:.2f} to {high:.2f}), recall "
-        f"[bold]{known.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}); {plain(known.basis)}. {known.more} more "
-        f"answers would narrow the interval of the precision from {known.width:.2f} to {known.width_with_more:.2f}.",
+        f"[bold]{known.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {known.threshold:.3f} on. "
+        f"Expected precision, the share of them that are duplicates: [bold]{known.precision:.2f}[/] ({low:.2f} to "
+        f"{high:.2f}). Expected recall, the share of all duplicates in the file that are among them: "
+        f"[bold]{known.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}). All of this is {plain(known.basis)}; "
+        f"intervals are 95 %. {known.more} more answers would narrow the interval of the precision from a width of "
+        f"{known.width:.2f} to {known.width_with_more:.2f}.",
         highlight=False,
+    )
+
+
+def _answers(session: Session) -> str:
+    """How many answers there are, of each kind."""
+    state = session.state
+    return (
+        f"{counted(session.answers, 'answer')} ({state.duplicates:,} the same, {state.different:,} different) and "
+        f"{state.skipped:,} skipped"
     )
 
 
@@ -150,21 +178,26 @@ def _ask(session: Session, budget: int) -> None:
     read = _reader()
     if session.answers < budget:
         out.print(f"\nDo both ask the same? {KEYS}", highlight=False)
+    else:
+        out.print(f"\nNo pair is asked: the answers reach --budget {budget:,}.", highlight=False)
     state = session.state
     while session.answers < budget and state.pair:
         _print_pair(state, budget)
         key = read()
         if key == "q" or key in END:
-            return
+            break
         _act(session, state, key)
         state = session.state
+    if sys.stdin.isatty():
+        discard_keys()  # those typed ahead would be read by the shell
 
 
 def _act(session: Session, state: State, key: str) -> None:
     """Does what a key says."""
     fitted = False
     if key not in SAID or not state.pair:
-        out.print(f"[yellow]{plain(repr(key))} is no answer.[/] {KEYS}", highlight=False)
+        named = plain(repr(key)) if key.isprintable() else "This key"
+        out.print(f"[yellow]{named} is no answer.[/] {KEYS}", highlight=False)
         return
     if key == "u":
         try:
@@ -204,33 +237,33 @@ def _reader() -> Callable[[], str]:
     return line
 
 
-def _print_end(session: Session, budget: int) -> None:
-    from qpairs.retrieval.index_file import index_folder
-
-    state, folder = session.state, session.folder
+def _print_end(session: Session) -> None:
+    folder = session.folder
     out.print(
-        f"\n{state.duplicates:,} answered the same, {state.different:,} different, {state.skipped:,} skipped. Model in "
-        f"[bold]{shown_path(folder.model)}[/], duplicates and the file without them in "
+        f"\n{_answers(session)}. Model in [bold]{shown_path(folder.model)}[/], duplicates and the file without them in "
         f"[bold]{shown_path(folder.duplicates)}[/].",
         highlight=False,
         soft_wrap=True,
     )
-    if not state.pair:
+    if not session.state.pair:
         out.print("No pair is left to ask about.")
-    else:
-        least = max(budget, session.answers)
-        out.print(
-            f"The same command goes on; more than {least:,} answers need a --budget above {least:,}.", highlight=False
-        )
     if session.mostly_wrong:
         out.print(
-            "[yellow]Most of what the file without duplicates lacks is expected to be no duplicate. Do not use it yet: "
-            "answer more, or choose a --precision with the last qpairs dedupe below.[/]"
+            "[yellow]Most of the pairs that are called duplicates are expected to be none, so do not use the file "
+            "without duplicates yet: answer more, or take a --threshold from what is expected at each:[/]"
         )
+        print_command(*session.dedupe_command(shared_words(), "--dry-run"))
     if session.training_may_pay:
         out.print("There are enough labels of both kinds to train on; the last command below does it.")
+
+
+def _print_plain_commands(session: Session) -> None:
+    from qpairs.retrieval.index_file import index_folder
+
     out.print("\nTo search as the answers say:")
-    print_command("qpairs", "search", index_folder(folder.path), "How do I ...?", "--model", folder.model)
+    print_command(
+        "qpairs", "search", index_folder(session.folder.path), "How do I ...?", "--model", session.folder.model
+    )
     out.print("\n[dim]The same by plain commands:[/]")
     for words in session.commands(shared_words()):
         print_command(*words)

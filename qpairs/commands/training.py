@@ -13,6 +13,7 @@ from rich.table import Table
 
 from qpairs.commands.combine import print_second_look
 from qpairs.commands.conclusions import LABELLED
+from qpairs.commands.shared_options import shared_words
 from qpairs.commands.terminal import (
     EXAMPLE,
     OverwriteOption,
@@ -154,9 +155,9 @@ def _print_without_threshold(config: Config) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    file = QuestionFile(Path(config.data[0]), ",".join(config.columns), skip_bad_rows=config.skip_bad_rows)
-    imports = option_words({"--import": list(config.imports)})
-    print_command("qpairs", "dedupe", config.output, file.path, *file.words(), *imports, "--dry-run")
+    file = QuestionFile(Path(config.data[0]), config.question_columns, skip_bad_rows=config.skip_bad_rows)
+    shared = [*shared_words(), *option_words({"--import": list(config.imports)})]
+    print_command("qpairs", "dedupe", config.output, file.path, *file.words(), *shared, "--dry-run")
     print_command("qpairs", "train", "--encoder", config.output, "--data", LABELLED)
     here = f"{config.output}-here"
     print_command("qpairs", "calibrate", config.output, "--data", LABELLED, "--output", here)

@@ -124,9 +124,7 @@ def find_question_column(names: Iterable[str], wanted: str = "", *, where: str) 
     names, known = list(names), _by_lower_case(names)
     guess = names[0] if len(names) == 1 else next((known[name] for name in QUESTION_COLUMNS if name in known), None)
     if not wanted and guess is None:
-        raise UserError(
-            f"{where}: which column holds the questions? {_found(names)}; name it with --text-column (train: --columns)"
-        )
+        raise UserError(f"{where}: which column holds the questions? {_found(names)}; name it with --text-column")
     return named_column(names, wanted, where=where) if wanted else str(guess)
 
 

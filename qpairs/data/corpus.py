@@ -38,6 +38,7 @@ class Corpus:
         text_column: the column of the questions, or several with commas between.
         skip_bad_rows: whether rows that cannot be used were left out.
         dialect: how its file separates fields, for writing it back.
+        separator: what was named to separate them; '' where it was found.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Corpus:
     text_column: str = ""
     skip_bad_rows: bool = False
     dialect: Dialect = COMMA
+    separator: str = ""
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
         skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
@@ -59,7 +61,12 @@ class Corpus:
 
 
 def read_corpus(
-    source: Corpus | QuestionSource, *, text_column: str = "", id_column: str = "", skip_bad_rows: bool = False
+    source: Corpus | QuestionSource,
+    *,
+    text_column: str = "",
+    id_column: str = "",
+    separator: str = "",
+    skip_bad_rows: bool = False,
 ) -> Corpus:
     r"""Reads questions with all the columns of their file, or data frame.
 
@@ -67,6 +74,7 @@ def read_corpus(
         source: a corpus, which stays as it is; or as in `qpairs.data.questions.open_questions`.
         text_column: the column of the questions, or several with commas between, as there.
         id_column: the column of their ids.
+        separator: of the fields of a .csv or .tsv file, as there.
         skip_bad_rows: leave out rows that cannot be used; without it, the first one is an error.
 
     Raises:
@@ -81,7 +89,7 @@ def read_corpus(
     """
     if isinstance(source, Corpus):
         return source
-    questions = open_questions(source, text_column=text_column, id_column=id_column)
+    questions = open_questions(source, text_column=text_column, id_column=id_column, separator=separator)
     path, reader, column = questions.path, questions.reader, questions.text_column
     table = table_of(reader, str(path), skip_bad_rows=skip_bad_rows)
     skipped, usable, texts = Counter(malformed=table.malformed), list[int](), list[str]()
@@ -99,4 +107,4 @@ def read_corpus(
     all_ids = table.cells(questions.id_column) if id_column else ()
     ids = [str(all_ids[place]) for place in usable] if id_column else ()
     rows = np.array(table.numbers)[usable]
-    return Corpus(path, kept, texts, rows, +skipped, ids, column, skip_bad_rows, table.dialect)
+    return Corpus(path, kept, texts, rows, +skipped, ids, column, skip_bad_rows, table.dialect, separator)

@@ -5,7 +5,6 @@ A new format is one class with the members of `Reader`, and one row of `FORMATS`
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import itertools
@@ -16,7 +15,7 @@ import reprlib
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,20 +25,17 @@ from pyarrow import parquet
 
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import os_reason
-from qpairs.core.shell import option_words
 from qpairs.core.tables import COMMA, Dialect
 from qpairs.data.compressed import FAULTS, OPENERS, ZIP, is_compressed, open_uncompressed, uncompressed_name
+from qpairs.data.separators import HEAD, SEPARATOR, SEPARATORS, separates, separator_character
 
 LONGEST_FIELD = 1 << 24  # characters of a field of a CSV file before its quote counts as one that is never closed
 ROWS = 8192  # of a Parquet file at a time
 BLOCK = 1 << 20  # bytes of a text file at a time, up to the end of a line
-SEPARATORS = (",", ";", "\t", "|")
-SEPARATOR = "QPAIRS_SEPARATOR"  # environment variable: what separates the fields of files whose header has it
-HEAD = 6  # lines that tell the separator: the header, and some that must have as many fields
-LONGEST_NAME = 40  # characters of the name of a column, in a header that tells its separator
 _NAMED_SEPARATOR = re.compile(r"\"?sep=(.)\"?\s*", re.I)  # the first line by which Excel is told the separator
 _SPACE = re.compile(r"\s*")
 OPEN_QUOTE = "a quote is opened and never closed"
+SKIP_THEM = "pass --skip-bad-rows (skip_bad_rows=True)"  # how rows that cannot be used are left out
 
 Row = tuple[Any, ...] | str  # the values of a row, or what is wrong with it
 Types = Mapping[str, pyarrow.DataType | None]
@@ -68,11 +64,21 @@ class Reader(Protocol):
         """
 
 
-def open_file(path: Path) -> Reader:
-    """The reader of a file, by the ending of its name.
+def open_file(path: Path, separator: str = "") -> Reader:
+    r"""The reader of a file, by the ending of its name.
+
+    Args:
+        path: the file.
+        separator: of the fields of a .csv or .tsv file, as in `separated_by`; '' finds it.
 
     Raises:
-        UserError: there is no such file, it is empty, or its ending is unknown.
+        UserError: there is no such file, it is empty, its ending is unknown, or it has no such separator.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "tickets.csv")
+    >>> _ = file.write_text("title^paid, or not\nHow do I pay?^no\n")
+    >>> list(open_file(file).columns), list(open_file(file, "^").columns)
+    (['title^paid', 'or not'], ['title', 'paid, or not'])
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -84,7 +90,12 @@ def open_file(path: Path) -> Reader:
         raise UserError(f"{path}: unknown kind of file; {known}")
     if is_compressed(path) and suffix not in PACKED:
         raise UserError(f"{path}: a {suffix} file is not read compressed; unpack it")
-    return FORMATS[suffix](path)
+    reader = FORMATS[suffix](path)
+    if not separator:
+        return reader
+    if not isinstance(reader, Delimited):
+        raise UserError(f"{path}: separator: {separator!r} is for .csv and .tsv files; leave it out")
+    return replace(reader, told=separator_character(separator))
 
 
 def dialect_of(reader: Reader) -> Dialect:
@@ -97,44 +108,6 @@ def dialect_of(reader: Reader) -> Dialect:
     Dialect(separator=';', named=False)
     """
     return reader.dialect if isinstance(reader, Delimited) and ending_of(reader.path) == ".csv" else COMMA
-
-
-@contextlib.contextmanager
-def separated_by(separator: str) -> Iterator[None]:
-    r"""Reads files with a separator that is not guessed right, in this process and those that it starts.
-
-    Args:
-        separator: one character; `tab` and `\t` are the tabulator. '' leaves all as it is.
-
-    Raises:
-        UserError: it is none.
-
-    >>> with separated_by("^"):
-    ...     os.environ[SEPARATOR]
-    '^'
-    """
-    character = {"tab": "\t", "\\t": "\t"}.get(separator, separator)
-    if len(character) > 1 or character in ('"', "\n", "\r", "\0") or (character and character.isalnum()):
-        raise UserError(f"separator: {separator!r}, must be one character such as ; or |, or tab")
-    before = os.environ.get(SEPARATOR)
-    if character:
-        os.environ[SEPARATOR] = character
-    try:
-        yield
-    finally:
-        os.environ.pop(SEPARATOR, None)
-        if before is not None:
-            os.environ[SEPARATOR] = before
-
-
-def separator_words() -> list[str]:
-    """The option of a command by which it reads with the separator that is named in this process, if one is.
-
-    >>> with separated_by(";"):
-    ...     separator_words()
-    ['--separator', ';']
-    """
-    return option_words({"--separator": os.environ.get(SEPARATOR, "").replace("\t", "tab")})
 
 
 def ending_of(path: str | Path) -> str:
@@ -157,7 +130,7 @@ def refuse_row(where: str | Path, unit: str, number: int, reason: str, *, skip: 
     if reason == OPEN_QUOTE:
         raise UserError(f"{where}, {unit} {number}: {reason}; all that follows would be lost")
     if not skip:
-        raise UserError(f"{where}, {unit} {number}: {reason}; mend it, or pass --skip-bad-rows (skip_bad_rows=True)")
+        raise UserError(f"{where}, {unit} {number}: {reason}; mend it, or {SKIP_THEM}")
 
 
 @dataclass(frozen=True)
@@ -171,16 +144,27 @@ class Delimited:
     path: Path
     delimiter: str
     unit: str = "row"
+    told: str = ""
 
     @cached_property
     def separator(self) -> str:
         """What separates the fields: what a first line `sep=;` names, else what the header has, else `delimiter`.
 
-        What `SEPARATOR` names comes before what is guessed, where it is in the header. The header is clear where
-        `delimiter` is not in it, and one other of `SEPARATORS` makes names of columns of it, as many as the rows after
-        it have fields.
+        What is `told` of this file comes before that, and has to be in its header. What `SEPARATOR` names comes before
+        what is guessed, where it is in the header. The header is clear where `delimiter` is not in it, and one other of
+        `SEPARATORS` makes names of columns of it, as many as the rows after it have fields.
+
+        Raises:
+            UserError: what is told is not in the header.
         """
         lines = list(itertools.islice(_lines(self.path), HEAD))
+        if self.told:
+            header = next((line for line in lines if not _NAMED_SEPARATOR.fullmatch(line)), "")
+            if len(next(csv.reader([header], delimiter=self.told), [])) < 2:
+                shown = textwrap.shorten(header, 60, placeholder=" ...")
+                mark = "tab" if self.told == "\t" else self.told
+                raise UserError(f"{self.path}: separator: {mark!r} is not in its first line, {shown!r}")
+            return self.told
         if named := _NAMED_SEPARATOR.fullmatch(lines[0]) if lines else None:
             return named[1]
         told = os.environ.get(SEPARATOR, "")
@@ -188,7 +172,7 @@ class Delimited:
             return told
         if not lines or len(next(csv.reader(lines[:1], delimiter=self.delimiter), [])) > 1:
             return self.delimiter
-        clear = [separator for separator in SEPARATORS if _separates(lines, separator)]
+        clear = [separator for separator in SEPARATORS if separates(lines, separator)]
         return clear[0] if len(clear) == 1 else self.delimiter
 
     @property
@@ -370,22 +354,6 @@ def _lines(path: Path) -> Iterator[str]:
         raise UserError(f"{path}, line {number}: not valid UTF-8; save the file as UTF-8") from None
     except FAULTS as error:
         raise _unreadable(path, error) from error
-
-
-def _separates(lines: Sequence[str], separator: str) -> bool:
-    """Whether the first of some lines is names of columns with a separator between, and the others have as many fields.
-
-    A quoted field may go on after the last line: a line that only begins a row does not count.
-    """
-    try:
-        header, *rows = csv.reader(lines, delimiter=separator, strict=False)
-    except csv.Error:
-        return False
-    names = [name.strip() for name in header]
-    named = len(names) > 1 and len(set(names)) == len(names) and all(0 < len(n) <= LONGEST_NAME for n in names)
-    rows = [row for row in rows if row]
-    whole = rows[: -1 if len(lines) == HEAD else None]
-    return named and bool(rows) and all(len(row) == len(names) for row in whole)
 
 
 def _json_texts(path: Path) -> Iterator[str]:

@@ -109,7 +109,7 @@ def _questions_in_memory(source: Any, parts: Sequence[Any], options: Mapping[str
             return None
         parts = [source]  # a list of texts
     columns = options.get("columns", ())
-    text_column = columns if isinstance(columns, str) else ",".join(columns)
+    text_column = options.get("text_column") or (columns if isinstance(columns, str) else ",".join(columns))
     skip = bool(options.get("skip_bad_rows"))
     texts = [text for part in parts for text in read_corpus(part, text_column=text_column, skip_bad_rows=skip).texts]
     none = np.empty(0, np.int64)

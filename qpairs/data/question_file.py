@@ -14,6 +14,7 @@ class ReadingOptions(TypedDict):
 
     text_column: str
     id_column: str
+    separator: str
     skip_bad_rows: bool
 
 
@@ -23,22 +24,28 @@ class QuestionFile:
 
     Attributes:
         path: the file.
-        text_column, id_column, skip_bad_rows: as in `embed`.
+        text_column, id_column, skip_bad_rows, separator: as in `embed`.
     """
 
     path: Path
     text_column: str = ""
     id_column: str = ""
     skip_bad_rows: bool = False
+    separator: str = ""
 
     @property
     def options(self) -> ReadingOptions:
         """How it is read.
 
         >>> QuestionFile(Path("tickets.csv"), "title").options
-        {'text_column': 'title', 'id_column': '', 'skip_bad_rows': False}
+        {'text_column': 'title', 'id_column': '', 'separator': '', 'skip_bad_rows': False}
         """
-        return {"text_column": self.text_column, "id_column": self.id_column, "skip_bad_rows": self.skip_bad_rows}
+        return {
+            "text_column": self.text_column,
+            "id_column": self.id_column,
+            "separator": self.separator,
+            "skip_bad_rows": self.skip_bad_rows,
+        }
 
     def words(self, *, ids: bool = True) -> list[str]:
         """The options that say how it is read, in a command.
@@ -54,6 +61,7 @@ class QuestionFile:
                 "--text-column": self.text_column,
                 "--id-column": self.id_column if ids else "",
                 "--skip-bad-rows": self.skip_bad_rows,
+                "--separator": self.separator.replace("\t", "tab"),
             }
         )
 

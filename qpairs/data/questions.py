@@ -30,12 +30,14 @@ class Questions:
         text_columns: the columns of the questions; the texts of several are joined.
         id_column: the column of their ids; '' where the number of the row is the id.
         given: the reader of rows in memory; None for a file.
+        separator: of the fields of a .csv or .tsv file; '' where it is found.
     """
 
     path: Path
     text_columns: tuple[str, ...]
     id_column: str = ""
     given: Reader | None = None
+    separator: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: the reader of a file is opened there."""
@@ -49,7 +51,7 @@ class Questions:
     @cached_property
     def reader(self) -> Reader:
         """The reader of the file, or of the rows in memory."""
-        return self.given or open_file(self.path)
+        return self.given or open_file(self.path, self.separator)
 
     def rows(self, skipped: Counter[str] | None = None) -> Iterator[tuple[str, str]]:
         """Id and text of each question, runs of white space made one space. Memory is flat.
@@ -95,7 +97,9 @@ class Questions:
         return self if self.given is not None else replace(self, path=self.path.absolute())
 
 
-def open_questions(source: QuestionSource, *, text_column: str = "", id_column: str = "") -> Questions:
+def open_questions(
+    source: QuestionSource, *, text_column: str = "", id_column: str = "", separator: str = ""
+) -> Questions:
     r"""Opens a file of questions, or rows in memory, and finds the columns to read.
 
     Args:
@@ -104,6 +108,7 @@ def open_questions(source: QuestionSource, *, text_column: str = "", id_column: 
         text_column: the column of the questions, or several with commas between, whose texts are joined; without it
             the only one, or question, text, sentence or q.
         id_column: the column of their ids; without it, the number of the row or line, from 1, is the id.
+        separator: of the fields of a .csv or .tsv file: one character, or tab; without it, it is found.
 
     Raises:
         UserError: there is no such file or column, or the file cannot be read.
@@ -116,11 +121,11 @@ def open_questions(source: QuestionSource, *, text_column: str = "", id_column: 
     >>> list(open_questions(["How do I pay?", "Where is my order?"]).rows())
     [('1', 'How do I pay?'), ('2', 'Where is my order?')]
     """
-    reader, where = open_table(source)
+    reader, where = open_table(source, separator=separator)
     names = list(reader.columns)
     if not names:
         in_a_file = isinstance(source, str | Path)
         raise UserError(f"{where}: " + ("no line of it is a JSON object" if in_a_file else "there are no rows in it"))
     identity = named_column(names, id_column, where=where) if id_column else ""
     given = None if isinstance(source, str | Path) else reader
-    return Questions(Path(where), find_text_columns(names, text_column, where=where), identity, given)
+    return Questions(Path(where), find_text_columns(names, text_column, where=where), identity, given, separator)

@@ -86,20 +86,25 @@ class ArrowTable:
         yield from enumerate(zip(*(self.table.column(name).to_pylist() for name in columns), strict=True), start=1)
 
 
-def open_table(source: Any, names: Sequence[str] = QUESTION) -> tuple[Reader, str]:
+def open_table(source: Any, names: Sequence[str] = QUESTION, separator: str = "") -> tuple[Reader, str]:
     """The reader of a file, or of rows in memory, and what messages call it.
 
     Args:
         source: a path, or what `open_rows` takes.
         names: as there.
+        separator: of a file, as in `open_file`.
 
     Raises:
-        UserError: as `open_file` and `open_rows`.
+        UserError: as `open_file` and `open_rows`; or rows in memory with a separator.
     """
     if isinstance(source, str) and not Path(source).suffix and not Path(source).exists():
         raise UserError(f"{reprlib.repr(source)}: no such file; in Python, questions are a list of texts: [...]")
     if isinstance(source, str | Path):
-        return open_file(Path(source)), str(source)
+        return open_file(Path(source), separator), str(source)
+    if separator:
+        raise UserError(
+            f"separator: {separator!r} is for .csv and .tsv files, and rows in memory have none; leave it out"
+        )
     return open_rows(source, names), name_of(source)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from qpairs.data.words import words as words_in
 
 ROWS = 500  # that are looked at
 LEAST_WORDS, LEAST_DISTINCT = 2.0, 0.2  # of a column of questions: words in a text on average, share of distinct texts
+EXAMPLES = 5  # rows, or texts, of which one is shown
 CLEARLY = 2.0  # times as many words as in any other column
 
 
@@ -35,13 +36,20 @@ class TextColumn:
 
 @dataclass(frozen=True)
 class TextColumns:
-    """The columns that may hold the questions, the likeliest first, and whether the first one is surely it."""
+    """Which columns of a file may hold the questions.
+
+    Attributes:
+        columns: those that may, the likeliest first.
+        sure: whether the first one is surely it.
+        row: of all columns by their names, the values in one row.
+    """
 
     columns: Sequence[TextColumn]
     sure: bool
+    row: Mapping[str, object]
 
 
-def text_columns(path: str | Path) -> TextColumns:
+def text_columns(path: str | Path, separator: str = "") -> TextColumns:
     r"""The columns of a file that may hold the questions.
 
     A column is sure where it is the only one, has the name of a column of questions, or is the only one of texts; or
@@ -49,6 +57,7 @@ def text_columns(path: str | Path) -> TextColumns:
 
     Args:
         path: a file in one of the formats of `qpairs.data.formats.FORMATS`.
+        separator: of its fields, as in `open_file`.
 
     Raises:
         UserError: the file cannot be read, or has no column of texts.
@@ -60,10 +69,12 @@ def text_columns(path: str | Path) -> TextColumns:
     >>> found.columns[0].name, found.sure
     ('title', True)
     """
-    reader = open_file(Path(path))
+    reader = open_file(Path(path), separator)
     names = list(reader.columns)
     rows = [row for _, row in itertools.islice(reader.rows(names), ROWS) if not isinstance(row, str)]
     found = [_described(name, [row[place] for row in rows]) for place, name in enumerate(names)]
+    fullest = max(rows[:EXAMPLES], key=lambda row: sum(1 for value in row if str(value or "").strip()), default=())
+    row = dict(zip(names, fullest, strict=False))
     texts = sorted((column for column in found if column), key=lambda column: -column.words)
     try:
         named = find_question_column(names, where=str(path))
@@ -71,8 +82,8 @@ def text_columns(path: str | Path) -> TextColumns:
         if not texts:
             shown = ", ".join(map(reprlib.repr, names))
             raise UserError(f"{path}: no column holds texts of several words; found: {shown}") from None
-        return TextColumns(texts, len(texts) == 1 or texts[0].words >= CLEARLY * texts[1].words)
-    return TextColumns([TextColumn(named, 0.0, ""), *(column for column in texts if column.name != named)], True)
+        return TextColumns(texts, len(texts) == 1 or texts[0].words >= CLEARLY * texts[1].words, row)
+    return TextColumns([TextColumn(named, 0.0, ""), *(column for column in texts if column.name != named)], True, row)
 
 
 def _described(name: str, values: Sequence[object]) -> TextColumn | None:
@@ -85,4 +96,4 @@ def _described(name: str, values: Sequence[object]) -> TextColumn | None:
     distinct = len(set(wordy)) / len(wordy)
     if words < LEAST_WORDS or distinct < LEAST_DISTINCT:
         return None
-    return TextColumn(name, words, max(wordy[:5], key=len))
+    return TextColumn(name, words, max(wordy[:EXAMPLES], key=len))

@@ -66,7 +66,7 @@ def read_unlabelled(config: Config) -> Unlabelled:
     """
     skipped, texts = Counter[str](), list[str]()
     for source in config.data:
-        opened = open_questions(source, text_column=config.columns[0] if config.columns else "")
+        opened = open_questions(source, text_column=config.question_columns)
         texts += [text for _, text in opened.rows(skipped if config.skip_bad_rows else None)]
     return replace(distinct_questions(texts, config.data), skipped=dict(skipped))
 

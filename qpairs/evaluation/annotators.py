@@ -204,7 +204,7 @@ def measure_agreement(labels: LabelledPairs, *, trusted: Sequence[str] = (), see
     consensus = find_consensus(labels, trusted=trusted)
     judged = consensus.judged
     if not judged.shared.any():
-        names = ", ".join(repr(name) for name in judged.annotators)
+        names = ", ".join(repr(name) if name else "one without a name" for name in judged.annotators)
         raise UserError(
             f"labels: no pair was judged by two annotators (there are: {names}); agreement takes pairs that several "
             "have labelled: label some of the same pairs again under another name"

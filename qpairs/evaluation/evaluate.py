@@ -171,7 +171,7 @@ class Report:
         >>> strict.precision > report.precision, strict.recall < report.recall, strict.from_validation
         (True, True, False)
         """
-        check_threshold(threshold, self.score, "rethreshold")
+        check_threshold(threshold, self.score)
         pairs, setting = self._judged
         groups = question_components(pairs)[pairs.left]
         return dataclasses.replace(

@@ -93,6 +93,7 @@ def read_search_set(
     *,
     text_column: str = "",
     id_column: str = "",
+    separator: str = "",
     skip_bad_rows: bool = False,
 ) -> SearchSet:
     r"""Reads queries with what is relevant to each, and the corpus.
@@ -104,6 +105,7 @@ def read_search_set(
         corpus: the texts that are searched, as in `read_corpus`.
         text_column: the column of the texts, as there.
         id_column: the column of their ids; without it `id`, and where there is none, the number of the row, from 1.
+        separator: of the corpus, as in `read_corpus`.
         skip_bad_rows: leave out rows of both files that cannot be used; without it, the first one is an error.
 
     Raises:
@@ -114,7 +116,9 @@ def read_search_set(
     >>> read_search_set(rows, texts).relevant
     [{0: 1.0, 2: 1.0}]
     """
-    found = read_corpus(corpus, text_column=text_column, id_column=id_column, skip_bad_rows=skip_bad_rows)
+    found = read_corpus(
+        corpus, text_column=text_column, id_column=id_column, separator=separator, skip_bad_rows=skip_bad_rows
+    )
     ids = _ids(found, id_column)
     places = {name: row for row, name in enumerate(ids)}
     if len(places) < len(ids):

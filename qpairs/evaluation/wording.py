@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from qpairs.data.words import WORD, words
+from qpairs.data.identity import canonical
+from qpairs.data.words import WORD, pieces, words
 
 Number = TypeVar("Number", int, float)
 Bands = Sequence[tuple[Number, Number, str]]  # above the first number, up to the second, name
@@ -22,6 +24,8 @@ Bands = Sequence[tuple[Number, Number, str]]  # above the first number, up to th
 LENGTHS: Bands[int] = ((-1, 8, "up to 8 words"), (8, 15, "9 to 15 words"), (15, 10**9, "over 15 words"))
 OVERLAPS: Bands[float] = tuple((n / 5 if n else -1.0, (n + 1) / 5, f"{20 * n} to {20 * n + 20} %") for n in range(5))
 _LENGTH_DIFFERENCES: Bands[int] = ((-1, 1, "up to 1 word"), (1, 4, "2 to 4 words"), (4, 10**9, "5 words and more"))
+_EDGES = ".,;:?!\"'()[]{}\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}"  # of a word, no part of it
+_JOINING = "-'\N{RIGHT SINGLE QUOTATION MARK}"  # parts of words
 _SENTENCE_END = re.compile(r"[.?!:;\"(]\s*$|^\s*$")
 _QUESTION_WORDS = ("what", "which", "who", "whom", "whose", "when", "where", "why", "how")
 _NEGATIONS = {"not", "no", "never", "none", "nobody", "nothing", "neither", "nor", "without", "cannot", "cant", "dont"}
@@ -155,6 +159,35 @@ def names_in(text: str) -> set[str]:
     return {word for word in capitalised if word.partition("'")[0] != "i"}
 
 
+def telling_words(one: str, other: str) -> tuple[str, str] | None:
+    """The word of each of two questions in which alone they differ, if both are names, numbers, or have a sign.
+
+    >>> telling_words("How do I sort a list in C++?", "How do I sort a list in C#?")
+    ('C++', 'C#')
+    >>> telling_words("What is error 403?", "What is error 500?"), telling_words("How do I pay?", "How do I cancel?")
+    (('403', '500'), None)
+    """
+    if one.count(" ") != other.count(" "):  # most pairs, before their words are looked for
+        return None
+    sides = [[piece.strip(_EDGES) for piece, _ in pieces(text)] for text in (one, other)]
+    if len(sides[0]) != len(sides[1]) or len(sides[0]) < 2:
+        return None
+    pairs = [pair for pair in zip(*sides, strict=True) if canonical(pair[0]) != canonical(pair[1])]
+    if len(pairs) != 1 or not (_is_telling(pairs[0][0], one) and _is_telling(pairs[0][1], other)):
+        return None
+    return pairs[0]
+
+
+def _is_telling(word: str, text: str) -> bool:
+    """Whether a word is a name in its text, or has a number or a sign in it."""
+    signs = any(unicodedata.category(character)[0] in "NPS" for character in word if character not in _JOINING)
+    return signs or not names_in(text).isdisjoint(words(word))
+
+
+def _one_word(pair: Wording) -> str | None:
+    return "a name, a number or a sign" if telling_words(*pair.texts) else None
+
+
 def _pronouns(pair: Wording) -> str | None:
     one, other = ({_PERSONS.get(word.partition("'")[0], "") for word in side} - {""} for side in pair.words)
     return _same(one, other)
@@ -204,6 +237,7 @@ KINDS: dict[str, Kind] = {
     "negation": Kind("not, no, never, without, ...n't and their like", _negation),
     "numbers": Kind("the numbers written in digits", _numbers),
     "names": Kind("capitalised words within a sentence; different where the other question lacks one", _names),
+    "one word": Kind("all words but one are the same, and that is a name, a number, or has a sign as C++", _one_word),
     "pronouns": Kind("the persons spoken of: I, we, you, he, she, they", _pronouns),
     "spelling": Kind("a new word of 4 letters or more, one edit inside it away from a known one", _spelling),
     "word order": Kind("both have the very same words, in another order", _word_order),

@@ -316,25 +316,24 @@ SCORE_RANGES: dict[str, Range] = {
 }  # of other scores, none
 
 
-def check_threshold(threshold: float, score: str = "cosine", name: str = "threshold") -> None:
+def check_threshold(threshold: float, score: str = "cosine") -> None:
     """Raises UserError where no score can lie on one side of a threshold.
 
     Args:
         threshold: of a score.
         score: what it is: see `Verdict.score`; probability for that of a second look.
-        name: of the option, for the message.
 
     >>> check_threshold(1.2)
     Traceback (most recent call last):
     qpairs.core.exceptions.UserError: threshold: 1.2, must be -1 <= threshold <= 1
     """
     if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.number):
-        raise UserError(f"{name}: {threshold!r}, must be a number")
+        raise UserError(f"threshold: {threshold!r}, must be a number")
     if not math.isfinite(threshold):
-        raise UserError(f"{name}: {threshold!r}, must be a finite number")
+        raise UserError(f"threshold: {threshold!r}, must be a finite number")
     allowed = SCORE_RANGES.get(score)
     if allowed and not allowed.allows(threshold):
-        raise UserError(f"{name}: {threshold!r}, must be {allowed.text(name)}")
+        raise UserError(f"threshold: {threshold!r}, must be {allowed.text('threshold')}")
 
 
 def choose(setting: Setting, threshold: float | None = None, precision: float | None = None) -> Setting:

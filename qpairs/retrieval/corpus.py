@@ -20,6 +20,7 @@ from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.questions import QuestionSource
+from qpairs.evaluation.wording import telling_words
 from qpairs.metrics import Expectation, count_scores
 from qpairs.metrics.read_pairs import SURE
 from qpairs.models.base import Model, as_model, encode_in_blocks
@@ -131,17 +132,17 @@ class DedupeResult:
         """What is written to dedupe.json; there, `raw` says besides whether texts of CSV and TSV are not `guarded`.
 
         `questions`, `against` and `model` are paths as named, `questions_path` is that of the file from the root, or
-        null; `text_column` and `skip_bad_rows` say how it was read; `rows` counts the questions, `distinct` those that
-        differ in more than case, spaces and punctuation, `asked` the distinct ones that the other corpus has, `pairs`
-        the duplicates among the rest, `clusters` the clusters of two rows or more, `largest` the rows of the largest,
-        `kept` the rows without duplicates. `probability_of` says what the probabilities are true of, `basis` what they
-        rest on; `expected` is the `Expectation` of the threshold, or null. `threshold` is a cosine, or where
-        `second_look` is not null a probability; that says which candidates were read: `band` (cosines), `read`,
-        `candidates` and `share`. `recall` is the share of the pairs that were found, measured on `recall_measured_on`
-        pairs of a sample, or 1 and 0 where all were compared.
+        null; `text_column`, `skip_bad_rows` and `separator` say how it was read; `rows` counts the questions,
+        `distinct` those that differ in more than case, spaces and punctuation, `asked` the distinct ones that the other
+        corpus has, `pairs` the duplicates among the rest, `clusters` the clusters of two rows or more, `largest` the
+        rows of the largest, `kept` the rows without duplicates. `probability_of` says what the probabilities are true
+        of, `basis` what they rest on; `expected` is the `Expectation` of the threshold, or null. `threshold` is a
+        cosine, or where `second_look` is not null a probability; that says which candidates were read: `band`
+        (cosines), `read`, `candidates` and `share`. `recall` is the share of the pairs that were found, measured on
+        `recall_measured_on` pairs of a sample, or 1 and 0 where all were compared.
         """
         paths = self.corpus.path, self.against.path if self.against else None
-        reading = self.corpus.text_column, self.corpus.skip_bad_rows
+        reading = self.corpus.text_column, self.corpus.skip_bad_rows, self.corpus.separator
         return summary_of(self.found, self.model, self.setting, paths, reading, self.read)
 
     def nearest(self, count: int) -> pandas.DataFrame:
@@ -152,6 +153,20 @@ class DedupeResult:
         True
         """
         return self.pairs.sort_values(["probability", "similarity"], kind="stable").head(count)
+
+    @cached_property
+    def telling(self) -> pandas.DataFrame:
+        """The rows of `pairs` that differ in one name, number or sign alone, the most similar first.
+
+        Such questions are alike to an encoder, and seldom duplicates; see `evaluation.wording.telling_words`.
+
+        >>> asked = ["How do I sort a list in C++?", "How do I sort a list in C#?", "How can I sort a list in C#?"]
+        >>> model.dedupe(asked, threshold=0.5).telling[["question1", "question2"]].values.tolist()
+        [['How do I sort a list in C++?', 'How do I sort a list in C#?']]
+        """
+        both = zip(self.pairs["question1"], self.pairs["question2"], strict=True)
+        rows = [telling_words(one, other) is not None for one, other in both]
+        return self.pairs[np.array(rows, dtype=np.bool_)].sort_values("similarity", ascending=False, kind="stable")
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
         found: dict[str, object] = {"questions": len(self.corpus.texts), "kept": len(self.found.kept)}
@@ -229,7 +244,7 @@ def summary_of(
     model: Model,
     setting: Setting,
     paths: tuple[Path, Path | None],
-    reading: tuple[str, bool],
+    reading: tuple[str, bool, str],
     read: ReadShare | None = None,
 ) -> dict[str, Any]:
     """What is written to dedupe.json, see `DedupeResult.summary`.
@@ -239,7 +254,7 @@ def summary_of(
         model: that encoded the questions.
         setting: with the threshold.
         paths: of the questions, and of those that were known before.
-        reading: the column of the questions, and whether rows that cannot be used were left out.
+        reading: the column of the questions, whether rows that cannot be used were left out, and the named separator.
         read: which candidates had a second look.
     """
     sizes, expected = np.bincount(found.representative[found.question]), expectation_of(setting)
@@ -248,6 +263,7 @@ def summary_of(
         "questions_path": str(paths[0].absolute()) if paths[0].exists() else None,
         "text_column": reading[0],
         "skip_bad_rows": reading[1],
+        "separator": reading[2],
         "against": str(paths[1]) if paths[1] else None,
         "model": str(model.path),
         "fingerprint": model.fingerprint,

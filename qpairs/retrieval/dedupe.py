@@ -14,6 +14,7 @@ from qpairs.data.identity import canonical, distinct_texts
 from qpairs.data.records import require_texts
 from qpairs.models.base import Model
 from qpairs.models.shortened import shorten
+from qpairs.models.verdict import check_threshold
 from qpairs.retrieval.blocks import SIZE, Floats, Ints, Vectors
 from qpairs.retrieval.clusters import Linkage, clusters
 from qpairs.retrieval.embeddings import Embeddings
@@ -75,13 +76,14 @@ def dedupe(
         on_progress: see `find_matches`.
 
     Raises:
-        UserError: one text in place of a list, or there are far too many pairs.
+        UserError: one text in place of a list, a threshold that is no cosine, or there are far too many pairs.
 
     >>> vectors = {"pay": [1, 0], "Pay": [1, 0], "pay how": [0.8, 0.6], "boat": [0, 1]}
     >>> encode = lambda texts: np.array([vectors[text] for text in texts], dtype=np.float32)
     >>> dedupe(["pay", "Pay", "pay how", "boat"], encode, threshold=0.7).kept.tolist()
     [0, 3]
     """
+    check_threshold(threshold)
     texts, against = require_texts(texts), require_texts(against, "against")
     own, other = distinct(texts, encode), distinct(against, encode) if against else None
     found = find_candidates(own, threshold, other=other, recall=recall, seed=seed, on_progress=on_progress)

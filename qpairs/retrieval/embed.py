@@ -57,6 +57,7 @@ def embed(
     *,
     text_column: str = "",
     id_column: str = "",
+    separator: str = "",
     dtype: DType = "float32",
     dimension: int | None = None,
     side: Side = "left",
@@ -78,6 +79,7 @@ def embed(
         output: the folder; it gets `manifest.json` and `shards/`, with columns id, text, vector and, for int8, scale.
         text_column: as in `open_questions`.
         id_column: likewise.
+        separator: likewise.
         dtype: of the numbers; those of int8 are to be multiplied by the scale of their row.
         dimension: keep only so many numbers of each vector, and scale it to unit length again. A model that was trained
             with `dims` has verdicts for these lengths; a warning is logged where it has none.
@@ -97,7 +99,7 @@ def embed(
     (2, 128)
     """
     model = with_vectors(as_model(model, second_look=False))
-    questions = open_questions(source, text_column=text_column, id_column=id_column)
+    questions = open_questions(source, text_column=text_column, id_column=id_column, separator=separator)
     output, meter = Path(output), Meter(on_progress)
     plan = Plan(
         fingerprint=model.fingerprint,

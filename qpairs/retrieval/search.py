@@ -19,7 +19,7 @@ from qpairs.data.records import require_texts
 from qpairs.metrics import ScoreCounts
 from qpairs.models.base import Floats, Model, Side
 from qpairs.models.pair_reader import PairReader
-from qpairs.models.second_setting import SecondSetting, second_setting
+from qpairs.models.second_setting import SecondSetting, check_corpus_threshold, second_setting
 from qpairs.models.shortened import shorten, shortened_note, verdict_at
 from qpairs.models.two_stages import first_stage, second_stage
 from qpairs.models.verdict import CorpusSetting, Setting, words
@@ -92,13 +92,15 @@ def search(
         on_progress: the stage reading pairs, for a model of two stages.
 
     Raises:
-        UserError: one text in place of a list; the index is of another model, or the model's verdict cannot be read
-            from one cosine.
+        UserError: a threshold that no score can have; one text in place of a list; the index is of another model, or
+            the model's verdict cannot be read from one cosine.
 
     >>> found = search(index, checkpoint, ["How do I pay?"], k=3)
     >>> [len(answers) for answers in found]
     [3]
     """
+    if threshold is not None:
+        check_corpus_threshold(model, threshold)
     require_searchable(index, model)
     questions = require_texts(questions, "search: questions")
     second = second_stage(model)

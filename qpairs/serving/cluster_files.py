@@ -24,7 +24,7 @@ COLUMNS = ("cluster", "row", "question", "representative", "similarity")
 EDITED = "edited"  # the folder of mended files
 FACTS = record(
     {"questions": text, "rows": whole()},
-    {"questions_path": optional(text), "text_column": text, "skip_bad_rows": flag, "raw": flag},
+    {"questions_path": optional(text), "text_column": text, "skip_bad_rows": flag, "separator": text, "raw": flag},
     others=True,
 )  # of dedupe.json, that are needed here
 
@@ -99,7 +99,10 @@ def write_kept(folder: Path, removed: set[int]) -> Path:
         return made
     try:
         corpus = read_corpus(
-            source, text_column=summary.get("text_column", ""), skip_bad_rows=summary.get("skip_bad_rows", False)
+            source,
+            text_column=summary.get("text_column", ""),
+            separator=summary.get("separator", ""),
+            skip_bad_rows=summary.get("skip_bad_rows", False),
         )
     except UserError as error:
         raise SourceChanged(str(error)) from None

@@ -123,6 +123,11 @@ class Labelling:
         return labelling
 
     @property
+    def annotator(self) -> str:
+        """Whose labels are added, where a request names nobody else."""
+        return self._file.annotator
+
+    @property
     def path(self) -> Path:
         """The file of the labels."""
         return self._file.path

@@ -17,6 +17,7 @@ import pandas
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
+from qpairs.core.shell import option_words
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.question_file import QuestionFile
 from qpairs.evaluation.calibrate_corpus import FITTED_BEFORE, CorpusFit, CountedCorpus, count_corpus, enough_questions
@@ -205,20 +206,31 @@ class Session:
         model, file = shown_name(self._counted.model), str(questions.path)
         texts, both = [*questions.words(ids=False), *shared], [*questions.words(), *shared]
         vectors, index = str(embeddings_folder(folder.path)), str(index_folder(folder.path))
-        labels, known = str(folder.labels), ["--embeddings", vectors]
+        labels, named = str(folder.labels), option_words({"--annotator": self.labelling.annotator})
         again = ["--overwrite"]  # all of it is there already
-        given = ["--labels", labels] if self.answers else []
+        given = ["--labels", labels] if self.answers or self.fit.used else []
         lines = [
             ["embed", model, file, *both, "--output", vectors],
             ["index", vectors, "--output", index, *again],
-            ["serve", model, "--index", index, "--labels", labels],
+            ["serve", model, "--index", index, "--labels", labels, *named],
             ["calibrate", model, "--corpus", file, *texts, *given, "--output", str(folder.model), *again],
-            ["dedupe", str(folder.model), file, *both, *known, "--output", str(folder.duplicates), *again],
+            self.dedupe_command(shared, "--output", str(folder.duplicates), *again)[1:],
         ]
         if self.training_may_pay:
             encoder = self._counted.encoder.config.encoder
             lines.append(["train", "--data", labels, "--encoder", encoder, "--output", str(folder.path / "trained")])
         return [["qpairs", *line] for line in lines]
+
+    def dedupe_command(self, shared: Sequence[str], *ends: str) -> Sequence[str]:
+        """The words of the plain command that finds the duplicates as the calibrated model says.
+
+        Args:
+            shared: as in `commands`.
+            ends: its last words: what becomes of them.
+        """
+        folder, vectors = self.folder, str(embeddings_folder(self.folder.path))
+        read = [str(self.questions.path), *self.questions.words(), *shared]
+        return ["qpairs", "dedupe", str(folder.model), *read, "--embeddings", vectors, *ends]
 
 
 @contextmanager

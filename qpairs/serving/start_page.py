@@ -12,7 +12,7 @@ from pathlib import Path
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Progress
 from qpairs.core.shell import shown_command
-from qpairs.data.formats import separator_words
+from qpairs.data.separators import separator_words
 from qpairs.evaluation.calibrate_corpus import CorpusFit
 from qpairs.models.base import Model
 from qpairs.models.ready import shown_name
@@ -20,7 +20,7 @@ from qpairs.retrieval.corpus import SUMMARY, DedupeResult
 from qpairs.serving.labelling import Answer, Pair, State
 from qpairs.serving.model_zip import zip_folder
 from qpairs.serving.refit import Known
-from qpairs.serving.start import EXAMPLES, STEP, Session, examples
+from qpairs.serving.start import EXAMPLES, STEP, WRONG, Session, examples
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Finished:
-    """What was written last: counts, what they rest on, the folders, and the files that can be fetched."""
+    """What was written last: counts, what they rest on, the folders, and the files that can be fetched.
+
+    `mostly_wrong`: most of the pairs are expected to be no duplicates.
+    """
 
     rows: int
     pairs: int
@@ -57,6 +60,7 @@ class Finished:
     kept: int
     threshold: float
     basis: str | None
+    mostly_wrong: bool
     model: str
     duplicates: str
     files: list[str]
@@ -250,6 +254,7 @@ class StartPage:
 
     def _state(self, fitted: bool = False) -> StartState:
         session, folder = self.session, self.session.folder
+        named = [] if session.questions.separator else separator_words()
         return StartState(
             file=str(session.questions.path),
             folder=str(folder.path),
@@ -266,7 +271,7 @@ class StartPage:
             error=self._error,
             finished=None if self._work else _finished(session),
             training_may_pay=session.training_may_pay,
-            commands=[shown_command(*words) for words in session.commands(separator_words())],
+            commands=[shown_command(*words) for words in session.commands(named)],
         )
 
 
@@ -287,8 +292,10 @@ def _finished(session: Session) -> Finished | None:
         summary = json.loads((folder.duplicates / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    expected = summary["expected"]
     return Finished(
         **{name: summary[name] for name in ("rows", "pairs", "clusters", "kept", "threshold", "basis")},
+        mostly_wrong=bool(expected) and expected["precision"] < WRONG,
         model=str(folder.model),
         duplicates=str(folder.duplicates),
         files=[*(path.name for path in (*_written(folder.duplicates), folder.labels)), MODEL_ZIP],

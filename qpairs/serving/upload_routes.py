@@ -1,6 +1,6 @@
 """The HTTP routes of files that are sent to the page of `qpairs start`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from anyio import from_thread
@@ -19,17 +19,23 @@ FILE: dict[str, Any] = {
 }
 
 
-class OpenRequest(BaseModel):
-    """The columns of the questions and of their ids, and whether rows that cannot be used are left out."""
+class ColumnsRequest(BaseModel):
+    """What separates the fields of a .csv or .tsv file: one character, or tab; '' finds it."""
 
     model_config = STRICT
+    separator: str = ""
+
+
+class OpenRequest(ColumnsRequest):
+    """The columns of the questions and of their ids, and whether rows that cannot be used are left out."""
+
     text_column: str
     id_column: str = ""
     skip_bad_rows: bool = False
 
 
 def upload_routes(uploads: Uploads) -> APIRouter:
-    """GET /start/upload, PUT /start/upload/{name}, POST /start/open."""
+    """GET /start/upload, PUT /start/upload/{name}, POST /start/columns, POST /start/open."""
     router = APIRouter(prefix="/start", tags=["start"])
 
     @router.get("/upload")
@@ -48,15 +54,28 @@ def upload_routes(uploads: Uploads) -> APIRouter:
                 pass
             raise error if isinstance(error, HTTPException) else HTTPException(409, str(error)) from None
 
+    @router.post("/columns", status_code=202)
+    def columns(request: ColumnsRequest) -> UploadState:
+        """Read the columns of the file anew, with another separator; GET /start/upload says what they are."""
+        return _begun(lambda: uploads.read(request.separator))
+
     @router.post("/open", status_code=202)
     def open_file(request: OpenRequest) -> UploadState:
-        """Begin to embed and index the file; GET /start/upload says how far that is, and then GET /start answers."""
-        try:
-            return uploads.open(request.text_column, request.id_column, skip_bad_rows=request.skip_bad_rows)
-        except LookupError as error:
-            raise HTTPException(409, str(error)) from None
+        """Begin to embed and index the file; GET /start/upload says how far that is, and then GET /start answers.
+
+        The texts of several columns, with commas between in `text_column`, are joined.
+        """
+        how: dict[str, Any] = {"separator": request.separator, "skip_bad_rows": request.skip_bad_rows}
+        return _begun(lambda: uploads.open(request.text_column, request.id_column, **how))
 
     return router
+
+
+def _begun(begin: Callable[[], UploadState]) -> UploadState:
+    try:
+        return begin()
+    except LookupError as error:
+        raise HTTPException(409, str(error)) from None
 
 
 def _named(name: str) -> str:

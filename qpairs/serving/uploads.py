@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -18,7 +18,7 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import atomic_file, writing
 from qpairs.core.progress import Progress
 from qpairs.data.compressed import FAULTS, OPENERS, ZIP, is_compressed, open_uncompressed
-from qpairs.data.formats import FORMATS, open_file
+from qpairs.data.formats import FORMATS, SKIP_THEM, Delimited, open_file
 from qpairs.data.question_file import QuestionFile
 from qpairs.data.text_columns import TextColumn, text_columns
 from qpairs.models.base import Model
@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 LONGEST = 60  # characters of the name of a file that is kept, each of up to four bytes
 UNPACKED = 10  # times the limit that a compressed file may have unpacked
 BLOCK = 1 << 20
+SHOWN = 200  # characters of a value in the row that is shown
 CLOSING = 5.0  # seconds that a session has to close
+SKIP_HERE = 'choose "Leave out rows that cannot be used" (skip_bad_rows)'  # what SKIP_THEM is on the page
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 
 
@@ -44,9 +46,12 @@ class UploadState:
         endings: of the names of files that are read; each may have one of `compressed` behind it.
         compressed: the endings of compressed files.
         file: the name of the file that was sent last; '' before the first.
+        separator: what was named to separate its fields; '' where that is found.
+        separated_by: what separates them; '' where that is not known, or its format has no separator.
         texts: its columns that may hold the questions, the likeliest first; none until it has been read.
         columns: all its columns.
         sure: whether the first of `texts` is surely it.
+        row: what the values of one row begin with, in the order of `columns`.
         work: what is being done; None: nothing.
         error: why the file cannot be used; '' where it can.
         opened: the name of the file that is worked on; '' before the first.
@@ -56,9 +61,12 @@ class UploadState:
     endings: list[str]
     compressed: list[str]
     file: str
+    separator: str
+    separated_by: str
     texts: list[TextColumn]
     columns: list[str]
     sure: bool
+    row: list[str]
     work: Work | None
     error: str
     opened: str
@@ -69,9 +77,12 @@ class _Sent:
     """A file that was sent, and what its columns are."""
 
     path: Path
+    separator: str = ""
+    separated_by: str = ""
     texts: tuple[TextColumn, ...] = ()
     columns: tuple[str, ...] = ()
     sure: bool = False
+    row: tuple[str, ...] = ()
 
 
 def safe_name(name: str) -> str:
@@ -139,9 +150,12 @@ class Uploads:
             endings=list(FORMATS),
             compressed=[*OPENERS, ZIP],
             file=sent.path.name,
+            separator=sent.separator,
+            separated_by=sent.separated_by,
             texts=list(sent.texts),
             columns=list(sent.columns),
             sure=sent.sure,
+            row=list(sent.row),
             work=self._work,
             error=self._error,
             opened=self._opened[0] if self._opened else "",
@@ -171,31 +185,53 @@ class Uploads:
             self._work = None
             raise
         self._sent = _Sent(path)
-        self._begin(functools.partial(self._read, path))
+        self._begin(functools.partial(self._read, self._sent))
         return self.state()
 
-    def open(self, text_column: str, id_column: str = "", *, skip_bad_rows: bool = False) -> UploadState:
+    def read(self, separator: str) -> UploadState:
+        """Begins to read the columns of the file that was sent last anew.
+
+        Args:
+            separator: of its fields, as in `open_file`; '' finds it.
+
+        Raises:
+            LookupError: there is no file, or another one is being sent or opened.
+        """
+        path = self._last().path
+        self._claim("reading")
+        self._sent = _Sent(path, separator)
+        self._begin(functools.partial(self._read, self._sent))
+        return self.state()
+
+    def open(
+        self, text_column: str, id_column: str = "", *, separator: str = "", skip_bad_rows: bool = False
+    ) -> UploadState:
         """Begins to embed and index the file that was sent last; its session takes the place of the one before.
 
         Args:
             text_column: the column of the questions, as in `QuestionFile`, and so
-            id_column: that of their ids, and
+            id_column: that of their ids,
+            separator: of the fields, and
             skip_bad_rows: whether rows that cannot be used are left out.
 
         Raises:
             LookupError: there is no file, or another one is being sent or opened.
         """
-        if not self._sent:
-            raise LookupError("there is no file to open; send one first")
+        path = self._last().path
         self._claim("opening")
-        questions = QuestionFile(self._sent.path, text_column, id_column, skip_bad_rows)
-        how = [self._model.fingerprint, text_column, id_column, str(skip_bad_rows)]
+        questions = QuestionFile(path, text_column, id_column, skip_bad_rows, separator)
+        how = [self._model.fingerprint, text_column, id_column, str(skip_bad_rows), *filter(None, [separator])]
         folder = questions.path.parent / f"session-{_digest(*how)}"
         if self._opened and self._opened[1] == folder:  # which goes on as it is
             self._work = None
             return self.state()
         self._begin(functools.partial(self._serve, questions, folder))
         return self.state()
+
+    def _last(self) -> _Sent:
+        if not self._sent:
+            raise LookupError("there is no file to open; send one first")
+        return self._sent
 
     def _claim(self, stage: str) -> None:
         with self._lock:
@@ -230,7 +266,7 @@ class Uploads:
             rest = work()
         except UserError as error:
             log.warning("%s", error)
-            self._error = _without_folder(str(error), self._sent)
+            self._error = _for_the_sender(str(error), self._sent)
         except Exception:
             log.exception("a file that was sent")
             self._error = FAILED
@@ -242,11 +278,15 @@ class Uploads:
     def _report(self, progress: Progress) -> None:
         self._work = Work(progress.stage, progress.done, progress.total)
 
-    def _read(self, path: Path) -> None:
+    def _read(self, sent: _Sent) -> None:
         self._work = Work("reading", 0, 0)
-        check_unpacked(path, UNPACKED * self._limit)
-        found = text_columns(path)
-        self._sent = _Sent(path, tuple(found.columns), tuple(open_file(path).columns), found.sure)
+        check_unpacked(sent.path, UNPACKED * self._limit)
+        reader = open_file(sent.path, sent.separator)
+        if isinstance(reader, Delimited):
+            self._sent = sent = replace(sent, separated_by=reader.separator)
+        found = text_columns(sent.path, sent.separator)
+        row = tuple("" if value is None else str(value)[:SHOWN] for value in found.row.values())
+        self._sent = replace(sent, texts=tuple(found.columns), columns=tuple(reader.columns), sure=found.sure, row=row)
 
     def _serve(self, questions: QuestionFile, folder: Path) -> Callable[[], None]:
         """Opens a session; returns what holds it until another one has taken its place: locks belong to a thread."""
@@ -305,6 +345,7 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def _without_folder(text: str, sent: _Sent | None) -> str:
-    """A message that calls a file as its sender does."""
+def _for_the_sender(text: str, sent: _Sent | None) -> str:
+    """A message that calls a file, and what the page has for its rows, as its sender does."""
+    text = text.replace(SKIP_THEM, SKIP_HERE)
     return text.replace(str(sent.path), sent.path.name) if sent else text

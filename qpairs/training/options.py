@@ -75,6 +75,7 @@ class CellOptions(TypedDict, total=False):
     seed: int
     imports: str | Sequence[str]
     unlabelled: bool
+    text_column: str
     report_to: str
 
 

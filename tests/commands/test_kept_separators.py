@@ -12,7 +12,8 @@ from ready import tickets
 from qpairs.core.exceptions import UserError
 from qpairs.core.shell import shown_command
 from qpairs.core.tables import Dialect
-from qpairs.data.formats import SEPARATOR, dialect_of, open_file, separated_by, separator_words
+from qpairs.data.formats import dialect_of, open_file
+from qpairs.data.separators import SEPARATOR, separated_by, separator_words
 from qpairs.data.sources import load_pairs
 from qpairs.retrieval.index_file import QuestionFile
 from qpairs.serving.start import open_session

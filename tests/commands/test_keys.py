@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qpairs.commands.keys import ESCAPE, read_key
+from qpairs.commands.keys import ESCAPE, discard_keys, read_key
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 
@@ -44,3 +44,11 @@ def test_ctrl_d_is_the_end_and_the_terminal_is_as_it_was(typed: int) -> None:
     os.write(typed, b"\x04")
     assert read_key() == ""
     assert termios.tcgetattr(sys.stdin.fileno()) == before
+
+
+def test_keys_that_nobody_asked_for_do_not_reach_the_shell(typed: int) -> None:
+    os.write(typed, b"ynn\n")
+    assert read_key() == "y"
+    discard_keys()
+    os.write(typed, b"u")
+    assert read_key() == "u"

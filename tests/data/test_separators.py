@@ -1,14 +1,17 @@
 """What separates the fields of a CSV file: found where the header tells, else named in one line."""
 
+import pickle
 from pathlib import Path
 
 import pytest
 
 from qpairs.core.exceptions import UserError
+from qpairs.core.tables import Dialect
 from qpairs.data.corpus import read_corpus
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.data.questions import open_questions
 from qpairs.data.sources import load_pairs
+from qpairs.data.text_columns import text_columns
 
 ROWS = [("How do I pay, now?", "How can I pay?", 1), ("Where; and when?", "Why|how?", 0), ("One", "Two", 0)]
 
@@ -81,3 +84,46 @@ def test_half_a_character_is_one_line() -> None:
         pairs_from_texts(["How \ud800?"], ["Why?"], [0])
     with pytest.raises(UserError, match="not valid Unicode"):
         load_pairs([("How \udc80?", "Why?", 0)])
+
+
+ODD = "ticket;title, short;state\nA1;How do I pay?;open\nA2;Where is it, and when?;open\n"
+
+
+def test_a_separator_that_is_named_for_one_file_is_its_own(tmp_path: Path) -> None:
+    file, other = tmp_path / "odd.csv", tmp_path / "other.csv"
+    file.write_text(ODD)
+    other.write_text("question,state\nWho?,open\n")
+    corpus = read_corpus(file, text_column="title, short", id_column="ticket", separator=";")
+    assert (corpus.texts, list(corpus.ids)) == (["How do I pay?", "Where is it, and when?"], ["A1", "A2"])
+    assert (corpus.dialect, corpus.separator) == (Dialect(";"), ";")
+    assert list(open_questions(other).rows()) == [("1", "Who?")]
+    questions = open_questions(file, text_column="title, short", separator=";")
+    assert len(list(pickle.loads(pickle.dumps(questions)).rows())) == 2  # as another process reads them
+    assert text_columns(file, ";").columns[0].name == "title, short"
+    with pytest.raises(UserError, match="no column 'title'; found: 'ticket;title', 'short;state'"):
+        read_corpus(file, text_column="title, short")
+
+
+def test_the_line_of_excel_is_no_header_for_a_named_separator(tmp_path: Path) -> None:
+    file = tmp_path / "excel.csv"
+    file.write_text(f"sep=;\n{ODD}")
+    assert read_corpus(file, text_column="title, short", separator=";").dialect == Dialect(";", named=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "said"),
+    [
+        ("odd.csv", "|", r"odd\.csv: separator: '\|' is not in its first line, 'ticket;title, short;state'"),
+        ("odd.csv", ";;", "separator: ';;', must be one character"),
+        ("odd.jsonl", ";", r"odd\.jsonl: separator: ';' is for \.csv and \.tsv files"),
+    ],
+)
+def test_a_named_separator_that_separates_nothing_is_refused(
+    tmp_path: Path, name: str, separator: str, said: str
+) -> None:
+    (tmp_path / name).write_text(ODD if name.endswith("csv") else '{"question": "Who?"}\n')
+    with pytest.raises(UserError, match=said) as caught:
+        read_corpus(tmp_path / name, separator=separator)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="rows in memory have none"):
+        read_corpus(["Who?"], separator=";")

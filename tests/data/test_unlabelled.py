@@ -82,7 +82,9 @@ def test_parts_have_no_validation_unless_it_is_named(tmp_path: Path, pairs_csv: 
     ("options", "words"),
     [
         ({"data": "sample"}, "name the file of your questions"),
-        ({"columns": "a,b"}, "one column"),
+        ({"columns": "a,b"}, "--text-column"),
+        ({"columns": "a", "text_column": "b"}, "leave one out"),
+        ({"text_column": "b", "unlabelled": False}, "text_column: names the questions of unlabelled data"),
         ({"test": "pairs.csv"}, "--validation"),
         ({"model": "cross-encoder"}, "cross-encoder learns from labels"),
         ({"reranker": "tiny"}, "reranker: is fitted to labels"),
@@ -116,6 +118,18 @@ def test_questions_in_memory_are_those_of_a_file(tmp_path: Path) -> None:
         assert train.questions == expected.questions
         assert train.left.tolist() == expected.left.tolist()
         assert values["data"] == f"in memory: {len(QUESTIONS)} questions"
+
+
+def test_the_texts_of_several_columns_are_joined_from_a_file_and_from_memory(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"body": [f"Case {n}." for n in range(12)], "title": QUESTIONS})
+    joined = tuple(f"{title} {body}" for title, body in zip(frame["title"], frame["body"], strict=True))
+    frame.to_csv(tmp_path / "tickets.csv", index=False)
+    assert read_unlabelled(config(tmp_path / "tickets.csv", text_column="title,body")).questions == joined
+    options = {"unlabelled": True, "loss": "info_nce", "text_column": "title,body"}
+    values, given = separate_pairs({"data": frame, **options})
+    assert load_parts(config_from(values), given).train.questions[:12] == joined
+    with pytest.raises(UserError, match="no column 'text'; found: 'body', 'title'"):
+        read_unlabelled(config(tmp_path / "tickets.csv", text_column="title,text"))
 
 
 def test_pairs_in_memory_are_not_read_by_the_column_of_the_questions() -> None:

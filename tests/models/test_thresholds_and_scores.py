@@ -14,6 +14,7 @@ from qpairs.data.pairs import Pairs
 from qpairs.evaluation.evaluate import report
 from qpairs.metrics import Calibration
 from qpairs.models.verdict import PairSetting, check_threshold, choose
+from qpairs.sklearn import DuplicateClassifier
 
 
 class Vectors:
@@ -74,13 +75,21 @@ def test_thresholds_out_of_range_are_one_line(
     checkpoint: qpairs.Checkpoint, pairs: Pairs, threshold: float, tmp_path: Path
 ) -> None:
     found = qpairs.evaluate(checkpoint, pairs)
+    verdict = dataclasses.replace(checkpoint.verdict, densities=None, shortened={})
+    pairs_alone = checkpoint.with_verdict(verdict, checkpoint.scores)
     for call in (
         lambda: checkpoint.predict(pairs, threshold=threshold),
         lambda: checkpoint.dedupe(["a b", "c d"], threshold=threshold),
         lambda: found.rethreshold(threshold),
         lambda: choose(checkpoint.verdict.corpus(100), threshold),
+        lambda: checkpoint.search(["a b", "c d"], ["a b"], threshold=threshold),
+        lambda: pairs_alone.search(["a b", "c d"], ["a b"], threshold=threshold),
+        lambda: qpairs.dedupe(["a b", "c d"], checkpoint.encode, threshold),
+        lambda: DuplicateClassifier("static", threshold=threshold).fit([("a", "b"), ("c", "d")], [0, 1]),
     ):
-        with pytest.raises(UserError, match=r"(threshold: .*must be)") as caught:
+        with pytest.raises(
+            UserError, match=r"^threshold: .*must be (-1 <= threshold <= 1|a number|a finite number)"
+        ) as caught:
             call()
         assert "\n" not in str(caught.value)
 

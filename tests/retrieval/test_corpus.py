@@ -225,6 +225,16 @@ def test_most_of_a_corpus_is_not_dropped_without_a_warning(run, checkpoint: Path
     assert "This drops" not in run(*command, "b", "--threshold", "0.99").out
 
 
+def test_pairs_that_differ_in_a_name_a_number_or_a_sign_are_shown_apart(run, checkpoint: Path, tmp_path: Path) -> None:
+    asked = ["How do I sort a list in C++?", "How do I sort a list in C#?", "How can I sort a list?", "How to sort it?"]
+    (tmp_path / "few.csv").write_text("\n".join(["question", *asked]) + "\n")
+    result = run("dedupe", checkpoint, "few.csv", "--threshold", "-1", "--output", "d")
+    assert result.code == 0, result.err
+    apart = result.out.partition("1 pair differs in one name, number or sign alone")[2]
+    assert all(text in apart for text in asked[:2]) and not any(text in apart for text in asked[2:])
+    assert "differs in" not in run("dedupe", checkpoint, "few.csv", "--threshold", "1", "--output", "e").out
+
+
 def test_bad_input_is_one_line_and_nothing_is_written(run, checkpoint: Path, corpus: Path) -> None:
     text = ("--text-column", "q")
     refused(run("dedupe", checkpoint, "none.csv", "--output", "x"), "none.csv", "no such file")

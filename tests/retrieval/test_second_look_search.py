@@ -12,6 +12,7 @@ from second_looks import LOOK, IntentReader, logit_of, two_stages
 from test_index import embedded
 
 from qpairs import metrics
+from qpairs.core.exceptions import UserError
 from qpairs.models.second_setting import SecondSetting
 from qpairs.models.two_stages import TwoStages
 from qpairs.retrieval.index import Index, build_index, open_index
@@ -118,6 +119,9 @@ def test_a_precision_or_a_threshold_moves_band_and_decision(index: Index, model:
     assert called[0] > called[-1] >= 80
     everything = search(index, model, ["t5"], 5, 0.0)[0]
     assert all(answer.duplicate for answer in everything)
+    for wrong in (-0.1, 7, float("nan")):
+        with pytest.raises(UserError, match="a probability, from 0 to 1"):
+            search(index, model, ["t5"], 5, wrong)
 
 
 def test_no_more_than_so_many_hits_are_read_the_nearest_first(index: Index, model: TwoStages) -> None:

@@ -67,11 +67,12 @@ def test_from_the_file_to_its_duplicates_by_keys(page: "Page", site: str, tmp_pa
     assert "9 answers so far (1 the same, 8 different, 0 skipped)" in page.inner_text("#start-progress")
     footer = page.inner_text("#about")
     answers(page, "n")
-    assert page.inner_text("#known-note").startswith("Estimated from 10 labels of this corpus. 50 more answers")
+    assert "Estimated from 10 labels of this corpus; intervals are 95 %. 50 more" in page.inner_text("#known-note")
     assert "The figures above are new" in page.inner_text("#start-progress")
     until(page, lambda: page.inner_text("#about") != footer)
     finish(page)
     assert "of 150 rows are left" in page.inner_text("#finished-said")
+    assert page.is_visible("#known-warning") and page.is_visible("#finished-warning")
     with page.expect_download() as download:
         page.click("text=Save kept.csv")
     kept = tmp_path / "session" / "duplicates" / "kept.csv"

@@ -56,6 +56,7 @@ def test_it_reads_asks_and_ends_with_a_model_and_the_file_without_duplicates(sta
     assert "estimated from this corpus, no labels" in words(result)
     assert words(result).count("50 more answers would narrow the interval") == 2
     assert "estimated from 10 labels of this corpus" in words(result)
+    assert "the share of all duplicates in the file that are among them" in words(result)
     assert labels()["is_duplicate"].tolist() == [1, 0, 1, 0, 0, 1, 0, 0, 1, 0]
     model = load("tickets-qpairs/model")
     assert model.verdict.densities is not None and model.verdict.densities.labels == 10
@@ -64,11 +65,14 @@ def test_it_reads_asks_and_ends_with_a_model_and_the_file_without_duplicates(sta
     assert {"id1", "id2"} <= set(pandas.read_csv("tickets-qpairs/duplicates/pairs.csv").columns)
 
 
-def test_it_goes_on_where_it_was_stopped_and_loses_no_answer(start: Start) -> None:
+def test_it_goes_on_where_it_was_stopped_and_loses_no_answer(start: Start, plain: Path) -> None:
     first = start("ynyq")
-    assert first.code == 0 and "--budget above 60" in first.out
+    again = f"qpairs start tickets.csv --text-column title --model {plain}"
+    assert first.code == 0 and f"To answer more:\n{again}\n" in first.out
     before = labels()
     second = start("nn", "--budget", "5")
+    assert "3 answers (2 the same, 1 different) and 0 skipped so far" in words(second)
+    assert f"{again} --budget 55\n" in second.out
     assert "4 of 5" in second.out and "1 of 5" not in second.out
     after = labels()
     pairs = ["question1", "question2", "is_duplicate"]
@@ -76,6 +80,7 @@ def test_it_goes_on_where_it_was_stopped_and_loses_no_answer(start: Start) -> No
     assert after["is_duplicate"].tolist() == [1, 0, 1, 0, 0]
     third = start("", "--budget", "5")
     assert "Do both ask the same?" not in third.out and len(labels()) == 5
+    assert "No pair is asked: the answers reach --budget 5." in third.out
 
 
 def test_the_end_of_the_input_finishes(start: Start) -> None:
@@ -99,7 +104,9 @@ def test_the_plain_commands_do_the_same(start: Start, run) -> None:
     shown = start("ynynnynnyn", "--budget", "10", "--id-column", "ticket")
     lines = [line.strip() for line in shown.out.splitlines() if line.strip().startswith("qpairs ")]
     commands = {shlex.split(line)[1]: shlex.split(line)[1:] for line in lines}
-    assert list(commands) == ["search", "embed", "index", "serve", "calibrate", "dedupe"]
+    assert list(commands) == ["dedupe", "start", "search", "embed", "index", "serve", "calibrate"]
+    trial = next(line for line in lines if line.endswith("--dry-run"))
+    assert "expected to be none" in words(shown) and run(*shlex.split(trial)[1:]).code == 0
     for name in ("embed", "index", "calibrate", "dedupe"):
         command = [part.replace("tickets-qpairs/", "again/") for part in commands[name]]
         if name == "calibrate":
@@ -221,6 +228,20 @@ def test_single_keys_are_answers_in_a_terminal(start: Start, monkeypatch: pytest
 
     command = sys.modules["qpairs.commands.start"]  # the package has the function of that name
     monkeypatch.setattr(command, "read_key", lambda: next(keys, "").lower())
+    left = list[str]()
+    monkeypatch.setattr(command, "discard_keys", lambda: left.extend(keys))
     monkeypatch.setattr(command, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
-    assert start("").code == 0
-    assert labels()["is_duplicate"].tolist() == [1, 0]
+    assert start("", "--budget", "1").code == 0
+    assert labels()["is_duplicate"].tolist() == [1] and left == ["n", "s", "u"], "what was typed ahead is forgotten"
+
+
+def test_two_people_answer_in_the_terminal_and_their_agreement_is_measured(start: Start, run) -> None:
+    assert start("ynyn", "--annotator", "ana", "--budget", "4").code == 0
+    shown = start("yynn", "--annotator", "ben", "--budget", "4")
+    assert "1 of 4" in shown.out and " --annotator ben --budget 54" in shown.out
+    serve = next(line for line in shown.out.splitlines() if line.startswith("qpairs serve "))
+    assert serve.endswith(" --annotator ben")
+    assert labels()["annotator"].tolist() == ["ana"] * 4 + ["ben"] * 4
+    found = run("label", "agreement", "tickets-qpairs/labels.csv")
+    assert found.code == 0 and "4 pairs, 4 of them judged by two annotators or more" in found.out
+    assert "2 pairs in dispute" in found.out

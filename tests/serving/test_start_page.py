@@ -18,6 +18,8 @@ from ready import tickets
 from qpairs.commands.serve import print_judged
 from qpairs.core.exceptions import UserError
 from qpairs.data.intents import bundled_intents
+from qpairs.data.labels import read_labels
+from qpairs.evaluation.annotators import measure_agreement
 from qpairs.evaluation.calibrate_corpus import fit_corpus
 from qpairs.models.base import load
 from qpairs.retrieval.index_file import QuestionFile
@@ -139,6 +141,8 @@ def test_several_people_answer_the_same_pairs(served: Callable[[], Any], tmp_pat
     labels = pandas.read_csv(tmp_path / "session" / "labels.csv")
     assert labels["annotator"].tolist() == ["ana", "ben"]
     assert labels["question1"].nunique() == 1
+    (pair,) = measure_agreement(read_labels(tmp_path / "session" / "labels.csv")).pairs
+    assert (pair.first, pair.second, pair.n, pair.agreement) == ("ana", "ben", 1, 0.0)
 
 
 def test_labels_of_another_drawing_are_not_applied(served: Callable[[], Any]) -> None:

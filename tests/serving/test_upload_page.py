@@ -51,7 +51,7 @@ def test_from_a_file_on_this_computer_to_its_duplicates_and_the_model(page: "Pag
     ):
         page.evaluate(DROP, [name, content])
         until(page, lambda said=said: page.inner_text("#upload-status") == said)
-        assert not page.is_visible("#columns-form")
+        assert not page.is_visible("#text-column")
     page.set_input_files("#file", file)
     page.wait_for_selector("#columns-form:visible")
     assert page.input_value("#text-column") == "title" and page.inner_text("#upload-status") == ""
@@ -73,3 +73,50 @@ def test_from_a_file_on_this_computer_to_its_duplicates_and_the_model(page: "Pag
     page.wait_for_selector("#columns-form:visible")
     page.click("#open")
     until(page, lambda: page.inner_text("#start-title") == "Find the duplicates in more.csv")
+
+
+def test_separator_columns_to_join_and_ids_are_chosen_and_stay_when_one_is_wrong(
+    page: "Page", site: str, tmp_path: Path
+) -> None:
+    lines = tickets(tmp_path / "tickets.csv").read_text().replace('"', "").splitlines()[1:]
+    rows = [(line[: line.index(",")], line[line.index(",") + 1 : -len(",open")]) for line in lines]
+    text = "\n".join(["ticket^title, short^body^state", *(f"{one}^{title}^Case {one}^open" for one, title in rows)])
+    page.goto(site)
+    page.wait_for_selector("#upload:visible")
+    page.evaluate(DROP, ["odd.csv", text])
+    page.wait_for_selector("#columns-form:visible")
+    assert page.inner_text("#separator option:checked") == "automatic: comma"
+    mended(page, "columns that are not right yet")
+    assert not page.is_visible("#other")
+    page.select_option("#separator", "tab")
+    said = r"odd.csv: separator: '\t' is not in its first line, 'ticket^title, short^body^state'"
+    until(page, lambda: page.inner_text("#upload-status") == said)
+    assert page.input_value("#separator") == "tab" and not page.is_visible("#text-column")
+    page.select_option("#separator", "other")
+    page.fill("#other", "^^")
+    page.press("#other", "Enter")
+    until(page, lambda: "must be one character" in page.inner_text("#upload-status"))
+    assert page.input_value("#other") == "^^" and page.is_visible("#other")
+    mended(page, "a separator that is none")
+    page.fill("#other", "^")
+    page.press("#other", "Enter")
+    page.wait_for_selector("#text-column:visible")
+    until(page, lambda: page.inner_text("#upload-status") == "")
+    page.select_option("#text-column", "title, short")
+    page.select_option("#id-column", "ticket")
+    page.click("#join-part summary")
+    assert page.locator("#join label:visible").all_inner_texts() == ["ticket", "body", "state"]
+    page.check("#join input[value=body]")
+    assert page.inner_text("#column-example").endswith(" Case T0")
+    mended(page, "columns that are joined")
+    page.click("#open")
+    until(page, lambda: "no column 'title'" in page.inner_text("#upload-status"))  # a comma joins the names of columns
+    assert page.input_value("#id-column") == "ticket" and page.is_checked("#join input[value=body]")
+    assert (page.input_value("#text-column"), page.input_value("#other")) == ("title, short", "^")
+    page.uncheck("#join input[value=body]")
+    page.select_option("#text-column", "body")
+    page.click("#open")
+    page.wait_for_selector("#session:visible")
+    assert " --text-column body --id-column ticket --separator '^'" in (
+        page.text_content("#commands li >> nth=0") or ""
+    )

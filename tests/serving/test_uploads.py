@@ -1,5 +1,6 @@
 """A file that a browser sends: kept in private, worked on, and given back without its duplicates, with the model."""
 
+import csv
 import functools
 import gzip
 import io
@@ -297,11 +298,67 @@ def test_what_cannot_be_opened_says_why_and_another_choice_is_taken(client: Test
 def test_rows_that_cannot_be_used_are_left_out_on_request(client: TestClient, table: bytes) -> None:
     send(client, "tickets.csv", table + b"T999,,open\n")
     client.post("/start/open", json={"text_column": "title"})
-    assert "row 151" in until(client)["error"]
+    said = "tickets.csv, row 151: column 'title' has no question"
+    assert until(client)["error"] == f'{said}; mend it, or choose "Leave out rows that cannot be used" (skip_bad_rows)'
     client.post("/start/open", json={"text_column": "title", "skip_bad_rows": True})
     assert until(client)["error"] == ""
     found = client.get("/start").json()
     assert (found["questions"], found["skipped"]) == (150, 1)
+
+
+def odd(table: bytes) -> bytes:
+    """The tickets with bars between, a second column of texts, and a header in which commas look like separators."""
+    rows = list(csv.reader(io.StringIO(table.decode())))
+    lines = [
+        ["ticket", "title, short", "body", "state"],
+        *([one, two, f"Case {one}", three] for one, two, three in rows[1:]),
+    ]
+    made = io.StringIO()
+    csv.writer(made, delimiter="^", lineterminator="\n").writerows(lines)
+    return made.getvalue().encode()
+
+
+def test_a_separator_is_named_where_it_is_not_found(client: TestClient, table: bytes) -> None:
+    assert client.post("/start/columns", json={}).status_code == 409
+    sent = send(client, "odd.csv", odd(table))
+    assert sent["columns"] == ["ticket^title", "short^body^state"]
+    assert (sent["separator"], sent["separated_by"]) == ("", ",")
+    for wrong, said in (
+        (";;", "separator: ';;', must be one character such as ; or |, or tab"),
+        ("tab", r"odd.csv: separator: '\t' is not in its first line, 'ticket^title, short^body^state'"),
+    ):
+        assert client.post("/start/columns", json={"separator": wrong}).status_code == 202
+        state = until(client)
+        assert (state["error"], state["separator"], state["texts"], state["file"]) == (said, wrong, [], "odd.csv")
+    client.post("/start/columns", json={"separator": "^"})
+    state = until(client)
+    assert (state["error"], state["separated_by"]) == ("", "^")
+    assert state["columns"] == ["ticket", "title, short", "body", "state"]
+    assert state["row"][0].startswith("T") and state["row"][2] == f"Case {state['row'][0]}"
+    choice = {"text_column": "body", "id_column": "ticket", "separator": "^"}
+    assert client.post("/start/open", json={**choice, "text_column": "title,body"}).status_code == 202
+    assert "no column 'title'" in until(client)["error"]
+    assert client.post("/start/open", json={**choice, "text_column": "title, short"}).status_code == 202
+    assert until(client)["error"] == ""
+    page = until(client, "/start")
+    assert page["questions"] == 150
+    assert [command.count(" --separator '^'") for command in page["commands"]] == [1, 0, 0, 1, 1]  # where it is read
+    client.post("/start/finish", json={})
+    assert until(client, "/start")["error"] == ""
+    kept = client.get("/start/files/kept.csv").text
+    assert kept.splitlines()[0] == "ticket^title, short^body^state"
+    assert client.post("/clusters/export", json={}).status_code == 200  # which reads the file again
+
+
+def test_the_texts_of_several_columns_are_joined(client: TestClient, table: bytes) -> None:
+    body = odd(table).replace(b"title, short", b"title").replace(b"^", b";")
+    sent = send(client, "tickets.csv", body)
+    assert (sent["separated_by"], sent["error"]) == (";", "")
+    opened(client, "tickets.csv", body, text_column="title,body", id_column="ticket")
+    assert " --text-column title,body --id-column ticket" in client.get("/start").json()["commands"][0]
+    title, number = sent["row"][1], sent["row"][0]
+    (hit,) = client.post("/search", json={"question": f"{title} Case {number}", "k": 1}).json()["hits"]
+    assert (hit["id"], hit["text"]) == (number, f"{title} Case {number}")
 
 
 def test_a_compressed_file_is_read_and_one_that_grows_far_too_large_is_not(

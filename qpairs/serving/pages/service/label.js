@@ -6,8 +6,8 @@ import { annotator, judgeIn, request, showPair, whose } from "./judge.js";
 
 const PURPOSE = {
   stratified:
-    "Pairs drawn at random, as many from each range of the score, with known probabilities. Use their labels for precision " +
-    "and recall in the whole corpus: qpairs calibrate MODEL --corpus QUESTIONS --labels labels.csv. Skipping a pair " +
+    "Pairs drawn at random, as many from each range of the score, with known probabilities. Use their labels for precision, " +
+    "the share of what is called a duplicate that is one, and recall, the share of all duplicates that is found, in the whole corpus: qpairs calibrate MODEL --corpus QUESTIONS --labels labels.csv. Skipping a pair " +
     "should have nothing to do with whether it is a duplicate.",
   random:
     "Questions drawn at random, each with its nearest neighbour. Use their labels to see how often the first hit of a " +

@@ -71,8 +71,9 @@ function showKnown(known, mostlyWrong) {
   );
   const basis = known.basis[0].toUpperCase() + known.basis.slice(1);
   $("known-note").textContent =
-    `${basis}. ${known.more} more answers would narrow the interval of the precision from ${share(known.width)} to ` +
-    `${share(known.width_with_more)}. Intervals are 95 %, over all pairs of this file.`;
+    "Precision is the share of these pairs that are duplicates, recall the share of all duplicates in the file that are among them. " +
+    `${basis}; intervals are 95 %. ${known.more} more answers would narrow the interval of the precision from a width of ` +
+    `${share(known.width)} to ${share(known.width_with_more)}.`;
   $("known-warning").hidden = !mostlyWrong;
 }
 
@@ -107,7 +108,8 @@ function showWork({ work, error, finished }) {
     const basis = finished.basis ? `; ${finished.basis}` : "";
     $("finished-said").textContent =
       `${number(finished.kept)} of ${number(finished.rows)} rows are left without duplicates: ${count(finished.pairs, "pair")} in ` +
-      `${count(finished.clusters, "cluster")}, from ${finished.threshold.toFixed(3)} on${basis}.`;
+      `${count(finished.clusters, "cluster")}, from a similarity of ${finished.threshold.toFixed(3)} on${basis}.`;
+    $("finished-warning").hidden = !finished.mostly_wrong;
     showFiles($("finished-files"), "/start/files", finished.files, "work");
     $("finished-where").textContent = `The model is in ${finished.model}, the files in ${finished.duplicates}. The view Clusters mends what was found.`;
   }

@@ -7,6 +7,7 @@ const SHOWN = 160; // characters of an example
 
 let state = null; // null: this service takes no files
 let watching = 0;
+let reading = false; // whether the columns are asked for
 let awaited = false; // whether this page has asked for the file to be opened
 
 export const takesFiles = () => state !== null;
@@ -28,9 +29,9 @@ function say(error, work = "") {
 }
 
 function show(found) {
-  const other = state?.file !== found.file || state?.texts.length !== found.texts.length;
+  const other = read(state) !== read(found);
   state = found;
-  const { work, error, opened, texts, limit, endings, compressed } = state;
+  const { file, work, error, opened, texts, limit, endings, compressed } = state;
   if (awaited && opened && !work && !error) return location.reload(); // it has other views now
   $("upload").hidden = false;
   $("upload-summary").textContent = opened ? "Work on another file" : "Choose a file of questions";
@@ -39,9 +40,11 @@ function show(found) {
   $("upload-about").textContent =
     `${endings.join(" ")}, also compressed (${compressed.join(" ")}); at most ${megabytes(limit)}. ` +
     "It is kept in a private folder of this service.";
-  $("columns-form").hidden = !texts.length;
+  $("columns-form").hidden = !file || (!texts.length && !state.separated_by && !state.separator);
+  $("columns-part").hidden = !texts.length;
+  if (other) showSeparator(state);
   if (other && texts.length) showColumns(state);
-  $("choose").disabled = $("open").disabled = Boolean(work);
+  for (const id of ["choose", "open", "separator", "other"]) $(id).disabled = Boolean(work);
   $("upload-bar").hidden = !work;
   if (work?.total) [$("upload-bar").max, $("upload-bar").value] = [work.total, work.done];
   else $("upload-bar").removeAttribute("value");
@@ -51,18 +54,66 @@ function show(found) {
   if (work) watching = setTimeout(showUpload, AGAIN);
 }
 
-function showColumns({ file, texts, columns, sure }) {
-  const option = (name, text = name) => Object.assign(make("option", text), { value: name });
+/** What the choice of columns depends on. */
+const read = (at) => at && JSON.stringify([at.file, at.separator, at.separated_by, at.columns, at.texts]);
+
+const option = (name, text = name) => Object.assign(make("option", text), { value: name });
+const NAMES = { ",": "comma", ";": "semicolon", "\t": "tab", "|": "bar |" };
+
+function showSeparator({ file, separator, separated_by: by }) {
   $("columns-file").textContent = file;
+  $("separator-part").hidden = !by && !separator;
+  $("separator").options[0].textContent = by && !separator ? `automatic: ${NAMES[by] ?? by}` : "automatic";
+  const listed = [...$("separator").options].some(({ value }) => value === separator);
+  $("separator").value = listed ? separator : "other";
+  $("other").value = listed ? "" : separator;
+  $("other-part").hidden = listed;
+}
+
+/** The separator that is chosen, as a request names it. */
+const separator = () => ($("separator-part").hidden ? "" : $("separator").value === "other" ? $("other").value : $("separator").value);
+
+/** Shows the columns to choose from; what was chosen before stays, where there is such a column. */
+function showColumns({ texts, columns, sure }) {
+  const [text, id, joined] = [$("text-column").value, $("id-column").value, new Set(joinedColumns())];
   $("text-column").replaceChildren(...texts.map(({ name }) => option(name)));
+  if (texts.some(({ name }) => name === text)) $("text-column").value = text;
   $("id-column").replaceChildren(option("", "no column: the number of the row"), ...columns.map((name) => option(name)));
+  if (columns.includes(id)) $("id-column").value = id;
+  $("join").replaceChildren(
+    ...columns.map((name) => {
+      const [label, box] = [make("label", "", "check"), make("input")];
+      Object.assign(box, { type: "checkbox", value: name, checked: joined.has(name) });
+      label.append(box, ` ${name}`);
+      return label;
+    }),
+  );
   $("columns-sure").textContent = sure ? "" : "Several columns hold texts: which are the questions?";
   showExample();
 }
 
+const boxes = () => [...$("join").querySelectorAll("input")];
+const joinedColumns = () => boxes().filter(({ checked }) => checked).map(({ value }) => value);
+/** The columns whose texts are the questions, the chosen one first. */
+const questionColumns = () => [$("text-column").value, ...joinedColumns().filter((name) => name !== $("text-column").value)];
+
 function showExample() {
-  const example = state.texts.find(({ name }) => name === $("text-column").value)?.example ?? "";
-  $("column-example").textContent = example && `For example: ${example.slice(0, SHOWN)}`;
+  for (const box of boxes()) box.parentElement.hidden = box.value === $("text-column").value;
+  $("join-part").hidden = boxes().length < 2;
+  const texts = questionColumns().map((name) => state.row[state.columns.indexOf(name)] ?? "");
+  const example = texts.filter((text) => text.trim()).join(" ");
+  $("column-example").textContent = example && `For example: ${example.slice(0, SHOWN)}${example.length > SHOWN ? " …" : ""}`;
+}
+
+async function readColumns() {
+  if (reading) return; // the Enter key changes the field and sends the form
+  reading = true;
+  try {
+    show(await ask("POST", "/start/columns", { separator: separator() }));
+  } catch (error) {
+    say(error.message);
+  }
+  reading = false;
 }
 
 /** Sends a file; what the service would refuse after all of it has arrived is refused here, before. */
@@ -89,10 +140,19 @@ $("file").addEventListener("change", () => {
   $("file").value = ""; // the same file may be sent again
 });
 $("text-column").addEventListener("change", showExample);
+$("join").addEventListener("change", showExample);
+$("separator").addEventListener("change", () => {
+  $("other-part").hidden = $("separator").value !== "other";
+  if ($("separator").value !== "other") readColumns();
+  else $("other").focus();
+});
+$("other").addEventListener("change", readColumns);
 $("columns-form").addEventListener("submit", async (event) => {
   event.preventDefault();
+  if (separator() !== state.separator) return readColumns(); // by the Enter key
   awaited = true;
-  const body = { text_column: $("text-column").value, id_column: $("id-column").value, skip_bad_rows: $("skip-bad").checked };
+  const [text_column, id_column] = [questionColumns().join(","), $("id-column").value];
+  const body = { text_column, id_column, separator: separator(), skip_bad_rows: $("skip-bad").checked };
   try {
     show(await ask("POST", "/start/open", body));
   } catch (error) {
