@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import shutil
 import sys
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: collections of garbage, of which every training makes one, pass it by."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def sample_rows() -> list[tuple[str, str, int]]:
     """600 of the bundled pairs, whole components of them."""
@@ -69,6 +76,14 @@ def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Che
 
     output = tmp_path_factory.mktemp("runs") / "mine"
     return qpairs.train(data=str(pairs_csv), encoder="static", epochs=3, batch_size=16, output=str(output))
+
+
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a transformer of 2 layers of 32, with random weights: its training takes a second, not ten."""
+    from architectures import write_encoder
+
+    return write_encoder("bert", tmp_path_factory.mktemp("small") / "bert")
 
 
 class Result(NamedTuple):
