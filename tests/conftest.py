@@ -23,17 +23,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LONG = (
-    "test_training.py",
-    "test_benchmarks.py",
+    "test_notebooks.py",
     "test_teachers.py",
-    "test_compare.py",
     "test_distributed.py",
+    "test_compare.py",
+    "test_custom.py",
+    "test_training.py",
+    "test_export.py",
+    "test_unlabelled_training.py",
+    "test_reranker.py",
+    "test_cross_encoder.py",
     "test_methods.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take minutes come first, so that no worker is left with one while the other is done."""
+    """The files that take longest come first, so that no worker is left with one while the other is done."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
