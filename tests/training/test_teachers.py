@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import refused
+from children import run_script
+from conftest import refused, write_csv
 from killed import train_and_kill
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -41,18 +40,29 @@ from qpairs.training.teachers import (
     teacher_scores,
 )
 
-FAST: dict[str, Any] = {
-    "encoder": "tiny",
+FAST: dict[str, Any] = {  # besides the encoder
     "teacher": ("tiny",),
     "neighbours": 1,
-    "batch_size": 32,
+    "batch_size": 16,
     "epochs": 0.5,
-    "max_length": 24,
+    "teacher_epochs": 0.7,
+    "max_length": 12,
     "precision": "fp32",
 }
 
 
 ITSELF: dict[str, Any] = {**FAST, "encoder": "lstm", "teacher": ("itself",)}
+
+
+@pytest.fixture(scope="module")
+def pairs_csv(sample_rows: list[tuple[str, str, int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of the usual pairs: a teacher judges all of them, and their neighbours."""
+    return write_csv(tmp_path_factory.mktemp("pairs") / "pairs.csv", sample_rows[:300])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_encoder(small_bert: Path) -> None:
+    FAST["encoder"] = str(small_bert)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +75,7 @@ def trained(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_checkpoint_tells_of_its_teacher(trained: Path) -> None:
     told = qpairs.load_checkpoint(trained).split["teacher"]
     assert told["same_split"]
-    assert told["neighbours"] > 100
+    assert told["neighbours"] > 50
     validation = load_parts(qpairs.load_checkpoint(trained).config).validation
     again = teacher_scores([load_teacher(str(teacher_of(trained)))], validation)
     assert {name: told[name] for name in again} == pytest.approx(again, abs=1e-6)
@@ -80,7 +90,8 @@ def test_a_process_without_qpairs_loads_the_teacher(trained: Path) -> None:
         f"model = CrossEncoder({str(teacher_of(trained))!r}, device='cpu')\n"
         f"print(json.dumps(model.predict([{pair!r}, {pair[::-1]!r}]).tolist()))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    done = run_script(script)
+    assert done.returncode == 0, done.stderr
     theirs = np.array(json.loads(done.stdout.splitlines()[-1]))  # after the sigmoid
     logit = np.log(theirs / (1 - theirs)).mean()
     ours = probabilities_of([load_teacher(str(teacher_of(trained)))], pairs_from_texts([pair[0]], [pair[1]], [-1]))
@@ -164,17 +175,19 @@ def test_of_several_teachers_the_mean_log_odds_count(trained: Path, pairs_csv: P
     np.testing.assert_allclose(second, theirs, atol=5e-3)  # here perhaps in bfloat16
 
 
-def test_a_checkpoint_teaches_an_encoder_of_another_kind(pairs_csv: Path, tmp_path: Path) -> None:
-    taught_by = {**FAST, "teacher": (), "epochs": 2.0}
-    own = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=3, **taught_by)
-    options = {**FAST, "encoder": "static", "teacher": (str(own.path),), "epochs": 8.0}
-    student = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **options)
+def test_a_checkpoint_teaches_an_encoder_of_another_kind(sample_rows: list, tmp_path: Path) -> None:
+    data = str(write_csv(tmp_path / "pairs.csv", sample_rows))
+    common = {**FAST, "batch_size": 32, "max_length": 24}
+    own_options = {**common, "encoder": "tiny", "teacher": (), "epochs": 2.0}
+    own = qpairs.train(data=data, output=str(tmp_path / "x"), seed=3, **own_options)
+    options = {**common, "encoder": "static", "teacher": (str(own.path),), "epochs": 8.0}
+    student = qpairs.train(data=data, output=str(tmp_path / "y"), seed=3, **options)
     told = student.split["teacher"]
     assert told["same_split"]
     assert told["average_precision"] == pytest.approx(own.scores["validation"]["average_precision"], abs=0.02)
     assert not teacher_of(tmp_path / "y").exists()
-    alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "z"), seed=3, **{**options, "teacher": ()})
-    pairs = qpairs.load_pairs(str(pairs_csv))
+    alone = qpairs.train(data=data, output=str(tmp_path / "z"), seed=3, **{**options, "teacher": ()})
+    pairs = qpairs.load_pairs(data)
 
     def odds(model: Any) -> Any:
         return qpairs.predict(model, pairs).similarity
