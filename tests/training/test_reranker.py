@@ -1,8 +1,6 @@
 """`train --reranker`: an encoder and a cross-encoder in one run."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from children import run_script
 from conftest import refused
 from killed import train_and_kill
 from safetensors.torch import load_file
@@ -87,7 +86,8 @@ def test_each_stage_loads_without_qpairs(trained: Path) -> None:
         f"logits = reranker.predict([{PAIR!r}, {PAIR[::-1]!r}], activation_fn=torch.nn.Identity())\n"
         "print(json.dumps([vectors.tolist(), logits.tolist()]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    done = run_script(script)
+    assert done.returncode == 0, done.stderr
     vectors, logits = json.loads(done.stdout.splitlines()[-1])
     model = qpairs.load(trained)
     assert isinstance(model, TwoStages)
