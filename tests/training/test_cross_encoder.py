@@ -285,7 +285,7 @@ def test_without_epochs_it_makes_as_many_passes_as_its_data_needs(
     monkeypatch.setattr("qpairs.training.cross_models.ENOUGH_PAIRS", 1000)  # of 480: three passes
     options: dict[str, Any] = {"batch_size": 64, "max_length": 8, "evaluations": 1, "precision": "fp32"}
     model = qpairs.train(
-        data=str(pairs_csv), model="cross-encoder", encoder="tiny", output=str(tmp_path / "x"), **options
+        data=str(pairs_csv), model="cross-encoder", encoder=FAST["encoder"], output=str(tmp_path / "x"), **options
     )
     steps = [row["epoch"] for row in model.history if "eval_f1" in row]
     assert model.config.epochs == passes_for(model.split["sizes"]["train"]) == 3.0
