@@ -36,6 +36,7 @@ import qpairs
 from qpairs import metrics
 from qpairs.commands.terminal import quiet
 from qpairs.config import Config
+from qpairs.data.identity import canonical, pair_key
 from qpairs.data.labels import LabelledPairs
 from qpairs.data.parts import load_parts
 from qpairs.data.splits import duplicate_components, split_pairs
@@ -45,7 +46,6 @@ from qpairs.models.verdict import CorpusSetting, Setting
 from qpairs.retrieval.clusters import clusters
 from qpairs.retrieval.matches import find_matches
 from qpairs.serving.label_strata import Frame, draw_pairs
-from qpairs.serving.label_texts import normal, pair_key
 
 ASKED = (0.3, 0.5, 0.7, 0.8)
 DOMAINS = "accounts,banking,computing,education,health,household,housing,programming,shopping,telecom"
@@ -129,7 +129,7 @@ def hit_error(setting: CorpusSetting, corpus: Corpus) -> float:
 
 def labels_of(questions: Sequence[str], corpus: Corpus, n: int) -> LabelledPairs:
     """The first n pairs of the labelling view's stratified choice, answered by the gold."""
-    keys = [normal(text) for text in questions]
+    keys = [canonical(text) for text in questions]
     row = {key: i for i, key in enumerate(keys)}
     left, right = np.triu_indices(len(keys), 1)
     scores, _ = corpus.pairs()

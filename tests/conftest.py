@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import shutil
 import sys
@@ -22,18 +23,29 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LONG = (
-    "test_training.py",
-    "test_benchmarks.py",
+    "test_notebooks.py",
     "test_teachers.py",
-    "test_compare.py",
     "test_distributed.py",
+    "test_compare.py",
+    "test_custom.py",
+    "test_training.py",
+    "test_export.py",
+    "test_unlabelled_training.py",
+    "test_reranker.py",
+    "test_cross_encoder.py",
     "test_methods.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take minutes come first, so that no worker is left with one while the other is done."""
+    """The files that take longest come first, so that no worker is left with one while the other is done."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: collections of garbage, of which every training makes one, pass it by."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +81,14 @@ def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Che
 
     output = tmp_path_factory.mktemp("runs") / "mine"
     return qpairs.train(data=str(pairs_csv), encoder="static", epochs=3, batch_size=16, output=str(output))
+
+
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a transformer of 2 layers of 32, with random weights: its training takes a second, not ten."""
+    from architectures import write_encoder
+
+    return write_encoder("bert", tmp_path_factory.mktemp("small") / "bert")
 
 
 class Result(NamedTuple):

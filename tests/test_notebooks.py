@@ -7,9 +7,11 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from conftest import write_csv
 from ipykernel.kernelspec import write_kernel_spec
 
 import qpairs
+from qpairs.data.splits import question_components
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -59,10 +61,29 @@ def test_the_notebooks_are_there() -> None:
     assert [path.stem for path in NOTEBOOKS] == ["data", "error_analysis", "loss_gallery", "quickstart"]
 
 
-@notebooks
-def test_the_small_form_runs_without_a_complaint(path: Path, execute: Callable[..., nbformat.NotebookNode]) -> None:
-    small = {"epochs": 1} if path.stem == "data" else {}
-    assert complaints(execute(path, **small)) == []
+@pytest.fixture(scope="module")
+def small_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of 2,000 of the bundled pairs, whole components of them."""
+    pairs = qpairs.load_pairs("sample")
+    component = question_components(pairs)[pairs.left]
+    order = sorted(range(len(pairs)), key=lambda row: (int(component[row]), row))
+    rows = [(*pairs.texts(row), int(pairs.labels[row])) for row in order[:2000]]
+    return write_csv(tmp_path_factory.mktemp("pairs") / "pairs.csv", rows)
+
+
+def test_data_of_the_users_are_described(small_csv: Path, execute: Callable[..., nbformat.NotebookNode]) -> None:
+    assert complaints(execute(FOLDER / "data.ipynb", source=str(small_csv), epochs=1)) == []
+
+
+@pytest.mark.parametrize("name", ["loss_gallery", "quickstart"])
+def test_what_takes_no_data_runs_without_a_complaint(name: str, execute: Callable[..., nbformat.NotebookNode]) -> None:
+    assert complaints(execute(FOLDER / f"{name}.ipynb")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["data", "error_analysis"])
+def test_what_takes_data_runs_on_the_bundled_pairs(name: str, execute: Callable[..., nbformat.NotebookNode]) -> None:
+    assert complaints(execute(FOLDER / f"{name}.ipynb", **({"epochs": 1} if name == "data" else {}))) == []
 
 
 def test_errors_are_analysed_of_a_checkpoint_and_pairs_of_the_users(

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from children import start_script
 from llm_stand_in import Fault, StandIn, serving
 
 from qpairs.annotation import annotate as module
@@ -171,12 +171,12 @@ annotate(t.PAIRS, t.of(StandIn(t.right, url={url!r})), {labels!r}, concurrency=4
 def test_a_kill_loses_at_most_the_requests_in_flight(tmp_path: Path) -> None:
     with serving(right, delay=0.1) as service:
         script = KILLED.format(path=sys.path, url=service.url, labels=str(tmp_path / "labels.csv"))
-        process = subprocess.Popen([sys.executable, "-c", script])
+        child = start_script(script)
         deadline = time.monotonic() + 60
         while len(service.requests) < 18 and time.monotonic() < deadline:
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        os.kill(child.process.pid, signal.SIGKILL)
+        assert child.wait().returncode == -signal.SIGKILL
         before = len(service.requests)
         assert 18 <= before < 40
         kept = (tmp_path / "labels.answers" / "llm.jsonl").read_bytes().count(b"\n") - 1

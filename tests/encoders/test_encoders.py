@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +10,7 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from children import run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
@@ -278,14 +277,15 @@ def encode_without_qpairs(folder: Path, names: Iterable[str], methods: list[str]
         sys.modules["qpairs"] = None
         import numpy as np, torch
         from sentence_transformers import SentenceTransformer
-        folder, threads, names, methods, texts = json.loads(sys.stdin.read())
+        folder, threads, names, methods, texts = json.loads(sys.argv[1])
         torch.set_num_threads(threads)
         for name in names:
             encoder = SentenceTransformer(f"{folder}/{name}", device="cpu")
             np.savez(f"{folder}/{name}.npz", **{method: getattr(encoder, method)(texts) for method in methods})
     """
     told = json.dumps([str(folder), torch.get_num_threads(), list(names), methods, TEXTS + ODD])
-    subprocess.run([sys.executable, "-I", "-c", script], input=told, text=True, cwd=folder, check=True)
+    done = run_script(script, told, cwd=folder)
+    assert done.returncode == 0, done.stderr
     return {name: dict(np.load(folder / f"{name}.npz")) for name in names}
 
 

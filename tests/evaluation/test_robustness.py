@@ -1,9 +1,6 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import pandas
 import pytest
 from conftest import refused
 from mocks import moved
@@ -13,7 +10,6 @@ import qpairs
 from qpairs.evaluation.robustness import failure_interval, probe
 from qpairs.models.bi_encoder import Checkpoint
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "robustness.py"
 ROWS = [
     ("How do I fly from Paris to Rome?", "What is the way to Rome from Paris by air?", 1),
     ("How do I fly from Oslo to Bonn?", "What is the way to Bonn from Oslo by air?", 1),
@@ -104,25 +100,3 @@ def test_train_says_how_many_pairs_it_generated(run, pairs_csv: Path) -> None:
     assert result.code == 0, result.err
     counts = json.loads(Path("runs/a/qpairs.json").read_text())["split"]["generated"]
     assert f"{counts['typos']} typos" in " ".join(result.out.split())
-
-
-def test_the_benchmark_runs_on_a_small_folder(sample_rows: list, tmp_path: Path) -> None:
-    table = pandas.DataFrame(sample_rows, columns=["question1", "question2", "is_duplicate"])
-    table[:400].to_parquet(tmp_path / "train.parquet")
-    table[400:].to_parquet(tmp_path / "dev.parquet")
-    options = ("--encoder", "static", "--augment", "0.3", "--seeds", "1", "--cases", "5")
-    command = [sys.executable, str(BENCHMARK), "--data", str(tmp_path), "--json", "out.json", *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    before, after = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert before["generated"] == {}
-    assert sum(after["generated"].values()) == 120
-    sources = {failure["source"] for failure in after["failures"]}
-    assert sources == {"dev, itself", "dev, pairs", "suite"}
-    assert all(0 <= failure["failures"] <= failure["n"] for failure in after["failures"])
-    assert all(row["name"] in " ".join(done.stdout.split()) for row in (before, after))
-
-    made = "runs/robustness/static-0-0,runs/robustness/static-0.3-0"
-    command = [sys.executable, str(BENCHMARK), "--data", str(tmp_path), "--json", "again.json", "--cases", "5"]
-    subprocess.run([*command, "--judge", made], check=True, capture_output=True, cwd=tmp_path)
-    assert json.loads((tmp_path / "again.json").read_text())["rows"] == [before, after]

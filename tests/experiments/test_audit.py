@@ -1,7 +1,6 @@
 import csv
 import importlib
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +16,6 @@ from qpairs.data.parts import load_parts
 from qpairs.experiments.audit import CONTRADICTED, DISPUTED, Audit, audit, component_folds, disputed
 
 FAST = {"encoder": "static", "epochs": 1.0, "batch_size": 16}
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "audit.py"
 
 
 def easy_pairs(n: int, seed: int = 0) -> list[tuple[str, str, int]]:
@@ -234,17 +232,3 @@ def test_without_cleanlab_an_audit_names_the_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "cleanlab", None)
     with pytest.raises(qpairs.UserError, match=r"qpairs\[audit\]"):
         audit(data="sample", **FAST)
-
-
-def test_the_benchmark_plants_audits_and_trains(easy: list, tmp_path: Path) -> None:
-    data = write_csv(tmp_path / "pairs.csv", easy)
-    options = ["--data", data, "--noise", "0.1", "--folds", "2", "--seeds", "2", "--vectors", "", "--epochs", "2"]
-    command = [sys.executable, str(BENCHMARK), *map(str, options), "--json", "out.json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    written = json.loads((tmp_path / "out.json").read_text())
-    assert written["planted"] == round(0.1 * written["rows"][0]["pairs"])
-    assert written["lift"] == pytest.approx(written["precision_at_planted"] / 0.1, rel=0.05)
-    assert [len(row["dev_f1"]) for row in written["rows"]] == [2] * 4
-    assert written["rows"][0]["gain"]["value"] == 0
-    assert all(row["name"] in done.stdout for row in written["rows"])

@@ -3,8 +3,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pandas
 import psutil
 import pytest
+from children import Started, fork_cells, start_script
 from rich.console import Console
 from safetensors.numpy import load_file
 
@@ -34,7 +33,6 @@ from qpairs.objectives.miners import MINERS
 from qpairs.objectives.objective import parse_objective
 
 GOOD, BAD, FAILING = "contrastive(margin=0.1)", "contrastive(margin=0.3)", "contrastive"
-CLI = Path(__file__).parents[2] / "cli.py"
 QUICK = {"encoders": "static", "budget_minutes": 0.02, "batch_size": 16, "seeds": 2}
 
 
@@ -313,47 +311,40 @@ def test_checkpoints_are_kept_if_asked_for(trained: list[Config], pairs_csv: Pat
 # ---------------------------------------------------------------------- real processes
 
 
-def waits_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def waits_for(condition: Callable[[], bool], started: Started) -> None:
     end = time.monotonic() + 240
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert started.process.is_alive(), started.wait()
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
 def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_cells(
-    run, pairs_csv: Path, tmp_path: Path
+    run, pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fork_cells(monkeypatch)  # of the last command; those before start new processes
     losses = ["--losses", "contrastive,logistic(scale=1e39)"]
     arguments = ["compare", "--data", pairs_csv, "--output", "c", *losses, *as_options(QUICK | {"seeds": 1})]
     cells = tmp_path / "c" / "cells"
 
-    def start() -> subprocess.Popen[str]:
-        command = [sys.executable, CLI, *map(str, arguments)]
-        return subprocess.Popen(
-            command,
-            text=True,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in background
-        )
+    def start() -> Started:
+        return start_script("from qpairs.commands import main; main()", *arguments)
 
-    process = start()
-    waits_for(lambda: any(cells.glob("*.log")), process)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "the same command goes on" in " ".join(stderr.split())
-    assert "Traceback" not in stderr
-    assert "leaked" not in stderr
+    started = start()
+    waits_for(lambda: any(cells.glob("*.log")), started)
+    os.killpg(started.process.pid, signal.SIGINT)  # as Ctrl-C does
+    ended = started.wait()
+    assert ended.returncode == 130
+    assert "the same command goes on" in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.stderr
+    assert "leaked" not in ended.stderr
 
-    process = start()
-    waits_for(lambda: len(list(cells.glob("*.log"))) == 2 and any(cells.glob("*.json")), process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.communicate()
-    assert psutil.wait_procs(children, timeout=60)[1] == [], "a cell outlives the comparison"
+    started = start()
+    waits_for(lambda: len(list(cells.glob("*.log"))) == 2 and any(cells.glob("*.json")), started)
+    children = psutil.Process(started.process.pid).children(recursive=True)
+    started.process.kill()
+    started.wait()
+    assert psutil.wait_procs(children, timeout=120)[1] == [], "a cell outlives the comparison"
     (first,) = cells.glob("*.json")
     written = first.read_bytes()
 

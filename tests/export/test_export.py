@@ -109,7 +109,7 @@ def test_texts_become_the_same_ids_without_transformers(encoder: str, made: Made
 )
 def test_eight_bits_turn_vectors_by_little(encoder: str, format: str, made: Made, pairs: Pairs, tmp_path: Path) -> None:
     parity = export_checkpoint(made(encoder), tmp_path / "x", format=format, data=pairs, max_loss=ANYTHING)
-    assert 0.98 < parity.cosine_min < 0.99999
+    assert 0.98 < parity.cosine_min < 0.999999  # OpenVINO loses least where the CPU lacks VNNI
     whole = made(encoder)
     weights = [sum(f.stat().st_size for f in folder.rglob("*") if f.suffix in (".onnx", ".safetensors"))
                for folder in (tmp_path / "x", whole)]  # fmt: skip

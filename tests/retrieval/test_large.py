@@ -1,6 +1,5 @@
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from children import run_script
 from conftest import refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -160,7 +160,7 @@ def test_a_run_that_was_killed_in_any_stage_goes_on(tmp_path: Path, monkeypatch)
         ("reading vectors", True), ("probing", True), ("sorting", True), ("comparing", True),
     ]:  # fmt: skip
         script = KILLED.format(paths=sys.path, stage=stage, begun=begun, emb=str(embeddings.folder), out=str(out))
-        killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        killed = run_script(script)
         assert killed.returncode == -signal.SIGKILL, (stage, killed.stderr)
         assert not (out / "dedupe.json").exists()
     made = {file: file.stat().st_mtime_ns for file in (out / ".unfinished").rglob("*.npy")}

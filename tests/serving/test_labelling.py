@@ -1,6 +1,5 @@
 import csv
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import schemathesis
+from children import run_script
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
@@ -357,7 +357,7 @@ for step in range(6):
 def test_a_kill_loses_no_acknowledged_answer(step: int, late: bool, index: Index, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     script = KILLED.format(tests=sys.path, path=str(path), index=str(index.folder), step=step, late=late)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_script(script)
     assert done.returncode == -9, done.stderr
     acknowledged = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     assert len(acknowledged) == step

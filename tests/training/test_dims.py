@@ -29,8 +29,13 @@ from qpairs.retrieval.embed import embed
 from qpairs.retrieval.index import build_index, open_index
 from qpairs.retrieval.search import search, setting_for
 
-FAST: dict[str, Any] = {"encoder": "tiny", "batch_size": 16, "patience": 0, "max_length": 16, "evaluations": 4}
+FAST: dict[str, Any] = {"batch_size": 16, "patience": 0, "max_length": 16, "evaluations": 4}
 SHORT = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_encoder(small_bert: Path) -> None:
+    FAST["encoder"] = str(small_bert)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,14 @@
 import json
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from children import start_script
 from conftest import write_csv
 from safetensors.torch import load_file
 from torch import multiprocessing
@@ -48,7 +52,7 @@ def one_of_two(rank: int, folder: str) -> None:
 
 
 def test_gathered_embeddings_and_gradients_are_those_of_a_single_process(tmp_path: Path) -> None:
-    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=WORLD)
+    multiprocessing.start_processes(one_of_two, (str(tmp_path),), nprocs=WORLD, start_method="forkserver")
     random = torch.Generator().manual_seed(0)
     questions = torch.randn(N, D, generator=random)
     weight = torch.randn(D, D, generator=random).requires_grad_()
@@ -95,27 +99,46 @@ def test_each_process_gets_the_inputs_of_its_share_and_the_labels_of_all() -> No
 LOSS = {"loss": "2*online_contrastive + info_nce"}
 
 
-@pytest.mark.parametrize(
-    ("encoder", "more"),
-    [
-        ("lstm+static", LOSS),
-        ("tiny", LOSS),
-        ("minilm", LOSS),  # has parameters that take no part
-        ("tiny", {"model": "cross-encoder"}),
-    ],
-)
-def test_two_processes_train_what_one_does(encoder: str, more: dict, sample_rows: list, tmp_path: Path) -> None:
-    """The whole command under torchrun: same batches, same loss, same steps, up to rounding; one process prints."""
-    data = write_csv(tmp_path / "pairs.csv", sample_rows)
-    options = {"encoder": encoder, **more, "dropout": 0.0, "epochs": 0.2}
-    options |= {"max_length": 16, "precision": "fp32"}  # in bfloat16 they differ by more than rounding
-    qpairs.train(data=str(data), output=str(tmp_path / "one"), **options)
+def with_torchrun(options: dict[str, Any], folder: Path) -> None:
+    """The command, as a user starts it; one process prints."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*torchrun, str(ROOT / "cli.py"), "train", "--data", str(data), "--output", str(tmp_path / "two")]
-    command += [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    words = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    command = [*torchrun, str(ROOT / "cli.py"), "train", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Saved in") == 1
+
+
+def with_forks(options: dict[str, Any], folder: Path) -> None:
+    """The same in two processes that need not import the libraries."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(WORLD)}
+    script = f"import qpairs; qpairs.train(**{options!r})"
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(WORLD)]
+    started = [start_script(script, cwd=folder, env=place | rank) for rank in ranks]
+    ended = [process.wait() for process in started]
+    assert [process.returncode for process in ended] == [0] * WORLD, "\n".join(process.stderr for process in ended)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "more", "start"),
+    [
+        ("lstm+static", LOSS, with_torchrun),
+        ("tiny", LOSS, with_forks),
+        ("minilm", LOSS, with_forks),  # has parameters that take no part
+        ("tiny", {"model": "cross-encoder"}, with_forks),
+    ],
+)
+def test_two_processes_train_what_one_does(
+    encoder: str, more: dict, start: Callable[[dict[str, Any], Path], None], sample_rows: list, tmp_path: Path
+) -> None:
+    """A whole run in two processes: same batches, same loss, same steps, up to rounding."""
+    data = write_csv(tmp_path / "pairs.csv", sample_rows)
+    options = {"encoder": encoder, **more, "dropout": 0.0, "batch_size": 16, "epochs": 0.1}
+    options |= {"max_length": 16, "precision": "fp32"}  # in bfloat16 they differ by more than rounding
+    qpairs.train(data=str(data), output=str(tmp_path / "one"), **options)
+    start({"data": str(data), "output": str(tmp_path / "two"), **options}, tmp_path)
     assert not list(tmp_path.glob("*.partial"))
     weights = {}
     for name in ("one", "two"):

@@ -1,8 +1,6 @@
 """`train --reranker`: an encoder and a cross-encoder in one run."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import refused
+from children import run_script
+from conftest import refused, write_csv
 from killed import train_and_kill
 from safetensors.torch import load_file
 from transformers.utils import logging
@@ -28,7 +27,7 @@ from qpairs.training.teachers import load_teacher, probabilities_of, teacher_of
 FAST: dict[str, Any] = {
     "encoder": "static",
     "reranker": "tiny",
-    "batch_size": 32,
+    "batch_size": 16,
     "max_length": 12,
     "evaluations": 1,
     "precision": "fp32",
@@ -44,9 +43,15 @@ def _no_bars() -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def half_csv(sample_rows: list[tuple[str, str, int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of the usual pairs: a cross-encoder reads them all in every run."""
+    return write_csv(tmp_path_factory.mktemp("pairs") / "pairs.csv", sample_rows[:300])
+
+
+@pytest.fixture(scope="module")
+def trained(half_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "x"
-    qpairs.train(data=str(pairs_csv), output=str(output), seed=3, **FAST)
+    qpairs.train(data=str(half_csv), output=str(output), seed=3, **FAST)
     return output
 
 
@@ -59,7 +64,7 @@ def same_weights(one: Path, other: Path) -> None:
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_folder_is_a_model_of_two_stages_judged_on_validation_and_test(trained: Path, pairs_csv: Path) -> None:
+def test_the_folder_is_a_model_of_two_stages_judged_on_validation_and_test(trained: Path, half_csv: Path) -> None:
     model = qpairs.load(trained)
     assert isinstance(model, TwoStages)
     assert (model.config.output, model.second.config.output) == (str(trained), str(trained / "reranker"))
@@ -87,7 +92,8 @@ def test_each_stage_loads_without_qpairs(trained: Path) -> None:
         f"logits = reranker.predict([{PAIR!r}, {PAIR[::-1]!r}], activation_fn=torch.nn.Identity())\n"
         "print(json.dumps([vectors.tolist(), logits.tolist()]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    done = run_script(script)
+    assert done.returncode == 0, done.stderr
     vectors, logits = json.loads(done.stdout.splitlines()[-1])
     model = qpairs.load(trained)
     assert isinstance(model, TwoStages)
@@ -96,21 +102,21 @@ def test_each_stage_loads_without_qpairs(trained: Path) -> None:
 
 
 def test_without_the_second_look_it_is_the_encoder_that_a_run_without_reranker_trains(
-    trained: Path, pairs_csv: Path, tmp_path: Path
+    trained: Path, half_csv: Path, tmp_path: Path
 ) -> None:
     alone = qpairs.load(trained, second_look=False)
     assert isinstance(alone, Checkpoint)
-    plain = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**FAST, "reranker": ""})
+    plain = qpairs.train(data=str(half_csv), output=str(tmp_path / "y"), seed=3, **{**FAST, "reranker": ""})
     np.testing.assert_array_equal(alone.encode(PAIR), plain.encode(PAIR))
     assert alone.verdict.pair == plain.verdict.pair
 
 
 @pytest.mark.parametrize("at", [("training", 9), ("training the reranker", 3), "joining", "final"])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
-    at: Any, trained: Path, pairs_csv: Path, tmp_path: Path
+    at: Any, trained: Path, half_csv: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    train_and_kill(at, FAST, pairs_csv, output)
+    train_and_kill(at, FAST, half_csv, output)
     stages: list[str] = []
     qpairs.train(output=str(output), resume=True, on_progress=lambda now: stages.append(now.stage))
     assert ("training" in stages) == (at == ("training", 9))  # what is done is not done again
@@ -121,12 +127,12 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert one.verdict == other.verdict
 
 
-def test_one_cross_encoder_is_teacher_and_reranker(pairs_csv: Path, tmp_path: Path) -> None:
+def test_one_cross_encoder_is_teacher_and_reranker(half_csv: Path, tmp_path: Path) -> None:
     stages: list[str] = []
     options = {**FAST, "teacher": ("tiny",), "teacher_epochs": 0.5, "neighbours": 0}
     output = tmp_path / "x"
     model = qpairs.train(
-        data=str(pairs_csv), output=str(output), seed=3, on_progress=lambda now: stages.append(now.stage), **options
+        data=str(half_csv), output=str(output), seed=3, on_progress=lambda now: stages.append(now.stage), **options
     )
     assert isinstance(model, TwoStages)
     assert "training the teacher" in stages
@@ -140,25 +146,25 @@ def test_one_cross_encoder_is_teacher_and_reranker(pairs_csv: Path, tmp_path: Pa
 
 
 def test_a_reranker_that_is_there_is_taken_as_it_is(
-    trained: Path, pairs_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    trained: Path, half_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     reranker = trained / "reranker"
     options = {**FAST, "reranker": str(reranker)}
     stages: list[str] = []
     same = qpairs.train(
-        data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, on_progress=lambda n: stages.append(n.stage), **options
+        data=str(half_csv), output=str(tmp_path / "y"), seed=3, on_progress=lambda n: stages.append(n.stage), **options
     )
     assert "training the reranker" not in stages
     assert [record for record in caplog.records if record.name != "qpairs.models.coverage"] == []
     same_weights(trained, tmp_path / "y")
     assert same.verdict == qpairs.load(trained).verdict
-    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "z"), seed=4, **options)
+    qpairs.train(data=str(half_csv), output=str(tmp_path / "z"), seed=4, **options)
     assert "reranker" in caplog.text
     assert "was not trained on this split" in caplog.text
 
 
-def test_a_model_of_two_stages_teaches_what_both_say(trained: Path, pairs_csv: Path) -> None:
-    pairs = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(60))
+def test_a_model_of_two_stages_teaches_what_both_say(trained: Path, half_csv: Path) -> None:
+    pairs = qpairs.load_pairs(str(half_csv)).subset(np.arange(60))
     teacher, model = load_teacher(str(trained)), qpairs.load(trained)
     assert teacher.fingerprint == model.split["fingerprint"]
     np.testing.assert_allclose(probabilities_of([teacher], pairs), qpairs.predict(model, pairs).probability, atol=5e-3)
@@ -166,7 +172,7 @@ def test_a_model_of_two_stages_teaches_what_both_say(trained: Path, pairs_csv: P
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_where_the_loss_of_the_reranker_becomes_nan_the_encoder_is_saved(
-    kept: bool, pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: bool, half_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverge(run: Any, model: Any, stage: str = "training") -> FittedPairs:
         if not kept:
@@ -176,13 +182,13 @@ def test_where_the_loss_of_the_reranker_becomes_nan_the_encoder_is_saved(
 
     monkeypatch.setattr(cross_models, "fit_cross_encoder", diverge)
     with pytest.raises(qpairs.UserError, match=r"reranker: its loss became NaN; the encoder alone is saved in .*x"):
-        qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), **FAST)
+        qpairs.train(data=str(half_csv), output=str(tmp_path / "x"), **FAST)
     assert isinstance(qpairs.load(tmp_path / "x"), Checkpoint)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_where_the_loss_of_the_encoder_becomes_nan_its_last_good_state_is_saved_alone(
-    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    half_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted = fit.fit_bi_encoder
 
@@ -191,15 +197,15 @@ def test_where_the_loss_of_the_encoder_becomes_nan_its_last_good_state_is_saved_
 
     monkeypatch.setattr(fit, "fit_bi_encoder", diverge)
     with pytest.raises(qpairs.UserError, match=r"NaN at step 9; the last good state is saved in .*x; lower"):
-        qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), **FAST)
+        qpairs.train(data=str(half_csv), output=str(tmp_path / "x"), **FAST)
     assert isinstance(qpairs.load(tmp_path / "x"), Checkpoint)
 
 
 def test_what_is_no_reranker_is_refused_before_any_work(
-    run: Any, pairs_csv: Path, checkpoint: Checkpoint, trained: Path, tmp_path: Path
+    run: Any, half_csv: Path, checkpoint: Checkpoint, trained: Path, tmp_path: Path
 ) -> None:
     def told(*options: object) -> Any:
-        return run("train", "--data", pairs_csv, "--encoder", "static", "--output", "x", *options)
+        return run("train", "--data", half_csv, "--encoder", "static", "--output", "x", *options)
 
     refused(told("--reranker", "lstm"), "reranker: lstm is no transformer")
     refused(told("--reranker", "tini"), "reranker: no cross-encoder 'tini'", "did you mean 'tiny'?")
@@ -207,17 +213,17 @@ def test_what_is_no_reranker_is_refused_before_any_work(
     refused(told("--reranker", trained), "is no cross-encoder")
     refused(told("--reranker", "tiny", "--no-symmetric"), "reranker: reads a pair in both orders")
     refused(told("--reranker", "tiny", "--teacher", "tiny", "--reranker-epochs", "2"), "trained once")
-    refused(run("audit", "--data", pairs_csv, "--reranker", trained / "reranker", "--output", "s.csv"), "disputes none")
+    refused(run("audit", "--data", half_csv, "--reranker", trained / "reranker", "--output", "s.csv"), "disputes none")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_shows_what_the_second_look_brings(run: Any, pairs_csv: Path) -> None:
+def test_the_command_shows_what_the_second_look_brings(run: Any, half_csv: Path) -> None:
     options = {**FAST, "output": "x", "epochs": 0.5, "reranker_epochs": 0.2}
     flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
-    shown = run("train", "--data", pairs_csv, *flags)
+    shown = run("train", "--data", half_csv, *flags)
     assert shown.code == 0, shown.err
     for words in ("test pairs", "encoder alone", "cross-encoder alone", "both", "qpairs predict x"):
         assert words in shown.out
     assert run("predict", "x", *PAIR).code == 0
-    assert run("evaluate", "x", "--data", pairs_csv).code == 0
+    assert run("evaluate", "x", "--data", half_csv).code == 0
     assert isinstance(qpairs.load("x/reranker"), CrossModel)

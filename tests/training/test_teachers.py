@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import refused
+from children import run_script
+from conftest import refused, write_csv
 from killed import train_and_kill
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -41,13 +40,13 @@ from qpairs.training.teachers import (
     teacher_scores,
 )
 
-FAST: dict[str, Any] = {
-    "encoder": "tiny",
+FAST: dict[str, Any] = {  # besides the encoder
     "teacher": ("tiny",),
     "neighbours": 1,
-    "batch_size": 32,
+    "batch_size": 16,
     "epochs": 0.5,
-    "max_length": 24,
+    "teacher_epochs": 0.7,
+    "max_length": 12,
     "precision": "fp32",
 }
 
@@ -56,16 +55,27 @@ ITSELF: dict[str, Any] = {**FAST, "encoder": "lstm", "teacher": ("itself",)}
 
 
 @pytest.fixture(scope="module")
-def trained(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def half_csv(sample_rows: list[tuple[str, str, int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of the usual pairs: a teacher judges all of them, and their neighbours."""
+    return write_csv(tmp_path_factory.mktemp("pairs") / "pairs.csv", sample_rows[:300])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_encoder(small_bert: Path) -> None:
+    FAST["encoder"] = str(small_bert)
+
+
+@pytest.fixture(scope="module")
+def trained(half_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "x"
-    qpairs.train(data=str(pairs_csv), output=str(output), seed=3, **FAST)
+    qpairs.train(data=str(half_csv), output=str(output), seed=3, **FAST)
     return output
 
 
 def test_the_checkpoint_tells_of_its_teacher(trained: Path) -> None:
     told = qpairs.load_checkpoint(trained).split["teacher"]
     assert told["same_split"]
-    assert told["neighbours"] > 100
+    assert told["neighbours"] > 50
     validation = load_parts(qpairs.load_checkpoint(trained).config).validation
     again = teacher_scores([load_teacher(str(teacher_of(trained)))], validation)
     assert {name: told[name] for name in again} == pytest.approx(again, abs=1e-6)
@@ -80,52 +90,53 @@ def test_a_process_without_qpairs_loads_the_teacher(trained: Path) -> None:
         f"model = CrossEncoder({str(teacher_of(trained))!r}, device='cpu')\n"
         f"print(json.dumps(model.predict([{pair!r}, {pair[::-1]!r}]).tolist()))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    done = run_script(script)
+    assert done.returncode == 0, done.stderr
     theirs = np.array(json.loads(done.stdout.splitlines()[-1]))  # after the sigmoid
     logit = np.log(theirs / (1 - theirs)).mean()
     ours = probabilities_of([load_teacher(str(teacher_of(trained)))], pairs_from_texts([pair[0]], [pair[1]], [-1]))
     assert ours == pytest.approx(1 / (1 + np.exp(-logit)), abs=5e-3)  # here perhaps in bfloat16
 
 
-def test_a_teacher_that_is_there_is_learnt_from_again(trained: Path, pairs_csv: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_is_there_is_learnt_from_again(trained: Path, half_csv: Path, tmp_path: Path) -> None:
     options = {**FAST, "encoder": "static", "teacher": (str(teacher_of(trained)),)}
-    model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **options)
+    model = qpairs.train(data=str(half_csv), output=str(tmp_path / "y"), seed=3, **options)
     assert model.split["teacher"]["same_split"]
     assert not teacher_of(tmp_path / "y").exists()
-    other = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "z"), seed=4, **options)
+    other = qpairs.train(data=str(half_csv), output=str(tmp_path / "z"), seed=4, **options)
     assert not other.split["teacher"]["same_split"]
 
 
 def test_of_another_split_there_is_a_warning(
-    trained: Path, pairs_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    trained: Path, half_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = {**FAST, "encoder": "static", "teacher": (str(teacher_of(trained)),), "neighbours": 0}
-    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=5, **options)
+    qpairs.train(data=str(half_csv), output=str(tmp_path / "x"), seed=5, **options)
     assert "not trained on this split" in caplog.text
 
 
 @pytest.fixture(scope="module")
-def taught_by_itself(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught_by_itself(half_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "x"
-    qpairs.train(data=str(pairs_csv), output=str(output), seed=3, **ITSELF)
+    qpairs.train(data=str(half_csv), output=str(output), seed=3, **ITSELF)
     return output
 
 
 @pytest.mark.parametrize("at", [("training the teacher", 9), ("training", 9), "saving the answers", "final"])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
-    at: Any, trained: Path, pairs_csv: Path, tmp_path: Path
+    at: Any, trained: Path, half_csv: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    kill_and_resume(at, FAST, pairs_csv, output)
+    kill_and_resume(at, FAST, half_csv, output)
     for one, other in ((trained, output), (teacher_of(trained), teacher_of(output))):
         same_weights(one, other)
 
 
 @pytest.mark.parametrize("at", [("first pass", 6), ("training", 6), "saving the answers"])
 def test_so_does_an_encoder_that_teaches_itself(
-    at: Any, taught_by_itself: Path, pairs_csv: Path, tmp_path: Path
+    at: Any, taught_by_itself: Path, half_csv: Path, tmp_path: Path
 ) -> None:
-    kill_and_resume(at, ITSELF, pairs_csv, tmp_path / "run")
+    kill_and_resume(at, ITSELF, half_csv, tmp_path / "run")
     same_weights(taught_by_itself, tmp_path / "run")
 
 
@@ -140,8 +151,8 @@ def same_weights(one: Path, other: Path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_neighbours_get_the_teachers_word_and_labelled_pairs_the_mean(trained: Path, pairs_csv: Path) -> None:
-    train = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(80))
+def test_neighbours_get_the_teachers_word_and_labelled_pairs_the_mean(trained: Path, half_csv: Path) -> None:
+    train = qpairs.load_pairs(str(half_csv)).subset(np.arange(80))
     teachers, encoder = [load_teacher(str(teacher_of(trained)))], build_encoder("tiny", texts=train.questions)
     taught = add_probabilities(train, teachers, encoder, 2)
     assert taught.taught is not None
@@ -154,8 +165,8 @@ def test_neighbours_get_the_teachers_word_and_labelled_pairs_the_mean(trained: P
     assert len(none) == n
 
 
-def test_of_several_teachers_the_mean_log_odds_count(trained: Path, pairs_csv: Path) -> None:
-    pairs = qpairs.load_pairs(str(pairs_csv)).subset(np.arange(60))
+def test_of_several_teachers_the_mean_log_odds_count(trained: Path, half_csv: Path) -> None:
+    pairs = qpairs.load_pairs(str(half_csv)).subset(np.arange(60))
     cross, encoder = load_teacher(str(teacher_of(trained))), load_teacher(str(trained))
     first, second = (np.asarray(probabilities_of([teacher], pairs), np.float64) for teacher in (cross, encoder))
     odds = (np.log(first / (1 - first)) + np.log(second / (1 - second))) / 2
@@ -164,17 +175,19 @@ def test_of_several_teachers_the_mean_log_odds_count(trained: Path, pairs_csv: P
     np.testing.assert_allclose(second, theirs, atol=5e-3)  # here perhaps in bfloat16
 
 
-def test_a_checkpoint_teaches_an_encoder_of_another_kind(pairs_csv: Path, tmp_path: Path) -> None:
-    taught_by = {**FAST, "teacher": (), "epochs": 2.0}
-    own = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=3, **taught_by)
-    options = {**FAST, "encoder": "static", "teacher": (str(own.path),), "epochs": 8.0}
-    student = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **options)
+def test_a_checkpoint_teaches_an_encoder_of_another_kind(sample_rows: list, tmp_path: Path) -> None:
+    data = str(write_csv(tmp_path / "pairs.csv", sample_rows))
+    common = {**FAST, "batch_size": 32, "max_length": 24}
+    own_options = {**common, "encoder": "tiny", "teacher": (), "epochs": 2.0}
+    own = qpairs.train(data=data, output=str(tmp_path / "x"), seed=3, **own_options)
+    options = {**common, "encoder": "static", "teacher": (str(own.path),), "epochs": 8.0}
+    student = qpairs.train(data=data, output=str(tmp_path / "y"), seed=3, **options)
     told = student.split["teacher"]
     assert told["same_split"]
     assert told["average_precision"] == pytest.approx(own.scores["validation"]["average_precision"], abs=0.02)
     assert not teacher_of(tmp_path / "y").exists()
-    alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "z"), seed=3, **{**options, "teacher": ()})
-    pairs = qpairs.load_pairs(str(pairs_csv))
+    alone = qpairs.train(data=data, output=str(tmp_path / "z"), seed=3, **{**options, "teacher": ()})
+    pairs = qpairs.load_pairs(data)
 
     def odds(model: Any) -> Any:
         return qpairs.predict(model, pairs).similarity
@@ -183,7 +196,7 @@ def test_a_checkpoint_teaches_an_encoder_of_another_kind(pairs_csv: Path, tmp_pa
     assert np.corrcoef(odds(student), said)[0, 1] > np.corrcoef(odds(alone), said)[0, 1]
 
 
-def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: Path, tmp_path: Path) -> None:
+def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(half_csv: Path, tmp_path: Path) -> None:
     stages: list[str] = []
     options = {**FAST, "encoder": "static", "teacher": ("tiny", "itself")}
     output = tmp_path / "x"
@@ -196,7 +209,7 @@ def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: P
             if now.stage == "training":
                 seen.update(load_file(first / "model.safetensors"))
 
-    model = qpairs.train(data=str(pairs_csv), output=str(output), seed=3, on_progress=on_progress, **options)
+    model = qpairs.train(data=str(half_csv), output=str(output), seed=3, on_progress=on_progress, **options)
     assert stages == [
         "first pass",
         "training the teacher",
@@ -205,7 +218,7 @@ def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: P
         "training",
         "evaluating",
     ]
-    alone = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "y"), seed=3, **{**options, "teacher": ()})
+    alone = qpairs.train(data=str(half_csv), output=str(tmp_path / "y"), seed=3, **{**options, "teacher": ()})
     after = load_file(output / "model.safetensors")
     first = load_file(Path(alone.config.output) / "model.safetensors")
     assert all(torch.equal(first[name], seen[name]) for name in first)
@@ -216,10 +229,10 @@ def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(pairs_csv: P
 
 
 def test_the_second_pass_starts_from_the_first_one_with_lower_rates_and_its_own_epochs(
-    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    half_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With mocks in place of trainings."""
-    config = Config(data=(str(pairs_csv),), encoder="static", teacher=("itself",), epochs=3.0, second_epochs=2.0)
+    config = Config(data=(str(half_csv),), encoder="static", teacher=("itself",), epochs=3.0, second_epochs=2.0)
     parts, teaching = load_parts(config), object()
     first, encoder = (build_encoder("static", texts=parts.train.questions, seed=seed) for seed in (1, 2))
     verdict = SimpleNamespace(
@@ -264,9 +277,9 @@ def test_the_second_pass_asks_for_the_probabilities_that_the_first_ones_calibrat
     assert second_objective(blind, parse_objective("contrastive")) == parse_objective("contrastive")
 
 
-def test_an_encoder_that_teaches_itself_may_learn_the_labels_by_any_loss(pairs_csv: Path, tmp_path: Path) -> None:
+def test_an_encoder_that_teaches_itself_may_learn_the_labels_by_any_loss(half_csv: Path, tmp_path: Path) -> None:
     options = {**ITSELF, "encoder": "static", "loss": "multi_similarity"}
-    model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), seed=3, **options)
+    model = qpairs.train(data=str(half_csv), output=str(tmp_path / "x"), seed=3, **options)
     assert model.config.loss == "multi_similarity"
     assert model.scores["validation"]["f1"] > 0.5
 
@@ -384,9 +397,9 @@ def test_pairs_that_a_teacher_judged_are_no_strangers() -> None:
         assert float(goal(rows, rows, labels)) == pytest.approx(np.mean(costs), rel=1e-4)
 
 
-def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_path: Path) -> None:
+def test_what_the_user_can_mend(run: Any, half_csv: Path, trained: Path, tmp_path: Path) -> None:
     def told(*options: str) -> Any:
-        return run("train", "--data", pairs_csv, "--encoder", "static", "--output", "x", *options)
+        return run("train", "--data", half_csv, "--encoder", "static", "--output", "x", *options)
 
     refused(told("--teacher", "lstm"), "lstm is no transformer", "minilm")
     refused(told("--teacher", "minilmm"), "minilmm", "minilm")
@@ -403,20 +416,20 @@ def test_what_the_user_can_mend(run: Any, pairs_csv: Path, trained: Path, tmp_pa
 
 
 def test_a_teacher_whose_loss_becomes_nan_saves_nothing(
-    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    half_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from qpairs.training import cross_encoder
 
     monkeypatch.setitem(cross_encoder.RATES, "tiny", 1e30)
     with pytest.raises(qpairs.UserError, match="teacher: its loss became NaN; nothing was saved"):
-        qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), **FAST)
+        qpairs.train(data=str(half_csv), output=str(tmp_path / "x"), **FAST)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_audit_and_compare_take_a_teacher_only_where_it_makes_sense(run: Any, pairs_csv: Path, trained: Path) -> None:
+def test_audit_and_compare_take_a_teacher_only_where_it_makes_sense(run: Any, half_csv: Path, trained: Path) -> None:
     there = str(teacher_of(trained))
-    refused(run("audit", "--data", pairs_csv, "--teacher", there, "--output", "s.csv"), "audit", "disputes none")
-    options = ("--data", pairs_csv, "--encoders", "static", "--losses", "logistic", "--output", "c")
+    refused(run("audit", "--data", half_csv, "--teacher", there, "--output", "s.csv"), "audit", "disputes none")
+    options = ("--data", half_csv, "--encoders", "static", "--losses", "logistic", "--output", "c")
     refused(run("compare", *options, "--teacher", "tiny"), "compare", "name its folder")
 
 

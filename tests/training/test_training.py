@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from children import run_script
+from conftest import write_csv
 from safetensors.torch import load_file
 
 import qpairs
@@ -23,14 +25,19 @@ from qpairs.training.run import Run, partial_of
 from qpairs.training.trainer import complete_states
 
 CLI = Path(__file__).parents[2] / "cli.py"
-FAST = {
-    "encoder": "tiny",
+FAST: dict[str, Any] = {  # besides the encoder
     "dropout": 0.1,
-    "batch_size": 16,
-    "evaluations": 4,
+    "batch_size": 8,
+    "epochs": 0.4,
+    "evaluations": 10,
     "patience": 0,
-    "max_length": 24,
+    "max_length": 12,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_encoder(small_bert: Path) -> None:
+    FAST["encoder"] = str(small_bert)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -66,11 +73,17 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
 
 
 @pytest.mark.parametrize("gradient_cache", [0, 32])
-def test_bf16_trains_where_no_gpu_is_and_repeats_itself(gradient_cache: int, pairs_csv: Path, tmp_path: Path) -> None:
-    short = {"max_length": 8, "epochs": 0.2, "evaluations": 1}  # most CPUs are slow at it
-    options = {**FAST, **short, "precision": "bf16", "gradient_cache": gradient_cache}
+def test_bf16_trains_where_no_gpu_is_and_repeats_itself(gradient_cache: int, sample_rows: list, tmp_path: Path) -> None:
+    few = {  # most CPUs are slow at it
+        "data": str(write_csv(tmp_path / "train.csv", sample_rows[:48])),
+        "validation": str(write_csv(tmp_path / "validation.csv", sample_rows[48:80])),
+        **FAST,
+        "max_length": 8,
+        "epochs": 1.0,
+        "evaluations": 1,
+    }
     for name in ("one", "two"):
-        qpairs.train(data=str(pairs_csv), output=str(tmp_path / name), seed=3, **options)
+        qpairs.train(output=str(tmp_path / name), seed=3, precision="bf16", gradient_cache=gradient_cache, **few)
     assert same_weights(tmp_path / "one", tmp_path / "two")
     assert {w.dtype for w in weights(tmp_path / "one").values()} == {torch.float32}
 
@@ -131,7 +144,8 @@ def test_a_process_without_qpairs_loads_it_and_gets_the_same_vectors(trained: Pa
         f"vectors = SentenceTransformer({str(trained)!r}, device='cpu').encode({texts!r})\n"
         f"numpy.save({str(tmp_path / 'v.npy')!r}, vectors)\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    done = run_script(script)
+    assert done.returncode == 0, done.stderr
     ours = qpairs.load_checkpoint(trained).encoder.encode(texts)
     np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), ours)
 
@@ -250,7 +264,7 @@ def test_nan_before_any_state_saves_nothing(pairs_csv: Path, tmp_path: Path) -> 
 
 def test_a_collapsed_model_is_named(pairs_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     seen = []
-    options = {**FAST, "learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 0.5}
+    options = {**FAST, "learning_rate": 1e-12, "weight_decay": 0.0}
     from qpairs.encoders import build as encoders
     from qpairs.training import bi_encoder
 
@@ -271,8 +285,6 @@ def test_a_collapsed_model_is_named(pairs_csv: Path, tmp_path: Path, caplog: pyt
 
 
 def test_parts_that_the_user_brings_are_checked_for_leaks(sample_rows: list, tmp_path: Path) -> None:
-    from conftest import write_csv
-
     train = write_csv(tmp_path / "train.csv", sample_rows[:400])
     test = write_csv(tmp_path / "test.csv", [(a.upper(), b, y) for a, b, y in sample_rows[390:]])
     parts = load_parts(Config(data=(str(train),), test=(str(test),)))
@@ -284,13 +296,13 @@ def test_parts_that_the_user_brings_are_checked_for_leaks(sample_rows: list, tmp
 
 def test_progress_counts_steps_and_rates(pairs_csv: Path, tmp_path: Path) -> None:
     seen = []
-    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), on_progress=seen.append, **{**FAST, "epochs": 1.0})
+    qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), on_progress=seen.append, **FAST)
     assert seen.pop().stage == "evaluating"
     steps = [now.done for now in seen]
     assert steps == sorted(steps)
     assert {now.stage for now in seen} == {"training"}
     assert seen[-1].done == seen[-1].total
-    assert seen[-1].metrics["epoch"] == pytest.approx(1.0)
+    assert seen[-1].metrics["epoch"] == pytest.approx(FAST["epochs"])
     assert {"loss", "f1", "average_precision", "collapsed"} <= seen[-1].metrics.keys()
     assert seen[-1].rate > 0
 
@@ -316,7 +328,7 @@ def test_two_runs_into_one_folder_the_second_is_refused(pairs_csv: Path, tmp_pat
 
 def test_config_of_the_checkpoint_can_train_again(trained: Path) -> None:
     config = qpairs.load_checkpoint(trained).config
-    assert dataclasses.asdict(config)["encoder"] == "tiny"
+    assert dataclasses.asdict(config)["encoder"] == FAST["encoder"]
     assert os.path.samefile(config.output, trained)
 
 

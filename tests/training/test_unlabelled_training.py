@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import qpairs
 from qpairs.models.bi_encoder import Checkpoint
 from qpairs.objectives.losses import LOSSES
 
-FAST = {"encoder": "tiny", "batch_size": 16, "evaluations": 4, "max_length": 16, "precision": "fp32"}
+FAST: dict[str, Any] = {"batch_size": 16, "evaluations": 4, "max_length": 16, "precision": "fp32"}
 KILLED = """
 import os, signal, qpairs
 from qpairs.core.progress import Progress
@@ -23,6 +24,11 @@ def kill(now: Progress) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 qpairs.train(data={data!r}, unlabelled=True, output={output!r}, on_progress=kill, **{fast!r})
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_encoder(small_bert: Path) -> None:
+    FAST["encoder"] = str(small_bert)
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +49,13 @@ def learned(questions_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Ch
 
 
 def test_it_learns_to_tell_questions_apart(questions_csv: Path, tmp_path: Path) -> None:
-    options = {**FAST, "epochs": 6.0}
+    options = {**FAST, "epochs": 6.0, "learning_rate": 5e-3}
     model = qpairs.train(data=str(questions_csv), unlabelled=True, output=str(tmp_path / "x"), **options)
     assert model.config.loss == "info_nce"
     losses = [row["loss"] for row in model.history if "loss" in row]
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
     before = qpairs.train(
-        data=str(questions_csv), unlabelled=True, output=str(tmp_path / "y"), learning_rate=1e-12, **FAST
+        data=str(questions_csv), unlabelled=True, output=str(tmp_path / "y"), **{**FAST, "learning_rate": 1e-12}
     )
     texts = [line.strip('"') for line in questions_csv.read_text().splitlines()[1:101]]
 

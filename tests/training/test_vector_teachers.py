@@ -1,12 +1,11 @@
 """Learning a teacher's vectors: embeddings and relations; a projection at the end of an encoder."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from children import run_script
 from conftest import refused
 from sentence_transformers.sentence_transformer.modules import Dense
 
@@ -56,7 +55,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(pairs_csv: Path, tmp_p
     whole = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "whole"), **options)
     output = str(tmp_path / "broken")
     script = KILLED.format(data=str(pairs_csv), output=output, options=options)
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -9
+    assert run_script(script).returncode == -9
     resumed = qpairs.train(output=output, resume=True)
     a, b = whole.encoder.state_dict(), resumed.encoder.state_dict()
     assert a.keys() == b.keys()
@@ -96,7 +95,8 @@ def test_a_projected_encoder_is_stock_shorter_and_judged(projected) -> None:
         "import sys; sys.modules['qpairs'] = None\nfrom sentence_transformers import SentenceTransformer\n"
         f"print(SentenceTransformer({str(projected.path)!r}, device='cpu').encode('How do I pay?').shape)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = run_script(script)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "(32,)"
 
 
