@@ -25,13 +25,12 @@ RULES: dict[str, tuple[str, bool | None]] = {
 FIXED = {"truncation_side": "right", "padding_side": "right", "split_special_tokens": False, "backend": "tokenizers"}
 EMPTY = ("extra_special_tokens", "additional_special_tokens", "never_split")
 NO_MATTER = (
-    *("added_tokens_decoder", "clean_up_tokenization_spaces", "do_basic_tokenize", "is_local", "local_files_only"),
+    *("clean_up_tokenization_spaces", "do_basic_tokenize", "is_local", "local_files_only"),
     *("max_length", "model_input_names", "model_max_length", "name_or_path", "pad_to_multiple_of", "padding"),
     *("pad_token_type_id", "special_tokens_map_file", "stride", "tokenizer_class", "tokenizer_file", "truncation"),
     *("truncation_strategy",),
 )  # other settings, on which no token of a single text depends, or which are read by themselves
 PIECES = {"unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
-WHOLE = {"single_word": False, "rstrip": False, "normalized": False, "special": True}  # of an added token
 UNLIMITED = 10**9  # tokens
 
 
@@ -63,6 +62,7 @@ def known_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
         require(old == special, "two lists of special tokens")
     _check_settings(own)
     _check_model(rules, special)
+    _check_added(rules, own, special)
     if kind in MADE_ANEW:
         wanted = {of: own.get(name, default) for name, (of, default) in RULES.items()}
         require(rules["normalizer"] == {"type": "BertNormalizer", "clean_text": True, **wanted}, "another normaliser")
@@ -84,7 +84,7 @@ def _content(token: Any) -> Any:
 
 
 def _check_settings(own: Mapping[str, Any]) -> None:
-    known = {*FIXED, *EMPTY, *NO_MATTER, *RULES, *SPECIAL}
+    known = {*FIXED, *EMPTY, *NO_MATTER, *RULES, *SPECIAL, "added_tokens_decoder"}
     require(own.keys() <= known, f"settings {sorted(own.keys() - known)}")
     for name, value in FIXED.items():
         require(own.get(name, value) == value, f"{name} {own.get(name)!r}")
@@ -93,7 +93,7 @@ def _check_settings(own: Mapping[str, Any]) -> None:
 
 def _check_model(rules: Mapping[str, Any], special: Mapping[str, Any]) -> None:
     """Pieces of words, split as BERT does, between the first and the last token of a template."""
-    model, vocabulary = rules["model"], rules["model"]["vocab"]
+    model = rules["model"]
     require(model.get("type", "WordPiece") == "WordPiece", f"a model {model.get('type')}")
     pieces = {**PIECES, "unk_token": special.get("unk_token")}
     require(all(model[name] == value for name, value in pieces.items()), "other pieces of words")
@@ -109,9 +109,13 @@ def _check_model(rules: Mapping[str, Any], special: Mapping[str, Any]) -> None:
         require(template["type"] in ("BertProcessing", "RobertaProcessing"), f"a template {template['type']}")
         found = [template["cls"][0], template["sep"][0]]
     require(found == ends, f"a template with {found}")
-    for token in rules["added_tokens"]:
-        word, is_mask = token["content"], token["content"] == special.get("mask_token")
-        require(all(token[name] == value for name, value in WHOLE.items()), f"a token {word}")
-        require(is_mask or not token["lstrip"], f"a token {word}")
-        require(vocabulary.get(word) == token["id"], f"a token {word} of another number")
-    require({token["content"] for token in rules["added_tokens"]} == {*special.values()}, "other added tokens")
+
+
+def _check_added(rules: Mapping[str, Any], own: Mapping[str, Any], special: Mapping[str, Any]) -> None:
+    """Whole words: each special, of the number that it has in the vocabulary, and in both files the same."""
+    added, vocabulary = rules["added_tokens"], rules["model"]["vocab"]
+    for token in added:
+        require(token["special"] and vocabulary.get(token["content"]) == token["id"], f"a token {token['content']}")
+    require({*special.values()} <= {token["content"] for token in added}, "special tokens that are not in the file")
+    listed = {str(token["id"]): {name: token[name] for name in token if name != "id"} for token in added}
+    require(own.get("added_tokens_decoder", listed) == listed, "two lists of added tokens")

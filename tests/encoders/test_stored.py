@@ -29,7 +29,7 @@ ASKED = [
     "",
     "   ",
     "Ok",
-    "[PAD] [MASK]  [UNK] <mask> [SEP]x",
+    "[PAD] [MASK]  [UNK] <mask> [SEP]x  <unk> <UNK>y",
     "CAFÉ İstanbul ﬁne ßtraße naïve",
     "日本語 のカード 12,50€ can't don't",
     "a\u200bb\x00c\u0301\ttab\nnew line",
@@ -166,6 +166,10 @@ def in_tokenizer(place: str, **changes: Any) -> Callable[[Path], None]:
     return lambda folder: edit(folder / "tokenizer.json", lambda c: {**c, place: {**c[place], **changes}})
 
 
+def ordinary(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [*tokens[:-1], {**tokens[-1], "special": False}]
+
+
 def other_modules(folder: Path) -> None:
     rows = json.loads((folder / "modules.json").read_text("utf-8"))
     more = {"idx": 3, "name": "3", "path": "3_LayerNorm", "type": "sentence_transformers.models.LayerNorm"}
@@ -199,6 +203,11 @@ OTHERWISE: dict[str, tuple[Callable[[Path], None], str]] = {
     "another end of the cut": (setting("tokenizer_config.json", truncation_side="left"), "truncation_side"),
     "other special tokens": (setting("tokenizer_config.json", sep_token="[CLS]"), "template"),
     "more special tokens": (setting("tokenizer_config.json", extra_special_tokens=["<x>"]), "more special"),
+    "another list of added tokens": (setting("tokenizer_config.json", added_tokens_decoder={}), "two lists of added"),
+    "an added token that is not special": (
+        lambda folder: edit(folder / "tokenizer.json", lambda c: {**c, "added_tokens": ordinary(c["added_tokens"])}),
+        "a token [MASK]",
+    ),
     "other pieces": (in_tokenizer("model", max_input_chars_per_word=10), "pieces"),
     "another normaliser": (in_tokenizer("normalizer", type="Lowercase"), "Lowercase"),
     "words otherwise": (in_tokenizer("pre_tokenizer", type="Whitespace"), "Whitespace"),
