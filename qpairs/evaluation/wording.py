@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from qpairs.data.words import WORD, words
+from qpairs.data.words import word_pattern, words
 
 Number = TypeVar("Number", int, float)
 Bands = Sequence[tuple[Number, Number, str]]  # above the first number, up to the second, name
@@ -144,7 +144,7 @@ def names_in(text: str) -> set[str]:
     >>> names_in("Is Rome older than Paris?") == {"rome", "paris"}
     True
     """
-    matches = list(WORD.finditer(text))
+    matches = list(word_pattern().finditer(text))
     if all(match[0][0].isupper() or not match[0][0].isalpha() for match in matches):
         return set()
     capitalised = (
