@@ -84,6 +84,26 @@ OTHER_FILES = ("adapter_config.json", "added_tokens.json")  # that change what t
 
 
 @dataclass(frozen=True)
+class Map:
+    """A linear map of vectors, and what is done with each number then.
+
+    Attributes:
+        weight: (numbers of a vector, numbers before).
+        bias: (numbers of a vector,); None: none.
+        activation: what is done with each number.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    activation: Callable[[Tensor], Tensor]
+
+    def __call__(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The features with other vectors."""
+        mapped = functional.linear(features["sentence_embedding"], self.weight, self.bias)
+        return {"sentence_embedding": self.activation(mapped)}
+
+
+@dataclass(frozen=True)
 class StoredEncoder:
     """An encoder of one tower that was read from its folder: texts to vectors, and nothing that trains.
 
@@ -246,12 +266,8 @@ def _step(name: str, folder: Path) -> tuple[Callable[[torch.device], Step], int]
     require(weights["linear.weight"].shape == sizes, "another shape of a linear map")
 
     def make(device: torch.device) -> Step:
-        weight, *bias = (_own_copy(weights[f"linear.{part}"], device) for part in ("weight", "bias")[: 1 + has_bias])
-
-        def run(features: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {"sentence_embedding": activation(functional.linear(features["sentence_embedding"], weight, *bias))}
-
-        return run
+        bias = _own_copy(weights["linear.bias"], device) if has_bias else None
+        return Map(_own_copy(weights["linear.weight"], device), bias, activation)
 
     return make, sizes[0]
 

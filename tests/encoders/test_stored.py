@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -115,6 +116,8 @@ def test_poolings_what_follows_and_prompts(rest: str, pooling: Any, prompt: str,
     choose_prompt(encoder, prompt)
     encoder.save_pretrained(str(tmp_path / "m"), create_model_card=False)
     stored = assert_same(tmp_path / "m")
+    again = pickle.loads(pickle.dumps(stored))  # as several processes that share the work get it
+    np.testing.assert_array_equal(again.embed(again.token_ids(TEXTS)), stored.embed(stored.token_ids(TEXTS)))
     assert stored.prompt == prompt
     assert stored.unit == (rest in ("unit", "map"))
 
