@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow
-from pyarrow import parquet
 
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import os_reason
@@ -286,6 +285,8 @@ class Parquet:
     def columns(self) -> Types:
         """As in `Reader`."""
         try:
+            from pyarrow import parquet  # slow to import
+
             schema = parquet.read_schema(self._source())
         except FAULTS as error:
             raise _unreadable(self.path, error) from error
@@ -295,6 +296,8 @@ class Parquet:
         """As in `Reader`."""
         number = 0
         try:
+            from pyarrow import parquet
+
             with parquet.ParquetFile(self._source(), buffer_size=1 << 20) as file:
                 for batch in file.iter_batches(ROWS, columns=list(dict.fromkeys(columns)), use_threads=False):
                     for row in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):

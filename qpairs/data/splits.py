@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.identity import canonical, canonical_ids
@@ -26,6 +24,9 @@ GIANT = 0.2  # share of all pairs above which a component is cut
 
 def components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
     """(n,) connected component of each of n nodes under the edges (left[i], right[i])."""
+    from scipy.sparse import coo_array  # slow to import, and a prediction needs none of it
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(left)), (left, right)), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 

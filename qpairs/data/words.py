@@ -6,6 +6,7 @@ boundaries of Unicode (annex 29, which leaves Thai and its like to a dictionary)
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -22,10 +23,15 @@ FOLLOWING = (
     "\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u17b4-\u17d3\u3099\u309a\ufe00-\ufe0f"
 )  # vowels and marks that belong to the letter before them
 CHARACTER = rf"[{LEADING}]?[{UNSPACED}][{FOLLOWING}]*"  # what counts as a word there; encoders of words split so, too
-_MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")  # as vowel signs
-_LETTERS = rf"(?:[^\W{UNSPACED}]|[{_MARKS}])+"
-WORD = re.compile(rf"{CHARACTER}|{_LETTERS}(?:['\u2019]{_LETTERS})*")  # don't is one word
 _PLAIN_WORD = re.compile(r"\w+(?:'\w+)*", re.ASCII)  # the same in ASCII, and several times as fast
+
+
+@functools.cache
+def word_pattern() -> re.Pattern[str]:
+    """What finds the words of a text in any script; it takes a while to make, and questions in ASCII don't need it."""
+    marks = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")  # as vowel signs
+    letters = rf"(?:[^\W{UNSPACED}]|[{marks}])+"
+    return re.compile(rf"{CHARACTER}|{letters}(?:['\u2019]{letters})*")  # don't is one word
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -40,7 +46,7 @@ def words(text: str) -> tuple[str, ...]:
     """
     if text.isascii():
         return tuple(_PLAIN_WORD.findall(text.lower()))
-    return tuple(WORD.findall(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").lower()))
+    return tuple(word_pattern().findall(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").lower()))
 
 
 def pieces(text: str) -> tuple[tuple[str, str], ...]:

@@ -5,12 +5,12 @@ This module imports no torch: an export counts, too.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from qpairs.encoders.batches import Ints
@@ -82,7 +82,7 @@ def library_counter(
     tokenizer.no_padding()
     unknown = next((found for name in UNKNOWN_TOKENS if (found := tokenizer.token_to_id(name)) is not None), -1)
     added = tokenizer.num_special_tokens_to_add(False) if special_tokens else 0
-    letters = _letters(tokenizer)
+    is_letter = _letters(tokenizer)
 
     def count(texts: Sequence[str]) -> Counts:
         tokens, words, strange = (np.zeros(len(texts), np.int64) for _ in range(3))
@@ -92,8 +92,8 @@ def library_counter(
                 ids = found.ids
                 tokens[row], strange[row] = len(ids), ids.count(unknown)
                 words[row] = max(len(ids) - added, 0)
-                if letters[ids].sum() >= SPELT:  # the fast call does not say which pieces are of one word
-                    spelt = _spelt(tokenizer.encode(whole[row - start], add_special_tokens=special_tokens), letters)
+                if sum(map(is_letter, ids)) >= SPELT:  # the fast call does not say which pieces are of one word
+                    spelt = _spelt(tokenizer.encode(whole[row - start], add_special_tokens=special_tokens), is_letter)
                     words[row] -= sum(spelt) - len(spelt)
                     strange[row] += len(spelt)
         return Counts(tokens, words, strange)
@@ -101,21 +101,24 @@ def library_counter(
     return TokenCounter(count, min(limits, default=None), of_pairs)
 
 
-def _letters(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """(ids,) which tokens are one letter, at the start of a word or inside, of a script whose letters are no words."""
-    vocabulary = tokenizer.get_vocab()
-    found = np.zeros(max(vocabulary.values(), default=-1) + 1, dtype=np.bool_)
-    for token, place in vocabulary.items():
+def _letters(tokenizer: Tokenizer) -> Callable[[int], bool]:
+    """Whether a token is one letter, at the start of a word or inside, of a script whose letters are no words."""
+
+    @functools.cache
+    def is_letter(place: int) -> bool:
+        token = tokenizer.id_to_token(place) or ""
         bare = token.removeprefix("##").removeprefix("\N{LOWER ONE EIGHTH BLOCK}")
-        if len(bare) == 1 and unicodedata.category(bare)[0] in "LM":  # vowel signs are marks
-            found[place] = not unicodedata.name(bare, "").startswith(HAN)
-    return found
+        if len(bare) != 1 or unicodedata.category(bare)[0] not in "LM":  # vowel signs are marks
+            return False
+        return not unicodedata.name(bare, "").startswith(HAN)
+
+    return is_letter
 
 
-def _spelt(found: Encoding, letters: NDArray[np.bool_]) -> list[int]:
+def _spelt(found: Encoding, is_letter: Callable[[int], bool]) -> list[int]:
     """The number of pieces of each word that is spelt out in (nearly) nothing but single letters."""
     pieces: dict[int, list[bool]] = {}
-    for word, letter in zip(found.word_ids, letters[found.ids].tolist(), strict=True):
+    for word, letter in zip(found.word_ids, map(is_letter, found.ids), strict=True):
         if word is not None:
             pieces.setdefault(word, []).append(letter)
     return [len(word) for word in pieces.values() if len(word) >= SPELT and sum(word) >= SPELT_SHARE * len(word)]

@@ -1,7 +1,8 @@
 """Transformers of BERT's kind over packed tokens: those of all texts of a batch one after another, without padding.
 
-The transformer's own parameters are used, by functions that are made for training: its class, its state and what is
-saved are as they were. A model of another kind, or with adapters in its layers, is called as it is.
+The transformer's own parameters are used, by functions that are made for training and serve for encoding, too: its
+class, its state and what is saved are as they were. A model of another kind, or with adapters in its layers, is called
+as it is. An encoder that was read from its file alone (`stored`) goes through the same functions.
 """
 
 from __future__ import annotations
@@ -14,54 +15,32 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qpairs.encoders.batches import by_length
+from qpairs.encoders.blocks import GELU, KINDS, Blocks, Layer, blocks_of
 from qpairs.encoders.fused import Half, attention_half, feed_forward_half
-from qpairs.encoders.readers import is_transformer
 
 POOLED = ("cls", "mean")
+CPU_TOKENS, GPU_TOKENS = 512, 8192  # of a batch: on a CPU, what a layer hands to the next stays in the cache
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A block of a transformer: attention and feed-forward, each followed by its normalisation.
+class PackedEncoder:
+    """What an encoder does with packed tokens, or a cross-encoder.
 
     Attributes:
-        projections: of queries, keys and values.
-        out: of what the heads have found.
-        inner, outer: of the feed-forward half, with GELU between.
-        norms: after attention, and after the feed-forward half.
-        dropouts: of the attention's probabilities, of what attention adds, and of what the feed-forward half adds.
+        blocks: of its transformer.
+        pooling: the ways in which tokens are pooled, whose results are concatenated; each one of `POOLED`.
+        rest: what follows, each from features to features.
+        training: whether something is dropped.
     """
 
-    projections: tuple[nn.Linear, nn.Linear, nn.Linear]
-    out: nn.Linear
-    inner: nn.Linear
-    outer: nn.Linear
-    norms: tuple[nn.LayerNorm, nn.LayerNorm]
-    dropouts: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """What a transformer of BERT's kind consists of.
-
-    Attributes:
-        embeddings: the module with `word_embeddings`, `position_embeddings`, `LayerNorm` and `dropout`.
-        padding: the id of padding, after whose row of the position embeddings come those of the tokens; None: they
-            begin with the first row.
-        layers: in their order.
-        heads: of attention.
-        bias: from the longest length n to what is added to all scores, (heads, n, n); None: nothing is.
-    """
-
-    embeddings: Any
-    padding: int | None
-    layers: Sequence[Layer]
-    heads: int
-    bias: Callable[[int], Tensor] | None = None
+    blocks: Blocks
+    pooling: Sequence[str]
+    rest: Sequence[Callable[[dict[str, Tensor]], dict[str, Tensor]]]
+    training: bool = False
 
 
 def takes_packed(model: nn.Sequential) -> bool:
@@ -71,6 +50,10 @@ def takes_packed(model: nn.Sequential) -> bool:
     >>> takes_packed(build_encoder("tiny", texts=["how do I pay", "how do I pay by card"]))
     True
     """
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    from qpairs.encoders.readers import is_transformer
+
     if not is_transformer(model) or len(model) < 2:
         return False
     transformer: Any = model[0]
@@ -152,46 +135,97 @@ def packed_outputs(model: Any, packed: dict[str, Any]) -> dict[str, Tensor]:
     >>> packed_outputs(encoder, pack(token_ids(encoder, ["how do I pay", "pay"])))["sentence_embedding"].shape
     torch.Size([2, 256])
     """
+    return _outputs(packed_encoder(model), packed)
+
+
+def packed_encoder(model: Any) -> PackedEncoder:
+    """What an encoder or a cross-encoder of which `takes_packed` holds does with packed tokens."""
     transformer, pooling, *rest = model
-    tokens = _tokens(transformer.model, packed)
-    pooled = [_pooled(tokens, packed, mode) for mode in _modes(pooling)]
+    inner = transformer.model
+    kind = KINDS[type(inner).__name__]
+    blocks = blocks_of(
+        kind,
+        lambda name: getattr(inner.config, name, None),
+        inner.get_parameter,
+        lambda name: inner.get_submodule(name).p,
+        len(inner.get_submodule(kind.layers)),
+    )
+    return PackedEncoder(blocks, _modes(pooling), rest, inner.training)
+
+
+def packed_vectors(
+    encoder: PackedEncoder, ids: Sequence[NDArray[np.int32]], batch_tokens: int | None = None
+) -> NDArray[np.float32]:
+    """The vectors (n, d) of texts in their order, by batches of about one length; the caller turns gradients off.
+
+    Args:
+        encoder: what is done.
+        ids: of each text, at least one token.
+        batch_tokens: of a batch; a single longer text is a batch of its own. None: what suits the device.
+
+    >>> from qpairs.encoders.build import build_encoder
+    >>> from qpairs.encoders.tokens import token_ids
+    >>> encoder = build_encoder("tiny", texts=["how do I pay", "how do I pay by card"]).eval()
+    >>> with torch.inference_mode():
+    ...     packed_vectors(packed_encoder(encoder), token_ids(encoder, ["how do I pay", "pay"])).shape
+    (2, 256)
+    """
+    device = encoder.blocks.words.device
+    if batch_tokens is None:
+        batch_tokens = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
+    vectors = np.empty((0, 0), dtype=np.float32)
+    for rows in by_length(np.fromiter(map(len, ids), np.int64, len(ids)), batch_tokens):
+        packed = pack([ids[row] for row in rows])
+        moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in packed.items()}
+        found = _outputs(encoder, moved)["sentence_embedding"].float().cpu().numpy()
+        if not vectors.size:
+            vectors = np.empty((len(ids), found.shape[1]), dtype=np.float32)
+        vectors[rows] = found
+    return vectors
+
+
+def with_length_1(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors (n, d) of about length 1, as a normalisation in bfloat16 leaves them (0.997 to 1.003), of length 1."""
+    exact: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return exact
+
+
+def _outputs(encoder: PackedEncoder, packed: dict[str, Any]) -> dict[str, Tensor]:
+    tokens = _tokens(encoder.blocks, packed, encoder.training)
+    pooled = [_pooled(tokens, packed, mode) for mode in encoder.pooling]
     features: dict[str, Tensor] = {"sentence_embedding": torch.cat(pooled, dim=-1)}
-    for module in rest:
+    for module in encoder.rest:
         features = module(features)
     return features
 
 
-def _modes(pooling: Pooling) -> tuple[str, ...]:
+def _modes(pooling: Any) -> tuple[str, ...]:
     """How tokens are pooled; what several ways give is concatenated."""
     modes = pooling.pooling_mode
     return (modes,) if isinstance(modes, str) else tuple(modes)
 
 
-def _tokens(model: Any, packed: dict[str, Any]) -> Tensor:
+def _tokens(blocks: Blocks, packed: dict[str, Any], training: bool) -> Tensor:
     """The last hidden states (tokens, d), float32."""
-    blocks = KINDS[type(model).__name__](model)
     device = packed["input_ids"].device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-    bias = None
-    if blocks.bias is not None:
-        bias = blocks.bias(max(length for _, length in packed["runs"]))
+    bias = blocks.bias(max(length for _, length in packed["runs"]))
     with torch.autocast(device, enabled=False):
-        x = _embedded(blocks, packed)
+        x = _embedded(blocks, packed, training)
         half = padded_layer if device == "cuda" else fused_layer
         for layer in blocks.layers:
-            x = half(x, layer, blocks.heads, packed, dtype, bias, model.training)
+            x = half(x, layer, blocks.heads, packed, dtype, bias, training)
     return x
 
 
-def _embedded(blocks: Blocks, packed: dict[str, Any]) -> Tensor:
-    parts = blocks.embeddings
-    x = parts.word_embeddings(packed["input_ids"])
-    if hasattr(parts, "token_type_embeddings"):
+def _embedded(blocks: Blocks, packed: dict[str, Any], training: bool) -> Tensor:
+    first_place = blocks.padding if blocks.after_padding else None
+    x = functional.embedding(packed["input_ids"], blocks.words, blocks.padding)
+    if blocks.types is not None:
         types = packed.get("token_types")
-        x = x + (parts.token_type_embeddings.weight[0] if types is None else parts.token_type_embeddings(types))
-    x = x + parts.position_embeddings(_positions(packed, blocks.padding))
-    embedded: Tensor = parts.dropout(parts.LayerNorm(x))
-    return embedded
+        x = x + (blocks.types[0] if types is None else functional.embedding(types, blocks.types))
+    x = x + functional.embedding(_positions(packed, first_place), blocks.positions, first_place)
+    return functional.dropout(blocks.norm(x), blocks.dropout, training)
 
 
 def _positions(packed: dict[str, Any], padding: int | None) -> Tensor:
@@ -272,87 +306,16 @@ def padded_layer(
     return out
 
 
-# Kinds of transformers
-
-
-def _bert(model: Any) -> Blocks:
-    layers = [
-        Layer(
-            (layer.attention.self.query, layer.attention.self.key, layer.attention.self.value),
-            layer.attention.output.dense,
-            layer.intermediate.dense,
-            layer.output.dense,
-            (layer.attention.output.LayerNorm, layer.output.LayerNorm),
-            (layer.attention.self.dropout.p, layer.attention.output.dropout.p, layer.output.dropout.p),
-        )
-        for layer in model.encoder.layer
-    ]
-    return Blocks(model.embeddings, None, layers, model.config.num_attention_heads)
-
-
-def _roberta(model: Any) -> Blocks:
-    blocks = _bert(model)
-    return Blocks(blocks.embeddings, model.embeddings.padding_idx, blocks.layers, blocks.heads)
-
-
-def _distilbert(model: Any) -> Blocks:
-    layers = [
-        Layer(
-            (layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin),
-            layer.attention.out_lin,
-            layer.ffn.lin1,
-            layer.ffn.lin2,
-            (layer.sa_layer_norm, layer.output_layer_norm),
-            (layer.attention.dropout.p, 0.0, layer.ffn.dropout.p),
-        )
-        for layer in model.transformer.layer
-    ]
-    return Blocks(model.embeddings, None, layers, model.config.n_heads)
-
-
-def _mpnet(model: Any) -> Blocks:
-    layers = [
-        Layer(
-            (layer.attention.attn.q, layer.attention.attn.k, layer.attention.attn.v),
-            layer.attention.attn.o,
-            layer.intermediate.dense,
-            layer.output.dense,
-            (layer.attention.LayerNorm, layer.output.LayerNorm),
-            (layer.attention.attn.dropout.p, layer.attention.dropout.p, layer.output.dropout.p),
-        )
-        for layer in model.encoder.layer
-    ]
-
-    def bias(longest: int) -> Tensor:
-        """By the distance between two tokens (Raffel et al. 2020, section 2.1)."""
-        like = model.encoder.relative_attention_bias.weight.new_empty(1, longest)
-        found: Tensor = model.encoder.compute_position_bias(like)[0]
-        return found
-
-    return Blocks(model.embeddings, model.embeddings.padding_idx, layers, model.config.num_attention_heads, bias)
-
-
-KINDS: dict[str, Callable[[Any], Blocks]] = {
-    "BertModel": _bert,
-    "RobertaModel": _roberta,
-    "XLMRobertaModel": _roberta,
-    "DistilBertModel": _distilbert,
-    "MPNetModel": _mpnet,
-}  # class of transformers -> what it consists of
-
-
 def _is_known(model: Any) -> bool:
     """Whether a transformer is as its class in transformers makes it: plain layers, GELU, no decoder."""
-    kind, config = type(model), model.config
-    if kind.__name__ not in KINDS or not kind.__module__.startswith("transformers.models."):
+    name, config = type(model).__name__, model.config
+    if name not in KINDS or not type(model).__module__.startswith("transformers.models."):
         return False
+    kind = KINDS[name]
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         return False
-    if getattr(config, "hidden_act", getattr(config, "activation", "")) != "gelu":
+    if getattr(config, kind.activation, "") != GELU:
         return False
-    plain = all(
-        type(part) is nn.Linear and part.bias is not None
-        for layer in KINDS[kind.__name__](model).layers
-        for part in (*layer.projections, layer.out, layer.inner, layer.outer)
-    )
+    products = [layer.get_submodule(part) for layer in model.get_submodule(kind.layers) for part in kind.products]
+    plain = all(type(part) is nn.Linear and part.bias is not None for part in products)
     return plain and all(parameter.dtype == torch.float32 for parameter in model.parameters())

@@ -9,17 +9,21 @@ from torch import nn
 from torch.nn import functional
 
 from qpairs.core.timing import best_ratio
-from qpairs.encoders.readers import is_transformer
 
 SPEEDUP = 1.5  # of bfloat16 on a CPU, above which it is used: far from common values, so that noise does not decide
 
 
 def fast_bf16(encoder: nn.Sequential) -> bool:
     """Whether this machine trains an encoder faster in bfloat16 than in float32; on a CPU, transformers alone do."""
+    from qpairs.encoders.readers import is_transformer
+
+    return (torch.cuda.is_available() or is_transformer(encoder)) and transformers_fast_in_bf16()
+
+
+def transformers_fast_in_bf16() -> bool:
+    """Whether this machine runs a transformer faster in bfloat16 than in float32."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if not is_transformer(encoder):
-        return False
     abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16")) and bf16_speedup() > SPEEDUP
 

@@ -17,6 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from qpairs.core.exceptions import UserError
 from qpairs.encoders.batches import by_length
 from qpairs.encoders.counter import TokenCounter, library_counter, skipping_counter
+from qpairs.encoders.packed import CPU_TOKENS, GPU_TOKENS, packed_encoder, packed_vectors, takes_packed, with_length_1
 from qpairs.encoders.readers import is_transformer, reader_of
 
 Ids = npt.NDArray[np.int32]
@@ -117,6 +118,8 @@ def word_dropout(encoder: SentenceTransformer, share: float) -> Callable[[Ids, n
 def embed(encoder: SentenceTransformer, ids: Sequence[Ids], *, batch_tokens: int | None = None) -> Floats:
     """Embeddings (n, dimension) in the order of `ids`, computed in batches of one length and bounded size.
 
+    Tokens are packed where `takes_packed` holds of the encoder; else batches are padded.
+
     Args:
         encoder: in training or evaluation mode, which it keeps.
         ids: from `token_ids`.
@@ -128,21 +131,29 @@ def embed(encoder: SentenceTransformer, ids: Sequence[Ids], *, batch_tokens: int
     >>> embed(encoder, token_ids(encoder, ["how do I pay", "pay"])).shape
     (2, 128)
     """
-    if batch_tokens is None:
-        batch_tokens = 512 if is_transformer(encoder) and encoder.device.type == "cpu" else 8192
-    embeddings = np.zeros((len(ids), encoder.get_embedding_dimension() or 0), dtype=np.float32)
     training = encoder[0].training  # of the modules, which a tower shares
     encoder.eval()
     try:
         with torch.inference_mode():
-            for rows in by_length(_lengths(ids), batch_tokens):
-                batch = features(encoder, [ids[row] for row in rows])
-                output = encoder({key: value.to(encoder.device) for key, value in batch.items()})
-                embeddings[rows] = output["sentence_embedding"].float().cpu().numpy()
+            if takes_packed(encoder) and len(ids) and all(map(len, ids)):
+                embeddings = packed_vectors(packed_encoder(encoder), ids, batch_tokens)
+            else:
+                embeddings = _padded_vectors(encoder, ids, batch_tokens)
     finally:
         encoder.train(training)
-    if isinstance(encoder[-1], Normalize):  # in bfloat16 it leaves lengths from 0.997 to 1.003
-        embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    if isinstance(encoder[-1], Normalize):
+        return with_length_1(embeddings)
+    return embeddings
+
+
+def _padded_vectors(encoder: SentenceTransformer, ids: Sequence[Ids], batch_tokens: int | None) -> Floats:
+    if batch_tokens is None:
+        batch_tokens = CPU_TOKENS if is_transformer(encoder) and encoder.device.type == "cpu" else GPU_TOKENS
+    embeddings = np.zeros((len(ids), encoder.get_embedding_dimension() or 0), dtype=np.float32)
+    for rows in by_length(_lengths(ids), batch_tokens):
+        batch = features(encoder, [ids[row] for row in rows])
+        output = encoder({key: value.to(encoder.device) for key, value in batch.items()})
+        embeddings[rows] = output["sentence_embedding"].float().cpu().numpy()
     return embeddings
 
 

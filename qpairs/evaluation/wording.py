@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from qpairs.data.identity import canonical
-from qpairs.data.words import WORD, pieces, words
+from qpairs.data.words import pieces, word_pattern, words
 
 Number = TypeVar("Number", int, float)
 Bands = Sequence[tuple[Number, Number, str]]  # above the first number, up to the second, name
@@ -148,7 +148,7 @@ def names_in(text: str) -> set[str]:
     >>> names_in("Is Rome older than Paris?") == {"rome", "paris"}
     True
     """
-    matches = list(WORD.finditer(text))
+    matches = list(word_pattern().finditer(text))
     if all(match[0][0].isupper() or not match[0][0].isalpha() for match in matches):
         return set()
     capitalised = (

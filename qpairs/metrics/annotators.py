@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit, logit
 
 from qpairs.metrics.agreement import NONE
 from qpairs.metrics.inputs import Floats, Ints
+from qpairs.metrics.logistic import expit, logit
 
 RIGHT, WRONG = 4.0, 1.0  # answers of each kind that every annotator is taken to have given beforehand
 LEAST_SHARE = 1e-6  # of duplicates in a group, and of others

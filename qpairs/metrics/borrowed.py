@@ -9,11 +9,11 @@ strangers can explain, the share of duplicates at each score. How many such pair
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import logit
 
 from qpairs.metrics.corpus import CorpusEstimate
 from qpairs.metrics.densities import Densities, between_corpora, factors_of, fit_tail, rising
 from qpairs.metrics.inputs import Floats
+from qpairs.metrics.logistic import logit
 from qpairs.metrics.score_counts import ScoreCounts, smoothed
 
 BODY = 4  # pairs for each question: where more lie above a score, nearly all pairs there are strangers

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit, logit
 
 from qpairs.metrics.inputs import Bools, Floats, Ints, as_labelled
+from qpairs.metrics.logistic import expit, logit
 
 
 @dataclass(frozen=True)

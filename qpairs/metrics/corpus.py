@@ -12,11 +12,11 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit, logit
 
 from qpairs.metrics.densities import rising
 from qpairs.metrics.inputs import Floats
 from qpairs.metrics.intervals import Interval
+from qpairs.metrics.logistic import expit, logit
 from qpairs.metrics.score_counts import EDGES, WIDTH, ScoreCounts
 
 SAME = 0.999  # cosine of a text with itself, rounded

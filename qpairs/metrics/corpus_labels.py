@@ -13,11 +13,11 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
 
 from qpairs.metrics.corpus import CorpusEstimate
 from qpairs.metrics.densities import between_corpora, factors_of, rising
 from qpairs.metrics.inputs import Floats
+from qpairs.metrics.logistic import expit
 from qpairs.metrics.read_pairs import ReadEstimate
 
 LABELLED_SD = 0.75  # that a labelled corpus may differ by, beside the uncertainty of the mixture

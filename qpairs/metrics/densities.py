@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
 
 from qpairs.metrics.calibration import Calibration
 from qpairs.metrics.inputs import Floats, Ints
+from qpairs.metrics.logistic import expit, logit
 from qpairs.metrics.score_counts import EDGES, ScoreCounts, histogram, smoothed
 
 HIGHEST_LOW = 0.95  # so that the bins are not thinner than the counts

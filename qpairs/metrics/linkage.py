@@ -6,8 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
 
 from qpairs.metrics.inputs import Ints
 
@@ -34,6 +32,9 @@ def clusters(n: int, left: Ints, right: Ints, similarity: NDArray[np.floating], 
     >>> clusters(4, left, right, similarity).tolist(), clusters(4, left, right, similarity, "single").tolist()
     ([1, 1, 1, 3], [1, 1, 1, 1])
     """
+    from scipy.sparse import coo_array, csr_array  # slow to import, and a prediction needs none of it
+    from scipy.sparse.csgraph import connected_components
+
     ends_of = (
         np.concatenate([left, right]),
         np.concatenate([right, left]),

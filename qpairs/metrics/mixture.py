@@ -9,7 +9,6 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy.special import expit
 
 from qpairs.metrics.borrowed import estimate_borrowed
 from qpairs.metrics.corpus import CorpusEstimate
@@ -23,6 +22,7 @@ from qpairs.metrics.densities import (
     rising,
 )
 from qpairs.metrics.inputs import Floats
+from qpairs.metrics.logistic import expit
 from qpairs.metrics.score_counts import EDGES, ScoreCounts
 
 MODEL_ERROR = 0.1  # relative error of the mixture in each bin, beside the chance of counting

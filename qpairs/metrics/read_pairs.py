@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
 
 from qpairs.metrics.corpus import DRAWS, CorpusEstimate, Curves, Expectation
 from qpairs.metrics.inputs import Floats
+from qpairs.metrics.logistic import expit, logit
 from qpairs.metrics.score_counts import ScoreCounts
 from qpairs.metrics.threshold import decide
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
 
 from qpairs.metrics.calibration import fit_logistic
 from qpairs.metrics.corpus import DESIGN_EFFECT
 from qpairs.metrics.densities import factors_of
 from qpairs.metrics.inputs import Floats, as_labelled
+from qpairs.metrics.logistic import expit
 
 NOWHERE = 2.0  # above all first scores
 CERTAIN = 0.99  # share of the pairs of like score whose gain stays within the bounds, on either side

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import kolmogorov
 
 from qpairs.metrics.inputs import Floats, as_scores, ratio
 
@@ -52,6 +51,8 @@ def distribution_shift(scores: ArrayLike, reference_quantiles: ArrayLike, refere
     gap_upto = np.abs(np.searchsorted(values, at, "right") / n - upto)
     statistic = float(max(gap_below.max(), gap_upto.max()))
     effective = n * reference_n / (n + reference_n)
+    from scipy.special import kolmogorov  # slow to import
+
     return Shift(statistic, float(kolmogorov(math.sqrt(effective) * (statistic - 1 / (len(reference) - 1)))), n)
 
 

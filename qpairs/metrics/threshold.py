@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betaincinv, expit
 
 from qpairs.metrics.inputs import Bools, Floats, as_labelled, as_labels, ratio
+from qpairs.metrics.logistic import expit
 from qpairs.metrics.ranking import distinct_cuts
 
 PRECISIONS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99)  # of the operating points
@@ -156,6 +156,8 @@ def operating_points(
     >>> [point.precision for point in operating_points(scores, labels, [0.9, 0.99])]
     [0.9]
     """
+    from scipy.special import betaincinv  # slow to import, and a prediction needs none of it
+
     distinct, tp, called = distinct_cuts(*as_labelled(scores, labels))
     bound = np.where(tp > 0, betaincinv(np.maximum(tp, 1), called - tp + 1, 1 - confidence), 0.0)
     cuts = {precision: np.flatnonzero(bound >= precision) for precision in precisions}

@@ -2,6 +2,9 @@
 
 `qpairs.json` holds the verdict, and what is known of how it was made: the config, the split's fingerprint, the scores,
 the training history and the versions of the libraries.
+
+What only encodes needs no sentence-transformers where the encoder is of a kind that `encoders.stored` reads; it is
+imported, and the encoder loaded with it, when `Checkpoint.encoder` is asked for: by training, saving and export.
 """
 
 from __future__ import annotations
@@ -12,11 +15,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
 
 from qpairs.config import Config, config_from
 from qpairs.core.cards import html_card, one_line
@@ -27,10 +29,8 @@ from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.data.records import require_texts
 from qpairs.encoders.counter import TokenCounter
-from qpairs.encoders.precision import fast_bf16
-from qpairs.encoders.pretrained import load_encoder
-from qpairs.encoders.tokens import embed, token_counter, token_ids
-from qpairs.encoders.towers import is_siamese, towers
+from qpairs.encoders.precision import fast_bf16, transformers_fast_in_bf16
+from qpairs.encoders.stored import StoredEncoder, read_stored
 from qpairs.models import methods
 from qpairs.models.base import (
     FILE,
@@ -44,14 +44,42 @@ from qpairs.models.base import (
     model_to_dict,
 )
 from qpairs.models.encoding import Tower, Towers
-from qpairs.models.model_file import read_model_file, write_model_file
+from qpairs.models.model_file import CHECKSUMS, check_weights, read_model_file, write_model_file
 from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.verdict import Verdict
 from qpairs.models.verdict_file import verdict_from_dict
 from qpairs.models.versions import versions
 from qpairs.objectives.pair_head import PairHead, Score
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 SCORED = 65_536  # pairs at a time
+
+
+@dataclass(frozen=True)
+class InFolder:
+    """An encoder in a folder, of which what encodes is read already.
+
+    Attributes:
+        stored: what encodes.
+        folder: where it is.
+        checksums: of its files, as its `qpairs.json` has them.
+    """
+
+    stored: StoredEncoder
+    folder: Path
+    checksums: Mapping[str, Any]
+
+    @functools.cached_property
+    def whole(self) -> SentenceTransformer:
+        """All of the encoder, as sentence-transformers has it.
+
+        Raises:
+            UserError: its files are no longer those that were read.
+        """
+        check_weights(self.folder, self.checksums)
+        return _load_whole(self.folder)
 
 
 @dataclass(frozen=True)
@@ -59,7 +87,7 @@ class Checkpoint:
     """A trained encoder and its verdict: a `Model`.
 
     Attributes:
-        encoder: texts to unit vectors.
+        source: the encoder, or where it is.
         verdict: fitted on validation.
         config: the options of the run.
         split: fingerprint and sizes of the parts, dropped pairs, leaks.
@@ -73,7 +101,7 @@ class Checkpoint:
     ((2, 128), 128, True)
     """
 
-    encoder: SentenceTransformer
+    source: SentenceTransformer | InFolder
     verdict: Verdict
     config: Config
     split: Mapping[str, Any] = field(default_factory=dict)
@@ -89,19 +117,39 @@ class Checkpoint:
         return fingerprint(self.path)
 
     @property
+    def encoder(self) -> SentenceTransformer:
+        """Texts to unit vectors, as sentence-transformers has it: it is loaded when it is asked for.
+
+        >>> type(checkpoint.encoder).__name__
+        'SentenceTransformer'
+        """
+        return self.source.whole if isinstance(self.source, InFolder) else self.source
+
+    @property
     def dimension(self) -> int:
         """Numbers in a vector."""
+        if isinstance(self.source, InFolder):
+            return self.source.stored.dimension
         return self.encoder.get_embedding_dimension() or 0
 
     @property
     def one_tower(self) -> bool:
         """Whether both sides of a pair have the same encoder."""
-        return is_siamese(self.encoder)
+        if isinstance(self.source, InFolder):
+            return True
+        from qpairs.encoders.towers import is_siamese
+
+        return is_siamese(self.source)
 
     @functools.cached_property
     def towers(self) -> Towers:
         """What encodes the two sides, in bfloat16 where this machine is fast at it."""
-        left, right = towers(self.encoder.eval())
+        if isinstance(self.source, InFolder):
+            first = _stored_tower(self.source.stored)
+            return Towers(first, first, self.dimension)
+        from qpairs.encoders.towers import towers
+
+        left, right = towers(self.source.eval())
         first = _tower(left)
         return Towers(first, first if right is left else _tower(right), self.dimension)
 
@@ -120,7 +168,12 @@ class Checkpoint:
         >>> rows is columns
         True
         """
-        return embed_tables(self.encoder, require_texts(questions, "embed_tables"))
+        texts = require_texts(questions, "embed_tables")
+        if isinstance(self.source, InFolder):
+            stored = self.source.stored
+            rows = stored.embed(stored.token_ids(texts))
+            return rows, rows
+        return embed_tables(self.source, texts)
 
     def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
         """Scores (n_pairs,) of pairs whose questions are embedded already.
@@ -147,7 +200,12 @@ class Checkpoint:
         >>> checkpoint.token_counter.limit
         64
         """
-        return token_counter(towers(self.encoder)[0])
+        if isinstance(self.source, InFolder):
+            return self.source.stored.counter
+        from qpairs.encoders.tokens import token_counter
+        from qpairs.encoders.towers import towers
+
+        return token_counter(towers(self.source)[0])
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Checkpoint:
         """The same encoder with another verdict.
@@ -179,6 +237,9 @@ class Checkpoint:
 
 def embed_tables(encoder: SentenceTransformer, questions: Sequence[str]) -> Tables:
     """The vectors of questions as first ones and as second ones; one tower gives one table twice."""
+    from qpairs.encoders.tokens import embed, token_ids
+    from qpairs.encoders.towers import towers
+
     query, document = towers(encoder)
     rows = embed(query, token_ids(query, questions))
     return rows, rows if document is query else embed(document, token_ids(document, questions))
@@ -197,6 +258,8 @@ def score_tables(tables: Tables, pairs: Pairs, score: Score) -> Floats:
 
 
 def _tower(tower: SentenceTransformer) -> Tower:
+    from qpairs.encoders.tokens import embed, token_ids
+
     lock = threading.Lock()  # the tokenizers of transformers change their own settings
     bf16 = fast_bf16(tower)
 
@@ -209,6 +272,16 @@ def _tower(tower: SentenceTransformer) -> Tower:
             return embed(tower, ids)
 
     return Tower(tokenise, run)
+
+
+def _stored_tower(stored: StoredEncoder) -> Tower:
+    bf16 = transformers_fast_in_bf16()
+
+    def run(ids: Any) -> Floats:
+        with torch.autocast(stored.device, torch.bfloat16, enabled=bf16):
+            return stored.embed(ids)
+
+    return Tower(stored.token_ids, run)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -261,8 +334,9 @@ def open_checkpoint(path: Path, data: Mapping[str, Any]) -> Checkpoint:
     """
     if "kind" in data:
         raise UserError(f"{path}: an export ({data['kind']}); name the checkpoint that it was made from")
+    stored = read_stored(path)
     return Checkpoint(
-        load_encoder(path),
+        _load_whole(path) if stored is None else InFolder(stored, path, data.get(CHECKSUMS, {})),
         verdict_from_dict(data),
         config_from(data["config"], where=f"{path}/{FILE}"),
         data["split"],
@@ -272,6 +346,12 @@ def open_checkpoint(path: Path, data: Mapping[str, Any]) -> Checkpoint:
         _load_head(path / HEAD),
         path,
     )
+
+
+def _load_whole(path: Path) -> SentenceTransformer:
+    from qpairs.encoders.pretrained import load_encoder
+
+    return load_encoder(path)
 
 
 def _load_head(file: Path) -> PairHead | None:

@@ -222,13 +222,14 @@ def read_model_file(folder: Path, parse: Callable[[dict[str, Any]], T], *, missi
     """
 
     def checked(data: dict[str, Any]) -> T:
-        _check_weights(folder, data.get(CHECKSUMS, {}))
+        check_weights(folder, data.get(CHECKSUMS, {}))
         return parse(data)
 
     return read_manifest(folder / FILE, checked, newest=FORMAT, missing=missing, shape=model_file)
 
 
-def _check_weights(folder: Path, known: Mapping[str, Any]) -> None:
+def check_weights(folder: Path, known: Mapping[str, Any]) -> None:
+    """Raises OtherWeights where a file of a folder is not the one whose size and checksum are known."""
     for name, expected in known.items():
         file = folder / name
         try:

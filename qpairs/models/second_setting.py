@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.metrics import ReadEstimate, SecondLook
+from qpairs.metrics.logistic import expit
 from qpairs.metrics.read_pairs import SURE, WORTH
 from qpairs.metrics.second_look import GRID
 from qpairs.models.base import Model

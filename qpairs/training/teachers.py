@@ -21,7 +21,6 @@ import torch
 from huggingface_hub import HfApi
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from scipy.special import expit
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch import nn
 
@@ -39,6 +38,7 @@ from qpairs.encoders.build import ENCODERS, build_encoder
 from qpairs.encoders.precision import fast_bf16
 from qpairs.encoders.tokens import embed, token_ids
 from qpairs.encoders.towers import towers
+from qpairs.metrics.logistic import expit
 from qpairs.models.base import FILE, RERANKER, Tables, load
 from qpairs.models.bi_encoder import Checkpoint, embed_tables
 from qpairs.models.cross_encoder import CrossModel

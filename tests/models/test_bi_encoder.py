@@ -15,7 +15,9 @@ from qpairs.config import Config
 from qpairs.core.files import OLD, hold_output
 from qpairs.encoders.build import build_encoder
 from qpairs.models.base import FILE, HEAD, cosine_scores, load, model_to_dict
-from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
+from qpairs.models.bi_encoder import Checkpoint, InFolder, load_checkpoint, save_checkpoint
+from qpairs.models.model_file import OtherWeights
+from qpairs.models.shortened import shorten_tables
 from qpairs.objectives.pair_head import PairHead
 
 TEXTS = ["how do I pay", "how do I pay by card", "where is my card", "how do I close my account", "close my account"]
@@ -33,7 +35,7 @@ def checkpoint() -> Checkpoint:
     return untrained("static")
 
 
-@pytest.fixture(scope="module", params=["static", "lstm", "static+static", "head"])
+@pytest.fixture(scope="module", params=["static", "lstm", "static+static", "head", "tiny"])
 def any_checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
     torch.manual_seed(0)
     return untrained("static", PairHead(128)) if request.param == "head" else untrained(request.param)
@@ -150,3 +152,46 @@ def test_an_export_is_no_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> N
         load_checkpoint(path)
     with pytest.raises(qpairs.UserError, match="no such checkpoint folder"):
         load_checkpoint(tmp_path / "none")
+
+
+def test_the_whole_encoder_is_loaded_when_it_is_asked_for(tmp_path: Path) -> None:
+    trained = untrained("tiny", PairHead(256))
+    stored = load_checkpoint(save_checkpoint(trained, tmp_path / "x"))
+    stricter = stored.with_verdict(moved(stored, threshold=0.9).verdict, {})
+    for model in (stored, stricter):
+        assert isinstance(model.source, InFolder)
+        np.testing.assert_array_equal(model.score_pairs(PAIRS)[0], trained.score_pairs(PAIRS)[0])
+        for ours, theirs in zip(model.embed_tables(TEXTS), trained.embed_tables(TEXTS), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        short = shorten_tables(model.embed_tables(TEXTS), 64)[0]
+        np.testing.assert_allclose(
+            short, trained.encoder.encode(TEXTS, truncate_dim=64, normalize_embeddings=True), atol=1e-5
+        )
+        assert (model.dimension, model.one_tower) == (256, True)
+        assert model.token_counter is not None
+        assert model.token_counter.limit == 128
+    assert "whole" not in vars(stored.source)
+    assert stricter.encoder is stored.encoder
+    stricter.save(tmp_path / "y")
+    again = load_checkpoint(tmp_path / "y")
+    assert (again.fingerprint, again.verdict.pair.threshold) == (stored.fingerprint, 0.9)
+    np.testing.assert_allclose(stored.encoder.encode(TEXTS), trained.encode(TEXTS), atol=1e-5)
+
+
+def test_the_whole_encoder_is_never_that_of_another_model(tmp_path: Path) -> None:
+    path = save_checkpoint(untrained("tiny"), tmp_path / "x")
+    model = load_checkpoint(path)
+    before = model.encode(TEXTS)
+    other = build_encoder("tiny", texts=TEXTS, seed=1)
+    save_checkpoint(dataclasses.replace(untrained("tiny"), source=other), path, overwrite=True)
+    with pytest.raises(OtherWeights, match="not the weights that the verdict beside them was fitted to"):
+        _ = model.encoder
+    np.testing.assert_array_equal(model.encode(TEXTS), before)
+    assert np.abs(load_checkpoint(path).encode(TEXTS) - before).max() > 0.01
+
+
+def test_a_transformer_in_two_towers_is_loaded_whole(tmp_path: Path) -> None:
+    trained = untrained("tiny+static")
+    model = load_checkpoint(save_checkpoint(trained, tmp_path / "x"))
+    assert not isinstance(model.source, InFolder)
+    np.testing.assert_array_equal(model.encode(TEXTS, "right"), trained.encode(TEXTS, "right"))

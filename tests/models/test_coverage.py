@@ -83,7 +83,7 @@ def test_words_in_longer_pieces_are_known(minilm: SentenceTransformer, sample_ro
 def test_two_questions_and_a_corpus_are_warned_of(
     run: Callable[..., object], minilm: SentenceTransformer, tmp_path: Path, checkpoint: qpairs.Checkpoint
 ) -> None:
-    dataclasses.replace(checkpoint, encoder=minilm).save(tmp_path / "m")
+    dataclasses.replace(checkpoint, source=minilm).save(tmp_path / "m")
     (tmp_path / "hindi.txt").write_text("\n".join(OTHER_SCRIPTS["Hindi"]), encoding="utf-8")
     for command in (("predict", "m", *OTHER_SCRIPTS["Russian"]), ("dedupe", "m", "hindi.txt", "--dry-run")):
         done = run(*command)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from html import escape
 from typing import Any
 
-from qpairs.data.words import WORD, words
+from qpairs.data.words import word_pattern, words
 from qpairs.evaluation.charts import gauge
 from qpairs.evaluation.mistakes import Analysis
 from qpairs.evaluation.report.markup import lift, percent, with_interval
@@ -99,7 +99,7 @@ def marked(text: str, own: Collection[str]) -> list[str]:
     ['Can I pay ', 'now', '?']
     """
     pieces, end = list[str](), 0
-    for match in WORD.finditer(text):
+    for match in word_pattern().finditer(text):
         if any(word in own for word in words(match[0])):
             pieces += [text[end : match.start()], match[0]]
             end = match.end()
