@@ -175,12 +175,12 @@ def test_of_several_teachers_the_mean_log_odds_count(trained: Path, half_csv: Pa
     np.testing.assert_allclose(second, theirs, atol=5e-3)  # here perhaps in bfloat16
 
 
-def test_a_checkpoint_teaches_an_encoder_of_another_kind(sample_rows: list, tmp_path: Path) -> None:
-    data = str(write_csv(tmp_path / "pairs.csv", sample_rows))
+def test_a_checkpoint_teaches_an_encoder_of_another_kind(pairs_csv: Path, tmp_path: Path) -> None:
+    data = str(pairs_csv)
     common = {**FAST, "batch_size": 32, "max_length": 24}
     own_options = {**common, "encoder": "tiny", "teacher": (), "epochs": 2.0}
     own = qpairs.train(data=data, output=str(tmp_path / "x"), seed=3, **own_options)
-    options = {**common, "encoder": "static", "teacher": (str(own.path),), "epochs": 8.0}
+    options = {**common, "encoder": "static", "teacher": (str(own.path),), "epochs": 30.0, "patience": 0}
     student = qpairs.train(data=data, output=str(tmp_path / "y"), seed=3, **options)
     told = student.split["teacher"]
     assert told["same_split"]
