@@ -302,7 +302,7 @@ def test_progress_counts_steps_and_rates(pairs_csv: Path, tmp_path: Path) -> Non
     assert steps == sorted(steps)
     assert {now.stage for now in seen} == {"training"}
     assert seen[-1].done == seen[-1].total
-    assert seen[-1].metrics["epoch"] == pytest.approx(FAST["epochs"])
+    assert seen[-1].metrics["epoch"] == pytest.approx(FAST["epochs"], abs=0.02)  # whole steps
     assert {"loss", "f1", "average_precision", "collapsed"} <= seen[-1].metrics.keys()
     assert seen[-1].rate > 0
 
