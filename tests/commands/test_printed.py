@@ -27,7 +27,7 @@ OWN: dict[str, str] = {
     "combine.py": "column|name|which",
     "comparison.py": "name|kind|sizes|record.cell.seed|record.error|words|line|*reads|*figures|cell",
     "data.py": "cut.fingerprint|title|value|parts|name|limit",
-    "dedupe.py": "name|unit|figures|one|another|both|way|doubt|lead|colour|row.why|*cells",
+    "dedupe.py": "name|unit|figures|one|another|both|way|doubt|lead|colour|row.why|differ|*cells",
     "embed.py": "result.dimension|result.plan.dtype",
     "errors.py": "what|score|label|how|title|column|*itertools.chain.from_iterable((_bar(word, most) for word in row))",
     "export.py": "format|column",
@@ -37,7 +37,7 @@ OWN: dict[str, str] = {
     "probes.py": "b['kind']|score|label|column|wanted[b['same'], b['against']]|*figures|arrow",
     "search.py": "made.kind|KINDS[made.kind]|why|made.state.get('effort', 0)|*figures|verdict|*named|shown|more|column",
     "serve.py": "may|where",
-    "start.py": "SAID[key]|number|folder|known.more|' ' * len(number)",
+    "start.py": "SAID[key]|number|folder|known.more|questions|before|named|_answers(session)|' ' * len(number)",
     "terminal.py": "text|level|name|before|after|names|shown_command(*words)|*figures|column|reasons|answer|scores"
     "|where and ': '",
     "training.py": "passes|limit|judged|part|share|column",

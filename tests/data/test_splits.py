@@ -268,4 +268,4 @@ def test_80_000_pairs_are_split_in_seconds():
     assert len(pairs) > 75_000
     start = time.process_time()
     split_pairs(pairs)
-    assert time.process_time() - start < 4
+    assert time.process_time() - start < 12  # all pairs with all would take minutes
