@@ -261,7 +261,8 @@ def after_dedupe(
             *mend,
         )
     right, share = (round(100 * value) for value in found)
-    then = "with --precision 0.95 fewer are wrong, and fewer found" if right < 95 else "what is kept can be used"
+    fewer = "above a higher --threshold" if folder else "--dry-run shows at which --threshold"
+    then = f"{fewer} fewer are wrong, and fewer found" if right < 95 else "what is kept can be used"
     doubt = "" if labelled else " by the scores alone"
     return _then(
         f"Of 100 pairs called duplicates in this corpus about {right} are{doubt}, and of 100 duplicates in it about "

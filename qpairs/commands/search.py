@@ -186,7 +186,9 @@ def search(
     if bool(questions) == bool(file) or bool(file) != bool(output):
         raise UserError("search: give a question, or --file with --output")
     if threshold is not None and precision is not None:
-        raise UserError("give --threshold or --precision, not both")
+        from qpairs.models.verdict import BOTH
+
+        raise UserError(BOTH)
     _check_output(output, overwrite=overwrite)
     with quiet(), progress_bar() as on_progress:
         from qpairs.data.questions import open_questions

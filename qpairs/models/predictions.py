@@ -106,6 +106,7 @@ def predict_pairs(
     *,
     threshold: float | None = None,
     precision: float | None = None,
+    skip_bad_rows: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Predictions:
     """Predictions for pairs as people hand them over; labels are not read.
@@ -116,6 +117,7 @@ def predict_pairs(
         threshold: the score from which on a pair is called a duplicate; without it, that of the model.
         precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
             in place of a threshold.
+        skip_bad_rows: leave out rows that cannot be used; without it, the first one is an error.
         on_progress: the stages of `Model.score_pairs`.
 
     Raises:
@@ -125,7 +127,7 @@ def predict_pairs(
     [False]
     """
     model.verdict.require_labelled(shown_name(model))
-    given = load_pairs(pairs, labelled=False)
+    given = load_pairs(pairs, labelled=False, skip_bad_rows=skip_bad_rows)
     if threshold is not None:
         check_threshold(threshold, model.verdict.score)
     setting = choose(model.verdict.pair, threshold, precision)

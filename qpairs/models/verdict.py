@@ -316,6 +316,9 @@ SCORE_RANGES: dict[str, Range] = {
 }  # of other scores, none
 
 
+BOTH = "threshold, precision: give one of them, not both"
+
+
 def check_threshold(threshold: float, score: str = "cosine") -> None:
     """Raises UserError where no score can lie on one side of a threshold.
 
@@ -336,6 +339,17 @@ def check_threshold(threshold: float, score: str = "cosine") -> None:
         raise UserError(f"threshold: {threshold!r}, must be {allowed.text('threshold')}")
 
 
+def check_precision(precision: float | None) -> None:
+    """Raises UserError where a precision that is asked for can be none; None asks for nothing.
+
+    >>> check_precision(2)
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: precision: 2, must be 0 < precision <= 1
+    """
+    if precision is not None and not 0 < precision <= 1:
+        raise UserError(f"precision: {precision!r}, must be 0 < precision <= 1")
+
+
 def choose(setting: Setting, threshold: float | None = None, precision: float | None = None) -> Setting:
     """The setting with the threshold that was asked for, if any was.
 
@@ -347,10 +361,9 @@ def choose(setting: Setting, threshold: float | None = None, precision: float | 
     Raises:
         UserError: both were, the setting does not allow the threshold, or the precision is none or cannot be promised.
     """
-    if precision is not None and not 0 < precision <= 1:
-        raise UserError(f"precision: {precision!r}, must be 0 < precision <= 1")
+    check_precision(precision)
     if threshold is not None and precision is not None:
-        raise UserError("give --threshold or --precision, not both")
+        raise UserError(BOTH)
     if precision is not None:
         return setting.at_precision(precision)
     return setting if threshold is None else setting.at(threshold)
@@ -415,8 +428,8 @@ class Verdict:
         """Raises UserError where there is no threshold for pairs that people hand over; `where` names the model."""
         if not self.labelled:
             raise UserError(
-                f"{where}: a ready model, which has no threshold for pairs; qpairs train learns one from labelled "
-                "pairs, and this fits one to them and says its F1: "
+                f"{where}: has no threshold for pairs, since it knows no labelled pair of yours; qpairs train learns one "
+                "from such pairs, and this fits one to them and says its F1: "
                 + shown_command("qpairs", "calibrate", where, "--data", "PAIRS", "--output", "FOLDER")
             )
 

@@ -28,7 +28,7 @@ from qpairs.models.coverage import warn_of_texts
 from qpairs.models.second_setting import check_corpus_threshold, second_setting
 from qpairs.models.shortened import shortened_note, verdict_at
 from qpairs.models.two_stages import TwoStages, second_stage
-from qpairs.models.verdict import CorpusSetting, Setting, choose
+from qpairs.models.verdict import CorpusSetting, Setting, check_precision, choose
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.clusters import Linkage
 from qpairs.retrieval.dedupe import (
@@ -336,6 +336,7 @@ def dedupe_corpus(
     >>> found.kept["text"].tolist()
     ['How do I pay?', 'Where is my order?']
     """
+    check_precision(precision)
     prepared = prepare(
         model,
         corpus,

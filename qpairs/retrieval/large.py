@@ -28,7 +28,7 @@ from qpairs.metrics.score_counts import ScoreCounts, count_scores_in_parts
 from qpairs.models.base import Model, as_model
 from qpairs.models.shortened import shortened_note, verdict_at
 from qpairs.models.two_stages import second_stage
-from qpairs.models.verdict import Setting, check_threshold, choose
+from qpairs.models.verdict import Setting, check_precision, check_threshold, choose
 from qpairs.models.verdict_file import verdict_to_dict
 from qpairs.retrieval.blocks import Floats, Ints
 from qpairs.retrieval.cell_jobs import POSITION, VECTORS
@@ -146,7 +146,8 @@ def dedupe_embeddings(
     embeddings = open_shards(embeddings) if isinstance(embeddings, str | Path) else embeddings
     encoder = _encoder(model, embeddings)
     verdict = verdict_at(encoder, embeddings.dimension)
-    if threshold is not None:  # before any work
+    check_precision(precision)  # before any work
+    if threshold is not None:
         check_threshold(threshold)
     with hold_output(output), exclusive_lock(output), writing(output):
         work = output / UNFINISHED

@@ -19,6 +19,7 @@ from qpairs.core.files import exclusive_lock
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.core.shell import option_words
 from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.data.identity import canonical
 from qpairs.data.question_file import QuestionFile
 from qpairs.evaluation.calibrate_corpus import FITTED_BEFORE, CorpusFit, CountedCorpus, count_corpus, enough_questions
 from qpairs.models.base import Model, as_model
@@ -276,6 +277,7 @@ def open_session(
     encoder = encoder_of(model)
     with exclusive_lock(folder):
         place = Folder(folder, labels)
+        _check_answers(place.labels, corpus)
         embeddings = index_file(model, questions, folder, renew=not serve, on_progress=on_progress)
         counted = count_corpus(model, corpus, encode=stored(embeddings, encoder), on_progress=on_progress)
         place_of_index = index_folder(folder)
@@ -284,6 +286,20 @@ def open_session(
             if encoder.verdict.densities and encoder.verdict.densities.labels:
                 log.warning(FITTED_BEFORE, encoder.verdict.densities.labels)
             yield Session(place, questions, corpus, embeddings, counted, index, labelling)
+
+
+def _check_answers(file: Path, corpus: Corpus) -> None:
+    """Raises UserError where there are answers, and none is about two questions of the corpus."""
+    if not file.exists():
+        return
+    labels = LabelFile(file).read()
+    pairs = [{canonical(row.question1), canonical(row.question2)} for row in [*labels.labelled, *labels.others]]
+    known = {canonical(text) for text in corpus.texts}
+    if pairs and not any(pair <= known for pair in pairs):
+        raise UserError(
+            f"{file}: none of its {len(pairs):,} answers is about questions of {corpus.path}, as it is read now; read "
+            "the columns that were answered, or begin in another folder"
+        )
 
 
 def examples(found: DedupeResult, count: int) -> pandas.DataFrame:

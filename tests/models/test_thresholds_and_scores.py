@@ -94,6 +94,24 @@ def test_thresholds_out_of_range_are_one_line(
         assert "\n" not in str(caught.value)
 
 
+def test_a_precision_out_of_range_is_called_one(checkpoint: qpairs.Checkpoint, pairs: Pairs) -> None:
+    for call in (
+        lambda: checkpoint.predict(pairs, precision=2),
+        lambda: checkpoint.dedupe(["a b", "c d"], precision=2),
+    ):
+        with pytest.raises(UserError, match=r"^precision: 2, must be 0 < precision <= 1$"):
+            call()
+    with pytest.raises(UserError, match=r"^threshold, precision: give one of them, not both$"):
+        checkpoint.predict(pairs, threshold=0.5, precision=0.5)
+
+
+def test_rows_that_cannot_be_predicted_are_left_out_where_that_is_asked_for(checkpoint: qpairs.Checkpoint) -> None:
+    rows = [("How do I pay?", "How can I pay?"), ("", None)]
+    with pytest.raises(UserError, match=r"row 2: .*skip_bad_rows=True"):
+        checkpoint.predict(rows)
+    assert checkpoint.predict(rows, skip_bad_rows=True).duplicate.shape == (1,)
+
+
 def test_the_range_is_that_of_the_score() -> None:
     check_threshold(5.0, "logit")
     check_threshold(-30, "log odds")

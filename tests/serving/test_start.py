@@ -129,6 +129,15 @@ def test_a_file_that_grew_is_read_anew_and_the_answers_stay(start: Start, tmp_pa
     assert labels()["is_duplicate"].tolist() == [1, 0, 1]
 
 
+def test_answers_about_other_questions_are_refused_before_any_is_counted(start: Start, tmp_path: Path) -> None:
+    start("yn")
+    kept = labels()
+    tickets(tmp_path / "other.csv", domain="health")
+    told = "none of its 2 answers is about questions of other.csv"
+    refused(start("y", "--output", "tickets-qpairs", file="other.csv"), told)
+    pandas.testing.assert_frame_equal(labels(), kept)
+
+
 def test_which_column_is_asked_for_where_it_is_not_clear(start: Start, tmp_path: Path) -> None:
     texts = list(bundled_intents())[:40]
     table = pandas.DataFrame({"title": texts, "summary": [f"{text} Please" for text in texts]})
