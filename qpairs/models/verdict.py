@@ -428,8 +428,8 @@ class Verdict:
         """Raises UserError where there is no threshold for pairs that people hand over; `where` names the model."""
         if not self.labelled:
             raise UserError(
-                f"{where}: has no threshold for pairs, since it knows no labelled pair of yours; qpairs train learns one "
-                "from such pairs, and this fits one to them and says its F1: "
+                f"{where}: has no threshold for pairs, since it knows no labelled pair of yours; qpairs train learns "
+                "one from such pairs, and this fits one to them and says its F1: "
                 + shown_command("qpairs", "calibrate", where, "--data", "PAIRS", "--output", "FOLDER")
             )
 
