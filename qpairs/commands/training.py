@@ -225,7 +225,10 @@ def _print_unlabelled(split: Mapping[str, Any]) -> None:
     about = split["unlabelled"]
     out.print(f"Learned from {counted(about['questions'], 'question')} without labels.", highlight=False)
     if about["left_out"]:
-        out.print(f"{about['left_out']:,} more are nearly the same as another one, and are left out.", highlight=False)
+        out.print(
+            f"Left out, since nearly the same as another one: {counted(about['left_out'], 'question')}.",
+            highlight=False,
+        )
     _print_more(split)
 
 

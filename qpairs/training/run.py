@@ -130,7 +130,9 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             go_on = shown_command("qpairs", "train", "--resume", "--output", run.config.output)
-            log.warning("interrupted; go on with: %s", go_on)
+            log.warning(
+                "interrupted; go on from the last evaluation (before the first: from the start) with: %s", go_on
+            )
             raise
         barrier()  # no process reads in the folder any more
         if rank() == 0:
