@@ -168,6 +168,7 @@ class Model(Encoder, Protocol):
         *,
         threshold: float | None = None,
         precision: float | None = None,
+        skip_bad_rows: bool = False,
         on_progress: OnProgress = ignore,
     ) -> Predictions:
         """Predictions for pairs, or their source: see `predictions.predict_pairs`.

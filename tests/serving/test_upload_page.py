@@ -55,6 +55,7 @@ def test_from_a_file_on_this_computer_to_its_duplicates_and_the_model(page: "Pag
     page.set_input_files("#file", file)
     page.wait_for_selector("#columns-form:visible")
     assert page.input_value("#text-column") == "title" and page.inner_text("#upload-status") == ""
+    assert page.locator("#text-column option").all_inner_texts() == ["title", "ticket", "state"]
     page.select_option("#id-column", "ticket")
     mended(page, "a file to open")
     page.click("#open")

@@ -73,11 +73,12 @@ function showSeparator({ file, separator, separated_by: by }) {
 /** The separator that is chosen, as a request names it. */
 const separator = () => ($("separator-part").hidden ? "" : $("separator").value === "other" ? $("other").value : $("separator").value);
 
-/** Shows the columns to choose from; what was chosen before stays, where there is such a column. */
+/** Shows the columns to choose from, those of texts first; what was chosen before stays, where there is such a column. */
 function showColumns({ texts, columns, sure }) {
+  const names = [...new Set([...texts.map(({ name }) => name), ...columns])];
   const [text, id, joined] = [$("text-column").value, $("id-column").value, new Set(joinedColumns())];
-  $("text-column").replaceChildren(...texts.map(({ name }) => option(name)));
-  if (texts.some(({ name }) => name === text)) $("text-column").value = text;
+  $("text-column").replaceChildren(...names.map((name) => option(name)));
+  if (names.includes(text)) $("text-column").value = text;
   $("id-column").replaceChildren(option("", "no column: the number of the row"), ...columns.map((name) => option(name)));
   if (columns.includes(id)) $("id-column").value = id;
   $("join").replaceChildren(
