@@ -90,7 +90,7 @@ def test_separator_columns_to_join_and_ids_are_chosen_and_stay_when_one_is_wrong
     mended(page, "columns that are not right yet")
     assert not page.is_visible("#other")
     page.select_option("#separator", "tab")
-    said = r"odd.csv: separator: '\t' is not in its first line, 'ticket^title, short^body^state'"
+    said = "odd.csv: separator: 'tab' is not in its first line, 'ticket^title, short^body^state'"
     until(page, lambda: page.inner_text("#upload-status") == said)
     assert page.input_value("#separator") == "tab" and not page.is_visible("#text-column")
     page.select_option("#separator", "other")
