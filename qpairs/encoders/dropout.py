@@ -68,11 +68,20 @@ class QuickDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The input (...), in training with a share p of its elements zero and the others divided by 1 - p."""
-        zeros = draw_zeros(x.shape, self.p, x.device) if self.training else None
-        if zeros is None:
-            return x
-        out: Tensor = _Dropped.apply(x, zeros.bits, zeros.dropped)  # type: ignore[no-untyped-call]
-        return out
+        return quick_dropout(x, self.p) if self.training else x
+
+
+def quick_dropout(x: Tensor, p: float) -> Tensor:
+    """A tensor of which a share p of the elements is zero, and the others are divided by 1 - p, 0 <= p < 1.
+
+    >>> quick_dropout(torch.ones(1000), 0.5).unique()
+    tensor([0., 2.])
+    """
+    zeros = draw_zeros(x.shape, p, x.device)
+    if zeros is None:
+        return x
+    out: Tensor = _Dropped.apply(x, zeros.bits, zeros.dropped)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Dropped(torch.autograd.Function):

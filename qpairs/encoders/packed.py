@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from qpairs.encoders.batches import by_length
 from qpairs.encoders.blocks import GELU, KINDS, Blocks, Layer, blocks_of
+from qpairs.encoders.dropout import quick_dropout
 from qpairs.encoders.fused import Half, attention_half, feed_forward_half
 
 POOLED = ("cls", "mean")
@@ -225,7 +226,10 @@ def _embedded(blocks: Blocks, packed: dict[str, Any], training: bool) -> Tensor:
         types = packed.get("token_types")
         x = x + (blocks.types[0] if types is None else functional.embedding(types, blocks.types))
     x = x + functional.embedding(_positions(packed, first_place), blocks.positions, first_place)
-    return functional.dropout(blocks.norm(x), blocks.dropout, training)
+    x = blocks.norm(x)
+    if not training:
+        return x
+    return functional.dropout(x, blocks.dropout) if x.device.type == "cuda" else quick_dropout(x, blocks.dropout)
 
 
 def _positions(packed: dict[str, Any], padding: int | None) -> Tensor:

@@ -96,6 +96,17 @@ def test_logits_of_a_cross_encoder_are_its_own(name, dtype, share, zero, folders
 
 
 @pytest.mark.parametrize("name", KNOWN)
+def test_in_training_on_a_cpu_no_zeros_are_drawn_one_by_one(name, encoders, monkeypatch):
+    encoder = encoders[name].train()
+    batch = pack(token_ids(encoder, TEXTS))
+    set_dropout(encoder, 0.3)
+    still = embedded(encoder.eval(), batch)
+    monkeypatch.setattr(packed.functional, "dropout", None)  # torch's own
+    assert (embedded(encoder.train(), batch) - still).norm() > 0.1 * still.norm()
+    set_dropout(encoder, 0.0)
+
+
+@pytest.mark.parametrize("name", KNOWN)
 def test_gradients_are_those_of_the_zeros_that_were_drawn(name, encoders):
     """By finite differences: what is computed again in the gradient drops the same elements."""
     encoder = encoders[name].train()
