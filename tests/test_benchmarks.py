@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from conftest import write_csv
 from small_benchmarks import BENCHMARKS, write_folder
 from typer.testing import CliRunner
 
@@ -94,6 +95,15 @@ def test_labels_that_err_are_judged_in_simulated_corpora(script: Callable[[str],
     assert len(rows) == 8
     assert all(0 <= row["inside"] <= 1 and 0 < row["f1_share"] <= 1 for row in rows)
     assert "both, by how often each is right" in told
+
+
+def test_duplicates_are_counted_for_each_kind_of_pair(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    pairs = [("Sort in C++?", "Sort in C#?", 0), ("Sort in Go 1?", "Sort in Go 2?", 1), ("How to pay?", "Pay how?", 1)]
+    data = write_csv(tmp_path / "pairs.csv", pairs)
+    rows, shown = run(script("kinds"), tmp_path / "out.json", "--data", data)
+    (found,) = (row for row in rows if row["kind"] == "one word")
+    assert (found["value"], found["pairs"], found["duplicates"]) == ("a name, a number or a sign", 2, 0.5)
+    assert "3 pairs, 66.7% of them duplicates" in shown
 
 
 def test_a_model_of_one_stage_has_no_second_look_to_measure(

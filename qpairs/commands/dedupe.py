@@ -351,11 +351,11 @@ def print_summary(result: DedupeResult | LargeResult) -> None:
     for pair in least.itertuples():
         print_pair(pair)
     if isinstance(result, DedupeResult):
-        _print_telling(result.telling)
+        _print_one_word_apart(result.one_word_apart)
 
 
-def _print_telling(pairs: pandas.DataFrame) -> None:
-    """The pairs that differ in one telling word alone."""
+def _print_one_word_apart(pairs: pandas.DataFrame) -> None:
+    """The pairs that differ in one name, number or sign alone."""
     if not len(pairs):
         return
     differ = "pair differs" if len(pairs) == 1 else "pairs differ"

@@ -159,13 +159,15 @@ def names_in(text: str) -> set[str]:
     return {word for word in capitalised if word.partition("'")[0] != "i"}
 
 
-def telling_words(one: str, other: str) -> tuple[str, str] | None:
+def differing_words(one: str, other: str) -> tuple[str, str] | None:
     """The word of each of two questions in which alone they differ, if both are names, numbers, or have a sign.
 
-    >>> telling_words("How do I sort a list in C++?", "How do I sort a list in C#?")
+    >>> differing_words("How do I sort a list in C++?", "How do I sort a list in C#?")
     ('C++', 'C#')
-    >>> telling_words("What is error 403?", "What is error 500?"), telling_words("How do I pay?", "How do I cancel?")
-    (('403', '500'), None)
+    >>> differing_words("What is error 403?", "What is error 500?")
+    ('403', '500')
+    >>> differing_words("How do I pay?", "How do I cancel?") is None
+    True
     """
     if one.count(" ") != other.count(" "):  # most pairs, before their words are looked for
         return None
@@ -173,19 +175,20 @@ def telling_words(one: str, other: str) -> tuple[str, str] | None:
     if len(sides[0]) != len(sides[1]) or len(sides[0]) < 2:
         return None
     pairs = [pair for pair in zip(*sides, strict=True) if canonical(pair[0]) != canonical(pair[1])]
-    if len(pairs) != 1 or not (_is_telling(pairs[0][0], one) and _is_telling(pairs[0][1], other)):
+    if len(pairs) != 1:
         return None
-    return pairs[0]
+    telling = all(_is_name_number_or_sign(*side) for side in zip(pairs[0], (one, other), strict=True))
+    return pairs[0] if telling else None
 
 
-def _is_telling(word: str, text: str) -> bool:
+def _is_name_number_or_sign(word: str, text: str) -> bool:
     """Whether a word is a name in its text, or has a number or a sign in it."""
     signs = any(unicodedata.category(character)[0] in "NPS" for character in word if character not in _JOINING)
     return signs or not names_in(text).isdisjoint(words(word))
 
 
 def _one_word(pair: Wording) -> str | None:
-    return "a name, a number or a sign" if telling_words(*pair.texts) else None
+    return "a name, a number or a sign" if differing_words(*pair.texts) else None
 
 
 def _pronouns(pair: Wording) -> str | None:

@@ -20,7 +20,7 @@ from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import WRITERS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.questions import QuestionSource
-from qpairs.evaluation.wording import telling_words
+from qpairs.evaluation.wording import differing_words
 from qpairs.metrics import Expectation, count_scores
 from qpairs.metrics.read_pairs import SURE
 from qpairs.models.base import Model, as_model, encode_in_blocks
@@ -155,17 +155,17 @@ class DedupeResult:
         return self.pairs.sort_values(["probability", "similarity"], kind="stable").head(count)
 
     @cached_property
-    def telling(self) -> pandas.DataFrame:
+    def one_word_apart(self) -> pandas.DataFrame:
         """The rows of `pairs` that differ in one name, number or sign alone, the most similar first.
 
-        Such questions are alike to an encoder, and seldom duplicates; see `evaluation.wording.telling_words`.
+        Such questions are alike to an encoder, and seldom duplicates; see `evaluation.wording.differing_words`.
 
         >>> asked = ["How do I sort a list in C++?", "How do I sort a list in C#?", "How can I sort a list in C#?"]
-        >>> model.dedupe(asked, threshold=0.5).telling[["question1", "question2"]].values.tolist()
+        >>> model.dedupe(asked, threshold=0.5).one_word_apart[["question1", "question2"]].values.tolist()
         [['How do I sort a list in C++?', 'How do I sort a list in C#?']]
         """
         both = zip(self.pairs["question1"], self.pairs["question2"], strict=True)
-        rows = [telling_words(one, other) is not None for one, other in both]
+        rows = [differing_words(one, other) is not None for one, other in both]
         return self.pairs[np.array(rows, dtype=np.bool_)].sort_values("similarity", ascending=False, kind="stable")
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
