@@ -27,8 +27,8 @@ from machine import BLOCK_PARAMETERS, Stopwatch, busy, circumstances, matmul_rat
 from peer import train_peer
 from rich.console import Console
 from rich.table import Table
-from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch import Tensor
+from torch.nn import functional
 
 import qpairs
 from qpairs.commands.terminal import quiet
@@ -49,14 +49,19 @@ console = Console(width=120)
 def counted_tokens() -> Iterator[list[int]]:
     """How many tokens, padding included, the word embeddings are asked for in each call of training."""
     seen: list[int] = []
+    own = functional.embedding  # of a module of embeddings, and of packed tokens
 
-    def look(module: nn.Module, given: tuple[Any, ...]) -> None:
-        if isinstance(module, nn.Embedding) and module.num_embeddings > POSITIONS and module.training:
-            seen.append(given[0].numel())
+    def counting(ids: Tensor, weight: Tensor, *rest: Any, **more: Any) -> Tensor:
+        if len(weight) > POSITIONS and torch.is_grad_enabled():
+            seen.append(ids.numel())
+        found: Tensor = own(ids, weight, *rest, **more)
+        return found
 
-    handle = register_module_forward_pre_hook(look)
-    yield seen
-    handle.remove()
+    functional.embedding = counting
+    try:
+        yield seen
+    finally:
+        functional.embedding = own
 
 
 def run_qpairs(config: Config, parts: Parts) -> tuple[dict[str, float], qpairs.Checkpoint]:

@@ -55,7 +55,7 @@ def test_training_is_timed_and_judged_beside_sentence_transformers(folder: Path,
     options = ("--data", str(folder / "train.parquet"), "--pairs", "64", "--held-out", "40", "--rounds", "1")
     rows, told = run_benchmark("train.py", tmp_path, *options)
     ours, peer = (next(row for row in rows if row["side"] == side) for side in ("qpairs", "ST"))
-    assert ours["tokens_per_pair"] < peer["tokens_per_pair"]
+    assert 10 < ours["tokens_per_pair"] < peer["tokens_per_pair"]
     for row in rows:  # of the clock, or on one thread of the processor
         assert row["pairs_per_second"] in [pytest.approx(64 / row[time]) for time in ("seconds", "cpu_seconds")]
         assert 100 < row["mib"] < 20_000
