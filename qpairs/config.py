@@ -395,11 +395,11 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     ),
     (
         lambda c: c.unlabelled and len(c.columns) > 1,
-        "columns: are those of pairs; name the columns of unlabelled questions with text_column (--text-column)",
+        "columns: are those of pairs; name the columns of unlabelled questions by text_column (--text-column)",
     ),
     (
         lambda c: bool(c.text_column) and not c.unlabelled,
-        "text_column: names the questions of unlabelled data; name the columns of pairs with columns",
+        "text_column: names the questions of unlabelled data; name the columns of pairs by columns (--columns)",
     ),
     (
         lambda c: bool(c.text_column and c.columns),
