@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 from torch.nn import functional
+
+from qpairs.core.exceptions import UserError
 
 T = TypeVar("T")
 
@@ -48,6 +50,25 @@ def broadcast(value: T) -> T:
     if world() > 1:
         distributed.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def check_once(check: Callable[[], None]) -> None:
+    """Runs a check in process 0 alone, as one that takes a lock, which no two processes can hold at the same time.
+
+    Args:
+        check: raises UserError, or returns.
+
+    Raises:
+        UserError: that of process 0, in every process.
+    """
+    failed: UserError | None = None
+    if rank() == 0:
+        try:
+            check()
+        except UserError as error:
+            failed = error
+    if failed := broadcast(failed):
+        raise failed
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ from qpairs.training.cross_models import (
     trained_cross_model,
     warn_of_another_split,
 )
-from qpairs.training.distributed import initialize, rank, world
+from qpairs.training.distributed import check_once, initialize, rank, world
 from qpairs.training.judge import judge, judge_without_labels, report_on_part
 from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.passes import NothingKept
@@ -184,7 +184,7 @@ def _plan(asked: _Asked, *, resume: bool, overwrite: bool, parts: Parts | None) 
     given, functions = asked.given, asked.functions
     config = run_config(given if resume else with_defaults(given), resume=resume)
     register_custom(config.imports)
-    check_run(config, resume=resume, overwrite=overwrite)
+    check_once(functools.partial(check_run, config, resume=resume, overwrite=overwrite))
     guides = _guides(config, functions, keep=not (overwrite or resume))
     parts = parts or load_parts(config, asked.pairs)
     if has_positives_alone(parts.train) and not config.unlabelled:

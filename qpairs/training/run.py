@@ -115,7 +115,7 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
     Raises:
         UserError: another process holds the folder; or the data has changed since the run was interrupted.
     """
-    barrier()  # no process writes before all have checked the folders
+    barrier()  # no process writes before all have read what is in the folders
     with exclusive_lock(run.folder) if rank() == 0 else contextlib.nullcontext(), writing(run.folder):
         if rank() == 0 and not resume:
             _clear(run.folder)

@@ -2,6 +2,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from safetensors.torch import load_file
 from torch import multiprocessing
 
 import qpairs
+from qpairs.config import Config, config_from
+from qpairs.core.exceptions import UserError
+from qpairs.core.files import hold_output
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.training import distributed as processes
 from qpairs.training.batches import Batches, TokenizedQuestions
+from qpairs.training.run import check_run
 from qpairs.training.samplers import sequential_sampler
 
 WORLD, N, D = 2, 5, 3
@@ -94,6 +99,30 @@ def test_each_process_gets_the_inputs_of_its_share_and_the_labels_of_all() -> No
             assert all(share[name].equal(item[name]) for share in both)
         for name in ("positive", "labelled", "unrelated", "known_pairs"):
             assert all(share["known"][name].equal(item["known"][name]) for share in both)
+
+
+def checks_in_turn(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=WORLD)
+    config = config_from({"output": f"{folder}/run"})
+    processes.check_once(lambda: slowly(check_run, config))
+    Path(folder, "run").write_text("a file")
+    processes.barrier()
+    with pytest.raises(UserError, match="run: is a file"):
+        processes.check_once(lambda: slowly(check_run, config))
+    Path(folder, f"checked-{rank}").touch()
+    torch.distributed.destroy_process_group()
+
+
+def slowly(check: Callable, config: Config) -> None:
+    """Checks a run, and holds its output for long enough that a second process would find it held."""
+    with hold_output(Path(config.output)):
+        time.sleep(0.3)
+        check(config, resume=False, overwrite=False)
+
+
+def test_processes_of_one_run_do_not_meet_each_others_lock(tmp_path: Path) -> None:
+    multiprocessing.start_processes(checks_in_turn, (str(tmp_path),), nprocs=WORLD, start_method="forkserver")
+    assert all((tmp_path / f"checked-{rank}").exists() for rank in range(WORLD))
 
 
 LOSS = {"loss": "2*online_contrastive + info_nce"}
