@@ -65,8 +65,17 @@ def canonical_ids(texts: Iterable[str]) -> NDArray[np.int64]:
     >>> canonical_ids(["How?", "Why?", "HOW ?"]).tolist()
     [0, 1, 0]
     """
+    return numbered(map(canonical, texts))
+
+
+def numbered(values: Iterable[str]) -> NDArray[np.int64]:
+    """(n,) one number per distinct value, numbered in the order of first appearance.
+
+    >>> numbered(["b", "a", "b"]).tolist()
+    [0, 1, 0]
+    """
     seen: dict[str, int] = {}
-    return np.fromiter((seen.setdefault(canonical(text), len(seen)) for text in texts), np.int64)
+    return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64)
 
 
 def distinct_texts(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -17,7 +17,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.augment import generate_pairs
 from qpairs.data.corpus import read_corpus
 from qpairs.data.formats import FORMATS, ending_of
-from qpairs.data.identity import question_digests
+from qpairs.data.identity import canonical, question_digests
 from qpairs.data.pairs import Pairs, join, need_both_labels
 from qpairs.data.records import IN_MEMORY, given_name
 from qpairs.data.sources import is_several, load_pairs
@@ -202,14 +202,15 @@ def _unlabelled_parts(config: Config, load: Callable[[str], Pairs], in_memory: P
 
 def _description(parts: Mapping[str, Pairs], dropped: int, skipped: Mapping[str, dict[str, int]]) -> dict[str, Any]:
     train = parts["train"]
+    form = {question: canonical(question) for part in parts.values() for question in part.questions}.__getitem__
     return {
-        "fingerprint": fingerprint(list(parts.values())),
+        "fingerprint": fingerprint(list(parts.values()), form),
         "sizes": {name: len(part) for name, part in parts.items()},
         "questions": {name: len(part.questions) for name, part in parts.items()},
         "duplicates": {name: part.duplicate_ratio for name, part in parts.items()},
         "dropped": dropped,
         "skipped": {name: counts for name, counts in skipped.items() if counts},
-        "leaks": {name: dataclasses.asdict(leak(train, part)) for name, part in parts.items() if name != "train"},
+        "leaks": {name: dataclasses.asdict(leak(train, part, form)) for name, part in parts.items() if name != "train"},
     }
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
-from qpairs.data.identity import canonical, canonical_ids
+from qpairs.data.identity import canonical, canonical_ids, numbered
 from qpairs.data.pairs import Pairs
 
 PARTS = ("train", "validation", "test")
@@ -33,12 +33,11 @@ def components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDA
 
 def question_components(pairs: Pairs) -> NDArray[np.int64]:
     """(n_questions,) component of each question over pairs of either label, canonically equal texts being one."""
-    return _components_over(pairs, np.ones(len(pairs), dtype=bool))
+    return _components_over(pairs, np.ones(len(pairs), dtype=bool), canonical_ids(pairs.questions))
 
 
-def _components_over(pairs: Pairs, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(n_questions,) component of each question over the pairs at `rows`, canonically equal texts being one."""
-    nodes = canonical_ids(pairs.questions)
+def _components_over(pairs: Pairs, rows: NDArray[np.bool_], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n_questions,) component of each question over the pairs at `rows`; questions of one node are one."""
     return components(int(nodes.max(initial=-1)) + 1, nodes[pairs.left[rows]], nodes[pairs.right[rows]])[nodes]
 
 
@@ -95,12 +94,15 @@ def split_pairs(pairs: Pairs, *, validation_fraction: float = 0.1, test_fraction
         raise UserError(f"validation and test cannot be {validation_fraction} and {test_fraction} of the pairs")
     if not 0 < pairs.duplicate_ratio < 1:
         raise UserError(f"the {len(pairs)} pairs to split are not of both labels; bring duplicates and non-duplicates")
-    component = question_components(pairs)
+    texts = [canonical(question) for question in pairs.questions]
+    nodes = numbered(texts)
+    component = _components_over(pairs, np.ones(len(pairs), dtype=bool), nodes)
     sizes = np.bincount(component[pairs.left], minlength=int(component.max(initial=-1)) + 1)
     giants = np.flatnonzero(sizes > GIANT * len(pairs))
-    part = _place_components(pairs, component, fractions, seed, giants)
+    keys = _keys(texts, seed)
+    part = _place_components(pairs, component, fractions, keys, giants)
     for giant in giants:
-        _cut_component(pairs, np.flatnonzero(component == giant), fractions, seed, part)
+        _cut_component(pairs, nodes, np.flatnonzero(component == giant), fractions, keys, part)
     part_of_pair = np.where(part[pairs.left] == part[pairs.right], part[pairs.left], -1)
     part_of_pair[_surplus(pairs, part_of_pair, seed)] = -1
     parts = [pairs.subset(part_of_pair == k) for k in range(3)]
@@ -111,8 +113,9 @@ def split_pairs(pairs: Pairs, *, validation_fraction: float = 0.1, test_fraction
                 f"{len(piece)} pairs, not of both labels; name a part with --validation and --test, or bring more pairs"
             )
     dropped = int((part_of_pair == -1).sum())
+    form = dict(zip(pairs.questions, texts, strict=True)).__getitem__
     train, validation, test = parts
-    return Split(train, validation, test, fingerprint(parts), dropped, float(sizes.max() / len(pairs)))
+    return Split(train, validation, test, fingerprint(parts, form), dropped, float(sizes.max() / len(pairs)))
 
 
 def _keys(texts: Iterable[str], seed: int) -> list[bytes]:
@@ -121,7 +124,11 @@ def _keys(texts: Iterable[str], seed: int) -> list[bytes]:
 
 
 def _place_components(
-    pairs: Pairs, component: NDArray[np.int64], fractions: NDArray[np.float64], seed: int, giants: NDArray[np.int64]
+    pairs: Pairs,
+    component: NDArray[np.int64],
+    fractions: NDArray[np.float64],
+    keys: Sequence[bytes],
+    giants: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """(n_questions,) the part of each question, 0 to 2; the giant components stay in the training part."""
     n = int(component.max(initial=-1)) + 1
@@ -129,7 +136,7 @@ def _place_components(
     counts = np.stack([np.bincount(of_pair[~ones], minlength=n), np.bincount(of_pair[ones], minlength=n)], 1)  # (n, 2)
     counts[giants] = 0
     key = [b""] * n
-    for c, k in zip(component.tolist(), _keys(map(canonical, pairs.questions), seed), strict=True):
+    for c, k in zip(component.tolist(), keys, strict=True):
         key[c] = min(key[c] or k, k)
     wanted = np.maximum(fractions[:, None] * counts.sum(0), 1e-9).tolist()  # (3, 2) pairs of either label for each part
     room = [list(row) for row in wanted]  # (3, 2) of these, those still missing
@@ -150,16 +157,21 @@ def _place_components(
 
 
 def _cut_component(
-    pairs: Pairs, questions: NDArray[np.int64], fractions: NDArray[np.float64], seed: int, part: NDArray[np.int64]
+    pairs: Pairs,
+    nodes: NDArray[np.int64],
+    questions: NDArray[np.int64],
+    fractions: NDArray[np.float64],
+    key_of: Sequence[bytes],
+    part: NDArray[np.int64],
 ) -> None:
     """Cuts one component; writes to `part`.
 
     A region grows over the duplicate components, each time by the one that adds fewest to the pairs that leave it; its
     first share is the test part, the next validation, the rest train.
     """
-    clusters, cluster = np.unique(_components_over(pairs, pairs.labels == 1)[questions], return_inverse=True)
+    clusters, cluster = np.unique(_components_over(pairs, pairs.labels == 1, nodes)[questions], return_inverse=True)
     keys = [b""] * len(clusters)
-    for c, k in zip(cluster.tolist(), _keys([canonical(pairs.questions[q]) for q in questions], seed), strict=True):
+    for c, k in zip(cluster.tolist(), [key_of[q] for q in questions], strict=True):
         keys[c] = min(keys[c] or k, k)
     of_question = np.full(len(pairs.questions), -1)
     of_question[questions] = cluster
@@ -198,11 +210,16 @@ def _surplus(pairs: Pairs, part: NDArray[np.int64], seed: int) -> list[int]:
     return surplus
 
 
-def fingerprint(parts: Sequence[Pairs]) -> str:
-    """16 hex digits over canonical texts and labels, or grades, of the parts, in any order of rows and sides."""
+def fingerprint(parts: Sequence[Pairs], form: Callable[[str], str] = canonical) -> str:
+    """16 hex digits over canonical texts and labels, or grades, of the parts, in any order of rows and sides.
+
+    Args:
+        parts: pairs of each part.
+        form: `canonical`, or what looks up its results, where they have been computed already.
+    """
     digest = hashlib.sha256()
     for part in parts:
-        texts = [canonical(q) for q in part.questions]
+        texts = [form(q) for q in part.questions]
         labels = (part.labels if part.grades is None else part.grades).tolist()
         ends = zip(part.left.tolist(), part.right.tolist(), labels, strict=True)
         rows = sorted("\t".join([*sorted((texts[a], texts[b])), str(label)]) for a, b, label in ends)
@@ -220,14 +237,20 @@ class Leak:
     of_pairs: int
 
 
-def leak(train: Pairs, part: Pairs) -> Leak:
-    """Counts the questions of `part` that are in `train` too, compared without case, spaces and punctuation."""
-    return leak_of({canonical(q) for q in train.questions}, part)
+def leak(train: Pairs, part: Pairs, form: Callable[[str], str] = canonical) -> Leak:
+    """Counts the questions of `part` that are in `train` too, compared without case, spaces and punctuation.
+
+    Args:
+        train: pairs.
+        part: other pairs.
+        form: as in `fingerprint`.
+    """
+    return leak_of({form(q) for q in train.questions}, part, form)
 
 
-def leak_of(known: Set[str], part: Pairs) -> Leak:
-    """Counts the questions of `part` whose `canonical` form is known."""
-    seen = np.array([canonical(q) in known for q in part.questions], dtype=bool)
+def leak_of(known: Set[str], part: Pairs, form: Callable[[str], str] = canonical) -> Leak:
+    """Counts the questions of `part` whose `canonical` form is known; `form` as in `fingerprint`."""
+    seen = np.array([form(q) in known for q in part.questions], dtype=bool)
     touched = seen[part.left] | seen[part.right]
     return Leak(int(seen.sum()), len(seen), int(touched.sum()), len(part))
 
@@ -237,5 +260,5 @@ def contradictions(pairs: Pairs) -> NDArray[np.int64]:
 
     For example: a = b, b = c, a ≠ c; or a = b, a ≠ b.
     """
-    cluster = _components_over(pairs, pairs.labels == 1)
+    cluster = _components_over(pairs, pairs.labels == 1, canonical_ids(pairs.questions))
     return np.flatnonzero((pairs.labels == 0) & (cluster[pairs.left] == cluster[pairs.right]))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qpairs.core.exceptions import UserError
+from qpairs.data import splits
 from qpairs.data.identity import canonical
 from qpairs.data.pairs import pairs_from_texts
 from qpairs.data.splits import (
@@ -214,6 +215,21 @@ def test_two_components_too_large_to_place_are_both_cut():
     check_split(pairs, split, whole_components=False)
     assert 0.3 < split.largest < 0.5
     assert {q[0] for q in split.test.questions} == {q[0] for q in split.train.questions} == {"x", "y", "g"}
+
+
+def test_every_question_is_brought_into_its_canonical_form_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def noted(text):
+        seen.append(text)
+        return canonical(text)
+
+    monkeypatch.setattr(splits, "canonical", noted)
+    pairs = table(
+        [(f"a {i}", f"a {i + 1}", i % 2) for i in range(40)] + [(f"b {i}", f"c {i}", i % 2) for i in range(99)]
+    )
+    assert split_pairs(pairs).dropped  # one component was cut
+    assert sorted(seen) == sorted(pairs.questions)
 
 
 def test_seeds_choose():
