@@ -112,6 +112,51 @@ def _serve(pipe: Connection, log_file: str) -> None:
     serve(os.dup(pipe.fileno()), log_file)
 
 
+class ForkedCell:
+    """In a child: the same, forked from the child itself, which has imported all that a cell needs."""
+
+    def __init__(self, arguments: Sequence[str], pass_fds: Sequence[int]) -> None:
+        self._code: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            self._run(int(arguments[-2]), arguments[-1])
+
+    def _run(self, pipe: int, log_file: str) -> None:
+        try:
+            os.closerange(3, pipe)
+            os.closerange(pipe + 1, 256)
+            self.serve(pipe, log_file)
+        finally:
+            os._exit(0)
+
+    def serve(self, pipe: int, log_file: str) -> None:
+        from qpairs.experiments.processes import serve
+
+        serve(pipe, log_file)
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._code is None:
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._code
+
+    def kill(self) -> None:
+        if self._code is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        if self._code is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+
+def fork_cells_in_child(cell: type[ForkedCell] = ForkedCell) -> None:
+    """In a child: the processes that a comparison starts are forked from it."""
+    from qpairs.experiments import processes
+
+    processes.subprocess = SimpleNamespace(  # type: ignore[attr-defined]
+        Popen=cell, TimeoutExpired=processes.subprocess.TimeoutExpired
+    )
+
+
 def fork_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that a comparison starts are forked, too; each is one without a module of qpairs or of the tests."""
     from qpairs.experiments import processes

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from children import ForkedCell
+
 EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
 SYNC = "fsync"  # name of the event of putting on the disk a file that has something new in it
 TRACEBACK = 70  # exit code of a child whose command ended with an exception
@@ -327,41 +329,20 @@ def cell_events(root: Path) -> Path:
     return root.parent / f"{root.name}.cell"
 
 
-class ForkedCell:
-    """In a child: stands for `subprocess.Popen` of a Python that trains a cell, which would take seconds to start."""
+class FaultyCell(ForkedCell):
+    """In a child: a process of a cell that is forked; in the first of them, what is armed may happen."""
 
     number = 0
 
     def __init__(self, arguments: Sequence[str], pass_fds: Sequence[int]) -> None:
         """Forks; `arguments` are those of `qpairs.experiments.processes`."""
-        ForkedCell.number += 1
-        self._code: int | None = None
-        self.pid = os.fork()
-        if not self.pid:
-            self._run(int(arguments[-2]), arguments[-1])
+        FaultyCell.number += 1
+        super().__init__(arguments, pass_fds)
 
-    def _run(self, pipe: int, log_file: str) -> None:
-        from qpairs.experiments.processes import serve
+    def serve(self, pipe: int, log_file: str) -> None:
+        """In the forked process."""
+        first = FaultyCell.number == 1 and _armed.fault is not None and _armed.fault.cell
+        _armed.on, _armed.events = first, []
+        super().serve(pipe, log_file)
 
-        try:
-            os.closerange(3, pipe)
-            os.closerange(pipe + 1, 256)
-            first = ForkedCell.number == 1 and _armed.fault is not None and _armed.fault.cell
-            _armed.on, _armed.events = first, []
-            serve(pipe, log_file)
-        finally:
-            os._exit(0)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """As `subprocess.Popen.wait`."""
-        if self._code is None:
-            status = os.waitpid(self.pid, 0)[1]
-            self._code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        return self._code
-
-    def kill(self) -> None:
-        """As `subprocess.Popen.kill`."""
-        if self._code is None:
-            os.kill(self.pid, signal.SIGKILL)
-
-    terminate = kill
+    terminate = ForkedCell.kill

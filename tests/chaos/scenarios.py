@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from children import fork_cells_in_child
 from clients import cluster_client, index_client, keys_for, label_client, served_to, session_client
-from faults import ForkedCell, command, run_child
+from faults import FaultyCell, command, run_child
 
 import qpairs
 from qpairs.core.exceptions import UserError
@@ -182,11 +182,7 @@ def cells(folder: str, table: str) -> Seen:
 
 def forked_cells() -> None:
     """Cells are forked from the command, and not started anew."""
-    from qpairs.experiments import processes
-
-    processes.subprocess = SimpleNamespace(  # type: ignore[attr-defined]
-        Popen=ForkedCell, TimeoutExpired=processes.subprocess.TimeoutExpired
-    )
+    fork_cells_in_child(FaultyCell)
 
 
 def small_networks() -> None:

@@ -322,15 +322,16 @@ def waits_for(condition: Callable[[], bool], started: Started) -> None:
 def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_cells(
     run, pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fork_cells(monkeypatch)  # of the last command; those before start new processes
+    fork_cells(monkeypatch)  # of the last command
     losses = ["--losses", "contrastive,logistic(scale=1e39)"]
     arguments = ["compare", "--data", pairs_csv, "--output", "c", *losses, *as_options(QUICK | {"seeds": 1})]
     cells = tmp_path / "c" / "cells"
 
-    def start() -> Started:
-        return start_script("from qpairs.commands import main; main()", *arguments)
+    def start(how: str = "fork_cells_in_child()") -> Started:
+        script = f"from children import fork_cells_in_child; {how}; from qpairs.commands import main; main()"
+        return start_script(script, *arguments)
 
-    started = start()
+    started = start("'a cell that starts anew, with its imports'")
     waits_for(lambda: any(cells.glob("*.log")), started)
     os.killpg(started.process.pid, signal.SIGINT)  # as Ctrl-C does
     ended = started.wait()
