@@ -47,12 +47,15 @@ class Member:
         id: its id; '' where no column of ids was read.
         question: its text.
         similarity: cosine to the representative of its cluster.
+        differ: the word of the representative and that of this question, where they differ in one name, number or
+            sign alone (`differing_words`); else None.
     """
 
     row: int
     id: str
     question: str
     similarity: float
+    differ: tuple[str, str] | None = None
 
 
 def read_clusters(file: Path, *, raw: bool) -> tuple[dict[int, Member], dict[int, list[int]], dict[int, int]]:

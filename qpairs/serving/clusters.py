@@ -19,6 +19,7 @@ import numpy as np
 from qpairs.core.exceptions import UserError
 from qpairs.core.shapes import each, one_of, record, whole
 from qpairs.core.tables import WRITERS, write_table
+from qpairs.evaluation.wording import differing_words
 from qpairs.models.base import Floats
 from qpairs.retrieval.corpus import SUMMARY
 from qpairs.serving.cluster_files import (
@@ -221,8 +222,12 @@ class ClusterReview:
     def _cluster(self, head: int) -> Cluster:
         rows = self._clusters[head]
         others = sorted(rows[1:], key=lambda row: (self._cosine(row, head), row))[: LISTED - 1]
-        members = [replace(self._members[row], similarity=self._cosine(row, head)) for row in (head, *others)]
-        return Cluster(head, len(rows), members)
+        return Cluster(head, len(rows), [self._member(row, head) for row in (head, *others)])
+
+    def _member(self, row: int, head: int) -> Member:
+        member = self._members[row]
+        differ = differing_words(self._members[head].question, member.question)
+        return replace(member, similarity=self._cosine(row, head), differ=differ)
 
     def _cosine(self, row: int, head: int) -> float:
         if row == head:

@@ -14,6 +14,7 @@ from qpairs.core.progress import Progress
 from qpairs.core.shell import shown_command
 from qpairs.data.separators import separator_words
 from qpairs.evaluation.calibrate_corpus import CorpusFit
+from qpairs.evaluation.wording import differing_words
 from qpairs.models.base import Model
 from qpairs.models.ready import shown_name
 from qpairs.retrieval.corpus import SUMMARY, DedupeResult
@@ -30,12 +31,13 @@ MODEL_ZIP = "model.zip"
 
 @dataclass(frozen=True)
 class Example:
-    """A pair that is called duplicates, now."""
+    """A pair that is called duplicates, now; `differ` is the result of `differing_words`."""
 
     question1: str
     question2: str
     similarity: float
     probability: float
+    differ: tuple[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ class StartPage:
 def _examples(found: DedupeResult) -> list[Example]:
     some = examples(found, EXAMPLES)
     columns = (some[name].tolist() for name in ("question1", "question2", "similarity", "probability"))
-    return [Example(*values) for values in zip(*columns, strict=True)]
+    return [Example(*values, differing_words(*values[:2])) for values in zip(*columns, strict=True)]
 
 
 def _written(folder: Path) -> list[Path]:

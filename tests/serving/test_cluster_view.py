@@ -315,6 +315,28 @@ def test_the_routes_change_undo_and_export(folder: Path) -> None:
         assert "questions.csv" in refused.text
 
 
+APART = [
+    (1, 1, "How do I sort a list in C++?", 1, 1.0),
+    (1, 2, "How do I sort a list in C#?", 0, 0.9),
+    (1, 3, "How can I sort a list in C++?", 0, 0.95),
+]
+
+
+def test_members_that_differ_in_one_name_number_or_sign_alone_have_both_words(tmp_path: Path) -> None:
+    table = pandas.DataFrame(APART, columns=["cluster", "row", "question", "representative", "similarity"])
+    table.to_csv(tmp_path / "clusters.csv", index=False)
+    with TestClient(create_app(MODEL, clusters=tmp_path)) as client:
+        (cluster,) = client.get("/clusters").json()["clusters"]
+    assert {member["row"]: member["differ"] for member in cluster["members"]} == {1: None, 2: ["C++", "C#"], 3: None}
+    with (
+        closing(ReviewedFolder(tmp_path, lambda texts: np.eye(2)[[0] * len(texts)])) as place,
+        place.review() as review,
+    ):
+        review.represent(1, 2)
+        (cluster,) = review.page().clusters
+    assert {member.row: member.differ for member in cluster.members} == {2: None, 1: ("C#", "C++"), 3: None}
+
+
 def test_the_file_is_found_from_another_folder(
     folder: Path, threshold: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,6 +155,21 @@ def test_clusters_are_split_merged_undone_and_exported(page: "Page", site: str, 
     until(page, lambda: total() == 0)
 
 
+def test_questions_one_word_apart_are_marked_in_words(plain: Path, page: "Page", tmp_path: Path) -> None:
+    asked = ["Is C++ <b>fast</b>?", "Is C# <b>fast</b>?", "Is C++ quick?"]
+    lines = [f'1,{row},"{text}",{int(row == 1)},0.9' for row, text in enumerate(asked, start=1)]
+    (tmp_path / "clusters.csv").write_text("\n".join(["cluster,row,question,representative,similarity", *lines]) + "\n")
+    with served(create_app(load(plain), clusters=tmp_path)) as address:
+        page.goto(f"{address}#clusters")
+        page.wait_for_selector("#clusters li.card")
+        assert page.locator("#clusters .apart").all_inner_texts() == ["one word apart: C++ / C#"]
+        assert "C# <b>fast</b>" in page.locator("#clusters li:has(> .apart) p").inner_text()
+        assert page.is_visible("#clusters-apart")
+        page.click("#clusters li:has(> .apart) [type=checkbox]")
+        page.get_by_role("button", name="Split off").click()
+        until(page, lambda: page.is_hidden("#clusters-apart") and not page.locator("#clusters .apart").count())
+
+
 def test_hits_link_to_their_questions_and_examples_are_tried(page: "Page", site: str) -> None:
     page.goto(f"{site}#search")
     page.wait_for_selector("#tries button")

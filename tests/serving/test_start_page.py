@@ -23,6 +23,7 @@ from qpairs.evaluation.annotators import measure_agreement
 from qpairs.evaluation.calibrate_corpus import fit_corpus
 from qpairs.models.base import load
 from qpairs.retrieval.index_file import QuestionFile
+from qpairs.serving import start_page
 from qpairs.serving.app import create_app
 from qpairs.serving.batching import BatchQueue
 from qpairs.serving.labelling import LabelRequest
@@ -106,6 +107,15 @@ def test_answers_refit_apply_at_once_and_end_in_files(served: Callable[[], Any],
     assert load(tmp_path / "session" / "model").verdict.densities.labels == 10
     labels = pandas.read_csv(tmp_path / "session" / "labels.csv")
     assert set(labels["annotator"]) == {"ana"} and len(labels) == 10
+
+
+def test_examples_one_word_apart_have_both_words(plain: Path) -> None:
+    found = load(plain).dedupe(
+        ["Is C++ fast to learn?", "Is C# fast to learn?", "Is C# quick to learn?"], threshold=0.1
+    )
+    differ = {(shown.question1, shown.question2): shown.differ for shown in start_page._examples(found)}
+    assert differ.pop(("Is C++ fast to learn?", "Is C# fast to learn?")) == ("C++", "C#")
+    assert differ and set(differ.values()) == {None}
 
 
 def test_it_goes_on_where_it_was_stopped_and_judges_by_the_answers(served: Callable[[], Any]) -> None:

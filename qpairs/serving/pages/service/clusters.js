@@ -1,6 +1,6 @@
 // What dedupe found, as people mend it: another representative, splits, merges.
 
-import { $, ask, count, make, newest, number, share, showFiles } from "./common.js";
+import { $, apart, ask, count, make, newest, number, share, showFiles } from "./common.js";
 
 const PAGE = 20;
 const PAUSE = 200;
@@ -28,6 +28,7 @@ function show(found) {
   $("clusters-about").textContent =
     `${count(found.total, "cluster")} in ${found.folder}; the file without duplicates lacks ${count(found.removed, "row")}. ` +
     `The first question of each represents it.${document.body.classList.contains("read-only") ? "" : " Every change is kept at once."}`;
+  $("clusters-apart").hidden = !found.clusters.some(({ members }) => members.some(({ differ }) => differ));
   $("clusters").replaceChildren(...found.clusters.map(shownCluster));
   $("clusters-undo").disabled = !found.changes;
   $("clusters-undo").textContent = found.changes ? `Undo (${count(found.changes, "change")})` : "Undo";
@@ -51,7 +52,7 @@ function shownCluster(cluster) {
     boxes.push({ box, row: each.row });
     const keep = button("Keep this one", "link", () => change("represent", { cluster: cluster.id, row: each.row }));
     keep.ariaLabel = `Keep this one: ${each.question}`;
-    const line = member(each, make("span", share(each.similarity), "number"), keep);
+    const line = member(each, ...apart(each.differ), make("span", share(each.similarity), "number"), keep);
     line.prepend(box);
     list.append(line);
   }

@@ -147,6 +147,9 @@ export function showFiles(list, folder, names, status) {
 
 export const share = (value) => value.toFixed(2);
 
+/** A mark at two questions that differ in one name, number or sign alone, with the word of each; nothing at others. */
+export const apart = (words) => (words ? [make("span", `one word apart: ${words.join(" / ")}`, "tag apart")] : []);
+
 /** An interval and the value in it, all from 0 to 1, drawn as a bar. */
 export function bar(low, high, value) {
   const drawn = make("i");

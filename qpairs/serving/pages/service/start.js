@@ -1,6 +1,6 @@
 // From a file of questions to its duplicates, by a few answers: what `qpairs start` does.
 
-import { $, ask, bar, count, make, number, percent, share, showFiles } from "./common.js";
+import { $, apart, ask, bar, count, make, number, percent, share, showFiles } from "./common.js";
 import { introduce } from "./about.js";
 import { annotator, judgeIn, judgesIn, request, showPair, whose } from "./judge.js";
 import { showUpload, takesFiles } from "./upload.js";
@@ -44,8 +44,7 @@ function showState(session) {
     `${count(answers, "answer")} so far (${number(state.duplicates)} the same, ${number(state.different)} different, ` +
     `${number(state.skipped)} skipped)${answers < GOAL ? `, of about ${GOAL}` : ""}. ` +
     (session.fitted ? "The figures above are new." : `The next fit comes after ${number(step - (answers % step))} more.`);
-  $("examples-part").hidden = !session.examples.length;
-  $("examples").replaceChildren(...session.examples.map(shownExample));
+  showExamples(session.examples);
   showWork(session);
   $("training").hidden = !session.training_may_pay;
   $("commands").replaceChildren(
@@ -88,10 +87,16 @@ function figure(name, value, about, ends, at) {
   return [group];
 }
 
-function shownExample({ question1, question2, probability }) {
+function showExamples(examples) {
+  $("examples-part").hidden = !examples.length;
+  $("examples-apart").hidden = !examples.some(({ differ }) => differ);
+  $("examples").replaceChildren(...examples.map(shownExample));
+}
+
+function shownExample({ question1, question2, probability, differ }) {
   const row = make("li");
   const texts = make("div");
-  texts.append(make("p", question1), make("p", question2));
+  texts.append(make("p", question1), make("p", question2), ...apart(differ));
   row.append(texts, make("p", percent(probability), "number"));
   return row;
 }
@@ -121,8 +126,7 @@ async function watch() {
   if (!judgesIn(VIEW.slot)) return;
   try {
     const session = await ask("GET", `/start?${new URLSearchParams(whose())}`);
-    $("examples-part").hidden = !session.examples.length;
-    $("examples").replaceChildren(...session.examples.map(shownExample));
+    showExamples(session.examples);
     showWork(session);
   } catch (error) {
     $("work").textContent = error.message;
