@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -23,9 +24,13 @@ FORKS.set_forkserver_preload(
     [
         *("sentence_transformers", "datasets", "pandas", "pyarrow.parquet", "faiss", "pytest", "schemathesis"),
         *("scipy.optimize", "scipy.stats", "sklearn.feature_extraction.text", "fastapi.testclient", "torch._dynamo"),
+        *("uvicorn", "prometheus_client", "IPython.core.interactiveshell", "matplotlib.pyplot", "nbformat"),
         *("transformers.trainer", "transformers.models.bert.modeling_bert", "torch.distributed.run"),
     ]
 )
+
+
+MOST_SECONDS = 300
 
 
 class Ended(NamedTuple):
@@ -47,9 +52,21 @@ class Started:
         self.process: BaseProcess = FORKS.Process(target=_execute, args=(*given, str(self.out), str(self.err)))
         self.process.start()
 
+    def line(self) -> str:
+        """Waits for the first line that it writes; what it wrote at its end, if that is none."""
+        while self.process.is_alive() and not (self.out.exists() and "\n" in self.out.read_text()):
+            time.sleep(0.02)
+        return self.out.read_text() if self.out.exists() else ""
+
+    def send(self, sent: signal.Signals) -> None:
+        """Sends a signal, if it is at work still."""
+        if self.process.is_alive():
+            os.kill(self.process.pid or 0, sent)
+
     def wait(self) -> Ended:
-        """Waits for its end."""
-        self.process.join()
+        """Waits for its end, for some minutes at most."""
+        self.process.join(MOST_SECONDS)
+        assert not self.process.is_alive()
         written = [file.read_text() if file.exists() else "" for file in (self.out, self.err)]
         self._folder.cleanup()
         return Ended(self.process.exitcode or 0, *written)

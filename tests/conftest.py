@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import ready
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -22,8 +23,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+settings.register_profile("qpairs", deadline=None)  # a busy machine is no fault of what is tested
+settings.load_profile("qpairs")
+
 LONG = (
     "test_notebooks.py",
+    "test_app.py",
     "test_teachers.py",
     "test_distributed.py",
     "test_compare.py",
@@ -34,6 +39,9 @@ LONG = (
     "test_reranker.py",
     "test_cross_encoder.py",
     "test_methods.py",
+    "test_start_page.py",
+    "test_uploads.py",
+    "test_house.py",
 )
 
 

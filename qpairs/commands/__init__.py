@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from functools import cache
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -60,8 +61,9 @@ app.add_typer(label, name="label", rich_help_panel="Evaluate")
 UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions of typer carry inside
 
 
+@cache
 def command_line() -> Any:
-    """The commands, with help texts in which rich reads no markup, such as `[,LABEL]`, and narrow columns."""
+    """The commands, built once, with help texts in which rich reads no markup (`[,LABEL]`), and narrow columns."""
     root: Any = typer.main.get_command(app)
     label = root.commands["label"]
     _with_default(label, "pairs")

@@ -15,6 +15,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -86,11 +87,12 @@ def nearest_questions(index: Index, vectors: Floats, frame: Frame) -> list[dict[
     count, sampled = len(index.questions), set(frame.sample)
     k, searched = 1 + HITS, list(range(len(frame.sample)))
     found: list[dict[str, Hit]] = [{} for _ in searched]
+    form = cache(canonical)  # a question is found by many others
     beyond = np.full(len(searched), -np.inf)  # what was not found scores at most this
     while searched:
         k = min(k, count, MOST_HITS)
         for i, row in zip(searched, index.questions.search(vectors[searched], k), strict=True):
-            nearest = {canonical(hit.text): hit for hit in reversed(row)}
+            nearest = {form(hit.text): hit for hit in reversed(row)}
             nearest.pop(frame.sample[i], None)
             found[i] = dict(reversed(nearest.items()))
             beyond[i] = row[-1].similarity if len(row) == k < count else -np.inf

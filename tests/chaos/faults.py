@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import gc
 import importlib
 import io
@@ -141,21 +140,13 @@ def wait_for(child: Child, seconds: float = 120.0) -> Outcome:
     return Outcome(code, text, events, value)
 
 
-@functools.cache
-def _command_line() -> Any:
-    from qpairs.commands import command_line
-
-    return command_line()
-
-
 def command(arguments: Sequence[str]) -> Callable[[], None]:
-    """What runs a command of qpairs, whose options are read from the code once for all."""
-    line = _command_line()
+    """What runs a command of qpairs, whose options are read from the code before."""
+    from qpairs import commands
+
+    commands.command_line()
 
     def run() -> None:
-        from qpairs import commands
-
-        commands.command_line = lambda: line
         sys.argv = ["qpairs", *arguments]
         commands.main()
 

@@ -29,14 +29,9 @@ def checkpoint(pairs_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return output
 
 
-def test_help_is_quick_and_loads_no_torch() -> None:
-    script = "import sys; sys.argv = ['qpairs', '--help']\nfrom qpairs.commands import main\n"
-    script += (
-        "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'datasets' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+def test_help_is_quick() -> None:
     times = []
-    for _ in range(3):
+    while not times or (min(times) >= 0.6 and len(times) < 3):
         before = os.times()
         done = subprocess.run([sys.executable, CLI, "--help"], capture_output=True, text=True, check=True)
         after = os.times()  # of the processor: a busy machine says nothing about the command
@@ -292,23 +287,35 @@ def test_bad_rows_can_be_skipped_and_are_counted(run, sample_rows, tmp_path: Pat
     assert "1 label" in result.out
 
 
+NO_NETWORK = """
+import socket, sys
+
+def none(*_, **__):
+    raise socket.gaierror(-2, "no network")
+
+socket.getaddrinfo = none
+from qpairs.commands import main
+
+for option in (["--data", "quora"], ["--encoder", "nobody/nothing"]):
+    sys.argv = ["qpairs", "train", *option]
+    try:
+        main()
+    except SystemExit as stop:
+        print(stop.code)
+"""
+
+
 def test_no_network_for_a_hub_id_is_one_line_and_quick(tmp_path: Path) -> None:
-    script = (
-        "import socket, sys\ndef none(*a, **k): raise socket.gaierror(-2, 'no network')\nsocket.getaddrinfo = none\n"
-    )
-    script += "from qpairs.commands import main\nmain()\n"
     environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
-    for options in (["--data", "quora"], ["--encoder", "nobody/nothing"]):
-        start = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", script, "train", *options],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment,
-        )
-        assert time.monotonic() - start < 60
-        refused(Result(done.returncode, done.stdout, done.stderr), "Hub")
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", NO_NETWORK], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert time.monotonic() - start < 120
+    assert done.stdout.split() == ["2", "2"], done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    for line in done.stderr.splitlines():
+        refused(Result(2, done.stdout, line), "Hub")
     assert not (tmp_path / "runs").exists()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import subprocess
 import sys
 import time
 from importlib.metadata import EntryPoint
@@ -146,10 +145,11 @@ assert [record.error for record in found.records] == [""], found.records
 print(sorted(row.loss for row in found.rows))
 """
     )
-    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
+    run_it = "import runpy; runpy.run_path('script.py', run_name='__main__')"
+    done = run_script(run_it)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["the script runs", "['function __main__.gap']"]
-    again = run_script("import runpy; runpy.run_path('script.py', run_name='__main__')")
+    again = run_script(run_it)
     assert again.stdout == done.stdout
     assert "the script runs" not in "".join(log.read_text() for log in Path("cmp/cells").glob("*.log"))
 

@@ -26,6 +26,7 @@ import numpy as np
 import pandas
 import pytest
 import schemathesis
+from children import Ended, Started, start_script
 from conftest import refused
 from hypothesis import HealthCheck, settings
 from ready import tickets
@@ -44,6 +45,13 @@ from qpairs.serving.journal import FILE, journalled
 from qpairs.serving.limits import Limits
 
 CLI = Path(__file__).parents[2] / "cli.py"
+COMMAND = """
+import os
+from huggingface_hub import constants
+constants.HF_ASSETS_CACHE = os.environ.get("HF_ASSETS_CACHE", constants.HF_ASSETS_CACHE)  # imported before
+from qpairs.commands import main
+main()
+"""
 STORED = Path(__file__).parents[1] / "fixtures" / "commit_48e0593"
 JSON = {"content-type": "application/json"}
 
@@ -463,10 +471,32 @@ def test_labelling_needs_the_same_token(folder: Path, tmp_path: Path) -> None:
 # The command, in a process of its own
 
 
+class Anew:
+    """As `Started`, of a command in a new interpreter, whose end is part of what is tested."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        command = [sys.executable, str(CLI), *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def line(self) -> str:
+        return self.process.stdout.readline()
+
+    def send(self, sent: signal.Signals) -> None:
+        self.process.send_signal(sent)
+
+    def wait(self) -> Ended:
+        written = self.process.communicate(timeout=60)
+        return Ended(self.process.returncode, *written)
+
+
 @dataclass(frozen=True)
 class Served:
-    process: subprocess.Popen
+    process: Started | Anew
     url: str
+
+    def end(self, sent: signal.Signals) -> Ended:
+        self.process.send(sent)
+        return self.process.wait()
 
     def post(self, path: str, body: object, **options: Any) -> httpx2.Response:
         return httpx2.post(self.url + path, json=body, timeout=30, **options)
@@ -480,18 +510,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(*arguments: object, **environment: str) -> Iterator[Served]:
-    command = [sys.executable, str(CLI), "serve", *map(str, arguments), "--port", "0"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
-    )
+def serving(*arguments: object, anew: bool = False, **environment: str) -> Iterator[Served]:
+    words = ["serve", *map(str, arguments), "--port", "0"]
+    process = Anew(words) if anew else start_script(COMMAND, *words, env=environment)
     try:
-        line = process.stdout.readline()
-        assert "http" in line, process.stderr.read()
+        line = process.line()
+        assert "http" in line, process.wait()
         yield Served(process, re.search(r"http://\S+", line)[0])
     finally:
-        process.kill()
-        process.communicate()
+        process.send(signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -525,16 +553,17 @@ def test_on_sigterm_what_was_begun_is_answered(model: Path, own: Path) -> None:
     body = json.dumps({"questions": [{"id": "new1", "text": "Is this kept?"}]}).encode()
     kind = "Host: localhost\r\nContent-Type: application/json"
     head = f"POST /questions HTTP/1.1\r\n{kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-    with serving(model, "--index", own) as served, served.connect() as begun, served.connect() as idle:
+    with serving(model, "--index", own, anew=True) as served, served.connect() as begun, served.connect() as idle:
         begun.sendall(head.encode() + body[:10])
         served.get("/health")  # by now the other request is being read
-        served.process.send_signal(signal.SIGTERM)
+        served.process.send(signal.SIGTERM)
         assert idle.recv(1) == b""
         begun.sendall(body[10:])
         answer = begun.makefile("rb").read()
         assert answer.startswith(b"HTTP/1.1 201 "), answer
-        assert served.process.wait(30) == 0
-        assert served.process.stderr.read().split() == ["WARNING", *NO_DENSITIES.split()], "it is an old model"
+        ended = served.process.wait()
+        assert ended.returncode == 0
+        assert ended.stderr.split() == ["WARNING", *NO_DENSITIES.split()], "it is an old model"
     assert (own / FILE).stat().st_size == 0, "a clean stop folds the journal"
     assert open_index(own).questions.known(["new1"])
 
@@ -542,7 +571,7 @@ def test_on_sigterm_what_was_begun_is_answered(model: Path, own: Path) -> None:
 def test_files_are_taken_over_the_network_and_a_stop_releases_the_session(plain: Path, tmp_path: Path) -> None:
     file, folder = tickets(tmp_path / "tickets.csv"), tmp_path / "uploads"
     limits = ("--uploads", folder, "--max-upload", 3_000_000, "--max-body", 100_000)
-    with serving(plain, *limits, HF_HOME=str(tmp_path / "cache")) as served:
+    with serving(plain, *limits, HF_ASSETS_CACHE=str(tmp_path / "cache")) as served:
         assert served.get("/about").json()["views"] == ["start"]
         large = file.read_bytes() + b'T9999,"What is said at length, in many words?",open\n' * 50_000  # 2.5 MB
         put = served.url + "/start/upload/tickets.csv"
@@ -554,9 +583,9 @@ def test_files_are_taken_over_the_network_and_a_stop_releases_the_session(plain:
         assert served.post("/start/open", {"text_column": "title"}).status_code == 202
         until(lambda: served.get("/start").status_code == 200, 60)
         assert served.post("/questions", {"questions": [{"id": "new1", "text": "Kept?"}]}).status_code == 201
-        served.process.send_signal(signal.SIGINT)
-        assert served.process.wait(30) == 0
-        assert "Traceback" not in served.process.stderr.read()
+        ended = served.end(signal.SIGINT)
+        assert ended.returncode == 0
+        assert "Traceback" not in ended.stderr
     (index,) = folder.glob("*/session-*/index")
     assert (index / FILE).stat().st_size == 0, "a clean stop folds the journal"
     assert open_index(index).questions.known(["new1"])
@@ -568,19 +597,18 @@ def test_a_service_that_anybody_reaches_takes_files_where_a_folder_is_named_alon
         assert served.get("/start/upload").status_code == 404
     with serving(model, *anybody, "--uploads", tmp_path / "uploads") as served:
         assert served.get("/start/upload").json()["limit"] == 100_000_000
-        served.process.terminate()
-        assert "can send files: set QPAIRS_TOKEN" in served.process.communicate()[1]
+        assert "can send files: set QPAIRS_TOKEN" in served.end(signal.SIGTERM).stderr
     with serving(model, *anybody, QPAIRS_TOKEN="s3cret") as served:
         assert served.get("/start/upload").status_code == 401
 
 
 def test_two_sigints_at_once_end_it_without_a_traceback(model: Path) -> None:
-    with serving(model) as served:
+    with serving(model, anew=True) as served:
         served.get("/health")
-        for _ in range(2):
-            served.process.send_signal(signal.SIGINT)
-        assert served.process.wait(30) == 0
-        assert "Traceback" not in served.process.stderr.read()
+        served.process.send(signal.SIGINT)
+        ended = served.end(signal.SIGINT)
+        assert ended.returncode == 0
+        assert "Traceback" not in ended.stderr
 
 
 @dataclass
@@ -613,7 +641,7 @@ def kill_while_adding(model: Path, folder: Path, after: float, done: Acknowledge
         clients = [pool.submit(work) for _ in range(4)]
         until(lambda: len(done.there) > first)
         time.sleep(after)
-        served.process.kill()
+        served.process.send(signal.SIGKILL)
         stop.set()
         for client in clients:
             client.result()
@@ -630,7 +658,6 @@ def test_what_was_acknowledged_survives_sigkill(model: Path, own: Path) -> None:
     assert done.gone
     with serving(model, "--index", own) as served:
         assert served.get("/ready").json()["questions"] >= 300 + len(done.there)
-        served.process.kill()
     assert len(open_index(own).questions) >= 300 + len(done.there), "it is folded at the start, too"
 
 
@@ -717,12 +744,11 @@ def test_a_token_comes_from_the_environment_and_its_lack_is_warned_of(model: Pat
     with serving(model, "--host", "0.0.0.0", QPAIRS_TOKEN="s3cret") as served:
         assert served.get("/ready").status_code == 401
         assert served.get("/ready", headers={"authorization": "Bearer s3cret"}).status_code == 200
-        served.process.send_signal(signal.SIGINT)
-        assert (served.process.wait(30), served.process.stderr.read()) == (0, "")
+        ended = served.end(signal.SIGINT)
+        assert (ended.returncode, ended.stderr) == (0, "")
     with serving(model, "--host", "0.0.0.0") as served:
         assert served.get("/ready").status_code == 200
-        served.process.terminate()
-        assert "QPAIRS_TOKEN" in served.process.communicate()[1]
+        assert "QPAIRS_TOKEN" in served.end(signal.SIGTERM).stderr
 
 
 # The description

@@ -143,26 +143,35 @@ def with_forks(options: dict[str, Any], folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(WORLD)}
-    script = f"import qpairs; qpairs.train(**{options!r})"
+    words = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(WORLD)]
-    started = [start_script(script, cwd=folder, env=place | rank) for rank in ranks]
+    script = "from qpairs.commands import main; main()"
+    started = [start_script(script, "train", *words, cwd=folder, env=place | rank) for rank in ranks]
     ended = [process.wait() for process in started]
     assert [process.returncode for process in ended] == [0] * WORLD, "\n".join(process.stderr for process in ended)
+    assert sum(process.stdout.count("Saved in") for process in ended) == 1
 
 
 @pytest.mark.parametrize(
     ("encoder", "more", "start"),
     [
-        ("lstm+static", LOSS, with_torchrun),
+        pytest.param("lstm+static", LOSS, with_torchrun, marks=pytest.mark.slow),
+        ("lstm+static", LOSS, with_forks),
         ("tiny", LOSS, with_forks),
-        ("minilm", LOSS, with_forks),  # has parameters that take no part
+        ("bert", LOSS, with_forks),  # has parameters that take no part
         ("tiny", {"model": "cross-encoder"}, with_forks),
     ],
 )
 def test_two_processes_train_what_one_does(
-    encoder: str, more: dict, start: Callable[[dict[str, Any], Path], None], sample_rows: list, tmp_path: Path
+    encoder: str,
+    more: dict,
+    start: Callable[[dict[str, Any], Path], None],
+    sample_rows: list,
+    small_bert: Path,
+    tmp_path: Path,
 ) -> None:
     """A whole run in two processes: same batches, same loss, same steps, up to rounding."""
+    encoder = str(small_bert) if encoder == "bert" else encoder
     data = write_csv(tmp_path / "pairs.csv", sample_rows)
     options = {"encoder": encoder, **more, "dropout": 0.0, "batch_size": 16, "epochs": 0.1}
     options |= {"max_length": 16, "precision": "fp32"}  # in bfloat16 they differ by more than rounding
@@ -174,5 +183,6 @@ def test_two_processes_train_what_one_does(
         files = sorted((tmp_path / name).rglob("*.safetensors"))
         weights[name] = {f"{f.relative_to(tmp_path / name)} {k}": v for f in files for k, v in load_file(f).items()}
     assert weights["one"].keys() == weights["two"].keys()
+    assert any("pooler" in name for name in weights["one"]) == (encoder == str(small_bert))  # not trained
     for name, weight in weights["one"].items():
         torch.testing.assert_close(weights["two"][name], weight, atol=1e-5, rtol=1e-4)
