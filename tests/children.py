@@ -4,6 +4,7 @@ A fork server imports the libraries once and does nothing else, so that what is 
 It does not import qpairs: a script may do without it, or with changed variables of the environment.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -90,6 +91,7 @@ def run_script(script: str, *arguments: object, cwd: Path | None = None, env: Ma
 
 
 def _execute(script: str, arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
+    gc.freeze()  # or the first collection would look at, and so copy, the memory of all that was imported
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     os.chdir(cwd)
@@ -125,6 +127,7 @@ class _Cell:
 def _serve(pipe: Connection, log_file: str) -> None:
     from qpairs.experiments.processes import serve
 
+    gc.freeze()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     serve(os.dup(pipe.fileno()), log_file)
 

@@ -51,7 +51,7 @@ FAST: dict[str, Any] = {  # besides the encoder
 }
 
 
-ITSELF: dict[str, Any] = {**FAST, "encoder": "lstm", "teacher": ("itself",)}
+ITSELF: dict[str, Any] = {**FAST, "teacher": ("itself",)}
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def half_csv(sample_rows: list[tuple[str, str, int]], tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_encoder(small_bert: Path) -> None:
-    FAST["encoder"] = str(small_bert)
+def _small_encoder(small_bert: Path, small_networks: None) -> None:
+    FAST["encoder"] = ITSELF["encoder"] = str(small_bert)
 
 
 @pytest.fixture(scope="module")
