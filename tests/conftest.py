@@ -99,16 +99,6 @@ def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder("bert", tmp_path_factory.mktemp("small") / "bert")
 
 
-@pytest.fixture(scope="module")
-def small_networks() -> Iterator[None]:
-    """The transformer from nothing (`tiny`) is small: two layers of 32."""
-    from mocks import small_network
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qpairs.encoders.tiny.DistilBertConfig", small_network)
-        yield
-
-
 class Result(NamedTuple):
     """What a command left: its exit code, and what it printed."""
 

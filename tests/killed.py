@@ -9,8 +9,6 @@ from children import run_script
 SCRIPT = """
 import os, signal
 import qpairs
-from mocks import small_networks
-small_networks()
 from qpairs.training import fit, teachers, trainer
 at, save, saved = {at!r}, trainer.mark_complete, []
 def die(*args, **kwargs):
@@ -35,7 +33,7 @@ qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, 
 
 
 def train_and_kill(at: Any, options: dict[str, Any], data: Path, output: Path) -> None:
-    """Kills a training of seed 3 (with `small_networks`), and sees to it that nothing stands at its output.
+    """Kills a training of seed 3, and sees to it that nothing stands at its output.
 
     Args:
         at: a stage and the units done in it, or "saving" (the second state), "saving the answers" (of teachers),

@@ -10,21 +10,6 @@ from qpairs.metrics import Calibration
 from qpairs.models.base import Encoder, cosine_scores
 from qpairs.models.verdict import PairSetting, Verdict
 
-
-def small_network(**options: Any) -> Any:
-    """In place of the `DistilBertConfig` of `qpairs.encoders.tiny`: two layers of 32, trained in a part of the time."""
-    from transformers import DistilBertConfig
-
-    return DistilBertConfig(**{**options, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64})
-
-
-def small_networks() -> None:
-    """In a child: the transformer from nothing is small; here, `conftest.small_networks` is for that."""
-    from qpairs.encoders import tiny
-
-    tiny.DistilBertConfig = small_network
-
-
 VERDICT = Verdict(PairSetting(0.5, Calibration(10.0, -5.0)))
 
 

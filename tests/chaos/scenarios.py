@@ -16,7 +16,6 @@ import numpy as np
 from children import fork_cells_in_child
 from clients import cluster_client, index_client, keys_for, label_client, served_to, session_client
 from faults import FaultyCell, command, run_child
-from mocks import small_networks
 
 import qpairs
 from qpairs.core.exceptions import UserError
@@ -184,6 +183,18 @@ def cells(folder: str, table: str) -> Seen:
 def forked_cells() -> None:
     """Cells are forked from the command, and not started anew."""
     fork_cells_in_child(FaultyCell)
+
+
+def small_networks() -> None:
+    """The transformer from nothing is smaller still."""
+    from qpairs.encoders import tiny
+
+    def small(**options: Any) -> Any:
+        from transformers import DistilBertConfig
+
+        return DistilBertConfig(**{**options, "dim": 16, "n_layers": 1, "n_heads": 1, "hidden_dim": 16})
+
+    tiny.DistilBertConfig = small
 
 
 PAIRS = ["--data", "../in/pairs.csv"]

@@ -19,7 +19,7 @@ from qpairs.models.two_stages import TwoStages
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_bars(small_networks: None) -> None:
+def _no_bars() -> None:
     """The command line sets what transformers reads when it is imported, which here it is already."""
     logging.disable_progress_bar()
 

@@ -145,7 +145,7 @@ def with_forks(options: dict[str, Any], folder: Path) -> None:
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(WORLD)}
     words = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(WORLD)]
-    script = "from mocks import small_networks; small_networks(); from qpairs.commands import main; main()"
+    script = "from qpairs.commands import main; main()"
     started = [start_script(script, "train", *words, cwd=folder, env=place | rank) for rank in ranks]
     ended = [process.wait() for process in started]
     assert [process.returncode for process in ended] == [0] * WORLD, "\n".join(process.stderr for process in ended)
@@ -168,7 +168,6 @@ def test_two_processes_train_what_one_does(
     start: Callable[[dict[str, Any], Path], None],
     sample_rows: list,
     small_bert: Path,
-    small_networks: None,
     tmp_path: Path,
 ) -> None:
     """A whole run in two processes: same batches, same loss, same steps, up to rounding."""

@@ -61,7 +61,7 @@ def half_csv(sample_rows: list[tuple[str, str, int]], tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_encoder(small_bert: Path, small_networks: None) -> None:
+def _small_encoder(small_bert: Path) -> None:
     FAST["encoder"] = ITSELF["encoder"] = str(small_bert)
 
 
