@@ -287,35 +287,23 @@ def test_bad_rows_can_be_skipped_and_are_counted(run, sample_rows, tmp_path: Pat
     assert "1 label" in result.out
 
 
-NO_NETWORK = """
-import socket, sys
-
-def none(*_, **__):
-    raise socket.gaierror(-2, "no network")
-
-socket.getaddrinfo = none
-from qpairs.commands import main
-
-for option in (["--data", "quora"], ["--encoder", "nobody/nothing"]):
-    sys.argv = ["qpairs", "train", *option]
-    try:
-        main()
-    except SystemExit as stop:
-        print(stop.code)
-"""
-
-
 def test_no_network_for_a_hub_id_is_one_line_and_quick(tmp_path: Path) -> None:
-    environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
-    start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", NO_NETWORK], capture_output=True, text=True, cwd=tmp_path, env=environment
+    script = (
+        "import socket, sys\ndef none(*a, **k): raise socket.gaierror(-2, 'no network')\nsocket.getaddrinfo = none\n"
     )
-    assert time.monotonic() - start < 120
-    assert done.stdout.split() == ["2", "2"], done.stderr
-    assert len(done.stderr.splitlines()) == 2
-    for line in done.stderr.splitlines():
-        refused(Result(2, done.stdout, line), "Hub")
+    script += "from qpairs.commands import main\nmain()\n"
+    environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
+    for options in (["--data", "quora"], ["--encoder", "nobody/nothing"]):
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", script, "train", *options],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert time.monotonic() - start < 60
+        refused(Result(done.returncode, done.stdout, done.stderr), "Hub")
     assert not (tmp_path / "runs").exists()
 
 
