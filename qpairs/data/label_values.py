@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import reprlib
@@ -112,7 +113,7 @@ class LabelValues:
         found.discard("")
         for pair in PLAIN if found else ():
             if found <= {*pair} or found >= {*pair}:
-                log.warning("%s: %r is read as duplicate, %r as not", name, *pair)
+                _tell(name, pair)
                 return replace(self, named=dict(zip(pair, (1, 0), strict=True)))
         return self
 
@@ -125,6 +126,12 @@ class LabelValues:
             return f"{shown} is no finite number, which --label-cut compares with"
         more = f", nor {' or '.join(self.named)}" if self.named else ""
         return f"{shown} is neither 0 nor 1{more}; {WAYS_OUT}"
+
+
+@functools.cache
+def _tell(name: str, pair: tuple[str, str]) -> None:
+    """Says how a column is read, once in a process, which may read it several times."""
+    log.warning("%s: %r is read as duplicate, %r as not", name, *pair)
 
 
 def label_values(
