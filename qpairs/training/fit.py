@@ -24,6 +24,7 @@ from qpairs.evaluation.combine import combine
 from qpairs.models.base import RERANKER, Model, load
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.unfinished import partial_of
 from qpairs.objectives.functions import Function, objective_of, separate_functions
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.matryoshka import require_prefixes
@@ -44,7 +45,7 @@ from qpairs.training.distributed import check_once, initialize, rank, world
 from qpairs.training.judge import judge, judge_without_labels, report_on_part
 from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.passes import NothingKept
-from qpairs.training.run import Run, check_run, open_run, partial_of, run_config, saved_before
+from qpairs.training.run import Run, check_run, open_run, run_config, saved_before
 from qpairs.training.teacher_vectors import Embed, taught_vectors, vector_teacher
 from qpairs.training.teachers import ITSELF, Teacher, ask_teachers, keep_teacher, load_teachers, teachers_to_train
 from qpairs.training.trainer import complete_states

@@ -21,6 +21,7 @@ from qpairs.encoders.build import build_encoder
 from qpairs.encoders.tokens import features, token_ids
 from qpairs.metrics import Calibration
 from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.unfinished import partial_of
 from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
@@ -28,7 +29,7 @@ from qpairs.training import fit
 from qpairs.training.batches import Batches, TokenizedQuestions
 from qpairs.training.cross_encoder import new_cross_encoder
 from qpairs.training.fit import second_objective
-from qpairs.training.run import Run, partial_of
+from qpairs.training.run import Run
 from qpairs.training.samplers import BatchIndices
 from qpairs.training.teachers import (
     OLD_FILE,

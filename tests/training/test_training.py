@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 import qpairs
 from qpairs.config import Config
 from qpairs.data.parts import load_parts
+from qpairs.models.unfinished import partial_of
 from qpairs.training.model import PairModel
-from qpairs.training.run import Run, partial_of
+from qpairs.training.run import Run
 from qpairs.training.trainer import complete_states
 
 CLI = Path(__file__).parents[2] / "cli.py"
