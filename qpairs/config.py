@@ -58,7 +58,9 @@ class DataOptions:
         (),
         "Columns to read, if their names are unusual: TEXT1,TEXT2 or TEXT1,TEXT2,LABEL.",
     )
-    labels: tuple[str, ...] = option((), "What the values of the label column mean, if not 0 and 1: yes=1,no=0.")
+    labels: tuple[str, ...] = option(
+        (), "What the values of the label column mean, if neither 0 and 1 nor yes and no: match=1,other=0."
+    )
     label_cut: float | None = option(
         None,
         "Score from which on a pair is a duplicate, where the label column holds graded scores.",

@@ -9,7 +9,7 @@ from children import run_script
 SCRIPT = """
 import os, signal
 import qpairs
-from qpairs.training import fit, teachers, trainer
+from qpairs.training import stages, teachers, trainer
 at, save, saved = {at!r}, trainer.mark_complete, []
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -22,9 +22,9 @@ trainer.mark_complete = mark
 if at == "saving the answers":
     teachers.save_file = die
 if at == "joining":
-    fit.combine = die
+    stages.combine = die
 if at == "final":
-    fit.save_trained = die
+    stages.save_trained = die
 def on_progress(now):
     if (now.stage, now.done) == at:
         die()

@@ -48,14 +48,15 @@ PANELS = {
     "Search": (export, embed, index, search, dedupe),
     "Publish": (serve, push),
 }
+WORDS_LEFT_OVER = {"allow_extra_args": True}  # which `with_rules` refuses, with the option that they may lack
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(with_rules(command))
+        app.command(rich_help_panel=panel, context_settings=WORDS_LEFT_OVER)(with_rules(command))
 
 
 label = typer.Typer(help="Let a language model label pairs of an index; show how far annotators agree.")
-label.command()(with_rules(pairs))
-label.command()(with_rules(agreement))
+label.command(context_settings=WORDS_LEFT_OVER)(with_rules(pairs))
+label.command(context_settings=WORDS_LEFT_OVER)(with_rules(agreement))
 app.add_typer(label, name="label", rich_help_panel="Evaluate")
 
 UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions of typer carry inside

@@ -19,8 +19,11 @@ import typer
 
 from qpairs.commands.shared_options import with_shared_options, with_signature
 from qpairs.core.exceptions import UserError
+from qpairs.core.shell import shown_command
 
 Values = Mapping[str, Any]
+
+FILES = ("data", "questions")  # parameters whose options name files that are easily given without them
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Rule:
 
 
 def with_rules(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which refuses options without an effect, with the options that many commands share.
+    """The command, which refuses words too many and options without an effect, with the options that many share.
 
     Args:
         command: its function, named as the command.
@@ -48,6 +51,7 @@ def with_rules(command: Callable[..., None]) -> Callable[..., None]:
     parameters = list(inspect.signature(inner, eval_str=True).parameters.values())
 
     def checked(context: typer.Context, **values: Any) -> None:
+        refuse_extra(context)
         require_effects(context, values)
         inner(**values)
 
@@ -55,6 +59,20 @@ def with_rules(command: Callable[..., None]) -> Callable[..., None]:
     kind = inspect.Parameter.KEYWORD_ONLY
     about = inspect.Parameter("context", kind, annotation=typer.Context)
     return with_signature(checked, [about, *(one.replace(kind=kind) for one in parameters)])
+
+
+def refuse_extra(context: typer.Context) -> None:
+    """Raises a usage error where there are more words than a command takes: one may be a file whose option is missing.
+
+    Args:
+        context: of the command, which lets words be left over.
+    """
+    if not context.args:
+        return
+    flags = {one.name: max(one.opts, key=len) for one in context.command.params if one.param_type_name == "option"}
+    flag = next((flags[name] for name in FILES if name in flags), "")
+    hint = f"; a file is named by {flag}: {shown_command(flag, context.args[0])}" if flag else ""
+    context.fail(f"unexpected {' '.join(map(repr, context.args))}{hint}")
 
 
 def require_effects(context: typer.Context, values: Values) -> None:

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from qpairs.commands.conclusions import LABELLED, Conclusion, after_errors
-from qpairs.commands.outputs import check_file, check_files
+from qpairs.commands.outputs import check_file, check_files, free_folder
 from qpairs.commands.reading import NamedPairs, judged_pairs
 from qpairs.commands.terminal import (
     ColumnsOption,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from qpairs.evaluation.mistakes import Analysis, Mistake
     from qpairs.evaluation.slices import ErrorSlice
 
+FOLDER = Path("errors")  # unless another is named
 SHOWN = 12  # slices in the table
 ILLUSTRATED = 3  # slices with examples
 BAR = 12  # characters of the longest bar
@@ -55,7 +56,13 @@ BAR = 12  # characters of the longest bar
 def errors(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     data: JudgedDataOption = None,
-    output: Annotated[Path, typer.Option(help="Folder for mistakes.csv and slices.csv.")] = Path("errors"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for mistakes.csv and slices.csv.  [default: errors, or where there are some, errors-2 ...]",
+            show_default=False,
+        ),
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Examples of each of the worst slices.")] = 2,
     columns: ColumnsOption = "",
     labels: LabelsOption = "",
@@ -66,7 +73,9 @@ def errors(
     raw: RawOption = False,
 ) -> None:
     """Show the mistakes of a checkpoint or an export, and the kinds of pair among which mistakes are frequent."""
-    mistakes, slices = output / "mistakes.csv", output / "slices.csv"
+    names = "mistakes.csv", "slices.csv"
+    output = output or (FOLDER if overwrite else free_folder(FOLDER, names))
+    mistakes, slices = (output / name for name in names)
     check_files([mistakes, slices], overwrite=overwrite)
     with quiet(), progress_bar() as on_progress:
         from qpairs.evaluation.mistakes import Mistake, analyse

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import half_done, os_reason
+from qpairs.models.unfinished import numbered
 
 
 def check_file(path: Path, *, overwrite: bool, option: str = "--output") -> None:
@@ -46,3 +47,18 @@ def check_files(paths: Sequence[Path], *, overwrite: bool) -> None:
             path.unlink(missing_ok=True)
     for path in paths:
         check_file(path, overwrite=overwrite or own)
+
+
+def free_folder(folder: Path, names: Sequence[str]) -> Path:
+    """The first of a folder, folder-2, ... in which none of the files is that a command writes there.
+
+    Those of a run that was killed between them do not count: `check_files` removes them.
+
+    >>> free_folder(Path("nowhere"), ["a.csv"]).as_posix()
+    'nowhere'
+    """
+    return next(
+        place
+        for place in numbered(folder)
+        if half_done([place / name for name in names]) or not any(os.path.lexists(place / name) for name in names)
+    )

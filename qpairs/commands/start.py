@@ -53,7 +53,7 @@ def start(
     id_column: IdColumnOption = "",
     annotator: Annotated[str, typer.Option(help="Your name, written beside your answers.", show_default=False)] = "",
     budget: Annotated[
-        int, typer.Option(min=0, help="Answers in all, earlier ones included, after which the session finishes.")
+        int, typer.Option(min=1, help="Answers in all, earlier ones included, after which the session finishes.")
     ] = BUDGET,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the pairs.")] = 0,
     skip_bad_rows: SkipOption = False,

@@ -178,9 +178,12 @@ def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
 def _print_estimate(values: Mapping[str, Any], overwrite: bool) -> None:
     """Prints what a run would take."""
     with quiet(), progress_bar() as on_progress:
-        from qpairs.training.estimate import estimate
+        from qpairs.training.fit import plan_run
 
-        found = estimate(overwrite=overwrite, on_progress=on_progress, **values)
+        plan = plan_run(None, values, overwrite=overwrite)
+        from qpairs.training.estimate import estimate_plan
+
+        found = estimate_plan(plan, on_progress)
     (_print_unlabelled if found.split.get("unlabelled") else _print_split)(found.split)
     config = found.config
     passes = f"{config.epochs:g} {'pass' if config.epochs == 1 else 'passes'}"

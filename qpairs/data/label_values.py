@@ -1,11 +1,13 @@
-"""What the values of a label column mean: 0 and 1, values that the user names, or graded scores with a cut."""
+"""What the values of a label column mean: 0 and 1, yes and no, what the user names, or graded scores with a cut."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from qpairs.core.label_options import finite_number, label_meanings, score_range
 
+log = logging.getLogger(__name__)
+
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+PLAIN = (
+    ("yes", "no"),
+    ("y", "n"),
+    ("t", "f"),
+    ("same", "different"),
+    ("duplicate", "not duplicate"),
+    ("duplicate", "not_duplicate"),
+    ("duplicate", "non-duplicate"),
+)  # values for duplicate and not, in lower case, that are understood without being named
 WAYS_OUT = (
-    "say what values mean with --labels, such as --labels yes=1,no=0, or cut graded scores, such as --label-cut 4"
+    "say what values mean with --labels, such as --labels match=1,other=0, or cut graded scores, such as --label-cut 4"
 )
 
 
@@ -76,6 +89,34 @@ class LabelValues:
         halves = values / 2 - low / 2  # the difference of two finite scores may be infinite
         return (halves / (high / 2 - low / 2)).astype(np.float32) if low < high else None
 
+    def completed(self, column: Iterable[Any], name: str) -> LabelValues:
+        """With what the values of a column mean where they are one pair of `PLAIN`, and nothing is said of them.
+
+        Beside other values, both of a pair must be there.
+
+        Args:
+            column: all values.
+            name: of the column and its source, for the log.
+
+        >>> label_values().completed(["Yes", "no", ""], "a.csv, column 'label'").named
+        {'yes': 1, 'no': 0}
+        >>> label_values().completed(["yes", "0", "1"], "a.csv, column 'label'").named
+        {}
+        """
+        if self.named or self.cut is not None:
+            return self
+        found = set[str]()
+        for key in map(_key, column):
+            if key in LABELS:  # as in the first row of most files, so that no other is read
+                return self
+            found.add(key)
+        found.discard("")
+        for pair in PLAIN if found else ():
+            if found <= {*pair} or found >= {*pair}:
+                _tell(name, pair)
+                return replace(self, named=dict(zip(pair, (1, 0), strict=True)))
+        return self
+
     def fault(self, value: Any, column: str) -> str:
         """What is wrong with a value that says neither, in a sentence."""
         shown = f"label {reprlib.repr(value)} in column {column!r}"
@@ -83,8 +124,14 @@ class LabelValues:
             if self.range and finite_number(_key(value)) is not None:
                 return f"{shown} is outside --label-range {self.range[0]:g},{self.range[1]:g}"
             return f"{shown} is no finite number, which --label-cut compares with"
-        more = f", nor {' or '.join(self.named)}" if self.named else f"; {WAYS_OUT}"
-        return f"{shown} is neither 0 nor 1{more}"
+        more = f", nor {' or '.join(self.named)}" if self.named else ""
+        return f"{shown} is neither 0 nor 1{more}; {WAYS_OUT}"
+
+
+@functools.cache
+def _tell(name: str, pair: tuple[str, str]) -> None:
+    """Says how a column is read, once in a process, which may read it several times."""
+    log.warning("%s: %r is read as duplicate, %r as not", name, *pair)
 
 
 def label_values(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qpairs.core.exceptions import UserError
 from qpairs.core.tables import unguarded
 from qpairs.data.columns import find_columns, named_column
-from qpairs.data.label_values import LABELS
+from qpairs.data.label_values import LabelValues, label_values
 from qpairs.data.pairs import text_fault
 from qpairs.data.questions import QuestionSource
 from qpairs.data.records import PAIR, open_table
@@ -112,29 +112,31 @@ def _rows(source: QuestionSource) -> Iterator[tuple[str, str, int, str, float, s
     extra = [name for name in LABEL_FILE_COLUMNS[3:] if name in {column.lower().strip() for column in reader.columns}]
     columns = [names.first, names.second, names.label]
     columns += [named_column(reader.columns, name, where=str(path)) for name in extra]
+    column = (row[0] for _, row in reader.rows([names.label]) if not isinstance(row, str))
+    meanings = label_values().completed(column, f"{path}, column {names.label!r}")
     for number, row in reader.rows(columns):
         values = {} if isinstance(row, str) else dict(zip(LABEL_FILE_COLUMNS[:3] + tuple(extra), row, strict=True))
         who = "" if _text(values.get("annotator")) == "" else " ".join(str(values["annotator"]).split())
         if who == ADJUDICATED and not _text(values["is_duplicate"]):
             continue
-        fault = row if isinstance(row, str) else _fault(row, columns, extra)
+        fault = row if isinstance(row, str) else _fault(row, columns, extra, meanings)
         if fault:
             raise UserError(f"{path}, {reader.unit} {number}: {fault}")
         probability = _text(values.get("drawing_probability"))
         if who == ADJUDICATED:  # in a file that was made for people
             row = (*map(unguarded, row[:2]), *row[2:])
         yield (
-            *(row[0], row[1], LABELS[_text(values["is_duplicate"])], _text(values.get("drawn"))),
+            *(row[0], row[1], meanings.read(row[2]) or 0, _text(values.get("drawn"))),
             *(float(probability) if probability else math.nan, who),
         )
 
 
-def _fault(row: Sequence[Any], columns: Sequence[str], extra: Sequence[str]) -> str:
+def _fault(row: Sequence[Any], columns: Sequence[str], extra: Sequence[str], meanings: LabelValues) -> str:
     """What is wrong with the values of a row, in a sentence that names the column; '' where nothing is."""
     for text, column in zip(row[:2], columns, strict=False):
         if fault := text_fault(text, column):
             return fault[1]
-    if LABELS.get(_text(row[2])) not in (0, 1):
+    if meanings.read(row[2]) is None:
         return f"label {reprlib.repr(row[2])} in column {columns[2]!r} is neither 0 nor 1"
     values = dict(zip(extra, row[3:], strict=True))
     if _text(values.get("drawn")) not in ("", *DRAWN):

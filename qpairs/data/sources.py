@@ -51,7 +51,8 @@ def load_pairs(
             of the usual releases are recognised.
         skip_bad_rows: leave out rows that cannot be used, and count them in `skipped`.
         labelled: whether labels are needed; without, they are -1.
-        labels: what the values of the label column mean, where they are not 0 and 1: `yes=1,no=0`, or a mapping.
+        labels: what the values of the label column mean, where they are not 0 and 1: `yes=1,no=0`, or a mapping. Plain
+            ones, such as yes and no, are understood without it.
         label_cut: score from which on a pair is a duplicate, where the label column holds graded scores; the scores
             themselves are kept, as `Pairs.grades` from 0 to 1.
         label_range: the least and the greatest score there can be, which are the grades 0 and 1: `0,5`. Without it they
@@ -211,6 +212,9 @@ def _pairs_in(
     text_columns = [name for name in (names.first, names.second, names.negative) if name]
     first, second, labels, skipped, whole_rows = list[str](), list[str](), list[int](), Counter[str](), 0
     scores = list[float]()
+    if names.label:
+        column = (row[0] for _, row in reader.rows([names.label]) if not isinstance(row, str))
+        values = values.completed(column, f"{where}, column {names.label!r}")
     for number, row in reader.rows([*text_columns, *filter(None, [names.label])]):
         if isinstance(row, str):
             refuse_row(where, reader.unit, number, row, skip=skip)

@@ -8,6 +8,7 @@ read on the path of an export, too.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qpairs.core.exceptions import UserError
+from qpairs.core.exceptions import UserError, nearest
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -156,8 +157,8 @@ def build_encoder(
     >>> encoder.encode(["how do I pay"]).shape
     (1, 128)
     """
+    check_encoder(name, vectors, share_vectors=share_vectors, prompt=prompt)
     sides = tower_names(name)
-    _check_arguments(name, sides, vectors, share_vectors, prompt)
     from sentence_transformers.sentence_transformer.modules import Normalize
 
     from qpairs.encoders.pretrained import build_pretrained, freeze_padding, seeded
@@ -179,8 +180,21 @@ def build_encoder(
     return freeze_padding(encoder)
 
 
-def _check_arguments(name: str, sides: Sequence[str], vectors: str, share_vectors: bool, prompt: str) -> None:
-    """Raises UserError where the arguments of `build_encoder` do not go together."""
+def check_encoder(name: str, vectors: str = "", *, share_vectors: bool = False, prompt: str = "") -> None:
+    """Raises UserError where arguments of `build_encoder` name no encoder, or do not go together; needs no torch.
+
+    >>> check_encoder("lstn")
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: unknown encoder 'lstn': did you mean 'lstm'?
+    """
+    sides = tower_names(name)
+    for side in sides:
+        if side in ENCODERS or Path(side).is_dir() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", side):
+            continue
+        if "/" in side:
+            raise UserError(f"no encoder folder {side!r}")
+        hint = nearest(side, [*ENCODERS, "a folder", "a Hub id like owner/name"])
+        raise UserError(f"unknown encoder {side!r}: {hint}")
     if vectors and not any(map(takes_vectors, sides)):
         raise UserError(f"encoder {name!r} takes no word vectors (got {vectors!r}): use them with lstm, cnn or static")
     if share_vectors and not (len(sides) == 2 and all(n in ENCODERS and ENCODERS[n].shares_vectors for n in sides)):

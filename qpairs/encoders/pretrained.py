@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from sentence_transformers import SentenceTransformer
 
-from qpairs.core.exceptions import UserError, nearest
+from qpairs.core.exceptions import UserError
 from qpairs.core.extras import install
 from qpairs.core.hub import reachable
 from qpairs.core.manifests import read_json
@@ -71,13 +70,8 @@ def build_pretrained(recipe: Recipe) -> SentenceTransformer:
     name = recipe.name
     if Path(name).is_dir():
         encoder = _load(name, local=True)
-    elif re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        encoder = _from_hub(name, f"give a local folder or one of {', '.join(ENCODERS)}")
-    elif "/" in name:
-        raise UserError(f"no encoder folder {name!r}")
     else:
-        hint = nearest(name, [*ENCODERS, "a folder", "a Hub id like owner/name"])
-        raise UserError(f"unknown encoder {name!r}: {hint}")
+        encoder = _from_hub(name, f"give a local folder or one of {', '.join(ENCODERS)}")
     return _prepared(encoder, recipe)
 
 

@@ -1,8 +1,9 @@
 """Encoders read from their folders for inference alone, without sentence-transformers and transformers.
 
-Their import takes seconds. What is read here is known exactly: a transformer of BERT's kind, a WordPiece tokenizer,
-pooling, linear maps and normalisation. Of a folder that holds anything else, or something damaged, nothing is made, and
-the caller asks `pretrained.load_encoder`, which reads all kinds and tells what is wrong.
+Their import takes seconds. What is read here is known exactly: a transformer of BERT's kind, a WordPiece tokenizer and
+pooling, or word vectors and their mean; linear maps and normalisation. Of a folder that holds anything else, or
+something damaged, nothing is made, and the caller asks `pretrained.load_encoder`, which reads all kinds and tells what
+is wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from qpairs.encoders.blocks import BUCKETS, GELU, KINDS, POOLER, Blocks, Kind, b
 from qpairs.encoders.build import MODULES
 from qpairs.encoders.counter import TokenCounter, library_counter
 from qpairs.encoders.packed import POOLED, PackedEncoder, packed_vectors, with_length_1
-from qpairs.encoders.wordpiece import known_tokenizer, require
+from qpairs.encoders.precision import transformers_fast_in_bf16
+from qpairs.encoders.stored_mean import StoredMean
+from qpairs.encoders.wordpiece import FILE, known_tokenizer, require
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ Floats = NDArray[np.float32]
 Step = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+STATIC = "StaticEmbedding"  # the module that is the mean of word vectors
 CLASSES = {"bert": "BertModel", "distilbert": "DistilBertModel", "mpnet": "MPNetModel"}  # by `model_type`
 FIXED = {
     "position_embedding_type": "absolute",
@@ -128,6 +132,11 @@ class StoredEncoder:
         """The kind of device that it runs on."""
         return self.encoder.blocks.words.device.type
 
+    @property
+    def fast_bf16(self) -> bool:
+        """Whether it runs faster in bfloat16 here."""
+        return transformers_fast_in_bf16()
+
     def token_ids(self, texts: Sequence[str]) -> list[Ids]:
         """The token ids of each text, as `tokens.token_ids`: arrays (length,); several threads may ask."""
         found = self.tokenizer.encode_batch_fast([self.prompt + text for text in texts])
@@ -151,7 +160,7 @@ class StoredEncoder:
         return library_counter(self.tokenizer, prompt=self.prompt, longest=self.limit)
 
 
-def read_stored(folder: Path) -> StoredEncoder | None:
+def read_stored(folder: Path) -> StoredEncoder | StoredMean | None:
     """The encoder in a folder, on the device that sentence-transformers would choose; None: it is not known exactly.
 
     >>> import tempfile
@@ -169,9 +178,28 @@ def read_stored(folder: Path) -> StoredEncoder | None:
         return None
 
 
-def _read(folder: Path) -> StoredEncoder:
+def _read(folder: Path) -> StoredEncoder | StoredMean:
     require(not any((folder / name).exists() for name in OTHER_FILES), "adapters or added tokens")
     places = _modules(folder)
+    return _read_mean(folder, places) if places[0][0] == STATIC else _read_transformer(folder, places)
+
+
+def _read_mean(folder: Path, places: Sequence[tuple[str, str]]) -> StoredMean:
+    own, unit = folder / places[0][1], places[-1][0] == "Normalize"
+    prompt, rest = _prompt(folder), [_step(name, folder / place) for name, place in places[1:]]
+    weights = load_file(own / WEIGHTS)
+    require(weights.keys() == {"embedding.weight"}, f"tensors {sorted(weights)}")
+    table = weights["embedding.weight"]
+    require(table.dtype == torch.float32 and table.ndim == 2, f"word vectors of type {table.dtype}")
+    tokenizer = Tokenizer.from_file(str(own / FILE))
+    tokenizer.no_padding()
+    require(tokenizer.get_vocab_size() <= len(table), "fewer word vectors than words")
+    sizes, device = [table.shape[1], *(size for _, size in rest if size)], _device()
+    steps = [make(device) for make, _ in rest]
+    return StoredMean(_own_copy(table, device), tokenizer, prompt, steps, sizes[-1], unit)
+
+
+def _read_transformer(folder: Path, places: Sequence[tuple[str, str]]) -> StoredEncoder:
     settings = _json(folder / CONFIG)
     kind, own = KINDS[CLASSES[settings["model_type"]]], _own_settings(folder, places[0][1])
     _check_settings(kind, settings)
@@ -199,15 +227,17 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
-    """Class and folder of each module: a transformer, its pooling, and what follows."""
+    """Class and folder of each module: a transformer and its pooling, or word vectors; and what follows."""
     found = []
     for row in read_json(folder / MODULES, each(named(anything)), missing="no modules"):
         require(row.keys() <= {"idx", "name", "path", "type"}, f"a module with {sorted(row)}")
         require(row["type"].startswith("sentence_transformers."), f"a module {row['type']}")
         found.append((row["type"].rpartition(".")[2], row["path"]))
     names = [name for name, _ in found]
-    require(names[:2] == ["Transformer", "Pooling"] and {*names[2:]} <= {"Normalize", "Dense"}, f"modules {names}")
-    require(not found[0][1], "a transformer in a folder of its own")
+    first = 1 if names[:1] == [STATIC] else 2
+    require(names[:first] in ([STATIC], ["Transformer", "Pooling"]), f"modules {names}")
+    require({*names[first:]} <= {"Normalize", "Dense"}, f"modules {names}")
+    require(first == 1 or not found[0][1], "a transformer in a folder of its own")
     return found
 
 

@@ -28,10 +28,9 @@ from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.predict import predict
 from qpairs.models.ready import READY
 from qpairs.objectives.plugins import register_custom
-from qpairs.training.cross_encoder import TRANSFORMERS
 from qpairs.training.fit import train
+from qpairs.training.names import TRANSFORMERS, teachers_to_train
 from qpairs.training.options import TrainOptions, shows_options
-from qpairs.training.teachers import teachers_to_train
 
 if TYPE_CHECKING:
     import pandas

@@ -28,8 +28,7 @@ from qpairs.data.splits import question_components
 from qpairs.encoders.build import takes_lora, takes_prompt, takes_vectors, tower_names
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.experiments.custom import Rows, add_rows
-from qpairs.objectives.expressions import FUNCTION
-from qpairs.objectives.functions import Function
+from qpairs.objectives.expressions import FUNCTION, Function
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
 from qpairs.training.fit import train

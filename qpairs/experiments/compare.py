@@ -26,13 +26,14 @@ from qpairs.experiments.cells import CELLS, Cell, Record, cells_of, expand_losse
 from qpairs.experiments.custom import custom_rows, digest, names_of
 from qpairs.experiments.processes import ProcessError, run_in_process
 from qpairs.experiments.results import Comparison, compare_records
-from qpairs.objectives.functions import Function
+from qpairs.models.unfinished import partial_of
+from qpairs.objectives.expressions import Function
 from qpairs.objectives.plugins import register_custom
 from qpairs.training.estimate import estimate_plan
-from qpairs.training.fit import Guides, Plan, build_objective
+from qpairs.training.fit import Plan
+from qpairs.training.guides import Guides, build_objective
+from qpairs.training.names import teachers_to_train
 from qpairs.training.options import CellOptions, shows_options
-from qpairs.training.run import partial_of
-from qpairs.training.teachers import teachers_to_train
 
 log = logging.getLogger(__name__)
 

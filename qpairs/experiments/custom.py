@@ -11,7 +11,8 @@ from typing import Any
 from qpairs.core.exceptions import UserError
 from qpairs.data.formats import FORMATS
 from qpairs.encoders.build import ENCODERS
-from qpairs.objectives.functions import Function, function_name
+from qpairs.objectives.expressions import Function
+from qpairs.objectives.functions import function_name
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.miners import MINERS
 

@@ -31,7 +31,7 @@ from qpairs.experiments.curves import MEASURES, Curve, curves_of, default_sizes
 from qpairs.experiments.results import cell_line
 from qpairs.metrics.power_law import LEAST_SIZES
 from qpairs.objectives.plugins import register_custom
-from qpairs.training.fit import build_objective
+from qpairs.training.guides import build_objective
 
 if TYPE_CHECKING:
     import pandas

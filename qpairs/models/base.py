@@ -294,9 +294,11 @@ def _load(path: Path, second_look: bool) -> Model:
 def _model_folder(path: Path) -> Path:
     """The folder of a model that was trained, or that is ready."""
     from qpairs.models.ready import ready_folder, warn_of_folder
+    from qpairs.models.unfinished import require_finished
 
     recover_folder(path)
     if not (path / FILE).exists():
+        require_finished(path)
         return ready_folder(path)
     warn_of_folder(path)
     return path

@@ -29,8 +29,9 @@ from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.data.records import require_texts
 from qpairs.encoders.counter import TokenCounter
-from qpairs.encoders.precision import fast_bf16, transformers_fast_in_bf16
+from qpairs.encoders.precision import fast_bf16
 from qpairs.encoders.stored import StoredEncoder, read_stored
+from qpairs.encoders.stored_mean import StoredMean
 from qpairs.models import methods
 from qpairs.models.base import (
     FILE,
@@ -67,7 +68,7 @@ class InFolder:
         checksums: of its files, as its `qpairs.json` has them.
     """
 
-    stored: StoredEncoder
+    stored: StoredEncoder | StoredMean
     folder: Path
     checksums: Mapping[str, Any]
 
@@ -274,8 +275,8 @@ def _tower(tower: SentenceTransformer) -> Tower:
     return Tower(tokenise, run)
 
 
-def _stored_tower(stored: StoredEncoder) -> Tower:
-    bf16 = transformers_fast_in_bf16()
+def _stored_tower(stored: StoredEncoder | StoredMean) -> Tower:
+    bf16 = stored.fast_bf16
 
     def run(ids: Any) -> Floats:
         with torch.autocast(stored.device, torch.bfloat16, enabled=bf16):

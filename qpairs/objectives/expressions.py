@@ -15,6 +15,7 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.ranges import Range
 
 T = TypeVar("T")
+Function = Callable[..., Any]  # a loss or miner of the user's own
 FUNCTION = "function "  # starts the name, in a config, of a loss or miner that is a function and no expression
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from qpairs.core.exceptions import UserError
-from qpairs.objectives.expressions import FUNCTION
+from qpairs.objectives.expressions import FUNCTION, Function
 from qpairs.objectives.losses import LossEntry
 from qpairs.objectives.miners import Miner, parse_miner
 from qpairs.objectives.objective import Objective, Term, parse_objective
 from qpairs.objectives.relations import Relation
-
-Function = Callable[..., Any]
 
 
 def separate_functions(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Function]]:

@@ -19,7 +19,6 @@ from types import ModuleType
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.imports import import_all
-from qpairs.objectives.losses import LOSSES, LossEntry
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +42,8 @@ def register_custom(imports: Iterable[str] = ()) -> None:
 def _add_entry_points() -> None:
     """Adds the losses of installed packages, once in a process; one that cannot be loaded costs itself alone."""
     for point in entry_points(group=GROUP):
+        from qpairs.objectives.losses import LOSSES, LossEntry  # which imports torch
+
         try:
             found = point.load()
             if isinstance(found, ModuleType):

@@ -22,17 +22,17 @@ from torch.nn import functional
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
-from qpairs.encoders.build import ENCODERS, build_encoder, tower_names
+from qpairs.encoders.build import build_encoder
 from qpairs.encoders.dropout import set_dropout
 from qpairs.encoders.packed import outputs, pack_padded, takes_packed
 from qpairs.encoders.readers import is_transformer
 from qpairs.training.distributed import gather, world
+from qpairs.training.names import check_transformer
 from qpairs.training.passes import History, Pass, evaluation_pairs, run_pass, steps_of
 from qpairs.training.run import Run
 from qpairs.training.samplers import Sampler, pair_sampler, sequential_sampler
 from qpairs.training.trainer import adamw, check_loss, only_item
 
-TRANSFORMERS = tuple(name for name, kind in ENCODERS.items() if not kind.takes_vectors)  # these read two questions
 RATES = {"tiny": 5e-4, "mpnet": 4e-5}  # learning rates of cross-encoders, by what they are made from
 RATE = 1e-4  # of the others
 HEAD_RATE = 1e-3
@@ -51,23 +51,6 @@ class FittedPairs:
     model: CrossEncoder
     history: History
     diverged: str = ""
-
-
-def check_transformer(what: str, name: str) -> None:
-    """Raises UserError where no cross-encoder can be made from an encoder, as far as its name tells.
-
-    Args:
-        what: the option that names it.
-        name: one of `ENCODERS`, a folder or a Hub id.
-
-    >>> check_transformer("a", "lstm")
-    Traceback (most recent call last):
-    qpairs.core.exceptions.UserError: a: lstm is no transformer, so it cannot read two questions at once; use minilm
-    """
-    if len(tower_names(name)) > 1:
-        raise UserError(f"{what}: {name} has two towers; a cross-encoder is one transformer; use minilm")
-    if name in ENCODERS and name not in TRANSFORMERS:
-        raise UserError(f"{what}: {name} is no transformer, so it cannot read two questions at once; use minilm")
 
 
 def new_cross_encoder(name: str, *, texts: Sequence[str], max_length: int, seed: int) -> CrossEncoder:

@@ -17,9 +17,10 @@ from qpairs.core.files import atomic_folder
 from qpairs.models.base import FILE, load
 from qpairs.models.cross_encoder import CrossModel, write_cross_model
 from qpairs.models.torch_pairs import open_torch_pairs
-from qpairs.training.cross_encoder import TRANSFORMERS, check_transformer, cross_encoder_of, fit_cross_encoder
+from qpairs.training.cross_encoder import cross_encoder_of, fit_cross_encoder
 from qpairs.training.distributed import barrier, rank, world
 from qpairs.training.judge import judge_cross_encoder
+from qpairs.training.names import TRANSFORMERS, check_transformer
 from qpairs.training.run import Run
 
 log = logging.getLogger(__name__)
@@ -94,13 +95,6 @@ def trained_cross_model(run: Run, model: CrossEncoder | None = None, stage: str 
     found = load(folder)
     assert isinstance(found, CrossModel)
     return found, diverged
-
-
-def check_cross_encoder(config: Config) -> None:
-    """Raises UserError where a cross-encoder cannot be trained by a config, before any work is done."""
-    check_transformer("encoder", config.encoder)
-    if config.budget_minutes and world() > 1:
-        raise UserError("budget_minutes: clocks differ between processes; set epochs instead")
 
 
 def load_reranker(config: Config) -> CrossModel | None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
-from typing import TypeVar
-
-import torch
-from torch import Tensor, distributed
-from torch.nn import functional
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qpairs.core.exceptions import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -23,32 +23,41 @@ T = TypeVar("T")
 def initialize() -> None:
     """Joins the process group that the launcher's environment describes, if it has several processes."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        import torch
         from accelerate import PartialState  # type: ignore[import-untyped]
 
         PartialState(cpu=not torch.cuda.is_available())
 
 
+def _group() -> Any:
+    """`torch.distributed` where processes have joined; None where none have, as before torch is imported."""
+    distributed = getattr(sys.modules.get("torch"), "distributed", None)
+    return distributed if distributed is not None and distributed.is_initialized() else None
+
+
 def world() -> int:
     """Number of processes."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    group = _group()
+    return group.get_world_size() if group else 1
 
 
 def rank() -> int:
     """Number of this process; process 0 writes files and prints."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    group = _group()
+    return group.get_rank() if group else 0
 
 
 def barrier() -> None:
     """Waits until every process has reached this call."""
     if world() > 1:
-        distributed.barrier()
+        _group().barrier()
 
 
 def broadcast(value: T) -> T:
     """The value of process 0, in every process."""
     values = [value]
     if world() > 1:
-        distributed.broadcast_object_list(values, src=0)
+        _group().broadcast_object_list(values, src=0)
     return values[0]
 
 
@@ -94,10 +103,13 @@ def gather(share: Tensor, n: int) -> Tensor:
     processes = world()
     if processes == 1:
         return share
+    import torch
+    from torch.nn import functional
+
     size = -(-n // processes)
     own = functional.pad(share, (0, 0, 0, size - len(share)))  # (size, d)
     shares = [torch.empty_like(own) for _ in range(processes)]
-    distributed.all_gather(shares, own.detach().contiguous())
+    torch.distributed.all_gather(shares, own.detach().contiguous())
     if own.requires_grad:
         own.register_hook(lambda gradient: gradient * processes)  # type: ignore[no-untyped-call]
     shares[rank()] = own

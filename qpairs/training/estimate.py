@@ -20,10 +20,10 @@ from qpairs.encoders.precision import trains_in_bf16
 from qpairs.training.bi_encoder import encoder_pass, new_encoder
 from qpairs.training.cross_encoder import cross_encoder_of, cross_encoder_pass
 from qpairs.training.fit import Plan, plan_run
+from qpairs.training.names import ITSELF
 from qpairs.training.options import TrainOptions, shows_options
 from qpairs.training.passes import Pass
 from qpairs.training.run import Run
-from qpairs.training.teachers import ITSELF
 
 TRIED, LONGEST = 12, 20.0  # steps, and seconds, that an estimate takes at most; the first step warms up
 

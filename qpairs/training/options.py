@@ -11,7 +11,7 @@ from typing import Any, TypedDict, TypeVar
 
 from qpairs.config import OPTIONS, TYPES
 from qpairs.data.sources import PairSource
-from qpairs.objectives.functions import Function
+from qpairs.objectives.expressions import Function
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -27,11 +27,12 @@ from qpairs.data.parts import Parts
 from qpairs.data.records import IN_MEMORY
 from qpairs.models.base import FILE, check_output
 from qpairs.models.model_file import read_model_file
+from qpairs.models.unfinished import SPLIT, is_interrupted, numbered, partial_of
 from qpairs.training.distributed import barrier, broadcast, rank
 
 log = logging.getLogger(__name__)
 
-CONFIG, SPLIT = "config.toml", "split.json"
+CONFIG = "config.toml"
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,9 @@ def default_output(config: Config) -> Path:
     kind = [CROSS_ENCODER] if config.model == CROSS_ENCODER else ["reranker"] if config.reranker else []
     data = "given" if config.data[0].startswith(IN_MEMORY) else Path(config.data[0]).stem
     name = "-".join([data, Path(config.encoder).stem, *kind])
-    folders = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
-    return next(folder for folder in folders if not folder.exists() and not partial_of(folder).exists())
-
-
-def partial_of(output: Path) -> Path:
-    """The folder of an unfinished run, beside its output."""
-    return output.with_name(f"{output.name}.partial")
+    return next(
+        folder for folder in numbered(Path("runs") / name) if not folder.exists() and not partial_of(folder).exists()
+    )
 
 
 def run_config(options: Mapping[str, Any], *, resume: bool) -> Config:
@@ -169,11 +166,6 @@ def is_saved(config: Config) -> bool:
         return False
     made = read_model_file(file.parent, lambda data: (data.get("config"), data.get("split", {})), missing="")
     return made[0] == to_dict(config) and made[1].get("fingerprint") == _read_split(split.parent)["fingerprint"]
-
-
-def is_interrupted(folder: Path) -> bool:
-    """Whether a folder holds a run that can be resumed: what was killed before that has nothing to go on with."""
-    return (folder / SPLIT).exists()
 
 
 def _is_own(folder: Path) -> bool:

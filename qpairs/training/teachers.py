@@ -44,14 +44,13 @@ from qpairs.models.bi_encoder import Checkpoint, embed_tables
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.torch_pairs import load_cross_encoder
 from qpairs.models.two_stages import TwoStages, first_stage
-from qpairs.training.cross_encoder import TRANSFORMERS
 from qpairs.training.cross_models import cross_config, cross_folder, trained_cross_model, warn_of_another_split
 from qpairs.training.distributed import rank_zero_first
 from qpairs.training.hard_negatives import unlabelled_neighbours
+from qpairs.training.names import ITSELF, TRANSFORMERS, cross_encoder_to_train, teachers_to_train
 from qpairs.training.passes import NothingKept
 from qpairs.training.run import Run
 
-ITSELF = "itself"  # the name of the teacher that is the encoder after a first pass over the labels
 BATCH = 64  # pairs that a cross-encoder reads at a time
 OLD_FILE = "qpairs-teacher.json"  # what older versions wrote beside a cross-encoder, which had no verdict
 
@@ -70,38 +69,6 @@ class Teacher:
     model: CrossEncoder | Checkpoint | TwoStages
     encoder: str = ""
     fingerprint: str = ""
-
-
-# Names of teachers
-
-
-def teachers_to_train(names: Sequence[str]) -> tuple[str, ...]:
-    """Those of a config's `teacher` that a run trains itself; the others are loaded.
-
-    Raises:
-        UserError: an encoder that is no transformer, a name that is there twice, or two cross-encoders to train.
-    """
-    found = tuple(name for name in names if name in (*TRANSFORMERS, ITSELF))
-    for name in names:
-        if name in ENCODERS and name not in found:
-            raise UserError(
-                f"teacher: {name} is no transformer, so it cannot read two questions at once; use minilm or mpnet"
-            )
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"teacher: {name} is named twice; name each teacher once")
-    if len(found) - found.count(ITSELF) > 1:
-        raise UserError(f"teacher: one cross-encoder is trained, not several ({', '.join(found)})")
-    return found
-
-
-def cross_encoder_to_train(names: Sequence[str]) -> str:
-    """The transformer that a run trains a cross-encoder from; '' where it trains none.
-
-    Raises:
-        UserError: as `teachers_to_train`.
-    """
-    return next((name for name in teachers_to_train(names) if name != ITSELF), "")
 
 
 # Folders of teachers

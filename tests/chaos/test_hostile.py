@@ -35,11 +35,12 @@ from qpairs.core.manifests import read_manifest
 from qpairs.data.corpus import read_corpus
 from qpairs.data.labels import read_labels
 from qpairs.models.model_file import look_file
+from qpairs.models.unfinished import SPLIT
 from qpairs.models.versions import versions
 from qpairs.objectives.functions import objective_of
 from qpairs.retrieval.embeddings import open_shards
 from qpairs.retrieval.index import open_index
-from qpairs.training.run import SPLIT, _read_split
+from qpairs.training.run import _read_split
 from qpairs.training.trainer import COMPLETE, check_state, mark_complete
 
 STEP = int(os.environ.get("QPAIRS_CHAOS_STEP", "1"))  # one in so many of the inputs

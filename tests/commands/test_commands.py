@@ -259,6 +259,23 @@ def test_bad_options_are_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["train", "my pairs.csv", "--epochs", "1"],
+            ["'my pairs.csv'; a file is named by --data: --data 'my pairs.csv'"],
+        ),
+        (["evaluate", "runs/x", "test.csv"], ["unexpected 'test.csv'", "--data test.csv"]),
+        (["serve", "runs/x", "faq.csv"], ["unexpected 'faq.csv'", "--questions faq.csv"]),
+        (["dedupe", "runs/x", "faq.csv", "more.csv"], ["unexpected 'more.csv'"]),
+        (["label", "idx", "more", "--llm", "x", "--model", "y"], ["unexpected 'more'"]),
+    ],
+)
+def test_a_file_without_its_option_is_told_of_the_option(run, words: list[str], told: list[str]) -> None:
+    refused(run(*words), *told)
+
+
 def test_unknown_config_keys_name_the_nearest(run, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("epoch = 3\n")
     refused(run("train", "--config", "c.toml"), "c.toml", "'epoch'", "'epochs'")

@@ -27,11 +27,11 @@ finally:
 """
 
 
-def imported(*arguments: str) -> set[str]:
-    """The modules that a command has imported at its end."""
+def imported(*arguments: str, refused: str = "") -> set[str]:
+    """The modules that a command has imported at its end; `refused` is in its error, where it must end with one."""
     command = [sys.executable, "-c", SCRIPT, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == (2 if refused else 0) and refused in done.stderr, done.stderr
     return set(done.stdout.rpartition("imported:")[2].split())
 
 
@@ -40,11 +40,38 @@ def test_help_needs_none_of_the_libraries(arguments: list[str]) -> None:
     assert not imported(*arguments) & {"torch", "numpy", "pyarrow", "onnxruntime", *TRAINING, *OTHERS}
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose encoder is a transformer."""
-    encoder = build_encoder("tiny", texts=[*QUESTIONS, *QUESTIONS])
-    return save_checkpoint(Checkpoint(encoder, VERDICT, Config(encoder="tiny")), tmp_path_factory.mktemp("c") / "tiny")
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        (["--data", "nowhere.csv"], "no such file"),
+        (["--data", "columns.csv", "--dry-run"], "no label column"),
+        (["--data", "labels.csv"], "label 'maybe'"),
+        (["--encoder", "statik"], "did you mean 'static'"),
+        (["--encoder", "runs/nowhere/x"], "no encoder folder"),
+        (["--encoder", "lstm", "--model", "cross-encoder"], "is no transformer"),
+        (["--teacher", "lstm"], "is no transformer"),
+        (["--report-to", "trackio"], "is not installed"),
+    ],
+)
+def test_what_is_wrong_with_a_run_is_said_before_torch_is_there(
+    tmp_path: Path, options: list[str], refused: str
+) -> None:
+    (tmp_path / "columns.csv").write_text("question1,question2,verdict\na,b,1\n")
+    (tmp_path / "labels.csv").write_text("question1,question2,label\na,b,maybe\n")
+    words = [str(tmp_path / word) if word.endswith(".csv") else word for word in options]
+    used = imported("train", *words, "--output", str(tmp_path / "x"), refused=refused)
+    assert not used & {"torch", *TRAINING, *OTHERS}
+
+
+def test_a_loss_is_read_before_transformers_are_there(tmp_path: Path) -> None:
+    used = imported("train", "--loss", "contrastiv", "--output", str(tmp_path / "x"), refused="did you mean 'contrast")
+    assert not used & {*TRAINING, *OTHERS} - {"scipy"}  # which finds the groups of questions that a split keeps whole
+
+
+def saved(kind: str, folder: Path) -> Path:
+    """A checkpoint of an encoder from nothing."""
+    encoder = build_encoder(kind, texts=[*QUESTIONS, *QUESTIONS])
+    return save_checkpoint(Checkpoint(encoder, VERDICT, Config(encoder=kind)), folder / kind)
 
 
 def test_an_export_predicts_without_what_trains() -> None:
@@ -56,13 +83,13 @@ def test_an_export_of_word_vectors_predicts_without_what_trains() -> None:
     assert not used & {"torch", "onnxruntime", *TRAINING, *OTHERS} - {"scipy"}  # scipy sums the vectors
 
 
-@pytest.mark.parametrize("command", ["predict", "explain"])
-def test_a_checkpoint_of_a_transformer_answers_without_what_trains(command: str, tiny: Path) -> None:
-    used = imported(command, str(tiny), *QUESTIONS)
+@pytest.mark.parametrize(("command", "kind"), [("predict", "tiny"), ("explain", "tiny"), ("predict", "static")])
+def test_a_checkpoint_answers_without_what_trains(command: str, kind: str, tmp_path: Path) -> None:
+    used = imported(command, str(saved(kind, tmp_path)), *QUESTIONS)
     assert "torch" in used
     assert not used & {"onnxruntime", "qpairs.encoders.readers", "qpairs.training.fit", *TRAINING, *OTHERS}
 
 
-def test_a_checkpoint_of_another_kind_predicts_without_what_searches_serves_and_draws() -> None:
-    used = imported("predict", str(MADE / "one"), *QUESTIONS)
+def test_a_checkpoint_of_another_kind_predicts_without_what_searches_serves_and_draws(tmp_path: Path) -> None:
+    used = imported("predict", str(saved("lstm", tmp_path)), *QUESTIONS)
     assert not used & {"onnxruntime", "qpairs.training.fit", *OTHERS} - {"scipy"}  # sklearn imports it

@@ -10,6 +10,7 @@ import qpairs
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.data.label_values import label_values
+from qpairs.data.labels import read_labels
 from qpairs.data.parts import load_parts, separate_pairs
 
 ROWS = [("How do I pay?", "How can I pay?"), ("Where am I?", "Who are you?"), ("One", "Two")]
@@ -35,6 +36,53 @@ def test_values_are_named(tmp_path: Path, labels: object, cells: tuple[str, ...]
     assert qpairs.load_pairs(path, labels=labels).labels.tolist() == [1, 0, 0]
     values, _ = separate_pairs({"labels": labels})
     assert qpairs.load_pairs(path, labels=Config(**values).labels).labels.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("yes", "no", "no"),
+        (" Yes", "NO", "no "),
+        ("y", "N", "n"),
+        ("T", "F", "f"),
+        ("duplicate", "not duplicate", "Not Duplicate"),
+        ("Duplicate", "non-duplicate", "non-duplicate"),
+        ("duplicate", "not_duplicate", "not_duplicate"),
+        ("same", "different", "different"),
+    ],
+)
+def test_plain_values_are_understood_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, cells: tuple[str, ...]
+) -> None:
+    path = write(tmp_path / "a.csv", "question1,question2,is_duplicate", *cells)
+    assert qpairs.load_pairs(path).labels.tolist() == qpairs.load_pairs(path).labels.tolist() == [1, 0, 0]
+    assert caplog.messages == [
+        f"{path}, column 'is_duplicate': {cells[0].strip().lower()!r} is read as duplicate, "
+        f"{cells[1].strip().lower()!r} as not"
+    ]
+    assert read_labels(path).labels.tolist() == [1, 0, 0]
+    assert load_parts(Config(data=str(path), validation=str(path))).train.labels.tolist() == [1, 0, 0]
+    rows = [(*texts, cell) for texts, cell in zip(ROWS, cells, strict=True)]
+    assert qpairs.load_pairs(rows).labels.tolist() == [1, 0, 0]
+    write(path, "question1,question2,is_duplicate", *cells[:1] * 3)  # one of several files may have one kind alone
+    assert qpairs.load_pairs(path).labels.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "kept"),
+    [
+        (("yes", "no", "maybe"), [1, 0]),
+        (("yes", "no", ""), [1, 0]),
+        (("yes", "n", "no"), [1, 0]),
+        (("yes", "0", "1"), [0, 1]),
+        (("1", "no", "no"), [1]),
+    ],
+)
+def test_plain_values_beside_others_are_refused(tmp_path: Path, cells: tuple[str, ...], kept: list[int]) -> None:
+    path = write(tmp_path / "a.csv", "question1,question2,is_duplicate", *cells)
+    with pytest.raises(UserError, match=r"row .: label .* is neither 0 nor 1.*; say what values mean with --labels"):
+        qpairs.load_pairs(path)
+    assert qpairs.load_pairs(path, skip_bad_rows=True).labels.tolist() == kept
 
 
 @pytest.mark.parametrize("name", ["score", "is_duplicate", "similarity"])
@@ -86,11 +134,11 @@ def test_a_range_that_is_none_is_refused(given: str) -> None:
 
 
 def test_a_refused_column_names_the_ways_out(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", "question1,question2,label", "yes", "no", "no")
-    with pytest.raises(UserError, match=r"neither 0 nor 1; .*--labels yes=1,no=0.*--label-cut 4"):
+    path = write(tmp_path / "a.csv", "question1,question2,label", "match", "no", "no")
+    with pytest.raises(UserError, match=r"neither 0 nor 1; .*--labels match=1,other=0.*--label-cut 4"):
         qpairs.load_pairs(path)
-    with pytest.raises(UserError, match="'no' in column 'label' is neither 0 nor 1, nor yes"):
-        qpairs.load_pairs(path, labels="yes=1")
+    with pytest.raises(UserError, match="'no' in column 'label' is neither 0 nor 1, nor match; say what values mean"):
+        qpairs.load_pairs(path, labels="match=1")
     write(path, "sentence1,sentence2,score", "1", "2", "3")
     with pytest.raises(UserError, match="'score' seems to hold scores: say with --label-cut"):
         qpairs.load_pairs(path)

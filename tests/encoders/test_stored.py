@@ -23,6 +23,7 @@ from qpairs.encoders.packed import POOLED
 from qpairs.encoders.pretrained import MINILM_PACKAGE, load_encoder
 from qpairs.encoders.prompts import choose_prompt
 from qpairs.encoders.stored import CLASSES, StoredEncoder, read_stored
+from qpairs.encoders.stored_mean import StoredMean
 from qpairs.encoders.tokens import embed, token_counter, token_ids
 
 ASKED = [
@@ -53,7 +54,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small("bert", tmp_path_factory.mktemp("bert"))
 
 
-def assert_same(folder: Path, dtype: torch.dtype = torch.float32) -> StoredEncoder:
+def assert_same(folder: Path, dtype: torch.dtype = torch.float32) -> StoredEncoder | StoredMean:
     """The folder is read, and gives what `embed` gives of the whole encoder, bit by bit."""
     stored, whole = read_stored(folder), load_encoder(folder)
     assert stored is not None
@@ -253,6 +254,33 @@ def test_a_tokenizer_that_transformers_makes_anew_must_have_its_rules(tmp_path: 
     assert read_stored(folder) is None
     edit(folder / "tokenizer.json", lambda c: {**c, "normalizer": {**c["normalizer"], "lowercase": False}})
     assert_same(folder)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_length": 8}, {"project": 16}], ids=["plain", "short", "projected"])
+def test_word_vectors_give_the_means_of_sentence_transformers(options: dict[str, int], tmp_path: Path) -> None:
+    build_encoder("static", texts=TEXTS, **options).save_pretrained(str(tmp_path), create_model_card=False)
+    stored = assert_same(tmp_path)
+    assert isinstance(stored, StoredMean) and stored.unit
+    assert stored.counter.limit == options.get("max_length", 128)
+    assert stored.embed([]).shape == (0, stored.dimension)
+    assert stored.token_ids([]) == []
+    set_prompts(tmp_path, {"p": "how do "}, "p")
+    assert len(assert_same(tmp_path).token_ids(["x"])[0]) == 3
+
+
+def test_word_vectors_of_another_form_are_left_to_sentence_transformers(tmp_path: Path) -> None:
+    build_encoder("static", texts=TEXTS).save_pretrained(str(tmp_path), create_model_card=False)
+    file = tmp_path / "model.safetensors"
+    table = load_file(file)["embedding.weight"]
+    for weights in (
+        {"embedding.weight": table.half()},
+        {"embeddings": table},
+        {"embedding.weight": table[:-1].clone()},
+    ):
+        save_file(weights, file)
+        assert read_stored(tmp_path) is None
+    build_encoder("static+static", texts=TEXTS).save_pretrained(str(tmp_path / "two"), create_model_card=False)
+    assert read_stored(tmp_path / "two") is None
 
 
 @pytest.mark.parametrize("name", sorted({*ARCHITECTURES} - {"bert", "mpnet"}))

@@ -70,6 +70,17 @@ def test_errors_writes_every_mistake_and_slice(run, checkpoint: Checkpoint, pair
     assert "unavailable" not in shown
 
 
+def test_errors_again_keeps_the_files_of_before(run, checkpoint: Checkpoint, pairs_csv: Path) -> None:
+    command = "errors", checkpoint.config.output, "--data", pairs_csv
+    first, second = run(*command), run(*command)
+    assert (first.code, second.code) == (0, 0), second.err
+    assert "are in errors." in first.out and "are in errors-2." in second.out
+    assert Path("errors/mistakes.csv").read_text() == Path("errors-2/mistakes.csv").read_text()
+    assert "are in errors." in run(*command, "--overwrite").out
+    refused(run(*command, "--output", "errors"), "is there already")
+    assert not Path("errors-3").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -9,6 +9,7 @@ from draws import points, random_relation
 from safetensors.torch import load_file
 
 import qpairs
+from qpairs.models.unfinished import partial_of
 from qpairs.objectives.functions import function_name, objective_of, separate_functions
 from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LossEntry
@@ -17,7 +18,6 @@ from qpairs.objectives.losses.pairwise import contrastive
 from qpairs.objectives.miners import hard
 from qpairs.objectives.objective import parse_objective
 from qpairs.objectives.relations import Relation
-from qpairs.training.run import partial_of
 
 FAST = {"encoder": "static", "batch_size": 16, "evaluations": 1, "patience": 0, "max_length": 24}
 

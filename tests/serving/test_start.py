@@ -83,6 +83,10 @@ def test_it_goes_on_where_it_was_stopped_and_loses_no_answer(start: Start, plain
     assert "No pair is asked: the answers reach --budget 5." in third.out
 
 
+def test_a_budget_of_no_answers_is_refused(run, tmp_path: Path) -> None:
+    refused(run("start", tmp_path / "questions.csv", "--budget", 0), "--budget", "1")
+
+
 def test_the_end_of_the_input_finishes(start: Start) -> None:
     result = start("yn")
     assert result.code == 0 and len(labels()) == 2

@@ -21,10 +21,11 @@ from qpairs.data.parts import Parts
 from qpairs.metrics import average_precision
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.torch_pairs import TorchPairs, load_cross_encoder
+from qpairs.models.unfinished import partial_of
 from qpairs.training.cross_encoder import CrossEncoderLoss, PairBatches, fit_cross_encoder, new_cross_encoder
 from qpairs.training.cross_models import passes_for
 from qpairs.training.passes import evaluation_pairs
-from qpairs.training.run import Run, default_output, partial_of
+from qpairs.training.run import Run, default_output
 from qpairs.training.samplers import sequential_sampler
 
 FAST: dict[str, Any] = {  # besides the encoder

@@ -9,8 +9,9 @@ import qpairs
 from qpairs.config import Config, to_dict, to_toml
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import hold_output
+from qpairs.models.unfinished import SPLIT, is_interrupted, partial_of
 from qpairs.training import run as runs
-from qpairs.training.run import CONFIG, SPLIT, check_run, is_interrupted, partial_of, run_config, saved_before
+from qpairs.training.run import CONFIG, check_run, run_config, saved_before
 from qpairs.training.trainer import COMPLETE, check_state, complete_states, mark_complete
 
 
@@ -22,7 +23,7 @@ def output(tmp_path: Path) -> Path:
 def begun(output: Path, *, split: bool) -> Path:
     """The folder of a run that was killed before its split was written, or after."""
     folder = partial_of(output)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / ".lock").touch()
     (folder / CONFIG).write_text(to_toml(Config(output=str(output))))
     if split:
@@ -43,6 +44,18 @@ def test_a_run_that_can_be_resumed_is_not_begun_anew_by_accident(output: Path) -
     with pytest.raises(UserError, match="an unfinished run is here"):
         check_run(Config(output=str(output)), resume=False, overwrite=False)
     assert to_dict(run_config({"output": str(output)}, resume=True))["output"] == str(output)
+
+
+def test_a_model_whose_run_is_unfinished_is_told_from_one_that_is_nowhere(output: Path) -> None:
+    begun(output, split=False)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        qpairs.load(output)
+    partial = begun(output, split=True)
+    for path in (output, partial):
+        with pytest.raises(UserError) as told:
+            qpairs.load(path)
+        assert f"its run is unfinished, in {partial}" in str(told.value)
+        assert str(told.value).endswith(f"go on with it: qpairs train --resume --output {output}")
 
 
 def test_a_folder_of_the_users_own_is_not_emptied(output: Path) -> None:

@@ -12,7 +12,7 @@ from qpairs.config import with_defaults
 from qpairs.core.exceptions import UserError
 from qpairs.models.bi_encoder import load_checkpoint
 from qpairs.objectives.losses import LOSSES
-from qpairs.training import fit
+from qpairs.training import teacher_vectors
 
 FAST = {"encoder": "static", "max_length": 16, "precision": "fp32"}
 
@@ -81,7 +81,7 @@ def test_the_vectors_of_a_teacher_are_learned_beside_a_loss_of_the_batch(
     def teacher(config: qpairs.Config) -> None:
         asked.append(config.teacher)
 
-    monkeypatch.setattr(fit, "vector_teacher", teacher)
+    monkeypatch.setattr(teacher_vectors, "vector_teacher", teacher)
     options = {**FAST, "data": str(positives_csv), "teacher": "minilm", "distill": "embeddings", "epochs": 0.1}
     model = qpairs.train(**options, validation=str(pairs_csv), output=str(tmp_path / "run"))
     assert model.config.loss == "info_nce"

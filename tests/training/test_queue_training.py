@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 import qpairs
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
+from qpairs.models.unfinished import partial_of
 from qpairs.objectives.queue import EMPTY
-from qpairs.training.run import partial_of
 from qpairs.training.trainer import complete_states
 
 FAST: dict[str, Any] = {"encoder": "static", "loss": "info_nce", "epochs": 2, "batch_size": 16, "queue": 64}

@@ -18,10 +18,10 @@ import qpairs
 from qpairs.models.bi_encoder import Checkpoint
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.two_stages import TwoStages
+from qpairs.models.unfinished import partial_of
 from qpairs.training import cross_models, fit
 from qpairs.training.cross_encoder import FittedPairs
 from qpairs.training.passes import NothingKept
-from qpairs.training.run import partial_of
 from qpairs.training.teachers import load_teacher, probabilities_of, teacher_of
 
 FAST: dict[str, Any] = {

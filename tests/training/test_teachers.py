@@ -21,15 +21,16 @@ from qpairs.encoders.build import build_encoder
 from qpairs.encoders.tokens import features, token_ids
 from qpairs.metrics import Calibration
 from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.unfinished import partial_of
 from qpairs.objectives.labels import BatchLabels
 from qpairs.objectives.losses import LOSSES
 from qpairs.objectives.objective import parse_objective
-from qpairs.training import fit
+from qpairs.training import stages
 from qpairs.training.batches import Batches, TokenizedQuestions
 from qpairs.training.cross_encoder import new_cross_encoder
-from qpairs.training.fit import second_objective
-from qpairs.training.run import Run, partial_of
+from qpairs.training.run import Run
 from qpairs.training.samplers import BatchIndices
+from qpairs.training.stages import second_objective
 from qpairs.training.teachers import (
     OLD_FILE,
     Teacher,
@@ -248,15 +249,15 @@ def test_the_second_pass_starts_from_the_first_one_with_lower_rates_and_its_own_
         assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), first.parameters(), strict=True))
         return run.parts, run.config.epochs, goal, options
 
-    monkeypatch.setattr(fit, "_first_pass", lambda run, goal: verdict)
-    monkeypatch.setattr(fit, "ask_teachers", ask)
-    monkeypatch.setattr(fit, "fit_bi_encoder", fitted)
+    monkeypatch.setattr(stages, "_first_pass", lambda run, goal: verdict)
+    monkeypatch.setattr(stages, "ask_teachers", ask)
+    monkeypatch.setattr(stages, "fit_bi_encoder", fitted)
     goal = parse_objective("contrastive")
-    answered, (taught, epochs, second, options) = fit._fit(
-        Run(config, parts, tmp_path), encoder, fit.Guides(goal, {}, None)
+    answered, (taught, epochs, second, options) = stages._fit(
+        Run(config, parts, tmp_path), encoder, stages.Guides(goal, {}, None)
     )
     assert answered is taught is teaching
-    assert (epochs, options) == (2.0, {"rate_factor": fit.SECOND_RATE, "taught": None})
+    assert (epochs, options) == (2.0, {"rate_factor": stages.SECOND_RATE, "taught": None})
     assert second == second_objective(verdict, goal) != goal
 
 

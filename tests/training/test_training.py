@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 import qpairs
 from qpairs.config import Config
 from qpairs.data.parts import load_parts
+from qpairs.models.unfinished import partial_of
 from qpairs.training.model import PairModel
-from qpairs.training.run import Run, partial_of
+from qpairs.training.run import Run
 from qpairs.training.trainer import complete_states
 
 CLI = Path(__file__).parents[2] / "cli.py"
@@ -153,7 +154,7 @@ def test_a_process_without_qpairs_loads_it_and_gets_the_same_vectors(trained: Pa
 KILLED_RUN = """
 import os, signal, sys
 import qpairs
-from qpairs.training import fit, trainer
+from qpairs.training import stages, trainer
 at, options = {at!r}, {options!r}
 save = trainer.mark_complete
 saved = []
@@ -169,7 +170,7 @@ def on_progress(now):
 if at == "final":
     def before_saving(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
-    fit.save_trained = before_saving
+    stages.save_trained = before_saving
 qpairs.train(data={data!r}, output={output!r}, seed=3, on_progress=on_progress, **{fast!r})
 """
 

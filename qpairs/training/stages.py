@@ -1,0 +1,186 @@
+"""The stages of a run: its encoder, after its teachers, and its reranker, trained, judged and joined."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+from qpairs.config import Config
+from qpairs.core.exceptions import UserError
+from qpairs.core.progress import Progress
+from qpairs.data.parts import Parts
+from qpairs.evaluation.combine import combine
+from qpairs.models.base import RERANKER, Model, load
+from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
+from qpairs.models.cross_encoder import CrossModel
+from qpairs.objectives.objective import Objective, Term
+from qpairs.training.bi_encoder import Fitted, fit_bi_encoder, new_encoder
+from qpairs.training.cross_encoder import cross_encoder_of
+from qpairs.training.cross_models import cross_config, passes_for, trained_cross_model, warn_of_another_split
+from qpairs.training.distributed import rank
+from qpairs.training.guides import Guides
+from qpairs.training.judge import judge, judge_without_labels, report_on_part
+from qpairs.training.names import ITSELF
+from qpairs.training.passes import NothingKept
+from qpairs.training.run import Run
+from qpairs.training.teacher_vectors import taught_vectors
+from qpairs.training.teachers import Teacher, ask_teachers, keep_teacher
+from qpairs.training.trainer import complete_states
+
+FIRST = "first-pass"  # in the folder of an unfinished run: the checkpoint of an encoder that is its own teacher
+ENCODER = "trained-encoder"  # likewise: the checkpoint of an encoder that gets a reranker
+SECOND_RATE = 0.4  # factor on an encoder's learning rates in its second pass
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run has trained.
+
+    Attributes:
+        model: judged, in process 0; None in the other processes.
+        warning: what the user must be told although a model is saved; else ''.
+    """
+
+    model: Model | None
+    warning: str = ""
+
+
+def work_of(run: Run, guides: Guides | None) -> Callable[[], Trained]:
+    """What trains a run; the model is made now, so that what is wrong with its options is said at once."""
+    train = run.parts.train
+    if guides is None:
+        return functools.partial(_train_cross_encoder, run, cross_encoder_of(run.config, train))
+    return functools.partial(_train_encoder, run, new_encoder(run.config, train), guides)
+
+
+def save_trained(model: Model, output: Path, *, overwrite: bool) -> Model:
+    """Writes a trained model into its folder; returns it as it is there."""
+    model.save(output, overwrite=overwrite)
+    return dataclasses.replace(model, path=output) if isinstance(model, Checkpoint) else load(output)
+
+
+def _train_cross_encoder(run: Run, network: CrossEncoder) -> Trained:
+    """Trains and judges the cross-encoder of a run."""
+    try:
+        model, diverged = trained_cross_model(run, network)
+    except NothingKept:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    return Trained(model if rank() == 0 else None, _last_state(diverged, run.config))
+
+
+def _last_state(diverged: str, config: Config) -> str:
+    """What the user is told of a loss that became NaN after a state was kept; '' where it did not."""
+    return diverged and f"{diverged}; the last good state is saved in {config.output}; lower --learning-rate"
+
+
+def _train_encoder(run: Run, encoder: SentenceTransformer, guides: Guides) -> Trained:
+    """Trains and judges the encoder of a run, after its teachers, and joins it to its reranker, if it has one."""
+    kept = run.folder / ENCODER
+    if not kept.exists():
+        parts, fitted = _fit(run, encoder, guides)
+        if rank() > 0:
+            return Trained(None, _last_state(fitted.diverged, run.config))
+        run.on_progress(Progress("evaluating"))
+        if run.config.without_labels:
+            checkpoint = judge_without_labels(fitted.encoder, run.config, parts, fitted.history)
+        else:
+            checkpoint = judge(fitted.encoder, run.config, parts, fitted.history, fitted.head)
+        if not run.config.reranker or fitted.diverged:
+            keep_teacher(run)
+            return Trained(checkpoint, _last_state(fitted.diverged, run.config))
+        save_checkpoint(checkpoint, kept)
+        for state in complete_states(run.folder):
+            shutil.rmtree(state)
+    keep_teacher(run)
+    return _with_reranker(run, load_checkpoint(kept), guides.reranker)
+
+
+def _with_reranker(run: Run, encoder: Checkpoint, reranker: CrossModel | None) -> Trained:
+    """The encoder of a run and its reranker, which is trained if it is not there, as one model.
+
+    Where the loss of the reranker becomes NaN, the encoder alone.
+    """
+    config = run.config
+    if reranker is None:
+        shared = (
+            config.teacher_epochs
+            if config.reranker in config.probability_teachers
+            else passes_for(len(run.parts.train))
+        )
+        own = cross_config(config, config.reranker, config.reranker_epochs or shared)
+        own = dataclasses.replace(own, output=str(Path(config.output) / RERANKER))
+        work, diverged = dataclasses.replace(run, config=own), "at once"
+        with contextlib.suppress(NothingKept):
+            reranker, diverged = trained_cross_model(work, stage="training the reranker")
+        if diverged or reranker is None:
+            return Trained(
+                encoder,
+                f"reranker: its loss became NaN; the encoder alone is saved in {config.output}; train a reranker with "
+                "another --seed, and join them with qpairs combine",
+            )
+    elif reranker.split.get("fingerprint") != run.parts.split["fingerprint"]:
+        warn_of_another_split(f"reranker: {config.reranker}")
+    model = combine(encoder, reranker, run.parts.validation, seed=config.seed, on_progress=run.on_progress)
+    if run.parts.test is not None:
+        run.on_progress(Progress("evaluating"))
+        on_test = report_on_part(model, run.parts.test, model.score_pairs(run.parts.test))
+        model = dataclasses.replace(model, scores={**model.scores, "test": on_test})
+    return Trained(model)
+
+
+def _fit(run: Run, encoder: SentenceTransformer, guides: Guides) -> tuple[Parts, Fitted]:
+    """Trains the encoder of a run, after its teachers; returns the parts with what the teachers answered, too."""
+    objective, teachers, schedule, rate_factor = guides.objective, guides.teachers, run.config, 1.0
+    if ITSELF in run.config.probability_teachers:
+        first = _first_pass(run, objective)
+        encoder.load_state_dict(first.encoder.state_dict())
+        teachers = {**teachers, ITSELF: Teacher(first, run.config.encoder, run.parts.split["fingerprint"])}
+        objective, rate_factor = second_objective(first, objective), SECOND_RATE
+        schedule = dataclasses.replace(run.config, epochs=run.config.second_epochs)
+    if run.config.probability_teachers:
+        run = dataclasses.replace(run, parts=ask_teachers(run, teachers, encoder))
+    second = dataclasses.replace(run, config=schedule)
+    vectors = guides.vectors and taught_vectors(run, guides.vectors, encoder.get_embedding_dimension() or 0)
+    return run.parts, fit_bi_encoder(second, encoder, objective, rate_factor=rate_factor, taught=vectors)
+
+
+def _first_pass(run: Run, objective: Objective) -> Checkpoint:
+    """The encoder of a run that is its own teacher, trained on the labels alone, or resumed, or loaded."""
+    output, states = run.folder / FIRST, run.folder / "first"
+    if not output.exists():
+        config = dataclasses.replace(run.config, teacher=(), reranker="", output=str(output))
+        first = dataclasses.replace(run, config=config, folder=states)
+        try:
+            encoder = new_encoder(config, run.parts.train)
+            fitted = fit_bi_encoder(first, encoder, objective, "first pass")
+            if fitted.diverged:
+                raise UserError(f"teacher: {fitted.diverged}; nothing was saved; lower --learning-rate")
+        except UserError:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            raise
+        save_checkpoint(judge(fitted.encoder, config, run.parts, fitted.history, fitted.head), output)
+        shutil.rmtree(states)
+    return load_checkpoint(output)
+
+
+def second_objective(first: Checkpoint, objective: Objective) -> Objective:
+    """The loss of an encoder's second pass: the cross-entropy between its teachers' probabilities and its own.
+
+    Its own are those that the calibration of its first pass gives for its cosines, so that the second pass starts
+    where the encoder agrees with itself. The loss of a head is that already; and an encoder whose calibration does not
+    rise with the cosine has no probabilities to speak of. Both keep their loss.
+    """
+    calibration = first.verdict.pair.calibration
+    slope, intercept = calibration.slope, calibration.intercept
+    if first.head is not None or slope <= 0:
+        return objective
+    logistic = Term("logistic", parameters={"scale": slope, "threshold": -intercept / slope})
+    return dataclasses.replace(objective, terms=(logistic,))
