@@ -13,6 +13,7 @@ from mocks import VERDICT, moved
 import qpairs
 from qpairs.config import Config
 from qpairs.core.files import OLD, hold_output
+from qpairs.encoders import precision
 from qpairs.encoders.build import build_encoder
 from qpairs.models.base import FILE, HEAD, cosine_scores, load, model_to_dict
 from qpairs.models.bi_encoder import Checkpoint, InFolder, load_checkpoint, save_checkpoint
@@ -154,7 +155,8 @@ def test_an_export_is_no_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> N
         load_checkpoint(tmp_path / "none")
 
 
-def test_the_whole_encoder_is_loaded_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_the_whole_encoder_is_loaded_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "bf16_speedup", lambda: 1.0)  # sentence-transformers encodes in float32
     trained = untrained("tiny", PairHead(256))
     stored = load_checkpoint(save_checkpoint(trained, tmp_path / "x"))
     stricter = stored.with_verdict(moved(stored, threshold=0.9).verdict, {})
