@@ -279,8 +279,9 @@ class StartPage:
 
 def _examples(found: DedupeResult) -> list[Example]:
     some = examples(found, EXAMPLES)
-    columns = (some[name].tolist() for name in ("question1", "question2", "similarity", "probability"))
-    return [Example(*values, differing_words(*values[:2])) for values in zip(*columns, strict=True)]
+    columns = [some[name].tolist() for name in ("question1", "question2", "similarity", "probability")]
+    differ = map(differing_words, columns[0], columns[1])
+    return [Example(*values) for values in zip(*columns, differ, strict=True)]
 
 
 def _written(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from qpairs.models.bi_encoder import Checkpoint
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.unfinished import partial_of
-from qpairs.training import cross_models, fit
+from qpairs.training import cross_models, stages
 from qpairs.training.cross_encoder import FittedPairs
 from qpairs.training.passes import NothingKept
 from qpairs.training.teachers import load_teacher, probabilities_of, teacher_of
@@ -190,12 +190,12 @@ def test_where_the_loss_of_the_reranker_becomes_nan_the_encoder_is_saved(
 def test_where_the_loss_of_the_encoder_becomes_nan_its_last_good_state_is_saved_alone(
     half_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitted = fit.fit_bi_encoder
+    fitted = stages.fit_bi_encoder
 
     def diverge(*args: Any, **options: Any) -> Any:
         return replace(fitted(*args, **options), diverged="the loss became NaN at step 9")
 
-    monkeypatch.setattr(fit, "fit_bi_encoder", diverge)
+    monkeypatch.setattr(stages, "fit_bi_encoder", diverge)
     with pytest.raises(qpairs.UserError, match=r"NaN at step 9; the last good state is saved in .*x; lower"):
         qpairs.train(data=str(half_csv), output=str(tmp_path / "x"), **FAST)
     assert isinstance(qpairs.load(tmp_path / "x"), Checkpoint)
