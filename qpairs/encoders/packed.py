@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qpairs.core.memory import bound_kernel_caches
 from qpairs.encoders.batches import by_length
 from qpairs.encoders.blocks import GELU, KINDS, Blocks, Layer, blocks_of
 from qpairs.encoders.dropout import quick_dropout
 from qpairs.encoders.fused import Half, attention_half, feed_forward_half
+
+bound_kernel_caches()  # before the first product: no two batches need have one shape
 
 POOLED = ("cls", "mean")
 CPU_TOKENS, GPU_TOKENS = 512, 8192  # of a batch: on a CPU, what a layer hands to the next stays in the cache
