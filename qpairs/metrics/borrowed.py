@@ -37,7 +37,7 @@ def estimate_borrowed(densities: Densities, counts: ScoreCounts) -> CorpusEstima
         counts: of the corpus.
     """
     bins = len(densities.duplicates)
-    same_there, near_there = (np.array(values) for values in (densities.duplicates, densities.near))
+    same_there, near_there = np.array(densities.duplicates), densities.near_misses
     own = smoothed(counts.rebinned(densities.edges))
     above = np.cumsum(own[::-1])[::-1]
     strangers, end = _strangers(own, above, counts.n)

@@ -37,7 +37,8 @@ class Densities:
         low: the lowest score that is told apart; the bins divide what lies above it evenly.
         duplicates: (bins,) expected pairs of duplicates in each bin.
         below: pairs of duplicates that score lower than `low`.
-        near: (bins,) pairs of near misses in each bin.
+        near: (bins,) pairs of near misses in each bin; of a corpus that was fitted, less than 0 where there are fewer
+            strangers than their density says.
         strangers: coefficients of the log density of strangers, per pair and bin: a polynomial of x, the place in the
             range from 0 to 1, lowest degree first.
         factors: (k, bins) the uncertainty of the log odds of a duplicate in each bin, as independent parts of
@@ -83,10 +84,21 @@ class Densities:
         >>> len(densities.stranger_density()) == len(densities.duplicates)
         True
         """
-        coefficients = np.array(self.strangers)
+        bins, coefficients = len(self.duplicates), np.array(self.strangers)
+        said = self.n * (self.n - 1) / 2 * log_density(coefficients, bins)
+        fewer = np.clip(1 + np.minimum(self.near, 0.0) / np.maximum(said, 1e-300), 0.0, 1.0)
         if tilt is not None:
             coefficients[: len(tilt)] += tilt
-        return log_density(coefficients, len(self.duplicates))
+        return np.asarray(fewer * log_density(coefficients, bins))
+
+    @property
+    def near_misses(self) -> Floats:
+        """(bins,) pairs of near misses in each bin.
+
+        >>> bool((densities.near_misses >= 0).all())
+        True
+        """
+        return np.maximum(self.near, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON.

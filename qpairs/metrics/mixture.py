@@ -28,6 +28,7 @@ from qpairs.metrics.score_counts import EDGES, ScoreCounts
 MODEL_ERROR = 0.1  # relative error of the mixture in each bin, beside the chance of counting
 FREE = 1.5  # how far the mixture may leave the densities of another table
 UNLIKE = 0.25  # mean relative difference of the counts from which on a corpus is another one
+CHANCE = 2.0  # standard deviations of a count that do not make it another one
 UNSEEN_SD = 1.0  # of the log odds in a corpus whose scores are not known
 OWN_SD = 0.1  # between the corpus that was labelled and itself, with some questions more or less
 
@@ -51,27 +52,26 @@ def estimate_corpus(densities: Densities, counts: ScoreCounts) -> CorpusEstimate
     (338, True)
     """
     if densities.own and _is_like(densities, counts):
-        return _mixture(densities, counts, 1.0, np.array(densities.strangers), densities.domain_sd)
+        return _mixture(densities, counts, densities.domain_sd)
     if densities.borrowed and not densities.own:
         return estimate_borrowed(densities, counts)
     scale, scale_sd, tilt = _fit_mixture(densities, counts.rebinned(densities.edges), counts.n)
-    strangers = np.array(densities.strangers)
-    strangers[: len(tilt)] += tilt
-    return _mixture(densities, counts, scale, strangers, max(densities.domain_sd, DOMAIN_SD), scale_sd)
+    return _mixture(densities, counts, max(densities.domain_sd, DOMAIN_SD), scale, scale_sd, tilt)
 
 
 def _is_like(densities: Densities, counts: ScoreCounts) -> bool:
-    """Whether a corpus has the scores of the one that the densities were fitted to, but for growth."""
+    """Whether a corpus has the scores of the one that the densities were fitted to, but for growth and chance."""
     found, expected = counts.rebinned(densities.edges), expected_counts(densities, counts.n)
     enough = expected >= 20
     if not enough.any():
-        return False
-    return bool(np.mean(np.abs(found[enough] / expected[enough] - 1)) < UNLIKE)
+        return counts.n == densities.n
+    beyond = np.maximum(np.abs(found - expected) - CHANCE * np.sqrt(expected), 0.0)
+    return bool(np.mean(beyond[enough] / expected[enough]) < UNLIKE)
 
 
 def expected_counts(densities: Densities, n: int) -> Floats:
     """(bins,) pairs that a corpus of n questions would have, if it were like the one of the densities."""
-    related = n / densities.n * (np.array(densities.duplicates) + densities.near)
+    related = n / densities.n * (np.array(densities.duplicates) + densities.near_misses)
     return np.asarray(related + n * (n - 1) / 2 * densities.stranger_density())
 
 
@@ -85,24 +85,26 @@ def like_validation(densities: Densities, n: int) -> CorpusEstimate:
     >>> like_validation(densities, 1000).counts.n
     1000
     """
-    strangers = np.array(densities.strangers)
     above = np.append(np.cumsum(expected_counts(densities, n)[::-1])[::-1], 0.0)
     counts = ScoreCounts(-np.diff(np.interp(EDGES, densities.edges, above)), n)
-    return _mixture(densities, counts, 1.0, strangers, max(densities.domain_sd, UNSEEN_SD))
+    return _mixture(densities, counts, max(densities.domain_sd, UNSEEN_SD))
 
 
 def _mixture(
     densities: Densities,
     counts: ScoreCounts,
-    scale: float,
-    strangers: Floats,
     domain_sd: float,
+    scale: float = 1.0,
     scale_sd: float = 0.0,
+    tilt: Floats | None = None,
 ) -> CorpusEstimate:
     bins = len(densities.duplicates)
     ratio = scale * counts.n / densities.n
-    same, near = ratio * np.array(densities.duplicates), ratio * np.array(densities.near)
-    different = near + counts.n * (counts.n - 1) / 2 * log_density(strangers, bins)
+    same, near = ratio * np.array(densities.duplicates), ratio * densities.near_misses
+    different = near + counts.n * (counts.n - 1) / 2 * densities.stranger_density(tilt)
+    strangers = np.array(densities.strangers)
+    if tilt is not None:
+        strangers[: len(tilt)] += tilt
     chance = 1.0 if densities.own else 1 + densities.n / max(counts.n, 1)  # of the table's components, and of these
     factors = np.array(densities.factors).reshape(-1, bins)
     covariance = chance * factors.T @ factors + between_corpora(domain_sd, bins) + scale_sd**2
@@ -130,7 +132,7 @@ def _fit_mixture(densities: Densities, own: Floats, n: int) -> tuple[float, floa
         own: (bins,) pairs of the corpus in the bins of the table.
         n: questions of the corpus.
     """
-    pairs, related = n * (n - 1) / 2, n / densities.n * (np.array(densities.duplicates) + densities.near)
+    pairs, related = n * (n - 1) / 2, n / densities.n * (np.array(densities.duplicates) + densities.near_misses)
     spread = FREE * np.array([1.0, 2.0, 6.0, 12.0])
     below = pairs - own.sum() + np.cumsum(own)
     upper = below >= 0.5 * pairs
@@ -166,8 +168,7 @@ def own_densities(estimate: CorpusEstimate, densities: Densities) -> Densities:
     same = np.where(judged, pairs * probability, everything * estimate.duplicate_share)
     n = estimate.counts.n
     strangers = n * (n - 1) / 2 * log_density(estimate.strangers, bins)
-    # what the log odds say of the others, so that they come out again
-    near = np.maximum(same * np.exp(-estimate.log_odds) - strangers, 0.0)
+    near = same * np.exp(-estimate.log_odds) - strangers  # so that the log odds come out again
     return dataclasses.replace(
         densities,
         n=n,

@@ -68,7 +68,7 @@ def _densities(value: Any, where: str) -> None:
             "low": number(-1, 0.9999),
             "duplicates": each(_COUNT, least=1),
             "below": _COUNT,
-            "near": each(_COUNT, least=1),
+            "near": each(number(), least=1),
             "strangers": each(number(), least=3),
             "factors": each(each(number())),
         },

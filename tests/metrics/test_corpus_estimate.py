@@ -174,3 +174,23 @@ def test_duplicates_that_scores_hardly_show_are_not_known_to_be_few() -> None:
     corpus = world(400, 2, per_question=0.05, near=0.1, strangers=0.55)
     low, high = estimate_corpus(VALIDATION, corpus.counts).expected(0.8).precision_interval
     assert low <= corpus.at(0.8)[0] <= high
+
+
+@pytest.mark.parametrize(
+    ("n", "per_question", "near", "strangers"),
+    [(60, 0.5, 2.0, 0.45), (90, 0.5, 0.2, 0.45), (90, 2.0, 0.2, 0.6), (60, 0.5, 0.2, 0.3)],
+)
+def test_a_small_corpus_whose_strangers_score_high_keeps_what_labels_told(
+    n: int, per_question: float, near: float, strangers: float
+) -> None:
+    for seed in range(3):
+        corpus = world(n, seed, per_question=per_question, near=near, strangers=strangers)
+        before, drawn = estimate_corpus(VALIDATION, corpus.counts), strata(corpus, 40, seed)
+        fitted = with_labels(before, corpus.scores[drawn], corpus.duplicate[drawn])
+        own = own_densities(fitted, VALIDATION)
+        again = estimate_corpus(own, corpus.counts)
+        for threshold in THRESHOLDS:
+            one, other = fitted.expected(threshold), again.expected(threshold)
+            assert other.precision == pytest.approx(one.precision, abs=0.01)
+        grown = estimate_corpus(own, corpus.counts.scaled(2 * n))
+        assert 0 <= grown.expected(0.7).precision <= again.expected(0.7).precision + 0.01  # there are more strangers

@@ -1,6 +1,6 @@
 // What all views of the page share. What people wrote enters the document as text alone, never as markup.
 
-const WORD = /[\p{L}\p{N}]+(?:['’][\p{L}\p{N}]+)*/gu;
+const WORD = /[\p{L}\p{N}]+(?:['’][\p{L}\p{N}]+)*[+#]*/gu; // C++ is not C#
 // Words that say how something is asked rather than what: they match nearly everywhere, so they are not marked.
 const COMMON = new Set(
   ("a an the this that these those and or but nor so if than then as of in on at by to for from with without into onto about " +
