@@ -273,6 +273,10 @@ def test_compare_tells_verdict_threshold_and_words(page: "Page", site: str, mode
     assert said.startswith(f"Similarity {similarity:.2f}; from the threshold of {model.verdict.pair.threshold:.2f}")
     assert page.get_attribute("#scale", "aria-label") == said
     assert page.locator("#words dd").all_inner_texts() == ["How, I, my, Password", "do, change", "can, reset"]
+    page.fill("#first", "Is C++ fast?")
+    page.fill("#second", "Is C# fast?")
+    page.wait_for_function("document.querySelector('#words').innerText.includes('C#')")
+    assert page.locator("#words dd").all_inner_texts() == ["Is, fast", "C++", "C#"]
     page.fill("#second", " ")
     page.wait_for_selector("#comparison", state="hidden")
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import qpairs
 from qpairs.config import Config
 from qpairs.data.pairs import Pairs, pairs_from_texts
 from qpairs.data.parts import Parts
+from qpairs.encoders import precision
 from qpairs.metrics import average_precision
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.models.torch_pairs import TorchPairs, load_cross_encoder
@@ -42,8 +44,11 @@ PAIR = ("How do I reset my password?", "I forgot my password")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_encoder(small_bert: Path) -> None:
+def _small_encoder(small_bert: Path) -> Iterator[None]:
     FAST["encoder"] = str(small_bert)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "bf16_speedup", lambda: 1.0)  # judged as it was trained, whatever the machine
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +91,7 @@ def test_the_best_state_of_its_evaluations_is_kept(trained: Path) -> None:
     seen = [row["eval_average_precision"] for row in model.history if "eval_average_precision" in row]
     assert len(seen) >= 4
     reached = model.scores["validation"]["average_precision"]
-    assert reached == pytest.approx(max(seen), abs=0.01)  # here perhaps in bfloat16
+    assert reached == pytest.approx(max(seen), abs=1e-4)
     assert reached > min(seen) + 0.01
 
 
