@@ -42,7 +42,8 @@ def plot_estimates(
     """
     margin = LETTER * max(len(label) for rows in panels.values() for label in rows) + EDGE
     floor = TOP + ROW * max(map(len, panels.values()))
-    width, height = len(panels) * (margin + WIDTH) + EDGE, floor + BOTTOM
+    said = LETTER * max(len(title), len(legend)) + 2 * EDGE
+    width, height = max(len(panels) * (margin + WIDTH) + EDGE, said), floor + BOTTOM
     low, high = _range(panels)
     drawn = [f'<text class="title" x="{EDGE}" y="26">{escape(title)}</text>']
     for number, (name, rows) in enumerate(panels.items()):
