@@ -10,8 +10,8 @@ export const compare = newest(async (signal) => {
     return;
   }
   try {
-    const { threshold, threshold_of, results } = await ask("POST", "/score", { pairs: [pair] }, signal);
-    showComparison(pair, threshold, threshold_of, results[0]);
+    const { threshold, threshold_of, of, results } = await ask("POST", "/score", { pairs: [pair] }, signal);
+    showComparison(pair, threshold, threshold_of, of, results[0]);
   } catch (error) {
     if (signal.aborted) throw error;
     $("comparison").hidden = true;
@@ -19,8 +19,8 @@ export const compare = newest(async (signal) => {
   }
 });
 
-function showComparison([first, second], threshold, thresholdOf, { similarity, probability, duplicate, verdict }) {
-  tell("compare-status", `${duplicate ? "Yes" : "No"}: ${verdict}. The probability that both ask the same is ${percent(probability)}.`, "sure");
+function showComparison([first, second], threshold, thresholdOf, of, { similarity, probability, duplicate, verdict }) {
+  tell("compare-status", `${duplicate ? "Yes" : "No"}: ${verdict}. The probability that both ask the same is ${percent(probability)}: that ${of}.`, "sure");
   const [name, decisive] = thresholdOf === "probability" ? ["Probability", probability] : ["Similarity", similarity];
   const onScale = (value) => Math.min(1, Math.max(0, value));
   $("scale").style.setProperty("--at", onScale(decisive));
