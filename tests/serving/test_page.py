@@ -268,7 +268,10 @@ def test_compare_tells_verdict_threshold_and_words(page: "Page", site: str, mode
     same = similarity >= model.verdict.pair.threshold
     said = words(float(model.verdict.pair.probability(similarity)), same)
     assert verdict.startswith(f"{'Yes' if same else 'No'}: {said}. ")
-    assert f"{round(100 * float(model.verdict.pair.probability(similarity)))} %: that of pairs like those of validation." in verdict
+    assert (
+        f"{round(100 * float(model.verdict.pair.probability(similarity)))} %: that of pairs like those of validation."
+        in verdict
+    )
     said = page.inner_text("#similarity")
     assert said.startswith(f"Similarity {similarity:.2f}; from the threshold of {model.verdict.pair.threshold:.2f}")
     assert page.get_attribute("#scale", "aria-label") == said
