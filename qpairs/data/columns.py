@@ -98,8 +98,8 @@ def find_columns(names: Iterable[str], wanted: ColumnChoice = FIND_THEM, *, wher
         return Columns(known[anchor], known["positive"], negative=negative or found)
     raise UserError(
         f"{where}: no pair of question columns (such as question1, question2; or of duplicates query, positive, and "
-        f"negative if there is one); {_found(names)}; name them with --columns; of questions alone, find the duplicates "
-        "with qpairs start"
+        f"negative if there is one); {_found(names)}; name them with --columns; of questions alone, qpairs start "
+        "finds the duplicates"
     )
 
 

@@ -278,8 +278,7 @@ def test_compare_tells_verdict_threshold_and_words(page: "Page", site: str, mode
     assert page.locator("#words dd").all_inner_texts() == ["How, I, my, Password", "do, change", "can, reset"]
     page.fill("#first", "Is C++ fast?")
     page.fill("#second", "Is C# fast?")
-    page.wait_for_function("document.querySelector('#words').innerText.includes('C#')")
-    assert page.locator("#words dd").all_inner_texts() == ["Is, fast", "C++", "C#"]
+    until(page, lambda: page.locator("#words dd").all_inner_texts() == ["Is, fast", "C++", "C#"])
     page.fill("#second", " ")
     page.wait_for_selector("#comparison", state="hidden")
 
@@ -334,7 +333,7 @@ def test_each_choice_says_what_its_labels_are_for(page: "Page", site: str) -> No
     open_labelling(page, site)
     assert page.is_checked("[value=stratified]")
     for choice, said in [
-        ("stratified", "precision and recall in the whole corpus: qpairs calibrate MODEL --corpus QUESTIONS --labels"),
+        ("stratified", "that is found, in the whole corpus: qpairs calibrate MODEL --corpus QUESTIONS --labels"),
         ("random", "how often the first hit of a search is right"),
         ("threshold", "no random sample"),
     ]:
