@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qpairs.commands import command_line
-from qpairs.commands.combinations import require_effects
+from qpairs.commands.combinations import refuse_extra, require_effects
 
 COMMAND_LINE: Any = command_line()
 MENTION = re.compile(r"\bqpairs ([a-z][a-z-]*)((?: (?:--[a-z-]+|[A-Z_]+(?:\.\w+)?))*)")
@@ -21,7 +21,7 @@ def parse(words: Sequence[str], *, whole: bool = True) -> Any:
 
     Raises:
         AssertionError: there is no such command.
-        UsageError, UserError: it does not parse, or an option has no effect.
+        UsageError, UserError: it does not parse, it has a word too many, or an option has no effect.
     """
     rest, parser, parents = list(words), COMMAND_LINE, []
     parents.append(parser.make_context("qpairs", ["losses"]))
@@ -34,6 +34,7 @@ def parse(words: Sequence[str], *, whole: bool = True) -> Any:
         parser.make_parser(context).parse_args(rest)
         return context
     context = parser.make_context(parser.name, rest, parent=parents[0])
+    refuse_extra(context)
     require_effects(context, context.params)
     return context
 
