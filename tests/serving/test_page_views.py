@@ -22,6 +22,8 @@ from qpairs.serving.start import open_session
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+    from qpairs.models.bi_encoder import Checkpoint
+
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("ready_cache_of_tests")]
 
 VIEWS = ("start", "search", "compare", "label", "clusters")
@@ -155,11 +157,11 @@ def test_clusters_are_split_merged_undone_and_exported(page: "Page", site: str, 
     until(page, lambda: total() == 0)
 
 
-def test_questions_one_word_apart_are_marked_in_words(plain: Path, page: "Page", tmp_path: Path) -> None:
+def test_questions_one_word_apart_are_marked_in_words(checkpoint: "Checkpoint", page: "Page", tmp_path: Path) -> None:
     asked = ["Is C++ <b>fast</b>?", "Is C# <b>fast</b>?", "Is C++ quick?"]
     lines = [f'1,{row},"{text}",{int(row == 1)},0.9' for row, text in enumerate(asked, start=1)]
     (tmp_path / "clusters.csv").write_text("\n".join(["cluster,row,question,representative,similarity", *lines]) + "\n")
-    with served(create_app(load(plain), clusters=tmp_path)) as address:
+    with served(create_app(checkpoint, clusters=tmp_path)) as address:
         page.goto(f"{address}#clusters")
         page.wait_for_selector("#clusters li.card")
         assert page.locator("#clusters .apart").all_inner_texts() == ["one word apart: C++ / C#"]
