@@ -65,7 +65,7 @@ def test_duplicates_are_found_and_the_folder_can_be_served(clone: Path) -> None:
     look, start = PATHS["Find the duplicates in my file, without labels"]
     assert "chosen" in run(look, clone)
     said = run(f"{start} --budget 10", clone, answers="y\n" * 5 + "n\n" * 5)
-    assert "5 answered the same, 5 different" in said, said
+    assert "(5 the same, 5 different)" in said, said
     serve, ask = PATHS['Put "has this been asked?" on my site']
     server = subprocess.Popen(
         words_of(f"{serve} --port 0"), stdout=subprocess.PIPE, text=True, cwd=clone, env=environment()
