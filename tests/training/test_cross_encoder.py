@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors.torch import load_file
 import qpairs
 from qpairs.config import Config
 from qpairs.data.pairs import Pairs, pairs_from_texts
-from qpairs.data.parts import Parts
+from qpairs.data.parts import Parts, parts_of
 from qpairs.encoders import precision
 from qpairs.metrics import average_precision
 from qpairs.models.cross_encoder import CrossModel
@@ -44,11 +43,8 @@ PAIR = ("How do I reset my password?", "I forgot my password")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_encoder(small_bert: Path) -> Iterator[None]:
+def _small_encoder(small_bert: Path) -> None:
     FAST["encoder"] = str(small_bert)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precision, "bf16_speedup", lambda: 1.0)  # judged as it was trained, whatever the machine
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +82,13 @@ def test_it_is_a_model_whose_score_is_a_logit(trained: Path, pairs_csv: Path) ->
     assert not partial_of(trained).exists()
 
 
-def test_the_best_state_of_its_evaluations_is_kept(trained: Path) -> None:
+def test_the_best_state_of_its_evaluations_is_kept(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "bf16_speedup", lambda: 1.0)  # judged as it was trained, whatever the machine
     model = qpairs.load(trained)
     seen = [row["eval_average_precision"] for row in model.history if "eval_average_precision" in row]
     assert len(seen) >= 4
-    reached = model.scores["validation"]["average_precision"]
+    pairs = parts_of(model.config, model.split).validation
+    reached = average_precision(model.score_pairs(pairs)[0], pairs.labels)
     assert reached == pytest.approx(max(seen), abs=1e-4)
     assert reached > min(seen) + 0.01
 
