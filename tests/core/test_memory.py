@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from children import run_script
+
+from qpairs.core.memory import KERNEL_CACHES, KERNELS
 
 pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 
@@ -57,3 +60,12 @@ with freed_memory_kept():
     take_and_free()
     assert faults() - before < 0.1 * BLOCK / resource.getpagesize()
 """)
+
+
+@pytest.mark.parametrize("given", ["", "7"])
+def test_the_shapes_that_products_are_kept_for_are_bounded_where_nobody_has_said_how_many(given: str) -> None:
+    """Before the first product: what encodes packed batches, each with another number of tokens, is imported earlier."""
+    kept = f"for name in {KERNEL_CACHES!r}: os.environ.pop(name, None)" if not given else ""
+    script = f"import os\n{kept}\nimport qpairs.encoders.packed\nprint(*map(os.environ.get, {KERNEL_CACHES!r}))"
+    done = run_script(script, env=dict.fromkeys(KERNEL_CACHES, given) if given else {})
+    assert done.stdout.split() == [given or str(KERNELS)] * len(KERNEL_CACHES), done
