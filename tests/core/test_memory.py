@@ -64,7 +64,7 @@ with freed_memory_kept():
 
 @pytest.mark.parametrize("given", ["", "7"])
 def test_the_shapes_that_products_are_kept_for_are_bounded_where_nobody_has_said_how_many(given: str) -> None:
-    """Before the first product: what encodes packed batches, each with another number of tokens, is imported earlier."""
+    """What encodes packed batches, each with another number of tokens, is imported before the first product."""
     kept = f"for name in {KERNEL_CACHES!r}: os.environ.pop(name, None)" if not given else ""
     script = f"import os\n{kept}\nimport qpairs.encoders.packed\nprint(*map(os.environ.get, {KERNEL_CACHES!r}))"
     done = run_script(script, env=dict.fromkeys(KERNEL_CACHES, given) if given else {})
