@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qpairs.core.exceptions import UserError
 from qpairs.core.tables import unguarded
 from qpairs.data.columns import find_columns, named_column
-from qpairs.data.label_values import LabelValues, label_values
+from qpairs.data.label_values import label_values
 from qpairs.data.pairs import text_fault
 from qpairs.data.questions import QuestionSource
 from qpairs.data.records import PAIR, open_table
@@ -119,24 +119,25 @@ def _rows(source: QuestionSource) -> Iterator[tuple[str, str, int, str, float, s
         who = "" if _text(values.get("annotator")) == "" else " ".join(str(values["annotator"]).split())
         if who == ADJUDICATED and not _text(values["is_duplicate"]):
             continue
-        fault = row if isinstance(row, str) else _fault(row, columns, extra, meanings)
-        if fault:
+        label = None if isinstance(row, str) else meanings.read(row[2])
+        fault = row if isinstance(row, str) else _fault(row, columns, extra, label)
+        if fault or label is None:
             raise UserError(f"{path}, {reader.unit} {number}: {fault}")
         probability = _text(values.get("drawing_probability"))
         if who == ADJUDICATED:  # in a file that was made for people
             row = (*map(unguarded, row[:2]), *row[2:])
         yield (
-            *(row[0], row[1], meanings.read(row[2]) or 0, _text(values.get("drawn"))),
+            *(row[0], row[1], label, _text(values.get("drawn"))),
             *(float(probability) if probability else math.nan, who),
         )
 
 
-def _fault(row: Sequence[Any], columns: Sequence[str], extra: Sequence[str], meanings: LabelValues) -> str:
+def _fault(row: Sequence[Any], columns: Sequence[str], extra: Sequence[str], label: int | None) -> str:
     """What is wrong with the values of a row, in a sentence that names the column; '' where nothing is."""
     for text, column in zip(row[:2], columns, strict=False):
         if fault := text_fault(text, column):
             return fault[1]
-    if meanings.read(row[2]) is None:
+    if label is None:
         return f"label {reprlib.repr(row[2])} in column {columns[2]!r} is neither 0 nor 1"
     values = dict(zip(extra, row[3:], strict=True))
     if _text(values.get("drawn")) not in ("", *DRAWN):

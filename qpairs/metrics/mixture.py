@@ -62,9 +62,7 @@ def estimate_corpus(densities: Densities, counts: ScoreCounts) -> CorpusEstimate
 def _is_like(densities: Densities, counts: ScoreCounts) -> bool:
     """Whether a corpus has the scores of the one that the densities were fitted to, but for growth and chance."""
     found, expected = counts.rebinned(densities.edges), expected_counts(densities, counts.n)
-    enough = expected >= 20
-    if not enough.any():
-        return counts.n == densities.n
+    enough = expected >= min(20.0, expected.max())
     beyond = np.maximum(np.abs(found - expected) - CHANCE * np.sqrt(expected), 0.0)
     return bool(np.mean(beyond[enough] / expected[enough]) < UNLIKE)
 

@@ -69,6 +69,8 @@ def check_once(check: Callable[[], None]) -> None:
 
     Raises:
         UserError: that of process 0, in every process.
+
+    >>> check_once(lambda: None)
     """
     failed: UserError | None = None
     if rank() == 0:

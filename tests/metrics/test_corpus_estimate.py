@@ -194,3 +194,18 @@ def test_a_small_corpus_whose_strangers_score_high_keeps_what_labels_told(
             assert other.precision == pytest.approx(one.precision, abs=0.01)
         grown = estimate_corpus(own, corpus.counts.scaled(2 * n))
         assert 0 <= grown.expected(0.7).precision <= again.expected(0.7).precision + 0.01  # there are more strangers
+
+
+@pytest.mark.parametrize("n", [60, 300])
+def test_a_fitted_corpus_is_told_from_one_of_another_kind(n: int) -> None:
+    kind = {"per_question": 0.5, "near": 1.0}
+    for seed in range(4):
+        corpus = world(n, seed, strangers=0.35, **kind)
+        drawn = strata(corpus, 30, seed)
+        before = estimate_corpus(VALIDATION, corpus.counts)
+        own = own_densities(with_labels(before, corpus.scores[drawn], corpus.duplicate[drawn]), VALIDATION)
+        others = world(n, seed + 50, strangers=0.35, **kind), world(n, seed + 90, strangers=0.5, **kind)
+        alike, another = (estimate_corpus(own, other.counts) for other in others)
+        doubt = [np.sqrt((each.factors**2).sum(axis=0)).min() for each in (estimate_corpus(own, corpus.counts), alike)]
+        assert doubt[0] == pytest.approx(doubt[1])  # what was learned of it holds
+        assert np.sqrt((another.factors**2).sum(axis=0)).min() > 0.5  # and is doubted in another

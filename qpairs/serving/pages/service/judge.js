@@ -60,7 +60,7 @@ export function showPair(state) {
 }
 
 function judged({ answer, duplicate, probability }) {
-  return `Your last answer: ${SAID[answer]}. The model calls them ${duplicate ? "the same" : "different"}; the same they are with a probability of ${percent(probability)}.`;
+  return `Your last answer: ${SAID[answer]}. The model calls them ${duplicate ? "the same" : "different"}; the probability that they are the same is ${percent(probability)}.`;
 }
 
 $("annotator").value = localStorage.getItem(NAME) ?? "";
