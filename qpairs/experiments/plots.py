@@ -10,7 +10,8 @@ from pathlib import Path
 from qpairs.evaluation.charts import LETTER, Axis, Dot, Line, Mark, Plane, draw
 from qpairs.evaluation.pictures import Picture, save_picture
 
-WIDTH, ROW = 380, 40  # of a panel, and height of one of its rows
+WIDTH, ROW = 380, 40  # of a panel, at least, and height of one of its rows
+LARGE = 1.3  # width of the letters of the title, as a multiple of the others'
 TOP, BOTTOM, EDGE = 66, 88, 16  # above the panels, below them, and at the sides
 APART = 0.34  # of a row, between the dots of two measures
 BELOW = 0.16  # of a row, the seeds under their mean
@@ -42,16 +43,17 @@ def plot_estimates(
     """
     margin = LETTER * max(len(label) for rows in panels.values() for label in rows) + EDGE
     floor = TOP + ROW * max(map(len, panels.values()))
-    said = LETTER * max(len(title), len(legend)) + 2 * EDGE
-    width, height = max(len(panels) * (margin + WIDTH) + EDGE, said), floor + BOTTOM
+    wanted = (LETTER * max(LARGE * len(title), len(legend)) + EDGE) / len(panels) - margin  # below title and legend
+    panel = max(WIDTH, wanted)
+    width, height = len(panels) * (margin + panel) + EDGE, floor + BOTTOM
     low, high = _range(panels)
     drawn = [f'<text class="title" x="{EDGE}" y="26">{escape(title)}</text>']
     for number, (name, rows) in enumerate(panels.items()):
-        left = number * (margin + WIDTH) + margin
+        left = number * (margin + panel) + margin
         x = Axis(", ".join(measures), low, high)
         y = Axis("", max(map(len, panels.values())) - 0.5, -0.5, names=list(rows))
         drawn.append(f'<text class="panel" x="{left:.1f}" y="{TOP - 12}">{escape(name)}</text>')
-        drawn.append(draw(Plane(x, y, left, left + WIDTH - EDGE, TOP, floor), list(_marks(rows))))
+        drawn.append(draw(Plane(x, y, left, left + panel - EDGE, TOP, floor), list(_marks(rows))))
     for number, name in enumerate(measures):
         at = EDGE + sum(len(before) * LETTER + 34 for before in measures[:number])
         drawn.append(f'<circle class="dot m{number}" cx="{at + 5:.1f}" cy="{floor + 56}" r="4.5"/>')

@@ -269,7 +269,7 @@ def test_compare_tells_verdict_threshold_and_words(page: "Page", site: str, mode
     said = words(float(model.verdict.pair.probability(similarity)), same)
     assert verdict.startswith(f"{'Yes' if same else 'No'}: {said}. ")
     assert (
-        f"{round(100 * float(model.verdict.pair.probability(similarity)))} %: that of pairs like those of validation."
+        f"{round(100 * float(model.verdict.pair.probability(similarity)))} % (of pairs like those of validation)."
         in verdict
     )
     said = page.inner_text("#similarity")

@@ -20,7 +20,7 @@ export const compare = newest(async (signal) => {
 });
 
 function showComparison([first, second], threshold, thresholdOf, of, { similarity, probability, duplicate, verdict }) {
-  tell("compare-status", `${duplicate ? "Yes" : "No"}: ${verdict}. The probability that both ask the same is ${percent(probability)}: that ${of}.`, "sure");
+  tell("compare-status", `${duplicate ? "Yes" : "No"}: ${verdict}. The probability that both ask the same is ${percent(probability)} (${of}).`, "sure");
   const [name, decisive] = thresholdOf === "probability" ? ["Probability", probability] : ["Similarity", similarity];
   const onScale = (value) => Math.min(1, Math.max(0, value));
   $("scale").style.setProperty("--at", onScale(decisive));
