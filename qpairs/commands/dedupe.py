@@ -54,6 +54,7 @@ UNLABELLED = (
     "wrong. Labels tell: qpairs serve --labels, then qpairs calibrate --corpus --labels."
 )
 MOST = 0.5  # share of a corpus that is dropped, from which on a warning is due
+UNKNOWN = 0.9  # width of an interval of a share, from which on it says nothing
 WIDTH = 50  # characters of a bar that stands for 1
 
 
@@ -276,8 +277,10 @@ def _print_end(result: DedupeResult | LargeResult, checkpoint: Path, output: Pat
     """What was found, where it is, and what it means."""
     print_summary(result)
     print_saved(output)
-    expected = result.expected if result.expected and result.expected.pairs >= 1 else None
-    figures = (expected.precision, expected.recall) if expected else None
+    expected, figures = result.expected, None
+    if expected and expected.pairs >= 1:
+        low, high = expected.precision_interval
+        figures = (expected.precision, expected.recall) if high - low < UNKNOWN else None
     folder = _of_folder(result)
     found = result.summary["pairs"], figures, bool(result.labels)
     print_conclusion(after_dedupe(*found, checkpoint, output, folder=folder))

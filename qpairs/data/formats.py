@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import pyarrow
 
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import os_reason
+from qpairs.core.files import NOT_UTF8, os_reason
 from qpairs.core.tables import COMMA, Dialect
 from qpairs.data.compressed import FAULTS, OPENERS, ZIP, is_compressed, open_uncompressed, uncompressed_name
 from qpairs.data.separators import HEAD, SEPARATOR, SEPARATORS, separates, separator_character
@@ -354,7 +354,7 @@ def _lines(path: Path) -> Iterator[str]:
                 number, encoding = number + block.count(b"\n"), "utf-8"
     except UnicodeDecodeError as error:
         number += error.object.count(b"\n", 0, error.start)
-        raise UserError(f"{path}, line {number}: not valid UTF-8; save the file as UTF-8") from None
+        raise UserError(f"{path}, line {number}: {NOT_UTF8}") from None
     except FAULTS as error:
         raise _unreadable(path, error) from error
 

@@ -22,6 +22,7 @@ from qpairs.objectives.losses import LOSSES
 
 SCORES = ("f1", "average_precision", "mining_average_precision")
 COSTS = ("seconds", "steps", "epochs", "peak_bytes")
+UNEQUAL = 1.5  # times as many steps in the same time: no longer the same training
 
 
 @dataclass(frozen=True)
@@ -188,10 +189,12 @@ def compare_records(
         if place and row.results:
             difference = row_difference(verdicts(row), best, pairs.labels, components, rows=finished, seed=base.seed)
             rows[place] = dataclasses.replace(row, difference=difference)
-    return Comparison(tuple(rows), part, len(pairs), base, tuple(_notes(rows, part, base.score)))
+    return Comparison(tuple(rows), part, len(pairs), base, tuple(_notes(rows, part, base)))
 
 
-def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
+def _notes(rows: Sequence[Row], part: str, base: Config) -> Iterator[str]:
+    if base.budget_minutes:
+        yield from _unequal_steps(rows)
     if any(len(row.results) == 1 for row in rows):
         yield (
             "where a row has one run, how far runs of other seeds differ is unknown: its interval is over questions "
@@ -201,7 +204,7 @@ def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
     for name in LOSSES:
         if (whole := added(name)) in losses:
             yield f"{name} cannot be trained alone: it is added to {whole.partition(' + ')[0]}"
-    if score == "cosine":
+    if base.score == "cosine":
         for loss in losses:
             if has_head(loss):
                 yield f"{loss} is judged by its cosine; --score head judges it by its classifier"
@@ -211,3 +214,21 @@ def _notes(rows: Sequence[Row], part: str, score: str) -> Iterator[str]:
     if part == "validation":
         yield "F1 is cross-fitted on the pairs that also chose each run's best state: name unseen ones with --test"
     yield from dict.fromkeys(note for row in rows if (note := encoder_note(row.encoder)))
+
+
+def _unequal_steps(rows: Sequence[Row]) -> Iterator[str]:
+    """Which runs of one encoder made far fewer steps than others in the same time.
+
+    A slow loss does, and so does a run during which the machine did other work: the figures cannot tell which.
+    """
+    for encoder in dict.fromkeys(row.encoder for row in rows):
+        of_encoder = [row for row in rows if row.encoder == encoder and row.results]
+        steps = [step for row in of_encoder for step in row.values("steps")]
+        if not steps or max(steps) < UNEQUAL * min(steps):
+            continue
+        slow = [f"{row.loss}, {row.miner}" for row in of_encoder if UNEQUAL * min(row.values("steps")) <= max(steps)]
+        yield (
+            f"{encoder}: runs made {min(steps):,} to {max(steps):,} steps in the same time, fewest with "
+            f"{'; '.join(slow)}: where the machine did other work meanwhile, that is what differs; "
+            "--budget 0 --epochs N gives all as many"
+        )

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import json
 import os
@@ -184,6 +185,25 @@ def test_with_one_seed_no_row_is_called_worse_and_that_is_said(
     assert several.rows[1].difference is not None
     assert several.rows[1].difference.verdict == "worse"
     assert not any("other seeds" in note for note in several.notes)
+
+
+def test_runs_that_made_fewer_steps_in_the_same_time_are_named(
+    trained: list[Config], pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any("steps" in note for note in small(pairs_csv, tmp_path / "even").notes)
+    train = HOME.train_cell
+
+    def slow(config: Config, *rest: Any) -> tuple[Result, Arrays]:
+        result, arrays = train(config, *rest)
+        return dataclasses.replace(result, steps=700 if config.loss == BAD else 1400), arrays
+
+    monkeypatch.setattr(HOME, "train_cell", slow)
+    (note,) = [note for note in small(pairs_csv, tmp_path / "uneven").notes if "steps" in note]
+    assert "700 to 1,400 steps in the same time" in note
+    assert BAD in note
+    assert GOOD not in note
+    by_epochs = small(pairs_csv, tmp_path / "epochs", budget_minutes=0, epochs=1.0)
+    assert not any("steps" in note for note in by_epochs.notes)
 
 
 def test_every_cell_has_the_same_split_and_its_own_seed(

@@ -145,3 +145,11 @@ def test_minilm_is_ready_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     model = qpairs.load("minilm")
     assert (model.path.name, shown_name(model), model.dimension) == ("minilm", "minilm", 384)
     assert not model.verdict.labelled
+
+
+def test_of_two_questions_it_is_not_said_how_many_of_the_pairs_are_right(plain: Path, tmp_path: Path, run) -> None:
+    (tmp_path / "two.txt").write_text("How do I reset my password?\nHow do I change my e-mail address?\n")
+    result = run("dedupe", plain, tmp_path / "two.txt", "--output", "dups", "--threshold", "0.1")
+    assert result.code == 0, result.err
+    assert "How many of the pairs are right is not known here" in " ".join(result.out.split())
+    assert "Of 100 pairs" not in result.out
