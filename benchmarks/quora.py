@@ -37,6 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "minilm+reranker": {"encoder": "minilm", "reranker": "minilm"},
     "cross-encoder": {"encoder": "minilm", "model": "cross-encoder"},
     "mpnet": {"encoder": "mpnet"},
+    "mpnet-cross-encoder": {"encoder": "mpnet", "model": "cross-encoder"},
     "mpnet+reranker": {"encoder": "mpnet", "reranker": "mpnet"},
     "lstm": {**BOTH_LOSSES, "vectors": "glove", "epochs": 2.0, "batch_size": 128},
     "cnn": {**BOTH_LOSSES, "vectors": "glove", "epochs": 2.0, "batch_size": 128},

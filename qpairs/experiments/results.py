@@ -230,5 +230,5 @@ def _unequal_steps(rows: Sequence[Row]) -> Iterator[str]:
         yield (
             f"{encoder}: runs made {min(steps):,} to {max(steps):,} steps in the same time, fewest with "
             f"{'; '.join(slow)}: where the machine did other work meanwhile, that is what differs; "
-            "--budget 0 --epochs N gives all as many"
+            "--budget-minutes 0 --epochs N gives all as many"
         )
