@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qpairs.core.memory import bound_kernel_caches
-from qpairs.encoders.batches import by_length
+from qpairs.encoders.batches import Ints, by_length
 from qpairs.encoders.blocks import GELU, KINDS, Blocks, Layer, blocks_of
 from qpairs.encoders.dropout import quick_dropout
 from qpairs.encoders.fused import Half, attention_half, feed_forward_half
@@ -27,7 +27,9 @@ from qpairs.encoders.fused import Half, attention_half, feed_forward_half
 bound_kernel_caches()  # before the first product: no two batches need have one shape
 
 POOLED = ("cls", "mean")
+SENTENCE = "sentence_embedding"
 CPU_TOKENS, GPU_TOKENS = 512, 8192  # of a batch: on a CPU, what a layer hands to the next stays in the cache
+PAIR_TOKENS = 2048  # of a batch of pairs on a CPU: they are longer, and the weights are cast once for each batch
 
 
 @dataclass(frozen=True)
@@ -174,18 +176,56 @@ def packed_vectors(
     ...     packed_vectors(packed_encoder(encoder), token_ids(encoder, ["how do I pay", "pay"])).shape
     (2, 256)
     """
-    device = encoder.blocks.words.device
     if batch_tokens is None:
-        batch_tokens = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
-    vectors = np.empty((0, 0), dtype=np.float32)
-    for rows in by_length(np.fromiter(map(len, ids), np.int64, len(ids)), batch_tokens):
-        packed = pack([ids[row] for row in rows])
-        moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in packed.items()}
-        found = _outputs(encoder, moved)["sentence_embedding"].float().cpu().numpy()
-        if not vectors.size:
-            vectors = np.empty((len(ids), found.shape[1]), dtype=np.float32)
-        vectors[rows] = found
-    return vectors
+        batch_tokens = CPU_TOKENS if encoder.blocks.words.device.type == "cpu" else GPU_TOKENS
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    return _by_batches(encoder, lengths, batch_tokens, lambda rows: pack([ids[row] for row in rows]), SENTENCE)
+
+
+def packed_logits(cross_encoder: PackedEncoder, features: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The logits (n,) of n pairs in their order, by batches of about one length; the caller turns gradients off.
+
+    Args:
+        cross_encoder: what is done.
+        features: of the pairs, as the tokenizer of the cross-encoder has padded them.
+
+    >>> from qpairs.training.cross_encoder import new_cross_encoder
+    >>> model = new_cross_encoder("tiny", texts=["how do I pay", "how can I pay"], max_length=8, seed=0).eval()
+    >>> with torch.inference_mode():
+    ...     packed_logits(packed_encoder(model), model.preprocess([("how do I pay", "how can I pay")])).shape
+    (1,)
+    """
+    tensors = {name: value for name, value in features.items() if isinstance(value, Tensor)}
+    lengths = tensors["attention_mask"].sum(1).numpy()
+    batch_tokens = PAIR_TOKENS if cross_encoder.blocks.words.device.type == "cpu" else GPU_TOKENS
+
+    def packed(rows: Ints) -> dict[str, Any]:
+        return pack_padded({name: value[torch.from_numpy(rows)] for name, value in tensors.items()})
+
+    return _by_batches(cross_encoder, lengths, batch_tokens, packed, "scores").reshape(len(lengths))
+
+
+def _by_batches(
+    encoder: PackedEncoder, lengths: Ints, batch_tokens: int, packed: Callable[[Ints], dict[str, Any]], output: str
+) -> NDArray[np.float32]:
+    """One of the outputs (n, d) for n texts in their order, by batches of about one length.
+
+    Args:
+        encoder: what is done.
+        lengths: (n,) tokens of the texts.
+        batch_tokens: of a batch; a single longer text is a batch of its own.
+        packed: rows of texts to their packed tokens, on the CPU.
+        output: its name.
+    """
+    device = encoder.blocks.words.device
+    found = np.empty((0, 0), dtype=np.float32)
+    for rows in by_length(lengths, batch_tokens):
+        moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in packed(rows).items()}
+        part = _outputs(encoder, moved)[output].float().cpu().numpy()
+        if not found.size:
+            found = np.empty((len(lengths), part.shape[1]), dtype=np.float32)
+        found[rows] = part
+    return found
 
 
 def with_length_1(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,7 +237,7 @@ def with_length_1(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def _outputs(encoder: PackedEncoder, packed: dict[str, Any]) -> dict[str, Tensor]:
     tokens = _tokens(encoder.blocks, packed, encoder.training)
     pooled = [_pooled(tokens, packed, mode) for mode in encoder.pooling]
-    features: dict[str, Tensor] = {"sentence_embedding": torch.cat(pooled, dim=-1)}
+    features: dict[str, Tensor] = {SENTENCE: torch.cat(pooled, dim=-1)}
     for module in encoder.rest:
         features = module(features)
     return features

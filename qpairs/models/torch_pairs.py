@@ -12,6 +12,7 @@ from sentence_transformers import CrossEncoder
 from torch import nn
 
 from qpairs.core.exceptions import UserError
+from qpairs.encoders.packed import packed_encoder, packed_logits, takes_packed
 from qpairs.encoders.precision import fast_bf16
 from qpairs.models.base import Floats
 from qpairs.models.pair_reader import PairReader
@@ -20,22 +21,40 @@ BATCH = 64  # texts that are read at a time, of about one length
 
 
 class TorchPairs:
-    """A `PairReader` that asks a `CrossEncoder`, in bfloat16 where this machine is fast at it."""
+    """A `PairReader` that asks a `CrossEncoder`, in bfloat16 where this machine is fast at it.
 
-    def __init__(self, cross_encoder: CrossEncoder) -> None:
-        self.cross_encoder = cross_encoder.eval()
+    On a CPU, one of BERT's kind reads packed tokens, which takes two thirds of the time or less.
+    """
+
+    def __init__(self, cross_encoder: CrossEncoder, *, both_orders: bool = True) -> None:
+        """Binds a cross-encoder of one logit.
+
+        Args:
+            cross_encoder: is asked, by one thread at a time.
+            both_orders: whether each pair is read in both orders; or, in half the time, in the given one.
+        """
+        self.cross_encoder, self.both_orders = cross_encoder.eval(), both_orders
         self._bf16 = fast_bf16(cross_encoder)
+        plain = cross_encoder.device.type == "cpu" and not getattr(cross_encoder, "default_prompt_name", None)
+        self._packs = plain and takes_packed(cross_encoder)
         self._lock = threading.Lock()  # the tokenizers of transformers change their own settings
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> Floats:
-        """Logits (n,) that pairs are duplicates, in their order: the mean over both orders of each pair."""
+        """Logits (n,) that pairs are duplicates, in their order: the mean over the orders in which each is read."""
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        orders = [*pairs, *(pair[::-1] for pair in pairs)]
+        texts = [*pairs, *(pair[::-1] for pair in pairs)] if self.both_orders else list(pairs)
         model = self.cross_encoder
-        with self._lock, torch.autocast(model.device.type, torch.bfloat16, enabled=self._bf16):
-            found = model.predict(orders, batch_size=BATCH, activation_fn=nn.Identity(), show_progress_bar=False)
-        logits: Floats = np.asarray(found, dtype=np.float32).reshape(2, len(pairs)).mean(axis=0)
+        with (
+            self._lock,
+            torch.inference_mode(),
+            torch.autocast(model.device.type, torch.bfloat16, enabled=self._bf16),
+        ):
+            if self._packs:
+                found = packed_logits(packed_encoder(model), model.preprocess(texts))
+            else:
+                found = model.predict(texts, batch_size=BATCH, activation_fn=nn.Identity(), show_progress_bar=False)
+        logits: Floats = np.asarray(found, dtype=np.float32).reshape(-1, len(pairs)).mean(axis=0)
         return logits
 
 

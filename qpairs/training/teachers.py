@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from huggingface_hub import HfApi
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from torch import nn
 
 from qpairs import metrics
 from qpairs.config import Config
@@ -42,7 +42,8 @@ from qpairs.metrics.logistic import expit
 from qpairs.models.base import FILE, RERANKER, Tables, load
 from qpairs.models.bi_encoder import Checkpoint, embed_tables
 from qpairs.models.cross_encoder import CrossModel
-from qpairs.models.torch_pairs import load_cross_encoder
+from qpairs.models.pair_reader import read_pairs
+from qpairs.models.torch_pairs import TorchPairs, load_cross_encoder
 from qpairs.models.two_stages import TwoStages, first_stage
 from qpairs.training.cross_models import cross_config, cross_folder, trained_cross_model, warn_of_another_split
 from qpairs.training.distributed import rank_zero_first
@@ -51,7 +52,6 @@ from qpairs.training.names import ITSELF, TRANSFORMERS, cross_encoder_to_train, 
 from qpairs.training.passes import NothingKept
 from qpairs.training.run import Run
 
-BATCH = 64  # pairs that a cross-encoder reads at a time
 OLD_FILE = "qpairs-teacher.json"  # what older versions wrote beside a cross-encoder, which had no verdict
 
 
@@ -235,14 +235,16 @@ def probabilities_of(
             the given order.
         tables: place of a checkpoint among the teachers -> its embeddings of the questions, where they are known.
     """
-    odds, tables = [], tables or {}
+    odds: list[NDArray[np.floating[Any]]] = []
+    tables = tables or {}
     for place, teacher in enumerate(teachers):
         model = teacher.model
         if isinstance(model, Checkpoint | TwoStages):
             embedded = tables[place] if place in tables else _embedded(model, pairs)
             odds.append(model.verdict.pair.log_odds(model.score_tables(embedded, pairs)))
         else:
-            odds.append(_log_odds(model, pairs, on_progress, both_orders))
+            reader, texts = TorchPairs(model, both_orders=both_orders), [pairs.texts(row) for row in range(len(pairs))]
+            odds.append(read_pairs(reader, texts, on_progress, "asking the teachers"))
     return np.asarray(expit(np.mean(odds, axis=0)), dtype=np.float32)
 
 
@@ -252,19 +254,6 @@ def _embedded(model: Checkpoint | TwoStages, pairs: Pairs) -> Tables:
     encoder = checkpoint.encoder
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=fast_bf16(towers(encoder)[0])):
         return embed_tables(encoder, pairs.questions)
-
-
-def _log_odds(model: CrossEncoder, pairs: Pairs, on_progress: OnProgress, both_orders: bool) -> NDArray[np.float64]:
-    meter, logits = Meter(on_progress), [np.empty(0, np.float64)]
-    meter.begin("asking the teachers", len(pairs))
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=fast_bf16(model)):
-        for first in range(0, len(pairs), BATCH * 64):
-            texts = [pairs.texts(row) for row in range(first, min(first + BATCH * 64, len(pairs)))]
-            orders = [*texts, *(pair[::-1] for pair in texts)] if both_orders else texts
-            scores = model.predict(orders, batch_size=BATCH, activation_fn=nn.Identity(), show_progress_bar=False)
-            logits.append(scores.reshape(-1, len(texts)).mean(axis=0))
-            meter.advance(len(texts))
-    return np.concatenate(logits)
 
 
 def add_probabilities(
