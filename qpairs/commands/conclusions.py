@@ -50,7 +50,7 @@ def after_evaluate(scores: Mapping[str, Any], model: object, named: NamedPairs, 
     if scores.get("trivial"):
         known = named if named.data else trained_on
         return _then(
-            "A model that is no better than a trivial answer needs other training: pairs of your own subject, more of "
+            "A model that is no better than a baseline needs other training: pairs of your own subject, more of "
             "them, or another --encoder. What pairs hold is shown by:",
             *("data", *(known.data or (LABELLED,)), *known.reading_words()),
         )

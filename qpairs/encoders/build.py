@@ -224,6 +224,18 @@ def takes_lora(name: str) -> bool:
     return not any(side in ENCODERS and ENCODERS[side].own_vocabulary for side in tower_names(name))
 
 
+def is_pretrained(name: str, vectors: str = "") -> bool:
+    """Whether an encoder tells questions apart before any training: a pretrained one, or a mean of pretrained vectors.
+
+    Both towers, if it has two.
+
+    >>> is_pretrained("minilm"), is_pretrained("static", "glove"), is_pretrained("static")
+    (True, True, False)
+    """
+    made = [side for side in tower_names(name) if side in ENCODERS and ENCODERS[side].own_vocabulary]
+    return not made or (bool(vectors) and set(made) == {"static"})
+
+
 def encoder_note(name: str) -> str:
     """What must be said beside every figure of an encoder ('' where there is nothing to say)."""
     sides = tower_names(name)

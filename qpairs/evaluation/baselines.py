@@ -1,4 +1,4 @@
-"""Trivial baselines: what a model has to beat."""
+"""Baselines: what a model has to beat."""
 
 from __future__ import annotations
 
@@ -54,13 +54,17 @@ def baselines(pairs: Pairs, tfidf_threshold: float | None) -> dict[str, dict[str
     return found
 
 
-IN_WORDS = {"all duplicate": "calling everything a duplicate"}  # a baseline -> what it does
+UNTRAINED = "encoder as it comes"  # the baseline of a trained encoder
+IN_WORDS = {  # a baseline -> what it does
+    "all duplicate": "calling everything a duplicate",
+    UNTRAINED: f"the {UNTRAINED}",
+}
 
 
 def trivial_note(report: Mapping[str, Any]) -> str:
-    """Which trivial answers a model is no better than, as the end of a sentence; empty where it is better than all.
+    """Which baselines a model is no better than, as the end of a sentence; empty where it is better than all.
 
-    A model is better where the whole 95 % interval of its F1 lies above the F1 of the trivial answer, and its ranking
+    A model is better where the whole 95 % interval of its F1 lies above the F1 of the baseline, and its ranking
     is better than a random one where that of its average precision lies above the share of duplicates.
 
     Args:

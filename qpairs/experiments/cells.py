@@ -225,7 +225,7 @@ def train_cell(
 
     def observe(now: Progress) -> None:
         nonlocal first, last, latest
-        if now.stage != "evaluating":
+        if not now.stage.startswith("evaluating"):
             last, latest = time.monotonic(), now
             first = first or last
         on_progress(now)

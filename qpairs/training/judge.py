@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+from qpairs import metrics
 from qpairs.config import Config
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts
 from qpairs.data.splits import question_components
-from qpairs.evaluation.baselines import tfidf_threshold
+from qpairs.evaluation.baselines import UNTRAINED, tfidf_threshold, trivial_note
 from qpairs.evaluation.calibrate import cross_fitted_scores
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.prefixes import PrefixScore, prefix_scores, prefix_verdicts
@@ -68,6 +69,42 @@ def judge(
     checkpoint = Checkpoint(encoder, verdict, config, parts.split, history=history, head=head)
     found = _reports(checkpoint, parts, (scores, tables), checkpoint.score_pairs)
     return dataclasses.replace(checkpoint, scores=found)
+
+
+def untrained_scores(encoder: SentenceTransformer, config: Config, parts: Parts) -> dict[str, dict[str, float]]:
+    """Part -> F1 and average precision of the cosine before training, at the threshold that is best on validation.
+
+    Args:
+        encoder: as it comes; it is used and left as it was.
+        config: the options of the run.
+        parts: its data.
+    """
+    found, threshold = {}, 0.0
+    for name, pairs in (("validation", parts.validation), ("test", parts.test)):
+        if pairs is None:
+            continue
+        scores = score_tables(embed_tables(encoder, pairs.questions), pairs, Score(None, config.symmetric))
+        if name == "validation":
+            threshold = metrics.best_threshold(scores, pairs.labels)
+        found[name] = {
+            "f1": metrics.confusion(scores, pairs.labels, threshold).f1,
+            "average_precision": metrics.average_precision(scores, pairs.labels),
+        }
+    return found
+
+
+def beside_untrained(checkpoint: Checkpoint, untrained: Mapping[str, Mapping[str, float]]) -> Checkpoint:
+    """A judged checkpoint whose reports have the encoder as it comes among their baselines.
+
+    Args:
+        checkpoint: from `judge`.
+        untrained: from `untrained_scores`.
+    """
+    reports = dict(checkpoint.scores)
+    for part, scores in untrained.items():
+        report = {**reports[part], "baselines": {**reports[part]["baselines"], UNTRAINED: dict(scores)}}
+        reports[part] = {**report, "trivial": trivial_note(report)}
+    return dataclasses.replace(checkpoint, scores=reports)
 
 
 def judge_without_labels(encoder: SentenceTransformer, config: Config, parts: Parts, history: History) -> Checkpoint:

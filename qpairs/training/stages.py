@@ -16,6 +16,8 @@ from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Progress
 from qpairs.data.parts import Parts
+from qpairs.encoders.build import is_pretrained
+from qpairs.evaluation.baselines import UNTRAINED
 from qpairs.evaluation.combine import combine
 from qpairs.models.base import RERANKER, Model, load
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
@@ -26,7 +28,7 @@ from qpairs.training.cross_encoder import cross_encoder_of
 from qpairs.training.cross_models import cross_config, passes_for, trained_cross_model, warn_of_another_split
 from qpairs.training.distributed import rank
 from qpairs.training.guides import Guides
-from qpairs.training.judge import judge, judge_without_labels, report_on_part
+from qpairs.training.judge import beside_untrained, judge, judge_without_labels, report_on_part, untrained_scores
 from qpairs.training.names import ITSELF
 from qpairs.training.passes import NothingKept
 from qpairs.training.run import Run
@@ -85,6 +87,7 @@ def _train_encoder(run: Run, encoder: SentenceTransformer, guides: Guides) -> Tr
     """Trains and judges the encoder of a run, after its teachers, and joins it to its reranker, if it has one."""
     kept = run.folder / ENCODER
     if not kept.exists():
+        untrained = _untrained_scores(run, encoder)
         parts, fitted = _fit(run, encoder, guides)
         if rank() > 0:
             return Trained(None, _last_state(fitted.diverged, run.config))
@@ -93,6 +96,7 @@ def _train_encoder(run: Run, encoder: SentenceTransformer, guides: Guides) -> Tr
             checkpoint = judge_without_labels(fitted.encoder, run.config, parts, fitted.history)
         else:
             checkpoint = judge(fitted.encoder, run.config, parts, fitted.history, fitted.head)
+            checkpoint = beside_untrained(checkpoint, untrained)
         if not run.config.reranker or fitted.diverged:
             keep_teacher(run)
             return Trained(checkpoint, _last_state(fitted.diverged, run.config))
@@ -101,6 +105,16 @@ def _train_encoder(run: Run, encoder: SentenceTransformer, guides: Guides) -> Tr
             shutil.rmtree(state)
     keep_teacher(run)
     return _with_reranker(run, load_checkpoint(kept), guides.reranker)
+
+
+def _untrained_scores(run: Run, encoder: SentenceTransformer) -> dict[str, dict[str, float]]:
+    """What training starts from, by part; nothing where the encoder has learned nothing yet, or there are no labels."""
+    config = run.config
+    known = is_pretrained(config.encoder, config.vectors) and not config.project
+    if not known or config.without_labels or rank() > 0:
+        return {}
+    run.on_progress(Progress(f"evaluating the {UNTRAINED}"))
+    return untrained_scores(encoder, config, run.parts)
 
 
 def _with_reranker(run: Run, encoder: Checkpoint, reranker: CrossModel | None) -> Trained:

@@ -6,7 +6,7 @@ import pytest
 import qpairs
 from qpairs import metrics
 from qpairs.evaluation import baselines as module
-from qpairs.evaluation.baselines import baselines, tfidf_scores, tfidf_threshold, trivial_note
+from qpairs.evaluation.baselines import UNTRAINED, baselines, tfidf_scores, tfidf_threshold, trivial_note
 
 
 def test_tfidf_is_one_for_equal_texts_and_zero_for_strangers() -> None:
@@ -68,6 +68,15 @@ def test_a_good_ranking_at_a_useless_threshold_is_named_by_its_f1_alone() -> Non
         assert trivial_note(judged(scores, labels, threshold)) == (
             "no better than calling everything a duplicate (F1 0.57)"
         )
+
+
+def test_training_that_brought_nothing_is_named() -> None:
+    scores, labels = draw(0.3)
+    found = judged(scores, labels, 0.15)
+    assert trivial_note(judged(scores, labels, 0.15, **{UNTRAINED: found["f1_interval"][0] - 0.01})) == ""
+    assert trivial_note(judged(scores, labels, 0.15, **{UNTRAINED: 0.99})) == (
+        "no better than the encoder as it comes (F1 0.99)"
+    )
 
 
 def test_better_on_few_pairs_may_be_chance_and_is_said_to_be() -> None:

@@ -16,10 +16,13 @@ import torch
 from children import run_script
 from conftest import write_csv
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 
 import qpairs
+from qpairs import metrics
 from qpairs.config import Config
 from qpairs.data.parts import load_parts
+from qpairs.evaluation.baselines import UNTRAINED
 from qpairs.models.unfinished import partial_of
 from qpairs.training.model import PairModel
 from qpairs.training.run import Run
@@ -62,6 +65,27 @@ def test_a_run_learns_its_training_pairs(pairs_csv: Path, tmp_path: Path) -> Non
     model = qpairs.train(data=str(pairs_csv), output=str(tmp_path / "x"), **options)
     losses = [row["loss"] for row in model.history if "loss" in row]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+
+
+def test_the_encoder_as_it_comes_is_among_the_baselines(pairs_csv: Path, plain: Path, tmp_path: Path) -> None:
+    """By its cosine, at the threshold that is best on validation; one that has learned nothing yet is not."""
+    options = {"data": str(pairs_csv), "epochs": 0.4, "batch_size": 8}
+    model = qpairs.train(**options, encoder=str(plain), output=str(tmp_path / "a"), learning_rate=1.0)
+    parts = load_parts(Config(data=(str(pairs_csv),)))
+    encoder, scores = SentenceTransformer(str(plain)), {}
+    for name, pairs in (("validation", parts.validation), ("test", parts.test)):
+        vectors = encoder.encode(list(pairs.questions), normalize_embeddings=True)
+        scores[name] = (vectors[pairs.left] * vectors[pairs.right]).sum(axis=1), pairs.labels
+    threshold = metrics.best_threshold(*scores["validation"])
+    for name, (similarity, labels) in scores.items():
+        found = qpairs.load(tmp_path / "a").scores[name]
+        assert found["baselines"][UNTRAINED]["f1"] == pytest.approx(metrics.confusion(similarity, labels, threshold).f1)
+        ranking = found["baselines"][UNTRAINED]["average_precision"]
+        assert ranking == pytest.approx(metrics.average_precision(similarity, labels))
+    ruined = model.scores["test"]
+    assert ruined["average_precision"] < ruined["baselines"][UNTRAINED]["average_precision"]
+    random = qpairs.train(**options, encoder="static", output=str(tmp_path / "b"))
+    assert list(random.scores["test"]["baselines"]) == ["all duplicate", "TF-IDF"]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
