@@ -148,17 +148,20 @@ def _print_corpus(questions: Corpus, fit: CorpusFit) -> None:
     after, more = fit.after, fit.with_more
     low, high = after.precision_interval
     width, narrower = high - low, more.precision_interval[1] - more.precision_interval[0]
-    out.print(
-        f"threshold for this corpus {fit.before.threshold:.3f} -> [bold]{after.threshold:.3f}[/]: expected precision "
-        f"{after.precision:.2f} ({low:.2f} to {high:.2f}), recall {after.recall:.2f} "
-        f"({after.recall_interval[0]:.2f} to {after.recall_interval[1]:.2f})",
-        highlight=False,
-    )
-    out.print(
-        f"{MORE} more labels of the stratified view would narrow the interval of the precision from {width:.2f} to "
-        f"{narrower:.2f}",
-        highlight=False,
-    )
+    moved = f"threshold for this corpus {fit.before.threshold:.3f} -> [bold]{after.threshold:.3f}[/]: "
+    if after.pairs < 1:
+        out.print(f"{moved}no pair is likelier a duplicate than not; labels tell more", highlight=False)
+    else:
+        out.print(
+            f"{moved}expected precision {after.precision:.2f} ({low:.2f} to {high:.2f}), recall {after.recall:.2f} "
+            f"({after.recall_interval[0]:.2f} to {after.recall_interval[1]:.2f})",
+            highlight=False,
+        )
+        out.print(
+            f"{MORE} more labels of the stratified view would narrow the interval of the precision from {width:.2f} to "
+            f"{narrower:.2f}",
+            highlight=False,
+        )
     table = Table(box=None, pad_edge=False)
     for column in ("--precision", "threshold", "expected precision", "recall"):
         table.add_column(column, justify="right")

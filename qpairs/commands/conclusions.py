@@ -252,7 +252,8 @@ def after_dedupe(
     """
     if not pairs:
         how = "a lower --threshold may find some" if folder else "--dry-run shows what lower thresholds would find"
-        return Conclusion(f"No two questions are called duplicates; {how}.")
+        learn = "" if labelled or folder else ", and qpairs start learns from your answers which of them are"
+        return Conclusion(f"No two questions are called duplicates; {how}{learn}.")
     mend = ("serve", model, "--clusters", output)
     if found is None:
         return _then(

@@ -152,6 +152,9 @@ def _print_expected(session: Session) -> None:
 
 def _print_fit(session: Session) -> None:
     known = session.known
+    if known.pairs < 1:
+        out.print(f"[bold]No pair[/] is likelier a duplicate than not, {plain(known.basis)}: answers tell more.")
+        return
     (low, high), (low_recall, high_recall) = known.precision_interval, known.recall_interval
     out.print(
         f"[bold]{known.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {known.threshold:.3f} on. "

@@ -248,14 +248,14 @@ def fit_corpus(
         shortened[length] = replace(short, densities=densities)
     verdict, counts = replace(old, densities=own, shortened=shortened), before.counts
     estimate = metrics.estimate_corpus(own, counts)  # as whoever loads the model will have it
-    setting = CorpusSetting(estimate.best_threshold(), estimate)
+    setting = CorpusSetting(estimate.default_threshold(), estimate)
     after = setting.expected()
     note = {"n": counts.n, "labels": estimate.labels, "precision_interval": after.precision_interval}
     fitted = encoder.with_verdict(verdict, {**encoder.scores, "calibrated_on_corpus": note})
     return CorpusFit(
         model=replace(model, first=fitted) if isinstance(model, TwoStages) else fitted,
         setting=setting,
-        before=before.expected(before.best_threshold()),
+        before=before.expected(before.default_threshold()),
         after=after,
         with_more=metrics.after_more_labels(estimate, MORE).expected(setting.threshold),
         used=dict(Counter(found.judged.drawn[row] for row in kept)) if found else {},

@@ -177,7 +177,7 @@ def corpus_report(
     if second and isinstance(setting, CorpusSetting):
         both, hits = (second_setting(base, second) for base in (setting, shown))
         compared, found = read_again(compared, second, pairs.questions, both, hits)
-        shown = setting = CorpusSetting(found.best_threshold(), found)
+        shown = setting = CorpusSetting(found.default_threshold(), found)
     at_threshold = _point(compared, setting, setting.threshold)
     best_threshold, best_f1 = compared.best()
     probability, same = shown.probability(compared.hits).ravel(), compared.hits_same.ravel()

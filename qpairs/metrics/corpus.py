@@ -23,6 +23,7 @@ SAME = 0.999  # cosine of a text with itself, rounded
 DRAWS = 400  # from the uncertainty
 ONE_SIDED = 0.05  # share of the draws below a bound that is promised
 DESIGN_EFFECT = 2.0  # pairs of one cluster are right and wrong together
+NO_DUPLICATES = 0.01  # a precision that is not told from 0
 REACH = 32  # pairs for each question: below the score that so many lie above, hardly any pair is a duplicate
 
 
@@ -290,6 +291,22 @@ class CorpusEstimate:
         """
         return self.curves.best_threshold()
 
+    def default_threshold(self) -> float:
+        """The threshold that is taken where none is asked for: of greatest expected F1, if there are duplicates at all.
+
+        The scores of a small or a poor corpus without labels may not tell that there are any (`may_be_none`). F1 would
+        call most pairs duplicates there, since those that it might find outweigh all that are wrong; so a pair has to
+        be likelier a duplicate than not, as in a search.
+
+        >>> estimate.default_threshold() >= estimate.best_threshold()
+        True
+        """
+        best = self.best_threshold()
+        if self.labels or not may_be_none(self.expected(best)):
+            return best
+        likely = self.probability(EDGES) >= 0.5
+        return max(best, float(EDGES[int(np.argmax(likely))]) if likely.any() else SAME)
+
     def bounds(self) -> tuple[Floats, Floats]:
         """(t,) one-sided 95 % lower bound of the precision at each threshold of `curves`, and its expectation.
 
@@ -306,6 +323,15 @@ class CorpusEstimate:
         True
         """
         return self.curves.threshold_at(precision)
+
+
+def may_be_none(expected: Expectation) -> bool:
+    """Whether the 95 % interval of a precision says that all pairs may be wrong.
+
+    >>> may_be_none(estimate.expected(0.9))
+    False
+    """
+    return expected.precision_interval[0] < NO_DUPLICATES
 
 
 def _with_chance(precision: Floats, pairs: ArrayLike) -> Floats:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qpairs.metrics.corpus import DRAWS, CorpusEstimate, Curves, Expectation
+from qpairs.metrics.corpus import DRAWS, CorpusEstimate, Curves, Expectation, may_be_none
 from qpairs.metrics.inputs import Floats
 from qpairs.metrics.logistic import expit, logit
 from qpairs.metrics.score_counts import ScoreCounts
@@ -159,6 +159,16 @@ class ReadEstimate:
         True
         """
         return self.curves.best_threshold()
+
+    def default_threshold(self) -> float:
+        """The threshold that is taken where none is asked for, as `CorpusEstimate.default_threshold`.
+
+        >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
+        >>> read.default_threshold() >= read.best_threshold()
+        True
+        """
+        best = self.best_threshold()
+        return max(best, 0.5) if not self.labels and may_be_none(self.expected(best)) else best
 
     def bounds(self) -> tuple[Floats, Floats]:
         """(t,) one-sided 95 % lower bound of the precision at each threshold of `curves`, and its expectation.

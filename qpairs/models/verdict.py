@@ -272,8 +272,8 @@ class CorpusSetting:
         return replace(self, threshold=threshold)
 
     def for_pairs(self) -> CorpusSetting:
-        """The setting for all pairs of the corpus, at the threshold of greatest expected F1."""
-        return CorpusSetting(self.estimate.best_threshold(), self.estimate)
+        """The setting for all pairs of the corpus, at the threshold that is taken where none is asked for."""
+        return CorpusSetting(self.estimate.default_threshold(), self.estimate)
 
     def for_hits(self) -> CorpusSetting:
         """The setting for the hits of a search, which are duplicates where that is more likely than not."""
@@ -398,7 +398,7 @@ class Verdict:
     labelled: bool = True
 
     def corpus(self, counts: ScoreCounts | int) -> Setting:
-        """What scores mean among all pairs of a corpus; its threshold is that of greatest expected F1.
+        """What scores mean among all pairs of a corpus; its threshold is the estimate's `default_threshold`.
 
         Args:
             counts: the scores of the corpus, which say how it differs from the validation table; or its number of
@@ -413,7 +413,7 @@ class Verdict:
             estimate = metrics.like_validation(self.densities, counts)
         else:
             estimate = metrics.estimate_corpus(self.densities, counts)
-        return CorpusSetting(estimate.best_threshold(), estimate)
+        return CorpusSetting(estimate.default_threshold(), estimate)
 
     def search(self, counts: ScoreCounts | int) -> Setting:
         """What scores mean for the hits of a search among n questions; `counts` as in `corpus`.

@@ -475,7 +475,7 @@ def _take_second_look(
         of_all = float(base.of_cosines.counts.at_or_above(floor))  # of which those within the other corpus are not read
         part = min(1.0, len(cosines) / max(of_all, 1.0)) if other else 1.0
         estimate = setting.after_reading(cosines, logits, floor, part)
-        judged = CorpusSetting(estimate.best_threshold(), estimate)
+        judged = CorpusSetting(estimate.default_threshold(), estimate)
         probability = estimate.scores.astype(np.float64)
     asked = replace(asked, probability=probability[: len(asked)])
     pairs = replace(pairs, probability=probability[len(asked) :])

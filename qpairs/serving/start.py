@@ -195,7 +195,7 @@ class Session:
     @property
     def mostly_wrong(self) -> bool:
         """Whether most of the pairs that are called duplicates are expected to be none."""
-        return self.fit.after.precision < WRONG
+        return self.fit.after.pairs >= 1 and self.fit.after.precision < WRONG
 
     def commands(self, shared: Sequence[str] = ()) -> Sequence[Sequence[str]]:
         """The plain commands that do the same, as the words of each.

@@ -7,6 +7,7 @@ import pytest
 from corpora import fitted, intents, questions
 
 from qpairs import metrics
+from qpairs.metrics.corpus import SAME
 
 THERE = replace(fitted(), borrowed=True, domain_sd=0.9)
 
@@ -86,3 +87,24 @@ def test_labels_count_more_than_what_is_borrowed() -> None:
     assert abs(after.expected(threshold).precision - true) < 0.12
     widths = [np.diff(each.expected(threshold).precision_interval)[0] for each in (before, after)]
     assert widths[1] < 0.6 * widths[0]
+
+
+@pytest.mark.parametrize("n", [4, 10, 24, 50])
+def test_a_small_corpus_in_which_nothing_is_known_loses_only_what_is_likelier_a_duplicate(n: int) -> None:
+    for seed in range(5):
+        vectors, _ = corpus(n, seed, share=0.0)  # no duplicates at all
+        estimate = metrics.estimate_corpus(THERE, metrics.count_scores(vectors))
+        best, taken = estimate.best_threshold(), estimate.default_threshold()
+        assert estimate.expected(best).precision_interval[0] < 0.01
+        assert taken > best
+        assert (estimate.probability(np.linspace(taken + 0.01, 1, 50)) >= 0.5).all() or taken == SAME
+        scores = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+        assert (scores >= taken).sum() <= (scores >= best).sum() / 2
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_where_there_are_duplicates_the_threshold_is_that_of_greatest_f1(share: float) -> None:
+    for seed in range(1, 4):
+        vectors, _ = corpus(400, seed, share)
+        estimate = metrics.estimate_corpus(THERE, metrics.count_scores(vectors))
+        assert estimate.default_threshold() == estimate.best_threshold()

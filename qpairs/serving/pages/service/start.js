@@ -63,6 +63,12 @@ let told = ""; // what is known, as it is shown: it is read out when it changes
 function showKnown(known, mostlyWrong) {
   if (told === JSON.stringify(known)) return;
   told = JSON.stringify(known);
+  $("known-warning").hidden = !mostlyWrong;
+  if (known.pairs < 1) {
+    $("known").replaceChildren(...figure("Pairs called duplicates", "0", `similarity ${known.threshold.toFixed(3)} and above`));
+    $("known-note").textContent = `No pair is likelier a duplicate than not, ${known.basis}: answers tell more.`;
+    return;
+  }
   $("known").replaceChildren(
     ...figure("Pairs called duplicates", number(Math.round(known.pairs)), `similarity ${known.threshold.toFixed(3)} and above`),
     ...figure("Expected precision", share(known.precision), interval(known.precision_interval), known.precision_interval, known.precision),
@@ -73,7 +79,6 @@ function showKnown(known, mostlyWrong) {
     "Precision is the share of these pairs that are duplicates, recall the share of all duplicates in the file that are among them. " +
     `${basis}; intervals are 95 %. ${known.more} more answers would narrow the interval of the precision from a width of ` +
     `${share(known.width)} to ${share(known.width_with_more)}.`;
-  $("known-warning").hidden = !mostlyWrong;
 }
 
 const interval = ([low, high]) => `${share(low)} to ${share(high)}`;
