@@ -79,7 +79,7 @@ def out_of_core(folder: Path, model: str, threshold: float, memory: float) -> di
         "pairs": found.summary["pairs"],
         "clusters": found.summary["clusters"],
         "kept": found.summary["kept"],
-        "recall": found.summary["recall"],
+        "recall": found.summary["search_recall"],
     }
 
 

@@ -342,10 +342,10 @@ def print_summary(result: DedupeResult | LargeResult) -> None:
     out.print(table)
     _print_read(result.read)
     _print_basis(result)
-    if summary["recall_measured_on"]:
+    if summary["search_recall_measured_on"]:
         out.print(
-            f"Not all were compared with all: {percent(summary['recall'])} of the pairs are found, measured on "
-            f"{summary['recall_measured_on']:,} of a sample.",
+            f"Not all were compared with all: {percent(summary['search_recall'])} of the pairs are found, measured on "
+            f"{summary['search_recall_measured_on']:,} of a sample.",
             highlight=False,
         )
     least = result.nearest(EXAMPLES)

@@ -13,6 +13,7 @@ from qpairs.commands.outputs import check_files
 from qpairs.commands.terminal import (
     RawOption,
     ReplaceOption,
+    counted,
     err,
     out,
     percent,
@@ -149,7 +150,10 @@ def agreement(
     disputes = [(disagreements, found.consensus.disputes(), raw)] if disagreements else []
     write_tables(*disputes, *([(output, found.consensus.table(), True)] if output else []))  # the latter to train on
     if output:
-        out.print(f"{len(found.consensus.judged):,} pairs written to {shown_path(output)}", soft_wrap=True)
+        ties = int(found.consensus.ties.sum())
+        without = f"; {counted(ties, 'tie')} left out, to be settled with --disagreements" if ties else ""
+        written = len(found.consensus.judged) - ties
+        out.print(f"{written:,} pairs written to {shown_path(output)}{without}", soft_wrap=True)
 
 
 def _print_agreement(found: Agreement) -> None:

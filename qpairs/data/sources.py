@@ -178,6 +178,8 @@ def open_source(source: str | Path) -> Reader:
         return open_file(only)
     if not is_folder and ending_of(path) in suffixes:
         return open_file(path)
+    if is_folder and not any(ending_of(file) in (*FORMATS, ".arrow") for file in path.rglob("*")):
+        raise UserError(f"{source}: no file in this folder ends in {' '.join(suffixes)}")
     dataset = None if os.path.isfile(path) else dataset_name(name)
     if dataset is None:
         raise UserError(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LEAST_SHARED = 20  # pairs that others judged, too, for an estimate of how often an annotator errs
 RESAMPLES = 100  # of the estimate of errors
+TIE = 5e-5  # distance of a probability from a half that its four places do not show
 CONSENSUS = "consensus"  # annotator in the file of joint labels
 
 
@@ -73,11 +74,20 @@ class Consensus:
         """(n,) the likelier label of each pair."""
         return np.asarray(self.probability > 0.5, dtype=np.int8)
 
+    @property
+    def ties(self) -> NDArray[np.bool_]:
+        """(n,) whether the answers speak as much for one label as for the other."""
+        return np.asarray(np.abs(self.probability - 0.5) < TIE)
+
     def table(self) -> pandas.DataFrame:
-        """A row for each pair, in the columns of a file of labels, with the probability that it is a duplicate."""
-        table = _table(self.judged, np.arange(len(self.judged)), CONSENSUS)
-        table["is_duplicate"] = self.labels
-        return table.assign(probability=self.probability.round(4))
+        """A row for each pair, in the columns of a file of labels, with the probability that it is a duplicate.
+
+        A pair of which no label is the likelier one (`ties`) has no row.
+        """
+        rows = np.flatnonzero(~self.ties)
+        table = _table(self.judged, rows, CONSENSUS)
+        table["is_duplicate"] = self.labels[rows]
+        return table.assign(probability=self.probability[rows].round(4))
 
     def disputes(self) -> pandas.DataFrame:
         """A row for each pair that annotators judge differently, the least certain first, to be settled by a person.

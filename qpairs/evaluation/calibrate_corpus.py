@@ -248,6 +248,8 @@ def fit_corpus(
         shortened[length] = replace(short, densities=densities)
     verdict, counts = replace(old, densities=own, shortened=shortened), before.counts
     estimate = metrics.estimate_corpus(own, counts)  # as whoever loads the model will have it
+    if answers and warn:
+        _warn_of_missed(answers, estimate.lowest)
     setting = CorpusSetting(estimate.default_threshold(), estimate)
     after = setting.expected()
     note = {"n": counts.n, "labels": estimate.labels, "precision_interval": after.precision_interval}
@@ -281,6 +283,20 @@ def _usable(labels: Judgements, texts: Sequence[str]) -> tuple[list[int], dict[s
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
         raise UserError(f"labels: none can be used: {reasons}; label pairs of the stratified view of this corpus")
     return kept, dict(left_out)
+
+
+def _warn_of_missed(answers: Answers, lowest: float) -> None:
+    """Warns of labelled duplicates whose scores are so low that the expected recall knows nothing of them."""
+    rows, columns = answers.vectors
+    duplicates = (rows * columns).sum(axis=1)[answers.labels == 1]
+    if missed := int((duplicates < lowest).sum()):
+        log.warning(
+            "%d of %d labelled duplicates have a similarity below %.3f, where duplicates are not looked for: the "
+            "expected recall leaves them out; see whether these labels are right",
+            missed,
+            len(duplicates),
+            lowest,
+        )
 
 
 def _warn_of_one_kind(labels: NDArray[np.int8]) -> None:

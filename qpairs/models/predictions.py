@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -31,11 +31,14 @@ class Predictions:
 
     Attributes:
         similarity: (n,) score of each pair: a cosine, or what else the verdict of the model reads.
-        probability: (n,) of being duplicates.
+        probability: (n,) of being duplicates; NaN of a model that has seen no labelled pair of its user, such as a
+            ready one.
         duplicate: (n,) whether it is called a duplicate.
         pairs: the pairs; None where only their scores are known.
         threshold: from which score on a pair is called a duplicate.
         score: what the scores are.
+        frame: the data frame that the pairs came from, a row for each; None where they came from elsewhere, or rows
+            were left out.
 
     >>> found = model.predict([("How do I pay?", "How can I pay?"), ("Who?", "How do I pay?")])
     >>> found.duplicate.tolist()
@@ -48,6 +51,7 @@ class Predictions:
     pairs: Pairs | None = None
     threshold: float | None = None
     score: ScoreKind = "cosine"
+    frame: pandas.DataFrame | None = None
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -57,7 +61,8 @@ class Predictions:
     def table(self) -> pandas.DataFrame:
         """A row for each pair: question1, question2, similarity, probability, duplicate.
 
-        The similarity is called score where it is no cosine.
+        The similarity is called score where it is no cosine. Pairs of a pandas data frame keep its index, and its other
+        columns follow.
 
         >>> list(model.predict([("How do I pay?", "How can I pay?")]).table)
         ['question1', 'question2', 'similarity', 'probability', 'duplicate']
@@ -68,7 +73,7 @@ class Predictions:
         if self.pairs is not None:
             questions = np.array(self.pairs.questions, dtype=object)
             texts = {"question1": questions[self.pairs.left], "question2": questions[self.pairs.right]}
-        return pandas.DataFrame(
+        table = pandas.DataFrame(
             {
                 **texts,
                 score_column(self.score): self.similarity,
@@ -76,6 +81,11 @@ class Predictions:
                 "duplicate": self.duplicate,
             }
         )
+        if self.frame is None:
+            return table
+        shown = {tuple(column) for column in texts.values()}
+        more = [name for name in self.frame if name not in table and tuple(self.frame[name]) not in shown]
+        return pandas.concat([table.set_index(self.frame.index), self.frame[more]], axis=1)
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
         called = int(self.duplicate.sum())
@@ -114,21 +124,24 @@ def predict_pairs(
     Args:
         model: that predicts.
         pairs: labelled or not, or their source, as in `load_pairs`, such as a list of (question1, question2).
-        threshold: the score from which on a pair is called a duplicate; without it, that of the model.
+        threshold: the score from which on a pair is called a duplicate; without it, that of the model, which a ready
+            model has not.
         precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
             in place of a threshold.
         skip_bad_rows: leave out rows that cannot be used; without it, the first one is an error.
         on_progress: the stages of `Model.score_pairs`.
 
     Raises:
-        UserError: the pairs cannot be used, or the precision cannot be promised.
+        UserError: the pairs cannot be used, the model has no threshold and none is given, or the precision cannot be
+            promised.
 
     >>> model.predict([("How do I pay?", "How can I pay?")], threshold=1.0).duplicate.tolist()
     [False]
     """
-    model.verdict.require_labelled(shown_name(model))
     given = load_pairs(pairs, labelled=False, skip_bad_rows=skip_bad_rows)
-    if threshold is not None:
+    if threshold is None:
+        model.verdict.require_labelled(shown_name(model))
+    else:
         check_threshold(threshold, model.verdict.score)
     setting = choose(model.verdict.pair, threshold, precision)
     warn_of_texts(model.token_counter, given.questions, "predict", given)
@@ -137,7 +150,13 @@ def predict_pairs(
         raise UserError(
             f"predict: the model gives {score_names(model.verdict.score)} that are not numbers; it is damaged"
         )
-    return predictions(setting, scores, given, model.verdict.score)
+    found = predictions(setting, scores, given, model.verdict.score)
+    frame: Any = pairs if hasattr(pairs, "iloc") else ()
+    if len(given) and len(frame) == len(given):
+        found = replace(found, frame=frame)
+    if not model.verdict.labelled:
+        found = replace(found, probability=np.full(len(scores), np.nan))
+    return found
 
 
 @overload

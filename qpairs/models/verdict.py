@@ -236,7 +236,7 @@ class CorpusSetting:
     def basis(self) -> str:
         """What the expectation rests on, in words."""
         if labels := self.of_cosines.labels:
-            return f"estimated from {labels:,} labels of this corpus"
+            return f"estimated from {labels:,} label{'s' if labels > 1 else ''} of this corpus"
         if self.unlabelled:
             return NO_LABELS
         return "estimated from its own scores and the validation questions of the model"

@@ -138,8 +138,9 @@ class DedupeResult:
         rows of the largest, `kept` the rows without duplicates. `probability_of` says what the probabilities are true
         of, `basis` what they rest on; `expected` is the `Expectation` of the threshold, or null. `threshold` is a
         cosine, or where `second_look` is not null a probability; that says which candidates were read: `band`
-        (cosines), `read`, `candidates` and `share`. `recall` is the share of the pairs that were found, measured on
-        `recall_measured_on` pairs of a sample, or 1 and 0 where all were compared.
+        (cosines), `read`, `candidates` and `share`. `search_recall` is the share of the pairs at or above the
+        threshold that were found, measured on `search_recall_measured_on` pairs of a sample, or 1 and 0 where all were
+        compared.
         """
         paths = self.corpus.path, self.against.path if self.against else None
         reading = self.corpus.text_column, self.corpus.skip_bad_rows, self.corpus.separator
@@ -278,8 +279,8 @@ def summary_of(
         "clusters": int((sizes > 1).sum()),
         "largest": max(int(sizes.max(initial=1)), 1),
         "kept": len(found.kept),
-        "recall": found.pairs.recall,
-        "recall_measured_on": found.pairs.sampled,
+        "search_recall": found.pairs.recall,
+        "search_recall_measured_on": found.pairs.sampled,
         "second_look": read.to_dict() if read else None,
     }
 

@@ -92,13 +92,15 @@ def search(
         on_progress: the stage reading pairs, for a model of two stages.
 
     Raises:
-        UserError: a threshold that no score can have; one text in place of a list; the index is of another model, or
-            the model's verdict cannot be read from one cosine.
+        UserError: k is less than 1, or a threshold that no score can have; one text in place of a list; the index is of
+            another model, or the model's verdict cannot be read from one cosine.
 
     >>> found = search(index, checkpoint, ["How do I pay?"], k=3)
     >>> [len(answers) for answers in found]
     [3]
     """
+    if k < 1:
+        raise UserError(f"search: k is {k}, must be k >= 1")
     if threshold is not None:
         check_corpus_threshold(model, threshold)
     require_searchable(index, model)

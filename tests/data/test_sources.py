@@ -394,6 +394,12 @@ def test_a_folder_of_data_files_and_an_odd_name(tmp_path, monkeypatch):
     assert contents(load_pairs("csv[train]")) == ROWS
 
 
+def test_a_folder_without_data_is_named(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/read.toml").write_text("")
+    assert "no file in this folder ends in .csv" in refusal(tmp_path / "notes")
+
+
 def test_save_to_disk(tmp_path):
     one, two = table_of(ROWS), table_of(ROWS[:1])
     one.save_to_disk(str(tmp_path / "one"))

@@ -131,6 +131,15 @@ def test_labels_of_one_kind_are_warned_of(corpus: Path, tmp_path: Path, caplog) 
     assert "all 60 labels are duplicates" in caplog.text
 
 
+def test_labelled_duplicates_where_none_are_looked_for_are_warned_of(corpus: Path, tmp_path: Path, caplog) -> None:
+    judge = model(1)
+    labels = read_labels(label(judge, tmp_path / "labels.csv", 200))
+    calibrate_corpus(judge, corpus, labels)
+    assert "have a similarity below" not in caplog.text
+    calibrate_corpus(judge, corpus, replace(labels, labels=1 - labels.labels))
+    assert "labelled duplicates have a similarity below" in caplog.text
+
+
 def test_a_handful_of_questions_is_no_corpus_to_fit(tmp_path: Path) -> None:
     (tmp_path / "few.csv").write_text("question\n" + "\n".join(TEXTS[:10]) + "\n")
     with pytest.raises(qpairs.UserError, match="10 different questions; at least 20"):

@@ -219,6 +219,13 @@ def test_the_joint_labels_are_a_file_of_pairs(tmp_path: Path) -> None:
     assert len(load_pairs(tmp_path / "joint.csv")) == 400
 
 
+def test_a_tie_has_no_joint_label() -> None:
+    _, labels = stratified(1)
+    consensus = find_consensus(labels)
+    undecided = np.where(np.arange(len(consensus.probability)) < 3, 0.5, consensus.probability)
+    assert len(replace(consensus, probability=undecided).table()) == len(consensus.table()) - 3
+
+
 # ---------------------------------------------------------------------- the corpus verdict from several annotators
 
 

@@ -56,6 +56,19 @@ def test_predict_is_that_of_the_verdict(folder: str) -> None:
         model.predict(ASKED, threshold=0.5, precision=0.9)
 
 
+def test_predictions_keep_the_rows_of_a_data_frame() -> None:
+    model, index = qpairs.load(MADE / "one-onnx"), ["a", "b", "b"]
+    asked = [*ASKED, *ASKED][:3]
+    first, second = zip(*asked, strict=True)
+    frame = pandas.DataFrame({"id": [7, 8, 9], "q1": first, "q2": second, "topic": ["x", "y", "z"]}, index=index)
+    table = model.predict(frame.rename(columns={"q1": "question1", "q2": "question2"})).table
+    assert list(table) == ["question1", "question2", "similarity", "probability", "duplicate", "id", "topic"]
+    assert (table.index.tolist(), table["id"].tolist()) == (index, [7, 8, 9])
+    np.testing.assert_array_equal(table["similarity"], model.predict(asked).similarity)
+    emptied = frame.rename(columns={"q1": "question1", "q2": "question2"}).assign(question2=[*second[:2], ""])
+    assert list(model.predict(emptied, skip_bad_rows=True).table.index) == [0, 1]
+
+
 def test_dedupe_and_search_of_texts_are_those_of_a_file(checkpoint: Checkpoint, texts: list[str], tmp_path: Path):
     (tmp_path / "questions.txt").write_text("\n".join(texts), encoding="utf-8")
     frame = pandas.DataFrame({"text": texts, "n": range(len(texts))}, index=[f"r{n}" for n in range(len(texts))])
@@ -89,6 +102,8 @@ def test_an_index_in_memory_is_made_once_and_grows(checkpoint: Checkpoint, texts
     assert checkpoint.search([texts[7]], index, k=1)["id"].tolist() != ["id7"]
     with pytest.raises(UserError, match=r"^list: the id 'a' is there twice"):
         qpairs.index_in_memory(checkpoint, [("a", "How?"), ("a", "Why?")], id_column="id")
+    with pytest.raises(UserError, match="k is 0, must be k >= 1"):
+        checkpoint.search(["How?"], index, k=0)
     with pytest.raises(UserError, match="made by the model"):
         qpairs.load(MADE / "one-onnx").search(["How?"], index)
 

@@ -99,6 +99,18 @@ def test_every_figure_of_a_corpus_says_that_there_are_no_labels(plain: Path, tmp
     assert NO_LABELS in " ".join(again.out.split())
 
 
+def test_a_threshold_that_is_given_decides_without_a_probability(plain: Path) -> None:
+    model, pairs = load(plain), [("How do I pay?", "How do I pay"), ("How do I pay?", "Who are you?")]
+    with pytest.raises(UserError, match="no threshold for pairs"):
+        model.predict(pairs)
+    with pytest.raises(UserError, match="has no question"):
+        model.predict([("How do I pay?", "")])
+    similarity = model.similarity(*map(list, zip(*pairs, strict=True)))
+    found = model.predict(pairs, threshold=float(similarity.max()))
+    assert found.duplicate.tolist() == (similarity == similarity.max()).tolist()
+    assert np.isnan(found.probability).all()
+
+
 def test_an_export_of_it_is_as_unlabelled(plain: Path, pairs_csv: Path, run) -> None:
     refused(run("export", plain, "--format", "static", "--output", "fast"), "--data")
     result = run("export", plain, "--format", "static", "--data", pairs_csv, "--output", "fast")

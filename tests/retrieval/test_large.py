@@ -47,7 +47,7 @@ def same_as_in_memory(found: Path, expected: DedupeResult) -> None:
     kept = pandas.read_parquet(found / "kept.parquet")
     assert kept["question"].tolist() == expected.kept["q"].tolist()
     summary = json.loads((found / "dedupe.json").read_text())
-    names = ("rows", "distinct", "pairs", "clusters", "largest", "kept", "recall", "recall_measured_on")
+    names = ("rows", "distinct", "pairs", "clusters", "largest", "kept", "search_recall", "search_recall_measured_on")
     for name in names:  # the recall is nan where the sample has no pair
         assert summary[name] == pytest.approx(expected.summary[name], rel=0, abs=0, nan_ok=True), name
 

@@ -129,8 +129,8 @@ class FaissIndex:
         if pc.count_distinct(ids).as_py() < len(ids):
             twice, count = Counter(ids.to_pylist()).most_common(1)[0]
             raise UserError(
-                f"id {twice!r} would be in the index {count} times; delete it first, or embed with an --id-column that "
-                "has each id once"
+                f"id {twice!r} would be in the index {count} times: delete it, if it is in the index already, or embed "
+                "with an --id-column that has each id once"
             )
 
     def __len__(self) -> int:
