@@ -1,8 +1,9 @@
-"""How much of some texts an encoder reads: what it cuts off, and which share of the words it does not know."""
+"""How much of some texts an encoder reads: what it cuts off, which words it does not know, and what is no text."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 
 SAMPLE = 20_000  # texts whose words are counted
 MANY_UNKNOWN = 0.2  # share of unknown words that is worth a warning
+MARKUP = re.compile(r"</[a-z][a-z0-9]*\s*>|<br\s*/?>|&(?:amp|lt|gt|quot|nbsp|#\d+);", re.IGNORECASE)
+MANY_MARKED = 0.05  # share of texts with markup that is worth a warning: a question may be about a tag
 MULTILINGUAL = "intfloat/multilingual-e5-small"
 
 
@@ -98,9 +101,9 @@ def _longer(counter: TokenCounter, texts: Sequence[str], counted: Counts | None)
 
 
 def warn_of_texts(counter: TokenCounter | None, texts: Sequence[str], what: str, pairs: Pairs | None = None) -> None:
-    """Logs what `Coverage.notes` says of some questions, or that none has a word.
+    """Logs what `Coverage.notes` says of some questions, that many have the markup of a page, or that none has a word.
 
-    Nothing where an encoder's tokens cannot be counted.
+    Nothing of tokens where those of an encoder cannot be counted.
 
     Args:
         counter: of the encoder's tokens.
@@ -110,6 +113,12 @@ def warn_of_texts(counter: TokenCounter | None, texts: Sequence[str], what: str,
     """
     if len(texts) and not any(map(words, texts)):
         log.warning("%s: no question has a word, so that a score says nothing of what is asked", what)
-    elif counter is not None and len(texts):
+        return
+    sample = texts[:: max(1, len(texts) // SAMPLE)]
+    marked = sum(bool(MARKUP.search(text)) for text in sample)
+    if marked and marked >= MANY_MARKED * len(sample):
+        share = f"{marked:,} of {len(sample):,} questions"
+        log.warning("%s: %s have HTML tags or entities, which are read as words: remove them first", what, share)
+    if counter is not None and len(texts):
         for note in coverage(counter, texts, pairs).notes():
             log.warning("%s: %s", what, note)

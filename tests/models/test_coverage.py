@@ -118,6 +118,15 @@ def long_csv(tmp_path_factory: pytest.TempPathFactory, sample_rows: list[tuple[s
     return path
 
 
+def test_markup_is_warned_of_where_many_texts_have_it(caplog: pytest.LogCaptureFixture) -> None:
+    tickets = ["<p>How do I <b>pay</b>?</p>", "Cards &amp; cash", "Where is my parcel?"]
+    warn_of_texts(None, tickets, "dedupe")
+    assert "dedupe: 2 of 3 questions have HTML tags or entities" in caplog.text
+    caplog.clear()
+    warn_of_texts(None, [*(f"Is {n} < {n + 1} & more?" for n in range(60)), "What is </div> in HTML?"], "dedupe")
+    assert caplog.text == ""
+
+
 def test_every_command_that_encodes_says_what_is_cut(run: Callable[..., object], long_csv: Path) -> None:
     def said(*command: object) -> str:
         done = run(*command)
