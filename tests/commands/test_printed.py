@@ -23,7 +23,7 @@ MAKES_INERT = {
 }
 OWN: dict[str, str] = {
     "__init__.py": "__version__",
-    "calibrate.py": "name|before|column|*cells",
+    "calibrate.py": "name|before|moved|column|*cells",
     "combine.py": "column|name|which",
     "comparison.py": "name|kind|sizes|record.cell.seed|record.error|words|line|*reads|*figures|cell",
     "data.py": "cut.fingerprint|title|value|parts|name|limit",
@@ -32,7 +32,7 @@ OWN: dict[str, str] = {
     "errors.py": "what|score|label|how|title|column|*itertools.chain.from_iterable((_bar(word, most) for word in row))",
     "export.py": "format|column",
     "judgement.py": "column|s['name']|*values|names|counts",
-    "label.py": "unknown|price|where|column|*cells",
+    "label.py": "unknown|price|where|without|column|*cells",
     "learning_curve.py": "name|fitted",
     "probes.py": "b['kind']|score|label|column|wanted[b['same'], b['against']]|*figures|arrow",
     "search.py": "made.kind|KINDS[made.kind]|why|made.state.get('effort', 0)|*figures|verdict|*named|shown|more|column",
