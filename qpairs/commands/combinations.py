@@ -309,7 +309,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(
             ("text_column", "id_column", "skip_bad_rows", "embeddings", "against", "dry_run"),
             lambda values: not Path(values["questions"]).is_dir(),
-            "a file of questions (one that is embedded already goes with --embeddings FOLDER)",
+            "a file of questions, in place of a folder from qpairs embed (name both: FILE --embeddings FOLDER)",
         ),
         Rule(
             ("engine",),

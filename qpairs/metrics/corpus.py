@@ -328,7 +328,8 @@ class CorpusEstimate:
 def may_be_none(expected: Expectation) -> bool:
     """Whether the 95 % interval of a precision says that all pairs may be wrong.
 
-    >>> may_be_none(estimate.expected(0.9))
+    >>> from dataclasses import replace
+    >>> may_be_none(replace(estimate.expected(0.9), precision_interval=(0.1, 0.6)))
     False
     """
     return expected.precision_interval[0] < NO_DUPLICATES
