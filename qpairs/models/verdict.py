@@ -272,8 +272,8 @@ class CorpusSetting:
         return replace(self, threshold=threshold)
 
     def for_pairs(self) -> CorpusSetting:
-        """The setting for all pairs of the corpus, at the threshold that is taken where none is asked for."""
-        return CorpusSetting(self.estimate.default_threshold(), self.estimate)
+        """The setting for all pairs of the corpus, at the threshold of greatest expected F1."""
+        return CorpusSetting(self.estimate.best_threshold(), self.estimate)
 
     def for_hits(self) -> CorpusSetting:
         """The setting for the hits of a search, which are duplicates where that is more likely than not."""
