@@ -24,6 +24,7 @@ DRAWS = 400  # from the uncertainty
 ONE_SIDED = 0.05  # share of the draws below a bound that is promised
 DESIGN_EFFECT = 2.0  # pairs of one cluster are right and wrong together
 NO_DUPLICATES = 0.01  # a precision that is not told from 0
+SMALL = 100  # questions; in larger corpora that are rich, F1 would lose more than it spares (docs/corpus.md)
 REACH = 32  # pairs for each question: below the score that so many lie above, hardly any pair is a duplicate
 
 
@@ -294,15 +295,15 @@ class CorpusEstimate:
     def default_threshold(self) -> float:
         """The threshold that is taken where none is asked for: of greatest expected F1, if there are duplicates at all.
 
-        The scores of a small or a poor corpus without labels may not tell that there are any (`may_be_none`). F1 would
-        call most pairs duplicates there, since those that it might find outweigh all that are wrong; so a pair has to
-        be likelier a duplicate than not, as in a search.
+        The scores of a corpus of fewer than `SMALL` questions without labels may not tell that there are any
+        (`may_be_none`). F1 would call most pairs duplicates there, since those that it might find outweigh all that are
+        wrong; so a pair has to be likelier a duplicate than not, as in a search.
 
         >>> estimate.default_threshold() >= estimate.best_threshold()
         True
         """
         best = self.best_threshold()
-        if self.labels or not may_be_none(self.expected(best)):
+        if self.labels or self.counts.n >= SMALL or not may_be_none(self.expected(best)):
             return best
         likely = self.probability(EDGES) >= 0.5
         return max(best, float(EDGES[int(np.argmax(likely))]) if likely.any() else SAME)

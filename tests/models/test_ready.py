@@ -165,3 +165,12 @@ def test_of_two_questions_it_is_not_said_how_many_of_the_pairs_are_right(plain: 
     assert result.code == 0, result.err
     assert "How many of the pairs are right is not known here" in " ".join(result.out.split())
     assert "Of 100 pairs" not in result.out
+
+
+def test_of_a_handful_of_questions_none_is_dropped_by_scores_that_tell_nothing(plain: Path) -> None:
+    asked = ["How do I reset my password?", "Where is my invoice?", "Can I travel with a cat?", "Who are you?"]
+    found = load(plain).dedupe(asked)
+    low, _ = found.setting.estimate.expected(found.setting.estimate.best_threshold()).precision_interval
+    assert low < 0.01
+    assert found.pairs["probability"].ge(0.5).all()
+    assert found.summary["threshold"] == found.setting.estimate.default_threshold()

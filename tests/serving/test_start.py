@@ -54,8 +54,7 @@ def test_it_reads_asks_and_ends_with_a_model_and_the_file_without_duplicates(sta
     assert result.code == 0, result.err
     assert "Reading the column title" in result.out
     assert "estimated from this corpus, no labels" in words(result)
-    assert "No pair is likelier a duplicate than not, estimated from this corpus, no labels" in words(result)
-    assert words(result).count("50 more answers would narrow the interval") == 1
+    assert words(result).count("50 more answers would narrow the interval") == 2
     assert "estimated from 10 labels of this corpus" in words(result)
     assert "the share of all duplicates in the file that are among them" in words(result)
     assert labels()["is_duplicate"].tolist() == [1, 0, 1, 0, 0, 1, 0, 0, 1, 0]
