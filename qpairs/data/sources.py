@@ -178,8 +178,6 @@ def open_source(source: str | Path) -> Reader:
         return open_file(only)
     if not is_folder and ending_of(path) in suffixes:
         return open_file(path)
-    if is_folder and not any(ending_of(file) in (*FORMATS, ".arrow") for file in path.rglob("*")):
-        raise UserError(f"{source}: no file in this folder ends in {' '.join(suffixes)}")
     dataset = None if os.path.isfile(path) else dataset_name(name)
     if dataset is None:
         raise UserError(
@@ -188,7 +186,12 @@ def open_source(source: str | Path) -> Reader:
             f"{', '.join(NAMED_SOURCES)}"
             + ("; in Python, pairs are rows: [(question1, question2), ...]" if " " in name else "")
         )
-    return open_dataset(dataset, str(source))
+    try:
+        return open_dataset(dataset, str(source))
+    except UserError as error:
+        if is_folder and not any(ending_of(file) in suffixes for file in path.rglob("*")):
+            raise UserError(f"{error}; no file in this folder ends in {' '.join(suffixes)}") from None
+        raise
 
 
 def _only_file(folder: Path) -> Path | None:

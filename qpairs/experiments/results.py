@@ -228,7 +228,7 @@ def _unequal_steps(rows: Sequence[Row]) -> Iterator[str]:
             continue
         slow = [f"{row.loss}, {row.miner}" for row in of_encoder if UNEQUAL * min(row.values("steps")) <= max(steps)]
         yield (
-            f"{encoder}: runs made {min(steps):,} to {max(steps):,} steps in the same time, fewest with "
-            f"{'; '.join(slow)}: where the machine did other work meanwhile, that is what differs; "
-            "--budget-minutes 0 --epochs N gives all as many"
+            f"{encoder}: runs made {min(steps):,} to {max(steps):,} steps in the same time, the fewest with "
+            f"{'; '.join(slow)}: a slow loss makes fewer, and so does a run beside other work on the machine; "
+            "--budget-minutes 0 --epochs N gives all runs as many"
         )

@@ -296,14 +296,14 @@ class CorpusEstimate:
         """The threshold that is taken where none is asked for: of greatest expected F1, if there are duplicates at all.
 
         The scores of a corpus of fewer than `SMALL` questions without labels may not tell that there are any
-        (`may_be_none`). F1 would call most pairs duplicates there, since those that it might find outweigh all that are
-        wrong; so a pair has to be likelier a duplicate than not, as in a search.
+        (`may_have_none`). F1 would call most pairs duplicates there, since those that it might find outweigh all that
+        are wrong; so a pair has to be likelier a duplicate than not, as in a search.
 
         >>> estimate.default_threshold() >= estimate.best_threshold()
         True
         """
         best = self.best_threshold()
-        if self.labels or self.counts.n >= SMALL or not may_be_none(self.expected(best)):
+        if not may_have_none(self.counts.n, self.labels, self.expected(best)):
             return best
         likely = self.probability(EDGES) >= 0.5
         return max(best, float(EDGES[int(np.argmax(likely))]) if likely.any() else SAME)
@@ -326,14 +326,18 @@ class CorpusEstimate:
         return self.curves.threshold_at(precision)
 
 
-def may_be_none(expected: Expectation) -> bool:
-    """Whether the 95 % interval of a precision says that all pairs may be wrong.
+def may_have_none(n: int, labels: int, expected: Expectation) -> bool:
+    """Whether a corpus is so small, and so little known of it, that it may have no duplicates at all.
 
-    >>> from dataclasses import replace
-    >>> may_be_none(replace(estimate.expected(0.9), precision_interval=(0.1, 0.6)))
-    False
+    Args:
+        n: its questions.
+        labels: labelled pairs of it.
+        expected: at the threshold of greatest expected F1; all pairs may be wrong by its 95 % interval.
+
+    >>> may_have_none(500, 0, estimate.expected(0.9)), may_have_none(50, 10, estimate.expected(0.9))
+    (False, False)
     """
-    return expected.precision_interval[0] < NO_DUPLICATES
+    return n < SMALL and not labels and expected.precision_interval[0] < NO_DUPLICATES
 
 
 def _with_chance(precision: Floats, pairs: ArrayLike) -> Floats:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qpairs.metrics.corpus import DRAWS, SMALL, CorpusEstimate, Curves, Expectation, may_be_none
+from qpairs.metrics.corpus import DRAWS, CorpusEstimate, Curves, Expectation, may_have_none
 from qpairs.metrics.inputs import Floats
 from qpairs.metrics.logistic import expit, logit
 from qpairs.metrics.score_counts import ScoreCounts
@@ -168,8 +168,7 @@ class ReadEstimate:
         True
         """
         best = self.best_threshold()
-        known = self.labels or self.counts.n >= SMALL or not may_be_none(self.expected(best))
-        return best if known else max(best, 0.5)
+        return max(best, 0.5) if may_have_none(self.counts.n, self.labels, self.expected(best)) else best
 
     def bounds(self) -> tuple[Floats, Floats]:
         """(t,) one-sided 95 % lower bound of the precision at each threshold of `curves`, and its expectation.

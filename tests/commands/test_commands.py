@@ -176,9 +176,9 @@ def test_data_says_what_training_lacks(run, tmp_path: Path, rows: list[str], tol
         assert run("train", "--data", "p.csv").code == 2
 
 
-def test_data_says_what_is_missing_in_a_folder_without_pairs(run, tmp_path: Path) -> None:
+def test_data_names_the_file_of_a_folder_that_it_cannot_read(run, tmp_path: Path) -> None:
     (tmp_path / "pairs.bin").write_bytes(bytes(range(256)))
-    refused(run("data", "."), ".: no file in this folder ends in .csv")
+    refused(run("data", "."), "./pairs.bin: cannot be read", "no file in this folder ends in .csv")
 
 
 def test_predict_says_what_one_argument_must_be(run, checkpoint: Path, tmp_path: Path) -> None:

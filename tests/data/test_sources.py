@@ -265,7 +265,7 @@ def test_files_without_content(tmp_path, suffix):
     assert "the file is empty" in refusal(path)
     path.unlink()
     path.mkdir()
-    assert "no file in this folder ends in" in refusal(path)
+    assert "data files" in refusal(path)
 
 
 def test_tables_without_rows(tmp_path):

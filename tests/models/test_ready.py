@@ -83,7 +83,7 @@ def test_every_figure_of_a_corpus_says_that_there_are_no_labels(plain: Path, tmp
     column = ["--text-column", "title"]
     dry = run("dedupe", plain, file, *column, "--dry-run")
     assert NO_LABELS in " ".join(dry.out.split()), dry.err
-    whole = run("dedupe", plain, file, *column, "--id-column", "ticket", "--output", "dups", "--threshold", "0.3")
+    whole = run("dedupe", plain, file, *column, "--id-column", "ticket", "--output", "dups")
     assert NO_LABELS in " ".join(whole.out.split())
     summary = json.loads(Path("dups/dedupe.json").read_text())
     assert summary["basis"] == NO_LABELS and summary["probability_of"].endswith(NO_LABELS)

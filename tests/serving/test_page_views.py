@@ -86,6 +86,20 @@ def test_from_the_file_to_its_duplicates_by_keys(page: "Page", site: str, tmp_pa
     assert "10 answers so far" in page.inner_text("#start-progress")
 
 
+def test_of_a_handful_of_questions_the_page_says_that_nothing_is_known_yet(
+    page: "Page", plain: Path, tmp_path: Path
+) -> None:
+    file = QuestionFile(tickets(tmp_path / "few.csv", limit=20), "title", "ticket")
+    with (
+        open_session(plain, file, tmp_path / "session", serve=True) as session,
+        served(create_app(session.fit.model, session.index, session=session)) as address,
+    ):
+        open_start(page, address)
+        assert page.locator("#known dt").all_inner_texts() == ["Pairs called duplicates"]
+        assert "No pair is likelier a duplicate than not" in page.inner_text("#known-note")
+        assert not page.is_visible("#known-warning")
+
+
 def test_a_name_is_kept_by_the_browser_and_stands_beside_the_labels(page: "Page", site: str, tmp_path: Path) -> None:
     open_start(page, site)
     answers(page, "y")

@@ -49,6 +49,15 @@ def words(result: Result) -> str:
     return " ".join(result.out.split())
 
 
+def test_of_a_handful_of_questions_it_says_that_nothing_is_known_yet(start: Start, tmp_path: Path) -> None:
+    tickets(tmp_path / "few.csv", limit=20)
+    result = start("q", file="few.csv")
+    assert result.code == 0, result.err
+    assert "No pair is likelier a duplicate than not, estimated from this corpus, no labels: answers" in words(result)
+    assert "would narrow" not in result.out and "expected to be none" not in result.out
+    assert len(pandas.read_csv("few-qpairs/duplicates/kept.csv")) == 20
+
+
 def test_it_reads_asks_and_ends_with_a_model_and_the_file_without_duplicates(start: Start) -> None:
     result = start("ynynnynnyn", "--budget", "10", "--id-column", "ticket")
     assert result.code == 0, result.err
