@@ -144,6 +144,7 @@ class Uploads:
 
     def state(self) -> UploadState:
         """How far the last file is."""
+        work, error = self._work, self._error  # before the file: where no work is left, all of it has been read
         sent = self._sent or _Sent(Path(""))
         return UploadState(
             limit=self._limit,
@@ -156,8 +157,8 @@ class Uploads:
             columns=list(sent.columns),
             sure=sent.sure,
             row=list(sent.row),
-            work=self._work,
-            error=self._error,
+            work=work,
+            error=error,
             opened=self._opened[0] if self._opened else "",
         )
 
@@ -282,11 +283,15 @@ class Uploads:
         self._work = Work("reading", 0, 0)
         check_unpacked(sent.path, UNPACKED * self._limit)
         reader = open_file(sent.path, sent.separator)
-        if isinstance(reader, Delimited):
-            self._sent = sent = replace(sent, separated_by=reader.separator)
-        found = text_columns(sent.path, sent.separator)
+        by = reader.separator if isinstance(reader, Delimited) else ""
+        try:
+            found = text_columns(sent.path, sent.separator)
+        except UserError:
+            self._sent = replace(sent, separated_by=by)  # another separator may mend it
+            raise
         row = tuple("" if value is None else str(value)[:SHOWN] for value in found.row.values())
-        self._sent = replace(sent, texts=tuple(found.columns), columns=tuple(reader.columns), sure=found.sure, row=row)
+        texts, columns = tuple(found.columns), tuple(reader.columns)
+        self._sent = replace(sent, separated_by=by, texts=texts, columns=columns, sure=found.sure, row=row)
 
     def _serve(self, questions: QuestionFile, folder: Path) -> Callable[[], None]:
         """Opens a session; returns what holds it until another one has taken its place: locks belong to a thread."""

@@ -19,6 +19,7 @@ from ready import tickets
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import exclusive_lock
+from qpairs.data.text_columns import text_columns
 from qpairs.models.base import load
 from qpairs.serving.app import create_app
 from qpairs.serving.limits import Limits
@@ -175,6 +176,36 @@ def test_a_session_that_ends_late_leaves_the_state_of_a_newer_file_as_it_is(
 
         uploads.put("third.csv", parts())
         assert seen == [Work("receiving", 0, 0)]
+
+
+def test_no_state_shows_a_file_half_read(
+    plain: Path, folder: Path, table: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, read = list[Any](), threading.Event()
+
+    class Watched(Uploads):
+        @property
+        def _work(self) -> Work | None:
+            if threading.current_thread() is threading.main_thread() and self._worker.is_alive():
+                read.set()  # the file is read to its end while the state is asked for
+                self._worker.join()
+            return self._doing
+
+        @_work.setter
+        def _work(self, work: Work | None) -> None:
+            self._doing = work
+
+    uploads = Watched(load(plain), folder, create_app, limit=LIMIT)
+
+    def columns(*arguments: Any) -> Any:
+        seen.append(uploads.state())
+        assert read.wait(60)
+        return text_columns(*arguments)
+
+    monkeypatch.setattr("qpairs.serving.uploads.text_columns", columns)
+    state = uploads.put("tickets.csv", [table])
+    assert (state.work, [found.name for found in state.texts]) == (None, ["title"])
+    assert [(state.work, state.texts, state.separated_by) for state in seen] == [(Work("reading", 0, 0), [], "")]
 
 
 def released(folder: Path) -> None:
