@@ -69,7 +69,7 @@ def run_qpairs(config: Config, parts: Parts) -> tuple[dict[str, float], qpairs.C
     ends: list[dict[str, float]] = []
 
     def on_progress(now: Any) -> None:
-        if now.done == now.total and not ends:
+        if now.stage == "training" and now.done == now.total and not ends:
             ends.append({**watch.read(), "mib": peak() / 2**20})
 
     with tempfile.TemporaryDirectory() as folder:

@@ -62,6 +62,7 @@ def test_training_is_timed_and_judged_beside_sentence_transformers(folder: Path,
     results = json.loads((tmp_path / "out.json").read_text())
     assert results["f1_difference"] == pytest.approx(ours["f1"] - peer["f1"])
     assert results["ratio"] == pytest.approx(ours["pairs_per_second"] / peer["pairs_per_second"])
+    assert all(row["pairs_per_second"] < row["floor"] for row in results["summary"])  # no faster than its products
     assert "time over the floor" in told
 
 
