@@ -37,10 +37,12 @@ from qpairs.data.parts import Parts, load_parts
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.precision import fast_bf16
 from qpairs.encoders.tokens import token_ids
+from qpairs.evaluation.baselines import UNTRAINED
 from qpairs.training.judge import judge
 
 NAMES = {"qpairs": "qpairs", "ST": "sentence-transformers"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TIMES = ("seconds", "cpu_seconds")
 POSITIONS = 1000  # rows of an embedding of positions, at most
 console = Console(width=120)
 
@@ -65,18 +67,24 @@ def counted_tokens() -> Iterator[list[int]]:
 
 
 def run_qpairs(config: Config, parts: Parts) -> tuple[dict[str, float], qpairs.Checkpoint]:
-    """Time from the pairs to the last step, tokenising and loading the encoder included; and what was trained."""
-    ends: list[dict[str, float]] = []
+    """Time from the pairs to the last step, tokenising and loading the encoder included; and what was trained.
+
+    Without that of the evaluation of the encoder as it comes, which the peer does not have.
+    """
+    began: dict[str, dict[str, float]] = {}
 
     def on_progress(now: Any) -> None:
-        if now.stage == "training" and now.done == now.total and not ends:
-            ends.append({**watch.read(), "mib": peak() / 2**20})
+        ended = now.stage == "training" and now.done == now.total
+        began.setdefault("end" if ended else now.stage, {**watch.read(), "mib": peak() / 2**20})
 
     with tempfile.TemporaryDirectory() as folder:
         watch = Stopwatch()
         config = dataclasses.replace(config, output=f"{folder}/checkpoint")
         checkpoint = qpairs.train(config, parts=parts, on_progress=on_progress)
-    return ends[0], checkpoint
+    taken, before = began["end"], began.get(f"evaluating the {UNTRAINED}")
+    if before:  # else the encoder has learned nothing yet
+        taken |= {name: taken[name] - (began["preparing"][name] - before[name]) for name in TIMES}
+    return taken, checkpoint
 
 
 def run_peer(config: Config, parts: Parts) -> tuple[dict[str, float], qpairs.Checkpoint]:

@@ -194,11 +194,26 @@ def predict(
         Path | None, typer.Option(help="Where the scored pairs go: .csv, .tsv, .jsonl or .parquet.")
     ] = None,
     columns: ColumnsOption = "",
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Least score of duplicates  [default: the model's]", show_default=False),
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Use the lowest threshold above which pairs like those of validation have this precision, with 95 % "
+            "confidence.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: ReplaceOption = False,
 ) -> None:
     """Predict for two questions, or for each pair in a file, whether they ask the same."""
+    chosen: Any = {"threshold": threshold, "precision": precision}
     if len(questions) == 2:
-        _predict_two(checkpoint, questions[0], questions[1])
+        _predict_two(checkpoint, questions[0], questions[1], chosen)
         return
     if len(questions) != 1:
         raise UserError(f"predict: give two questions, or one file of pairs, not {len(questions)} arguments")
@@ -218,7 +233,7 @@ def predict(
         check_file(output, overwrite=overwrite)
         model = load_model(checkpoint)
         named = split_columns(columns)
-        predicted = predict_file(model, questions[0], output, columns=named, on_progress=on_progress)
+        predicted = predict_file(model, questions[0], output, columns=named, **chosen, on_progress=on_progress)
         found = predicted.duplicate
     if predicted.pairs and predicted.pairs.skipped:
         counts = ", ".join(f"{n:,} {plain(reason)}" for reason, n in predicted.pairs.skipped.items())
@@ -231,7 +246,7 @@ def predict(
     print_conclusion(_true_of(model, checkpoint), style="dim")
 
 
-def _predict_two(checkpoint: Path, first: str, second: str) -> None:
+def _predict_two(checkpoint: Path, first: str, second: str, chosen: Mapping[str, Any]) -> None:
     with quiet(), progress_bar():
         from qpairs.data.pairs import pairs_from_texts
         from qpairs.evaluation.predict import predict as run
@@ -241,16 +256,21 @@ def _predict_two(checkpoint: Path, first: str, second: str) -> None:
         if not (first.strip() and second.strip()):
             raise UserError("predict: a question is empty")
         model = load_model(checkpoint)
-        found = run(model, pairs_from_texts([first], [second], [-1]))
-    setting, duplicate = model.verdict.pair, bool(found.duplicate[0])
-    figures = float(found.similarity[0]), float(found.probability[0])
-    print_verdict(score_name(model.verdict.score), *figures, duplicate, setting.threshold)
+        found = run(model, pairs_from_texts([first], [second], [-1]), **chosen)
+    figures = float(found.similarity[0]), float(found.probability[0]), bool(found.duplicate[0])
+    own = all(value is None for value in chosen.values())
+    print_verdict(score_name(model.verdict.score), *figures, float(found.threshold or 0.0), own=own)
     print_conclusion(_true_of(model, checkpoint), style="dim")
 
 
 def _true_of(model: Model, checkpoint: Path) -> Conclusion:
     """What the probabilities of pairs are true of, and what to do where that does not hold."""
     setting = model.verdict.pair
+    if not model.verdict.labelled:
+        return Conclusion(
+            "There is no probability without labelled pairs; a few dozen give one, and a threshold:",
+            (("calibrate", checkpoint, "--data", LABELLED, "--output", "here"),),
+        )
     if setting.calibration.slope <= 0:
         return Conclusion(
             "The probability is the same for every pair: the scores it was fitted to do not rise with the labels."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -259,14 +260,23 @@ def print_left_out(skipped: Mapping[str, int], where: str = "") -> None:
     out.print(f"{shown_path(where)}{where and ': '}rows left out: {reasons}", highlight=False)
 
 
-def print_verdict(name: str, score: float, probability: float, duplicate: bool, threshold: float) -> None:
-    """Says in one line whether two questions are duplicates; `name` is what the score is called."""
+def print_verdict(
+    name: str, score: float, probability: float, duplicate: bool, threshold: float, *, own: bool = True
+) -> None:
+    """Says in one line whether two questions are duplicates.
+
+    Args:
+        name: what the score is called.
+        score: of the two.
+        probability: that they are duplicates; NaN where the model gives none.
+        duplicate: whether they are called duplicates.
+        threshold: from which score on.
+        own: whether the threshold is the model's.
+    """
     answer = "[bold green]duplicates[/]" if duplicate else "[bold]not duplicates[/]"
-    out.print(
-        f"{answer}  {name} {score:.3f} (threshold {threshold:.3f}), probability {probability:.2f}",
-        highlight=False,
-    )
-    if duplicate != (probability >= 0.5):
+    known = "" if math.isnan(probability) else f", probability {probability:.2f}"
+    out.print(f"{answer}  {name} {score:.3f} (threshold {threshold:.3f}){known}", highlight=False)
+    if own and duplicate != (probability >= 0.5):
         out.print("[dim]The threshold is the one of best F1 on validation, not that of probability 0.5.[/]")
 
 

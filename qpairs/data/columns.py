@@ -98,8 +98,8 @@ def find_columns(names: Iterable[str], wanted: ColumnChoice = FIND_THEM, *, wher
         return Columns(known[anchor], known["positive"], negative=negative or found)
     raise UserError(
         f"{where}: no pair of question columns (such as question1, question2; or of duplicates query, positive, and "
-        f"negative if there is one); {_found(names)}; name them with --columns; of questions alone, qpairs start "
-        "finds the duplicates"
+        f"negative if there is one); {_found(names)}; name them with columns (--columns); of questions "
+        "alone, qpairs start finds the duplicates"
     )
 
 
@@ -107,8 +107,11 @@ def _labels_hint(known: Iterable[str]) -> str:
     """How to go on where there is no label column."""
     scores = next((name for name in SCORE_COLUMNS if name in known), "")
     if scores:
-        return f"{scores!r} seems to hold scores: say with --label-cut from which on two questions are duplicates"
-    return "name it with --columns, or say with --positives that all rows are duplicates"
+        return (
+            f"{scores!r} seems to hold scores: say with label_cut (--label-cut) from which on two questions are "
+            "duplicates"
+        )
+    return "name it with columns (--columns), or say with positives (--positives) that all rows are duplicates"
 
 
 def find_question_column(names: Iterable[str], wanted: str = "", *, where: str) -> str:
@@ -125,7 +128,9 @@ def find_question_column(names: Iterable[str], wanted: str = "", *, where: str) 
     names, known = list(names), _by_lower_case(names)
     guess = names[0] if len(names) == 1 else next((known[name] for name in QUESTION_COLUMNS if name in known), None)
     if not wanted and guess is None:
-        raise UserError(f"{where}: which column holds the questions? {_found(names)}; name it with --text-column")
+        raise UserError(
+            f"{where}: which column holds the questions? {_found(names)}; name it with text_column (--text-column)"
+        )
     return named_column(names, wanted, where=where) if wanted else str(guess)
 
 
@@ -149,7 +154,7 @@ def find_text_columns(names: Iterable[str], wanted: str = "", *, where: str) -> 
         return (find_question_column(names, wanted, where=where),)
     found = tuple(named_column(names, name.strip(), where=where) for name in wanted.split(","))
     if len(set(found)) < len(found):
-        raise UserError(f"{where}: --text-column {wanted!r} names a column twice")
+        raise UserError(f"{where}: text_column (--text-column) {wanted!r} names a column twice")
     return found
 
 

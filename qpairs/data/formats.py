@@ -80,7 +80,7 @@ def open_file(path: Path, separator: str = "") -> Reader:
     (['title^paid', 'or not'], ['title', 'paid, or not'])
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: " + ("is a folder; name a file in it" if path.is_dir() else "no such file"))
     if not os.path.getsize(path):
         raise UserError(f"{path}: the file is empty")
     suffix = ending_of(path)

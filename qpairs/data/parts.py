@@ -105,7 +105,8 @@ def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
 def _questions_in_memory(source: Any, parts: Sequence[Any], options: Mapping[str, Any]) -> Pairs | None:
     """Questions without labels that are no files: their table, and no pairs; None where they are files."""
     if all(isinstance(part, str | Path) for part in parts):
-        if isinstance(source, str | Path) or any(ending_of(part) in FORMATS for part in parts):
+        one = isinstance(source, str | Path) or len(parts) == 1
+        if one or any(ending_of(part) in FORMATS for part in parts) or all(map(os.path.exists, parts)):
             return None
         parts = [source]  # a list of texts
     columns = options.get("columns", ())

@@ -11,7 +11,7 @@ import numpy as np
 from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import hold_output
-from qpairs.core.progress import OnProgress, ignore
+from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import parts_of
 from qpairs.data.sources import PairSource
@@ -43,7 +43,7 @@ def combine(
         second: a cross-encoder, likewise.
         pairs: labelled pairs that neither was trained on: the validation part.
         seed: of the folds, and of the bootstrap.
-        on_progress: called while the cross-encoder reads the pairs.
+        on_progress: the stages encoding (questions), reading pairs, fitting the second look, evaluating both.
 
     Raises:
         UserError: the models do not go together, or the pairs have one label only.
@@ -55,13 +55,15 @@ def combine(
     need_both_labels(pairs, "combine")
     check_stages(first, second)
     labels, groups = pairs.labels, question_components(pairs)[pairs.left]
-    scores, tables = first.score_pairs(pairs)
+    scores, tables = first.score_pairs(pairs, on_progress=on_progress)
     unfitted = TwoStages(first, second, NO_LOOK, first.verdict)
     logits = unfitted.read(pairs, np.ones(len(pairs), dtype=np.bool_), on_progress)
+    on_progress(Progress("fitting the second look"))
     judged = Judged(scores, logits, labels, groups)
     fitted = fit_joint(judged, first.verdict.pair, tfidf_threshold(pairs), seed=seed)
     both = fitted.scores
     model = TwoStages(first, second, fitted.look, fitted.verdict, versions=versions())
+    on_progress(Progress("evaluating both"))
     on_validation = report(model, pairs, both, tables, seed=seed).to_dict(brief=True)
     on_validation |= cross_fitted_scores(both, labels, groups, seed)
     changed = {
@@ -113,7 +115,7 @@ def combine_folders(
             encoder.
         overwrite: whether a model in `output` may be replaced.
         seed: of the folds, and of the bootstrap.
-        on_progress: called while the cross-encoder reads the pairs.
+        on_progress: the stages encoding (questions), reading pairs, fitting the second look, evaluating both.
 
     Raises:
         UserError: the models do not go together; the pairs are unavailable, or have one label only; or the folder is

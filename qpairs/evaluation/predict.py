@@ -60,6 +60,8 @@ def predict_file(
     output: Path,
     *,
     columns: Sequence[str] = (),
+    threshold: float | None = None,
+    precision: float | None = None,
     on_progress: OnProgress = ignore,
 ) -> Predictions:
     """Writes a table of pairs again, with the columns similarity, probability and duplicate (0 or 1) added.
@@ -73,20 +75,23 @@ def predict_file(
         source: a file of pairs, or another source, as in `load_pairs`; labels are not needed.
         output: a .csv, .tsv, .jsonl or .parquet file; a .csv file has the separator of a .csv source.
         columns: the two text columns, where their names are unusual.
+        threshold: as in `predict`, and so
+        precision: in its place.
         on_progress: the stages reading, encoding (questions) and reading pairs.
 
     Returns:
         The predictions for the rows that have two questions.
 
     Raises:
-        UserError: the source cannot be used, or the output cannot be written.
+        UserError: the source cannot be used, the output cannot be written, or as `predict`.
     """
     check_table_path(output)
     model = as_model(model)
-    model.verdict.require_labelled(shown_name(model))  # before the file is read
+    if threshold is None:
+        model.verdict.require_labelled(shown_name(model))  # before the file is read
     on_progress(Progress("reading"))
     given = load_pair_table(source, columns=columns)
-    found = predict(model, given.pairs, on_progress=on_progress)
+    found = predict(model, given.pairs, threshold=threshold, precision=precision, on_progress=on_progress)
     frame = given.table.frame
     results: dict[str, NDArray[Any]] = {
         score_column(model.verdict.score): found.similarity,

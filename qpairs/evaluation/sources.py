@@ -41,12 +41,12 @@ def tested_on(model: Model, what: str = "report") -> tuple[Pairs, str, Pairs]:
     if not model.split:
         raise UserError(
             f"{what}: an export of an older version does not say which pairs it was tested on; "
-            "name labelled pairs with --data"
+            "name labelled pairs with data (--data)"
         )
     try:
         parts = parts_of(model.config, model.split)
     except UserError as error:
-        raise UserError(f"{what}: its test pairs are unavailable ({error}); name others with --data") from error
+        raise UserError(f"{what}: its test pairs are unavailable ({error}); name others with data (--data)") from error
     config = model.config
     if parts.test is None:
         return parts.validation, f"{source_names(config.validation)} (validation)", parts.train

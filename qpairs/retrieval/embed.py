@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 WRITTEN = f"{UNFINISHED}/made.jsonl"  # a line for each complete file
 LOOKED_AT = 100_000  # questions, the first ones, that are looked at for texts that are cut and words that are unknown
+REPEATED_IDS = "%s ids of column %r are those of several questions, such as %r; an index takes each id once"
 SHARD_SIZE = 50_000  # questions; 77 MB of 384 float32
 
 
@@ -69,7 +70,8 @@ def embed(
 ) -> Embeddings:
     """Embeds questions into Parquet shards; each distinct text is encoded once.
 
-    Memory grows with the file by 16 bytes for each distinct text only (about three times that while they are sorted).
+    Memory grows with the file by 16 bytes for each distinct text only, and as many for each id of a column (about three
+    times that while they are sorted).
     A run that was interrupted continues when it is called again; shards of a finished run that are missing or altered
     are made again.
 
@@ -120,6 +122,8 @@ def embed(
         written = _begin(output, plan, meter, overwrite=overwrite)
         if not (output / MANIFEST).exists():
             found = survey(questions, plan, meter)
+            if found.repeated_ids:
+                log.warning(REPEATED_IDS, f"{found.repeated_ids:,}", plan.id_column, found.repeated_id)
             writer = Writer(model, output, plan, meter.advance)
             encoded = sum(file.encoded for file in written.values())
             meter.begin("encoding", found.distinct, encoded)

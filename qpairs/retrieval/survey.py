@@ -40,12 +40,16 @@ class Survey:
         distinct: distinct texts.
         skipped: reason -> rows that were left out.
         repeated: (r,) digests of the texts that several shards have, sorted.
+        repeated_ids: ids that several questions have.
+        repeated_id: the first of them; '' without any.
     """
 
     count: int
     distinct: int
     skipped: Mapping[str, int]
     repeated: Digests
+    repeated_ids: int = 0
+    repeated_id: str = ""
 
 
 def survey(questions: Questions, plan: Plan, meter: Meter) -> Survey:
@@ -55,30 +59,54 @@ def survey(questions: Questions, plan: Plan, meter: Meter) -> Survey:
         UserError: it has no question, or a row that cannot be used.
     """
     count, skipped = 0, Counter[str]()
-    seen = repeated = np.empty(0, dtype="S16")
-    unsorted: list[Digests] = []
-
-    def merge() -> None:
-        """Sorts the digests of the last shards into those seen before."""
-        nonlocal seen, repeated
-        every = np.concatenate([seen, *unsorted])
-        unsorted.clear()
-        every.sort(kind="stable")  # which is fast for what is sorted in part
-        again = every[1:] == every[:-1]
-        repeated = np.union1d(repeated, every[1:][again])
-        seen = every[np.append(True, ~again)[: len(every)]]
-
+    distinct, distinct_ids = Distinct(), Distinct()
     meter.begin("reading")
-    for _, texts in _shards(questions, plan, skipped):
+    for ids, texts in _shards(questions, plan, skipped):
         count += len(texts)
-        unsorted.append(np.unique(digests(texts)))
-        if sum(map(len, unsorted)) > max(MERGED, len(seen) // 2):
-            merge()
+        distinct.add(np.unique(digests(texts)))
+        if plan.id_column:  # else they are the numbers of the rows
+            distinct_ids.add(digests(ids))
         meter.advance(len(texts))
-    merge()
+    seen, repeated = distinct.found()
     if not count:
         raise UserError(f"{questions.path}: there are no questions in it")
-    return Survey(count, len(seen), dict(skipped), repeated)
+    twice = distinct_ids.found()[1]
+    return Survey(count, len(seen), dict(skipped), repeated, len(twice), _first_id(questions, plan, twice))
+
+
+class Distinct:
+    """The distinct ones of many digests, and those that were added several times.
+
+    >>> added = Distinct()
+    >>> added.add(digests(["a", "b"])), added.add(digests(["b", "c"]))
+    (None, None)
+    >>> [len(part) for part in added.found()]
+    [3, 1]
+    """
+
+    def __init__(self) -> None:
+        """None were added."""
+        self._seen = self._repeated = np.empty(0, dtype="S16")
+        self._unsorted: list[Digests] = []
+
+    def add(self, some: Digests) -> None:
+        """Adds (n,) digests."""
+        self._unsorted.append(some)
+        if sum(map(len, self._unsorted)) > max(MERGED, len(self._seen) // 2):
+            self._merge()
+
+    def found(self) -> tuple[Digests, Digests]:
+        """The distinct ones, and of these those that were added several times; both sorted."""
+        self._merge()
+        return self._seen, self._repeated
+
+    def _merge(self) -> None:
+        every = np.concatenate([self._seen, *self._unsorted])
+        self._unsorted.clear()
+        every.sort(kind="stable")  # which is fast for what is sorted in part
+        again = every[1:] == every[:-1]
+        self._repeated = np.union1d(self._repeated, every[1:][again])
+        self._seen = every[np.append(True, ~again)[: len(every)]]
 
 
 def _shards(
@@ -88,6 +116,16 @@ def _shards(
     rows = questions.rows((Counter() if skipped is None else skipped) if plan.skip_bad_rows else None)
     while shard := list(itertools.islice(rows, plan.shard_size)):
         yield [identity for identity, _ in shard], [text for _, text in shard]
+
+
+def _first_id(questions: Questions, plan: Plan, wanted: Digests) -> str:
+    """The first id whose digest is among the wanted ones, which are sorted; '' where none is wanted."""
+    if len(wanted):
+        for ids, _ in _shards(questions, plan):
+            for identity, row in zip(ids, _find(digests(ids), wanted).tolist(), strict=True):
+                if row >= 0:
+                    return identity
+    return ""
 
 
 def digests(texts: Iterable[str]) -> Digests:

@@ -114,7 +114,9 @@ def _untrained_scores(run: Run, encoder: SentenceTransformer) -> dict[str, dict[
     if not known or config.without_labels or rank() > 0:
         return {}
     run.on_progress(Progress(f"evaluating the {UNTRAINED}"))
-    return untrained_scores(encoder, config, run.parts)
+    found = untrained_scores(encoder, config, run.parts)
+    run.on_progress(Progress("preparing"))
+    return found
 
 
 def _with_reranker(run: Run, encoder: Checkpoint, reranker: CrossModel | None) -> Trained:

@@ -39,7 +39,7 @@ OWN: dict[str, str] = {
     "serve.py": "may|where",
     "start.py": "SAID[key]|number|folder|known.more|questions|before|named|_answers(session)|' ' * len(number)",
     "terminal.py": "text|level|name|before|after|names|shown_command(*words)|*figures|column|reasons|answer|scores"
-    "|where and ': '",
+    "|where and ': '|known",
     "training.py": "passes|limit|judged|part|share|column",
 }  # file -> texts of our own, numbers, and what was made inert where it was put together
 

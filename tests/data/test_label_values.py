@@ -140,10 +140,10 @@ def test_a_refused_column_names_the_ways_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'no' in column 'label' is neither 0 nor 1, nor match; say what values mean"):
         qpairs.load_pairs(path, labels="match=1")
     write(path, "sentence1,sentence2,score", "1", "2", "3")
-    with pytest.raises(UserError, match="'score' seems to hold scores: say with --label-cut"):
+    with pytest.raises(UserError, match=r"'score' seems to hold scores: say with label_cut \(--label-cut\)"):
         qpairs.load_pairs(path)
     write(path, "sentence1,sentence2,verdict", "1", "2", "3")
-    with pytest.raises(UserError, match=r"name it with --columns, or say with --positives"):
+    with pytest.raises(UserError, match=r"name it with columns \(--columns\), or say with positives \(--positives\)"):
         qpairs.load_pairs(path)
 
 

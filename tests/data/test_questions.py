@@ -107,7 +107,7 @@ def test_rows_that_cannot_be_used_are_named_or_counted(
         ("a.xls", b"x", "unknown kind of file"),
         ("a.csv", b"", "is empty"),
         ("a.csv", b"\n\n", "is empty"),
-        ("a.csv", b"a,b\n1,2\n", "which column holds the questions? found: 'a', 'b'; name it with --text-column"),
+        ("a.csv", b"a,b\n1,2\n", "which column holds the questions? found: 'a', 'b'; name it with text_column ("),
         ("a.csv", b"q,q\n1,2\n", "the column 'q' is there twice"),
         ("a.csv", b"q\nfine\n\xff\xfe\n", "line 3: not valid UTF-8"),
         ("a.csv", b'q\nfine\n"open\nfine\n', "row 2: a quote is opened and never closed"),

@@ -138,3 +138,14 @@ def test_pairs_in_memory_are_not_read_by_the_column_of_the_questions() -> None:
     options = {"data": frame, "columns": "title", "unlabelled": True, "loss": "info_nce"}
     _, given = separate_pairs({**options, "validation": rows})
     assert given["validation"].questions == ("How do I pay?", "How can I pay?")
+
+
+def test_a_folder_is_no_text(tmp_path: Path) -> None:
+    """A list of one place, as the command hands it over, is a file, whatever its name."""
+    for place, words in ((tmp_path, "is a folder; name a file in it"), (tmp_path / "none", "no such file")):
+        options, given = separate_pairs({"data": [str(place)], "unlabelled": True, "loss": "info_nce"})
+        assert not given
+        with pytest.raises(UserError, match=words):
+            load_parts(config_from(options))
+    options, given = separate_pairs({"data": QUESTIONS, "unlabelled": True, "loss": "info_nce"})
+    assert given["data"].questions == tuple(QUESTIONS)

@@ -99,3 +99,17 @@ def test_no_column_of_the_user_is_replaced(
     assert list(after) == [*before, *added]
     assert after["predicted_duplicate"].tolist() == found.duplicate.astype(int).tolist()
     assert [name in caplog.text for name in added] == [False, True, True]
+
+
+def test_another_threshold_or_a_precision_decides(run, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("question1,question2\na b,a b\nwho?,why?\n")
+    whole = [checkpoint.config.output, tmp_path / "test.csv", "--output", tmp_path / "o.csv", "--overwrite"]
+    for threshold, called in ((-1, [1, 1]), (1.0, [1, 0])):
+        assert run("predict", *whole, "--threshold", threshold).code == 0
+        assert pandas.read_csv(tmp_path / "o.csv")["duplicate"].tolist() == called
+    two = ["predict", checkpoint.config.output, "who?", "why?"]
+    assert run(*two, "--threshold", "-1").out.startswith("duplicates  similarity ")
+    assert "(threshold -1.000), probability" in run(*two, "--threshold", "-1").out
+    refused(run(*two, "--precision", 0.5), "precision: the model was fitted to too few pairs to promise any precision")
+    refused(run(*two, "--threshold", 1.5), "threshold: 1.5, must be -1 <= threshold <= 1")
+    refused(run(*two, "--threshold", 0.5, "--precision", 0.5), "threshold", "precision")

@@ -111,6 +111,19 @@ def test_a_threshold_that_is_given_decides_without_a_probability(plain: Path) ->
     assert np.isnan(found.probability).all()
 
 
+def test_a_threshold_that_is_given_decides_in_the_command(plain: Path, tmp_path: Path, run) -> None:
+    similarity = load(plain).similarity("How do I pay?", "How do I pay")
+    two = run("predict", plain, "How do I pay?", "How do I pay", "--threshold", 0.9)
+    assert two.code == 0, two.err
+    assert two.out.splitlines()[0] == f"duplicates  similarity {similarity:.3f} (threshold 0.900)"
+    assert "There is no probability without labelled pairs" in two.out and "qpairs calibrate" in two.out
+    (tmp_path / "pairs.csv").write_text("question1,question2\nHow do I pay?,How do I pay\nHow do I pay?,Who are you?\n")
+    done = run("predict", plain, tmp_path / "pairs.csv", "--output", tmp_path / "o.csv", "--threshold", 0.9)
+    assert done.code == 0, done.err
+    rows = (tmp_path / "o.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[-2:] for row in rows] == [["", "1"], ["", "0"]]
+
+
 def test_an_export_of_it_is_as_unlabelled(plain: Path, pairs_csv: Path, run) -> None:
     refused(run("export", plain, "--format", "static", "--output", "fast"), "--data")
     result = run("export", plain, "--format", "static", "--data", pairs_csv, "--output", "fast")

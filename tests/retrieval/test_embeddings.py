@@ -112,6 +112,20 @@ def test_digests_that_were_gathered_in_several_goes(
     np.testing.assert_array_equal(made.matrix(), Stub().encode(TEXTS))
 
 
+@pytest.mark.parametrize("size", [3, 40])
+def test_ids_of_several_questions_are_told_before_an_index_refuses_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    rows = [{"q": f"question {k}", "id": f"id{k % 9}"} for k in range(11)]  # id0 and id1 twice, in one shard or two
+    embed(a_model(Stub()), rows, tmp_path / "emb", text_column="q", id_column="id", shard_size=size)
+    (told,) = (record.message for record in caplog.records if "ids of column" in record.message)
+    assert told == "2 ids of column 'id' are those of several questions, such as 'id0'; an index takes each id once"
+    caplog.clear()
+    embed(a_model(Stub()), rows[:9], tmp_path / "once", text_column="q", id_column="id", shard_size=size)
+    embed(a_model(Stub()), rows, tmp_path / "rows", text_column="q", shard_size=size)
+    assert "ids of column" not in caplog.text
+
+
 @pytest.mark.parametrize(("dtype", "error"), [("float32", 0), ("float16", 5e-4), ("int8", 5e-3)])
 def test_numbers_are_stored_as_asked_and_read_as_unit_vectors(
     dtype: str, error: float, source: Path, tmp_path: Path
