@@ -58,6 +58,17 @@ class ColumnChoice:
 FIND_THEM = ColumnChoice()
 
 
+def column_names(columns: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of columns: a list of them, or a text with commas between.
+
+    >>> column_names("q1, q2"), column_names(["first, short", "second"])
+    (('q1', 'q2'), ('first, short', 'second'))
+    """
+    if not isinstance(columns, str):
+        return tuple(columns)
+    return tuple(name.strip() for name in columns.split(",") if name.strip())
+
+
 def find_columns(names: Iterable[str], wanted: ColumnChoice = FIND_THEM, *, where: str) -> Columns:
     """The columns that hold the two questions and the label of a pair.
 
@@ -144,11 +155,13 @@ def find_text_columns(names: Iterable[str], wanted: str = "", *, where: str) -> 
         where: the file, for messages.
 
     Raises:
-        UserError: as `find_question_column`, or a column is named twice.
+        UserError: as `find_question_column`, `wanted` is no text, or a column is named twice.
 
     >>> find_text_columns(["id", "Title", "body"], "title,body", where="tickets.csv")
     ('Title', 'body')
     """
+    if not isinstance(wanted, str):
+        raise UserError(f"text_column: {wanted!r}, must be a text; several columns have commas between: 'title,body'")
     names = list(names)
     if "," not in wanted or wanted in names:
         return (find_question_column(names, wanted, where=where),)

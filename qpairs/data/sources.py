@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
-from qpairs.data.columns import ColumnChoice, find_columns
+from qpairs.data.columns import ColumnChoice, column_names, find_columns
 from qpairs.data.formats import FORMATS, PACKED, PlainText, Reader, ending_of, open_file, refuse_row
 from qpairs.data.hub import dataset_name, open_dataset
 from qpairs.data.label_values import LabelValues, label_values
@@ -30,7 +30,7 @@ NAMED_SOURCES = {"quora": "sentence-transformers/quora-duplicates:pair-class", "
 def load_pairs(
     source: PairSource,
     *,
-    columns: Sequence[str] = (),
+    columns: str | Sequence[str] = (),
     skip_bad_rows: bool = False,
     labelled: bool = True,
     labels: str | Sequence[str] | Mapping[Any, int] = (),
@@ -47,8 +47,8 @@ def load_pairs(
             data frame of pandas or polars, a `datasets.Dataset`, a mapping from columns to lists, or a list or iterator
             of dicts or of tuples (question1, question2, label), the label being left out where there is none; pairs,
             which stay as they are; or a list of several of these, which are joined.
-        columns: names of the two text columns and, when there are labels, of the label column; without it the names
-            of the usual releases are recognised.
+        columns: names of the two text columns and, when there are labels, of the label column, as a list or with
+            commas between; without it the names of the usual releases are recognised.
         skip_bad_rows: leave out rows that cannot be used, and count them in `skipped`.
         labelled: whether labels are needed; without, they are -1.
         labels: what the values of the label column mean, where they are not 0 and 1: `yes=1,no=0`, or a mapping. Plain
@@ -78,7 +78,7 @@ def load_pairs(
     ([1, 0], [0.8999999761581421, 0.0])
     """
     values = label_values(labels, label_cut, label_range)
-    wanted = ColumnChoice(tuple(columns), labelled, negative, positives, scores=label_cut is not None)
+    wanted = ColumnChoice(column_names(columns), labelled, negative, positives, scores=label_cut is not None)
     parts: Sequence[Any] = source if is_several(source) else [source]
     found = [
         (part, None) if isinstance(part, Pairs) else _pairs_in(*_reader_of(part), wanted, values, skip_bad_rows)

@@ -231,6 +231,8 @@ def evaluate(
     model: Model | str | Path,
     data: PairSource,
     *,
+    columns: str | Sequence[str] = (),
+    skip_bad_rows: bool = False,
     intents: Mapping[str, str] | QuestionSource | None = None,
     seed: int = 0,
     on_progress: OnProgress = ignore,
@@ -240,6 +242,8 @@ def evaluate(
     Args:
         model: a model, or its folder.
         data: labelled pairs, or their source, as in `load_pairs`.
+        columns: as in `load_pairs`, and so
+        skip_bad_rows: whether rows that cannot be used are left out.
         intents: question -> intent for all questions of the pairs, or a table of them (`read_intents`): then all
             duplicates in the corpus of these questions are known.
         seed: of the bootstrap.
@@ -255,7 +259,7 @@ def evaluate(
     'F1 0.62, 95 % interval 0.56 to 0.69'
     """
     on_progress(Progress("reading"))
-    model, pairs = as_model(model), as_pairs(data)
+    model, pairs = as_model(model), as_pairs(data, columns=columns, skip_bad_rows=skip_bad_rows)
     need_both_labels(pairs, "evaluate")
     model.verdict.require_labelled(shown_name(model))
     known = intents if intents is None or isinstance(intents, Mapping) else read_intents(intents)

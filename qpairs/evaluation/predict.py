@@ -16,8 +16,8 @@ from qpairs.core.tables import check_table_path, write_table
 from qpairs.data.records import name_of
 from qpairs.data.sources import PairSource, load_pair_table
 from qpairs.models.base import Model, as_model
+from qpairs.models.predictions import THRESHOLD_SERVES, predict_pairs
 from qpairs.models.predictions import Predictions as Predictions
-from qpairs.models.predictions import predict_pairs
 from qpairs.models.predictions import predictions as predictions
 from qpairs.models.ready import shown_name
 from qpairs.models.verdict import score_column
@@ -31,6 +31,8 @@ def predict(
     *,
     threshold: float | None = None,
     precision: float | None = None,
+    columns: str | Sequence[str] = (),
+    skip_bad_rows: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Predictions:
     """Predictions for pairs as people hand them over; labels are not read.
@@ -41,6 +43,8 @@ def predict(
         threshold: the score from which on a pair is called a duplicate; without it, that of the model.
         precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
             in place of a threshold.
+        columns: as in `load_pairs`, and so
+        skip_bad_rows: whether rows that cannot be used are left out.
         on_progress: the stages encoding (questions) and reading pairs.
 
     Raises:
@@ -51,7 +55,9 @@ def predict(
     >>> predict(model, [("How do I pay?", "How can I pay?"), ("Who?", "How do I pay?")]).duplicate.tolist()
     [True, False]
     """
-    return predict_pairs(as_model(model), pairs, threshold=threshold, precision=precision, on_progress=on_progress)
+    chosen: dict[str, Any] = {"threshold": threshold, "precision": precision}
+    how: dict[str, Any] = {"columns": columns, "skip_bad_rows": skip_bad_rows}
+    return predict_pairs(as_model(model), pairs, **chosen, **how, on_progress=on_progress)
 
 
 def predict_file(
@@ -88,7 +94,7 @@ def predict_file(
     check_table_path(output)
     model = as_model(model)
     if threshold is None:
-        model.verdict.require_labelled(shown_name(model))  # before the file is read
+        model.verdict.require_labelled(shown_name(model), THRESHOLD_SERVES)  # before the file is read
     on_progress(Progress("reading"))
     given = load_pair_table(source, columns=columns)
     found = predict(model, given.pairs, threshold=threshold, precision=precision, on_progress=on_progress)

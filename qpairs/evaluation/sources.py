@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from qpairs.core.exceptions import UserError
@@ -13,9 +13,9 @@ from qpairs.data.sources import PairSource, load_pairs
 from qpairs.models.base import Model
 
 
-def as_pairs(data: PairSource) -> Pairs:
+def as_pairs(data: PairSource, *, columns: str | Sequence[str] = (), skip_bad_rows: bool = False) -> Pairs:
     """Pairs with labels, or those of a source, as in `load_pairs`."""
-    return load_pairs(data)
+    return load_pairs(data, columns=columns, skip_bad_rows=skip_bad_rows)
 
 
 def pairs_if_given(data: PairSource | None) -> Pairs | None:

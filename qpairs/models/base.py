@@ -168,6 +168,7 @@ class Model(Encoder, Protocol):
         *,
         threshold: float | None = None,
         precision: float | None = None,
+        columns: str | Sequence[str] = (),
         skip_bad_rows: bool = False,
         on_progress: OnProgress = ignore,
     ) -> Predictions:
@@ -213,6 +214,7 @@ class Model(Encoder, Protocol):
         *,
         k: int = 10,
         threshold: float | None = None,
+        text_column: str = "",
         on_progress: OnProgress | None = None,
     ) -> pandas.DataFrame:
         """The nearest questions of a corpus: see `methods.search`.

@@ -58,7 +58,8 @@ class Coverage:
         if self.unknown >= MANY_UNKNOWN:
             found.append(
                 f"{100 * self.unknown:.0f} % of the words are unknown to this encoder, which cannot tell them apart: "
-                f"use a pretrained one of their language, or a multilingual one, such as --encoder {MULTILINGUAL}"
+                "use a pretrained one of their language, such as minilm for English, or a multilingual one, such as "
+                f"{MULTILINGUAL} (qpairs train --encoder)"
             )
         return found
 

@@ -71,6 +71,7 @@ def search(
     *,
     k: int = 10,
     threshold: float | None = None,
+    text_column: str = "",
     on_progress: OnProgress | None = None,
 ) -> pandas.DataFrame:
     """The nearest questions of a corpus for each of some questions, with the verdict on each.
@@ -82,6 +83,7 @@ def search(
             a list of texts, a data frame, or a file, which are encoded now.
         k: how many to find for each.
         threshold: as in `qpairs.search`.
+        text_column: the column of the questions in a corpus that is encoded now, as in `open_questions`.
         on_progress: as in `qpairs.search` and `index_in_memory`.
 
     Returns:
@@ -96,7 +98,10 @@ def search(
     """
     asked = require_texts(questions, "search: questions")
     more: dict[str, Any] = {} if on_progress is None else {"on_progress": on_progress}
-    index = among if isinstance(among, qpairs.Index) else qpairs.index_in_memory(model, among, **more)
+    if isinstance(among, qpairs.Index):
+        index = among
+    else:
+        index = qpairs.index_in_memory(model, among, text_column=text_column, **more)
     return qpairs.answers_table(asked, qpairs.search(index, model, asked, k, threshold, **more))
 
 

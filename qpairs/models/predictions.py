@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas
 
     from qpairs.models.base import Floats, Model
+
+
+THRESHOLD_SERVES = "; a --threshold (threshold) of your own decides without a probability"
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def predict_pairs(
     *,
     threshold: float | None = None,
     precision: float | None = None,
+    columns: str | Sequence[str] = (),
     skip_bad_rows: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Predictions:
@@ -128,6 +132,7 @@ def predict_pairs(
             model has not.
         precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
             in place of a threshold.
+        columns: names of the two text columns, as in `load_pairs`.
         skip_bad_rows: leave out rows that cannot be used; without it, the first one is an error.
         on_progress: the stages of `Model.score_pairs`.
 
@@ -138,9 +143,9 @@ def predict_pairs(
     >>> model.predict([("How do I pay?", "How can I pay?")], threshold=1.0).duplicate.tolist()
     [False]
     """
-    given = load_pairs(pairs, labelled=False, skip_bad_rows=skip_bad_rows)
+    given = load_pairs(pairs, columns=columns, labelled=False, skip_bad_rows=skip_bad_rows)
     if threshold is None:
-        model.verdict.require_labelled(shown_name(model))
+        model.verdict.require_labelled(shown_name(model), THRESHOLD_SERVES)
     else:
         check_threshold(threshold, model.verdict.score)
     setting = choose(model.verdict.pair, threshold, precision)

@@ -424,13 +424,19 @@ class Verdict:
         setting = self.corpus(counts)
         return setting.for_hits() if isinstance(setting, CorpusSetting) else setting
 
-    def require_labelled(self, where: object) -> None:
-        """Raises UserError where there is no threshold for pairs that people hand over; `where` names the model."""
+    def require_labelled(self, where: object, otherwise: str = "") -> None:
+        """Raises UserError where there is no threshold for pairs that people hand over.
+
+        Args:
+            where: names the model.
+            otherwise: what else would serve.
+        """
         if not self.labelled:
             raise UserError(
                 f"{where}: has no threshold for pairs, since it knows no labelled pair of yours; qpairs train learns "
                 "one from such pairs, and this fits one to them and says its F1: "
                 + shown_command("qpairs", "calibrate", where, "--data", "PAIRS", "--output", "FOLDER")
+                + otherwise
             )
 
     def require_cosine(self, where: object) -> None:

@@ -46,9 +46,25 @@ from qpairs.retrieval.writer import Writer
 log = logging.getLogger(__name__)
 
 WRITTEN = f"{UNFINISHED}/made.jsonl"  # a line for each complete file
-LOOKED_AT = 100_000  # questions, the first ones, that are looked at for texts that are cut and words that are unknown
 REPEATED_IDS = "%s ids of column %r are those of several questions, such as %r; an index takes each id once"
+LOOKED_AT = 100_000  # questions, the first ones, that are looked at for texts that are cut and words that are unknown
 SHARD_SIZE = 50_000  # questions; 77 MB of 384 float32
+
+
+class OtherEmbeddings(UserError):
+    """A folder holds embeddings that were made otherwise; `differ` names how.
+
+    >>> OtherEmbeddings("emb", ["dtype"]).differ
+    ['dtype']
+    """
+
+    def __init__(self, folder: object, differ: list[str]) -> None:
+        """Says which folder, and how its embeddings differ."""
+        self.differ = differ
+        super().__init__(
+            f"{folder}: holds embeddings with another {', '.join(differ)}; name another folder with --output, or start "
+            "anew with --overwrite"
+        )
 
 
 def embed(
@@ -64,6 +80,7 @@ def embed(
     side: Side = "left",
     shard_size: int = SHARD_SIZE,
     skip_bad_rows: bool = False,
+    distinct_ids: bool = False,
     overwrite: bool = False,
     engine: Executor = run_serially,
     on_progress: OnProgress = ignore,
@@ -88,6 +105,7 @@ def embed(
         side: which of two towers encodes.
         shard_size: questions in a shard.
         skip_bad_rows: leave out rows that cannot be used, and count them.
+        distinct_ids: refuse ids that several questions have, as an index does; without it, a warning is logged.
         overwrite: start anew where the folder holds other embeddings.
         engine: what runs the jobs: `run_serially`, or an executor from `ray_executor`.
         on_progress: the stages checking (files of an earlier run), reading (questions) and encoding (distinct texts).
@@ -123,7 +141,10 @@ def embed(
         if not (output / MANIFEST).exists():
             found = survey(questions, plan, meter)
             if found.repeated_ids:
-                log.warning(REPEATED_IDS, f"{found.repeated_ids:,}", plan.id_column, found.repeated_id)
+                told = REPEATED_IDS % (f"{found.repeated_ids:,}", plan.id_column, found.repeated_id)
+                if distinct_ids:
+                    raise UserError(f"{questions.path}: {told}; mend them, or leave out --id-column (id_column)")
+                log.warning(told)
             writer = Writer(model, output, plan, meter.advance)
             encoded = sum(file.encoded for file in written.values())
             meter.begin("encoding", found.distinct, encoded)
@@ -182,10 +203,7 @@ def _begin(output: Path, plan: Plan, meter: Meter, *, overwrite: bool) -> dict[s
         kept, files = {"damaged": True}, []
     differ = [name for name, value in asdict(plan).items() if kept and kept.get(name) != value]
     if differ and not overwrite and (files or (output / MANIFEST).exists()):
-        raise UserError(
-            f"{output}: holds embeddings with another {', '.join(differ)}; name another folder with --output, or start "
-            "anew with --overwrite"
-        )
+        raise OtherEmbeddings(output, differ)
     meter.begin("checking", len(files))
     complete: dict[str, WrittenFile] = {}
     for file in [] if differ else files:

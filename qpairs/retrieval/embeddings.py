@@ -228,7 +228,7 @@ def open_shards(folder: str | Path) -> Embeddings:
     40
     """
     folder = Path(folder)
-    missing = f"{folder}: no embeddings here (no {MANIFEST}); qpairs embed makes them"
+    missing = f"{folder}: no embeddings here (no {MANIFEST}); qpairs embed makes them of a file of questions"
     if (folder / PLAN).exists():
         missing = f"{folder}: the embeddings are not finished; run the same qpairs embed again"
 

@@ -11,7 +11,7 @@ from qpairs.core.files import write_text
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.question_file import QuestionFile
 from qpairs.models.base import Model
-from qpairs.retrieval.embed import embed
+from qpairs.retrieval.embed import OtherEmbeddings, embed
 from qpairs.retrieval.embeddings import Embeddings
 from qpairs.retrieval.index import FILE, build_index
 
@@ -51,16 +51,22 @@ def index_file(
         on_progress: as in `embed` and `build_index`.
 
     Raises:
-        UserError: a file or a folder cannot be used, or the folder has those of other questions.
+        UserError: a file or a folder cannot be used, several questions have one id, or the folder has those of other
+            questions.
     """
-    made = embed(
-        model,
-        questions.path,
-        embeddings_folder(folder),
-        **questions.options,
-        overwrite=renew,
-        on_progress=on_progress,
-    )
+    try:
+        made = embed(
+            model,
+            questions.path,
+            embeddings_folder(folder),
+            **questions.options,
+            distinct_ids=True,
+            overwrite=renew,
+            on_progress=on_progress,
+        )
+    except OtherEmbeddings as error:
+        differ = ", ".join(error.differ)
+        raise UserError(f"{folder}: was made with another {differ}; remove that folder, and it is made anew") from None
     plan, note = json.dumps(asdict(made.plan)), folder / INDEXED
     there = (index_folder(folder) / FILE).exists()
     if there and note.exists() and note.read_bytes() == plan.encode():

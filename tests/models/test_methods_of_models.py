@@ -187,3 +187,24 @@ def test_what_a_config_shows_is_what_differs_from_the_defaults() -> None:
     config = qpairs.Config(epochs=2, dims=(96, 384))
     assert repr(config) == "Config(dims=(384, 96), epochs=2.0)"
     assert eval(repr(config), {"Config": qpairs.Config}) == config
+
+
+def test_columns_of_other_names_are_named() -> None:
+    model = qpairs.load(MADE / "one-onnx")
+    frame = pandas.DataFrame([(*pair, number) for number, pair in enumerate(ASKED)], columns=["a", "b", "same"])
+    with pytest.raises(UserError, match=r"no pair of question columns .* name them with columns \(--columns\)"):
+        model.predict(frame)
+    expected = model.predict(ASKED)
+    for columns in ("a, b", ["a", "b"]):
+        np.testing.assert_array_equal(model.predict(frame, columns=columns).similarity, expected.similarity)
+        np.testing.assert_array_equal(qpairs.predict(model, frame, columns=columns).similarity, expected.similarity)
+    frame.loc[2] = ["", "Who?", 1]
+    with pytest.raises(UserError, match="skip_bad_rows=True"):
+        qpairs.evaluate(model, frame, columns="a,b,same")
+    assert qpairs.evaluate(model, frame, columns="a,b,same", skip_bad_rows=True).n == 2
+    table = pandas.DataFrame({"name": ["How can I pay?", "Who are you?"], "number": [7, 8]})
+    with pytest.raises(UserError, match=r"name it with text_column"):
+        model.search(["How do I pay?"], table)
+    assert model.search(["How do I pay?"], table, k=1, text_column="name")["text"].tolist() == ["How can I pay?"]
+    with pytest.raises(UserError, match=r"text_column: \['name'\], must be a text"):
+        model.dedupe(table, text_column=["name"])  # type: ignore[arg-type]

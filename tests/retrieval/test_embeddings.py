@@ -124,6 +124,10 @@ def test_ids_of_several_questions_are_told_before_an_index_refuses_them(
     embed(a_model(Stub()), rows[:9], tmp_path / "once", text_column="q", id_column="id", shard_size=size)
     embed(a_model(Stub()), rows, tmp_path / "rows", text_column="q", shard_size=size)
     assert "ids of column" not in caplog.text
+    strict = {"text_column": "q", "id_column": "id", "distinct_ids": True}
+    with pytest.raises(UserError, match=f"^list: {told}; mend them, or leave out --id-column"):
+        embed(a_model(Stub()), rows, tmp_path / "strict", **strict)
+    assert embed(a_model(Stub()), rows[:9], tmp_path / "strict", **strict).count == 9
 
 
 @pytest.mark.parametrize(("dtype", "error"), [("float32", 0), ("float16", 5e-4), ("int8", 5e-3)])

@@ -74,6 +74,21 @@ def test_it_reads_asks_and_ends_with_a_model_and_the_file_without_duplicates(sta
     assert {"id1", "id2"} <= set(pandas.read_csv("tickets-qpairs/duplicates/pairs.csv").columns)
 
 
+def test_ids_that_repeat_are_refused_before_anything_is_made_of_them(plain: Path, tmp_path: Path) -> None:
+    rows = ["ticket,title", "A1,How do I pay?", "A2,Where is my order?", "A1,Who are you?"]
+    (tmp_path / "q.csv").write_text("\n".join(rows) + "\n")
+    model, twice = load(plain), QuestionFile(tmp_path / "q.csv", "title", "ticket")
+    with pytest.raises(
+        UserError, match=r"q.csv: 1 ids of column 'ticket' are .* such as 'A1'; .* leave out"
+    ):
+        index_file(model, twice, tmp_path / "made")
+    assert index_file(model, QuestionFile(tmp_path / "q.csv", "title"), tmp_path / "made").count == 3
+    with pytest.raises(
+        UserError, match=r"made: was made with another id_column; remove that folder"
+    ):
+        index_file(model, twice, tmp_path / "made")
+
+
 def test_it_goes_on_where_it_was_stopped_and_loses_no_answer(start: Start, plain: Path) -> None:
     first = start("ynyq")
     again = f"qpairs start tickets.csv --text-column title --model {plain}"

@@ -128,9 +128,10 @@ class FaissIndex:
         ids = self._questions["id"].filter(pa.array(~self._deleted))
         if pc.count_distinct(ids).as_py() < len(ids):
             twice, count = Counter(ids.to_pylist()).most_common(1)[0]
+            there = "delete it, if it is in the index already, or " if self._generation else ""
             raise UserError(
-                f"id {twice!r} would be in the index {count} times: delete it, if it is in the index already, or embed "
-                "with an --id-column that has each id once"
+                f"id {twice!r} would be in the index {count} times: {there}embed with an --id-column (id_column) that "
+                "has each id once"
             )
 
     def __len__(self) -> int:
