@@ -90,7 +90,7 @@ def test_the_best_state_of_its_evaluations_is_kept(trained: Path, monkeypatch: p
     pairs = parts_of(model.config, model.split).validation
     reached = average_precision(model.score_pairs(pairs)[0], pairs.labels)
     assert reached == pytest.approx(max(seen), abs=1e-4)
-    assert reached > min(seen) + 0.01
+    assert reached > min(seen) + 0.001  # ten times what bounds the equality
 
 
 def test_it_evaluates_and_predicts_and_the_order_of_a_pair_does_not_matter(trained: Path, pairs_csv: Path) -> None:
