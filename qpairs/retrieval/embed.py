@@ -46,7 +46,7 @@ from qpairs.retrieval.writer import Writer
 log = logging.getLogger(__name__)
 
 WRITTEN = f"{UNFINISHED}/made.jsonl"  # a line for each complete file
-REPEATED_IDS = "%s ids of column %r are those of several questions, such as %r; an index takes each id once"
+REPEATED_IDS = "ids of column %r that several questions have: %s, such as %r; an index takes each id once"
 LOOKED_AT = 100_000  # questions, the first ones, that are looked at for texts that are cut and words that are unknown
 SHARD_SIZE = 50_000  # questions; 77 MB of 384 float32
 
@@ -141,7 +141,7 @@ def embed(
         if not (output / MANIFEST).exists():
             found = survey(questions, plan, meter)
             if found.repeated_ids:
-                told = REPEATED_IDS % (f"{found.repeated_ids:,}", plan.id_column, found.repeated_id)
+                told = REPEATED_IDS % (plan.id_column, f"{found.repeated_ids:,}", found.repeated_id)
                 if distinct_ids:
                     raise UserError(f"{questions.path}: {told}; mend them, or leave out --id-column (id_column)")
                 log.warning(told)

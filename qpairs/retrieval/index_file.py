@@ -66,7 +66,9 @@ def index_file(
         )
     except OtherEmbeddings as error:
         differ = ", ".join(error.differ)
-        raise UserError(f"{folder}: was made with another {differ}; remove that folder, and it is made anew") from None
+        raise UserError(
+            f"{folder}: was made with another {differ}; remove embeddings and index in it, and they are made anew"
+        ) from None
     plan, note = json.dumps(asdict(made.plan)), folder / INDEXED
     there = (index_folder(folder) / FILE).exists()
     if there and note.exists() and note.read_bytes() == plan.encode():

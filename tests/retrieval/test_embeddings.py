@@ -119,7 +119,7 @@ def test_ids_of_several_questions_are_told_before_an_index_refuses_them(
     rows = [{"q": f"question {k}", "id": f"id{k % 9}"} for k in range(11)]  # id0 and id1 twice, in one shard or two
     embed(a_model(Stub()), rows, tmp_path / "emb", text_column="q", id_column="id", shard_size=size)
     (told,) = (record.message for record in caplog.records if "ids of column" in record.message)
-    assert told == "2 ids of column 'id' are those of several questions, such as 'id0'; an index takes each id once"
+    assert told == "ids of column 'id' that several questions have: 2, such as 'id0'; an index takes each id once"
     caplog.clear()
     embed(a_model(Stub()), rows[:9], tmp_path / "once", text_column="q", id_column="id", shard_size=size)
     embed(a_model(Stub()), rows, tmp_path / "rows", text_column="q", shard_size=size)

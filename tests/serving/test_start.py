@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -78,15 +79,16 @@ def test_ids_that_repeat_are_refused_before_anything_is_made_of_them(plain: Path
     rows = ["ticket,title", "A1,How do I pay?", "A2,Where is my order?", "A1,Who are you?"]
     (tmp_path / "q.csv").write_text("\n".join(rows) + "\n")
     model, twice = load(plain), QuestionFile(tmp_path / "q.csv", "title", "ticket")
-    with pytest.raises(
-        UserError, match=r"q.csv: 1 ids of column 'ticket' are .* such as 'A1'; .* leave out"
-    ):
+    with pytest.raises(UserError, match=r"q.csv: ids of column 'ticket' .* have: 1, such as 'A1'; .* leave out"):
         index_file(model, twice, tmp_path / "made")
     assert index_file(model, QuestionFile(tmp_path / "q.csv", "title"), tmp_path / "made").count == 3
-    with pytest.raises(
-        UserError, match=r"made: was made with another id_column; remove that folder"
-    ):
+    (tmp_path / "q.csv").write_text("\n".join([*rows[:-1], "A3,Who are you?"]) + "\n")
+    with pytest.raises(UserError, match=r"made: was made with another .*id_column; remove embeddings and index in it"):
         index_file(model, twice, tmp_path / "made")
+    for name in ("embeddings", "index"):
+        shutil.rmtree(tmp_path / "made" / name)
+    again = index_file(model, twice, tmp_path / "made")
+    assert next(iter(again.batches(3)))[0] == ["A1", "A2", "A3"]
 
 
 def test_it_goes_on_where_it_was_stopped_and_loses_no_answer(start: Start, plain: Path) -> None:
