@@ -55,9 +55,15 @@ def predict(
     >>> predict(model, [("How do I pay?", "How can I pay?"), ("Who?", "How do I pay?")]).duplicate.tolist()
     [True, False]
     """
-    chosen: dict[str, Any] = {"threshold": threshold, "precision": precision}
-    how: dict[str, Any] = {"columns": columns, "skip_bad_rows": skip_bad_rows}
-    return predict_pairs(as_model(model), pairs, **chosen, **how, on_progress=on_progress)
+    return predict_pairs(
+        as_model(model),
+        pairs,
+        threshold=threshold,
+        precision=precision,
+        columns=columns,
+        skip_bad_rows=skip_bad_rows,
+        on_progress=on_progress,
+    )
 
 
 def predict_file(
