@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import resource
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -336,11 +338,34 @@ def test_a_back_end_is_a_class_and_a_row(tmp_path: Path, monkeypatch: pytest.Mon
     assert build_index(embeddings, folder, overwrite=True).state["generation"] == 1  # FAISS takes its place
 
 
-def test_a_search_with_one_thread_leaves_the_others_to_the_next_one(tmp_path: Path) -> None:
-    opened, threads = open_index(build(tmp_path, "ivf", range(500))), max_threads()
-    alone = opened.questions.search(VECTORS[:20], 5, threads=1)
-    assert alone == opened.questions.search(VECTORS[:20], 5)
+@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+def test_threads_share_the_queries_of_a_search_and_find_the_same(tmp_path: Path, kind: str) -> None:
+    opened, threads = open_index(build(tmp_path, kind, range(500))), max_threads()
+    opened.questions.delete(["id3", "id7"])
+    expected = opened.questions.search(VECTORS[:20], 5)
+    assert {hit.id for row in expected for hit in row}.isdisjoint({"id3", "id7"})
+    for shared in (1, 2, 3, 50):  # more than there are queries, too
+        found = opened.questions.search(VECTORS[:20], 5, threads=shared)
+        assert [[hit.id for hit in row] for row in found] == [[hit.id for hit in row] for row in expected]
+        assert np.allclose(
+            [[hit.similarity for hit in row] for row in found], [[hit.similarity for hit in row] for row in expected]
+        )
+    assert opened.questions.search(VECTORS[:0], 5, threads=2) == []
     assert max_threads() == threads
+
+
+def test_the_threads_of_a_search_do_not_keep_a_core_busy_when_it_is_over(tmp_path: Path) -> None:
+    """OpenMP's would, for milliseconds, in which a service encodes the next questions."""
+    opened = open_index(build(tmp_path, "ivf"))
+
+    def busy() -> float:
+        """Seconds of the processor in the 5 ms after a search, while this thread sleeps."""
+        opened.questions.search(VECTORS[:8], 5, threads=2)
+        before = time.process_time()
+        time.sleep(0.005)
+        return time.process_time() - before
+
+    assert statistics.median(busy() for _ in range(20)) < 0.001
 
 
 def test_a_collection_that_is_not_loaded_is_loaded(tmp_path: Path) -> None:

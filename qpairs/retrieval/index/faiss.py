@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -49,6 +50,7 @@ class FaissIndex:
         self._questions = QUESTIONS.empty_table()
         self._deleted = np.zeros(0, dtype=np.bool_)
         self._grown = False  # since it was saved last
+        self._pool = ThreadPoolExecutor(max_threads(), "faiss")
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest, embeddings: Embeddings, *, overwrite: bool) -> Self:
@@ -180,8 +182,7 @@ class FaissIndex:
 
     def search(self, vectors: Floats, k: int, *, threads: int | None = None) -> list[list[Hit]]:
         """The nearest k questions, nearest first, for each of the vectors (q, dimension); by all cores by default."""
-        with _limited(threads):
-            similarity, rows = self._vectors.search(_pad(vectors), k, params=self._options(len(vectors), k))  # (q, k)
+        similarity, rows = self._nearest(_pad(vectors), k, threads)
         if self._questions["id"].num_chunks > 1:
             self._questions = self._questions.combine_chunks()  # rows of one chunk are found 50 times as fast
         with _reading(self._folder):
@@ -192,11 +193,36 @@ class FaissIndex:
             for hits in zip(similarity, rows, strict=True)
         ]
 
+    def _nearest(self, vectors: Floats, k: int, threads: int | None) -> tuple[Floats, Ints]:
+        """Cosines and rows (q, k) of the nearest vectors, -1 where there are fewer.
+
+        So many threads are those of this index, each with a share of the queries: OpenMP's own would wait in a loop
+        for the next search, on the cores that a service encodes the next questions with.
+        """
+        options = self._options(len(vectors), k)
+
+        def search(share: Floats) -> tuple[Floats, Ints]:
+            found: tuple[Floats, Ints] = self._vectors.search(share, k, params=options)
+            return found
+
+        def search_alone(share: Floats) -> tuple[Floats, Ints]:
+            with _one_thread():
+                return search(share)
+
+        if threads is None:
+            return search(vectors)
+        if min(threads, len(vectors)) <= 1:
+            return search_alone(vectors)
+        shares = np.array_split(vectors, min(threads, len(vectors)))
+        similarity, rows = zip(*self._pool.map(search_alone, shares), strict=True)
+        return np.concatenate(similarity), np.concatenate(rows)
+
     def _options(self, queries: int, k: int) -> Any:
         """How FAISS searches: which rows it skips, and how many lists or candidates it looks at."""
         faiss = _faiss()
-        kept = np.packbits(~self._deleted, bitorder="little")
-        selector = faiss.IDSelectorBitmap(kept) if self._deleted.any() else None
+        selector = None
+        if self._deleted.any():
+            selector = faiss.IDSelectorBitmap(np.packbits(~self._deleted, bitorder="little"))
         if isinstance(self._vectors, faiss.IndexIVF):
             self._vectors.parallel_mode = int(queries == 1)  # the lists of a single query are shared among the cores
             return faiss.SearchParametersIVF(nprobe=self._effort, sel=selector)
@@ -258,10 +284,10 @@ def max_threads() -> int:
 
 
 @contextmanager
-def _limited(threads: int | None) -> Iterator[None]:
-    """Lets FAISS use so many threads for what this thread asks of it."""
+def _one_thread() -> Iterator[None]:
+    """Lets FAISS use one thread for what this thread asks of it."""
     before = max_threads()
-    _faiss().omp_set_num_threads(threads or before)
+    _faiss().omp_set_num_threads(1)
     try:
         yield
     finally:
