@@ -191,13 +191,12 @@ class Writing:
 
     def require_free(self) -> None:
         """Raises UserError where the folder may not be written to."""
-        from qpairs.core.files import visible
+        from qpairs.core.files import refuse_file, visible
 
         output = self.output
-        if output.exists() and not output.is_dir():
-            raise UserError(f"{output}: is a file; name a folder with --output")
+        refuse_file(output)
         if not self.overwrite and output.is_dir() and visible(output):
-            raise UserError(f"{output}: the folder is in use; name another with --output, or pass --overwrite")
+            raise UserError(f"{output}: the folder is not empty; name another with --output, or pass --overwrite")
 
 
 def _dedupe_folder(

@@ -262,6 +262,15 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
 
 
+def refuse_file(path: Path) -> None:
+    """Raises UserError where a folder is to be written and a file is there.
+
+    >>> refuse_file(Path("no-such-folder"))
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; name a folder with --output")
+
+
 def visible(folder: Path) -> list[Path]:
     """What is in a folder besides what qpairs itself hides there: a lock, and unfinished or interrupted work.
 

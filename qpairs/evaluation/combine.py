@@ -119,7 +119,7 @@ def combine_folders(
 
     Raises:
         UserError: the models do not go together; the pairs are unavailable, or have one label only; or the folder is
-            in use.
+            not empty.
 
     >>> both = combine_folders("runs/encoder", "runs/cross-encoder", "runs/both")  # doctest: +SKIP
     >>> both.scores["second_look"]["share"]  # of the pairs that the cross-encoder reads  # doctest: +SKIP

@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_file, exclusive_lock, write_text, writing
+from qpairs.core.files import atomic_file, exclusive_lock, refuse_file, write_text, writing
 from qpairs.core.manifests import read_json, reading_weights
 from qpairs.core.shapes import anything, each, named, number, optional, record, text, whole
 from qpairs.core.tables import write_table
@@ -112,8 +112,9 @@ def hold_folder(
         UserError: it holds something else, or another experiment and `overwrite` is not given; or it is locked.
     """
     file = folder / kind.manifest
-    if folder.exists() and not (folder.is_dir() and (file.exists() or not any(folder.glob("[!.]*")))):
-        raise UserError(f"{folder}: is in use, and holds no {kind.name}; name another folder with --output")
+    refuse_file(folder)
+    if folder.exists() and not file.exists() and any(folder.glob("[!.]*")):
+        raise UserError(f"{folder}: is not empty, and holds no {kind.name}; name another folder with --output")
     with exclusive_lock(folder), writing(folder):
         kept = _read(file, overwrite=overwrite) if file.exists() else manifest
         differ = [name for name in {**kept, **manifest} if kept.get(name) != manifest.get(name)]

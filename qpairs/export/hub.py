@@ -79,7 +79,7 @@ def push(checkpoint: str | Path, name: str, *, private: bool = False) -> str:
 
 
 def stage(checkpoint: str | Path, name: str, folder: str | Path) -> Path:
-    """Writes what `push` would upload into a folder that is not in use.
+    """Writes what `push` would upload into an empty folder.
 
     Raises:
         UserError: no such checkpoint, an export, a ready model, an invalid name, or a folder that cannot be written.

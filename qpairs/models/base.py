@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import hold_output, recover_folder, visible
+from qpairs.core.files import hold_output, recover_folder, refuse_file, visible
 from qpairs.core.manifests import read_json
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.core.shapes import anything, named
@@ -374,14 +374,13 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     """Raises UserError where a model cannot be written to the folder `path`, before any work is done.
 
     Raises:
-        UserError: the place is a file, in use, held by another process, or cannot be written.
+        UserError: the place is a file, or a folder that is not empty, or held by another process, or cannot be written.
     """
     with hold_output(path):
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path}: is a file; name a folder with --output")
+        refuse_file(path)
         if path.is_dir() and visible(path):
             if not overwrite:
-                raise UserError(f"{path}: the folder is in use; name another with --output, or pass --overwrite")
+                raise UserError(f"{path}: the folder is not empty; name another with --output, or pass --overwrite")
             if not (path / FILE).exists():
                 raise UserError(
                     f"{path}: not a qpairs checkpoint, so it is not overwritten; name another with --output"

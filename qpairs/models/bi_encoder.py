@@ -294,7 +294,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool
         overwrite: whether a folder that is there already may be replaced.
 
     Raises:
-        UserError: the folder is in use, or cannot be written.
+        UserError: the folder is not empty, or cannot be written.
 
     >>> import tempfile
     >>> save_checkpoint(checkpoint, Path(tempfile.mkdtemp(), "copy")).name

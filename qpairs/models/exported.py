@@ -118,7 +118,7 @@ class Export:
         """Writes the export into a folder that is whole or not there.
 
         Raises:
-            UserError: the folder is in use, or cannot be written.
+            UserError: the folder is not empty, or cannot be written.
         """
         with atomic_folder(path) as fresh:
             check_output(path, overwrite=overwrite)

@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 from qpairs import __version__
 from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import exclusive_lock, sha256, write_text, writing
+from qpairs.core.files import exclusive_lock, refuse_file, sha256, write_text, writing
 from qpairs.core.manifests import parse_json, read_json
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.data.questions import QuestionSource, open_questions
@@ -170,8 +170,9 @@ def _check(plan: Plan, model: Model, output: Path) -> None:
             raise UserError(f"{name}: unknown {value!r}; {nearest(value, options)}")
     if plan.shard_size < 1:
         raise UserError(f"shard_size: {plan.shard_size} is out of range; 1 or more")
-    if output.exists() and not (output.is_dir() and (_is_begun(output) or not any(output.glob("[!.]*")))):
-        raise UserError(f"{output}: is in use, and holds no embeddings; name another folder with --output")
+    refuse_file(output)
+    if output.exists() and not _is_begun(output) and any(output.glob("[!.]*")):
+        raise UserError(f"{output}: is not empty, and holds no embeddings; name another folder with --output")
 
 
 def _is_begun(output: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import exclusive_lock
+from qpairs.core.files import exclusive_lock, refuse_file
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.core.shell import option_words
 from qpairs.data.corpus import Corpus, read_corpus
@@ -269,8 +269,7 @@ def open_session(
     ...         session.answer(pair, "yes" if ask(pair) else "no")
     ...     session.finish()
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; name a folder with --output")
+    refuse_file(folder)
     corpus = read_corpus(questions.path, **questions.options)
     enough_questions(corpus)  # too few are refused before any work
     model = as_model(model)

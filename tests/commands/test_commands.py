@@ -282,8 +282,8 @@ def test_unknown_config_keys_name_the_nearest(run, tmp_path: Path) -> None:
 
 
 def test_an_output_in_use_and_a_missing_checkpoint(run, checkpoint: Path, pairs_csv: Path) -> None:
-    refused(run("train", "--data", pairs_csv, "--output", checkpoint), "in use")
-    refused(run("calibrate", checkpoint, "--data", pairs_csv, "--output", checkpoint), "in use")
+    refused(run("train", "--data", pairs_csv, "--output", checkpoint), "not empty")
+    refused(run("calibrate", checkpoint, "--data", pairs_csv, "--output", checkpoint), "not empty")
     refused(run("evaluate", "runs/none", "--data", pairs_csv), "no such checkpoint")
     Path("empty").mkdir()
     refused(run("predict", "empty", "a", "b"), "no checkpoint and no export here")

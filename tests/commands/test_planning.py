@@ -58,7 +58,7 @@ def test_an_estimate_ends_with_the_budget_and_names_what_is_not_in_it(pairs_csv:
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse(run, pairs_csv: Path, checkpoint) -> None:
-    refused(run("train", "--data", pairs_csv, "--output", checkpoint.path, "--dry-run"), "in use")
+    refused(run("train", "--data", pairs_csv, "--output", checkpoint.path, "--dry-run"), "not empty")
     refused(run("train", "--data", pairs_csv, "--loss", "contrastiv", "--dry-run"), "did you mean 'contrastive'")
 
 

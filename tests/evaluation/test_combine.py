@@ -126,7 +126,7 @@ def test_the_command_says_what_each_reaches_and_refuses_a_folder_in_use(
     for words in ("encoder alone", "cross-encoder alone", "both", "The cross-encoder reads", "Saved in new"):
         assert words in shown.out
     assert isinstance(qpairs.load(tmp_path / "new"), TwoStages)
-    refused(run("combine", checkpoint.path, cross, "--output", "new"), "the folder is in use")
+    refused(run("combine", checkpoint.path, cross, "--output", "new"), "the folder is not empty")
     assert run("combine", checkpoint.path, cross, "--output", "new", "--overwrite").code == 0
 
 

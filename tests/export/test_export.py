@@ -262,7 +262,7 @@ def test_what_loses_too_much_is_not_written(trained: Path, tmp_path: Path) -> No
 
 def test_an_export_is_replaced_whole_or_not_at_all(made: Made, pairs: Pairs, tmp_path: Path) -> None:
     export_checkpoint(made("static"), tmp_path / "x", format="static", data=pairs)
-    with pytest.raises(qpairs.UserError, match="in use"):
+    with pytest.raises(qpairs.UserError, match="not empty"):
         export_checkpoint(made("static"), tmp_path / "x", format="onnx", data=pairs)
     with pytest.raises(qpairs.UserError, match="nothing is written"):
         export_checkpoint(made("static"), tmp_path / "x", format="onnx", data=pairs, max_loss=-1, overwrite=True)
@@ -310,7 +310,7 @@ def test_the_command_compares_and_saves(run, trained: Path) -> None:
     for words in ("checkpoint", "onnx", "F1, cross-fitted", "threshold", "1.0000 on average", "out/x"):
         assert words in done.out
     assert qpairs.load("out/x").encode(["a"]).shape == (1, 512)
-    refused(run("export", trained, "--format", "onnx", "--output", "out/x"), "in use")
+    refused(run("export", trained, "--format", "onnx", "--output", "out/x"), "not empty")
     done = run("export", trained, "--format", "fastest", "--output", "out/z", "--max-loss", "1")
     assert done.code == 0, done.err
     assert "times as fast as the checkpoint, here: onnx " in done.out

@@ -283,5 +283,5 @@ def test_a_dry_run_writes_the_folder_and_sends_nothing(run, hub: Any, checkpoint
     assert result.code == 0, result.err
     assert "nothing was uploaded" in result.out
     assert (Path("dry") / "README.md").exists()
-    refused(run("push", checkpoint, "acme/dups", "--dry-run", "dry"), "in use")
+    refused(run("push", checkpoint, "acme/dups", "--dry-run", "dry"), "not empty")
     assert hub.asked == []

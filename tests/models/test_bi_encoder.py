@@ -121,7 +121,7 @@ def test_a_replacement_that_was_killed_between_its_renames_is_recovered(checkpoi
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     work.mkdir()
     path.rename(work / OLD)
-    with pytest.raises(qpairs.UserError, match="in use"):
+    with pytest.raises(qpairs.UserError, match="not empty"):
         qpairs.save_checkpoint(checkpoint, path)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 

@@ -149,7 +149,7 @@ def test_a_verdict_of_both_leaves_that_of_the_encoder(both: Path, checkpoint: Ch
         assert load(both, second_look=False).verdict == checkpoint.verdict
     finally:
         moved(load(both), threshold=0.0).save(both, overwrite=True)
-    with pytest.raises(qpairs.UserError, match="in use"):
+    with pytest.raises(qpairs.UserError, match="not empty"):
         model.save(both)
 
 

@@ -351,8 +351,8 @@ def test_a_copy_of_the_input_elsewhere_is_the_same_input(source: Path, tmp_path:
 def test_a_folder_of_other_things_is_never_touched(source: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    for place in ("mine", "q.csv"):
-        with pytest.raises(UserError, match="is in use"):
+    for place, reason in (("mine", "is not empty"), ("q.csv", "is a file")):
+        with pytest.raises(UserError, match=reason):
             embed(a_model(Stub()), source, tmp_path / place, overwrite=True, **OPTIONS)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 

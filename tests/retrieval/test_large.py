@@ -279,7 +279,7 @@ def test_a_command_that_was_interrupted_goes_on_and_its_files_take_their_places_
     assert sorted(file.name for file in Path("out").iterdir()) == [".lock", ".unfinished"]
     assert run(*command).code == 0
     assert {file.name for file in Path("out").iterdir()} == {*(f"{name}.csv" for name in PARTS), "dedupe.json"}
-    refused(run(*command), "the folder is in use")
+    refused(run(*command), "the folder is not empty")
 
 
 def test_no_spreadsheet_takes_a_question_of_a_folder_for_a_formula(run, trained: Path) -> None:

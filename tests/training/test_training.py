@@ -334,7 +334,7 @@ def test_progress_counts_steps_and_rates(pairs_csv: Path, tmp_path: Path) -> Non
 
 
 def test_an_output_in_use_is_refused_before_any_work(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(qpairs.UserError, match="in use"):
+    with pytest.raises(qpairs.UserError, match="not empty"):
         qpairs.train(output=str(trained))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")

@@ -73,7 +73,7 @@ def build_index(
         on_progress: the stages indexing and measuring (done, total: questions), and writing.
 
     Raises:
-        UserError: the folder is in use, an id occurs twice, or Milvus refuses.
+        UserError: the folder is not empty, an id occurs twice, or Milvus refuses.
 
     >>> import tempfile
     >>> manifest = build_index(embeddings, Path(tempfile.mkdtemp(), "idx"))
@@ -129,7 +129,7 @@ def _check_output(output: Path, old: Manifest | None, *, overwrite: bool) -> Non
     if old and not overwrite:
         raise UserError(f"{output}: there is an index already; name another folder, or pass --overwrite")
     if not old and any(entry for entry in visible(output) if entry.name != FILE and entry not in _parts(output)):
-        raise UserError(f"{output}: is in use, and holds no index; name another folder with --output")
+        raise UserError(f"{output}: is not empty, and holds no index; name another folder with --output")
 
 
 def _parts(folder: Path) -> set[Path]:
