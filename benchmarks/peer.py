@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 
 import datasets
@@ -18,11 +19,13 @@ import qpairs
 from qpairs.config import Config
 from qpairs.encoders.build import build_encoder
 from qpairs.encoders.precision import trains_in_bf16
-from qpairs.training.bi_encoder import FINE_TUNING_RATE
+from qpairs.training.bi_encoder import own_rate
 
 
 def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer, dict[str, float]]:
     """The recipe of sentence-transformers for Quora, OnlineContrastiveLoss with margin 0.5, by its own trainer.
+
+    The learning rate is that of qpairs for as many steps: 5e-5, the trainer's own, on as many pairs as Quora has here.
 
     Args:
         config: encoder, epochs, batch size, warm-up, precision and seed.
@@ -31,6 +34,7 @@ def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer
     Returns:
         The encoder, and the time from the pairs to the last step, loading it included, as of a `Stopwatch`.
     """
+    steps = math.ceil(len(train) / config.batch_size) * max(1.0, config.epochs)
     first, second = zip(*map(train.texts, range(len(train))), strict=True)
     columns = {"sentence1": list(first), "sentence2": list(second), "label": train.labels.astype(int)}
     watch = Stopwatch()
@@ -43,7 +47,7 @@ def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer
                 output_dir=folder,
                 num_train_epochs=config.epochs,
                 per_device_train_batch_size=config.batch_size,
-                learning_rate=FINE_TUNING_RATE,
+                learning_rate=own_rate(config.encoder, config, math.ceil(steps)),
                 warmup_steps=config.warmup,
                 bf16=bf16,
                 use_cpu=bf16 and not torch.cuda.is_available(),

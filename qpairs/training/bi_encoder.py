@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from qpairs.training.trainer import adamw, complete_states
 Floats = NDArray[np.float32]
 LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
 FINE_TUNING_RATE = 5e-5  # of pretrained encoders
+MOST_STEPS, MOST_RATE = 1225, 1e-4  # of MiniLM: steps from which on its rate is the one above; its rate in a short run
 LORA_RATE = 2e-4  # of adapters
 HEAD_RATE = 1e-2  # of prototypes and of a head on pairs
 
@@ -156,21 +158,41 @@ def encoder_pass(
     steps_per_epoch = batches.steps
     batches.steps = steps_of(config.epochs, steps_per_epoch)
     set_dropout(encoder, config.dropout)
-    optimizer = _optimizer(model, config, rate_factor)
+    optimizer = _optimizer(model, config, rate_factor, max(batches.steps, steps_per_epoch))
     return Pass(model, encoder, batches, validation, model_inputs, optimizer, batches.steps, steps_per_epoch), model
 
 
-def _optimizer(model: PairModel, config: Config, rate_factor: float) -> torch.optim.AdamW:
+def _optimizer(model: PairModel, config: Config, rate_factor: float, steps: int) -> torch.optim.AdamW:
     """Each tower has its own learning rate, and so have prototypes and head."""
     parts: list[tuple[nn.Module, float, float | None]] = [
-        (tower, (config.learning_rate or _own_rate(name, config)) * rate_factor, config.weight_decay)
+        (tower, (config.learning_rate or own_rate(name, config, steps)) * rate_factor, config.weight_decay)
         for name, tower in zip(tower_names(config.encoder), model.towers, strict=False)
     ]
     return adamw([*parts, (model.learned, HEAD_RATE * rate_factor, None)])
 
 
-def _own_rate(name: str, config: Config) -> float:
-    return LORA_RATE if config.lora else LEARNING_RATES.get(name, FINE_TUNING_RATE)
+def own_rate(name: str, config: Config, steps: int) -> float:
+    """The learning rate of a tower where the config names none.
+
+    That of MiniLM, learning from labels, falls as the inverse root of the number of steps, as the best one of gradient
+    descent does where the loss is convex (Zinkevich 2003, theorem 1). docs/lab_book.md has the rates that were tried.
+
+    Args:
+        name: of the tower's encoder.
+        config: the options of the run.
+        steps: of an epoch, or of all epochs where these are more: part of an epoch takes the rate of a whole one.
+
+    >>> from qpairs.config import Config
+    >>> [f"{own_rate('minilm', Config(), steps):.1e}" for steps in (104, 250, 500, 1225, 5000)]
+    ['1.0e-04', '1.0e-04', '7.8e-05', '5.0e-05', '5.0e-05']
+    >>> own_rate("mpnet", Config(), 104), own_rate("lstm", Config(), 104)
+    (5e-05, 0.003)
+    """
+    if config.lora:
+        return LORA_RATE
+    if name == "minilm" and not config.unlabelled:
+        return min(MOST_RATE, FINE_TUNING_RATE * math.sqrt(max(1.0, MOST_STEPS / steps)))
+    return LEARNING_RATES.get(name, FINE_TUNING_RATE)
 
 
 # Batches
