@@ -145,6 +145,9 @@ def main(
     extra: Annotated[bool, typer.Option("--extra", help="Train on the extra duplicates too.")] = False,
     recipe: Annotated[bool, typer.Option("--recipe", help="Train benchmarks/quora.toml too.")] = False,
     untrained: Annotated[bool, typer.Option(help="Judge MiniLM and GloVe as they come, too.")] = True,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the encoders of --encoders; without it, their own.", show_default=False)
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds per encoder.")] = 1,
     output: Annotated[Path, typer.Option(help="Where the checkpoints go.")] = Path("runs/quora"),
 ) -> None:
@@ -179,6 +182,7 @@ def main(
             for name in [e for e in encoders.split(",") if e != "none"]:
                 settings = {**common, "encoder": name, "seed": seed, **SETTINGS.get(name, {})}
                 settings |= {"evaluations": 1} if pairs else {}
+                settings |= {"learning_rate": learning_rate} if learning_rate else {}
                 keep(run_qpairs(name, config_from(settings), output))
             if peer:
                 keep(run_peer(Config(**common, seed=seed), parts))

@@ -183,9 +183,9 @@ def own_rate(name: str, config: Config, steps: int) -> float:
         steps: of an epoch, or of all epochs where these are more: part of an epoch takes the rate of a whole one.
 
     >>> from qpairs.config import Config
-    >>> [f"{own_rate('minilm', Config(), steps):.1e}" for steps in (104, 250, 500, 1225, 5000)]
+    >>> [f"{own_rate('minilm', Config(), steps):.1e}" for steps in (105, 250, 500, 1225, 5000)]
     ['1.0e-04', '1.0e-04', '7.8e-05', '5.0e-05', '5.0e-05']
-    >>> own_rate("mpnet", Config(), 104), own_rate("lstm", Config(), 104)
+    >>> own_rate("mpnet", Config(), 105), own_rate("lstm", Config(), 105)
     (5e-05, 0.003)
     """
     if config.lora:
