@@ -263,10 +263,7 @@ def _digest(path: Path) -> str:
 
 
 def refuse_file(path: Path) -> None:
-    """Raises UserError where a folder is to be written and a file is there.
-
-    >>> refuse_file(Path("no-such-folder"))
-    """
+    """Raises UserError where a folder is to be written and a file is there."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file; name a folder with --output")
 
