@@ -34,7 +34,7 @@ def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer
     Returns:
         The encoder, and the time from the pairs to the last step, loading it included, as of a `Stopwatch`.
     """
-    steps = math.ceil(len(train) / config.batch_size) * max(1.0, config.epochs)
+    steps = math.ceil(len(train) / config.batch_size * max(1.0, config.epochs))
     first, second = zip(*map(train.texts, range(len(train))), strict=True)
     columns = {"sentence1": list(first), "sentence2": list(second), "label": train.labels.astype(int)}
     watch = Stopwatch()
@@ -47,7 +47,7 @@ def train_peer(config: Config, train: qpairs.Pairs) -> tuple[SentenceTransformer
                 output_dir=folder,
                 num_train_epochs=config.epochs,
                 per_device_train_batch_size=config.batch_size,
-                learning_rate=own_rate(config.encoder, config, math.ceil(steps)),
+                learning_rate=own_rate(config.encoder, config, steps),
                 warmup_steps=config.warmup,
                 bf16=bf16,
                 use_cpu=bf16 and not torch.cuda.is_available(),

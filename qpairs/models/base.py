@@ -374,7 +374,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     """Raises UserError where a model cannot be written to the folder `path`, before any work is done.
 
     Raises:
-        UserError: the place is a file, or a folder that is not empty, or held by another process, or cannot be written.
+        UserError: the place is a file or a folder that is not empty, is held by another process, or cannot be written.
     """
     with hold_output(path):
         refuse_file(path)

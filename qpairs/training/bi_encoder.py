@@ -43,7 +43,8 @@ from qpairs.training.trainer import adamw, complete_states
 Floats = NDArray[np.float32]
 LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
 FINE_TUNING_RATE = 5e-5  # of pretrained encoders
-MOST_STEPS, MOST_RATE = 1225, 1e-4  # of MiniLM: steps from which on its rate is the one above; its rate in a short run
+SHORT_RUN_RATE = 1e-4  # of MiniLM in short runs; in longer ones it falls to the rate above
+LONG_RUN = 1225  # steps, after which it is that rate
 LORA_RATE = 2e-4  # of adapters
 HEAD_RATE = 1e-2  # of prototypes and of a head on pairs
 
@@ -191,7 +192,7 @@ def own_rate(name: str, config: Config, steps: int) -> float:
     if config.lora:
         return LORA_RATE
     if name == "minilm" and not config.unlabelled:
-        return min(MOST_RATE, FINE_TUNING_RATE * math.sqrt(max(1.0, MOST_STEPS / steps)))
+        return min(SHORT_RUN_RATE, FINE_TUNING_RATE * math.sqrt(max(1.0, LONG_RUN / steps)))
     return LEARNING_RATES.get(name, FINE_TUNING_RATE)
 
 
