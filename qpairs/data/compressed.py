@@ -14,15 +14,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-import pyarrow
-
 from qpairs.core.exceptions import UserError
 
 ZIP = ".zip"
-FAULTS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, pyarrow.ArrowException)
+
+
+def faults() -> tuple[type[Exception], ...]:
+    """What is raised by files that are damaged or cannot be read, whatever reads them; for an `except`."""
+    from pyarrow import ArrowException  # slow to import
+
+    return OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, ArrowException
 
 
 def _zstandard(path: Path) -> IO[bytes]:
+    import pyarrow
+
     stream: Any = pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")
     return io.BufferedReader(stream)
 
@@ -57,7 +63,7 @@ def open_uncompressed(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, those of a compressed one as they were before.
 
     Raises:
-        UserError: as `uncompressed_name`; what is wrong with other files is raised as one of `FAULTS`.
+        UserError: as `uncompressed_name`; what is wrong with other files is raised as one of `faults`.
     """
     kind = path.suffix.lower()
     if kind == ZIP:
@@ -73,7 +79,7 @@ def _member(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-    except FAULTS as error:
+    except faults() as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     files = [name for name in names if not (name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("."))]
     if len(files) != 1:

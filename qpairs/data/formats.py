@@ -18,15 +18,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
-
-import pyarrow
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import NOT_UTF8, os_reason
 from qpairs.core.tables import COMMA, Dialect
-from qpairs.data.compressed import FAULTS, OPENERS, ZIP, is_compressed, open_uncompressed, uncompressed_name
+from qpairs.data.compressed import OPENERS, ZIP, faults, is_compressed, open_uncompressed, uncompressed_name
 from qpairs.data.separators import HEAD, SEPARATOR, SEPARATORS, separates, separator_character
+
+if TYPE_CHECKING:
+    import pyarrow
 
 LONGEST_FIELD = 1 << 24  # characters of a field of a CSV file before its quote counts as one that is never closed
 ROWS = 8192  # of a Parquet file at a time
@@ -37,7 +38,7 @@ OPEN_QUOTE = "a quote is opened and never closed"
 SKIP_THEM = "pass --skip-bad-rows (skip_bad_rows=True)"  # how rows that cannot be used are left out
 
 Row = tuple[Any, ...] | str  # the values of a row, or what is wrong with it
-Types = Mapping[str, pyarrow.DataType | None]
+Types: TypeAlias = "Mapping[str, pyarrow.DataType | None]"
 
 
 class Reader(Protocol):
@@ -183,6 +184,8 @@ class Delimited:
     @cached_property
     def columns(self) -> Types:
         """As in `Reader`: all are strings."""
+        import pyarrow  # slow to import, as its `parquet` is
+
         return _distinct(self.path, [(name, pyarrow.string()) for name in self._header])
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
@@ -285,10 +288,10 @@ class Parquet:
     def columns(self) -> Types:
         """As in `Reader`."""
         try:
-            from pyarrow import parquet  # slow to import
+            from pyarrow import parquet
 
             schema = parquet.read_schema(self._source())
-        except FAULTS as error:
+        except faults() as error:
             raise _unreadable(self.path, error) from error
         return _distinct(self.path, [(field.name, field.type) for field in schema])
 
@@ -303,13 +306,15 @@ class Parquet:
                     for row in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
                         number += 1
                         yield number, row
-        except FAULTS as error:
+        except faults() as error:
             raise _unreadable(self.path, error) from error
 
     def _source(self) -> Path | pyarrow.BufferReader:
         """The file; the content of a compressed one, which is held in memory because it is read from its end."""
         if not is_compressed(self.path):
             return self.path
+        import pyarrow
+
         with open_uncompressed(self.path) as file:
             return pyarrow.BufferReader(file.read())
 
@@ -324,6 +329,8 @@ class PlainText:
     @property
     def columns(self) -> Types:
         """As in `Reader`."""
+        import pyarrow
+
         return {"text": pyarrow.string()}
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
@@ -355,7 +362,7 @@ def _lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         number += error.object.count(b"\n", 0, error.start)
         raise UserError(f"{path}, line {number}: {NOT_UTF8}") from None
-    except FAULTS as error:
+    except faults() as error:
         raise _unreadable(path, error) from error
 
 

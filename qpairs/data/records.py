@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow
-
 from qpairs.core.exceptions import UserError
 from qpairs.data.formats import Reader, Row, Types, open_file
 from qpairs.data.hub import Dataset
@@ -23,6 +21,7 @@ from qpairs.data.pairs import require_unicode
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
 
 PAIR = ("question1", "question2", "is_duplicate")  # what the places of a row that is a tuple are called
 QUESTION = ("id", "text")
@@ -185,6 +184,8 @@ def require_texts(texts: Any, what: str = "texts") -> list[str]:
 
 
 def _arrow(source: Any) -> Reader:
+    import pyarrow
+
     try:
         table = pyarrow.table(source)
     except (pyarrow.ArrowException, TypeError, ValueError) as error:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow
-
 from qpairs.core.exceptions import UserError
 from qpairs.core.tables import COMMA, Dialect
 from qpairs.data.formats import Reader, dialect_of, refuse_row
@@ -17,6 +15,7 @@ from qpairs.data.records import Frame, open_table
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,7 @@ def table_of(reader: Reader, where: str, *, skip_bad_rows: bool = False) -> Tabl
 def _series(cells: Sequence[Any], kind: pyarrow.DataType | None) -> pandas.Series[Any]:
     """A column of a pyarrow type, or of Python objects where one would change or refuse some of them."""
     import pandas
+    import pyarrow
 
     kinds = {type(cell) for cell in cells if cell is not None}
     simple = len(kinds) == 1 and kinds <= {str, bool, int, float} if kind is None else not pyarrow.types.is_date(kind)

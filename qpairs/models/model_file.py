@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -222,8 +223,12 @@ def read_model_file(folder: Path, parse: Callable[[dict[str, Any]], T], *, missi
     """
 
     def checked(data: dict[str, Any]) -> T:
-        check_weights(folder, data.get(CHECKSUMS, {}))
-        return parse(data)
+        with ThreadPoolExecutor(1) as beside:  # a checksum takes as long as opening a graph, and lets Python go
+            checking = beside.submit(check_weights, folder, data.get(CHECKSUMS, {}))
+            try:
+                return parse(data)
+            finally:
+                checking.result()  # what is raised here is raised in place of what `parse` raised of such a file
 
     return read_manifest(folder / FILE, checked, newest=FORMAT, missing=missing, shape=model_file)
 

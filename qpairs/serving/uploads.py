@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import atomic_file, writing
 from qpairs.core.progress import Progress
-from qpairs.data.compressed import FAULTS, OPENERS, ZIP, is_compressed, open_uncompressed
+from qpairs.data.compressed import OPENERS, ZIP, faults, is_compressed, open_uncompressed
 from qpairs.data.formats import FORMATS, SKIP_THEM, Delimited, open_file
 from qpairs.data.question_file import QuestionFile
 from qpairs.data.text_columns import TextColumn, text_columns
@@ -342,7 +342,7 @@ def check_unpacked(path: Path, most: int) -> None:
                 size += len(part)
                 if size > most:
                     raise UserError(f"{path}: has more than {most:,} bytes when it is unpacked; send it in parts")
-    except FAULTS as error:
+    except faults() as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
 
 
