@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qpairs.core.cores import available_cores
 from qpairs.core.extras import require
 from qpairs.encoders.batches import Ints, by_length, padded
 from qpairs.models.base import Floats
@@ -117,10 +117,3 @@ def _open_onnx(folder: Path) -> Engine:
         [each.name for each in session.get_inputs()],
         session.get_outputs()[0].shape[1:],
     )
-
-
-def available_cores() -> int:
-    """The cores that this process may use, or as many as OMP_NUM_THREADS says."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    affinity = getattr(os, "sched_getaffinity", None)  # on Linux alone
-    return int(asked) if asked.isdigit() else len(affinity(0)) if affinity else os.cpu_count() or 1

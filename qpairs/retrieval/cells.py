@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.extras import require
 from qpairs.retrieval.blocks import SIZE, Block, Comparison, Floats, Ints, Vectors, compare, spans
 from qpairs.retrieval.index import faiss
 from qpairs.retrieval.index.threads import in_threads
@@ -91,7 +92,11 @@ def make_cells(comparison: Comparison, recall: float, seed: int) -> Cells:
         comparison: the vectors and the threshold.
         recall: share of the pairs to find.
         seed: of the samples and of k-means.
+
+    Raises:
+        UserError: FAISS is not installed.
     """
+    require("faiss", "finding the duplicates of so many questions")
     rng = np.random.default_rng(seed)
     cells = _divide(comparison.columns, rng)
     n = len(comparison.rows)

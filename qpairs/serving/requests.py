@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from qpairs.core.cores import available_cores
 from qpairs.core.exceptions import UserError
 from qpairs.models.base import Model, Side
-from qpairs.models.graphs import available_cores
 from qpairs.models.pair_reader import PairReader
 from qpairs.models.ready import shown_name
 from qpairs.models.shortened import shorten

@@ -21,7 +21,6 @@ from qpairs.metrics import OperatingPoint
 from qpairs.models import encoding, tokens
 from qpairs.models.base import fingerprint
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
-from qpairs.models.graphs import available_cores
 from qpairs.models.tokens import Tokens, concatenated
 
 FEW = settings(deadline=None, max_examples=50)
@@ -240,13 +239,6 @@ def test_batches_hold_every_text_once_and_within_their_budget(rows: list[list[in
 def test_no_text_is_no_batch() -> None:
     assert list(by_length(np.empty(0, dtype=np.int64), 8)) == []
     assert concatenated([]) == Tokens(pytest.approx(np.empty(0)), pytest.approx(np.zeros(1)))
-
-
-def test_cores_are_those_that_the_user_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert available_cores() == 3
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert available_cores() >= 1
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -48,6 +50,14 @@ def test_a_threshold_between_two_numbers_of_single_precision() -> None:
 
 
 VECTORS = clustered(6000, 24, spread=0.5)
+
+
+def test_faiss_is_needed_for_very_many_questions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)  # not installed
+    assert len(find_matches(VECTORS, 0.8)) > 0
+    monkeypatch.setattr(matches, "EXACT", 0)
+    with pytest.raises(UserError, match="duplicates of so many questions needs faiss: pip install"):
+        find_matches(VECTORS, 0.8)
 
 
 @pytest.mark.parametrize("others", [None, clustered(6000, 24, spread=0.5)[::3] + np.float32(0.02)])

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from qpairs.core.cores import available_cores
 from qpairs.core.extras import require
-from qpairs.retrieval.index.faiss import max_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Like map, on all cores; each thread multiplies matrices on one core."""
     limits = require("threadpoolctl", "comparing many questions").threadpool_limits(1, "blas")
-    with limits, ThreadPoolExecutor(max_threads()) as pool:
+    with limits, ThreadPoolExecutor(available_cores()) as pool:
         try:
             yield from pool.map(work, items)
         finally:
