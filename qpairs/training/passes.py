@@ -28,6 +28,7 @@ from qpairs.training.trainer import (
     complete_states,
     linear_schedule,
     run_trainer,
+    spent_seconds,
     trainer_arguments,
 )
 
@@ -79,7 +80,7 @@ def run_pass(run: Run, work: Pass, stage: str = "training") -> tuple[History, st
     Raises:
         NothingKept: the loss became NaN before the first state was kept.
     """
-    config = run.config
+    config, spent = run.config, spent_seconds(run.folder)
     trainer = Trainer(
         model=work.model,
         args=_arguments(run, work),
@@ -87,10 +88,10 @@ def run_pass(run: Run, work: Pass, stage: str = "training") -> tuple[History, st
         train_dataset=work.train,
         eval_dataset=work.validation,
         compute_metrics=_validation_scores,
-        callbacks=_callbacks(run, work, Observer(config, work.steps_per_epoch, run.on_progress, stage)),
+        callbacks=_callbacks(run, work, Observer(config, work.steps_per_epoch, run.on_progress, stage, spent)),
         optimizers=(
             work.optimizer,
-            linear_schedule(work.optimizer, work.steps, config.warmup, config.budget_minutes),
+            linear_schedule(work.optimizer, work.steps, config.warmup, config.budget_minutes, spent),
         ),
     )
     diverged = ""

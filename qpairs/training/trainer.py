@@ -21,12 +21,13 @@ from qpairs.core.files import read_text, sha256, write_text
 from qpairs.core.manifests import parse_json
 from qpairs.core.memory import freed_memory_kept
 from qpairs.core.progress import OnProgress, Progress, ignore
-from qpairs.core.shapes import inside, named, text
+from qpairs.core.shapes import inside, named, number, text
 from qpairs.encoders.precision import trains_in_bf16
 from qpairs.training.distributed import barrier, rank, world
 
 log = logging.getLogger(__name__)
 
+SPENT = "seconds.json"  # in a state: how long the run had trained
 COMPLETE = "complete"  # marks the folder of a state whose every file is written
 NEEDED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")  # of a state
 
@@ -111,7 +112,7 @@ def adamw(parts: Iterable[tuple[nn.Module, float, float | None]]) -> torch.optim
 
 
 def linear_schedule(
-    optimizer: torch.optim.Optimizer, steps: int, warmup: float, budget_minutes: float = 0.0
+    optimizer: torch.optim.Optimizer, steps: int, warmup: float, budget_minutes: float = 0.0, spent: float = 0.0
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """A learning rate that rises linearly, then falls linearly to 0: over the steps, or over the budget if it is less.
 
@@ -120,13 +121,14 @@ def linear_schedule(
         steps: number of steps.
         warmup: share of the steps in which the rate rises.
         budget_minutes: time after which the rate is 0, whatever the steps; 0: no limit.
+        spent: seconds of the budget before an interruption.
 
     >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     >>> schedule = linear_schedule(optimizer, steps=10, warmup=0.2)
     >>> [schedule.lr_lambdas[0](step) for step in (0, 1, 2, 6, 10)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    warmup, budget, start = max(warmup, 1 / steps), budget_minutes * 60, time.monotonic()
+    warmup, budget, start = max(warmup, 1 / steps), budget_minutes * 60, time.monotonic() - spent
 
     def factor(step: int) -> float:
         done = max(step / steps, (time.monotonic() - start) / budget if budget else 0.0)
@@ -144,11 +146,17 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
     """
 
     def __init__(
-        self, config: Config, steps_per_epoch: int, on_progress: OnProgress = ignore, stage: str = "training"
+        self,
+        config: Config,
+        steps_per_epoch: int,
+        on_progress: OnProgress = ignore,
+        stage: str = "training",
+        spent: float = 0.0,
     ) -> None:
         self.config, self.steps_per_epoch, self.on_progress, self.stage = config, steps_per_epoch, on_progress, stage
         self.metrics: dict[str, float] = {}
         self.start: tuple[float, int] | None = None
+        self.spent = spent  # seconds, before an interruption
 
     def _report(self, state: Any, **metrics: float) -> None:
         step = state.global_step
@@ -166,7 +174,7 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Reports the step, and ends a run whose budget is spent."""
         start, budget = self.start or (time.monotonic(), 0), self.config.budget_minutes * 60
-        late = budget > 0 and time.monotonic() - start[0] > budget
+        late = budget > 0 and self.spent + time.monotonic() - start[0] > budget
         if late or state.global_step == state.max_steps:
             control.should_evaluate, control.should_save = args.eval_strategy != "no", True
             control.should_training_stop = control.should_training_stop or late
@@ -198,11 +206,24 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
         if rank() > 0:
             return
         newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        seconds = self.spent + time.monotonic() - (self.start[0] if self.start else time.monotonic())
+        write_text(newest / SPENT, json.dumps(seconds))
         mark_complete(newest)
         for other in complete_states(Path(args.output_dir)):
             if other != newest and str(other) != str(state.best_model_checkpoint):
                 (other / COMPLETE).unlink()
                 shutil.rmtree(other)
+
+
+def spent_seconds(folder: Path) -> float:
+    """The seconds that an interrupted run had trained when it wrote its last complete state; 0 where there is none.
+
+    >>> spent_seconds(Path("nowhere"))
+    0.0
+    """
+    found = complete_states(folder)
+    written = read_text(found[-1] / SPENT) if found and (found[-1] / SPENT).exists() else "0.0"
+    return float(parse_json(written, number(0), where=str(folder / SPENT)))
 
 
 def mark_complete(state: Path) -> None:

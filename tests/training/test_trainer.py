@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,13 +11,16 @@ from qpairs.config import Config
 from qpairs.core.progress import Progress, ignore
 from qpairs.training.trainer import (
     COMPLETE,
+    SPENT,
     Diverged,
     Observer,
     adamw,
     complete_states,
     linear_schedule,
+    mark_complete,
     only_item,
     run_trainer,
+    spent_seconds,
     trainer_arguments,
 )
 
@@ -103,6 +107,27 @@ def test_a_budget_that_ends_before_the_steps_sets_the_rate(monkeypatch: pytest.M
     assert factor(80) == pytest.approx(0.2 / 0.9)  # here the steps end first
     now += 60.0
     assert factor(10) == 0.0
+
+
+def test_what_was_spent_before_an_interruption_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(Line(), tmp_path)
+    assert 0 < spent_seconds(tmp_path) < 60
+    state = complete_states(tmp_path)[-1]
+    (state / SPENT).write_text("40.5")
+    mark_complete(state)
+    assert spent_seconds(tmp_path) == 40.5
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    schedule = linear_schedule(torch.optim.SGD([torch.zeros(1)], lr=1.0), 100, 0.1, budget_minutes=1.0, spent=30.0)
+    assert schedule.lr_lambdas[0](10) == pytest.approx(0.5 / 0.9)
+    for spent, ends in ((0.0, False), (40.5, True)):
+        observer = Observer(Config(budget_minutes=1.0), 4, spent=spent)
+        state_now = SimpleNamespace(global_step=1, max_steps=9)
+        control = SimpleNamespace(should_evaluate=False, should_save=False, should_training_stop=False)
+        observer.on_train_begin(None, state_now, control)
+        now += 20.0
+        observer.on_step_end(SimpleNamespace(eval_strategy="steps"), state_now, control)
+        assert control.should_training_stop == ends
 
 
 # States
