@@ -228,14 +228,15 @@ def _total(counts: Sequence[int | None]) -> int | None:
 
 def _write_labels(file: LabelFile, answers: Iterable[Answer]) -> None:
     """Writes the answers yes and no as labels of the annotator; those of the file that no answer replaces stay."""
-    labels = file.read()
-    rows = {pair_key(row): row for row in labels.labelled}
-    for answer in answers:
-        if answer.answer in ("yes", "no"):
-            pair = answer.question1, answer.question2
-            way, probability = ("stratified", answer.probability) if answer.probability else ("", math.nan)
-            rows[pair_key(pair)] = Row(*pair, int(answer.answer == "yes"), way, probability)
-    file.write_labels(labels, list(rows.values()))
+    with file.held():
+        labels = file.read()
+        rows = {pair_key(row): row for row in labels.labelled}
+        for answer in answers:
+            if answer.answer in ("yes", "no"):
+                pair = answer.question1, answer.question2
+                way, probability = ("stratified", answer.probability) if answer.probability else ("", math.nan)
+                rows[pair_key(pair)] = Row(*pair, int(answer.answer == "yes"), way, probability)
+        file.write_labels(labels, list(rows.values()))
 
 
 def _summary(answers: Iterable[Answer], run: _Run, seconds: float) -> Annotation:

@@ -288,7 +288,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "predict": (
         Rule(
-            ("output", "columns", "overwrite"),
+            ("output", "columns", "skip_bad_rows", "overwrite"),
             lambda values: len(values["questions"]) != 2,
             "a file of pairs, in place of two questions",
         ),
@@ -304,7 +304,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "export": (_needs("columns skip_bad_rows", "data", without="--data"),),
     "embed": (Rule(("ray_address",), lambda values: values["engine"] == "ray", "--engine ray"),),
     "index": (_needs("kind address overwrite", "output", without="--output"),),
-    "search": (_needs("output text_column overwrite raw", "file", without="--file"),),
+    "search": (_needs("output text_column skip_bad_rows overwrite raw", "file", without="--file"),),
     "dedupe": (
         Rule(
             ("text_column", "id_column", "skip_bad_rows", "embeddings", "against", "dry_run"),

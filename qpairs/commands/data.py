@@ -47,7 +47,7 @@ def data(
         Path | None,
         typer.Option("--contradictions", help="Write the contradictions to this .csv, .tsv, .jsonl or .parquet."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the examples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the examples.")] = 0,
     overwrite: ReplaceOption = False,
     raw: RawOption = False,
 ) -> None:

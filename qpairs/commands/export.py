@@ -57,7 +57,7 @@ def export(
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write a checkpoint in a form that runs without torch, about twice as fast on a CPU, and compare it with the original."""
+    """Write a checkpoint in a form that runs without torch, about twice as fast, and compare it with the original."""
     with quiet(), progress_bar() as on_progress:
         from qpairs.export.export import export_checkpoint
         from qpairs.export.fastest import FASTEST, export_fastest

@@ -208,6 +208,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    skip_bad_rows: SkipOption = False,
     overwrite: ReplaceOption = False,
 ) -> None:
     """Predict for two questions, or for each pair in a file, whether they ask the same."""
@@ -233,7 +234,8 @@ def predict(
         check_file(output, overwrite=overwrite)
         model = load_model(checkpoint)
         named = split_columns(columns)
-        predicted = predict_file(model, questions[0], output, columns=named, **chosen, on_progress=on_progress)
+        more: Any = {"columns": named, "skip_bad_rows": skip_bad_rows, **chosen}
+        predicted = predict_file(model, questions[0], output, **more, on_progress=on_progress)
         found = predicted.duplicate
     if predicted.pairs and predicted.pairs.skipped:
         counts = ", ".join(f"{n:,} {plain(reason)}" for reason, n in predicted.pairs.skipped.items())

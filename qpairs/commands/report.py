@@ -39,7 +39,7 @@ def report(
         Path | None,
         typer.Option(help="Table with columns question and intent: all duplicates among the questions are known."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap, of the test of slices, and of the map.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, of the test of slices, and of the map.")] = 0,
     overwrite: ReplaceOption = False,
 ) -> None:
     """Write one HTML page on a checkpoint or an export: figures, curves, slices, every mistake, and a map."""

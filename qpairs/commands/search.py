@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,11 +18,13 @@ from qpairs.commands.terminal import (
     RawOption,
     ReplaceOption,
     RerankerOption,
+    SkipOption,
     counted,
     out,
     percent,
     plain,
     print_conclusion,
+    print_left_out,
     progress_bar,
     quiet,
     shown_path,
@@ -178,6 +181,7 @@ def search(
         ),
     ] = None,
     text_column: TextColumnOption = "",
+    skip_bad_rows: SkipOption = False,
     reranker: RerankerOption = True,
     overwrite: ReplaceOption = False,
     raw: RawOption = False,
@@ -203,13 +207,18 @@ def search(
         used = model or model_of(opened, "--model")
         loaded = load(used, second_look=reranker)
         require_searchable(opened, loaded)
-        asked = [text for _, text in open_questions(file, text_column=text_column).rows()] if file else questions or []
+        asked, skipped = questions or [], Counter[str]()
+        if file:
+            given = open_questions(file, text_column=text_column)
+            asked = [text for _, text in given.rows(skipped if skip_bad_rows else None)]
         if not all(question.strip() for question in asked):
             raise UserError("search: the question is empty")
         if threshold is not None:
             check_corpus_threshold(loaded, threshold)
         setting = choose(setting_for(opened, loaded), threshold, precision)
         answers = run(opened, loaded, asked, k, setting=setting, on_progress=on_progress)
+    if skipped:
+        print_left_out(skipped)
     if output:
         _write_answers(output, asked, answers, raw)
     else:
@@ -233,10 +242,10 @@ def _print_model(used: Path | None) -> None:
 
 
 def _has_ids(answers: Sequence[Sequence[Answer]], manifest: Manifest) -> bool:
-    """Whether the ids of hits are others than the numbers of rows."""
+    """Whether the ids of hits came from a column, or are others than the numbers of rows."""
     rows = max(manifest.built, manifest.count)
     ids = [answer.hit.id for found in answers for answer in found]
-    return not all(one.isdecimal() and 1 <= int(one) <= rows for one in ids)
+    return bool(manifest.named_ids) or not all(one.isdecimal() and 1 <= int(one) <= rows for one in ids)
 
 
 def _print_answers(asked: Sequence[str], answers: Sequence[Sequence[Answer]], *, with_ids: bool) -> None:

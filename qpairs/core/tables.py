@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import atomic_file, writing
@@ -16,12 +18,7 @@ from qpairs.core.files import atomic_file, writing
 if TYPE_CHECKING:
     import pandas
 
-WRITERS: dict[str, Callable[[Any, str], Any]] = {
-    ".csv": lambda table, path: table.to_csv(path, index=False),
-    ".tsv": lambda table, path: table.to_csv(path, index=False, sep="\t"),
-    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
-    ".parquet": lambda table, path: table.to_parquet(path),
-}  # the ending of a file's name -> how a data frame is written
+ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")  # of the names of files that are written
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,14 @@ class Dialect:
 
 COMMA = Dialect()
 DELIMITED = (".csv", ".tsv")  # which spreadsheets open
+RETURN = "\r\n"
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def check_table_path(path: Path) -> None:
     """Raises UserError where no writer knows the ending of a file's name."""
-    if path.suffix not in WRITERS:
-        raise UserError(f"{path}: unknown kind of file; {nearest(path.suffix, WRITERS)}")
+    if path.suffix not in ENDINGS:
+        raise UserError(f"{path}: unknown kind of file; {nearest(path.suffix, ENDINGS)}")
 
 
 def guarded(text: str) -> str:
@@ -96,10 +94,7 @@ def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False, diale
     table = table if raw else _guard(table, path)
     with atomic_file(path) as fresh:
         try:
-            if path.suffix == ".csv":
-                _fill(fresh, [table], dialect)
-            else:
-                WRITERS[path.suffix](table, str(fresh))
+            _fill(fresh, [table], dialect if path.suffix == ".csv" else COMMA)
         except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
 
@@ -175,9 +170,46 @@ def _fill(file: Path, parts: Iterable[pandas.DataFrame], dialect: Dialect = COMM
             opened.write(f"sep={separator}\n")
         for number, part in enumerate(parts):
             if file.suffix == ".jsonl":
-                part.to_json(opened, orient="records", lines=True, force_ascii=False)
-            else:
-                part.to_csv(opened, index=False, sep=separator, header=number == 0, lineterminator="\n")
+                opened.writelines(_json_lines(part))
+                continue
+            rows: Any = _Rows(opened)
+            part.to_csv(rows, index=False, sep=separator, header=number == 0, lineterminator=RETURN)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A file for the rows of CSV that Python's writer gives one by one, each with a carriage return at its end.
+
+    It quotes a text with such a character in it only where lines end in one; here they end in a line feed alone.
+    """
+
+    file: TextIO
+
+    def write(self, row: str) -> None:
+        self.file.write(row.removesuffix(RETURN) + "\n")
+
+
+def _json_lines(table: pandas.DataFrame) -> Iterator[str]:
+    """The rows of a table as lines of JSON, numbers to their last digit, which pandas would round to ten decimals."""
+    columns = []
+    for name in table:
+        column = table[name]
+        if column.dtype == "float32":
+            column = column.astype(str).astype(float)  # 0.95, not 0.949999988079071
+        columns.append(column.astype(object).where(column.notna(), None))
+    names = [str(name) for name in table]
+    for row in zip(*columns, strict=True):
+        finite = (None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row)
+        cells = dict(zip(names, finite, strict=True))
+        yield f"{json.dumps(cells, ensure_ascii=False, allow_nan=False, default=_json)}\n"
+
+
+def _json(value: Any) -> Any:
+    """What stands in JSON for a value that it has no form for: a date as ISO 8601, an array as a list, else a text."""
+    for form in ("isoformat", "tolist"):
+        if hasattr(value, form):
+            return getattr(value, form)()
+    return str(value)
 
 
 def _guard(table: pandas.DataFrame, path: Path) -> pandas.DataFrame:

@@ -17,7 +17,7 @@ from qpairs.core.tables import COMMA, Dialect
 from qpairs.data.columns import joined_texts
 from qpairs.data.formats import refuse_row
 from qpairs.data.pairs import text_fault
-from qpairs.data.questions import QuestionSource, open_questions
+from qpairs.data.questions import QuestionSource, id_fault, id_text, open_questions
 from qpairs.data.tables import table_of
 
 if TYPE_CHECKING:
@@ -94,8 +94,10 @@ def read_corpus(
     table = table_of(reader, str(path), skip_bad_rows=skip_bad_rows)
     skipped, usable, texts = Counter(malformed=table.malformed), list[int](), list[str]()
     cells = [table.cells(name) for name in questions.text_columns]
+    ids = table.cells(questions.id_column) if questions.id_column else None
     for place, text in enumerate(map(joined_texts, zip(*cells, strict=True))):
-        if fault := text_fault(text, column):
+        no_id = None if ids is None else id_fault(ids[place], questions.id_column)
+        if fault := no_id or text_fault(text, column):
             refuse_row(path, reader.unit, table.numbers[place], fault[1], skip=skip_bad_rows)
             skipped[fault[0]] += 1
         else:
@@ -104,7 +106,6 @@ def read_corpus(
     if not texts:
         raise UserError(f"{path}: there are no questions in it")
     kept = table.frame.iloc[usable]
-    all_ids = table.cells(questions.id_column) if id_column else ()
-    ids = [str(all_ids[place]) for place in usable] if id_column else ()
+    named = () if ids is None else [id_text(ids[place]) for place in usable]
     rows = np.array(table.numbers)[usable]
-    return Corpus(path, kept, texts, rows, +skipped, ids, column, skip_bad_rows, table.dialect, separator)
+    return Corpus(path, kept, texts, rows, +skipped, named, column, skip_bad_rows, table.dialect, separator)

@@ -231,7 +231,7 @@ class Delimited:
                     continue
                 if not width:
                     width = len(row)
-                    yield 0, [name.strip() for name in row]
+                    yield 0, _header_names(row)
                 else:
                     number += 1
                     yield number, row if len(row) == width else f"{len(row)} fields where the header has {width}"
@@ -239,6 +239,13 @@ class Delimited:
             return
         finally:
             csv.field_size_limit(limit)
+
+
+def _header_names(header: Sequence[str]) -> list[str]:
+    """The names of the columns; where several have none, each of these gets one by its place."""
+    names = [name.strip() for name in header]
+    unnamed = names.count("") > 1
+    return [name or (f"column {place}" if unnamed else "") for place, name in enumerate(names, start=1)]
 
 
 @dataclass(frozen=True)

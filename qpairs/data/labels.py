@@ -6,7 +6,8 @@ import math
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +77,8 @@ def read_labels(*sources: LabelledPairs | QuestionSource) -> LabelledPairs:
     r"""Reads labels of pairs, such as `qpairs serve --labels` and `qpairs label` write.
 
     Args:
-        sources: files in one of the formats of `qpairs.data.formats.FORMATS`, or what `records.open_rows` takes, joined
-            in their order; or labels, which stay as they are. The columns of questions and label are found as in any
+        sources: files in one of the formats of `qpairs.data.formats.FORMATS`, what `records.open_rows` takes, or labels
+            that were read before, joined in their order. The columns of questions and label are found as in any
             file of pairs; `drawn`, `drawing_probability` and `annotator` may be missing or empty. Rows of the annotator
             `adjudicated` without a label wait for one, and are left out.
 
@@ -95,14 +96,31 @@ def read_labels(*sources: LabelledPairs | QuestionSource) -> LabelledPairs:
     """
     if len(sources) == 1 and isinstance(sources[0], LabelledPairs):
         return sources[0]
-    rows = [row for source in sources if not isinstance(source, LabelledPairs) for row in _rows(source)]
+    rows = [row for source in sources for row in _rows(source)]
     first, second, labels, drawn, probabilities, annotators = zip(*rows, strict=True) if rows else ((),) * 6
     probability = np.asarray(probabilities, dtype=np.float64)
     return LabelledPairs(first, second, np.asarray(labels, np.int8), drawn, probability, annotators)
 
 
-def _rows(source: QuestionSource) -> Iterator[tuple[str, str, int, str, float, str]]:
+def is_list_of_labels(source: Any) -> TypeGuard[Sequence[LabelledPairs | QuestionSource]]:
+    """Whether it is a list of sources of labels, and not of rows.
+
+    >>> [is_list_of_labels(given) for given in (["ana.csv", "ben.csv"], [("How?", "Why?", 0)], "ana.csv")]
+    [True, False, False]
+    """
+    return (
+        isinstance(source, list | tuple)
+        and bool(source)
+        and all(isinstance(part, str | Path | LabelledPairs) or hasattr(part, "columns") for part in source)
+    )
+
+
+def _rows(source: LabelledPairs | QuestionSource) -> Iterator[tuple[str, str, int, str, float, str]]:
     """The rows of a source, a value for each of `LABEL_FILE_COLUMNS`."""
+    if isinstance(source, LabelledPairs):
+        given = source.first, source.second, source.labels.tolist(), source.drawn, source.probability.tolist()
+        yield from zip(*given, source.annotator, strict=True)
+        return
     reader, path = open_table(source, PAIR)
     names = find_columns(reader.columns, where=str(path))
     if not names.label or names.negative:

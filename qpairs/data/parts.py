@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 
 from qpairs.config import Config, config_from
 from qpairs.core.exceptions import UserError
+from qpairs.core.tables import unguarded
 from qpairs.data.augment import generate_pairs
 from qpairs.data.corpus import read_corpus
 from qpairs.data.formats import FORMATS, ending_of
@@ -23,6 +25,8 @@ from qpairs.data.records import IN_MEMORY, given_name
 from qpairs.data.sources import is_several, load_pairs
 from qpairs.data.splits import fingerprint, leak, split_pairs
 from qpairs.data.unlabelled import distinct_questions, pairs_of_questions, read_unlabelled
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,8 @@ def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Part
     if config.drop_suspects:
         suspects = given.get("drop_suspects") or load_pairs(config.drop_suspects, labelled=False)
         before, train = len(train), _without(train, suspects)
+        if before == len(train):
+            log.warning("%s: names none of the training pairs, so that none is left out", config.drop_suspects)
         skipped["train"] = {"suspected label": before - len(train)}
         if not len(train):
             raise UserError(f"{config.drop_suspects}: names every training pair, so that none is left")
@@ -257,6 +263,7 @@ def training_pairs(config: Config, split: Mapping[str, Any]) -> Pairs | None:
 
 
 def _without(train: Pairs, suspects: Pairs) -> Pairs:
-    """The training pairs that are not among the suspects, in either order of the two questions."""
-    named = {frozenset(suspects.texts(row)) for row in range(len(suspects))}
+    """The training pairs that are not among the suspects, in either order, as they are or `guarded` in a file."""
+    texts = [suspects.texts(row) for row in range(len(suspects))]
+    named = {frozenset(map(form, pair)) for pair in texts for form in (str, unguarded)}
     return train.subset(np.array([frozenset(train.texts(row)) not in named for row in range(len(train))], dtype=bool))

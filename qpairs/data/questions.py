@@ -71,7 +71,7 @@ class Questions:
                 if skipped is not None:
                     skipped[fault[0]] += 1
             else:
-                yield str(row[1] if self.id_column else number), " ".join(row[0].split())
+                yield id_text(row[1]) if self.id_column else str(number), " ".join(row[0].split())
 
     def _joined(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """The text, and the id if there is one."""
@@ -79,9 +79,7 @@ class Questions:
         return joined_texts(values[:texts]), *values[texts:]
 
     def _fault(self, text: Any, identity: Any = None) -> tuple[str, str] | None:
-        if self.id_column and (identity is None or not str(identity).strip()):
-            return "no id", f"column {self.id_column!r} is empty"
-        return text_fault(text, self.text_column)
+        return (id_fault(identity, self.id_column) if self.id_column else None) or text_fault(text, self.text_column)
 
     def sha256(self) -> str:
         """The checksum of the file; of rows in memory, that of their texts and ids."""
@@ -129,3 +127,22 @@ def open_questions(
     identity = named_column(names, id_column, where=where) if id_column else ""
     given = None if isinstance(source, str | Path) else reader
     return Questions(Path(where), find_text_columns(names, text_column, where=where), identity, given, separator)
+
+
+def id_fault(value: Any, column: str) -> tuple[str, str] | None:
+    """What is wrong with the id of a question, in a few words and in a sentence; None where it is one.
+
+    >>> id_fault(" ", "ticket")
+    ('no id', "column 'ticket' is empty")
+    """
+    missing = value is None or value != value or not str(value).strip()  # NaN is no number, and not itself
+    return ("no id", f"column {column!r} is empty") if missing else None
+
+
+def id_text(value: Any) -> str:
+    """The text of an id: of a whole number without a point, which data frames give it where others are missing.
+
+    >>> id_text(7.0), id_text("A7"), id_text(7.5)
+    ('7', 'A7', '7.5')
+    """
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

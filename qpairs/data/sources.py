@@ -126,12 +126,13 @@ class PairTable:
     usable: NDArray[np.bool_]
 
 
-def load_pair_table(source: PairSource, *, columns: Sequence[str] = ()) -> PairTable:
+def load_pair_table(source: PairSource, *, columns: Sequence[str] = (), skip_bad_rows: bool = False) -> PairTable:
     """Pairs to predict for; a row without two questions stays in the table, and is no pair.
 
     Args:
         source: one source, as in `load_pairs`.
         columns: names of the two text columns; without it the names of the usual releases are recognised.
+        skip_bad_rows: leave malformed rows out of the table; without it, the first one is an error.
 
     Raises:
         UserError: what cannot be read, with the row and how to mend it; or no row has two questions.
@@ -141,7 +142,7 @@ def load_pair_table(source: PairSource, *, columns: Sequence[str] = ()) -> PairT
     (1, {'empty question': 1}, [True, False])
     """
     reader, where = _reader_of(source)
-    table = table_of(reader, where)
+    table = table_of(reader, where, skip_bad_rows=skip_bad_rows)
     names = find_columns(reader.columns, ColumnChoice(tuple(columns), labelled=False), where=where)
     pair, skipped = (names.first, names.second), Counter[str]()
     rows = list(zip(*(table.cells(name) for name in pair), strict=True))

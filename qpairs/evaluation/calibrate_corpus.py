@@ -20,7 +20,7 @@ from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.identity import distinct_texts
 from qpairs.data.judgements import Judgements
-from qpairs.data.labels import LabelledPairs, read_labels
+from qpairs.data.labels import LabelledPairs, is_list_of_labels, read_labels
 from qpairs.data.questions import QuestionSource
 from qpairs.evaluation.annotators import Consensus, Noise, find_consensus
 from qpairs.metrics import CorpusEstimate, Densities, Expectation, ScoreCounts
@@ -110,7 +110,7 @@ class Answers(NamedTuple):
 def calibrate_corpus(
     model: Model | str | Path,
     corpus: Corpus | QuestionSource,
-    labels: LabelledPairs | QuestionSource | Sequence[str | Path] | None = None,
+    labels: LabelledPairs | QuestionSource | Sequence[LabelledPairs | QuestionSource] | None = None,
     *,
     trusted: Sequence[str] = (),
     on_progress: OnProgress = ignore,
@@ -133,7 +133,7 @@ def calibrate_corpus(
         model: a model with one tower, or its folder.
         corpus: a file of questions, or rows in memory, as in `read_corpus`.
         labels: pairs of the corpus with labels, as in `read_labels`, such as the labelling view of `qpairs serve`
-            writes; or several files of them.
+            writes; or several such files or data frames.
         trusted: annotators whose labels are taken as right, where there are several.
         on_progress: the stages encoding (texts) and estimating.
 
@@ -143,8 +143,7 @@ def calibrate_corpus(
     """
     counted = count_corpus(model, corpus, on_progress=on_progress)
     if labels is not None and not isinstance(labels, LabelledPairs):
-        files = [part for part in labels if isinstance(part, str | Path)] if isinstance(labels, list | tuple) else []
-        labels = read_labels(*files) if files else read_labels(labels)
+        labels = read_labels(*labels) if is_list_of_labels(labels) else read_labels(labels)
     on_progress(Progress("estimating"))
     densities = counted.encoder.verdict.densities
     if labels is not None and densities and densities.labels:

@@ -74,6 +74,7 @@ def predict_file(
     columns: Sequence[str] = (),
     threshold: float | None = None,
     precision: float | None = None,
+    skip_bad_rows: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Predictions:
     """Writes a table of pairs again, with the columns similarity, probability and duplicate (0 or 1) added.
@@ -89,6 +90,7 @@ def predict_file(
         columns: the two text columns, where their names are unusual.
         threshold: as in `predict`, and so
         precision: in its place.
+        skip_bad_rows: leave out malformed rows, and log how many; without it, the first one is an error.
         on_progress: the stages reading, encoding (questions) and reading pairs.
 
     Returns:
@@ -102,7 +104,10 @@ def predict_file(
     if threshold is None:
         model.verdict.require_labelled(shown_name(model), THRESHOLD_SERVES)  # before the file is read
     on_progress(Progress("reading"))
-    given = load_pair_table(source, columns=columns)
+    given = load_pair_table(source, columns=columns, skip_bad_rows=skip_bad_rows)
+    where = source if isinstance(source, str | Path) else name_of(source)
+    if given.table.malformed:
+        log.warning("%s: %d malformed rows are left out", where, given.table.malformed)
     found = predict(model, given.pairs, threshold=threshold, precision=precision, on_progress=on_progress)
     frame = given.table.frame
     results: dict[str, NDArray[Any]] = {
@@ -113,7 +118,6 @@ def predict_file(
     called = result_names(list(map(str, frame.columns)), list(results))
     for name, new in called.items():
         if new != name:
-            where = source if isinstance(source, str | Path) else name_of(source)
             log.warning("%s: has a column %r already; the result is in the column %r", where, name, new)
     added = {called[name]: _spread(values, given.usable) for name, values in results.items()}
     write_table(output, frame.assign(**added), raw=True, dialect=given.table.dialect)

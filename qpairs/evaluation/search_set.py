@@ -17,7 +17,7 @@ from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.formats import refuse_row
 from qpairs.data.pairs import text_fault
-from qpairs.data.questions import QuestionSource
+from qpairs.data.questions import QuestionSource, id_text
 from qpairs.data.records import open_table
 from qpairs.evaluation.question_table import symmetric_tables
 from qpairs.metrics.intervals import Interval
@@ -150,7 +150,7 @@ def _ids(corpus: Corpus, id_column: str) -> list[str]:
     if corpus.ids:
         return list(corpus.ids)
     if not id_column and "id" in corpus.table.columns and len(corpus.table) == len(corpus.texts):
-        return [str(value) for value in corpus.table["id"]]
+        return [id_text(value) for value in corpus.table["id"]]
     return [str(row) for row in corpus.rows.tolist()]
 
 
@@ -171,7 +171,7 @@ def _judgements(source: QuestionSource, skip: bool) -> Iterator[tuple[str, list[
         query, relevant, *grade = row
         ids = relevant if isinstance(relevant, list | tuple) else [relevant]
         place = f"{where}, {reader.unit} {number}"
-        yield " ".join(query.split()), [str(one).strip() for one in ids], float(grade[0]) if grade else 1.0, place
+        yield " ".join(query.split()), [id_text(one).strip() for one in ids], float(grade[0]) if grade else 1.0, place
 
 
 def _fault(query: Any, relevant: Any, grade: Any = 1.0) -> str:

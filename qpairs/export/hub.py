@@ -136,7 +136,7 @@ def _write(model: Model, folder: Path) -> None:
 
 
 def public_config(config: Config) -> Config:
-    """The config without the names of the user's own files, folders and columns.
+    """The config without the names of the user's own files, folders, columns and labels.
 
     A relative folder of two names that is not there any more looks like a Hub id, and stays.
     """
@@ -146,12 +146,15 @@ def public_config(config: Config) -> Config:
         validation=tuple(_public(source, "VALIDATION") for source in config.validation),
         test=tuple(_public(source, "TEST") for source in config.test),
         columns=("TEXT1", "TEXT2", "LABEL")[: len(config.columns)],
+        labels=(),
         negative="NEGATIVE" if config.negative else "",
+        text_column="TEXT" if config.text_column else "",
         encoder="+".join(_public(side, "ENCODER") for side in tower_names(config.encoder)),
         vectors=_public(config.vectors, "VECTORS") if config.vectors else "",
         teacher=tuple(_public(teacher, "TEACHER") for teacher in config.teacher),
         drop_suspects=_public(config.drop_suspects, "SUSPECTS") if config.drop_suspects else "",
         reranker=_public(config.reranker, "RERANKER") if config.reranker else "",
+        imports=(),
         output="",
     )
 

@@ -65,7 +65,7 @@ class Predictions:
         """A row for each pair: question1, question2, similarity, probability, duplicate.
 
         The similarity is called score where it is no cosine. Pairs of a pandas data frame keep its index, and its other
-        columns follow.
+        columns follow; one that has the name of a result, such as duplicate, as given_duplicate.
 
         >>> list(model.predict([("How do I pay?", "How can I pay?")]).table)
         ['question1', 'question2', 'similarity', 'probability', 'duplicate']
@@ -76,19 +76,18 @@ class Predictions:
         if self.pairs is not None:
             questions = np.array(self.pairs.questions, dtype=object)
             texts = {"question1": questions[self.pairs.left], "question2": questions[self.pairs.right]}
-        table = pandas.DataFrame(
-            {
-                **texts,
-                score_column(self.score): self.similarity,
-                "probability": self.probability,
-                "duplicate": self.duplicate,
-            }
-        )
+        results = {
+            score_column(self.score): self.similarity,
+            "probability": self.probability,
+            "duplicate": self.duplicate,
+        }
+        table = pandas.DataFrame(texts | results)
         if self.frame is None:
             return table
         shown = {tuple(column) for column in texts.values()}
-        more = [name for name in self.frame if name not in table and tuple(self.frame[name]) not in shown]
-        return pandas.concat([table.set_index(self.frame.index), self.frame[more]], axis=1)
+        more = [name for name in self.frame if name not in texts and tuple(self.frame[name]) not in shown]
+        own = self.frame[more].rename(columns={name: f"given_{name}" for name in results})
+        return pandas.concat([table.set_index(self.frame.index), own], axis=1)
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
         called = int(self.duplicate.sum())

@@ -17,7 +17,7 @@ from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import atomic_folder, keep_others, write_text
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
-from qpairs.core.tables import WRITERS, write_table
+from qpairs.core.tables import ENDINGS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.questions import QuestionSource
 from qpairs.evaluation.wording import differing_words
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUMMARY = "dedupe.json"
-RESULTS = (SUMMARY, *(f"{name}{suffix}" for name in ("pairs", "clusters", "asked", "kept") for suffix in WRITERS))
+RESULTS = (SUMMARY, *(f"{name}{suffix}" for name in ("pairs", "clusters", "asked", "kept") for suffix in ENDINGS))
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class DedupeResult:
             keep_others(Path(folder), fresh, replaced=RESULTS)
             for name, table in tables.items():
                 write_table(fresh / name, table, raw=raw)
-            kept = fresh / f"kept{own if own in WRITERS else '.csv'}"
+            kept = fresh / f"kept{own if own in ENDINGS else '.csv'}"
             write_table(kept, self.kept, raw=True, dialect=self.corpus.dialect)
             write_text(fresh / SUMMARY, json.dumps({**self.summary, "raw": raw}, indent=1) + "\n")
 
@@ -287,8 +287,8 @@ def summary_of(
 
 def check_format(kind: str) -> None:
     """Raises UserError where tables cannot be written in a format."""
-    if f".{kind}" not in WRITERS:
-        raise UserError(f"format {kind!r}: {nearest(kind, [suffix[1:] for suffix in WRITERS])}")
+    if f".{kind}" not in ENDINGS:
+        raise UserError(f"format {kind!r}: {nearest(kind, [suffix[1:] for suffix in ENDINGS])}")
 
 
 def _columns(suffix: str, rows: Ints, source: Corpus) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def search(
 def search_vectors(
     index: Index,
     vectors: Floats,
-    k: int,
+    k: int | Sequence[int],
     setting: Setting,
     *,
     questions: Sequence[str] = (),
@@ -135,7 +135,7 @@ def search_vectors(
     Args:
         index: from `open_index`.
         vectors: of the questions, by the tower that `query_side` names.
-        k: how many to find.
+        k: how many to find, of all of them or of each: (q,). What is found of one does not depend on the others.
         setting: turns cosines into verdicts.
         questions: (q,) their texts, or none: a hit that is the same question by `data.identity` needs no verdict, it
             is a duplicate.
@@ -145,21 +145,24 @@ def search_vectors(
         on_progress: the stage reading pairs.
     """
     queries = shorten(vectors, index.manifest.dimension)
+    wanted = [k] * len(queries) if isinstance(k, int) else list(k)
+    most = max(wanted, default=1)
     if not (reader and isinstance(setting, SecondSetting)):
-        rows = index.questions.search(queries, k, threads=threads)
+        rows = index.questions.search(queries, most, threads=threads)
         return [
-            _judged(row, question, setting.probability(cosines), setting.decide(cosines))
-            for row, question in zip(rows, questions or itertools.repeat(None), strict=False)
-            for cosines in [[hit.similarity for hit in row]]
+            _judged(row[:own], question, setting.probability(cosines), setting.decide(cosines))
+            for row, own, question in zip(rows, wanted, questions or itertools.repeat(None), strict=False)
+            for cosines in [[hit.similarity for hit in row[:own]]]
         ]
-    rows = index.questions.search(queries, max(k, NEAREST), threads=threads)
+    rows = index.questions.search(queries, max(most, NEAREST), threads=threads)
+    rows = [row[: max(own, NEAREST)] for row, own in zip(rows, wanted, strict=True)]  # which are read, and put in order
     looks = read_hits(reader, rows, questions, setting, most=most_read, on_progress=on_progress)
     found = []
-    for row, question, logits in zip(rows, questions, looks, strict=True):
+    for row, own, question, logits in zip(rows, wanted, questions, looks, strict=True):
         cosines = [hit.similarity for hit in row]
         probability, duplicate = setting.probability(cosines, logits), setting.decide(cosines, logits)
         answers = _judged(row, question, probability, duplicate, np.isfinite(logits))
-        found.append(sorted(answers, key=lambda answer: (not answer.duplicate, -answer.probability))[:k])
+        found.append(sorted(answers, key=lambda answer: (not answer.duplicate, -answer.probability))[:own])
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.files import os_reason
 from qpairs.core.manifests import read_json
 from qpairs.core.shapes import flag, optional, record, text, whole
-from qpairs.core.tables import DELIMITED, WRITERS, unguarded, write_table, write_table_in_parts
+from qpairs.core.tables import DELIMITED, ENDINGS, unguarded, write_table, write_table_in_parts
 from qpairs.data.corpus import read_corpus
 from qpairs.data.formats import open_file
 from qpairs.retrieval.corpus import SUMMARY
@@ -87,18 +87,23 @@ def read_clusters(file: Path, *, raw: bool) -> tuple[dict[int, Member], dict[int
     return members, clusters, heads
 
 
-def write_kept(folder: Path, removed: set[int]) -> Path:
+def write_kept(folder: Path, removed: set[int], questions: Mapping[int, str]) -> Path:
     """Writes the rows that are left of what was deduplicated, in the format in which dedupe writes them.
 
+    Args:
+        folder: that dedupe wrote.
+        removed: numbers of rows.
+        questions: the question of each row of a cluster, as it was looked at.
+
     Raises:
-        SourceChanged: it is gone, or has other rows than then.
+        SourceChanged: it is gone, or has other rows or other questions in them than then.
         UserError: the file cannot be written.
     """
     summary, source = summary_in(folder), deduplicated_file(folder)
     if source.is_dir():
-        suffix = next((ending for ending in WRITERS if (folder / f"kept{ending}").is_file()), ".csv")
+        suffix = next((ending for ending in ENDINGS if (folder / f"kept{ending}").is_file()), ".csv")
         made = folder / EDITED / f"kept{suffix}"
-        write_table_in_parts(made, _embedded_rows(source, summary["rows"], removed), raw=True)
+        write_table_in_parts(made, _embedded_rows(source, summary["rows"], removed, questions), raw=True)
         return made
     try:
         corpus = read_corpus(
@@ -110,23 +115,26 @@ def write_kept(folder: Path, removed: set[int]) -> Path:
     except UserError as error:
         raise SourceChanged(str(error)) from None
     _require_rows(source, len(corpus.rows), summary["rows"])
-    asked = next((path for suffix in WRITERS if (path := folder / f"asked{suffix}").is_file()), None)
+    _require_questions(source, corpus.rows.tolist(), corpus.texts, questions)
+    asked = next((path for suffix in ENDINGS if (path := folder / f"asked{suffix}").is_file()), None)
     if asked and summary.get("against"):
         removed = removed | {
             int(values[0]) for _, values in open_file(asked).rows(["row"]) if not isinstance(values, str)
         }
     left = [place for place, number in enumerate(corpus.rows.tolist()) if number not in removed]
     suffix = source.suffix.lower()
-    made = folder / EDITED / f"kept{suffix if suffix in WRITERS else '.csv'}"
+    made = folder / EDITED / f"kept{suffix if suffix in ENDINGS else '.csv'}"
     write_table(made, corpus.table.iloc[left], raw=True, dialect=corpus.dialect)
     return made
 
 
-def _embedded_rows(source: Path, count: int, removed: set[int]) -> Iterator[pandas.DataFrame]:
+def _embedded_rows(
+    source: Path, count: int, removed: set[int], questions: Mapping[int, str]
+) -> Iterator[pandas.DataFrame]:
     """Row, id and question of embedded questions that are left, some at a time.
 
     Raises:
-        SourceChanged: the embeddings are gone, or are not so many.
+        SourceChanged: the embeddings are gone, are not so many, or are of other questions.
     """
     import pandas
 
@@ -135,6 +143,7 @@ def _embedded_rows(source: Path, count: int, removed: set[int]) -> Iterator[pand
         _require_rows(source, embeddings.count, count)
         for ids, texts in zip(embeddings.column("id"), embeddings.column("text"), strict=True):
             part = pandas.DataFrame({"row": range(row + 1, row + len(ids) + 1), "id": ids, "question": texts})
+            _require_questions(source, part["row"], texts, questions)
             row += len(ids)
             left = part[~part["row"].isin(removed)]
             if len(left):
@@ -169,3 +178,9 @@ def summary_in(folder: Path) -> dict[str, Any]:
     missing = f"{folder / SUMMARY}: not what qpairs dedupe wrote"
     summary: dict[str, Any] = read_json(folder / SUMMARY, FACTS, missing=missing, mend="run qpairs dedupe anew")
     return summary
+
+
+def _require_questions(source: Path, rows: Iterable[int], texts: Iterable[str], questions: Mapping[int, str]) -> None:
+    for row, question in zip(rows, texts, strict=True):
+        if questions.get(row, question) != question:
+            raise SourceChanged(f"{source}: has another question in row {row:,} than was looked at; dedupe it anew")

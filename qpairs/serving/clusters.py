@@ -18,7 +18,7 @@ import numpy as np
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.shapes import each, one_of, record, whole
-from qpairs.core.tables import WRITERS, write_table
+from qpairs.core.tables import ENDINGS, write_table
 from qpairs.evaluation.wording import differing_words
 from qpairs.models.base import Floats
 from qpairs.retrieval.corpus import SUMMARY
@@ -199,7 +199,8 @@ class ClusterReview:
             "similarity": [self._cosine(row, head) for head, row in rows],
         }
         made = self._folder / EDITED / "clusters.csv"
-        kept = write_kept(self._folder, removed)
+        questions = {row: member.question for row, member in self._members.items()}
+        kept = write_kept(self._folder, removed, questions)
         write_table(made, pandas.DataFrame(columns), raw=self._raw)
         return [kept, made]
 
@@ -276,7 +277,7 @@ class ReviewedFolder:
             UserError: a file cannot be read.
         """
         with self._lock:
-            file = next((path for suffix in WRITERS if (path := self.folder / f"clusters{suffix}").is_file()), None)
+            file = next((path for suffix in ENDINGS if (path := self.folder / f"clusters{suffix}").is_file()), None)
             if file is None:
                 raise LookupError("there are no clusters yet")
             about = file.stat()

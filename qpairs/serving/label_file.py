@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_file
+from qpairs.core.files import atomic_file, exclusive_lock
 from qpairs.data.formats import open_file
 from qpairs.data.labels import LABEL_FILE_COLUMNS, annotator_name, read_labels
 from qpairs.serving.label_texts import Texts
@@ -53,7 +54,9 @@ class Labels:
 
 
 class LabelFile:
-    """A file of labels, `NAME.csv`, and its `NAME.skipped.csv`, as one annotator adds to them; it does not lock.
+    """A file of labels, `NAME.csv`, and its `NAME.skipped.csv`, as one annotator adds to them.
+
+    Who reads, changes and writes them holds them meanwhile (`held`), since several processes may write one file.
 
     Raises:
         UserError: of every method: a file is not what it should be, or cannot be read or written.
@@ -78,6 +81,13 @@ class LabelFile:
         other = copy.copy(self)
         other.annotator = annotator_name(annotator)
         return other
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the files against other processes, which wait."""
+        place = self.path.with_name(f".{self.path.name}.lock")
+        with exclusive_lock(place, wait=True, called=self.path, passing=True):
+            yield
 
     def read(self) -> Labels:
         """Both files."""

@@ -154,7 +154,7 @@ class Labelling:
         choices = self._pairs[request.choice], *self._pairs.values()
         pair = next((pairs[key] for pairs in choices if key in pairs), None)
         file = self._file_of(request.annotator)
-        with self._lock:
+        with self._lock, file.held():
             labels = file.read()
             if pair is None or key in map(pair_key, [*labels.labelled, *labels.skipped]):
                 raise LookupError("this pair does not wait for an answer; load the next one")
@@ -180,7 +180,7 @@ class Labelling:
             UserError: the files cannot be read or written.
         """
         file = self._file_of(annotator)
-        with self._lock:
+        with self._lock, file.held():
             file.remove_last(file.read())
             return self._state(choice, file)
 

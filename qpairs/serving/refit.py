@@ -80,9 +80,9 @@ def count_index(model: Model, index: Index) -> CountedCorpus:
             f"{index.folder}: its vectors are shortened; fit their verdict with qpairs calibrate --corpus, and serve "
             "the model that it writes"
         )
-    texts = list(index.questions.texts())
-    texts = [texts[row] for row in distinct_texts(texts)[1]]
-    counts = score_counts(index, max(2, len(texts)))
+    rows = list(index.questions.texts())
+    texts = [rows[row] for row in distinct_texts(rows)[1]]
+    counts = score_counts(index, max(2, len(rows)))  # which were counted of all rows
     if counts is None:
         raise UserError(f"{index.folder}: of an older version, without the scores of its pairs; build it anew")
     return CountedCorpus(model, texts, {encoder.dimension: counts})

@@ -282,18 +282,17 @@ class RequestHandler:
         setting = current.setting
         questions = [request.question for request in requests]
         queries = vectors(questions, query_side(index))
-        k = max(request.k for request in requests)
         found = search_vectors(
             index,
             queries,
-            k,
+            [request.k for request in requests],
             setting,
             questions=questions,
             threads=min(len(requests), available_cores()),  # for a single one, waking others takes longer
             reader=self._reader,
             most_read=self._most_read,
         )
-        return [Found(row[: request.k], setting) for row, request in zip(found, requests, strict=True)]
+        return [Found(row, setting) for row in found]
 
     def _add(self, requests: Sequence[AddRequest], vectors: Vectors) -> Sequence[int | IndexConflict]:
         index, current = self._require_index()

@@ -75,12 +75,12 @@ def saved(kind: str, folder: Path) -> Path:
 
 
 def test_an_export_predicts_without_what_trains() -> None:
-    assert not imported("predict", str(MADE / "one-onnx"), *QUESTIONS) & {"torch", *TRAINING, *OTHERS}
+    assert not imported("predict", str(MADE / "one-onnx"), *QUESTIONS) & {"torch", "pyarrow", *TRAINING, *OTHERS}
 
 
 def test_an_export_of_word_vectors_predicts_without_what_trains() -> None:
     used = imported("predict", str(MADE / "one-static"), *QUESTIONS)
-    assert not used & {"torch", "onnxruntime", *TRAINING, *OTHERS} - {"scipy"}  # scipy sums the vectors
+    assert not used & {"torch", "onnxruntime", "pyarrow", *TRAINING, *OTHERS} - {"scipy"}  # scipy sums the vectors
 
 
 @pytest.mark.parametrize(("command", "kind"), [("predict", "tiny"), ("explain", "tiny"), ("predict", "static")])

@@ -29,6 +29,13 @@ def test_a_file_of_labels_is_read_whole(tmp_path: Path) -> None:
     assert len(pairs) == len(load_pairs(path)) == 4
 
 
+def test_labels_of_files_and_of_memory_are_joined_in_their_order(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b,1,stratified,0.25")
+    ana = read_labels([("c", "d", 0)])
+    both = read_labels(ana, path, [("e", "f", 1)])
+    assert (both.first, both.labels.tolist(), both.drawn) == (("c", "a", "e"), [0, 1, 1], ("", "stratified", ""))
+
+
 def test_without_the_columns_of_drawing_nothing_is_known_of_it(tmp_path: Path) -> None:
     pairs = read_labels(write(tmp_path, "a,b,1", header="q1,q2,label"))
     assert (pairs.first, pairs.second, pairs.labels.tolist(), pairs.drawn) == (("a",), ("b",), [1], ("",))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from conftest import refused
 from mocks import VERDICT, MockModel
@@ -97,6 +98,15 @@ def test_labels_that_count_twice_are_warned_of(corpus: Path, tmp_path: Path, cap
     assert "count twice" not in caplog.text
     calibrate_corpus(once.model, corpus, file)
     assert "fitted to 60 labels before" in caplog.text
+
+
+def test_labels_in_several_data_frames_and_files_all_count(corpus: Path, tmp_path: Path) -> None:
+    judge = model(1)
+    file = label(judge, tmp_path / "labels.csv", 60)
+    frame = pandas.read_csv(file, dtype={"question1": str, "question2": str})
+    parts = [frame[:20], read_labels(frame[20:40]), tmp_path / "rest.csv"]
+    frame[40:].to_csv(parts[2], index=False)
+    assert calibrate_corpus(judge, corpus, parts).used == calibrate_corpus(judge, corpus, file).used
 
 
 def test_nearest_neighbours_are_no_labels_of_a_score(corpus: Path, tmp_path: Path) -> None:

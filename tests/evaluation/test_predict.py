@@ -85,6 +85,23 @@ def test_rows_without_results_are_counted_by_the_command(run, checkpoint: Checkp
     )
 
 
+def test_malformed_rows_are_left_out_if_asked(run, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("question1,question2\nhow do I pay?,who?\nhow?,why?,what?\n")
+    asked = ("predict", checkpoint.config.output, tmp_path / "test.csv", "--output", tmp_path / "o.csv")
+    refused(run(*asked), "row 2: 3 fields where the header has 2", "--skip-bad-rows")
+    done = run(*asked, "--skip-bad-rows")
+    assert done.code == 0 and "1 malformed rows are left out" in done.err, done.err
+    assert len(pandas.read_csv(tmp_path / "o.csv")) == 1
+    refused(run("predict", checkpoint.config.output, "a", "b", "--skip-bad-rows"), "--skip-bad-rows has no effect")
+
+
+def test_columns_of_a_data_frame_that_are_called_like_results_follow_under_another_name(checkpoint: Checkpoint) -> None:
+    frame = pandas.DataFrame({"question1": ["a b"], "question2": ["a b"], "duplicate": ["mine"], "note": ["x"]})
+    table = checkpoint.predict(frame).table
+    assert list(table)[-2:] == ["given_duplicate", "note"]
+    assert (table["duplicate"].tolist(), table["given_duplicate"].tolist()) == ([True], ["mine"])
+
+
 def test_no_column_of_the_user_is_replaced(
     checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

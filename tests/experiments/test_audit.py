@@ -6,11 +6,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from conftest import refused, write_csv
 
 import qpairs
 from qpairs.config import Config
+from qpairs.core.tables import write_table
 from qpairs.data.identity import canonical
 from qpairs.data.parts import load_parts
 from qpairs.experiments.audit import CONTRADICTED, DISPUTED, Audit, audit, component_folds, disputed
@@ -145,6 +147,23 @@ def test_training_leaves_the_suspects_out_in_either_order(sample_rows: list, tmp
     everything = str(write_csv(tmp_path / "all.csv", sample_rows))
     with pytest.raises(qpairs.UserError, match=r"all\.csv: names every training pair"):
         load_parts(Config(data=(data,), drop_suspects=everything))
+
+
+def test_suspects_that_look_like_formulas_are_dropped_as_they_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = [(f"where is {k}?", f"the place of {k}", k % 2) for k in range(100)]
+    rows = [*plain, *((f"-5 times -{k} is what?", f"@home: -5 times -{k}?", k % 2) for k in range(40))]
+    data = str(write_csv(tmp_path / "pairs.csv", rows))
+    train = load_parts(Config(data=(data,))).train
+    odd = [train.texts(row) for row in range(len(train)) if train.texts(row)[0].startswith(("-", "@"))]
+    write_table(tmp_path / "suspects.csv", pandas.DataFrame(odd, columns=["question1", "question2"]))
+    assert (tmp_path / "suspects.csv").read_text().splitlines()[1].startswith("'")
+    left = load_parts(Config(data=(data,), drop_suspects=str(tmp_path / "suspects.csv"))).train
+    assert len(odd) > 10 and len(left) == len(train) - len(odd) and not caplog.text
+    others = str(write_csv(tmp_path / "others.csv", [("nobody asked", "this", 1)]))
+    assert len(load_parts(Config(data=(data,), drop_suspects=others)).train) == len(train)
+    assert "names none of the training pairs" in caplog.text
 
 
 def test_what_audit_writes_train_can_drop(run, easy: list, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from mocks import moved
 from sentence_transformers import SentenceTransformer
 
 import qpairs
-from qpairs.config import Config
+from qpairs.config import Config, to_dict
 from qpairs.data.identity import question_digests
 from qpairs.data.parts import TRAINED_ON
 from qpairs.export import hub as publishing
@@ -218,6 +218,9 @@ def test_public_names_stay_and_others_go(tmp_path: Path) -> None:
         vectors="my/vectors.txt",
         teacher=("minilm", "itself", str(tmp_path)),
         drop_suspects=str(tmp_path / "suspects.csv"),
+        columns=("title", "body"),
+        labels=("vip=1", "other=0"),
+        imports=(str(tmp_path / "readers.py"),),
         output="runs/x",
     )
     public = public_config(config)
@@ -229,6 +232,8 @@ def test_public_names_stay_and_others_go(tmp_path: Path) -> None:
         "",
     )
     assert (public.teacher, public.drop_suspects) == (("minilm", "itself", "TEACHER"), "SUSPECTS.csv")
+    assert not any(own in str(to_dict(public)) for own in ("title", "vip", "readers", "my/", str(tmp_path)))
+    assert public_config(Config(data=("a.csv",), unlabelled=True, text_column="customer_note")).text_column == "TEXT"
     assert public_config(Config(encoder="BAAI/bge-small-en-v1.5")).encoder == "BAAI/bge-small-en-v1.5"
 
 

@@ -54,19 +54,6 @@ def test_an_export_needs_no_training_library(name: str, tmp_path: Path) -> None:
     assert done.stdout.split() == list(STEPS), done.stderr
 
 
-def test_two_questions_are_answered_without_what_reads_tables() -> None:
-    script = f"""
-import sys
-for name in {(*HEAVY, "pyarrow", "pandas")!r}:
-    sys.modules[name] = None  # any import of it fails, and each takes time
-sys.argv = ["qpairs", "predict", sys.argv[1], "How do I pay?", "How do I pay?"]
-import qpairs.commands
-qpairs.commands.main()
-"""
-    done = subprocess.run([sys.executable, "-c", script, MADE / "one-onnx"], capture_output=True, text=True)
-    assert done.returncode == 0 and "similarity 1.000" in done.stdout, done.stdout + done.stderr
-
-
 def test_the_graph_of_a_cross_encoder_needs_no_training_library(tmp_path: Path) -> None:
     texts = ["how do i pay", "what is a card", "where is my card"]
     model = small_cross_encoder("bert", texts, tmp_path / "transformer")

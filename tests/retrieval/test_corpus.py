@@ -250,6 +250,12 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, checkpoint: Path, cor
     assert "1 empty question" in result.out
     assert Path("x/kept.csv").read_text() == "n,question\n1,a\n3,b\n"
     refused(run("dedupe", checkpoint, "broken.csv", "--output", "x", "--skip-bad-rows"), "x: ", "--overwrite")
+    Path("ids.jsonl").write_text('{"id": 1, "q": "a"}\n{"id": null, "q": "b"}\n{"id": 3, "q": "a"}\n')
+    ids = ("dedupe", checkpoint, "ids.jsonl", "--id-column", "id", "--output", "z", "--threshold", "1")
+    refused(run(*ids), "line 2", "column 'id' is empty")
+    result = run(*ids, "--skip-bad-rows")
+    assert "1 no id" in result.out
+    assert [row["id"] for row in csv.DictReader(Path("z/clusters.csv").read_text().splitlines())] == ["1", "3"]
     Path("lines.txt").write_text("a\na\nb\n")
     assert run("dedupe", checkpoint, "lines.txt", "--output", "y", "--threshold", "1").code == 0
     assert Path("y/kept.csv").read_text() == "text\na\nb\n"

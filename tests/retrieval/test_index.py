@@ -375,6 +375,27 @@ def test_a_collection_that_is_not_loaded_is_loaded(tmp_path: Path) -> None:
     assert found(folder, [7], 3) == expected
 
 
+def test_an_index_that_is_saved_while_it_is_opened_is_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opened, manifests = build(tmp_path, "exact", range(50)), index._open, list[int]()
+
+    def disturbed(place: Path, manifest: Manifest, **more: bool) -> object:
+        manifests.append(manifest.count)
+        if len(manifests) == 1:
+            monkeypatch.setattr(index, "_open", opened)
+            delete_from_index(folder, ["id7"])  # and the files that `manifest` names are gone
+            monkeypatch.setattr(index, "_open", disturbed)
+        return opened(place, manifest, **more)
+
+    monkeypatch.setattr(index, "_open", disturbed)
+    assert open_index(folder).manifest.count == 49
+    assert manifests == [50, 49]
+    next(folder.glob("vectors-*.faiss")).unlink()
+    with pytest.raises(UserError, match="is damaged"):
+        open_index(folder)
+
+
 # Commands
 
 
@@ -432,6 +453,20 @@ def test_search_of_a_file_writes_every_hit(run, indexed: list[str], checkpoint: 
     assert (hits["duplicate"] == (hits["similarity"] >= setting_for(open_index("idx"), model).threshold)).all()
     assert [indexed[int(i) - 1] for i in hits["id"]] == list(hits["text"])
     assert len(pandas.read_parquet("hits.parquet")) == 8
+    Path("gaps.csv").write_text("n,question\n1,one\n2,\n")
+    refused(run("search", "idx", "--file", "gaps.csv", "--output", "x.csv"), "row 2", "--skip-bad-rows")
+    result = run("search", "idx", "--file", "gaps.csv", "--output", "x.csv", "--skip-bad-rows")
+    assert result.code == 0 and "1 empty question" in result.out
+    assert len(pandas.read_csv("x.csv")) == 10
+
+
+def test_ids_from_a_column_are_shown_though_they_look_like_numbers_of_rows(run, checkpoint: Path) -> None:
+    Path("ids.csv").write_text("id,question\n3,how do i pay\n1,who are you\n2,where is my card\n")
+    for more, shown in (((), False), (("--id-column", "id"), True)):
+        assert run("embed", checkpoint, "ids.csv", *more, "--output", "e", "--overwrite").code == 0
+        assert run("index", "e", "--output", "i", "--overwrite").code == 0
+        out = run("search", "i", "how do i pay", "-k", "1").out
+        assert (" id " in out.splitlines()[2] or " id " in out) == shown, out
 
 
 def test_index_adds_and_deletes(run, indexed: list[str], checkpoint: Path) -> None:

@@ -15,6 +15,7 @@ from ready import tickets
 from test_index import a_model, embedded
 
 from qpairs.evaluation.calibrate_corpus import fit_corpus
+from qpairs.retrieval.embed import embed
 from qpairs.retrieval.index import Index, build_index, open_index
 from qpairs.serving.app import create_app
 from qpairs.serving.journal import journalled
@@ -51,6 +52,15 @@ def answer(client: TestClient, said: str, **more: str) -> dict[str, object]:
     answered = client.post("/labelling/answer", json={**pair, "answer": said, **more})
     assert answered.status_code == 200, answered.text
     return dict(answered.json())
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_questions_that_repeat_are_as_many_as_they_are(tmp_path: Path, times: int) -> None:
+    rows = [{"text": f"t{row % 100}"} for row in range(100 * times)]
+    build_index(embed(MODEL, rows, tmp_path / "emb"), tmp_path / "idx")
+    counted = count_index(MODEL, open_index(tmp_path / "idx"))
+    assert len(counted.texts) == 100
+    assert {counts.n for counts in counted.counts.values()} == {100}
 
 
 def test_labels_are_applied_without_a_restart(client: TestClient) -> None:

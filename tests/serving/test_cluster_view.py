@@ -193,9 +193,16 @@ def test_the_exported_files_are_those_of_the_clusters_as_they_are(folder: Path) 
 def test_a_file_that_has_changed_since_is_refused(folder: Path) -> None:
     review = opened(folder)
     source = folder.parent / "questions.csv"
-    source.write_text(source.read_text() + "q60,t0,1\n")
+    before = source.read_text()
+    source.write_text(before + "q60,t0,1\n")
     with pytest.raises(SourceChanged, match="61 rows, not the 60"):
         review.export()
+    header, *rows = before.splitlines()
+    source.write_text("\n".join([header, *reversed(rows)]) + "\n")  # as many, in another order
+    with pytest.raises(SourceChanged, match="has another question in row"):
+        review.export()
+    source.write_text(before)
+    review.export()
     source.unlink()
     with pytest.raises(SourceChanged, match="no such file"):
         review.export()

@@ -1,5 +1,6 @@
 import csv
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -365,6 +366,40 @@ def test_a_kill_loses_no_acknowledged_answer(step: int, late: bool, index: Index
     assert acknowledged == expected[1 : step + 1]
     state = Labelling.open(path, MODEL, index).state()
     assert (state.duplicates, state.different, state.skipped) == expected[step + late]
+
+
+ANSWERED = """
+import sys
+sys.path[:0] = {tests!r}
+import test_labelling
+from qpairs.retrieval.index import open_index
+from qpairs.serving.label_file import LabelFile
+from qpairs.serving.labelling import Labelling
+file = LabelFile(test_labelling.Path({path!r}), {who!r})
+labelling = Labelling.open(file, test_labelling.MODEL, open_index({index!r}))
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(25):
+    test_labelling.answer_next(labelling, "no")
+"""
+
+
+def test_answers_to_two_processes_are_all_in_the_file(index: Index, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    LabelFile(path)
+    options = {"tests": sys.path, "path": str(path), "index": str(index.folder)}
+    scripts = [ANSWERED.format(who=who, **options) for who in ("ana", "ben")]
+    started = [
+        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for script in scripts
+    ]
+    for child in started:
+        assert child.stdout and child.stdout.readline() == "ready\n"
+    for child in started:
+        child.communicate("go\n")
+    assert [child.returncode for child in started] == [0, 0]
+    assert sorted(read_labels(path).annotator) == ["ana"] * 25 + ["ben"] * 25
+    assert [entry.name for entry in tmp_path.iterdir()] == ["labels.csv"]
 
 
 @pytest.fixture

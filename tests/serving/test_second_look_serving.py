@@ -95,6 +95,14 @@ def test_a_batch_is_read_in_one_call_for_searches_and_one_for_pairs(folder: Path
     assert found[0].answers[:2] == found[3].answers
 
 
+def test_an_answer_does_not_depend_on_what_others_ask_at_the_same_moment(folder: Path, model: TwoStages) -> None:
+    handler = RequestHandler(model, open_index(folder))
+    for question in map("t{}".format, range(20)):
+        (alone,) = handler.answer([SearchRequest(question, 3)])
+        beside = handler.answer([SearchRequest(question, 3), SearchRequest("t300", 100)])[0]
+        assert beside.answers == alone.answers
+
+
 def test_a_request_weighs_what_it_may_read_and_reads_no_more_than_is_allowed(folder: Path, model: TwoStages) -> None:
     handler = RequestHandler(model, open_index(folder), most_read=20)
     requests = [SearchRequest("t5", 3), SearchRequest("t5", 100), ScoreRequest([("t0", "t1")] * 5), DeleteRequest("x")]

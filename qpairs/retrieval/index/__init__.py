@@ -20,7 +20,7 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import exclusive_lock, visible, write_text, writing
 from qpairs.core.manifests import read_manifest
 from qpairs.core.progress import Meter, OnProgress, ignore
-from qpairs.core.shapes import each, named, number, one_of, optional, record, text, whole
+from qpairs.core.shapes import each, flag, named, number, one_of, optional, record, text, whole
 from qpairs.metrics.score_counts import EDGES, ScoreCounts
 from qpairs.models.base import FILE as MODEL
 from qpairs.models.base import Side, fingerprint
@@ -42,6 +42,7 @@ BACK_ENDS: dict[str, type[BackEnd]] = {
 }  # what an address begins with -> class
 FILE = "index.json"
 FORMAT = 2  # 1 had no scores
+READS = 5  # of an index that others save meanwhile
 LEFT_BEHIND = ".new-*"  # by a process that was killed
 BINS = len(EDGES) - 1
 NEAREST = 10  # of which recall says how many are found
@@ -98,6 +99,7 @@ def build_index(
             built=embeddings.count,
             address=address,
             state=old.state if old else {},
+            named_ids=bool(embeddings.plan.id_column),
         )
         index = back_end.create(output, manifest, embeddings, overwrite=overwrite)
         _fill(index, embeddings, meter)
@@ -235,9 +237,19 @@ def open_index(folder: str | Path) -> Index:
     >>> open_index(folder / "index").manifest.count
     40
     """
-    manifest = _read_manifest(Path(folder))
-    back_end = _open(Path(folder), manifest)
-    return Index(Path(folder), manifest, back_end, back_end)
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    for _ in range(READS):
+        try:
+            back_end = _open(folder, manifest)
+            break
+        except UserError:
+            before, manifest = manifest, _read_manifest(folder)
+            if manifest == before:
+                raise  # else another process has saved the index meanwhile, and its files of before are gone
+    else:
+        back_end = _open(folder, manifest)
+    return Index(folder, manifest, back_end, back_end)
 
 
 def model_of(index: Index, option: str) -> Path:
@@ -313,6 +325,7 @@ _KNOWN = record(
     },
     {
         "scores": optional(record({"n": whole(), "first": whole(0, BINS), "counts": _COUNTS}, {"hits": _COUNTS})),
+        "named_ids": optional(flag),
     },
     others=True,
 )
@@ -326,14 +339,15 @@ def _manifest_shape(value: Any, where: str) -> None:
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    names = [field.name for field in dataclasses.fields(Manifest) if field.name not in ("state", "scores")]
+    younger = ("scores", "named_ids")  # than the first indexes
+    names = [field.name for field in dataclasses.fields(Manifest) if field.name not in ("state", *younger)]
 
     def parse(data: dict[str, Any]) -> Manifest:
-        state = {name: int(value) for name, value in data.items() if name not in (*names, "scores", "format")}
-        scores = data.get("scores")
-        if scores is not None:
-            ScoreCounts.from_dict(scores)  # or it is damaged
-        return Manifest(**{name: data[name] for name in names}, state=state, scores=scores)
+        state = {name: int(value) for name, value in data.items() if name not in (*names, *younger, "format")}
+        more: dict[str, Any] = {name: data.get(name) for name in younger}
+        if more["scores"] is not None:
+            ScoreCounts.from_dict(more["scores"])  # or it is damaged
+        return Manifest(**{name: data[name] for name in names}, state=state, **more)
 
     missing = f"{folder}: no index in it (no {FILE}); qpairs index EMBEDDINGS --output makes one"
     return read_manifest(folder / FILE, parse, newest=FORMAT, missing=missing, shape=_manifest_shape)

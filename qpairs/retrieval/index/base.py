@@ -34,6 +34,7 @@ class Manifest:
         address: where the back end keeps it, such as milvus:URI#COLLECTION; '' for FAISS in the folder.
         state: whole numbers that the back end needs to open it again.
         scores: of all pairs of its questions when it was built, from `ScoreCounts.to_dict`; None in older ones.
+        named_ids: whether its ids came from a column, and are not the numbers of rows; None in older ones.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Manifest:
     address: str
     state: Mapping[str, int]
     scores: Mapping[str, Any] | None = field(default=None, repr=False)
+    named_ids: bool | None = None
 
     def outgrown(self, count: int) -> bool:
         """Whether it has twice as many questions as when it was built, or half as many."""
