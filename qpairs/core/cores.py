@@ -14,4 +14,4 @@ def available_cores() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     affinity = getattr(os, "sched_getaffinity", None)  # on Linux alone
     own = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return int(asked) if asked.isdigit() and int(asked) else own
+    return int(asked) if asked.isdecimal() and int(asked) else own

@@ -37,6 +37,7 @@ class Dialect:
 COMMA = Dialect()
 DELIMITED = (".csv", ".tsv")  # which spreadsheets open
 RETURN = "\r\n"
+SINGLE = ("float32", "Float32", "float[pyarrow]")  # types of numbers of four bytes
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
@@ -92,11 +93,8 @@ def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False, diale
     """
     check_table_path(path)
     table = table if raw else _guard(table, path)
-    with atomic_file(path) as fresh:
-        try:
-            _fill(fresh, [table], dialect if path.suffix == ".csv" else COMMA)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
+    with atomic_file(path) as fresh, _telling(path):
+        _fill(fresh, [table], dialect if path.suffix == ".csv" else COMMA)
 
 
 def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame], *, raw: bool = False) -> None:
@@ -118,7 +116,7 @@ def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame], *, raw: 
     'similarity\n0.5\n0.75\n'
     """
     check_table_path(path)
-    with atomic_file(path) as fresh:
+    with atomic_file(path) as fresh, _telling(path):
         _fill(fresh, parts if raw else (_guard(part, path) for part in parts))
 
 
@@ -143,8 +141,19 @@ def write_tables(*tables: tuple[Path, pandas.DataFrame, bool]) -> None:
     with _all_or_none([path for path, _, _ in tables]), ExitStack() as held:
         fresh = [held.enter_context(atomic_file(path)) for path, _, _ in tables]
         for file, (path, table, raw) in reversed([*zip(fresh, tables, strict=True)]):  # the last takes its place first
-            with writing(path, file):
+            with writing(path, file), _telling(path):
                 _fill(file, [table if raw else _guard(table, path)])
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Tells in one line of values that a format cannot hold."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, OverflowError, NotImplementedError) as error:
+        raise UserError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
 
 
 @contextmanager
@@ -190,18 +199,41 @@ class _Rows:
 
 
 def _json_lines(table: pandas.DataFrame) -> Iterator[str]:
-    """The rows of a table as lines of JSON, numbers to their last digit, which pandas would round to ten decimals."""
-    columns = []
-    for name in table:
-        column = table[name]
-        if column.dtype == "float32":
-            column = column.astype(str).astype(float)  # 0.95, not 0.949999988079071
-        columns.append(column.astype(object).where(column.notna(), None))
+    """The rows of a table as lines of JSON, numbers to their last digit, which pandas would round to ten decimals.
+
+    Raises:
+        ValueError: two columns have one name.
+    """
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_json).encode
     names = [str(name) for name in table]
-    for row in zip(*columns, strict=True):
-        finite = (None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row)
-        cells = dict(zip(names, finite, strict=True))
-        yield f"{json.dumps(cells, ensure_ascii=False, allow_nan=False, default=_json)}\n"
+    if len(set(names)) < len(names):
+        raise ValueError("two columns have one name")
+    for row in zip(*(_cells(table.iloc[:, place]) for place in range(len(names))), strict=True):
+        cells = dict(zip(names, row, strict=True))
+        try:
+            line = encode(cells)
+        except ValueError:  # NaN or an infinity, which JSON has no form for, inside a list or an object
+            line = encode(_finite(cells))
+        yield f"{line}\n"
+
+
+def _cells(column: pandas.Series[Any]) -> list[Any]:
+    """The values of a column as Python objects, None where there is none or it is not finite."""
+    if str(column.dtype) in SINGLE:
+        column = column.astype("float32").astype(str).astype(float)  # 0.95, not 0.949999988079071
+    values = column.astype(object).where(column.notna(), None).tolist()
+    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
+
+
+def _finite(value: Any) -> Any:
+    """A value of JSON with None in the place of numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _json(value: Any) -> Any:
@@ -209,7 +241,7 @@ def _json(value: Any) -> Any:
     for form in ("isoformat", "tolist"):
         if hasattr(value, form):
             return getattr(value, form)()
-    return str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _guard(table: pandas.DataFrame, path: Path) -> pandas.DataFrame:

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,9 +22,9 @@ ZIP = ".zip"
 
 def faults() -> tuple[type[Exception], ...]:
     """What is raised by files that are damaged or cannot be read, whatever reads them; for an `except`."""
-    from pyarrow import ArrowException  # slow to import
-
-    return OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, ArrowException
+    own = OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError
+    arrow = sys.modules.get("pyarrow")  # who raises its errors has imported it, which is slow
+    return (*own, arrow.ArrowException) if arrow else own
 
 
 def _zstandard(path: Path) -> IO[bytes]:

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import sha256
 from qpairs.data.columns import find_text_columns, joined_texts, named_column
@@ -145,4 +147,4 @@ def id_text(value: Any) -> str:
     >>> id_text(7.0), id_text("A7"), id_text(7.5)
     ('7', 'A7', '7.5')
     """
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if isinstance(value, float | np.floating) and value.is_integer() else str(value)

@@ -204,7 +204,9 @@ def _columns(source: Mapping[Any, Any]) -> Records:
         found = ", ".join(f"{name}: {length:,}" for name, length in lengths.items()) or "none"
         raise UserError(f"{name_of(source)}: columns must be lists of one length; found {found}")
     columns = [column.tolist() if hasattr(column, "tolist") else list(column) for column in source.values()]
-    return Records(list(lengths), list(zip(*columns, strict=True)))
+    return Records(
+        list(lengths), list(zip(*([_present(value) for value in column] for column in columns), strict=True))
+    )
 
 
 def _records(rows: Sequence[Any], names: Sequence[str]) -> Records:

@@ -6,10 +6,8 @@ because a model trained on the one has in effect seen the other.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import heapq
-import logging
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 
@@ -20,11 +18,8 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.identity import canonical, canonical_ids, numbered
 from qpairs.data.pairs import Pairs
 
-log = logging.getLogger(__name__)
-
 PARTS = ("train", "validation", "test")
 GIANT = 0.2  # share of all pairs above which a component is cut
-MOST = 0.5  # share of all pairs above which a component is not resampled as one
 
 
 def components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -39,37 +34,6 @@ def components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDA
 def question_components(pairs: Pairs) -> NDArray[np.int64]:
     """(n_questions,) component of each question over pairs of either label, canonically equal texts being one."""
     return _components_over(pairs, np.ones(len(pairs), dtype=bool), canonical_ids(pairs.questions))
-
-
-def resampling_groups(pairs: Pairs) -> NDArray[np.int64]:
-    """(n_pairs,) what each pair is resampled with, and stays in one fold with: its component.
-
-    A component that has more than half of the pairs is taken apart, into pairs: resampled whole, it would be the sample
-    itself each time, and the interval would have no width.
-
-    >>> from qpairs.data.pairs import pairs_from_texts
-    >>> resampling_groups(pairs_from_texts(["a", "b", "b"], ["b", "c", "d"], [1, 0, 0])).tolist()
-    [1, 2, 3]
-    >>> resampling_groups(pairs_from_texts(["a", "b", "c", "c"], ["b", "e", "d", "f"], [1, 0, 0, 0])).tolist()
-    [0, 0, 1, 1]
-    """
-    groups = question_components(pairs)[pairs.left]
-    sizes = np.bincount(groups, minlength=1)
-    alone = sizes[groups] > MOST * len(pairs)
-    if alone.any():
-        _tell(int(alone.sum()), len(pairs))
-    return np.where(alone, len(sizes) + np.arange(len(pairs)), groups)
-
-
-@functools.cache
-def _tell(together: int, n: int) -> None:
-    """Says once in a process that a component was taken apart."""
-    log.warning(
-        "%d of %d pairs hang together by the questions that they share; intervals and cross-fitting take each by "
-        "itself, and are narrower than they should be",
-        together,
-        n,
-    )
 
 
 def _components_over(pairs: Pairs, rows: NDArray[np.bool_], nodes: NDArray[np.int64]) -> NDArray[np.int64]:

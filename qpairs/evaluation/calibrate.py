@@ -14,7 +14,7 @@ from qpairs import metrics
 from qpairs.core.cards import html_card, one_line
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.sources import PairSource
-from qpairs.data.splits import resampling_groups
+from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.joint import Judged, fit_joint, folds_of
 from qpairs.evaluation.question_table import table_densities
@@ -99,7 +99,7 @@ def calibrate(model: Model | str | Path, data: PairSource, *, seed: int = 0) -> 
 def _calibrate_one(model: Model, pairs: Pairs, seed: int) -> Fit:
     """Fits the verdict of a model that is no `TwoStages`."""
     scores, tables = model.score_pairs(pairs)
-    labels, groups, old = pairs.labels, resampling_groups(pairs), model.verdict
+    labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
     tfidf, shortened = tfidf_threshold(pairs), {}
     for length, before in old.shortened.items():
         short = shorten_tables(model.embed_tables(pairs.questions) if tables is None else tables, length)
@@ -124,7 +124,7 @@ def _calibrate_both(model: TwoStages, pairs: Pairs, seed: int) -> Fit:
     scores, _ = model.first.score_pairs(pairs)
     logits = model.read(pairs, np.ones(len(pairs), dtype=np.bool_))
     labels, old = pairs.labels, model.verdict.pair
-    judged = Judged(scores, logits, labels, resampling_groups(pairs))
+    judged = Judged(scores, logits, labels, question_components(pairs)[pairs.left])
     kept = model.look if len(pairs) < metrics.MANY_PAIRS else None
     fitted = fit_joint(judged, first.verdict.pair, tfidf_threshold(pairs), look=kept, prior=old, seed=seed)
     before = model.join(scores, np.where(model.band.holds(scores), logits, np.float32(np.nan)))

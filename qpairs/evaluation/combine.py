@@ -15,7 +15,7 @@ from qpairs.core.progress import OnProgress, Progress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.parts import parts_of
 from qpairs.data.sources import PairSource
-from qpairs.data.splits import resampling_groups
+from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.calibrate import cross_fitted, cross_fitted_scores
 from qpairs.evaluation.evaluate import report
@@ -54,7 +54,7 @@ def combine(
     """
     need_both_labels(pairs, "combine")
     check_stages(first, second)
-    labels, groups = pairs.labels, resampling_groups(pairs)
+    labels, groups = pairs.labels, question_components(pairs)[pairs.left]
     scores, tables = first.score_pairs(pairs, on_progress=on_progress)
     unfitted = TwoStages(first, second, NO_LOOK, first.verdict)
     logits = unfitted.read(pairs, np.ones(len(pairs), dtype=np.bool_), on_progress)

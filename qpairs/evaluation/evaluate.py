@@ -24,7 +24,7 @@ from qpairs.data.intents import known_clusters, read_intents
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.questions import QuestionSource
 from qpairs.data.sources import PairSource
-from qpairs.data.splits import Leak, duplicate_components, resampling_groups
+from qpairs.data.splits import Leak, duplicate_components, question_components
 from qpairs.evaluation.baselines import baselines, trivial_note
 from qpairs.evaluation.corpus_report import CorpusReport, corpus_report
 from qpairs.evaluation.question_table import symmetric_tables
@@ -173,7 +173,7 @@ class Report:
         """
         check_threshold(threshold, self.score)
         pairs, setting = self._judged
-        groups = resampling_groups(pairs)
+        groups = question_components(pairs)[pairs.left]
         return dataclasses.replace(
             self,
             **_decided(self.scores, self.labels, groups, threshold, seed=0),
@@ -297,7 +297,7 @@ def report(
     threshold = verdict.pair.threshold
     if not np.isfinite(scores).all():
         raise UserError(f"evaluate: the model gives {score_names(verdict.score)} that are not numbers; it is damaged")
-    groups = resampling_groups(pairs)
+    groups = question_components(pairs)[pairs.left]
     probability = verdict.pair.probability(scores)
     return Report(
         n=len(pairs),

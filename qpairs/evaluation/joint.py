@@ -110,7 +110,7 @@ def folds_of(
     """The pairs of each fold, and those of the others that something is fitted to: all, where these have one label.
 
     Args:
-        groups: (n,) component of each pair; folds share none.
+        groups: (n,) component of each pair; folds share none, but for one that is `metrics.taken_apart`.
         labels: (n,) labels.
         folds: into how many parts the components are divided, at random.
         seed: of the division.
@@ -118,6 +118,7 @@ def folds_of(
     >>> [(here.tolist(), rest.tolist()) for here, rest in folds_of(np.array([0, 1]), np.array([0, 0]), 2)]
     [([True, False], [True, True]), ([False, True], [True, True])]
     """
+    groups = metrics.taken_apart(groups)
     fold = np.random.default_rng(seed).permutation(int(groups.max()) + 1)[groups] % folds
     found = []
     for k in np.unique(fold):

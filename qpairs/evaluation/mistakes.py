@@ -14,7 +14,7 @@ from qpairs.core.cards import html_card, one_line
 from qpairs.core.tables import rows_table
 from qpairs.data.pairs import Pairs
 from qpairs.data.sources import PairSource
-from qpairs.data.splits import duplicate_components, resampling_groups
+from qpairs.data.splits import duplicate_components, question_components
 from qpairs.evaluation.predict import Predictions, predict
 from qpairs.evaluation.slices import ErrorSlice, error_slices, wordings_of
 from qpairs.evaluation.sources import as_pairs
@@ -162,6 +162,6 @@ def analyse(
     model.verdict.require_labelled(shown_name(model))
     predictions = predictions or predict(model, pairs)
     wordings = wordings_of(pairs, vocabulary((trained_on or pairs).questions))
-    groups = resampling_groups(pairs)
+    groups = question_components(pairs)[pairs.left]
     slices, members = error_slices(pairs, predictions, wordings, groups, seed=seed)
     return Analysis(pairs, predictions, model.verdict.pair.threshold, slices, members, wordings)

@@ -17,7 +17,7 @@ from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.formats import refuse_row
 from qpairs.data.pairs import text_fault
-from qpairs.data.questions import QuestionSource, id_text
+from qpairs.data.questions import QuestionSource, id_fault, id_text
 from qpairs.data.records import open_table
 from qpairs.evaluation.question_table import symmetric_tables
 from qpairs.metrics.intervals import Interval
@@ -150,6 +150,11 @@ def _ids(corpus: Corpus, id_column: str) -> list[str]:
     if corpus.ids:
         return list(corpus.ids)
     if not id_column and "id" in corpus.table.columns and len(corpus.table) == len(corpus.texts):
+        for row, value in zip(corpus.rows.tolist(), corpus.table["id"], strict=True):
+            if fault := id_fault(value, "id"):
+                raise UserError(
+                    f"{corpus.path}, row {row}: {fault[1]}; mend it, or name another column with --id-column"
+                )
         return [id_text(value) for value in corpus.table["id"]]
     return [str(row) for row in corpus.rows.tolist()]
 

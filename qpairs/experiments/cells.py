@@ -24,7 +24,7 @@ from qpairs.core.memory import peak_memory
 from qpairs.core.progress import OnProgress, Progress
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts
-from qpairs.data.splits import resampling_groups
+from qpairs.data.splits import question_components
 from qpairs.encoders.build import takes_lora, takes_prompt, takes_vectors, tower_names
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.experiments.custom import Rows, add_rows
@@ -201,8 +201,8 @@ def judged_pairs(parts: Parts) -> tuple[str, Pairs]:
 
 
 def components_of(pairs: Pairs) -> NDArray[np.int64]:
-    """(n_pairs,) component of each pair, as `resampling_groups` has them."""
-    return resampling_groups(pairs)
+    """(n_pairs,) component of each pair."""
+    return question_components(pairs)[pairs.left]
 
 
 def train_cell(

@@ -18,7 +18,7 @@ from qpairs.config import Config
 from qpairs.core.progress import Meter, OnProgress
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts
-from qpairs.data.splits import resampling_groups
+from qpairs.data.splits import question_components
 from qpairs.encoders.distilled import rarity, single_tokens
 from qpairs.encoders.readers import reader_of
 from qpairs.encoders.tokens import Ids, embed, token_ids
@@ -148,5 +148,5 @@ def _tuned(student: SentenceTransformer, config: Config, parts: Parts, on_progre
 
 def f1_of(scores: Floats, pairs: Pairs) -> float:
     """F1 of scores (n,) on labelled pairs, cross-fitted: half the pairs at the threshold of the others."""
-    verdict = cross_fitted(scores, pairs.labels, resampling_groups(pairs))
+    verdict = cross_fitted(scores, pairs.labels, question_components(pairs)[pairs.left])
     return metrics.confusion(verdict, pairs.labels, 0.5).f1

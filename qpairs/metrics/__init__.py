@@ -36,6 +36,7 @@ from qpairs.metrics.intervals import (
     paired_difference,
     pairs_to_halve,
     spearman_interval,
+    taken_apart,
 )
 from qpairs.metrics.linkage import Linkage, clusters
 from qpairs.metrics.mixture import estimate_corpus, like_validation, own_densities
@@ -140,6 +141,7 @@ __all__ = [
     "search_scores",
     "spearman",
     "spearman_interval",
+    "taken_apart",
     "why_not",
     "with_labels",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,10 @@ from qpairs.metrics.inputs import BLOCK, Floats, Ints, as_labelled, as_labels, r
 from qpairs.metrics.ranking import area_under_cuts, spearman
 from qpairs.metrics.threshold import decide
 
+log = logging.getLogger(__name__)
+
 Interval = tuple[float, float]
+MOST = 0.5  # share of all pairs, above which a group is not resampled as one
 
 
 def bootstrap_interval(
@@ -27,7 +32,8 @@ def bootstrap_interval(
     """Percentile intervals of f1, precision, recall and accuracy at a fixed threshold.
 
     Whole groups are drawn with replacement, as many as there are (cluster bootstrap; Field and Welsh, 2007), since
-    pairs that share questions are not independent. Undefined ratios count as 0, as in `Confusion`.
+    pairs that share questions are not independent; a group with more than half of the pairs is `taken_apart`. Undefined
+    ratios count as 0, as in `Confusion`.
 
     Args:
         scores: (n,) similarities.
@@ -212,8 +218,34 @@ def _grouped(groups: ArrayLike, n: int, samples: int, level: float) -> tuple[Int
         raise ValueError(f"groups must be one per pair, ({n},), not of shape {array.shape}")
     if samples < 1 or not 0 < level < 1:
         raise ValueError(f"at least 1 sample and a level inside (0, 1) are needed, not {samples} and {level}")
-    names, index = np.unique(array, return_inverse=True)
+    names, index = np.unique(taken_apart(array), return_inverse=True)
     return index.astype(np.int64), len(names)
+
+
+def taken_apart(groups: ArrayLike) -> Ints:
+    """Groups (n,) of which none has more than half of the pairs: such a one is made of single pairs.
+
+    Resampled whole, it would be the sample itself again and again, so that the interval had no width; and of folds that
+    share no group, there would be one. A line says so, once in a process.
+
+    >>> taken_apart([4, 4, 4, 7]).tolist(), taken_apart([4, 4, 7, 7]).tolist()
+    ([8, 9, 10, 7], [4, 4, 7, 7])
+    """
+    array = np.asarray(groups)
+    names, index, sizes = np.unique(array, return_inverse=True, return_counts=True)
+    alone = (sizes > MOST * len(array)) & (sizes > 1)
+    if not alone.any():
+        return array
+    _tell()
+    return np.where(alone[index], int(names[-1]) + 1 + np.arange(len(array)), array)
+
+
+@functools.cache
+def _tell() -> None:
+    log.warning(
+        "more than half of the pairs hang together by the questions that they share; intervals and cross-fitting take "
+        "each of them by itself, and are narrower than they should be"
+    )
 
 
 def _resampled(counts: Ints, samples: int, seed: int) -> Ints:

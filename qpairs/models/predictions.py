@@ -86,7 +86,10 @@ class Predictions:
             return table
         shown = {tuple(column) for column in texts.values()}
         more = [name for name in self.frame if name not in texts and tuple(self.frame[name]) not in shown]
-        own = self.frame[more].rename(columns={name: f"given_{name}" for name in results})
+        given = {name: f"given_{name}" for name in results}
+        while taken := [name for name in results if given[name] in self.frame]:
+            given |= {name: f"given_{given[name]}" for name in taken}
+        own = self.frame[more].rename(columns=given)
         return pandas.concat([table.set_index(self.frame.index), own], axis=1)
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:

@@ -145,17 +145,16 @@ def search_vectors(
         on_progress: the stage reading pairs.
     """
     queries = shorten(vectors, index.manifest.dimension)
-    wanted = [k] * len(queries) if isinstance(k, int) else list(k)
-    most = max(wanted, default=1)
+    wanted = list(k) if isinstance(k, Sequence) else [int(k)] * len(queries)
     if not (reader and isinstance(setting, SecondSetting)):
-        rows = index.questions.search(queries, most, threads=threads)
         return [
-            _judged(row[:own], question, setting.probability(cosines), setting.decide(cosines))
-            for row, own, question in zip(rows, wanted, questions or itertools.repeat(None), strict=False)
-            for cosines in [[hit.similarity for hit in row[:own]]]
+            _judged(row, question, setting.probability(cosines), setting.decide(cosines))
+            for row, question in zip(
+                _nearest(index, queries, wanted, threads), questions or itertools.repeat(None), strict=False
+            )
+            for cosines in [[hit.similarity for hit in row]]
         ]
-    rows = index.questions.search(queries, max(most, NEAREST), threads=threads)
-    rows = [row[: max(own, NEAREST)] for row, own in zip(rows, wanted, strict=True)]  # which are read, and put in order
+    rows = _nearest(index, queries, [max(own, NEAREST) for own in wanted], threads)  # which are read, and put in order
     looks = read_hits(reader, rows, questions, setting, most=most_read, on_progress=on_progress)
     found = []
     for row, own, question, logits in zip(rows, wanted, questions, looks, strict=True):
@@ -164,6 +163,16 @@ def search_vectors(
         answers = _judged(row, question, probability, duplicate, np.isfinite(logits))
         found.append(sorted(answers, key=lambda answer: (not answer.duplicate, -answer.probability))[:own])
     return found
+
+
+def _nearest(index: Index, queries: Floats, wanted: Sequence[int], threads: int | None) -> list[Sequence[Hit]]:
+    """The hits of each query, as many as it wants; those of one number at a time, since more candidates find others."""
+    rows: list[Sequence[Hit]] = [()] * len(wanted)
+    for k in sorted(set(wanted)):
+        places = [place for place, own in enumerate(wanted) if own == k]
+        for place, hits in zip(places, index.questions.search(queries[places], k, threads=threads), strict=True):
+            rows[place] = hits
+    return rows
 
 
 def _judged(
@@ -233,7 +242,7 @@ def score_counts(index: Index, n: int) -> ScoreCounts | None:
     if manifest.scores is None:
         return None
     counts = ScoreCounts.from_dict(dict(manifest.scores))
-    return counts.scaled(round(counts.n * n / max(manifest.built, 1)))  # repeats are no questions of their own
+    return counts.scaled(max(2, round(counts.n * n / max(manifest.built, 1))))  # repeats are no questions of their own
 
 
 def heading(answers: Sequence[Answer]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.data.pairs import pairs_from_texts
-from qpairs.data.splits import resampling_groups
+from qpairs.data.splits import question_components
 from qpairs.serving.label_file import Row
 
 Measure = Literal["precision", "F1"]
@@ -43,7 +43,7 @@ def f1_figures(rows: Sequence[Row], verdict: NDArray[np.bool_]) -> tuple[list[Fi
     """
     labels = [row.label for row in rows]
     pairs = pairs_from_texts([row.question1 for row in rows], [row.question2 for row in rows], labels)
-    groups = resampling_groups(pairs)
+    groups = question_components(pairs)[pairs.left]
     figures = []
     for n in _steps(len(rows)):
         duplicates = sum(labels[:n])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,7 +70,9 @@ class LabelFile:
         self.path, self.annotator = path, annotator_name(annotator)
         self._skipped_path = path.with_suffix(".skipped.csv")
         if not path.exists():
-            self.write_labels(Labels([], []), [])
+            with self.held():
+                if not path.exists():  # still
+                    self.write_labels(Labels([], []), [])
         self.read()
 
     def of(self, annotator: str) -> LabelFile:
@@ -85,8 +88,8 @@ class LabelFile:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Holds the files against other processes, which wait."""
-        place = self.path.with_name(f".{self.path.name}.lock")
-        with exclusive_lock(place, wait=True, called=self.path, passing=True):
+        name = hashlib.sha256(self.path.name.encode()).hexdigest()[:16]  # of any length, as that of the file may be
+        with exclusive_lock(self.path.with_name(f".labels-{name}"), wait=True, called=self.path, passing=True):
             yield
 
     def read(self) -> Labels:

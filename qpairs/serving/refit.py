@@ -10,11 +10,11 @@ from qpairs.core.exceptions import UserError
 from qpairs.data.identity import distinct_texts
 from qpairs.data.labels import read_labels
 from qpairs.evaluation.calibrate_corpus import MORE, CorpusFit, CountedCorpus, fit_corpus
+from qpairs.metrics import ScoreCounts
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Model
 from qpairs.models.two_stages import first_stage
 from qpairs.retrieval.index import Index
-from qpairs.retrieval.search import score_counts
 from qpairs.serving.labelling import Labelling
 
 
@@ -82,9 +82,9 @@ def count_index(model: Model, index: Index) -> CountedCorpus:
         )
     rows = list(index.questions.texts())
     texts = [rows[row] for row in distinct_texts(rows)[1]]
-    counts = score_counts(index, max(2, len(rows)))  # which were counted of all rows
-    if counts is None:
+    if index.manifest.scores is None:
         raise UserError(f"{index.folder}: of an older version, without the scores of its pairs; build it anew")
+    counts = ScoreCounts.from_dict(dict(index.manifest.scores)).scaled(max(2, len(texts)))
     return CountedCorpus(model, texts, {encoder.dimension: counts})
 
 

@@ -15,7 +15,7 @@ from qpairs.config import Config
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import Parts
-from qpairs.data.splits import resampling_groups
+from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import UNTRAINED, tfidf_threshold, trivial_note
 from qpairs.evaluation.calibrate import cross_fitted_scores
 from qpairs.evaluation.evaluate import report
@@ -169,7 +169,7 @@ def _reports(model: Model, parts: Parts, scored: Scored, score: Callable[[Pairs]
     """
     pairs, seed = parts.validation, model.config.seed
     found = {"validation": report_on_part(model, pairs, scored)}
-    groups = resampling_groups(pairs)
+    groups = question_components(pairs)[pairs.left]
     found["validation"] |= cross_fitted_scores(scored[0], pairs.labels, groups, seed)
     if parts.test is not None:
         found["test"] = report_on_part(model, parts.test, score(parts.test))

@@ -222,8 +222,10 @@ def spent_seconds(folder: Path) -> float:
     0.0
     """
     found = complete_states(folder)
-    written = read_text(found[-1] / SPENT) if found and (found[-1] / SPENT).exists() else "0.0"
-    return float(parse_json(written, number(0), where=str(folder / SPENT)))
+    if not found or not (file := found[-1] / SPENT).exists():  # the states of older versions have none
+        return 0.0
+    mend = f"remove {found[-1].name} to go on without this state, or start anew with --overwrite"
+    return float(parse_json(read_text(file), number(0), where=str(file), mend=mend))
 
 
 def mark_complete(state: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qpairs.core.exceptions import UserError
-from qpairs.core.tables import ENDINGS, write_table
+from qpairs.core.tables import ENDINGS, write_table, write_table_in_parts, write_tables
 from qpairs.data.formats import open_file
 
 
@@ -50,10 +50,28 @@ def test_numbers_and_dates_of_json_lines_are_those_of_the_table(tmp_path: Path) 
     }
 
 
-def test_what_json_has_no_form_for_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be written"):
-        write_table(tmp_path / "x.jsonl", pandas.DataFrame({"list": [[float("nan")]]}))
-    assert not (tmp_path / "x.jsonl").exists()
+def test_numbers_that_are_not_finite_are_null_wherever_they_are(tmp_path: Path) -> None:
+    nan = float("nan")
+    cells = {"list": [[1.0, nan]], "object": [{"a": {"b": nan}}], "array": [np.array([np.inf, 2.0])], "plain": [nan]}
+    write_table(tmp_path / "x.jsonl", pandas.DataFrame(cells))
+    expected = {"list": [1.0, None], "object": {"a": {"b": None}}, "array": [None, 2.0], "plain": None}
+    assert json.loads((tmp_path / "x.jsonl").read_text()) == expected
+
+
+@pytest.mark.parametrize("kind", ["float32", "Float32", "float[pyarrow]"])
+def test_numbers_of_four_bytes_have_as_many_digits_as_they_need(tmp_path: Path, kind: str) -> None:
+    write_table(tmp_path / "x.jsonl", pandas.DataFrame({"a": pandas.Series([0.95, None], dtype=kind)}))
+    assert (tmp_path / "x.jsonl").read_text() == '{"a": 0.95}\n{"a": null}\n'
+
+
+def test_two_columns_of_one_name_are_refused_in_one_line(tmp_path: Path) -> None:
+    table = pandas.DataFrame([[1, 2]], columns=[1, "1"])
+    for write in (write_table, lambda path, table: write_table_in_parts(path, [table])):
+        with pytest.raises(UserError, match=r"cannot be written \(two columns have one name"):
+            write(tmp_path / "x.jsonl", table)
+    with pytest.raises(UserError, match="two columns have one name"):
+        write_tables((tmp_path / "x.jsonl", table, True))
+    assert not list(tmp_path.iterdir())
 
 
 TEXT = st.text(st.sampled_from("a,;\"'\t\r\n=| "), max_size=5)
@@ -61,10 +79,10 @@ TEXT = st.text(st.sampled_from("a,;\"'\t\r\n=| "), max_size=5)
 
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=4), st.sampled_from([".csv", ".jsonl"]))
 def test_any_text_is_read_back_as_it_was(rows: list[tuple[str, str]], ending: str) -> None:
-    rows = [(f"a{first}", f"a{second}") for first, second in rows]
+    rows = [(f"{first}a", f"{second}a") for first, second in rows]  # a row of blanks is none
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"x{ending}")
-        write_table(file, pandas.DataFrame(rows, columns=["one", "two"]))
+        write_table(file, pandas.DataFrame(rows, columns=["one", "two"]), raw=True)
         reader = open_file(file, separator="," if ending == ".csv" else "")
         found = [row for _, row in reader.rows(["one", "two"])]
     assert found == rows

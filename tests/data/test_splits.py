@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.data import splits
 from qpairs.data.identity import canonical
@@ -18,10 +17,8 @@ from qpairs.data.splits import (
     fingerprint,
     leak,
     question_components,
-    resampling_groups,
     split_pairs,
 )
-from qpairs.evaluation.calibrate import cross_fitted
 
 TEXTS = st.sampled_from(["a", "A?", "b", "B", "c", "d", "d!", "e", "f", "g", "??", "!!"])
 ROWS = st.lists(st.tuples(TEXTS, TEXTS, st.integers(0, 1)), max_size=14)
@@ -125,26 +122,6 @@ def test_contradictions_against_a_naive_loop(rows):
         if pairs.labels[i] == 0 and group[a] == group[b]:
             naive.append(i)
     assert contradictions(pairs).tolist() == naive
-
-
-def test_pairs_that_all_share_a_question_are_resampled_one_by_one(caplog):
-    labels = np.arange(60) % 3 == 0
-    pairs = pairs_from_texts(["the hub"] * 60, [f"question {k}" for k in range(60)], labels.astype(int))
-    groups = resampling_groups(pairs)
-    assert len(np.unique(groups)) == 60 and "60 of 60 pairs hang together" in caplog.text
-    low, high = metrics.bootstrap_interval(np.where(np.arange(60) % 7, labels, ~labels), pairs.labels, groups, 0.5)[
-        "f1"
-    ]
-    assert high - low > 0.1
-    scores = np.random.default_rng(0).random(60).astype(np.float32)
-    decided = cross_fitted(scores, pairs.labels, groups)
-    itself = metrics.decide(scores, metrics.fit_threshold(scores, pairs.labels))
-    assert (decided != itself).any()  # each fold has a threshold of the other's
-
-
-def test_components_of_up_to_half_of_the_pairs_are_resampled_whole():
-    pairs = pairs_from_texts(["a", "b", "x", "y"], ["b", "c", "y", "z"], [1, 0, 1, 0])
-    assert resampling_groups(pairs).tolist() == question_components(pairs)[pairs.left].tolist()
 
 
 def test_contradictions_by_hand():

@@ -96,10 +96,10 @@ def test_malformed_rows_are_left_out_if_asked(run, checkpoint: Checkpoint, tmp_p
 
 
 def test_columns_of_a_data_frame_that_are_called_like_results_follow_under_another_name(checkpoint: Checkpoint) -> None:
-    frame = pandas.DataFrame({"question1": ["a b"], "question2": ["a b"], "duplicate": ["mine"], "note": ["x"]})
-    table = checkpoint.predict(frame).table
-    assert list(table)[-2:] == ["given_duplicate", "note"]
-    assert (table["duplicate"].tolist(), table["given_duplicate"].tolist()) == ([True], ["mine"])
+    own = {"duplicate": ["mine"], "given_duplicate": ["before"], "note": ["x"]}
+    table = checkpoint.predict(pandas.DataFrame({"question1": ["a b"], "question2": ["a b"], **own})).table
+    assert list(table)[-3:] == ["given_given_duplicate", "given_duplicate", "note"]
+    assert table[[*list(table)[-4:]]].iloc[0].tolist() == [True, "mine", "before", "x"]
 
 
 def test_no_column_of_the_user_is_replaced(

@@ -9,14 +9,19 @@ from labelled_scores import Ints, draw_pairs
 from numpy.typing import NDArray
 from scipy import stats
 
+from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.metrics import (
     Difference,
     average_precision,
     average_precision_interval,
     bootstrap_interval,
     confusion,
+    decide,
+    fit_threshold,
+    intervals,
     paired_difference,
     pairs_to_halve,
+    taken_apart,
 )
 
 
@@ -126,9 +131,32 @@ def test_the_same_answers_do_not_differ() -> None:
         paired_difference(answers[0], answers, labels, np.arange(100))
 
 
-def test_one_group_has_no_width() -> None:
-    low, high = bootstrap_interval([0.1, 0.9, 0.8], [0, 1, 0], [4, 4, 4], 0.5)["f1"]
-    assert low == high == pytest.approx(2 / 3)
+def test_a_group_with_most_of_the_pairs_is_resampled_pair_by_pair_and_this_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    intervals._tell.cache_clear()
+    scores, labels = draw_pairs(np.random.default_rng(3), 60)
+    alone, together = (
+        bootstrap_interval(scores, labels, groups, 0.76) for groups in (np.arange(60), np.zeros(60, np.int64))
+    )
+    low, high = together["f1"]
+    assert high - low > 0.1 and together == alone
+    bootstrap_interval(scores[:50], labels[:50], np.zeros(50, np.int64), 0.76)
+    assert caplog.text.count("hang together") == 1
+
+
+def test_a_group_with_half_of_the_pairs_and_a_single_pair_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    intervals._tell.cache_clear()
+    for groups in ([4, 4, 7, 7], [3], [0, 1, 1, 2]):
+        assert taken_apart(groups).tolist() == groups
+    assert not caplog.text
+
+
+def test_pairs_that_all_share_a_question_are_cross_fitted() -> None:
+    random = np.random.default_rng(0)
+    scores, labels = random.random(60).astype(np.float32), (np.arange(60) % 3 == 0).astype(np.int8)
+    decided = cross_fitted(scores, labels, np.zeros(60, np.int64))
+    assert (decided != decide(scores, fit_threshold(scores, labels))).any()  # each fold has the threshold of the other
 
 
 def test_halving_an_interval_takes_three_times_as_many_more() -> None:

@@ -460,13 +460,24 @@ def test_search_of_a_file_writes_every_hit(run, indexed: list[str], checkpoint: 
     assert len(pandas.read_csv("x.csv")) == 10
 
 
+def test_ids_that_come_later_from_a_column_are_known_to(tmp_path: Path) -> None:
+    model = a_model(VECTORS)
+    plain = [{"text": f"t{row}"} for row in range(40)]
+    build_index(embed(model, plain, tmp_path / "a"), tmp_path / "i")
+    assert open_index(tmp_path / "i").manifest.named_ids is False
+    more = [{"text": f"t{row}", "number": float(row + 1)} for row in range(40, 60)]
+    added = add_to_index(tmp_path / "i", embed(model, more, tmp_path / "b", text_column="text", id_column="number"))
+    assert added.named_ids is True and open_index(tmp_path / "i").manifest == added
+    assert open_index(tmp_path / "i").questions.known(["41"]) == ["41"]
+
+
 def test_ids_from_a_column_are_shown_though_they_look_like_numbers_of_rows(run, checkpoint: Path) -> None:
     Path("ids.csv").write_text("id,question\n3,how do i pay\n1,who are you\n2,where is my card\n")
     for more, shown in (((), False), (("--id-column", "id"), True)):
         assert run("embed", checkpoint, "ids.csv", *more, "--output", "e", "--overwrite").code == 0
         assert run("index", "e", "--output", "i", "--overwrite").code == 0
         out = run("search", "i", "how do i pay", "-k", "1").out
-        assert (" id " in out.splitlines()[2] or " id " in out) == shown, out
+        assert (" id " in out) == shown, out
 
 
 def test_index_adds_and_deletes(run, indexed: list[str], checkpoint: Path) -> None:

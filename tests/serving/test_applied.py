@@ -16,7 +16,7 @@ from test_index import a_model, embedded
 
 from qpairs.evaluation.calibrate_corpus import fit_corpus
 from qpairs.retrieval.embed import embed
-from qpairs.retrieval.index import Index, build_index, open_index
+from qpairs.retrieval.index import Index, build_index, delete_from_index, open_index
 from qpairs.serving.app import create_app
 from qpairs.serving.journal import journalled
 from qpairs.serving.limits import OPEN_PATHS
@@ -61,6 +61,9 @@ def test_questions_that_repeat_are_as_many_as_they_are(tmp_path: Path, times: in
     counted = count_index(MODEL, open_index(tmp_path / "idx"))
     assert len(counted.texts) == 100
     assert {counts.n for counts in counted.counts.values()} == {100}
+    delete_from_index(tmp_path / "idx", [str(row + 1) for row in range(100 * times) if row % 100 >= 5])
+    few = count_index(MODEL, open_index(tmp_path / "idx"))
+    assert (len(few.texts), {counts.n for counts in few.counts.values()}) == (5, {5})
 
 
 def test_labels_are_applied_without_a_restart(client: TestClient) -> None:

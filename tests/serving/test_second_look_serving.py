@@ -95,12 +95,18 @@ def test_a_batch_is_read_in_one_call_for_searches_and_one_for_pairs(folder: Path
     assert found[0].answers[:2] == found[3].answers
 
 
-def test_an_answer_does_not_depend_on_what_others_ask_at_the_same_moment(folder: Path, model: TwoStages) -> None:
-    handler = RequestHandler(model, open_index(folder))
-    for question in map("t{}".format, range(20)):
-        (alone,) = handler.answer([SearchRequest(question, 3)])
-        beside = handler.answer([SearchRequest(question, 3), SearchRequest("t300", 100)])[0]
-        assert beside.answers == alone.answers
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_an_answer_does_not_depend_on_what_others_ask_at_the_same_moment(
+    model: TwoStages, kind: str, tmp_path: Path
+) -> None:
+    build_index(embedded(tmp_path, model.first, range(N)), tmp_path / "idx", kind=kind)
+    index = open_index(tmp_path / "idx")
+    for judge in (model, model.first):
+        handler = RequestHandler(judge, index)
+        for question in map("t{}".format, range(40)):
+            (alone,) = handler.answer([SearchRequest(question, 3)])
+            beside = handler.answer([SearchRequest(question, 3), SearchRequest("t300", 200)])[0]
+            assert beside.answers == alone.answers
 
 
 def test_a_request_weighs_what_it_may_read_and_reads_no_more_than_is_allowed(folder: Path, model: TwoStages) -> None:

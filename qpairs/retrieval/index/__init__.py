@@ -41,7 +41,7 @@ BACK_ENDS: dict[str, type[BackEnd]] = {
     "milvus": MilvusIndex,
 }  # what an address begins with -> class
 FILE = "index.json"
-FORMAT = 2  # 1 had no scores
+FORMAT = 3  # 1 had no scores, 2 did not say whether ids came from a column
 READS = 5  # of an index that others save meanwhile
 LEFT_BEHIND = ".new-*"  # by a process that was killed
 BINS = len(EDGES) - 1
@@ -188,7 +188,8 @@ def add_to_index(folder: str | Path, embeddings: Embeddings, on_progress: OnProg
         index = _open(folder, manifest, growing=True)
         _fill(index, embeddings, meter)
         meter.begin("writing")
-        return _save(folder, manifest, index)
+        named_ids = manifest.named_ids or bool(embeddings.plan.id_column)
+        return _save(folder, dataclasses.replace(manifest, named_ids=named_ids), index)
 
 
 def delete_from_index(folder: str | Path, ids: Sequence[str]) -> tuple[Manifest, int]:
