@@ -28,7 +28,7 @@ from qpairs.retrieval.index import (
     open_index,
 )
 from qpairs.retrieval.index.scores import count_pairs
-from qpairs.retrieval.search import HEADINGS, Answer, answers_table, heading, search, setting_for
+from qpairs.retrieval.search import HEADINGS, Answer, answers_table, heading, search, search_vectors, setting_for
 
 
 def test_search_gives_probability_and_verdict(tmp_path: Path) -> None:
@@ -46,6 +46,21 @@ def test_search_gives_probability_and_verdict(tmp_path: Path) -> None:
     ).tolist()
     with pytest.raises(UserError, match="d" * 16):
         search(opened, a_model(vectors, "d" * 16), ["t1"])
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_what_is_found_of_one_question_does_not_depend_on_the_others(tmp_path: Path, kind: str) -> None:
+    vectors = (
+        np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
+    )  # which a graph hardly finds its way in
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    model = a_model(vectors)
+    build_index(embedded(tmp_path, model, range(2900)), tmp_path / "idx", kind=kind)
+    opened, asked = open_index(tmp_path / "idx"), vectors[2900:2960]
+    alone = search_vectors(opened, asked, 5, model.verdict.pair)
+    beside = search_vectors(opened, asked, [5] * 59 + [800], model.verdict.pair)
+    assert beside[:59] == alone[:59]
+    assert (len(beside[59]), len(search(opened, model, ["t1"], np.int64(3))[0])) == (800, 3)
 
 
 def test_the_other_tower_searches(tmp_path: Path) -> None:
