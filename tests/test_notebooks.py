@@ -17,6 +17,7 @@ from qpairs.data.splits import question_components
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/\w[\w.-]*/\w|\b[A-Z]:\\")
+TOGETHER = "more than half of the pairs hang together"  # which is said of the small data of these tests
 LIMITS = {"loss_gallery": 1_500_000}  # bytes
 LIMIT = 500_000  # of the others
 
@@ -29,7 +30,8 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 def complaints(notebook: nbformat.NotebookNode) -> list[str]:
     """Errors, and what went to standard error: warnings and logs."""
-    bad = (o for o in outputs(notebook) if o.output_type == "error" or o.get("name") == "stderr")
+    written = (o for o in outputs(notebook) if not o.get("text", "").startswith(TOGETHER))
+    bad = (o for o in written if o.output_type == "error" or o.get("name") == "stderr")
     return [str(output) for output in bad]
 
 
@@ -78,7 +80,8 @@ def in_shell(tmp_path: Path) -> Callable[..., str]:
         (tmp_path / "here").mkdir()
         variables = {"QPAIRS_SMALL": "1", "IPYTHONDIR": str(tmp_path / "ipython")}
         done = run_script(IN_SHELL, path, given, tmp_path / "shown", cwd=tmp_path / "here", env=variables)
-        assert (done.returncode, done.stderr) == (0, ""), done
+        said = [line for line in done.stderr.splitlines() if not line.startswith(TOGETHER)]
+        assert (done.returncode, said) == (0, []), done
         return done.stdout + (tmp_path / "shown").read_text()
 
     return run

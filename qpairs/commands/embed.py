@@ -69,8 +69,7 @@ def embed(
             engine=executor_of(engine, ray_address),
             on_progress=on_progress,
         )
-    if result.skipped:
-        print_left_out(result.skipped)
+    print_left_out(result.skipped)
     size = sum((result.folder / shard.file).stat().st_size for shard in result.shards)
     out.print(
         f"{counted(result.count, 'question')}, {result.distinct:,} distinct: {result.dimension} x {result.plan.dtype}, "

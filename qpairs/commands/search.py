@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -195,7 +195,6 @@ def search(
         raise UserError(BOTH)
     _check_output(output, overwrite=overwrite)
     with quiet(), progress_bar() as on_progress:
-        from qpairs.data.questions import open_questions
         from qpairs.models.base import load
         from qpairs.models.second_setting import check_corpus_threshold
         from qpairs.models.verdict import choose
@@ -207,19 +206,15 @@ def search(
         used = model or model_of(opened, "--model")
         loaded = load(used, second_look=reranker)
         require_searchable(opened, loaded)
-        asked, skipped = questions or [], Counter[str]()
-        if file:
-            given = open_questions(file, text_column=text_column)
-            asked = [text for _, text in given.rows(skipped if skip_bad_rows else None)]
+        asked, skipped = _asked(file, text_column, skip_bad_rows) if file else (questions or [], {})
         if not all(question.strip() for question in asked):
             raise UserError("search: the question is empty")
         if threshold is not None:
             check_corpus_threshold(loaded, threshold)
         setting = choose(setting_for(opened, loaded), threshold, precision)
         answers = run(opened, loaded, asked, k, setting=setting, on_progress=on_progress)
-    if skipped:
-        print_left_out(skipped)
     if output:
+        print_left_out(skipped)
         _write_answers(output, asked, answers, raw)
     else:
         _print_answers(asked, answers, with_ids=_has_ids(answers, opened.manifest))
@@ -227,6 +222,15 @@ def search(
     _print_model(None if model else used)
     print_outgrown(opened.manifest, len(opened.questions))
     print_conclusion(after_questions(len(asked), _known(answers), folder, used, reranker=reranker))
+
+
+def _asked(file: Path, text_column: str, skip_bad_rows: bool) -> tuple[list[str], Mapping[str, int]]:
+    """The questions in a file, and how many rows were left out, by reason."""
+    from qpairs.data.questions import open_questions
+
+    skipped = Counter[str]()
+    rows = open_questions(file, text_column=text_column).rows(skipped if skip_bad_rows else None)
+    return [text for _, text in rows], skipped
 
 
 def _check_output(output: Path | None, *, overwrite: bool) -> None:

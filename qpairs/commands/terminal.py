@@ -250,12 +250,13 @@ def percent(value: float) -> str:
 
 def print_skipped(source: Pairs | Corpus) -> None:
     """Says which rows were left out."""
-    if source.skipped:
-        print_left_out(source.skipped)
+    print_left_out(source.skipped)
 
 
 def print_left_out(skipped: Mapping[str, int], where: str = "") -> None:
-    """Says how many rows were left out, and why."""
+    """Says how many rows were left out, and why; nothing where none were."""
+    if not skipped:
+        return
     reasons = ", ".join(f"{n:,} {plain(reason)}" for reason, n in skipped.items())
     out.print(f"{shown_path(where)}{where and ': '}rows left out: {reasons}", highlight=False)
 

@@ -6,6 +6,7 @@ The threshold is the model's own, chosen on validation: nothing is chosen on the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -274,6 +275,15 @@ def evaluate(
     return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))
 
 
+@functools.cache
+def _tell_of_one_group() -> None:
+    """Says once in a process why intervals are too narrow."""
+    log.warning(
+        "more than half of the pairs hang together by the questions that they share; intervals and cross-fitting take "
+        "each of them by itself, and are narrower than they should be"
+    )
+
+
 def report(
     model: Model,
     pairs: Pairs,
@@ -298,6 +308,8 @@ def report(
     if not np.isfinite(scores).all():
         raise UserError(f"evaluate: the model gives {score_names(verdict.score)} that are not numbers; it is damaged")
     groups = question_components(pairs)[pairs.left]
+    if not np.array_equal(metrics.taken_apart(groups), groups):
+        _tell_of_one_group()
     probability = verdict.pair.probability(scores)
     return Report(
         n=len(pairs),

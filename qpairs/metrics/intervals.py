@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +10,6 @@ from numpy.typing import ArrayLike
 from qpairs.metrics.inputs import BLOCK, Floats, Ints, as_labelled, as_labels, ratio
 from qpairs.metrics.ranking import area_under_cuts, spearman
 from qpairs.metrics.threshold import decide
-
-log = logging.getLogger(__name__)
 
 Interval = tuple[float, float]
 MOST = 0.5  # share of all pairs, above which a group is not resampled as one
@@ -81,7 +77,7 @@ def average_precision_interval(
     True
     """
     values, duplicate = as_labelled(scores, labels)
-    index, number = _grouped(groups, len(values), samples, level)
+    index, number = _grouped(groups, len(values), samples, level, duplicate, values)
     order = np.argsort(-values, kind="stable")
     ranked, relevant, index = values[order], duplicate[order], index[order]
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
@@ -110,7 +106,7 @@ def spearman_interval(
     True
     """
     values, wanted = np.asarray(scores, dtype=np.float64), np.asarray(grades, dtype=np.float64)
-    index, number = _grouped(groups, len(values), samples, level)
+    index, number = _grouped(groups, len(values), samples, level, wanted, values)
     rng, order = np.random.default_rng(seed), np.argsort(index, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(index, minlength=number))[:-1])
     rows = (np.concatenate([members[g] for g in rng.integers(number, size=number)]) for _ in range(samples))
@@ -211,22 +207,26 @@ def pairs_to_halve(n: int) -> int:
     return 3 * n
 
 
-def _grouped(groups: ArrayLike, n: int, samples: int, level: float) -> tuple[Ints, int]:
-    """Groups as 0, 1, ... per pair, and their number."""
+def _grouped(groups: ArrayLike, n: int, samples: int, level: float, *keys: ArrayLike) -> tuple[Ints, int]:
+    """Groups as 0, 1, ... per pair, `taken_apart` by keys, and their number."""
     array = np.asarray(groups)
     if array.shape != (n,):
         raise ValueError(f"groups must be one per pair, ({n},), not of shape {array.shape}")
     if samples < 1 or not 0 < level < 1:
         raise ValueError(f"at least 1 sample and a level inside (0, 1) are needed, not {samples} and {level}")
-    names, index = np.unique(taken_apart(array), return_inverse=True)
+    names, index = np.unique(taken_apart(array, *keys), return_inverse=True)
     return index.astype(np.int64), len(names)
 
 
-def taken_apart(groups: ArrayLike) -> Ints:
+def taken_apart(groups: ArrayLike, *keys: ArrayLike) -> Ints:
     """Groups (n,) of which none has more than half of the pairs: such a one is made of single pairs.
 
     Resampled whole, it would be the sample itself again and again, so that the interval had no width; and of folds that
-    share no group, there would be one. A line says so, once in a process.
+    share no group, there would be one.
+
+    Args:
+        groups: (n,) integers.
+        keys: (n,) each, by which single pairs are numbered, the last one first; without one, by their place.
 
     >>> taken_apart([4, 4, 4, 7]).tolist(), taken_apart([4, 4, 7, 7]).tolist()
     ([8, 9, 10, 7], [4, 4, 7, 7])
@@ -236,16 +236,10 @@ def taken_apart(groups: ArrayLike) -> Ints:
     alone = (sizes > MOST * len(array)) & (sizes > 1)
     if not alone.any():
         return array
-    _tell()
-    return np.where(alone[index], int(names[-1]) + 1 + np.arange(len(array)), array)
-
-
-@functools.cache
-def _tell() -> None:
-    log.warning(
-        "more than half of the pairs hang together by the questions that they share; intervals and cross-fitting take "
-        "each of them by itself, and are narrower than they should be"
-    )
+    place = np.arange(len(array))
+    if keys:
+        place[np.lexsort(np.stack([np.asarray(key) for key in keys]))] = place.copy()
+    return np.where(alone[index], int(names[-1]) + 1 + place, array)
 
 
 def _resampled(counts: Ints, samples: int, seed: int) -> Ints:
