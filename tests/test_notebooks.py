@@ -30,9 +30,9 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 def complaints(notebook: nbformat.NotebookNode) -> list[str]:
     """Errors, and what went to standard error: warnings and logs."""
-    written = (o for o in outputs(notebook) if not o.get("text", "").startswith(TOGETHER))
-    bad = (o for o in written if o.output_type == "error" or o.get("name") == "stderr")
-    return [str(output) for output in bad]
+    errors = [str(o) for o in outputs(notebook) if o.output_type == "error"]
+    said = [line for o in outputs(notebook) if o.get("name") == "stderr" for line in o["text"].splitlines()]
+    return errors + [line for line in said if not line.startswith(TOGETHER)]
 
 
 def texts(notebook: nbformat.NotebookNode) -> list[str]:

@@ -6,8 +6,7 @@ import math
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +86,7 @@ def read_labels(*sources: LabelledPairs | QuestionSource) -> LabelledPairs:
             the row and the column.
 
     >>> import tempfile
-    >>> from pathlib import Path
-    >>> file = Path(tempfile.mkdtemp(), "labels.csv")
+    >>>     >>> file = Path(tempfile.mkdtemp(), "labels.csv")
     >>> _ = file.write_text("question1,question2,is_duplicate,drawn,drawing_probability\nHow?,Why?,0,stratified,0.01\n")
     >>> pairs = read_labels(file)
     >>> pairs.labels.tolist(), pairs.drawn, pairs.probability.tolist(), pairs.annotator
@@ -100,19 +98,6 @@ def read_labels(*sources: LabelledPairs | QuestionSource) -> LabelledPairs:
     first, second, labels, drawn, probabilities, annotators = zip(*rows, strict=True) if rows else ((),) * 6
     probability = np.asarray(probabilities, dtype=np.float64)
     return LabelledPairs(first, second, np.asarray(labels, np.int8), drawn, probability, annotators)
-
-
-def is_list_of_labels(source: Any) -> TypeGuard[Sequence[LabelledPairs | QuestionSource]]:
-    """Whether it is a list of sources of labels, and not of rows.
-
-    >>> [is_list_of_labels(given) for given in (["ana.csv", "ben.csv"], [("How?", "Why?", 0)], "ana.csv")]
-    [True, False, False]
-    """
-    return (
-        isinstance(source, list | tuple)
-        and bool(source)
-        and all(isinstance(part, str | Path | LabelledPairs) or hasattr(part, "columns") for part in source)
-    )
 
 
 def _rows(source: LabelledPairs | QuestionSource) -> Iterator[tuple[str, str, int, str, float, str]]:

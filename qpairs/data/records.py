@@ -203,10 +203,8 @@ def _columns(source: Mapping[Any, Any]) -> Records:
     if len(lengths) < len(source) or len(set(lengths.values())) > 1:
         found = ", ".join(f"{name}: {length:,}" for name, length in lengths.items()) or "none"
         raise UserError(f"{name_of(source)}: columns must be lists of one length; found {found}")
-    columns = [column.tolist() if hasattr(column, "tolist") else list(column) for column in source.values()]
-    return Records(
-        list(lengths), list(zip(*([_present(value) for value in column] for column in columns), strict=True))
-    )
+    columns = (column.tolist() if hasattr(column, "tolist") else list(column) for column in source.values())
+    return Records(list(lengths), list(zip(*(map(_present, column) for column in columns), strict=True)))
 
 
 def _records(rows: Sequence[Any], names: Sequence[str]) -> Records:

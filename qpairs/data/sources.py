@@ -98,8 +98,12 @@ def _with_scores(parts: Sequence[tuple[Pairs, Floats | None]], values: LabelValu
     return [pairs if scores is None else replace(pairs, grades=next(own)) for pairs, scores in parts]
 
 
-def is_several(source: Any) -> TypeGuard[Sequence[Any]]:
-    """Whether it is a list of sources: names, files, data frames, data sets or pairs; and not of rows.
+def is_several(source: Any, read: type[Any] = Pairs) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a list of sources: names, files, data frames, data sets or what was read before; and not of rows.
+
+    Args:
+        source: what is asked about.
+        read: the type of what was read before.
 
     >>> is_several(["mine.csv", "sample"]), is_several([("How?", "Why?", 0)]), is_several("sample")
     (True, False, False)
@@ -107,7 +111,7 @@ def is_several(source: Any) -> TypeGuard[Sequence[Any]]:
     return (
         isinstance(source, list | tuple)
         and bool(source)
-        and all(isinstance(part, str | Path | Pairs) or hasattr(part, "columns") for part in source)
+        and all(isinstance(part, str | Path | read) or hasattr(part, "columns") for part in source)
     )
 
 

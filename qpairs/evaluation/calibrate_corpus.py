@@ -20,8 +20,9 @@ from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.identity import distinct_texts
 from qpairs.data.judgements import Judgements
-from qpairs.data.labels import LabelledPairs, is_list_of_labels, read_labels
+from qpairs.data.labels import LabelledPairs, read_labels
 from qpairs.data.questions import QuestionSource
+from qpairs.data.sources import is_several
 from qpairs.evaluation.annotators import Consensus, Noise, find_consensus
 from qpairs.metrics import CorpusEstimate, Densities, Expectation, ScoreCounts
 from qpairs.models.base import Floats, Model, Tables, as_model, encode_in_blocks
@@ -143,7 +144,7 @@ def calibrate_corpus(
     """
     counted = count_corpus(model, corpus, on_progress=on_progress)
     if labels is not None and not isinstance(labels, LabelledPairs):
-        labels = read_labels(*labels) if is_list_of_labels(labels) else read_labels(labels)
+        labels = read_labels(*labels) if is_several(labels, LabelledPairs) else read_labels(labels)
     on_progress(Progress("estimating"))
     densities = counted.encoder.verdict.densities
     if labels is not None and densities and densities.labels:

@@ -107,7 +107,7 @@ def predict_file(
     given = load_pair_table(source, columns=columns, skip_bad_rows=skip_bad_rows)
     where = source if isinstance(source, str | Path) else name_of(source)
     if given.table.malformed:
-        log.warning("%s: %d malformed rows are left out", where, given.table.malformed)
+        log.warning("%s: rows left out: %d malformed", where, given.table.malformed)
     found = predict(model, given.pairs, threshold=threshold, precision=precision, on_progress=on_progress)
     frame = given.table.frame
     results: dict[str, NDArray[Any]] = {

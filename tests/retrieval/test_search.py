@@ -50,9 +50,7 @@ def test_search_gives_probability_and_verdict(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])
 def test_what_is_found_of_one_question_does_not_depend_on_the_others(tmp_path: Path, kind: str) -> None:
-    vectors = (
-        np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
-    )  # which a graph hardly finds its way in
+    vectors = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)  # without clusters: hard for a graph
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     model = a_model(vectors)
     build_index(embedded(tmp_path, model, range(2900)), tmp_path / "idx", kind=kind)

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from qpairs.models.base import Model
 from qpairs.retrieval.index import Index, add_to_index, build_index, open_index
 from qpairs.serving.app import create_app
 from qpairs.serving.label_figures import MIN_LABELS
-from qpairs.serving.label_file import LabelFile
+from qpairs.serving.label_file import LabelFile, Row
 from qpairs.serving.label_pairs import pairs_to_label
 from qpairs.serving.labelling import Answer, Labelling, LabelRequest, State
 
@@ -382,6 +383,20 @@ sys.stdin.readline()
 for _ in range(25):
     test_labelling.answer_next(labelling, "no")
 """
+
+
+def test_an_answer_that_comes_while_a_file_is_begun_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, held, begun = tmp_path / "labels.csv", LabelFile.held, list[LabelFile]()
+
+    def late(self: LabelFile) -> AbstractContextManager[None]:
+        monkeypatch.setattr(LabelFile, "held", held)
+        begun.append(LabelFile(path, "ana"))  # another process is a moment earlier
+        begun[0].write_labels(begun[0].read(), [Row("a", "b", 1)])
+        return held(self)
+
+    monkeypatch.setattr(LabelFile, "held", late)
+    LabelFile(path, "ben")
+    assert begun and read_labels(path).annotator == ("ana",)
 
 
 def test_answers_to_two_processes_are_all_in_the_file(index: Index, tmp_path: Path) -> None:

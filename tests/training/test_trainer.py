@@ -8,6 +8,7 @@ from torch import nn
 from transformers import Trainer
 
 from qpairs.config import Config
+from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Progress, ignore
 from qpairs.training.trainer import (
     COMPLETE,
@@ -116,6 +117,9 @@ def test_what_was_spent_before_an_interruption_counts(tmp_path: Path, monkeypatc
     (state / SPENT).write_text("40.5")
     mark_complete(state)
     assert spent_seconds(tmp_path) == 40.5
+    (state / SPENT).write_text("?")
+    with pytest.raises(UserError, match=rf"{state.name}/{SPENT}: damaged .*; remove {state.name} to go on"):
+        spent_seconds(tmp_path)
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     schedule = linear_schedule(torch.optim.SGD([torch.zeros(1)], lr=1.0), 100, 0.1, budget_minutes=1.0, spent=30.0)
