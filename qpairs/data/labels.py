@@ -86,7 +86,8 @@ def read_labels(*sources: LabelledPairs | QuestionSource) -> LabelledPairs:
             the row and the column.
 
     >>> import tempfile
-    >>>     >>> file = Path(tempfile.mkdtemp(), "labels.csv")
+    >>> from pathlib import Path
+    >>> file = Path(tempfile.mkdtemp(), "labels.csv")
     >>> _ = file.write_text("question1,question2,is_duplicate,drawn,drawing_probability\nHow?,Why?,0,stratified,0.01\n")
     >>> pairs = read_labels(file)
     >>> pairs.labels.tolist(), pairs.drawn, pairs.probability.tolist(), pairs.annotator
