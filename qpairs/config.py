@@ -440,6 +440,10 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
         "queue: its vectors stand on both sides of a pair, which --no-symmetric does not allow",
     ),
     (
+        lambda c: not c.symmetric and bool(c.probability_teachers) and c.neighbours > 0,
+        "neighbours: pairs any two near questions, which --no-symmetric does not allow; set it to 0",
+    ),
+    (
         lambda c: 0 < c.queue < 2 * c.batch_size,
         "queue: must hold the questions of a batch at least, which are twice batch_size",
     ),

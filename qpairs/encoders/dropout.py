@@ -98,10 +98,18 @@ class _Dropped(torch.autograd.Function):
         return Zeros(bits, ctx.dropped).factors(gradient.dtype).mul_(gradient), None, None
 
 
-def set_dropout(module: nn.Module, p: float) -> None:
-    """Sets the probability of every dropout inside a module, and makes those that run on a CPU quick ones."""
-    quick = not torch.cuda.is_available()
+def set_dropout(module: nn.Module, p: float) -> bool:
+    """Sets the probability of every dropout inside a module, and makes those that run on a CPU quick ones.
+
+    Returns whether there is any.
+
+    >>> set_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)), 0.3), set_dropout(nn.Sequential(nn.Tanh()), 0.3)
+    (True, False)
+    """
+    quick, found = not torch.cuda.is_available(), False
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Dropout | QuickDropout):
                 setattr(parent, name, QuickDropout(p) if quick else nn.Dropout(p))
+                found = True
+    return found

@@ -69,7 +69,8 @@ class BatchLabels:
         """The masks of a loss.
 
         Args:
-            in_batch: whether unlabelled pairs of different clusters are negatives, too.
+            in_batch: whether unlabelled pairs of different clusters are negatives, too; those that a teacher takes for
+                duplicates are none.
             soft_labels: whether the loss learns a teacher's probabilities, or grades. A pair without a label that a
                 teacher has judged is then positive or negative as it says; one labelled 0 is negative, whatever its
                 grade, inside a component, too.
@@ -80,7 +81,10 @@ class BatchLabels:
         if only_unlabelled:
             unlabelled = self.unrelated & ~self.labelled
             return Relation(self.positive, unlabelled if probability is None else unlabelled & probability.isnan())
-        negative = self.labelled | self.unrelated if in_batch else self.labelled
+        negative = self.labelled
+        if in_batch:
+            unrelated = self.unrelated if probability is None else self.unrelated & ~(probability >= 0.5)
+            negative = negative | unrelated
         if not soft_labels or probability is None:
             return Relation(self.positive, negative)
         judged = ~probability.isnan()  # (n, m)

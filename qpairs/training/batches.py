@@ -51,6 +51,7 @@ class Batch(TypedDict):
         left: (k,) int64, row of the first question of each labelled pair.
         right: (k,) int64, column of its second question.
         labels: (k,) int64, its label.
+        seed: of the random choices of miners and prototypes, the same in every process.
     """
 
     rows: Questions
@@ -59,6 +60,7 @@ class Batch(TypedDict):
     left: Tensor
     right: Tensor
     labels: Tensor
+    seed: int
 
 
 def model_inputs(items: list[Batch]) -> dict[str, Any]:
@@ -154,15 +156,18 @@ class Batches:
         epoch, place = divmod(step, len(self.plan))
         if epoch != self.epoch:
             self.epoch, self.plan = epoch, self.sampler(epoch)
-        return self.collate(self.plan[place], np.random.default_rng([self.seed, step]), process)
+        seed = np.random.SeedSequence([self.seed, step])
+        draws = int(seed.generate_state(1)[0])
+        return self.collate(self.plan[place], np.random.default_rng(seed), process, draws)
 
-    def collate(self, indices: BatchIndices, random: np.random.Generator, process: int = 0) -> Batch:
+    def collate(self, indices: BatchIndices, random: np.random.Generator, process: int = 0, seed: int = 0) -> Batch:
         """A batch: its distinct questions by length, its pairs among them, and what is known of all.
 
         Args:
             indices: what the batch is made of.
             random: source of the word dropout.
             process: the process whose share of the questions is to be encoded.
+            seed: of the random choices of miners and prototypes.
         """
         k, (anchors, negatives) = len(indices.pairs), indices.negatives.T
         first = np.concatenate([self.pairs.left[indices.pairs], anchors])
@@ -177,10 +182,12 @@ class Batches:
         probabilities = apart = None
         soft = self.pairs.grades if self.pairs.taught is None else self.pairs.taught
         if soft is not None:
+            other = np.flatnonzero(first[:k] != second[:k])  # a question tells nothing of itself
+            ends, soft_pairs = (left[other], right[other]), indices.pairs[other]
             probabilities = torch.full(known.positive.shape, torch.nan)
-            self._set(probabilities, left[:k], right[:k], torch.from_numpy(soft[indices.pairs]))
+            self._set(probabilities, *ends, torch.from_numpy(soft[soft_pairs]))
             apart = torch.zeros_like(known.labelled)
-            self._set(apart, left[:k], right[:k], torch.from_numpy(self.pairs.labels[indices.pairs] == 0))
+            self._set(apart, *ends, torch.from_numpy(self.pairs.labels[soft_pairs] == 0))
         places_known = (known.positive | known.labelled).nonzero()
         two_sides = not self.symmetric or len(self.towers) > 1
         return {  # the Trainer takes the size of the first tensor as the size of the batch
@@ -190,6 +197,7 @@ class Batches:
             "left": torch.from_numpy(left[:k]),
             "right": torch.from_numpy(right[:k]),
             "labels": torch.from_numpy(self.pairs.labels[indices.pairs].astype(np.int64)),
+            "seed": seed,
         }
 
     def _set(self, table: Tensor, left: Ints, right: Ints, values: Tensor | bool) -> None:
@@ -209,6 +217,8 @@ class Batches:
     ) -> Questions:
         """The inputs of a tower for a process's share of the questions, in chunks, and the components of all."""
         share = questions[process :: self.processes]
+        if not len(share):  # every process encodes something in every step; `gather` drops it
+            share = questions[:1]
         chunks = np.array_split(share, max(1, round(len(share) / self.chunk)))
         dropout = tower.word_dropout or (lambda ids, random: ids)
         features = [tower.pad([dropout(tower.ids[q], random) for q in chunk]) for chunk in chunks]

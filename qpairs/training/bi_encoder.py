@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from qpairs.config import Config
+from qpairs.config import OPTIONS, Config
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 from qpairs.encoders.build import build_encoder, tower_names
@@ -39,6 +40,8 @@ from qpairs.training.passes import Pass, evaluation_pairs, run_pass, steps_of
 from qpairs.training.run import Run
 from qpairs.training.samplers import Sampler, group_sampler, pair_sampler, sequential_sampler, triplet_sampler
 from qpairs.training.trainer import adamw, complete_states
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 LEARNING_RATES = {"lstm": 3e-3, "cnn": 1e-3, "static": 1e-2, "tiny": 5e-4}
@@ -158,16 +161,28 @@ def encoder_pass(
     )
     steps_per_epoch = batches.steps
     batches.steps = steps_of(config.epochs, steps_per_epoch)
-    set_dropout(encoder, config.dropout)
+    if not set_dropout(encoder, config.dropout):
+        _warn_of_no_dropout(config)
     optimizer = _optimizer(model, config, rate_factor, max(batches.steps, steps_per_epoch))
     return Pass(model, encoder, batches, validation, model_inputs, optimizer, batches.steps, steps_per_epoch), model
 
 
+def _warn_of_no_dropout(config: Config) -> None:
+    mend = "--word-dropout 0.1 masks tokens"
+    if config.dropout != OPTIONS["dropout"].default:
+        log.warning("dropout: %s has no dropout, so that %g changes nothing; %s", config.encoder, config.dropout, mend)
+    if config.unlabelled and not config.word_dropout:
+        log.warning("unlabelled: %s has no dropout: both copies of a question are equal; %s", config.encoder, mend)
+
+
 def _optimizer(model: PairModel, config: Config, rate_factor: float, steps: int) -> torch.optim.AdamW:
     """Each tower has its own learning rate, and so have prototypes and head."""
+    sides, names = list(dict.fromkeys(model.towers)), tower_names(config.encoder)
+    if len(names) == 1:  # one tower, or the folder of an encoder of two
+        names *= len(sides)
     parts: list[tuple[nn.Module, float, float | None]] = [
         (tower, (config.learning_rate or own_rate(name, config, steps)) * rate_factor, config.weight_decay)
-        for name, tower in zip(tower_names(config.encoder), model.towers, strict=False)
+        for name, tower in zip(names, sides, strict=True)
     ]
     return adamw([*parts, (model.learned, HEAD_RATE * rate_factor, None)])
 

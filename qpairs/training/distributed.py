@@ -92,6 +92,22 @@ def rank_zero_first() -> Iterator[None]:
         barrier()
 
 
+@contextlib.contextmanager
+def same_draws(seed: int) -> Iterator[None]:
+    """Lets torch's random choices in the block be the same in every process; a single process goes on with its own.
+
+    The dropout of shares of other sizes leaves the generators of the processes apart.
+    """
+    if world() == 1:
+        yield
+        return
+    import torch
+
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        torch.manual_seed(seed)
+        yield
+
+
 def gather(share: Tensor, n: int) -> Tensor:
     """The embeddings (n, d) of a batch whose row i was encoded by process i mod world.
 

@@ -18,7 +18,7 @@ from qpairs.objectives.objective import Objective
 from qpairs.objectives.pair_head import Score
 from qpairs.objectives.queue import Queue, with_queue
 from qpairs.training.batches import Batch, Features, Questions
-from qpairs.training.distributed import gather
+from qpairs.training.distributed import gather, same_draws
 from qpairs.training.trainer import check_loss
 
 
@@ -77,10 +77,11 @@ class PairModel(nn.Module):
         queue, seen = self.queue if self.training else None, columns
         if queue is not None:
             seen, known = with_queue(queue, columns, known, batch["rows"]["ids"])  # (m + k, d)
-        if self.lengths:
-            loss = prefix_loss(self.objective, rows, seen, known, self.lengths)
-        else:
-            loss = self.objective(rows, seen, known, members, self.learned)
+        with same_draws(batch["seed"]):
+            if self.lengths:
+                loss = prefix_loss(self.objective, rows, seen, known, self.lengths)
+            else:
+                loss = self.objective(rows, seen, known, members, self.learned)
         if self.distillation is not None:
             loss = loss + self._distilled(self.distillation, (rows, batch["rows"]), (columns, batch["columns"]))
         check_loss(loss)

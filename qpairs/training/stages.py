@@ -160,7 +160,7 @@ def _fit(run: Run, encoder: SentenceTransformer, guides: Guides) -> tuple[Parts,
         encoder.load_state_dict(first.encoder.state_dict())
         teachers = {**teachers, ITSELF: Teacher(first, run.config.encoder, run.parts.split["fingerprint"])}
         objective, rate_factor = second_objective(first, objective), SECOND_RATE
-        schedule = dataclasses.replace(run.config, epochs=run.config.second_epochs)
+        schedule = _in_turn(run.config, run.config.second_epochs)
     if run.config.probability_teachers:
         run = dataclasses.replace(run, parts=ask_teachers(run, teachers, encoder))
     second = dataclasses.replace(run, config=schedule)
@@ -172,7 +172,8 @@ def _first_pass(run: Run, objective: Objective) -> Checkpoint:
     """The encoder of a run that is its own teacher, trained on the labels alone, or resumed, or loaded."""
     output, states = run.folder / FIRST, run.folder / "first"
     if not output.exists():
-        config = dataclasses.replace(run.config, teacher=(), reranker="", output=str(output))
+        config = _in_turn(run.config, run.config.epochs)
+        config = dataclasses.replace(config, teacher=(), reranker="", output=str(output))
         first = dataclasses.replace(run, config=config, folder=states)
         try:
             encoder = new_encoder(config, run.parts.train)
@@ -185,6 +186,12 @@ def _first_pass(run: Run, objective: Objective) -> Checkpoint:
         save_checkpoint(judge(fitted.encoder, config, run.parts, fitted.history, fitted.head), output)
         shutil.rmtree(states)
     return load_checkpoint(output)
+
+
+def _in_turn(config: Config, epochs: float) -> Config:
+    """The config of one of the two passes of an encoder that is its own teacher: its share of the time, by epochs."""
+    share = epochs / (config.epochs + config.second_epochs)
+    return dataclasses.replace(config, epochs=epochs, budget_minutes=config.budget_minutes * share)
 
 
 def second_objective(first: Checkpoint, objective: Objective) -> Objective:

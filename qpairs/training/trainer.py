@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
@@ -28,6 +29,7 @@ from qpairs.training.distributed import barrier, rank, world
 log = logging.getLogger(__name__)
 
 SPENT = "seconds.json"  # in a state: how long the run had trained
+ENDED = "ended"  # in a state: the pass was over then
 COMPLETE = "complete"  # marks the folder of a state whose every file is written
 NEEDED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")  # of a state
 
@@ -119,7 +121,7 @@ def linear_schedule(
     Args:
         optimizer: has the highest rates.
         steps: number of steps.
-        warmup: share of the steps in which the rate rises.
+        warmup: share of the steps in which the rate rises; less than a step: it falls from the first step on.
         budget_minutes: time after which the rate is 0, whatever the steps; 0: no limit.
         spent: seconds of the budget before an interruption.
 
@@ -127,12 +129,15 @@ def linear_schedule(
     >>> schedule = linear_schedule(optimizer, steps=10, warmup=0.2)
     >>> [schedule.lr_lambdas[0](step) for step in (0, 1, 2, 6, 10)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
+    >>> linear_schedule(optimizer, steps=1, warmup=0.1).lr_lambdas[0](0)
+    1.0
     """
-    warmup, budget, start = max(warmup, 1 / steps), budget_minutes * 60, time.monotonic() - spent
+    rises, budget, start = warmup * steps >= 1, budget_minutes * 60, time.monotonic() - spent
 
     def factor(step: int) -> float:
         done = max(step / steps, (time.monotonic() - start) / budget if budget else 0.0)
-        return max(0.0, min(done / warmup, (1 - done) / max(1e-9, 1 - warmup)))
+        falling = (1 - done) / max(1e-9, 1 - warmup)
+        return max(0.0, min(done / warmup, falling) if rises else 1 - done)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
@@ -208,6 +213,8 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
         newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         seconds = self.spent + time.monotonic() - (self.start[0] if self.start else time.monotonic())
         write_text(newest / SPENT, json.dumps(seconds))
+        if control.should_training_stop:
+            write_text(newest / ENDED, "")
         mark_complete(newest)
         for other in complete_states(Path(args.output_dir)):
             if other != newest and str(other) != str(state.best_model_checkpoint):
@@ -259,10 +266,21 @@ def complete_states(folder: Path) -> list[Path]:
 
 
 def run_trainer(trainer: Trainer, folder: Path) -> None:
-    """Trains, from the last complete state in a folder on if there is one, without lines on the terminal."""
+    """Trains, from the last complete state in a folder on if there is one, without lines on the terminal.
+
+    Where the pass was over in that state, by its steps, `patience` or its budget, the best state is loaded, and no step
+    is made: the Trainer would make another one.
+    """
     trainer.remove_callback(PrinterCallback)
     found = complete_states(folder)
     if found:
         check_state(found[-1])
+    if found and (found[-1] / ENDED).exists():
+        trainer.state = TrainerState.load_from_json(str(found[-1] / "trainer_state.json"))
+        best = folder / Path(trainer.state.best_model_checkpoint or found[-1]).name
+        check_state(best)
+        assert trainer.model is not None
+        trainer.model.load_state_dict(load_file(best / "model.safetensors"))
+        return
     with freed_memory_kept():
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)

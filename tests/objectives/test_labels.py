@@ -102,6 +102,14 @@ def test_strangers_are_unlabelled_pairs_of_different_clusters_that_no_teacher_ha
     assert not (after.negative & ~before.negative).any()
 
 
+def test_what_a_teacher_takes_for_duplicates_is_no_negative_of_a_batch():
+    known = batch_labels(graph([(0, 1)], [], [(1, 2)]), torch.arange(4), torch.arange(4))
+    probability = torch.full((4, 4), torch.nan)
+    probability[0, 3], probability[1, 3], probability[1, 2] = 0.9, 0.1, 0.9  # the last is labelled 0
+    relation = dataclasses.replace(known, teacher_probability=probability).relation(in_batch=True)
+    assert str(relation).splitlines() == [". + - .", "+ . - -", "- - . -", "- - - ."]
+
+
 def test_no_labels_at_all():
     known = batch_labels(graph([], [], []), torch.tensor([2, 5]), torch.tensor([5, 7, 8]))
     assert not known.positive.any()

@@ -52,7 +52,7 @@ def same(one, other):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
-    return one is other if one is None else one.equal(other)
+    return one.equal(other) if isinstance(one, torch.Tensor) else one == other
 
 
 def first_tokens(questions):
@@ -286,7 +286,7 @@ def naive_known(pairs, guard, component, indices, symmetric, rows, columns):
             positive[i, j] = component[a] == component[b] and a != b and not zero
             labelled[i, j] = (zero and component[a] != component[b]) or any(pair in mined for pair in both(a, b))
             strangers[i, j] = guard[a] != guard[b]
-            taught[i, j] = next((asked[pair] for pair in both(a, b) if pair in asked), np.nan)
+            taught[i, j] = next((asked[pair] for pair in both(a, b) if pair in asked and a != b), np.nan)
     masks = {"positive": positive > 0, "labelled": labelled > 0, "unrelated": strangers > 0}
     return {name: torch.from_numpy(table) for name, table in {**masks, "teacher_probability": taught}.items()}
 

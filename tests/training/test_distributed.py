@@ -44,6 +44,9 @@ def one_of_two(rank: int, folder: str) -> None:
     embeddings = processes.gather(encode(weight, questions[rank::WORLD]), N)
     loss_of(embeddings).backward()
     torch.distributed.all_reduce(weight.grad)
+    torch.rand(1 + rank)  # dropout in a share of another size
+    with processes.same_draws(7):
+        drawn = torch.rand(3).tolist()
     with processes.rank_zero_first():
         order = Path(folder, "order").read_text() if Path(folder, "order").exists() else ""
         Path(folder, "order").write_text(f"{order}{rank}")
@@ -51,6 +54,7 @@ def one_of_two(rank: int, folder: str) -> None:
         "embeddings": embeddings.tolist(),
         "gradient": (weight.grad / WORLD).tolist(),
         "value": processes.broadcast(rank),
+        "drawn": drawn,
     }
     Path(folder, f"{rank}.json").write_text(json.dumps(seen))
     torch.distributed.destroy_process_group()
@@ -63,8 +67,9 @@ def test_gathered_embeddings_and_gradients_are_those_of_a_single_process(tmp_pat
     weight = torch.randn(D, D, generator=random).requires_grad_()
     embeddings = encode(weight, questions)
     loss_of(embeddings).backward()
-    for rank in range(WORLD):
-        seen = json.loads((tmp_path / f"{rank}.json").read_text())
+    everything = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(WORLD)]
+    assert everything[0]["drawn"] == everything[1]["drawn"]
+    for seen in everything:
         torch.testing.assert_close(torch.tensor(seen["embeddings"]), embeddings.detach())
         torch.testing.assert_close(torch.tensor(seen["gradient"]), weight.grad)
         assert seen["value"] == 0
@@ -99,6 +104,14 @@ def test_each_process_gets_the_inputs_of_its_share_and_the_labels_of_all() -> No
             assert all(share[name].equal(item[name]) for share in both)
         for name in ("positive", "labelled", "unrelated", "known_pairs"):
             assert all(share["known"][name].equal(item["known"][name]) for share in both)
+
+
+def test_a_process_without_a_question_encodes_one_to_keep_step() -> None:
+    pairs = pairs_from_texts(["how"], ["why"], [0])
+    ids = [torch.tensor([i]).numpy() for i in range(2)]
+    tokens = TokenizedQuestions(ids, lambda chosen: {"first": [int(one[0]) for one in chosen]})
+    batches = Batches(pairs, [tokens], sequential_sampler(torch.ones(1).long().numpy(), 4), processes=3)
+    assert [batches[i]["rows"]["features"] for i in range(3)] == [[{"first": [q]}] for q in (0, 1, 0)]
 
 
 def checks_in_turn(rank: int, folder: str) -> None:

@@ -200,6 +200,21 @@ def test_a_checkpoint_teaches_an_encoder_of_another_kind(pairs_csv: Path, tmp_pa
     assert np.corrcoef(odds(student), said)[0, 1] > np.corrcoef(odds(alone), said)[0, 1]
 
 
+def test_both_passes_of_an_encoder_that_teaches_itself_share_its_time(
+    half_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets, fit = [], stages.fit_bi_encoder
+
+    def noted(run: Any, *args: Any, **options: Any) -> Any:
+        budgets.append((run.config.epochs, run.config.budget_minutes))
+        return fit(run, *args, **options)
+
+    monkeypatch.setattr(stages, "fit_bi_encoder", noted)
+    options = {**ITSELF, "epochs": 0.3, "second_epochs": 0.1, "budget_minutes": 8.0}
+    qpairs.train(data=str(half_csv), output=str(tmp_path / "run"), **options)
+    assert budgets == [(0.3, pytest.approx(6.0)), (0.1, pytest.approx(2.0))]
+
+
 def test_an_encoder_that_teaches_itself_goes_on_from_its_first_pass(half_csv: Path, tmp_path: Path) -> None:
     stages: list[str] = []
     options = {**FAST, "encoder": "static", "teacher": ("tiny", "itself")}
@@ -410,6 +425,7 @@ def test_what_the_user_can_mend(run: Any, half_csv: Path, trained: Path, tmp_pat
     refused(told("--teacher", "tiny", "--loss", "contrastive"), "no part of the loss", "online_contrastive")
     refused(told("--teacher", "tiny", "--sampler", "groups"), "groups")
     refused(told("--teacher", "tiny", "--neighbours", "-1"), "neighbours")
+    refused(told("--teacher", "tiny", "--no-symmetric"), "neighbours: pairs any two near questions", "set it to 0")
     refused(told("--teacher", "tiny", "--teacher", "minilm"), "one cross-encoder", "tiny, minilm")
     refused(told("--teacher", "itself", "--teacher", "itself"), "itself is named twice")
     refused(told("--teacher", "itsel"), "itself")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, Trainer
 
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
@@ -46,7 +46,13 @@ POINTS = [{"x": torch.tensor([1.0 + step % 3]), "labels": torch.tensor([2.0])} f
 
 
 def fit(
-    model: Line, folder: Path, on_progress: Any = ignore, scores: Any = None, budget_minutes: float = 0.0, **more: Any
+    model: Line,
+    folder: Path,
+    on_progress: Any = ignore,
+    scores: Any = None,
+    budget_minutes: float = 0.0,
+    patience: int = 0,
+    **more: Any,
 ) -> Trainer:
     """Trains a line, with states at every third step."""
     config = Config(batch_size=8, clip=1.0, precision="fp32", budget_minutes=budget_minutes)
@@ -59,7 +65,10 @@ def fit(
         train_dataset=POINTS,
         eval_dataset=POINTS[:2],
         compute_metrics=scores,
-        callbacks=[Observer(config, steps_per_epoch=4, on_progress=on_progress, stage="drawing")],
+        callbacks=[
+            Observer(config, steps_per_epoch=4, on_progress=on_progress, stage="drawing"),
+            *([EarlyStoppingCallback(patience)] if patience else []),
+        ],
         optimizers=(optimizer, linear_schedule(optimizer, STEPS, 0.1)),
     )
     run_trainer(trainer, folder)
@@ -93,10 +102,16 @@ def test_the_rate_rises_and_falls_linearly(warmup: float) -> None:
         rates.append(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
-    top = max(1, round(100 * warmup))  # with no warm-up, the first step alone is at rate 0
+    top = round(100 * warmup)
     naive = [2.0 * (step / top if step < top else (100 - step) / (100 - top)) for step in range(100)]
     assert rates == pytest.approx(naive, abs=1e-6)
     assert schedule.get_last_lr()[0] == 0.0
+
+
+@pytest.mark.parametrize(("steps", "rates"), [(1, [1.0]), (2, [1.0, 0.5]), (9, [1.0, 8 / 9])])
+def test_every_step_of_a_short_run_trains(steps: int, rates: list[float]) -> None:
+    factor = linear_schedule(torch.optim.SGD([torch.zeros(1)], lr=1.0), steps, 0.1).lr_lambdas[0]
+    assert [factor(step) for step in range(len(rates))] == pytest.approx(rates)
 
 
 def test_a_budget_that_ends_before_the_steps_sets_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +183,28 @@ def test_training_goes_on_from_the_last_complete_state(tmp_path: Path) -> None:
     fit(resumed, tmp_path / "broken")
     assert resumed.calls == STEPS - 6
     assert torch.equal(resumed.weight, unbroken.weight)
+
+
+def test_a_pass_that_was_over_makes_no_step_more(tmp_path: Path) -> None:
+    scores = iter([0.1, 0.9, 0.5, 0.3])
+
+    def score(prediction: Any) -> dict[str, float]:
+        return {"f1": 0.5, "average_precision": next(scores), "collapsed": 0.0}
+
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "average_precision", "greater_is_better": True}
+    model, again = Line(), Line()
+    trainer = fit(model, tmp_path, scores=score, patience=1, **best)
+    assert (trainer.state.global_step, model.calls) == (9, 9)
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    resumed = fit(again, moved, scores=score, patience=1, **best)
+    assert again.calls == 0
+    assert torch.equal(again.weight, model.weight)
+    assert resumed.state.log_history == trainer.state.log_history[:-1]  # without the times of the whole pass
+    spent = Line()
+    fit(spent, tmp_path / "budget", budget_minutes=1e-9)
+    fit(again, tmp_path / "budget", budget_minutes=1e-9)
+    assert (spent.calls, again.calls) == (1, 0)
+    assert torch.equal(again.weight, spent.weight)
 
 
 # Events

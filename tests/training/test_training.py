@@ -131,6 +131,24 @@ def test_auto_takes_bf16_where_the_cpu_is_fast_at_it(monkeypatch: pytest.MonkeyP
         assert not precision.fast_bf16(static)
 
 
+def test_both_towers_of_a_saved_pair_of_towers_are_trained_on(pairs_csv: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": str(pairs_csv), "epochs": 0.1}
+    first = qpairs.train(encoder="cnn+static", output=str(tmp_path / "first"), **options)
+    again = qpairs.train(encoder=str(first.path), output=str(tmp_path / "again"), **options)
+    before, after = first.encoder.state_dict(), again.encoder.state_dict()
+    assert {name.split(".")[2] for name in before} >= {"query", "document"}
+    assert not [name for name in before if torch.equal(before[name], after[name])]
+
+
+def test_a_dropout_that_is_nowhere_is_warned_of(
+    pairs_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for dropout, warned in ((0.1, False), (0.5, True)):
+        options: dict[str, Any] = {"encoder": "static", "epochs": 0.1, "dropout": dropout}
+        qpairs.train(data=str(pairs_csv), output=str(tmp_path / str(dropout)), **options)
+        assert ("dropout: static has no dropout, so that 0.5 changes nothing" in caplog.text) == warned
+
+
 def test_the_speed_of_bf16_is_measured_once() -> None:
     from qpairs.encoders.precision import bf16_speedup
 
