@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Set
+from pathlib import Path
 from typing import Any
 
 from qpairs.config import Config
@@ -14,7 +15,7 @@ from qpairs.data.pairs import Pairs
 from qpairs.data.parts import TRAINED_ON, in_files, reading_options, training_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import Leak, leak_of
-from qpairs.models.base import Model
+from qpairs.models.base import FILE, Model, load
 from qpairs.models.two_stages import first_stage, second_stage
 
 LARGEST = 200_000  # training pairs; to cut more of them again takes minutes
@@ -25,7 +26,8 @@ def seen_in_training(model: Model, pairs: Pairs, trained_on: Pairs | None = None
 
     The training pairs are read again from their files; nothing is fetched. If no question is anywhere in those files,
     they are not cut into parts again, which is what takes the time. Of a model that was trained on pairs in memory or
-    on the Hub, the split has digests of the questions. Of a model of two stages, the training pairs of both count.
+    on the Hub, the split has digests of the questions. Of a model of two stages, the training pairs of both count; and
+    those of a checkpoint that was named as the encoder, as long as it is where it was.
 
     Args:
         model: its config names the sources of its training pairs, and its split how they were cut.
@@ -46,16 +48,58 @@ def seen_in_training(model: Model, pairs: Pairs, trained_on: Pairs | None = None
         second_stage(model),
         {canonical(question) for question in pairs.questions},
     )
-    known = asked & set(map(canonical, trained_on.questions)) if trained_on else _known(first, asked)
+    known = _known(first, asked)
+    if trained_on:
+        earlier = _known_before(first.config, asked, frozenset())
+        known = None if earlier is None else earlier | (asked & set(map(canonical, trained_on.questions)))
     if second and second.second.split != first.split:
         more = _known(second.second, asked)
         known = None if known is None or more is None else known | more
     return None if known is None else leak_of(known, pairs)
 
 
-def _known(model: Model, asked: Set[str]) -> Set[str] | None:
-    """Those of the questions, in canonical form, that are in the training pairs; None where that cannot be told."""
-    config, split = model.config, model.split
+def seen_by_encoder(config: Config, pairs: Pairs) -> Leak | None:
+    """How many of the questions the encoder of a run had learned before, if it is a checkpoint of an earlier run.
+
+    Args:
+        config: of the run.
+        pairs: its validation or test pairs.
+
+    Returns:
+        The counts; None where that cannot be told.
+
+    >>> seen_by_encoder(Config(encoder="minilm"), load_pairs([("How do I pay?", "How can I pay?", 1)])).questions
+    0
+    """
+    known = _known_before(config, {canonical(question) for question in pairs.questions}, frozenset())
+    return None if known is None else leak_of(known, pairs)
+
+
+def _known(model: Model, asked: Set[str], passed: frozenset[Path] = frozenset()) -> Set[str] | None:
+    """Those of the questions, in canonical form, that are in the training pairs; None where that cannot be told.
+
+    Args:
+        model: its encoder may be a checkpoint, whose training pairs count, too.
+        asked: canonical forms.
+        passed: folders of checkpoints that began with this one, directly or in steps.
+    """
+    own = _known_of_run(model.config, model.split, asked)
+    earlier = None if own is None else _known_before(model.config, asked, passed)
+    return None if own is None or earlier is None else own | earlier
+
+
+def _known_before(config: Config, asked: Set[str], passed: frozenset[Path]) -> Set[str] | None:
+    folder = Path(config.encoder).resolve()
+    if not (folder / FILE).exists():
+        return set()
+    with contextlib.suppress(UserError):
+        before = first_stage(load(folder))
+        # one that was trained from the folder which it has replaced is not the one that the run began with
+        return None if folder in passed else _known(before, asked, passed | {folder})
+    return None
+
+
+def _known_of_run(config: Config, split: Mapping[str, Any], asked: Set[str]) -> Set[str] | None:
     with contextlib.suppress(UserError, OSError, ValueError):
         if TRAINED_ON in split:
             return among(split[TRAINED_ON], asked)

@@ -26,6 +26,7 @@ from qpairs.data.parts import Parts, reading_options, separate_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.predict import predict
+from qpairs.models.base import FILE, load
 from qpairs.models.ready import READY
 from qpairs.objectives.plugins import register_custom
 from qpairs.training.fit import train
@@ -156,6 +157,11 @@ def audit(
     if (len(trained) < len(config.teacher) and not ready) or config.reranker not in ("", *TRANSFORMERS):
         raise UserError(
             "audit: a teacher or reranker that knows the labels disputes none; minilm trains one for each fold"
+        )
+    if (Path(config.encoder) / FILE).exists() and not load(config.encoder).config.unlabelled:
+        raise UserError(
+            f"audit: {config.encoder} is a checkpoint, and an encoder that knows the labels disputes none; name the "
+            "encoder that it was made from"
         )
     pairs = pairs or given.get("data") or load_pairs(config.data, **reading_options(config))
     need_both_labels(pairs, "audit")

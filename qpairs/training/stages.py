@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from qpairs.data.parts import Parts
 from qpairs.encoders.build import is_pretrained
 from qpairs.evaluation.baselines import UNTRAINED
 from qpairs.evaluation.combine import combine
+from qpairs.evaluation.seen import seen_by_encoder, seen_note
 from qpairs.models.base import RERANKER, Model, load
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 from qpairs.models.cross_encoder import CrossModel
@@ -35,6 +37,8 @@ from qpairs.training.run import Run
 from qpairs.training.teacher_vectors import taught_vectors
 from qpairs.training.teachers import Teacher, ask_teachers, keep_teacher
 from qpairs.training.trainer import complete_states
+
+log = logging.getLogger(__name__)
 
 FIRST = "first-pass"  # in the folder of an unfinished run: the checkpoint of an encoder that is its own teacher
 ENCODER = "trained-encoder"  # likewise: the checkpoint of an encoder that gets a reranker
@@ -57,9 +61,20 @@ class Trained:
 def work_of(run: Run, guides: Guides | None) -> Callable[[], Trained]:
     """What trains a run; the model is made now, so that what is wrong with its options is said at once."""
     train = run.parts.train
+    if rank() == 0:
+        _warn_of_known_questions(run)
     if guides is None:
         return functools.partial(_train_cross_encoder, run, cross_encoder_of(run.config, train))
     return functools.partial(_train_encoder, run, new_encoder(run.config, train), guides)
+
+
+def _warn_of_known_questions(run: Run) -> None:
+    """Warns where the encoder is a checkpoint that has learned questions by which the run is judged."""
+    for name, pairs in (("validation", run.parts.validation), ("test", run.parts.test)):
+        seen = seen_by_encoder(run.config, pairs) if pairs else None
+        if seen and seen.questions:
+            note = seen_note(seen.questions, seen.of_questions)
+            log.warning("encoder: of the %s part, %s (by %s, before this run)", name, note, run.config.encoder)
 
 
 def save_trained(model: Model, output: Path, *, overwrite: bool) -> Model:

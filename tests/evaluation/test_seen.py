@@ -25,7 +25,7 @@ from qpairs.data.parts import TRAINED_ON, Parts, load_parts
 from qpairs.data.splits import Leak, leak
 from qpairs.evaluation import seen as module
 from qpairs.evaluation.report import render
-from qpairs.evaluation.seen import seen_in_training, seen_note
+from qpairs.evaluation.seen import seen_by_encoder, seen_in_training, seen_note
 from qpairs.models.bi_encoder import Checkpoint
 
 
@@ -63,6 +63,24 @@ def test_every_question_of_the_training_part_was_seen_and_none_of_the_test_part(
     assert report["seen_in_training"] == {"questions": n, "of_questions": n, "pairs": len(parts.train)} | {
         "of_pairs": len(parts.train)
     }
+
+
+def test_what_an_encoder_had_learned_before_the_run_counts(
+    pairs_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {"data": str(pairs_csv), "epochs": 0.1}
+    first = qpairs.train(encoder="static", seed=1, output=str(tmp_path / "first"), **options)
+    assert "before this run" not in caplog.text
+    again = qpairs.train(encoder=str(first.path), seed=2, output=str(tmp_path / "again"), **options)
+    part = load_parts(again.config).validation
+    by_first = seen_in_training(first, part)
+    assert by_first is not None
+    assert by_first.questions > 0
+    assert seen_in_training(again, part) == seen_by_encoder(again.config, part) == by_first
+    note = seen_note(by_first.questions, by_first.of_questions)
+    assert f"encoder: of the validation part, {note} (by {first.path}, before this run)" in caplog.text
+    replaced = qpairs.train(encoder=str(first.path), seed=2, output=str(first.path), overwrite=True, **options)
+    assert seen_in_training(replaced, part) is None  # what it began with is gone
 
 
 def test_a_text_counts_however_it_is_written(config: Config, parts: Parts) -> None:

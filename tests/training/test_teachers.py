@@ -449,6 +449,7 @@ def test_a_teacher_whose_loss_becomes_nan_saves_nothing(
 def test_audit_and_compare_take_a_teacher_only_where_it_makes_sense(run: Any, half_csv: Path, trained: Path) -> None:
     there = str(teacher_of(trained))
     refused(run("audit", "--data", half_csv, "--teacher", there, "--output", "s.csv"), "audit", "disputes none")
+    refused(run("audit", "--data", half_csv, "--encoder", trained, "--output", "s.csv"), "audit", "disputes none")
     options = ("--data", half_csv, "--encoders", "static", "--losses", "logistic", "--output", "c")
     refused(run("compare", *options, "--teacher", "tiny"), "compare", "name its folder")
 
