@@ -211,7 +211,10 @@ class ScheduleOptions:
         Range(above=0),
     )
     budget_minutes: float = option(
-        0.0, "Longest time of training, over which the learning rate falls; 0: no limit.", Range(0)
+        0.0,
+        "Longest time of training, over which the learning rate falls; 0: no limit. A teacher or reranker that is "
+        "trained comes on top.",
+        Range(0),
     )
     learning_rate: float | None = option(
         None, "Highest learning rate of AdamW; without it, the encoder's own.", Range(above=0)

@@ -73,6 +73,13 @@ def print_second_look(scores: Mapping[str, Any]) -> None:
     table.add_row("both", f"[bold]{both['f1_cross_fitted']:.3f}[/]", f"{both['average_precision']:.3f}")
     out.print(table)
     low, high = alone["band"]
+    if not alone["share"] and low < high:
+        out.print(
+            f"The cross-encoder reads pairs that the encoder scores {low:.3f} to {high:.3f}, and none of these is "
+            "there: what it brings cannot be told from them.",
+            highlight=False,
+        )
+        return
     if not alone["share"]:
         out.print(
             "The cross-encoder reads none of these pairs: it tells nothing that the encoder does not. Use the encoder "

@@ -130,11 +130,15 @@ def after_data(
 
 def after_embed(model: object, folder: Path) -> Conclusion:
     """What embeddings are for."""
+    from qpairs.models.base import LOOK
+
+    # a second look reads texts, in candidates that a folder of embeddings is not made for
+    alone = ("--no-reranker",) if Path(str(model), LOOK).exists() else ()
     return Conclusion(
         "Vectors decide nothing yet: index them to search, or find duplicates among them:",
         (
             ("index", folder, "--output", folder.with_name("idx")),
-            ("dedupe", model, folder, "--output", folder.with_name("dedup")),
+            ("dedupe", model, folder, *alone, "--output", folder.with_name("dedup")),
         ),
     )
 

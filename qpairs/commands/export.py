@@ -48,6 +48,7 @@ def export(
     max_loss: Annotated[
         float | None,
         typer.Option(
+            min=0.0,
             help="F1 that may be lost; beyond it, nothing is written. [default: 0.003; static: 0.1, being far from the "
             "checkpoint by nature]",
             show_default=False,
@@ -79,11 +80,10 @@ def export(
     table.add_row("checkpoint", f"{parity.f1_before:.3f}", _megabytes(checkpoint))
     table.add_row(format, f"[bold]{parity.f1_after:.3f}[/]", _megabytes(output))
     out.print(table)
-    for line in parity.lines():
-        out.print(plain(line), highlight=False)
+    out.print("\n".join(map(plain, parity.lines())), highlight=False)
     print_saved(output, after=f". From Python: qpairs.load({shown_path(repr(str(output)))})")
-    searches = not isinstance(parity, PairParity)
-    print_conclusion(after_export(parity.f1_before, parity.f1_after, format, output, searches=searches))
+    alone = isinstance(parity, PairParity)
+    print_conclusion(after_export(parity.f1_before, parity.f1_after, format, output, searches=not alone))
 
 
 def _megabytes(folder: Path) -> str:

@@ -20,6 +20,7 @@ from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.calibrate import cross_fitted, cross_fitted_scores
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.joint import Judged, fit_joint
+from qpairs.evaluation.seen import seen_in_training, seen_note
 from qpairs.evaluation.sources import pairs_if_given
 from qpairs.metrics.second_look import NO_LOOK
 from qpairs.models.base import RERANKER, Model, check_output, load
@@ -134,12 +135,21 @@ def combine_folders(
         check_stages(first, second)
         assert isinstance(second, CrossModel)
         given = pairs_if_given(data)
+        if given is not None:
+            _warn_of_seen(first, second, given)
         pairs = _validation_pairs(first, second) if given is None else given
         model = combine(first, second, pairs, seed=seed, on_progress=on_progress)
         model.save(output, overwrite=overwrite)
     found = load(output)
     assert isinstance(found, TwoStages)
     return found
+
+
+def _warn_of_seen(first: Model, second: CrossModel, pairs: Pairs) -> None:
+    for model in (first, second):
+        seen = seen_in_training(model, pairs)
+        if seen and seen.questions:
+            log.warning("%s: %s", model.path, seen_note(seen.questions, seen.of_questions))
 
 
 def _validation_pairs(first: Model, second: Model) -> Pairs:

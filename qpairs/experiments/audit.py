@@ -152,17 +152,7 @@ def audit(
     values, given = separate_pairs({**(to_dict(config) if config else {}), **options})
     config = config_from(values, where="audit")
     register_custom(config.imports)
-    trained = teachers_to_train(config.probability_teachers)
-    ready = config.distill != "probabilities" and set(config.teacher) <= set(READY)
-    if (len(trained) < len(config.teacher) and not ready) or config.reranker not in ("", *TRANSFORMERS):
-        raise UserError(
-            "audit: a teacher or reranker that knows the labels disputes none; minilm trains one for each fold"
-        )
-    if (Path(config.encoder) / FILE).exists() and not load(config.encoder).config.unlabelled:
-        raise UserError(
-            f"audit: {config.encoder} is a checkpoint, and an encoder that knows the labels disputes none; name the "
-            "encoder that it was made from"
-        )
+    _check_strangers_to_labels(config)
     pairs = pairs or given.get("data") or load_pairs(config.data, **reading_options(config))
     need_both_labels(pairs, "audit")
     fold = component_folds(pairs, folds, config.seed)
@@ -197,6 +187,21 @@ def _in_fold(k: int, folds: int, on_progress: OnProgress) -> OnProgress:
         on_progress(dataclasses.replace(now, stage=f"fold {k + 1} of {folds}", done=done, total=total))
 
     return report
+
+
+def _check_strangers_to_labels(config: Config) -> None:
+    """Raises UserError where a model that a fold would begin with knows the labels already."""
+    trained = teachers_to_train(config.probability_teachers)
+    ready = config.distill != "probabilities" and set(config.teacher) <= set(READY)
+    if (len(trained) < len(config.teacher) and not ready) or config.reranker not in ("", *TRANSFORMERS):
+        raise UserError(
+            "audit: a teacher or reranker that knows the labels disputes none; minilm trains one for each fold"
+        )
+    if (Path(config.encoder) / FILE).exists() and not load(config.encoder).config.unlabelled:
+        raise UserError(
+            f"audit: {config.encoder} is a checkpoint, and an encoder that knows the labels disputes none; name the "
+            "encoder that it was made from"
+        )
 
 
 @contextlib.contextmanager

@@ -171,6 +171,8 @@ def _origin(model: Model) -> str:
     stages = _stages(model)
     libraries = ", ".join(f"{library} {version}" for library, version in model.versions.items())
     commands = [train_command(stage.config) for stage in stages.values()]
+    if model.config.reranker:  # one run made both
+        commands = commands[:1]
     if len(commands) > 1:
         commands.append("qpairs combine ENCODER CROSS_ENCODER --output BOTH")
     return "## How it was made\n\n```\n" + "\n".join(commands) + f"\n```\n\n{libraries}"

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from sentence_transformers import CrossEncoder
+
 from qpairs.core.exceptions import UserError
 from qpairs.data.pairs import Pairs
 from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.combine import combine
 from qpairs.export.pair_graph import compare_readers, write_pair_graph
 from qpairs.export.parity import PairParity, Parity, StagesParity
-from qpairs.export.static import f1_of
 from qpairs.models.base import RERANKER, Model
 from qpairs.models.cross_encoder import CrossModel, write_cross_model
 from qpairs.models.pair_graph import open_pair_graph
@@ -35,13 +36,8 @@ def export_cross_encoder(model: CrossModel, folder: Path, format: str, pairs: Pa
     Raises:
         UserError: an export already, or a format without a graph.
     """
-    if not isinstance(model.reader, TorchPairs):
-        raise UserError(f"{model.path}: an export ({model.form['kind']}); name the checkpoint that it was made from")
-    if format == "static":
-        raise UserError(
-            "format: static is a table of word vectors, and a cross-encoder is no such table; use onnx-int8 or onnx"
-        )
-    reading = write_pair_graph(model.reader.cross_encoder, folder, format)
+    network = _network(model, format)
+    reading = write_pair_graph(network, folder, format)
     reader = open_pair_graph(folder, reading, format)
     parity = compare_readers(model.reader, reader, pairs)
     form = {
@@ -57,6 +53,17 @@ def export_cross_encoder(model: CrossModel, folder: Path, format: str, pairs: Pa
     )
     write_cross_model(export, folder)
     return export, parity
+
+
+def _network(model: CrossModel, format: str) -> CrossEncoder:
+    """What is to be written as a graph."""
+    if not isinstance(model.reader, TorchPairs):
+        raise UserError(f"{model.path}: an export ({model.form['kind']}); name the checkpoint that it was made from")
+    if format == "static":
+        raise UserError(
+            "format: static is a table of word vectors, and a cross-encoder is no such table; use onnx-int8 or onnx"
+        )
+    return model.reader.cross_encoder
 
 
 def export_two_stages(
@@ -78,16 +85,18 @@ def export_two_stages(
     Raises:
         UserError: a part cannot be exported.
     """
+    _network(model.second, format)
     first, of_first = write_first(model.first, folder)
     (folder / RERANKER).mkdir()
     second, of_second = export_cross_encoder(model.second, folder / RERANKER, format, pairs)
+    before = combine(model.first, model.second, pairs, seed=model.config.seed)
     export = combine(first, second, pairs, seed=model.config.seed)
     export.write_look(folder)
     return StagesParity(
         n=len(pairs),
         first=of_first,
         second=of_second,
-        f1_before=f1_of(model.score_pairs(pairs)[0], pairs),
+        f1_before=before.scores["validation"]["f1_cross_fitted"],
         f1_after=export.scores["validation"]["f1_cross_fitted"],
         threshold_before=model.verdict.pair.threshold,
         threshold_after=export.verdict.pair.threshold,

@@ -105,12 +105,13 @@ class CrossModel:
         """The same cross-encoder with another verdict."""
         return dataclasses.replace(self, verdict=verdict, scores=scores)
 
-    def save(self, path: Path, *, overwrite: bool = False) -> None:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Writes the model into a folder that is whole or not there.
 
         Raises:
             UserError: the folder is not empty, or cannot be written.
         """
+        path = Path(path)
         with atomic_folder(path) as fresh:
             check_output(path, overwrite=overwrite)
             shutil.copytree(self.path, fresh, dirs_exist_ok=True)

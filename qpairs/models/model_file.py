@@ -176,6 +176,7 @@ look_file = record(
         "scores": named(_OBJECT),
         "versions": named(text),
     },
+    {"stages": record({"encoder": text, "cross-encoder": text})},
     others=True,
 )  # the shape of `second_look.json`
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 from qpairs.core.exceptions import UserError
 from qpairs.models.base import TOKENIZER, Floats
 from qpairs.models.graphs import Graph, open_graph
-from qpairs.models.pair_reader import PairReader
+from qpairs.models.pair_reader import PairReader, without_long_ends
 from qpairs.models.tokens import concatenated
 
 WINDOW = 2048  # pairs that are tokenised and sorted by length at a time
@@ -54,6 +55,8 @@ class PairGraph:
 
     def _window(self, pairs: Sequence[tuple[str, str]]) -> Floats:
         """The logits (n,) of pairs that are tokenised together."""
+        if cut := self.tokenizer.truncation:
+            pairs = without_long_ends(pairs, cut["max_length"], self._ends)
         orders = itertools.chain.from_iterable(((a, b), (b, a)) for a, b in pairs)
         rows = {order: row for row, order in enumerate(dict.fromkeys(orders))}
         found = self.tokenizer.encode_batch_fast(list(rows))
@@ -62,6 +65,17 @@ class PairGraph:
         both = np.array([(rows[a, b], rows[b, a]) for a, b in pairs])  # (n, 2)
         mean: Floats = logits[both].mean(axis=1)
         return mean
+
+    @functools.cached_property
+    def _whole(self) -> Tokenizer:
+        """The tokenizer without an end."""
+        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        tokenizer.no_truncation()
+        return tokenizer
+
+    def _ends(self, texts: list[str]) -> list[list[int]]:
+        found = self._whole.encode_batch(texts, add_special_tokens=False)
+        return [[end for _, end in each.offsets] for each in found]
 
 
 def open_pair_graph(folder: Path, reading: PairReading, form: str = "onnx") -> PairReader:

@@ -15,7 +15,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.encoders.packed import packed_encoder, packed_logits, takes_packed
 from qpairs.encoders.precision import fast_bf16
 from qpairs.models.base import Floats
-from qpairs.models.pair_reader import PairReader
+from qpairs.models.pair_reader import PairReader, without_long_ends
 
 BATCH = 64  # texts that are read at a time, of about one length
 
@@ -43,8 +43,11 @@ class TorchPairs:
         """Logits (n,) that pairs are duplicates, in their order: the mean over the orders in which each is read."""
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        texts = [*pairs, *(pair[::-1] for pair in pairs)] if self.both_orders else list(pairs)
         model = self.cross_encoder
+        if model.tokenizer.is_fast and model.max_seq_length:
+            with self._lock:
+                pairs = without_long_ends(pairs, model.max_seq_length, self._ends)
+        texts = [*pairs, *(pair[::-1] for pair in pairs)] if self.both_orders else list(pairs)
         with (
             self._lock,
             torch.inference_mode(),
@@ -56,6 +59,11 @@ class TorchPairs:
                 found = model.predict(texts, batch_size=BATCH, activation_fn=nn.Identity(), show_progress_bar=False)
         logits: Floats = np.asarray(found, dtype=np.float32).reshape(-1, len(pairs)).mean(axis=0)
         return logits
+
+    def _ends(self, texts: list[str]) -> list[list[int]]:
+        options = {"add_special_tokens": False, "truncation": False, "return_offsets_mapping": True, "verbose": False}
+        found = self.cross_encoder.tokenizer(texts, **options)["offset_mapping"]
+        return [[end for _, end in offsets] for offsets in found]
 
 
 def load_cross_encoder(name: str | Path, *, local: bool = True) -> CrossEncoder:

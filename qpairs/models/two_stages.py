@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from numpy.typing import ArrayLike
 from qpairs.config import Config
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_folder
+from qpairs.core.files import atomic_folder, read_text
 from qpairs.core.manifests import read_manifest
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
@@ -30,6 +31,7 @@ from qpairs.encoders.counter import TokenCounter
 from qpairs.metrics import SecondLook
 from qpairs.models import methods
 from qpairs.models.base import (
+    FILE,
     LOOK,
     RERANKER,
     Floats,
@@ -41,7 +43,7 @@ from qpairs.models.base import (
     load,
 )
 from qpairs.models.cross_encoder import CrossModel
-from qpairs.models.model_file import look_file
+from qpairs.models.model_file import CHECKSUMS, look_file
 from qpairs.models.pair_reader import read_pairs
 from qpairs.models.predictions import predict_pairs, similarity_of
 from qpairs.models.verdict import Verdict
@@ -171,12 +173,13 @@ class TwoStages:
         """The same two models with another verdict."""
         return dataclasses.replace(self, verdict=verdict, scores=scores)
 
-    def save(self, path: Path, *, overwrite: bool = False) -> None:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Writes both models into a folder that is whole or not there.
 
         Raises:
             UserError: the folder is not empty, or cannot be written.
         """
+        path = Path(path)
         with atomic_folder(path) as fresh:
             check_output(path, overwrite=overwrite)
             self.first.save(fresh)
@@ -199,6 +202,7 @@ class TwoStages:
             "verdict": verdict_to_dict(self.verdict),
             "scores": dict(self.scores),
             "versions": dict(self.versions),
+            "stages": _stages_in(folder),
         }
         (folder / LOOK).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -207,13 +211,20 @@ def open_two_stages(path: Path, first: Model) -> TwoStages:
     """The model of two stages in a folder whose encoder is open already.
 
     Raises:
-        UserError: its cross-encoder is missing, or a file is damaged.
+        UserError: its cross-encoder is missing, or a file is damaged; or they are not the two that were joined.
     """
+    again = "combine both anew: qpairs combine ENCODER CROSS_ENCODER --output FOLDER"
+    if not (path / RERANKER / FILE).exists():
+        raise UserError(f"{path / RERANKER}: no {FILE} here; take the encoder alone with --no-reranker, or {again}")
     second = load(path / RERANKER)
     if not isinstance(second, CrossModel):
         raise UserError(f"{path / RERANKER}: no cross-encoder")
 
     def parse(data: dict[str, Any]) -> TwoStages:
+        joined, here = data.get("stages", {}), _stages_in(path)  # older versions have none
+        for name in joined:
+            if joined[name] != here[name]:
+                raise UserError(f"{path / LOOK}: was fitted to another {name} than the one in {path}; {again}")
         stored = data["look"]
         look = SecondLook(
             **stored
@@ -223,6 +234,15 @@ def open_two_stages(path: Path, first: Model) -> TwoStages:
         return TwoStages(first, second, look, verdict_from_dict(data), data["scores"], data["versions"], path)
 
     return read_manifest(path / LOOK, parse, newest=LOOK_FORMAT, missing=f"{path}: no {LOOK} here", shape=look_file)
+
+
+def _stages_in(path: Path) -> dict[str, str]:
+    """A digest of the checksums of each model in a folder of both."""
+    found = {}
+    for name, folder in (("encoder", path), ("cross-encoder", path / RERANKER)):
+        weights = json.loads(read_text(folder / FILE)).get(CHECKSUMS, {})
+        found[name] = hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
+    return found
 
 
 def first_stage(model: Model) -> Model:

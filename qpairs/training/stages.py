@@ -21,7 +21,7 @@ from qpairs.encoders.build import is_pretrained
 from qpairs.evaluation.baselines import UNTRAINED
 from qpairs.evaluation.combine import combine
 from qpairs.evaluation.seen import seen_by_encoder, seen_note
-from qpairs.models.base import RERANKER, Model, load
+from qpairs.models.base import FILE, LOOK, RERANKER, Model, load
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.objectives.objective import Objective, Term
@@ -62,14 +62,25 @@ def work_of(run: Run, guides: Guides | None) -> Callable[[], Trained]:
     """What trains a run; the model is made now, so that what is wrong with its options is said at once."""
     train = run.parts.train
     if rank() == 0:
-        _warn_of_known_questions(run)
+        _warn_of_checkpoint(run)
     if guides is None:
         return functools.partial(_train_cross_encoder, run, cross_encoder_of(run.config, train))
     return functools.partial(_train_encoder, run, new_encoder(run.config, train), guides)
 
 
-def _warn_of_known_questions(run: Run) -> None:
-    """Warns where the encoder is a checkpoint that has learned questions by which the run is judged."""
+def _warn_of_checkpoint(run: Run) -> None:
+    """Warns of what an encoder that is a checkpoint has learned of a run's questions, and of what is left out of it."""
+    folder = Path(run.config.encoder)
+    if not (folder / FILE).exists():
+        return
+    if (folder / LOOK).exists():
+        log.warning(
+            "encoder: %s has a second look, which is left out; --reranker %s takes it", folder, folder / RERANKER
+        )
+    elif isinstance(load(folder), CrossModel):
+        log.warning(
+            "encoder: %s is a cross-encoder; its transformer is taken, and not the head that judges pairs", folder
+        )
     for name, pairs in (("validation", run.parts.validation), ("test", run.parts.test)):
         seen = seen_by_encoder(run.config, pairs) if pairs else None
         if seen and seen.questions:

@@ -191,6 +191,7 @@ def told(conclusion: Conclusion) -> str:
     ("conclusion", "words"),
     [
         (conclusions.after_embed(MODEL, Path("a/emb")), "qpairs index a/emb --output a/idx"),
+        (conclusions.after_embed(MODEL, Path("a/emb")), f"qpairs dedupe {MODEL} a/emb --output a/dedup"),
         (
             conclusions.after_index(0, None, IDX),
             "add embeddings:\nqpairs index 'my idx' --add EMBEDDINGS",

@@ -113,7 +113,10 @@ def test_pairs_of_another_source_are_taken_where_they_are_named(
     other = with_fingerprint(qpairs.load(cross), "another", tmp_path / "other")
     model = combine_folders(checkpoint.path, other, tmp_path / "named", pairs)
     assert model.scores["validation"]["n"] == 200
-    assert caplog.text == ""  # whose pairs these are is for the user to know
+    assert "another" not in caplog.text  # whose pairs these are is for the user to know
+    known = qpairs.load_pairs(str(pairs_csv)).questions
+    assert f"{checkpoint.path}: " in caplog.text
+    assert f"of {len({*known} & {*pairs.questions}):,} questions were seen in training" in caplog.text
     combine_folders(checkpoint.path, other, tmp_path / "unnamed")
     assert "it may have seen these pairs" in caplog.text
 

@@ -153,6 +153,31 @@ def test_a_verdict_of_both_leaves_that_of_the_encoder(both: Path, checkpoint: Ch
         model.save(both)
 
 
+def test_another_model_in_the_place_of_one_that_was_joined_is_refused(both: Path, tmp_path: Path) -> None:
+    folder, look = tmp_path / "swapped", tmp_path / "swapped" / "second_look.json"
+    shutil.copytree(both, folder)
+    shutil.rmtree(folder / "reranker")
+    pairs = qpairs.load_pairs([("How do I pay?", "Is it free?", 0), ("How do I pay?", "How can I pay?", 1)])
+    write_tiny_cross_model(folder / "reranker", pairs)
+    with pytest.raises(
+        qpairs.UserError, match=r"second_look.json: was fitted to another cross-encoder than the one in"
+    ):
+        load(folder)
+    data = json.loads(look.read_text())
+    assert data.pop("stages").keys() == {"encoder", "cross-encoder"}
+    look.write_text(json.dumps(data))  # as older versions wrote it
+    assert isinstance(load(folder), TwoStages)
+
+
+def test_a_folder_may_be_named_by_a_text(both: Path, tmp_path: Path) -> None:
+    model = load(both)
+    assert isinstance(model, TwoStages)
+    model.save(str(tmp_path / "both"))
+    model.second.save(str(tmp_path / "second"))
+    assert load(tmp_path / "both").fingerprint == model.fingerprint
+    assert load(tmp_path / "second").fingerprint == model.second.fingerprint
+
+
 @pytest.mark.parametrize("damage", ["missing", "no json", "no weights", "an encoder", "look", "newer look"])
 def test_a_damaged_folder_is_one_line(both: Path, checkpoint: Checkpoint, tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "damaged"
