@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from qpairs.core.exceptions import UserError, nearest
 from qpairs.core.files import NOT_UTF8, os_reason
 from qpairs.core.tables import COMMA, Dialect
+from qpairs.data.class_names import class_names, column_types, named_classes
 from qpairs.data.compressed import OPENERS, ZIP, faults, is_compressed, open_uncompressed, uncompressed_name
 from qpairs.data.separators import HEAD, SEPARATOR, SEPARATORS, separates, separator_character
 
@@ -300,7 +301,7 @@ class Parquet:
             schema = parquet.read_schema(self._source())
         except faults() as error:
             raise _unreadable(self.path, error) from error
-        return _distinct(self.path, [(field.name, field.type) for field in schema])
+        return _distinct(self.path, column_types(schema))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
         """As in `Reader`."""
@@ -309,8 +310,10 @@ class Parquet:
             from pyarrow import parquet
 
             with parquet.ParquetFile(self._source(), buffer_size=1 << 20) as file:
+                classes = class_names(file.schema_arrow)
                 for batch in file.iter_batches(ROWS, columns=list(dict.fromkeys(columns)), use_threads=False):
-                    for row in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+                    cells = (named_classes(batch.column(name).to_pylist(), classes.get(name, ())) for name in columns)
+                    for row in zip(*cells, strict=True):
                         number += 1
                         yield number, row
         except faults() as error:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qpairs.core.exceptions import UserError
+from qpairs.data.class_names import class_names, column_types, named_classes
 from qpairs.data.columns import LABEL_COLUMNS
 from qpairs.data.formats import FORMATS, Row, Types, ending_of
 from qpairs.data.pairs import UNLABELLED
@@ -43,11 +44,13 @@ class Dataset:
     @cached_property
     def columns(self) -> Types:
         """As in `Reader`."""
-        return {field.name: field.type for field in self.data.features.arrow_schema}
+        return dict(column_types(self.data.features.arrow_schema))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
         """As in `Reader`."""
-        return enumerate(zip(*(self.data[name][:] for name in columns), strict=True), start=1)
+        classes = class_names(self.data.features.arrow_schema)
+        cells = (named_classes(self.data[name][:], classes.get(name, ())) for name in columns)
+        return enumerate(zip(*cells, strict=True), start=1)
 
 
 def dataset_name(text: str) -> DatasetName | None:

@@ -26,6 +26,8 @@ PLAIN = (
     ("duplicate", "not duplicate"),
     ("duplicate", "not_duplicate"),
     ("duplicate", "non-duplicate"),
+    ("duplicate", "different"),
+    ("equivalent", "not_equivalent"),
 )  # values for duplicate and not, in lower case, that are understood without being named
 WAYS_OUT = (
     "say what values mean with --labels, such as --labels match=1,other=0, or cut graded scores, such as --label-cut 4"

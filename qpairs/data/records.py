@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qpairs.core.exceptions import UserError
+from qpairs.data.class_names import class_names, column_types, named_classes
 from qpairs.data.formats import Reader, Row, Types, open_file
 from qpairs.data.hub import Dataset
 from qpairs.data.pairs import require_unicode
@@ -78,11 +79,13 @@ class ArrowTable:
     @cached_property
     def columns(self) -> Types:
         """As in `Reader`."""
-        return {field.name: field.type for field in self.table.schema}
+        return dict(column_types(self.table.schema))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
         """As in `Reader`."""
-        yield from enumerate(zip(*(self.table.column(name).to_pylist() for name in columns), strict=True), start=1)
+        classes = class_names(self.table.schema)
+        cells = (named_classes(self.table.column(name).to_pylist(), classes.get(name, ())) for name in columns)
+        yield from enumerate(zip(*cells, strict=True), start=1)
 
 
 def open_table(source: Any, names: Sequence[str] = QUESTION, separator: str = "") -> tuple[Reader, str]:
@@ -127,6 +130,8 @@ def open_rows(source: Any, names: Sequence[str]) -> Reader:
         return Frame(source)
     if hasattr(source, "features") and hasattr(source, "column_names") and hasattr(source, "__len__"):
         return Dataset(source)
+    if hasattr(source, "features") and hasattr(source, "column_names") and source.features:  # streamed
+        return _streamed(source)
     if hasattr(source, "collect") and hasattr(source, "collect_schema"):
         raise UserError(f"{name_of(source)}: has no rows yet; pass its .collect()")
     if hasattr(source, "__arrow_c_stream__") and (hasattr(source, "columns") or hasattr(source, "read_all")):
@@ -181,6 +186,12 @@ def require_texts(texts: Any, what: str = "texts") -> list[str]:
             raise UserError(f"{what}, number {number}: {reprlib.repr(text)} is not a text")
     require_unicode(found, what)
     return found
+
+
+def _streamed(source: Any) -> Reader:
+    import datasets
+
+    return Dataset(datasets.Dataset.from_list(list(source), features=source.features))
 
 
 def _arrow(source: Any) -> Reader:
