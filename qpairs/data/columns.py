@@ -84,6 +84,8 @@ def find_columns(names: Iterable[str], wanted: ColumnChoice = FIND_THEM, *, wher
     Columns(first='Question1', second='Question2', label='is_duplicate', negative='')
     >>> find_columns(["query", "positive", "negative"], where="pairs.csv").negative
     'negative'
+    >>> find_columns(["query", "positive", "label"], where="pairs.csv").label
+    'label'
     """
     names = list(names)
     known, chosen, with_label = _by_lower_case(names), wanted.names, wanted.with_label
@@ -97,16 +99,18 @@ def find_columns(names: Iterable[str], wanted: ColumnChoice = FIND_THEM, *, wher
         one, other, *labels = [named_column(names, name, where=where) for name in chosen[: 3 if with_label else 2]]
         return Columns(one, other, "".join(labels), negative)
     first, second = next(((a, b) for a, b in PAIR_COLUMNS if a in known and b in known), ("", ""))
+    kinds = SCORE_COLUMNS + LABEL_COLUMNS if wanted.scores else LABEL_COLUMNS
+    label = next((known[name] for name in kinds if name in known), "") if with_label else ""
     if first:
-        kinds = SCORE_COLUMNS + LABEL_COLUMNS if wanted.scores else LABEL_COLUMNS
-        label = next((known[name] for name in kinds if name in known), "") if with_label else ""
         if with_label and not label:
             raise UserError(f"{where}: no label column ({', '.join(kinds)}); {_found(names)}; {_labels_hint(known)}")
         return Columns(known[first], known[second], label, negative)
     anchor = next((name for name in ANCHOR_COLUMNS if name in known), "")
     if anchor and "positive" in known:
-        found = known.get("negative", "") if wanted.labelled and not wanted.positives else ""
-        return Columns(known[anchor], known["positive"], negative=negative or found)
+        negative = negative or (known.get("negative", "") if wanted.labelled and not wanted.positives else "")
+        if with_label and not negative and not label and _scores(known):
+            raise UserError(f"{where}: {_found(names)}; {_labels_hint(known)}")
+        return Columns(known[anchor], known["positive"], "" if negative else label, negative)
     raise UserError(
         f"{where}: no pair of question columns (such as question1, question2; or of duplicates query, positive, and "
         f"negative if there is one); {_found(names)}; name them with columns (--columns); of questions "
@@ -116,13 +120,18 @@ def find_columns(names: Iterable[str], wanted: ColumnChoice = FIND_THEM, *, wher
 
 def _labels_hint(known: Iterable[str]) -> str:
     """How to go on where there is no label column."""
-    scores = next((name for name in SCORE_COLUMNS if name in known), "")
-    if scores:
+    otherwise = "or say with positives (--positives) that all rows are duplicates"
+    if scores := _scores(known):
         return (
             f"{scores!r} seems to hold scores: say with label_cut (--label-cut) from which on two questions are "
-            "duplicates"
+            f"duplicates, {otherwise}"
         )
-    return "name it with columns (--columns), or say with positives (--positives) that all rows are duplicates"
+    return f"name it with columns (--columns), {otherwise}"
+
+
+def _scores(known: Iterable[str]) -> str:
+    """The first column that seems to hold scores; '' where none does."""
+    return next((name for name in SCORE_COLUMNS if name in known), "")
 
 
 def find_question_column(names: Iterable[str], wanted: str = "", *, where: str) -> str:

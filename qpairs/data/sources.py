@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,8 @@ from qpairs.data.tables import Table, table_of
 
 Floats: TypeAlias = NDArray[np.float64]
 PairSource: TypeAlias = Pairs | str | Path | Iterable[Any]  # pairs, where they are, or rows: see `load_pairs`
+
+log = logging.getLogger(__name__)
 
 NAMED_SOURCES = {"quora": "sentence-transformers/quora-duplicates:pair-class", "qqp": "nyu-mll/glue:qqp"}
 
@@ -58,7 +61,8 @@ def load_pairs(
         label_range: the least and the greatest score there can be, which are the grades 0 and 1: `0,5`. Without it they
             are the least and the greatest of all the sources.
         negative: column of a question that is no duplicate of the first one, in rows whose two questions are duplicates
-            (triplets); such columns are found by the names anchor or query, positive, negative.
+            (triplets); such columns are found by the names anchor or query, positive, negative. Without a negative,
+            a label column beside anchor and positive is read.
         positives: every row is a pair of duplicates, and no label column is read.
 
     Raises:
@@ -222,6 +226,9 @@ def _pairs_in(
     text_columns = [name for name in (names.first, names.second, names.negative) if name]
     first, second, labels, skipped, whole_rows = list[str](), list[str](), list[int](), Counter[str](), 0
     scores = list[float]()
+    if wanted.with_label and not names.label and (values.named or values.cut is not None):
+        option = "labels (--labels)" if values.cut is None else "label_cut (--label-cut)"
+        log.warning("%s: no label column, so that all rows are read as duplicates, without %s", where, option)
     if names.label:
         column = (row[0] for _, row in reader.rows([names.label]) if not isinstance(row, str))
         values = values.completed(column, f"{where}, column {names.label!r}")

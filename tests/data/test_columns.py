@@ -17,6 +17,8 @@ KAGGLE = ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"]
         (["q1", "q2", "duplicate"], ("q1", "q2", "duplicate")),
         (["anchor", "positive"], ("anchor", "positive")),
         (["Anchor", "Positive", "Negative"], ("Anchor", "Positive", "", "Negative")),
+        (["Query", "Positive", "Label"], ("Query", "Positive", "Label")),
+        (["query", "positive", "negative", "label"], ("query", "positive", "", "negative")),
     ],
 )
 def test_columns_of_the_usual_releases(names, found):

@@ -211,6 +211,32 @@ def test_duplicates_alone_by_name_and_by_option(tmp_path: Path) -> None:
         qpairs.load_pairs(path, columns=("one", "two"))
 
 
+def test_a_label_beside_query_and_positive_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labelled = write(tmp_path / "a.csv", "query,positive,Label", "0", "1", "0")
+    assert qpairs.load_pairs(labelled).labels.tolist() == [0, 1, 0]
+    assert qpairs.load_pairs(labelled, labels="1=0,0=1").labels.tolist() == [1, 0, 1]
+    assert qpairs.load_pairs(labelled, positives=True).labels.tolist() == [1, 1, 1]
+    assert qpairs.load_pairs(labelled, negative="Label").labels.tolist() == [1, 0] * 3
+    assert qpairs.load_pairs(labelled, labelled=False).labels.tolist() == [-1, -1, -1]
+    scored = write(tmp_path / "b.csv", "anchor,positive,score", "0.5", "4.5", "1")
+    graded = qpairs.load_pairs(scored, label_cut=4, label_range="0,5")
+    assert graded.labels.tolist() == [0, 1, 0] and graded.grades.tolist() == pytest.approx([0.1, 0.9, 0.2])
+    with pytest.raises(UserError, match=r"'score' seems to hold scores: .*--label-cut.*, or say .*--positives"):
+        qpairs.load_pairs(scored)
+    assert qpairs.load_pairs(scored, positives=True).labels.tolist() == [1, 1, 1]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(("options", "named"), [({"labels": "a=1"}, "--labels"), ({"label_cut": 4}, "--label-cut")])
+def test_how_to_read_labels_has_no_effect_without_them_which_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, object], named: str
+) -> None:
+    path = tmp_path / "a.csv"  # the options may be meant for the validation pairs beside it
+    path.write_text("query,positive,negative\n" + "".join(",".join(row) + "\n" for row in TRIPLES))
+    assert contents(qpairs.load_pairs(path, **options)) == WANTED
+    assert [f"{path}: no label column" in text and named in text for text in caplog.messages] == [True]
+
+
 def test_the_other_parts_have_columns_of_their_own(tmp_path: Path, pairs_csv: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("asked,same\n" + "".join(f"how do I do {n}?,what must I do for {n}?\n" for n in range(9)))
