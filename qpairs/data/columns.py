@@ -198,10 +198,21 @@ def named_column(names: Iterable[str], wanted: str, *, where: str) -> str:
     Raises:
         UserError: there is no such column; the message lists those found.
     """
-    known = _by_lower_case(names)
-    if wanted not in known and wanted.lower() not in known:
+    names = list(names)
+    found = column_like(names, wanted)
+    if found is None:
         raise UserError(f"{where}: no column {wanted!r}; {_found(names)}")
-    return known[wanted if wanted in known else wanted.lower()]
+    return found
+
+
+def column_like(names: Iterable[str], wanted: str) -> str | None:
+    """The table's own name of a column, as `named_column`; None where there is no such column.
+
+    >>> column_like(["ID", "text"], "id"), column_like(["ID", "text"], "grade")
+    ('ID', None)
+    """
+    known = _by_lower_case(names)
+    return known.get(wanted, known.get(wanted.lower()))
 
 
 def _by_lower_case(names: Iterable[str]) -> dict[str, str]:

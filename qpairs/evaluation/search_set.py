@@ -14,11 +14,13 @@ from qpairs import metrics
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import Meter, OnProgress, ignore
+from qpairs.data.columns import column_like, named_column
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.formats import refuse_row
 from qpairs.data.pairs import text_fault
 from qpairs.data.questions import QuestionSource, id_fault, id_text
 from qpairs.data.records import open_table
+from qpairs.data.tables import Table
 from qpairs.evaluation.question_table import symmetric_tables
 from qpairs.metrics.intervals import Interval
 from qpairs.models.base import Floats, Model, as_model
@@ -149,27 +151,27 @@ def where_of(source: QuestionSource) -> str:
 def _ids(corpus: Corpus, id_column: str) -> list[str]:
     if corpus.ids:
         return list(corpus.ids)
-    if not id_column and "id" in corpus.table.columns and len(corpus.table) == len(corpus.texts):
-        for row, value in zip(corpus.rows.tolist(), corpus.table["id"], strict=True):
-            if fault := id_fault(value, "id"):
+    column = None if id_column else column_like(map(str, corpus.table.columns), "id")
+    if column is not None and len(corpus.table) == len(corpus.texts):
+        rows = corpus.rows.tolist()
+        ids = Table(corpus.table, rows).cells(column)
+        for row, value in zip(rows, ids, strict=True):
+            if fault := id_fault(value, column):
                 raise UserError(
                     f"{corpus.path}, row {row}: {fault[1]}; mend it, or name another column with --id-column"
                 )
-        return [id_text(value) for value in corpus.table["id"]]
+        return [id_text(value) for value in ids]
     return [str(row) for row in corpus.rows.tolist()]
 
 
 def _judgements(source: QuestionSource, skip: bool) -> Iterator[tuple[str, list[str], float, str]]:
     """Query, ids, grade and place of each row of a table of judgements."""
     reader, where = open_table(source)
-    for name in (QUERY, RELEVANT):
-        if name not in reader.columns:
-            found = ", ".join(repr(column) for column in reader.columns)
-            raise UserError(f"{where}: no column {name!r}; found: {found}")
-    names = [QUERY, RELEVANT, *([GRADE] if GRADE in reader.columns else [])]
+    names = [named_column(reader.columns, name, where=where) for name in (QUERY, RELEVANT)]
+    names += filter(None, [column_like(reader.columns, GRADE)])
     for number, values in reader.rows(names):
         row = (values,) if isinstance(values, str) else values
-        fault = values if isinstance(values, str) else _fault(*row)
+        fault = values if isinstance(values, str) else _fault(dict(zip(names, row, strict=True)))
         if fault:
             refuse_row(where, reader.unit, number, fault, skip=skip)
             continue
@@ -179,17 +181,21 @@ def _judgements(source: QuestionSource, skip: bool) -> Iterator[tuple[str, list[
         yield " ".join(query.split()), [id_text(one).strip() for one in ids], float(grade[0]) if grade else 1.0, place
 
 
-def _fault(query: Any, relevant: Any, grade: Any = 1.0) -> str:
-    """What keeps a row from being a judgement; '' where nothing does."""
-    if fault := text_fault(query, QUERY):
+def _fault(row: Mapping[str, Any]) -> str:
+    """What keeps a row, its values by their columns, from being a judgement; '' where nothing does."""
+    (query, text), (names, relevant), *graded = row.items()
+    if fault := text_fault(text, query):
         return fault[1]
     if relevant is None or str(relevant).strip() == "" or (isinstance(relevant, list | tuple) and not relevant):
-        return f"column {RELEVANT!r} names no text"
-    try:
-        worth = float(grade)
-    except (TypeError, ValueError):
-        worth = np.nan
-    return "" if worth >= 0 and np.isfinite(worth) else f"column {GRADE!r} holds {grade!r}, not a number from 0 on"
+        return f"column {names!r} names no text"
+    for name, grade in graded:
+        try:
+            worth = float(grade)
+        except (TypeError, ValueError):
+            worth = np.nan
+        if not (worth >= 0 and np.isfinite(worth)):
+            return f"column {name!r} holds {grade!r}, not a number from 0 on"
+    return ""
 
 
 def evaluate_search(

@@ -48,6 +48,18 @@ def test_rows_of_one_query_are_joined_and_grades_are_read(tmp_path: Path) -> Non
     assert read_search_set(several, ["pay by card", "reset password", "track parcel"]).relevant == [{0: 1.0, 2: 1.0}]
 
 
+def test_the_case_of_columns_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("ID,text\n2,text two\n1,text one\n")
+    (tmp_path / "q.csv").write_text("Query,RELEVANT,Grade\na,2,3\na,1,0\nb,1,0.5\n")
+    found = read_search_set(tmp_path / "q.csv", tmp_path / "c.csv")
+    assert found.queries == ["a", "b"]
+    assert found.relevant == [{0: 3.0}, {1: 0.5}]
+    with pytest.raises(UserError, match="row 1: column 'Grade' holds 'high'"):
+        read_search_set([{"query": "a", "relevant": "1", "Grade": "high"}], tmp_path / "c.csv")
+    with pytest.raises(UserError, match="row 2: column 'Id' is empty"):
+        read_search_set([{"query": "a", "relevant": "1"}], [{"Id": 1, "text": "one"}, {"Id": None, "text": "two"}])
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
