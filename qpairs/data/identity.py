@@ -18,25 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 DIGEST = 6  # bytes
-_APOSTROPHES = str.maketrans(dict.fromkeys("`\u00b4\u02b9\u02bc\u2018\u2019", "'"))  # some are letters or symbols
+_ONE_SIGN = str.maketrans(
+    dict.fromkeys("`\u00b4\u02b9\u02bc\u2018\u2019", "'")  # apostrophes; some are letters or symbols
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58", "-")  # dashes, and the minus
+    | dict.fromkeys(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))), "")  # variation selectors
+)
 _SIGNS = "#%&@\\\u2030\u066a"  # punctuation, as Unicode has it, that stays
 _MAY_MEAN = re.compile(r"[\d*/!]")
+_TWO_DIGITS = re.compile(r"\d\D+\d")
 
 
 def canonical(text: str) -> str:
     """Identifies a question: equal for texts that ask the same in the same words; the text itself if nothing is left.
 
     NFKC and full case folding (Unicode Standard, section 3.13 and annex 15). Punctuation stays where it has
-    a meaning: between two digits, a minus before a number, `*` and `/` inside a word, `!=`.
+    a meaning: between two digits, a minus before a number, `*` and `/` inside a word, `!=`. Blanks beside it do not
+    count, nor does the kind of a dash, nor how an emoji is to be drawn.
 
     >>> canonical("How do  I, er, PAY?!")
     'howdoierpay'
     >>> [canonical(text) for text in ("C++", "C#", "-5", "1.50", "1 > 2")]
     ['c++', 'c#', '-5', '1.50', '1>2']
+    >>> canonical("pages 5 \u2013 6"), canonical("pages 5-6"), canonical("pages 5 6")
+    ('pages5-6', 'pages5-6', 'pages5 6')
     >>> canonical("cafe\u0301") == canonical("CAF\u00c9"), canonical("\u0915\u093f") == canonical("\u0915\u0940")
     (True, False)
     """
-    folded = text.translate(_APOSTROPHES)
+    folded = text.translate(_ONE_SIGN)
     if not folded.isascii():
         folded = unicodedata.normalize("NFKC", folded).casefold()
         folded = unicodedata.normalize("NFKC", folded)  # folding may take a letter apart
@@ -46,7 +54,10 @@ def canonical(text: str) -> str:
     end = 0x80 if folded.isascii() else 0x10000 if max(folded) <= "\uffff" else 0x20000
     if not _MAY_MEAN.search(folded):  # most texts, and several times as fast
         return _meaningless(end).sub("", folded) or text
-    return _meaningless_here(end).sub(r"\1", " ".join(folded.split())) or text
+    folded = " ".join(folded.split())
+    if _TWO_DIGITS.search(folded):
+        folded = _between_digits(end).sub(_without_blanks, folded)
+    return _meaningless_here(end).sub(r"\1", folded) or text
 
 
 def pair_key(pair: Sequence[Any]) -> tuple[str, str]:
@@ -129,6 +140,19 @@ def _meaningless_here(end: int) -> re.Pattern[str]:
     """The same, character by character, where punctuation may carry meaning, which is group 1 then."""
     between = rf"(?<=\d)[{_removed(end)}]+(?=\d)"
     return re.compile(rf"({between}|(?<!\w)-(?=\d)|(?<=\w)[*/](?=\w)|!(?==))|[{_removed(end)}]")
+
+
+@functools.cache
+def _between_digits(end: int) -> re.Pattern[str]:
+    """A digit, and after it what may be removed, up to another digit."""
+    return re.compile(rf"(\d)([{_removed(end)}]+)(?=\d)")
+
+
+def _without_blanks(found: re.Match[str]) -> str:
+    """What `_between_digits` found, of which punctuation stays, or else a blank."""
+    digit, between = found.groups()
+    punctuation = "".join([c for c in between if unicodedata.category(c)[0] == "P"])
+    return f"{digit}{punctuation or ' ' * (' ' in between)}"
 
 
 @functools.cache
