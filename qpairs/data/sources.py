@@ -224,7 +224,7 @@ def _pairs_in(
     names = find_columns(reader.columns, wanted, where=where)
     graded = bool(names.label) and values.cut is not None and wanted.labelled
     text_columns = [name for name in (names.first, names.second, names.negative) if name]
-    first, second, labels, skipped, whole_rows = list[str](), list[str](), list[int](), Counter[str](), 0
+    first, second, labels, skipped = list[str](), list[str](), list[int](), Counter[str]()
     scores = list[float]()
     if wanted.with_label and not names.label and (values.named or values.cut is not None):
         option = "labels (--labels)" if values.cut is None else "label_cut (--label-cut)"
@@ -237,14 +237,13 @@ def _pairs_in(
             refuse_row(where, reader.unit, number, row, skip=skip)
             skipped["malformed"] += 1
             continue
-        whole_rows += 1
         texts, value = row[: len(text_columns)], row[-1]
         label = values.read(value) if names.label else 1
         fault = next(filter(None, map(text_fault, texts, text_columns)), None)
         if label is None and not fault:
             fault = "label", values.fault(value, names.label)
         if fault or label is None:
-            refuse_row(where, "row", whole_rows, fault[1] if fault else "", skip=skip)
+            refuse_row(where, reader.unit, number, fault[1] if fault else "", skip=skip)
             skipped[fault[0] if fault else "label"] += 1
             continue
         first += texts[:1] * (len(texts) - 1)

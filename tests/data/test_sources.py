@@ -172,9 +172,10 @@ def test_labels_of_any_type(tmp_path, labels):
 def test_labels_outside_0_and_1(tmp_path, bad):
     rows = [("a", "b", 1), ("c", "d", bad), ("e", "f", 0)]
     records = [{"question1": a, "question2": b, "label": y} for a, b, y in rows]
-    for path in (write_csv(tmp_path / "x.csv", rows), write_jsonl(tmp_path / "x.jsonl", records)):
+    files = {"row": write_csv(tmp_path / "x.csv", rows), "line": write_jsonl(tmp_path / "x.jsonl", records)}
+    for unit, path in files.items():
         message = refusal(path)
-        assert "row 2: label" in message and "neither 0 nor 1" in message
+        assert f", {unit} 2: label" in message and "neither 0 nor 1" in message
         pairs = load_pairs(path, skip_bad_rows=True)
         assert contents(pairs) == [("a", "b", 1), ("e", "f", 0)]
         assert pairs.skipped == {"label": 1}
@@ -234,7 +235,7 @@ def test_null_questions_and_other_types(tmp_path):
         {"text1": 5, "text2": "b", "label": 0},
     ]
     path = write_jsonl(tmp_path / "z.jsonl", records)
-    assert "row 2: column 'text2' has no question" in refusal(path)
+    assert "line 2: column 'text2' has no question" in refusal(path)
     assert load_pairs(path, skip_bad_rows=True).skipped == {"empty question": 1, "not a text": 1}
 
 
@@ -248,6 +249,13 @@ def test_broken_jsonl_lines(tmp_path, line):
     assert "x.jsonl, line 3: not" in refusal(path)
     pairs = load_pairs(path, skip_bad_rows=True)
     assert (len(pairs), pairs.skipped) == (2, {"malformed": 1})
+
+
+def test_a_row_without_a_label_has_the_number_of_its_line_too(tmp_path):
+    good, bad = '{"text1": "a", "text2": "b", "label": 1}', '{"text1": "a", "text2": "b", "label": "maybe"}'
+    path = tmp_path / "x.jsonl"
+    path.write_text(f"{good}\n\n\n\n{bad}\n")
+    assert "x.jsonl, line 5: label 'maybe'" in refusal(path)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
