@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qpairs.core.exceptions import UserError
@@ -159,8 +159,8 @@ def find_text_columns(names: Iterable[str], wanted: str = "", *, where: str) -> 
 
     Args:
         names: the table's columns.
-        wanted: the user's own choice: one name, or several with commas between; a name that has a comma itself comes
-            first.
+        wanted: the user's own choice: one name, or several with commas between; a name may have commas itself, and of
+            several names that a text may begin with, the longest is meant.
         where: the file, for messages.
 
     Raises:
@@ -168,16 +168,28 @@ def find_text_columns(names: Iterable[str], wanted: str = "", *, where: str) -> 
 
     >>> find_text_columns(["id", "Title", "body"], "title,body", where="tickets.csv")
     ('Title', 'body')
+    >>> find_text_columns(["Title, short", "body"], "Title, short,body", where="tickets.csv")
+    ('Title, short', 'body')
     """
     if not isinstance(wanted, str):
         raise UserError(f"text_column: {wanted!r}, must be a text; several columns have commas between: 'title,body'")
     names = list(names)
     if "," not in wanted or wanted in names:
         return (find_question_column(names, wanted, where=where),)
-    found = tuple(named_column(names, name.strip(), where=where) for name in wanted.split(","))
+    found = tuple(named_column(names, name, where=where) for name in _taken_apart(names, wanted.split(",")))
     if len(set(found)) < len(found):
         raise UserError(f"{where}: text_column (--text-column) {wanted!r} names a column twice")
     return found
+
+
+def _taken_apart(names: Sequence[str], parts: Sequence[str]) -> Iterator[str]:
+    """The names that a text means, of its parts between commas: as many at once as are a column, or else one."""
+    known, most, start = _by_lower_case(names), 1 + max((name.count(",") for name in names), default=0), 0
+    while start < len(parts):
+        ways = (",".join(parts[start : start + count]).strip() for count in range(most, 0, -1))
+        name = next((name for name in ways if name in known or name.lower() in known), parts[start].strip())
+        yield name
+        start += 1 + name.count(",")
 
 
 def joined_texts(texts: Sequence[object]) -> object:

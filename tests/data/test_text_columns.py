@@ -53,6 +53,9 @@ def test_several_columns_are_joined_and_empty_ones_left_out(tmp_path: Path) -> N
 def test_a_name_with_a_comma_comes_before_two_names() -> None:
     assert find_text_columns(["a,b", "a", "b"], "a,b", where="x") == ("a,b",)
     assert find_text_columns(["a", "b"], "a, b", where="x") == ("a", "b")
+    names = ["id", "Title, short", "body", "a,b,c", "a", "title"]
+    assert find_text_columns(names, "Title, short,body", where="x") == ("Title, short", "body")
+    assert find_text_columns(names, "body, TITLE, Short ,a,a,b,c", where="x") == ("body", "Title, short", "a", "a,b,c")
 
 
 @pytest.mark.parametrize(("wanted", "words"), [("a,c", "no column 'c'"), ("a,A", "names a column twice")])
