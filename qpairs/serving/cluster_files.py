@@ -12,8 +12,9 @@ from qpairs.core.files import os_reason
 from qpairs.core.manifests import read_json
 from qpairs.core.shapes import flag, optional, record, text, whole
 from qpairs.core.tables import DELIMITED, ENDINGS, unguarded, write_table, write_table_in_parts
-from qpairs.data.corpus import read_corpus
+from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.formats import open_file
+from qpairs.data.identity import canonical
 from qpairs.retrieval.corpus import SUMMARY
 from qpairs.retrieval.embeddings import open_shards
 
@@ -118,14 +119,20 @@ def write_kept(folder: Path, removed: set[int], questions: Mapping[int, str]) ->
     _require_questions(source, corpus.rows.tolist(), corpus.texts, questions)
     asked = next((path for suffix in ENDINGS if (path := folder / f"asked{suffix}").is_file()), None)
     if asked and summary.get("against"):
-        removed = removed | {
-            int(values[0]) for _, values in open_file(asked).rows(["row"]) if not isinstance(values, str)
-        }
+        removed = removed | _rows_of_asked(asked, corpus)
     left = [place for place, number in enumerate(corpus.rows.tolist()) if number not in removed]
     suffix = source.suffix.lower()
     made = folder / EDITED / f"kept{suffix if suffix in ENDINGS else '.csv'}"
     write_table(made, corpus.table.iloc[left], raw=True, dialect=corpus.dialect)
     return made
+
+
+def _rows_of_asked(file: Path, corpus: Corpus) -> set[int]:
+    """All rows of the questions that the other corpus has; the file has the first row of each."""
+    first = {int(values[0]) for _, values in open_file(file).rows(["row"]) if not isinstance(values, str)}
+    questions = list(zip(corpus.rows.tolist(), map(canonical, corpus.texts), strict=True))
+    asked = {question for row, question in questions if row in first}
+    return {row for row, question in questions if question in asked}
 
 
 def _embedded_rows(

@@ -1,7 +1,7 @@
 """Clusters that people mend: every change is on the disk, can be undone, and is in the exported files."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -241,6 +241,20 @@ def test_a_file_with_bad_rows_and_a_named_column_is_exported(tmp_path: Path) -> 
     (tmp_path / "q.csv").write_text("asked,question\nt1,a\n,b\nT1,c\nt2,d,e\nt3,f\n")
     folder, edited = exported(tmp_path / "q.csv", 1.0, text_column="asked", skip_bad_rows=True)
     assert (edited / "kept.csv").read_text() == (folder / "kept.csv").read_text()
+
+
+@pytest.mark.parametrize("act", [lambda review: review.represent(1, 2), lambda review: review.split(1, [2])])
+def test_no_row_of_a_question_that_the_other_file_has_is_exported(
+    tmp_path: Path, act: Callable[[ClusterReview], None]
+) -> None:
+    (tmp_path / "q.csv").write_text("question\nt1\nT1\nt2\nt3\n")
+    (tmp_path / "known.csv").write_text("question\nt1\n")
+    corpus, known = read_corpus(tmp_path / "q.csv"), read_corpus(tmp_path / "known.csv")
+    dedupe_corpus(MODEL, corpus, threshold=1.0, against=known).write(tmp_path / "d")
+    review = opened(tmp_path / "d")
+    act(review)
+    review.export()
+    assert (tmp_path / "d" / "edited" / "kept.csv").read_text() == "question\nt2\nt3\n"
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
