@@ -16,6 +16,7 @@ from qpairs import metrics
 from qpairs.core.exceptions import UserError
 from qpairs.data.identity import pair_key
 from qpairs.models.base import Model
+from qpairs.models.shortened import shorten
 from qpairs.models.verdict import Setting
 from qpairs.retrieval.index import Index
 from qpairs.retrieval.search import corpus_setting
@@ -95,11 +96,14 @@ class State:
 class Labelling:
     """The pairs to label and the labels so far, for the threads of one process."""
 
-    def __init__(self, file: LabelFile, model: Model, setting: Setting, pairs: Mapping[Choice, Candidates]) -> None:
+    def __init__(
+        self, file: LabelFile, model: Model, setting: Setting, pairs: Mapping[Choice, Candidates], dimension: int
+    ) -> None:
         self._file = file
         self._model = model
         self._setting = setting
         self._pairs = pairs
+        self._dimension = dimension  # of the vectors that the setting judges
         self._cosines: dict[Texts, float] = {}
         self._lock = threading.Lock()
 
@@ -118,7 +122,8 @@ class Labelling:
             UserError: the file does not hold labels or cannot be written, or the model does not fit the index.
         """
         file = path if isinstance(path, LabelFile) else LabelFile(Path(path))
-        labelling = cls(file, model, corpus_setting(index, model), pairs_to_label(index, model, seed))
+        pairs = pairs_to_label(index, model, seed)
+        labelling = cls(file, model, corpus_setting(index, model), pairs, index.manifest.dimension)
         labelling.state()
         return labelling
 
@@ -235,9 +240,11 @@ class Labelling:
         )
 
     def _similarity(self, pairs: Sequence[Sequence[Any]]) -> list[float]:
-        """The cosine of each pair."""
+        """The cosine of each pair, of vectors as long as those of the index."""
         new = {pair_key(pair): pair[:2] for pair in pairs if pair_key(pair) not in self._cosines}
         if new:
-            one, other = (self._model.encode(texts) for texts in zip(*new.values(), strict=True))
+            one, other = (
+                shorten(self._model.encode(texts), self._dimension) for texts in zip(*new.values(), strict=True)
+            )
             self._cosines |= dict(zip(new, np.einsum("ij,ij->i", one, other).clip(-1, 1).tolist(), strict=True))
         return [self._cosines[pair_key(pair)] for pair in pairs]

@@ -24,6 +24,7 @@ from qpairs.data.sources import load_pairs
 from qpairs.data.splits import question_components
 from qpairs.metrics import bootstrap_interval, confusion
 from qpairs.models.base import Model
+from qpairs.retrieval.embed import embed
 from qpairs.retrieval.index import Index, add_to_index, build_index, open_index
 from qpairs.serving.app import create_app
 from qpairs.serving.label_figures import MIN_LABELS
@@ -282,6 +283,16 @@ def test_the_precision_in_the_corpus_counts_each_pair_by_its_probability(labelli
     assert state.figures[-1].value == pytest.approx(weights @ stored.labels / weights.sum())
     assert 0 <= state.figures[-1].low < state.figures[-1].value < state.figures[-1].high <= 1
     assert (state.measure, labelling.state("threshold").measure) == ("precision", "F1")
+
+
+def test_a_shortened_index_is_judged_by_shortened_vectors(tmp_path: Path) -> None:
+    made = embed(MODEL, [f"t{row}" for row in range(100)], tmp_path / "emb", dimension=8)
+    build_index(made, tmp_path / "idx")
+    last = answer_next(Labelling.open(tmp_path / "labels.csv", MODEL, open_index(tmp_path / "idx")), "yes").last
+    one, other = (VECTORS[int(text[1:]), :8] for text in (last.question1, last.question2))
+    expected = float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    assert last.similarity == pytest.approx(expected, abs=1e-5)
+    assert last.duplicate == (expected >= MODEL.verdict.pair.threshold)
 
 
 def test_only_a_pair_that_waits_is_answered(labelling: Labelling) -> None:
