@@ -258,10 +258,7 @@ class RequestHandler:
         if setting is None or threshold is None:
             raise IndexConflict("a ready model judges by a corpus; send a file of questions to the page first")
         first, second = zip(*(pair for request in requests for pair in request.pairs), strict=True)
-        cosines = (vectors(first, "left") * vectors(second, "right")).sum(axis=1)
-        if self.encoder.verdict.symmetric and not self.encoder.one_tower:
-            cosines = (cosines + (vectors(second, "left") * vectors(first, "right")).sum(axis=1)) / 2
-        cosines = cosines.clip(-1, 1).astype(np.float64)
+        cosines = self._cosines(first, second, vectors)
         if self.second and self._reader:
             pairs = list(zip(first, second, strict=True))
             probability, duplicate = judge_pairs(self.second, self._reader, cosines, pairs)
@@ -271,6 +268,20 @@ class RequestHandler:
         columns = [np.split(column, ends) for column in (cosines, probability, duplicate)]
         of = setting.precision_of
         return [Scored(a, b, c, threshold, threshold_of, of) for a, b, c in zip(*columns, strict=True)]
+
+    def _cosines(self, first: Sequence[str], second: Sequence[str], vectors: Vectors) -> NDArray[np.float64]:
+        """The cosines (n,) of pairs, of vectors as long as those that `pair_setting` judges."""
+        whole = self.index is None or self.model.verdict.labelled
+        dimension = self.encoder.dimension if whole else self.index.manifest.dimension
+
+        def of(left: Sequence[str], right: Sequence[str]) -> Floats:
+            one, other = shorten(vectors(left, "left"), dimension), shorten(vectors(right, "right"), dimension)
+            return np.einsum("ij,ij->i", one, other)
+
+        cosines = of(first, second)
+        if self.encoder.verdict.symmetric and not self.encoder.one_tower:
+            cosines = (cosines + of(second, first)) / 2
+        return cosines.clip(-1, 1).astype(np.float64)
 
     def _judge(self, requests: Sequence[JudgeRequest], _: Vectors) -> Sequence[None]:
         self._judge_by(requests[-1].model)

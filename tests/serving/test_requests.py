@@ -196,6 +196,17 @@ def test_two_towers_score_the_mean_of_both_directions_or_the_first_against_the_s
         assert handler.size(requests[1]) == (8 if symmetric else 4)
 
 
+@pytest.mark.parametrize(("labelled", "dimension"), [(False, 8), (True, 20)])
+def test_pairs_are_scored_by_vectors_as_long_as_those_of_the_setting(labelled: bool, dimension: int) -> None:
+    """A ready model is judged by the index, which may be shortened; another one by its own threshold for pairs."""
+    index = an_index()
+    index.manifest.dimension = 8  # type: ignore[misc]
+    (scored,) = RequestHandler(a_model(VECTORS, labelled=labelled), index).answer([ScoreRequest([("t1", "t2")])])
+    one, other = VECTORS[1, :dimension], VECTORS[2, :dimension]
+    expected = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    np.testing.assert_allclose(scored.similarity, [expected], atol=1e-6)
+
+
 def test_an_index_of_the_right_tower_is_searched_with_the_left() -> None:
     handler = RequestHandler(a_model(VECTORS, towers=2, symmetric=False), an_index(side="right"))
     found, _ = handler.answer([SearchRequest("t50", 41), AddRequest(["new"], ["t50"])])
