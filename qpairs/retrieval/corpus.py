@@ -66,6 +66,7 @@ class DedupeResult:
         corpus: the questions.
         against: the questions that were known before.
         found: the duplicates, as numbers of rows.
+        dimension: numbers in a vector; fewer than the model's where they were shortened.
         read: which of the candidates had a second look; None for a model of one stage.
 
     >>> found = model.dedupe(["How do I pay?", "How can I pay?", "Where is my order?"], threshold=0.8)
@@ -78,6 +79,7 @@ class DedupeResult:
     corpus: Corpus
     against: Corpus | None
     found: Deduplicated
+    dimension: int
     read: ReadShare | None = None
 
     @cached_property
@@ -132,19 +134,19 @@ class DedupeResult:
         """What is written to dedupe.json; there, `raw` says besides whether texts of CSV and TSV are not `guarded`.
 
         `questions`, `against` and `model` are paths as named, `questions_path` is that of the file from the root, or
-        null; `text_column`, `skip_bad_rows` and `separator` say how it was read; `rows` counts the questions,
-        `distinct` those that differ in more than case, spaces and punctuation, `asked` the distinct ones that the other
-        corpus has, `pairs` the duplicates among the rest, `clusters` the clusters of two rows or more, `largest` the
-        rows of the largest, `kept` the rows without duplicates. `probability_of` says what the probabilities are true
-        of, `basis` what they rest on; `expected` is the `Expectation` of the threshold, or null. `threshold` is a
-        cosine, or where `second_look` is not null a probability; that says which candidates were read: `band`
-        (cosines), `read`, `candidates` and `share`. `search_recall` is the share of the pairs at or above the
-        threshold that were found, measured on `search_recall_measured_on` pairs of a sample, or 1 and 0 where all were
-        compared.
+        null; `dimension` is that of the vectors; `text_column`, `skip_bad_rows` and `separator` say how it was read;
+        `rows` counts the questions, `distinct` those that differ in more than case, spaces and punctuation, `asked` the
+        distinct ones that the other corpus has, `pairs` the duplicates among the rest, `clusters` the clusters of two
+        rows or more, `largest` the rows of the largest, `kept` the rows without duplicates. `probability_of` says what
+        the probabilities are true of, `basis` what they rest on; `expected` is the `Expectation` of the threshold, or
+        null. `threshold` is a cosine, or where `second_look` is not null a probability; that says which candidates were
+        read: `band` (cosines), `read`, `candidates` and `share`. `search_recall` is the share of the pairs at or above
+        the threshold that were found, measured on `search_recall_measured_on` pairs of a sample, or 1 and 0 where all
+        were compared.
         """
         paths = self.corpus.path, self.against.path if self.against else None
         reading = self.corpus.text_column, self.corpus.skip_bad_rows, self.corpus.separator
-        return summary_of(self.found, self.model, self.setting, paths, reading, self.read)
+        return summary_of(self.found, self.model, self.setting, paths, reading, self.dimension, self.read)
 
     def nearest(self, count: int) -> pandas.DataFrame:
         """The rows of `pairs` that are nearest to the threshold.
@@ -246,6 +248,7 @@ def summary_of(
     setting: Setting,
     paths: tuple[Path, Path | None],
     reading: tuple[str, bool, str],
+    dimension: int,
     read: ReadShare | None = None,
 ) -> dict[str, Any]:
     """What is written to dedupe.json, see `DedupeResult.summary`.
@@ -256,6 +259,7 @@ def summary_of(
         setting: with the threshold.
         paths: of the questions, and of those that were known before.
         reading: the column of the questions, whether rows that cannot be used were left out, and the named separator.
+        dimension: numbers in a vector.
         read: which candidates had a second look.
     """
     sizes, expected = np.bincount(found.representative[found.question]), expectation_of(setting)
@@ -268,6 +272,7 @@ def summary_of(
         "against": str(paths[1]) if paths[1] else None,
         "model": str(model.path),
         "fingerprint": model.fingerprint,
+        "dimension": dimension,
         "threshold": setting.threshold,
         "probability_of": setting.precision_of,
         "basis": setting.basis if isinstance(setting, CorpusSetting) else None,
@@ -365,7 +370,8 @@ def find_duplicates(
         prepared.own, setting.threshold, other=prepared.other, recall=recall, on_progress=on_progress
     )
     found = resolve(prepared.own, candidates, setting.threshold, linkage)
-    return DedupeResult(prepared.model, setting, prepared.corpus, prepared.against, found, prepared.read)
+    dimension = prepared.own.vectors.shape[1]
+    return DedupeResult(prepared.model, setting, prepared.corpus, prepared.against, found, dimension, prepared.read)
 
 
 @dataclass(frozen=True)

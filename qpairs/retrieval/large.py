@@ -158,7 +158,8 @@ def dedupe_embeddings(
         search = Search(work, rows, embeddings.dimension, setting.threshold, recall, seed)
         found = _resolve(search, find_pairs(search, engine, meter), linkage, meter)
         reading = embeddings.plan.text_column, embeddings.plan.skip_bad_rows, ""
-        summary = {**summary_of(found, model, setting, (embeddings.folder, None), reading), "raw": raw}
+        paths = embeddings.folder, None
+        summary = {**summary_of(found, model, setting, paths, reading, embeddings.dimension), "raw": raw}
         examples = _write(output, kind, Tables(work, found, setting), meter, summary)
     return LargeResult(output, model, setting, embeddings, summary, examples)
 

@@ -25,7 +25,14 @@ COLUMNS = ("cluster", "row", "question", "representative", "similarity")
 EDITED = "edited"  # the folder of mended files
 FACTS = record(
     {"questions": text, "rows": whole()},
-    {"questions_path": optional(text), "text_column": text, "skip_bad_rows": flag, "separator": text, "raw": flag},
+    {
+        "questions_path": optional(text),
+        "text_column": text,
+        "skip_bad_rows": flag,
+        "separator": text,
+        "dimension": whole(1),
+        "raw": flag,
+    },
     others=True,
 )  # of dedupe.json, that are needed here
 

@@ -21,6 +21,7 @@ from qpairs.core.shapes import each, one_of, record, whole
 from qpairs.core.tables import ENDINGS, write_table
 from qpairs.evaluation.wording import differing_words
 from qpairs.models.base import Floats
+from qpairs.models.shortened import shorten
 from qpairs.retrieval.corpus import SUMMARY
 from qpairs.serving.cluster_files import (
     EDITED,
@@ -101,7 +102,9 @@ class ClusterReview:
             UserError: a file cannot be read.
         """
         self._folder, self._journal, self._encode = folder, journal, encode
-        self._raw = (folder / SUMMARY).is_file() and bool(summary_in(folder).get("raw"))
+        summary = summary_in(folder) if (folder / SUMMARY).is_file() else {}
+        self._raw = bool(summary.get("raw"))
+        self._dimension: int | None = summary.get("dimension")  # of dedupe's vectors; older versions did not tell
         self._members, self._base, self._heads = read_clusters(file, raw=self._raw)
         self._similarity: dict[tuple[int, int], float] = {}  # (row, representative), where that is a new one
         self._changes = _effective(journal.read())
@@ -244,11 +247,14 @@ class ClusterReview:
             if row != head and self._heads[row] != head and (row, head) not in self._similarity
         ]
         if new:
-            one, other = (
-                self._encode([self._members[row].question for row in side]) for side in zip(*new, strict=True)
-            )
+            one, other = (self._vectors(rows) for rows in zip(*new, strict=True))
             cosines = np.einsum("ij,ij->i", one, other).clip(-1, 1).tolist()
             self._similarity |= dict(zip(new, cosines, strict=True))
+
+    def _vectors(self, rows: Sequence[int]) -> Floats:
+        """The vectors (n, d) of questions, as long as those of dedupe."""
+        vectors = self._encode([self._members[row].question for row in rows])
+        return shorten(vectors, self._dimension or vectors.shape[1])
 
 
 class ReviewedFolder:

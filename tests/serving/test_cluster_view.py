@@ -16,7 +16,9 @@ from test_index import a_model, clustered, embedded
 from qpairs.core.exceptions import UserError
 from qpairs.core.shapes import Shape
 from qpairs.data.corpus import read_corpus
+from qpairs.models.shortened import shorten
 from qpairs.retrieval.corpus import dedupe_corpus
+from qpairs.retrieval.embed import embed
 from qpairs.retrieval.large import dedupe_embeddings
 from qpairs.serving import clusters as serving_clusters
 from qpairs.serving.app import create_app
@@ -121,6 +123,24 @@ def test_the_similarity_is_that_to_the_new_representative(folder: Path) -> None:
     for member in cluster.members:
         expected = VECTORS[member.row - 1] @ VECTORS[rows[-1] - 1]
         assert member.similarity == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_similarity_is_one_of_vectors_as_long_as_those_of_dedupe(tmp_path: Path, large: bool) -> None:
+    (tmp_path / "q.csv").write_text("\n".join(["q", *(f"t{row}" for row in range(60))]) + "\n")
+    made = embed(MODEL, tmp_path / "q.csv", tmp_path / "emb", text_column="q", dimension=8)
+    if large:
+        dedupe_embeddings(MODEL, made, tmp_path / "d", threshold=0.9)
+    else:
+        corpus = read_corpus(tmp_path / "q.csv", text_column="q")
+        dedupe_corpus(MODEL, corpus, threshold=0.9, embeddings=made).write(tmp_path / "d")
+    review = opened(tmp_path / "d")
+    head, rows = largest(review)
+    review.represent(head, rows[-1])
+    cluster = next(each for each in review.page(limit=1000).clusters if each.id == rows[-1])
+    short = shorten(VECTORS, 8)
+    expected = [short[member.row - 1] @ short[rows[-1] - 1] for member in cluster.members]
+    assert [member.similarity for member in cluster.members] == pytest.approx(expected, abs=1e-5)
 
 
 def test_what_is_not_possible_is_refused_and_not_written(folder: Path) -> None:
