@@ -59,7 +59,7 @@ class Origins:
     def _may_ask(self, host: str, origin: str | None, site: str) -> bool:
         if origin in self.allowed or site == "same-origin":  # the latter stays true behind a proxy that changes Host
             return True
-        return site == "none" if origin is None else _host_of(origin) == host.lower()
+        return site == "none" if origin is None else host != "" and _host_of(origin) == host.lower()
 
 
 OWN_PAGE = Origins()
@@ -77,7 +77,7 @@ def allowed_origins(names: Sequence[str]) -> tuple[str, ...]:
     found = []
     for name in names:
         origin = name.lower().removesuffix("/")
-        if not _ORIGIN.fullmatch(origin):
+        if not (_ORIGIN.fullmatch(origin) and _host_of(origin)):
             raise UserError(f"allow-origin: {name!r} is no origin; give scheme and host, such as https://my.site")
         default = {"http": ":80", "https": ":443"}[origin.partition(":")[0]]
         found.append(origin.removesuffix(default))
@@ -85,7 +85,11 @@ def allowed_origins(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _host_of(origin: str) -> str:
-    return urlsplit(origin).netloc.lower()
+    """Host and port of an origin; '' where it has none, or is no origin at all."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -58,6 +58,7 @@ def client(index: Index, tmp_path: Path) -> Iterator[TestClient]:
         {"origin": EVIL},
         {"origin": "null"},  # of a sandboxed frame, or a file
         {"origin": "http://localhost:9999"},
+        {"origin": "http://["},
         {"origin": EVIL, "sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "cross-site"},  # an image, a script, a link, a form
         {"sec-fetch-site": "same-site"},
@@ -138,6 +139,10 @@ def test_what_anybody_may_see_is_open_to_links(client: TestClient) -> None:
         assert client.get(path, headers={"sec-fetch-site": "cross-site"}).status_code == 200
 
 
+def test_what_is_no_origin_is_not_that_of_a_request_without_a_host() -> None:
+    assert Origins().refusal("GET", Headers({"host": "", "origin": "http://["}))
+
+
 def test_elsewhere_than_on_loopback_any_host_name_is_answered() -> None:
     assert Origins().refusal("GET", Headers({"host": "questions.intranet"})) is None
     behind = {"host": "10.0.0.1:8000", "origin": "https://my.site", "sec-fetch-site": "same-origin"}
@@ -147,6 +152,7 @@ def test_elsewhere_than_on_loopback_any_host_name_is_answered() -> None:
 def test_origins_are_read_as_browsers_send_them() -> None:
     given = ["https://My.Site:443/", "http://localhost:3000", "http://a.b:80"]
     assert allowed_origins(given) == ("https://my.site", "http://localhost:3000", "http://a.b")
-    for wrong in ("*", "my.site", "https://my.site/path", "https://*", "ftp://my.site", "https://", "https://a@b"):
+    wrongs = ("*", "my.site", "https://my.site/path", "https://*", "ftp://my.site", "https://", "https://a@b")
+    for wrong in (*wrongs, "https://[::1", "http://["):
         with pytest.raises(UserError, match="no origin"):
             allowed_origins([wrong])
