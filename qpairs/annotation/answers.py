@@ -6,6 +6,7 @@ A process that is killed loses no answer that it had read. A last line that was 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -153,8 +154,8 @@ def open_journal(labels: Path, annotator: str, header: Mapping[str, str]) -> Ite
         UserError: another process is at work there, or the file is damaged, has another header, or cannot be written.
     """
     folder = labels.with_suffix(".answers")
-    path = folder / (re.sub(r"[^A-Za-z0-9_-]+", "-", annotator).strip("-")[:80] + ".jsonl")
     with exclusive_lock(folder):
+        path = _file_of(annotator, folder)
         try:
             file = FileIO(path, "a+")
             file.seek(0)
@@ -164,3 +165,23 @@ def open_journal(labels: Path, annotator: str, header: Mapping[str, str]) -> Ite
             journal = Journal(path, file)
             journal.begin(header)
             yield journal
+
+
+def _file_of(annotator: str, folder: Path) -> Path:
+    """The journal of an annotator in a folder: another one for each name, also for names without ASCII letters."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", annotator).strip("-")[:80]
+    by_plain_name = folder / f"{plain}.jsonl"  # of an older version, whatever the name
+    if plain == annotator or _begun_by(by_plain_name) == annotator:
+        return by_plain_name
+    digest = hashlib.sha256(annotator.encode()).hexdigest()[:12]
+    return folder / f"{'-'.join(filter(None, (plain, digest)))}.jsonl"
+
+
+def _begun_by(path: Path) -> str | None:
+    """The annotator whose name is in the header of a journal; None where there is none."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            found = parse_json(file.readline(), named(text), where=str(path))
+        return str(found["annotator"])
+    except (OSError, UserError, UnicodeDecodeError, KeyError):
+        return None

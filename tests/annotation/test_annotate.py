@@ -225,6 +225,25 @@ def test_answers_to_another_question_are_not_joined(tmp_path: Path) -> None:
         assert len(service.requests) == 3
 
 
+@pytest.mark.parametrize("names", [("Анна", "Иван"), ("gpt-4.1", "gpt-4-1"), ("a b", "a.b"), ("x" * 99, "x" * 98)])
+def test_each_annotator_has_a_journal_of_its_own(tmp_path: Path, names: tuple[str, str]) -> None:
+    with serving(right) as service:
+        for name in names:
+            assert annotate(PAIRS[:4], of(service, name), tmp_path / "labels.csv").asked == 4
+            assert annotate(PAIRS[:5], of(service, name), tmp_path / "labels.csv").asked == 1
+    assert len([file for file in (tmp_path / "labels.answers").glob("*.jsonl") if file.stem]) == 2
+
+
+def test_a_journal_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    with serving(right) as service:
+        annotate(PAIRS[:4], of(service, "Анна"), tmp_path / "labels.csv")
+        (made,) = (tmp_path / "labels.answers").glob("*.jsonl")
+        made.rename(made.with_name(".jsonl"))
+        (tmp_path / "labels.csv").unlink()
+        assert annotate(PAIRS[:4], of(service, "Анна"), tmp_path / "labels.csv").asked == 0
+        assert annotate(PAIRS[:4], of(service, "Иван"), tmp_path / "labels.csv").asked == 4
+
+
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     with serving(right, delay=0.3) as service:
         first = threading.Thread(target=annotate, args=(PAIRS[:4], of(service), tmp_path / "labels.csv"))
