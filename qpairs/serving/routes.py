@@ -1,6 +1,7 @@
 """The HTTP routes of a service: bodies of requests and answers, and what each route does with them."""
 
 import asyncio
+import re
 import reprlib
 import uuid
 from collections import Counter
@@ -38,6 +39,7 @@ from qpairs.serving.requests import (
 
 MAX_HITS = 100
 MAX_ID = 128  # characters
+NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # white space as in Python, in the syntax of JavaScript
 EXAMPLE_PAIRS = [["How do I pay?", "Which ways to pay are there?"]]
 ERRORS = {
@@ -221,6 +223,12 @@ def _one_line(text: str) -> str:
     return line
 
 
+def _without_controls(name: str) -> str:
+    if not re.fullmatch(NO_CONTROLS, name):  # DELETE could not name it in its path
+        raise ValueError("the id has a line break or another control character")
+    return name
+
+
 def _whole_number(number: Any) -> Any:
     """In JSON, 10.0 is an integer."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
@@ -290,9 +298,12 @@ def _add_search(routes: APIRouter, service: Service) -> None:
 def _add_changes(routes: APIRouter, service: Service) -> None:
     Question = Annotated[str, _question_field(service.limits), AfterValidator(_one_line)]
 
+    id_field = Field(min_length=1, max_length=MAX_ID, json_schema_extra={"pattern": NO_CONTROLS})
+    Id = Annotated[str, id_field, AfterValidator(_without_controls)]
+
     class NewQuestion(BaseModel):
         model_config = STRICT
-        id: Annotated[str, Field(min_length=1, max_length=MAX_ID)] | None = None
+        id: Id | None = None
         text: Question
 
     class NewQuestions(BaseModel):

@@ -323,6 +323,7 @@ def test_sixty_four_requests_at_once_get_their_own_answers(client: TestClient) -
         ("/search", b'{"question": "a", "k": 0}', "body.k"),
         ("/questions", b'{"questions": [{"id": "", "text": "a"}]}', "body.questions.0.id"),
         ("/questions", b'{"questions": [{"id": "\\udfff", "text": "a"}]}', "body.questions.0.id"),
+        ("/questions", b'{"questions": [{"id": "a\\nb", "text": "a"}]}', "the id has a line break"),
         ("/questions", b'{"questions": [{"id": "x"}]}', "body.questions.0.text"),
     ],
 )
