@@ -101,7 +101,7 @@ def safe_name(name: str) -> str:
     ending = "".join(suffixes[:-1] if packed else suffixes[-1:])
     if not (ending in FORMATS or (packed and suffixes[-1] == ZIP)):
         raise UserError(f"{last or 'the file'}: unknown kind of file; {nearest(ending, FORMATS)}")
-    tail = "".join(Path(clean).suffixes[-2 if packed and ending else -1 :])
+    tail = "".join(Path(clean).suffixes[-2 if packed and ending in FORMATS else -1 :])
     return clean[: -len(tail)][: LONGEST - len(tail)] + tail
 
 

@@ -273,6 +273,8 @@ def test_the_limit_of_other_requests_stays(client: TestClient) -> None:
         ("Fragen (März).csv.gz", "Fragen _März_.csv.gz"),
         ("q.zip", "q.zip"),
         (f"{'ä' * 300}.jsonl.zst", f"{'ä' * 50}.jsonl.zst"),
+        (f"q.{'é' * 200}.zip", f"q.{'é' * 54}.zip"),
+        (f"{'é' * 300}.csv.zip", f"{'é' * 52}.csv.zip"),
     ],
 )
 def test_a_name_becomes_one_of_a_file_in_a_folder(name: str, kept: str) -> None:
