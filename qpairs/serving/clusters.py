@@ -1,22 +1,25 @@
 """The clusters that `qpairs dedupe` found, as people mend them: another representative, splits, merges.
 
 Each change is in a journal beside the clusters before it is acknowledged. The files of dedupe stay as they are; the
-mended clusters, and the file without its duplicates by them, are written into the folder `edited` beside them.
+mended clusters, and the file without its duplicates by them, are written into the folder `edited` beside them. Several
+processes may change the same clusters: each reads what the others wrote before it writes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from qpairs.core.exceptions import UserError
+from qpairs.core.files import exclusive_lock
 from qpairs.core.shapes import each, one_of, record, whole
 from qpairs.core.tables import ENDINGS, write_table
 from qpairs.evaluation.wording import differing_words
@@ -34,6 +37,8 @@ from qpairs.serving.journal_file import JournalFile, open_journal
 
 if TYPE_CHECKING:
     pass
+
+log = logging.getLogger(__name__)
 
 Encode = Callable[[Sequence[str]], Floats]
 Order = Literal["size", "doubt"]
@@ -173,11 +178,12 @@ class ClusterReview:
             LookupError: there is none.
             UserError: the journal cannot be written.
         """
-        if not self._changes:
-            raise LookupError("there is no change to undo")
-        self._journal.write({"change": "undo"})
-        self._changes.pop()
-        self._replay()
+        with self._newest():
+            if not self._changes:
+                raise LookupError("there is no change to undo")
+            self._journal.write({"change": "undo"})
+            self._changes.pop()
+            self._replay()
 
     def export(self) -> list[Path]:
         """Writes the clusters as they are now, and the file without its duplicates by them, into the folder `edited`.
@@ -186,6 +192,10 @@ class ClusterReview:
             SourceChanged: what was deduplicated is gone, or has other rows than then.
             UserError: a file cannot be written.
         """
+        with self._newest():
+            return self._write()
+
+    def _write(self) -> list[Path]:
         import pandas
 
         heads = [head for head, rows in self._clusters.items() if len(rows) > 1]
@@ -208,20 +218,35 @@ class ClusterReview:
         return [kept, made]
 
     def _change(self, change: dict[str, Any]) -> None:
-        changed = _changed(_State(self._members, self._clusters), change)
-        self._journal.write(change)
-        self._changes.append(change)
-        self._clusters = changed
+        with self._newest():
+            changed = _changed(_State(self._members, self._clusters), change)
+            self._journal.write(change)
+            self._changes.append(change)
+            self._clusters = changed
+
+    @contextmanager
+    def _newest(self) -> Iterator[None]:
+        """Holds the changes against other processes, and takes over what these have changed."""
+        with _held(self._folder):
+            changes = _effective(self._journal.read())
+            if changes != self._changes:
+                self._changes = changes
+                self._replay()
+            yield
 
     def _replay(self) -> None:
+        """Makes the changes; one that the clusters do not allow is left out."""
         self._clusters = {head: list(rows) for head, rows in self._base.items()}
-        for change in self._changes:
+        for number, change in enumerate(self._changes, 1):
             try:
                 self._clusters = _changed(_State(self._members, self._clusters), change)
-            except (LookupError, TypeError) as error:
-                raise UserError(
-                    f"{self._journal.path}: holds a change that is none of these clusters ({error})"
-                ) from None
+            except (LookupError, TypeError):
+                log.warning(
+                    "%s: change %d of %d is none of these clusters, and is left out",
+                    self._journal.path,
+                    number,
+                    len(self._changes),
+                )
 
     def _cluster(self, head: int) -> Cluster:
         rows = self._clusters[head]
@@ -301,7 +326,7 @@ class ReviewedFolder:
 
     def _opened(self, file: Path) -> tuple[ClusterReview, ExitStack]:
         path = self.folder / f"changes-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}.jsonl"
-        with ExitStack() as held:
+        with ExitStack() as held, nullcontext() if self._read_only else _held(self.folder):
             journal = held.enter_context(open_journal(path, CHANGE, read_only=self._read_only))
             return ClusterReview(self.folder, file, journal, self._encode), held.pop_all()
 
@@ -309,6 +334,19 @@ class ReviewedFolder:
         if self._open:
             self._open[1].close()
             self._open = None
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Holds the changes to the clusters in a folder against other processes, which wait.
+
+    The lock is beside the folder, which dedupe exchanges for another one; where it cannot be exchanged, in it.
+    """
+    place = folder.resolve()
+    stays = place.is_mount() or not os.access(place.parent, os.W_OK)
+    name = f".changes-{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:12]}"
+    with exclusive_lock((place if stays else place.parent) / name, wait=True, called=folder, passing=True):
+        yield
 
 
 def _effective(changes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_index import a_model, clustered, embedded
 
 from qpairs.core.exceptions import UserError
+from qpairs.core.files import atomic_folder, keep_others
 from qpairs.core.shapes import Shape
 from qpairs.data.corpus import read_corpus
 from qpairs.models.shortened import shorten
@@ -208,6 +209,35 @@ def test_the_exported_files_are_those_of_the_clusters_as_they_are(folder: Path) 
     table = pandas.read_csv(folder / "edited" / "clusters.csv")
     assert (table.groupby("cluster")["representative"].sum() == 1).all()
     assert rows[2] not in set(table["row"])  # alone
+
+
+def test_each_process_sees_the_changes_of_others_before_its_own(folder: Path) -> None:
+    """Each review has its own journal, as those of two processes; dedupe may exchange the folder meanwhile."""
+    one, other = opened(folder), opened(folder)
+    head, rows = largest(one)
+    with atomic_folder(folder) as fresh:
+        keep_others(folder, fresh, replaced=[])
+    one.represent(head, rows[1])
+    with pytest.raises(LookupError, match="not there any more"):
+        other.represent(head, rows[2])
+    assert sets(other) == sets(one)
+    other.split(rows[1], [rows[2]])
+    one.undo()
+    assert sets(one) == sets(opened(folder)) and one.changes == 1
+    other.export()
+    assert pandas.read_csv(folder / "edited" / "clusters.csv")["cluster"].isin(sets(one)).all()
+
+
+def test_a_change_that_the_clusters_do_not_allow_is_left_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    review = opened(folder)
+    head, rows = largest(review)
+    review.represent(head, rows[1])
+    (journal,) = folder.glob("changes-*")
+    journal.write_bytes(2 * journal.read_bytes())  # as two processes wrote it that did not know of each other
+    again = opened(folder)
+    assert sets(again) == sets(review) and "change 2 of 2 is none of these clusters" in caplog.text
+    again.undo()
+    assert sets(again) == sets(review)
 
 
 def test_a_file_that_has_changed_since_is_refused(folder: Path) -> None:
