@@ -271,14 +271,15 @@ class RequestHandler:
 
     def _cosines(self, first: Sequence[str], second: Sequence[str], vectors: Vectors) -> NDArray[np.float64]:
         """The cosines (n,) of pairs, of vectors as long as those that `pair_setting` judges."""
-        whole = self.index is None or self.model.verdict.labelled
-        dimension = self.encoder.dimension if whole else self.index.manifest.dimension
+        index = None if self.model.verdict.labelled else self.index
+        dimension = index.manifest.dimension if index else self.encoder.dimension
 
         def of(left: Sequence[str], right: Sequence[str]) -> Floats:
             one, other = shorten(vectors(left, "left"), dimension), shorten(vectors(right, "right"), dimension)
-            return np.einsum("ij,ij->i", one, other)
+            found: Floats = (one * other).sum(axis=1)
+            return found
 
-        cosines = of(first, second)
+        cosines: NDArray[np.floating[Any]] = of(first, second)
         if self.encoder.verdict.symmetric and not self.encoder.one_tower:
             cosines = (cosines + of(second, first)) / 2
         return cosines.clip(-1, 1).astype(np.float64)
