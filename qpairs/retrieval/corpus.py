@@ -19,6 +19,7 @@ from qpairs.core.files import atomic_folder, keep_others, write_text
 from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.core.tables import ENDINGS, write_table
 from qpairs.data.corpus import Corpus, read_corpus
+from qpairs.data.identity import canonical
 from qpairs.data.questions import QuestionSource
 from qpairs.evaluation.wording import differing_words
 from qpairs.metrics import Expectation, count_scores
@@ -41,6 +42,7 @@ from qpairs.retrieval.dedupe import (
     nearest_there,
     require_one_tower,
     resolve,
+    same_questions,
     stored,
 )
 from qpairs.retrieval.embeddings import Embeddings
@@ -109,10 +111,16 @@ class DedupeResult:
 
     @cached_property
     def asked(self) -> pandas.DataFrame:
-        """Questions that the other corpus has: row, question, row_there, question_there, similarity, probability."""
+        """Questions that the other corpus has: row, question, row_there, question_there, similarity, probability.
+
+        The same question, by `data.identity`, is a duplicate with probability 1.
+        """
         found = self.found.asked
         there = _columns("_there", found.right, self.against or self.corpus)
-        return self._table(_columns("", self.found.first[found.left], self.corpus) | there, found)
+        table = self._table(_columns("", self.found.first[found.left], self.corpus) | there, found)
+        both = zip(table["question"], table["question_there"], strict=True)
+        same = np.array([canonical(one) == canonical(other) for one, other in both], dtype=np.bool_)
+        return table.assign(probability=np.where(same, 1.0, table["probability"]))
 
     @cached_property
     def kept(self) -> pandas.DataFrame:
@@ -456,6 +464,8 @@ def _take_second_look(
 ) -> Prepared:
     """Finds the pairs that may be duplicates, reads those whose verdict that can change, and estimates anew.
 
+    The same question in both corpora is no matter of the model: it is not read, and its probability is 1.
+
     Args:
         prepared: what the encoder alone says.
         model: whose second stage reads.
@@ -471,23 +481,24 @@ def _take_second_look(
     here = [prepared.corpus.texts[row] for row in own.first]
     there = [prepared.against.texts[row] for row in other.first] if prepared.against and other else []
     cosines = np.concatenate([asked.similarity, pairs.similarity]).astype(np.float64)
-    inside = band.holds(cosines)
+    judged = np.append(~same_questions(own, other, asked), np.ones(len(pairs), dtype=np.bool_))
+    inside = band.holds(cosines) & judged
     logits = np.full(len(cosines), np.nan, dtype=np.float32)
     texts = [(here[a], there[b]) for a, b in _ends(asked, inside[: len(asked)])]
     texts += [(here[a], here[b]) for a, b in _ends(pairs, inside[len(asked) :])]
     logits[inside] = read_candidates(model.second.reader, texts, on_progress)
-    probability = setting.probability(cosines, logits)
-    judged: Setting = setting
+    probability = np.where(judged, setting.probability(cosines, logits), 1.0)
+    after: Setting = setting
     if isinstance(base, CorpusSetting):
         of_all = float(base.of_cosines.counts.at_or_above(floor))  # of which those within the other corpus are not read
-        part = min(1.0, len(cosines) / max(of_all, 1.0)) if other else 1.0
-        estimate = setting.after_reading(cosines, logits, floor, part)
-        judged = CorpusSetting(estimate.default_threshold(), estimate)
-        probability = estimate.scores.astype(np.float64)
+        part = min(1.0, judged.sum() / max(of_all - (~judged).sum(), 1.0)) if other else 1.0
+        estimate = setting.after_reading(cosines[judged], logits[judged], floor, part)
+        after = CorpusSetting(estimate.default_threshold(), estimate)
+        probability[judged] = estimate.scores
     asked = replace(asked, probability=probability[: len(asked)])
     pairs = replace(pairs, probability=probability[len(asked) :])
-    read = ReadShare(band, int(inside.sum()), len(cosines))
-    return replace(prepared, setting=judged, candidates=Candidates(nearest_there(asked, other), pairs), read=read)
+    read = ReadShare(band, int(inside.sum()), int(judged.sum()))
+    return replace(prepared, setting=after, candidates=Candidates(nearest_there(asked, other), pairs), read=read)
 
 
 def _ends(found: Matches, rows: NDArray[np.bool_]) -> Iterable[tuple[int, int]]:

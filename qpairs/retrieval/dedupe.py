@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, ignore
@@ -173,6 +174,14 @@ def _with_the_same(own: Distinct, other: Distinct, found: Matches) -> Matches:
     left, right = np.concatenate([rest.left, left]), np.concatenate([rest.right, right])
     order = np.lexsort((right, left))
     return replace(found, left=left[order], right=right[order], similarity=similarity[order])
+
+
+def same_questions(own: Distinct, other: Distinct | None, found: Matches) -> NDArray[np.bool_]:
+    """(m,) which pairs of two corpora are one question: those are duplicates, whatever a model says."""
+    if other is None:
+        return np.zeros(len(found), dtype=np.bool_)
+    same: NDArray[np.bool_] = own.identity[found.left] == other.identity[found.right]
+    return same
 
 
 def nearest_there(found: Matches, other: Distinct | None) -> Matches:

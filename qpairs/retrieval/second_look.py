@@ -105,7 +105,7 @@ class ReadShare:
     def __str__(self) -> str:
         """One line that says what was read, and why not the rest."""
         if not self.candidates:
-            return "no pair can reach a probability of 10 %; --no-reranker decides by the encoder alone"
+            return "no two different questions reach a probability of 10 %; --no-reranker decides by the encoder alone"
         where = ""
         if self.band.low <= 1:
             where = f" (cosine {max(self.band.low, -1):.2f} to {min(self.band.high, 1):.2f})"

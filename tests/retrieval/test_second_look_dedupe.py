@@ -168,6 +168,30 @@ def test_of_another_corpus_the_most_probable_row_is_named(model: TwoStages, tmp_
     assert result.expected.recall <= 1
 
 
+@pytest.mark.parametrize("densities", [None, corpora.fitted(seed=6)], ids=["pairs", "corpus"])
+@pytest.mark.parametrize("threshold", [0.3, 0.95, 0.9999, 1.0])
+def test_the_same_question_of_another_corpus_is_a_duplicate_at_any_threshold(
+    densities: object, threshold: float
+) -> None:
+    model = two_stages(VECTORS, densities=densities)
+    known, new = [f"T{row}" for row in range(40)], [f"t{row}" for row in range(100)]
+    result = dedupe_corpus(model, new, against=known, threshold=threshold)
+    asked = result.asked.set_index("question")
+    assert not set(new[:40]) & set(result.kept["text"])
+    assert asked.loc[new[:40], "question_there"].tolist() == known
+    assert set(asked.loc[new[:40], "probability"]) == {1.0}
+    read = model.second.reader.read
+    assert not [pair for pair in read if row_of(pair[0]) == row_of(pair[1])], "what is known need not be read"
+    assert result.read.read == len(read) <= result.read.candidates
+    if isinstance(result.setting, CorpusSetting):
+        assert len(result.setting.estimate.scores) == result.read.candidates
+
+
+def test_the_same_question_has_probability_1_by_the_encoder_alone(model: TwoStages) -> None:
+    asked = dedupe_corpus(model.first, ["t1", "t2", "t50"], against=["T2", "t90"], threshold=0.99).asked
+    assert asked[["question", "question_there", "probability"]].to_numpy().tolist() == [["t2", "T2", 1.0]]
+
+
 def test_thresholds_are_probabilities_and_promises_are_kept_or_refused(model: TwoStages, tmp_path: Path) -> None:
     file = corpus(tmp_path / "q.csv", range(N))
     low = dedupe_corpus(model, file, threshold=0.02)
