@@ -132,9 +132,13 @@ def _run(
     Raises:
         UserError: they find far too many pairs.
     """
-    todo = [job for job in jobs if not (search.folder / job.file).exists()]
-    size, pairs, most = {job.file: job.size for job in jobs}, 0, max(MOST_PAIRS, MOST_A_QUESTION * search.rows)
+    there = {job.file for job in jobs if (search.folder / job.file).exists()}
+    todo = [job for job in jobs if job.file not in there]
+    size, most = {job.file: job.size for job in jobs}, max(MOST_PAIRS, MOST_A_QUESTION * search.rows)
+    pairs = sum(len(np.load(search.folder / file, mmap_mode="r")) for file in there if file.startswith(PAIRS))
     total = sum(size.values())
+    if pairs > most:
+        raise too_many(most, search.threshold)
     meter.begin(meter.stage, total, total - sum(job.size for job in todo))
     for written in engine(lambda: todo, write):
         meter.advance(size[written.file])

@@ -201,6 +201,27 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, monkeypatch) -> None:
         dedupe_embeddings(model, embeddings, tmp_path / "d", threshold=-1.0)
 
 
+def test_far_too_many_pairs_stay_too_many_when_the_run_goes_on(tmp_path: Path, monkeypatch) -> None:
+    small_parts(monkeypatch)
+    model, embeddings, _ = a_corpus(tmp_path, VECTORS[:1200])
+    monkeypatch.setattr(large_pairs, "MOST_A_QUESTION", 0)
+
+    def pairs_there() -> int:
+        return sum(len(np.load(file)) for file in tmp_path.rglob(f"{large_pairs.PAIRS}/*.npy"))
+
+    def refused_at(most: int) -> None:
+        monkeypatch.setattr(large_pairs, "MOST_PAIRS", most)
+        with pytest.raises(UserError, match=f"over {most:,} pairs"):
+            dedupe_embeddings(model, embeddings, tmp_path / "d", threshold=0.6, recall=0.99)
+
+    refused_at(100)
+    before = pairs_there()
+    refused_at(before - 1)
+    assert pairs_there() == before > 100, "nothing more is compared"
+    refused_at(before)
+    assert pairs_there() > before
+
+
 # Clusters
 
 
