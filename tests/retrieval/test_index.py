@@ -30,6 +30,7 @@ from qpairs.retrieval.index import (
     build_index,
     delete_from_index,
     kinds,
+    milvus,
     open_index,
     recall_measure,
 )
@@ -268,6 +269,32 @@ def test_milvus_that_does_not_answer_or_has_the_collection_is_one_line(
     build_index(embeddings, tmp_path / "a", address=address)
     with pytest.raises(UserError, match="collection is there already"):
         build_index(embeddings, tmp_path / "b", address=address)
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+def test_no_more_is_asked_of_faiss_than_there_is(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_index(build(tmp_path, kind, range(3)))
+    asked, nearest = [], FaissIndex._nearest
+
+    def watched(self: FaissIndex, vectors: np.ndarray, k: int, threads: int | None) -> object:
+        asked.append(k)
+        return nearest(self, vectors, k, threads)
+
+    monkeypatch.setattr(FaissIndex, "_nearest", watched)
+    assert [len(row) for row in opened.questions.search(VECTORS[:2], 5_000)] == [3, 3]
+    assert [len(row) for row in opened.questions.search(VECTORS[:2], 2)] == [2, 2]
+    assert asked == [3, 2]
+    opened.questions.delete(["id0", "id1", "id2"])
+    assert opened.questions.search(VECTORS[:1], 5_000) == [[]]
+
+
+def test_more_than_milvus_finds_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_index(build(tmp_path, "milvus", range(20)))
+    assert len(opened.questions.search(VECTORS[:1], 1_000_000)[0]) == 20
+    monkeypatch.setattr(milvus, "MOST_HITS", 10)
+    assert len(opened.questions.search(VECTORS[:1], 10)[0]) == 10
+    with pytest.raises(UserError, match="k is 1,000,000, must be 1 <= k <= 10"):
+        opened.questions.search(VECTORS[:1], 1_000_000)
 
 
 class InMemory:

@@ -182,6 +182,7 @@ class FaissIndex:
 
     def search(self, vectors: Floats, k: int, *, threads: int | None = None) -> list[list[Hit]]:
         """The nearest k questions, nearest first, for each of the vectors (q, dimension); by all cores by default."""
+        k = max(1, min(k, self._vectors.ntotal))  # FAISS takes memory for k hits, even where there are fewer
         similarity, rows = self._nearest(_pad(vectors), k, threads)
         if self._questions["id"].num_chunks > 1:
             self._questions = self._questions.combine_chunks()  # rows of one chunk are found 50 times as fast

@@ -23,6 +23,7 @@ COLLECTION = "qpairs"  # where the address names none
 TYPES = {"exact": "FLAT", "ivf": "IVF_FLAT", "hnsw": "HNSW"}  # kind -> what Milvus calls it
 BLOCK = 1000  # rows of a request
 LONGEST_TEXT, LONGEST_ID, MOST_LISTS = 65_535, 512, 65_536  # the first two in bytes
+MOST_HITS = 16_384  # that Milvus finds for one vector
 
 
 class MilvusIndex:
@@ -154,7 +155,17 @@ class MilvusIndex:
         return recall
 
     def search(self, vectors: Floats, k: int, *, threads: int | None = None) -> list[list[Hit]]:
-        """The nearest k questions, nearest first, for each of the vectors (q, dimension); `threads` has no effect."""
+        """The nearest k questions, nearest first, for each of the vectors (q, dimension); `threads` has no effect.
+
+        Raises:
+            UserError: that are more than Milvus finds.
+        """
+        if k > MOST_HITS and len(self) > MOST_HITS:
+            raise UserError(
+                f"{self._address}: k is {k:,}, must be 1 <= k <= {MOST_HITS:,}: Milvus finds no more, and an index of "
+                "FAISS does"
+            )
+        k = min(k, MOST_HITS)
         params = {"exact": {}, "ivf": {"nprobe": self._effort}, "hnsw": {"ef": max(self._effort, k)}}[self._kind]
         with _one_line(self._address):
             found = self._client.search(
