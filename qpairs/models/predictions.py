@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
 from qpairs.core.progress import OnProgress, ignore
+from qpairs.data.columns import ColumnChoice, column_names, find_columns
 from qpairs.data.pairs import UNLABELLED, Pairs, pairs_from_texts
-from qpairs.data.records import require_texts
+from qpairs.data.records import name_of, require_texts
 from qpairs.data.sources import PairSource, load_pairs
 from qpairs.models.coverage import warn_of_texts
 from qpairs.models.ready import shown_name
@@ -42,6 +43,7 @@ class Predictions:
         score: what the scores are.
         frame: the data frame that the pairs came from, a row for each; None where they came from elsewhere, or rows
             were left out.
+        text_columns: of the frame, which hold the questions.
 
     >>> found = model.predict([("How do I pay?", "How can I pay?"), ("Who?", "How do I pay?")])
     >>> found.duplicate.tolist()
@@ -55,6 +57,7 @@ class Predictions:
     threshold: float | None = None
     score: ScoreKind = "cosine"
     frame: pandas.DataFrame | None = None
+    text_columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -65,7 +68,7 @@ class Predictions:
         """A row for each pair: question1, question2, similarity, probability, duplicate.
 
         The similarity is called score where it is no cosine. Pairs of a pandas data frame keep its index, and its other
-        columns follow; one that has the name of a result, such as duplicate, as given_duplicate.
+        columns follow; one that has a name of those above, such as duplicate, as given_duplicate.
 
         >>> list(model.predict([("How do I pay?", "How can I pay?")]).table)
         ['question1', 'question2', 'similarity', 'probability', 'duplicate']
@@ -84,13 +87,13 @@ class Predictions:
         table = pandas.DataFrame(texts | results)
         if self.frame is None:
             return table
-        shown = {tuple(column) for column in texts.values()}
-        more = [name for name in self.frame if name not in texts and tuple(self.frame[name]) not in shown]
-        given = {name: f"given_{name}" for name in results}
-        while taken := [name for name in results if given[name] in self.frame]:
+        names = list(map(str, self.frame.columns))
+        shown = {names.index(name) for name in self.text_columns}
+        own = self.frame.iloc[:, [place for place in range(len(names)) if place not in shown]]
+        given = {name: f"given_{name}" for name in table}
+        while taken := [name for name in table if given[name] in own]:
             given |= {name: f"given_{given[name]}" for name in taken}
-        own = self.frame[more].rename(columns=given)
-        return pandas.concat([table.set_index(self.frame.index), own], axis=1)
+        return pandas.concat([table.set_index(self.frame.index), own.rename(columns=given)], axis=1)
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
         called = int(self.duplicate.sum())
@@ -160,7 +163,9 @@ def predict_pairs(
     found = predictions(setting, scores, given, model.verdict.score)
     frame: Any = pairs if hasattr(pairs, "iloc") else ()
     if len(given) and len(frame) == len(given):
-        found = replace(found, frame=frame)
+        wanted = ColumnChoice(column_names(columns), labelled=False)
+        names = find_columns(map(str, frame.columns), wanted, where=name_of(frame))
+        found = replace(found, frame=frame, text_columns=(names.first, names.second))
     if not model.verdict.labelled:
         found = replace(found, probability=np.full(len(scores), np.nan))
     return found

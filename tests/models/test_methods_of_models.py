@@ -69,6 +69,24 @@ def test_predictions_keep_the_rows_of_a_data_frame() -> None:
     assert list(model.predict(emptied, skip_bad_rows=True).table.index) == [0, 1]
 
 
+def test_all_other_columns_of_a_data_frame_follow_the_predictions() -> None:
+    model = qpairs.load(MADE / "one-onnx")
+    first, second = zip(*ASKED, strict=True)
+    frame = pandas.DataFrame({"a": first, "b": second, "tags": [["x", "y"], []], "more": [{"n": 1}, {}]})
+    table = model.predict(frame, columns=("a", "b")).table
+    assert list(table) == ["question1", "question2", "similarity", "probability", "duplicate", "tags", "more"]
+    assert table["tags"].tolist() == [["x", "y"], []]
+    frame = frame.assign(question1=["mine", "own"], again=first, given_question1=[1, 2])
+    table = model.predict(frame, columns="a, b").table
+    assert list(table)[5:] == ["tags", "more", "given_given_question1", "again", "given_question1"]
+    assert table["question1"].tolist() == table["again"].tolist() == list(first)
+    assert table["given_given_question1"].tolist() == ["mine", "own"]
+    spaced = model.predict(pandas.DataFrame({"q1": ["How  do I pay?"], "q2": ["Who?"]})).table
+    assert list(spaced) == ["question1", "question2", "similarity", "probability", "duplicate"]
+    numbered = pandas.DataFrame({0: first, 1: second, 2: ["x", "y"]})
+    assert list(model.predict(numbered, columns=("0", "1")).table)[5:] == [2]
+
+
 def test_dedupe_and_search_of_texts_are_those_of_a_file(checkpoint: Checkpoint, texts: list[str], tmp_path: Path):
     (tmp_path / "questions.txt").write_text("\n".join(texts), encoding="utf-8")
     frame = pandas.DataFrame({"text": texts, "n": range(len(texts))}, index=[f"r{n}" for n in range(len(texts))])
