@@ -341,12 +341,7 @@ def print_summary(result: DedupeResult | LargeResult) -> None:
     out.print(table)
     _print_read(result.read)
     _print_basis(result)
-    if summary["search_recall_measured_on"]:
-        out.print(
-            f"Not all were compared with all: {percent(summary['search_recall'])} of the pairs are found, measured on "
-            f"{summary['search_recall_measured_on']:,} of a sample.",
-            highlight=False,
-        )
+    _print_search_recall(summary["search_recall"], summary["search_recall_measured_on"])
     least = result.nearest(EXAMPLES)
     if len(least):
         out.print("\n[bold]nearest to the threshold[/]  [dim]similarity, probability[/]", highlight=False)
@@ -380,6 +375,17 @@ def print_pair(pair: Any) -> None:
 def _print_read(read: ReadShare | None) -> None:
     if read:
         out.print(f"{plain(str(read)).capitalize()}.", highlight=False)
+
+
+def _print_search_recall(recall: float | None, measured_on: int) -> None:
+    """Which share of the pairs was found, where not all questions were compared with all."""
+    if recall is None:
+        found = "a sample had no pair, so it is not known which share of them is found; --recall 1 compares all"
+    elif measured_on:
+        found = f"{percent(recall)} of the pairs are found, measured on {measured_on:,} of a sample"
+    else:
+        return
+    out.print(f"Not all were compared with all: {found}.", highlight=False, soft_wrap=True)
 
 
 def _print_basis(result: DedupeResult | LargeResult) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -149,8 +150,8 @@ class DedupeResult:
         the probabilities are true of, `basis` what they rest on; `expected` is the `Expectation` of the threshold, or
         null. `threshold` is a cosine, or where `second_look` is not null a probability; that says which candidates were
         read: `band` (cosines), `read`, `candidates` and `share`. `search_recall` is the share of the pairs at or above
-        the threshold that were found, measured on `search_recall_measured_on` pairs of a sample, or 1 and 0 where all
-        were compared.
+        the threshold that were found, measured on `search_recall_measured_on` pairs of a sample, null and 0 where the
+        sample had none, or 1 and 0 where all were compared.
         """
         paths = self.corpus.path, self.against.path if self.against else None
         reading = self.corpus.text_column, self.corpus.skip_bad_rows, self.corpus.separator
@@ -292,7 +293,7 @@ def summary_of(
         "clusters": int((sizes > 1).sum()),
         "largest": max(int(sizes.max(initial=1)), 1),
         "kept": len(found.kept),
-        "search_recall": found.pairs.recall,
+        "search_recall": None if math.isnan(found.pairs.recall) else found.pairs.recall,
         "search_recall_measured_on": found.pairs.sampled,
         "second_look": read.to_dict() if read else None,
     }

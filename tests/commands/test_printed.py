@@ -27,7 +27,7 @@ OWN: dict[str, str] = {
     "combine.py": "column|name|which",
     "comparison.py": "name|kind|sizes|record.cell.seed|record.error|words|line|*reads|*figures|cell",
     "data.py": "cut.fingerprint|title|value|parts|name|limit",
-    "dedupe.py": "name|unit|figures|one|another|both|way|doubt|lead|colour|row.why|differ|*cells",
+    "dedupe.py": "name|unit|found|figures|one|another|both|way|doubt|lead|colour|row.why|differ|*cells",
     "embed.py": "result.dimension|result.plan.dtype",
     "errors.py": "what|score|label|how|title|column|*itertools.chain.from_iterable((_bar(word, most) for word in row))",
     "export.py": "format|column",

@@ -13,6 +13,7 @@ from test_matches import naive
 import qpairs
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.models.verdict import CorpusSetting, choose
+from qpairs.retrieval import cells, matches
 from qpairs.retrieval.corpus import dedupe_corpus, prepare
 from qpairs.retrieval.trade_offs import trade_offs
 
@@ -233,6 +234,30 @@ def test_pairs_that_differ_in_a_name_a_number_or_a_sign_are_shown_apart(run, che
     apart = result.out.partition("1 pair differs in one name, number or sign alone")[2]
     assert all(text in apart for text in asked[:2]) and not any(text in apart for text in asked[2:])
     assert "differs in" not in run("dedupe", checkpoint, "few.csv", "--threshold", "1", "--output", "e").out
+
+
+def test_a_recall_that_could_not_be_measured_is_said_and_null(
+    run, checkpoint: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matches, "EXACT", 0)
+    monkeypatch.setattr(matches, "probing", lambda *_: 0)
+    asked = ("dedupe", checkpoint, corpus, "--text-column", "q", "--overwrite", "--output", "dups")
+    monkeypatch.setattr(cells, "SAMPLE", 1)
+
+    def summary() -> dict[str, object]:
+        return json.loads(Path("dups/dedupe.json").read_text(), parse_constant=pytest.fail)
+
+    result = run(*asked, "--threshold", "0.99999")
+    assert result.code == 0, result.err
+    assert (summary()["search_recall"], summary()["search_recall_measured_on"]) == (None, 0)
+    assert "Not all were compared with all: a sample had no pair, so it is not known" in result.out
+    everything = run(*asked, "--threshold", "0.99999", "--recall", "1")
+    assert (summary()["search_recall"], summary()["search_recall_measured_on"]) == (1, 0)
+    assert "Not all" not in everything.out
+    monkeypatch.setattr(cells, "SAMPLE", 200)
+    measured = run(*asked, "--threshold", "0.3")
+    assert summary()["search_recall_measured_on"] > 0
+    assert f"of the pairs are found, measured on {summary()['search_recall_measured_on']:,} of a sample" in measured.out
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(run, checkpoint: Path, corpus: Path) -> None:
