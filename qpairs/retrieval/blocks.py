@@ -165,15 +165,16 @@ def _reached(comparison: Comparison, rows: NDArray[np.integer], columns: NDArray
         at = np.flatnonzero(bounds >= least)
     if at is None or len(at) > FEW * len(rows) * len(columns):
         at = np.flatnonzero((comparison.rows[rows] @ comparison.columns[columns].T).ravel() >= least)
-    return at, _cosines(comparison, rows[at // len(columns)], columns[at % len(columns)])
+    left, right = rows[at // len(columns)], columns[at % len(columns)]
+    return at, cosines_of(comparison.rows, comparison.columns, left, right)
 
 
-def _cosines(comparison: Comparison, left: NDArray[np.integer], right: NDArray[np.integer]) -> Floats:
+def cosines_of(rows: Vectors, columns: Vectors, left: NDArray[np.integer], right: NDArray[np.integer]) -> Floats:
     """(m,) the cosines of pairs; those of products of matrices would depend on the block, in their last digit."""
     values = np.empty(len(left), np.float32)
     for i in range(0, len(left), AT_ONCE):
         some = slice(i, i + AT_ONCE)
-        values[some] = np.einsum("ij,ij->i", comparison.rows[left[some]], comparison.columns[right[some]])
+        values[some] = np.einsum("ij,ij->i", rows[left[some]], columns[right[some]])
     return values
 
 

@@ -16,6 +16,7 @@ from qpairs.data.identity import distinct_texts
 from qpairs.data.questions import QuestionSource, open_questions
 from qpairs.metrics import count_scores
 from qpairs.models.base import Model, encode_in_blocks
+from qpairs.retrieval.blocks import SLACK, Ints, cosines_of
 from qpairs.retrieval.embeddings import Embeddings
 from qpairs.retrieval.index.base import Floats, Hit, Index, Manifest
 from qpairs.retrieval.second_look import encoder_of
@@ -82,13 +83,24 @@ class MemoryIndex:
         found, k = list[list[Hit]](), min(k, len(self))
         size = max(1, COMPARED // max(len(self), 1))
         for start in range(0, len(vectors), size):
-            scores = (vectors[start : start + size] @ self.vectors.T).clip(-1, 1)  # (b, n)
-            nearest = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            nearest, cosines = self._nearest(vectors[start : start + size], k)
             found += [
-                [Hit(self.ids[i], self.questions[i], float(row[i])) for i in best]
-                for row, best in zip(scores, nearest.tolist(), strict=True)
+                [Hit(self.ids[i], self.questions[i], cosine) for i, cosine in zip(*row, strict=True)]
+                for row in zip(nearest.tolist(), cosines.tolist(), strict=True)
             ]
         return found
+
+    def _nearest(self, vectors: Floats, k: int) -> tuple[Ints, Floats]:
+        """(q, k) rows of the nearest questions, and their cosines, which do not depend on what else is asked."""
+        if not k:
+            return np.empty((len(vectors), 0), np.int64), np.empty((len(vectors), 0), np.float32)
+        products = vectors @ self.vectors.T  # (q, n)
+        least = np.partition(products, len(self) - k, axis=1)[:, [len(self) - k]] - np.float32(SLACK)
+        query, row = np.nonzero(~(products < least))
+        cosines = cosines_of(vectors, self.vectors, query, row).clip(-1, 1)
+        order = np.lexsort((row, -cosines, query))
+        best = order[np.searchsorted(query, np.arange(len(vectors)))[:, None] + np.arange(k)]
+        return row[best], cosines[best]
 
     def tune(self, measure: Callable[[], float]) -> float:
         """As in `BackEnd`: it finds all."""
