@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from qpairs.config import Config, to_dict
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import hold_output, recover_folder, refuse_file, visible
+from qpairs.core.files import atomic_folder, hold_output, recover_folder, refuse_file, visible
 from qpairs.core.manifests import read_json
 from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.core.shapes import anything, named
@@ -385,6 +387,37 @@ def check_output(path: Path, *, overwrite: bool) -> None:
                 raise UserError(
                     f"{path}: not a qpairs checkpoint, so it is not overwritten; name another with --output"
                 )
+
+
+def require_outside(path: Path, source: Path) -> None:
+    """Raises UserError where a model is to be written into the folder whose files are copied for it.
+
+    >>> require_outside(Path("bi/new"), Path("bi"))
+    Traceback (most recent call last):
+    qpairs.core.exceptions.UserError: bi/new: lies in bi, whose files are copied; name another folder with --output
+    """
+    if source.resolve() in path.resolve().parents:
+        raise UserError(f"{path}: lies in {source}, whose files are copied; name another folder with --output")
+
+
+@contextmanager
+def copied_folder(path: Path, source: Path, *, overwrite: bool, without: Sequence[str] = ()) -> Iterator[Path]:
+    """A folder to fill, as `atomic_folder`, which has the files of a model already.
+
+    Args:
+        path: the place it takes.
+        source: the folder of the model.
+        overwrite: whether another model there may be replaced.
+        without: names that are left out.
+
+    Raises:
+        UserError: the place lies in the folder of the model, is a folder that is not empty, or cannot be written.
+    """
+    require_outside(path, source)
+    with atomic_folder(path) as fresh:
+        check_output(path, overwrite=overwrite)
+        shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*without))
+        yield fresh
 
 
 def fingerprint(path: Path) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +19,11 @@ from tokenizers import Tokenizer
 from qpairs.config import Config, config_from
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_folder
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
 from qpairs.encoders.counter import TokenCounter, library_counter
 from qpairs.models import methods
-from qpairs.models.base import FILE, TOKENIZER, Floats, Side, Tables, check_output, fingerprint, model_to_dict
+from qpairs.models.base import FILE, TOKENIZER, Floats, Side, Tables, copied_folder, fingerprint, model_to_dict
 from qpairs.models.graphs import FORMS
 from qpairs.models.model_file import write_model_file
 from qpairs.models.pair_reader import PairReader, read_pairs
@@ -109,12 +107,9 @@ class CrossModel:
         """Writes the model into a folder that is whole or not there.
 
         Raises:
-            UserError: the folder is not empty, or cannot be written.
+            UserError: the folder is not empty, lies in that of the model itself, or cannot be written.
         """
-        path = Path(path)
-        with atomic_folder(path) as fresh:
-            check_output(path, overwrite=overwrite)
-            shutil.copytree(self.path, fresh, dirs_exist_ok=True)
+        with copied_folder(Path(path), self.path, overwrite=overwrite) as fresh:
             write_cross_model(self, fresh)
 
     predict = predict_pairs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ import numpy as np
 from qpairs.config import Config, config_from
 from qpairs.core.cards import html_card, one_line
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import atomic_folder
 from qpairs.core.manifests import reading_weights
 from qpairs.core.progress import OnProgress, ignore
 from qpairs.data.pairs import Pairs
@@ -28,7 +26,7 @@ from qpairs.models.base import (
     Floats,
     Side,
     Tables,
-    check_output,
+    copied_folder,
     cosine_scores,
     embed_in_blocks,
     fingerprint,
@@ -118,12 +116,10 @@ class Export:
         """Writes the export into a folder that is whole or not there.
 
         Raises:
-            UserError: the folder is not empty, or cannot be written.
+            UserError: the folder is not empty, lies in that of the export itself, or cannot be written.
         """
-        with atomic_folder(path) as fresh:
-            check_output(path, overwrite=overwrite)
-            alone = shutil.ignore_patterns(RERANKER, LOOK)  # the folder may be that of a model of two stages
-            shutil.copytree(self.path, fresh, dirs_exist_ok=True, ignore=alone)
+        of_two_stages = RERANKER, LOOK  # which the folder may have
+        with copied_folder(path, self.path, overwrite=overwrite, without=of_two_stages) as fresh:
             write_export(self, fresh)
 
     predict = predict_pairs

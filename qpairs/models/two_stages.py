@@ -41,8 +41,10 @@ from qpairs.models.base import (
     check_output,
     embed_in_blocks,
     load,
+    require_outside,
 )
 from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.exported import Export
 from qpairs.models.model_file import CHECKSUMS, look_file
 from qpairs.models.pair_reader import read_pairs
 from qpairs.models.predictions import predict_pairs, similarity_of
@@ -177,9 +179,12 @@ class TwoStages:
         """Writes both models into a folder that is whole or not there.
 
         Raises:
-            UserError: the folder is not empty, or cannot be written.
+            UserError: the folder is not empty, lies in that of one of them, or cannot be written.
         """
         path = Path(path)
+        for stage in (self.first, self.second):
+            if isinstance(stage, Export | CrossModel):  # whose files are copied
+                require_outside(path, stage.path)
         with atomic_folder(path) as fresh:
             check_output(path, overwrite=overwrite)
             self.first.save(fresh)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mocks import moved
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
+from stages import two_stages, write_tiny_cross_model
 
 import qpairs
 from qpairs.encoders.batches import by_length, padded
@@ -171,6 +172,24 @@ def test_an_export_is_calibrated_saved_and_reported_on(folder: Path, pairs_csv: 
     assert (back.fingerprint, back.config, back.split) == (model.fingerprint, model.config, model.split)
     np.testing.assert_array_equal(back.encode(["how do I pay"]), model.encode(["how do I pay"]))
     assert f"{back.verdict.pair.threshold:.3f}" in render(back, pairs)
+
+
+def test_a_model_whose_files_are_copied_is_not_saved_inside_them(folder: Path, pairs_csv: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "x")
+    export = qpairs.load(tmp_path / "x")
+    cross = write_tiny_cross_model(tmp_path / "cross", qpairs.load_pairs(pairs_csv))
+    both = two_stages(export, second=cross)
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    places = [(cross, "cross/new"), (both, "cross/new")]
+    if not isinstance(export, Checkpoint):  # whose files are written anew
+        places += [(export, "x/new"), (export, "x/a/b"), (export, "link/new"), (both, "x/new")]
+    for model, place in places:
+        with pytest.raises(qpairs.UserError, match=f"{place}: lies in .*; name another folder with --output"):
+            model.save(tmp_path / place)
+        assert not (tmp_path / place).exists()
+    for place in ("x", "x-new"):
+        export.save(tmp_path / place, overwrite=True)
+        assert qpairs.load(tmp_path / place).fingerprint == export.fingerprint
 
 
 def test_an_export_of_format_1_is_saved_as_format_2(tmp_path: Path) -> None:
