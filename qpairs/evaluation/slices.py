@@ -169,7 +169,8 @@ def sign_flip_test(
     If it is, the contribution of each group to their covariance is as likely positive as negative, so the signs of
     the groups are flipped at random (Hemerik, Goeman and Finos, 2020, for the model with only an intercept). The
     corrected p value compares with the largest statistic of all slices under the same flips (Westfall and Young,
-    1993), which accounts for slices that overlap.
+    1993), which accounts for slices that overlap. A group with more than half of the pairs is taken apart
+    (`metrics.taken_apart`): a single sign would tell nothing.
 
     Args:
         wrong: (n,) wrong decisions.
@@ -183,7 +184,7 @@ def sign_flip_test(
     """
     if not len(members):
         return np.empty(0), np.empty(0)
-    index = np.unique(groups, return_inverse=True)[1]
+    index = np.unique(metrics.taken_apart(groups), return_inverse=True)[1]
     centred = wrong - wrong.mean()
     parts = np.stack([np.bincount(index, (rows - rows.mean()) * centred) for rows in members], 1)  # (groups, slices)
     spread = np.sqrt((parts**2).sum(0))  # (slices,), the same under every flip

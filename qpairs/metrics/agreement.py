@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qpairs.metrics.inputs import Floats, Ints
-from qpairs.metrics.intervals import Interval
+from qpairs.metrics.intervals import Interval, taken_apart
 
 NONE = -1  # no answer
 
@@ -85,7 +85,8 @@ def krippendorff_alpha(answers: ArrayLike, weights: ArrayLike | None = None) -> 
 def resampled_weights(groups: ArrayLike, samples: int, seed: int = 0) -> Iterator[Floats]:
     """(n,) how often each pair counts, for each resample of whole groups with replacement.
 
-    Cluster bootstrap (Field and Welsh, "Bootstrapping clustered data", 2007).
+    Cluster bootstrap (Field and Welsh, "Bootstrapping clustered data", 2007); a group with more than half of the pairs is
+    `taken_apart`.
 
     Args:
         groups: (n,) the component of each pair.
@@ -95,7 +96,7 @@ def resampled_weights(groups: ArrayLike, samples: int, seed: int = 0) -> Iterato
     >>> [int(weights.sum()) for weights in resampled_weights([0, 1, 2], 3)]
     [3, 3, 3]
     """
-    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    names, place = np.unique(taken_apart(groups), return_inverse=True)
     rng = np.random.default_rng(seed)
     for _ in range(samples):
         drawn = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qpairs.metrics.inputs import Floats, as_labelled, as_labels, ratio
+from qpairs.metrics.intervals import taken_apart
 from qpairs.metrics.ranking import area_under_cuts
 
 
@@ -16,13 +17,13 @@ def group_weights(groups: ArrayLike, samples: int, seed: int) -> NDArray[np.int6
 
     Args:
         groups: (n,) integers, the component of each pair.
-        samples: number of resamples; whole groups are drawn with replacement, as many as there are.
+        samples: number of resamples; whole groups, `taken_apart`, are drawn with replacement, as many as there are.
         seed: of the draws.
 
     >>> group_weights([0, 0, 1], samples=2, seed=0)[0].tolist()
     [1, 1, 1]
     """
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    names, index = np.unique(taken_apart(groups), return_inverse=True)
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), samples)
     return np.concatenate([np.ones((1, len(index)), np.int64), drawn[:, index]])
 

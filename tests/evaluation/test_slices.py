@@ -42,6 +42,12 @@ def test_a_planted_slice_is_found_and_pairs_of_one_component_count_once() -> Non
     assert sign_flip_test(same[1], same[0], np.repeat(np.arange(8), 250), flips=999)[1].min() > 0.05
 
 
+def test_a_planted_slice_is_found_where_all_pairs_are_one_component() -> None:
+    members = np.repeat([[True, False]], [50, 150], axis=1)
+    wrong = np.random.default_rng(0).random(200) < np.where(members[0], 0.8, 0.2)
+    assert sign_flip_test(wrong, members, np.zeros(200, int), flips=999)[1].max() < 0.01
+
+
 def test_chance_is_called_significant_as_rarely_as_promised() -> None:
     random, found = np.random.default_rng(1), 0
     for seed in range(200):

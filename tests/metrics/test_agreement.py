@@ -89,6 +89,12 @@ def test_resamples_are_of_whole_groups() -> None:
     assert all(map(math.isnan, resampled_interval(lambda weights: math.nan, groups, samples=5)))
 
 
+def test_a_group_with_most_of_the_pairs_is_drawn_pair_by_pair() -> None:
+    one, other = np.ones(120, int), (np.arange(120) % 4 > 0).astype(int)
+    low, high = resampled_interval(lambda weights: percent_agreement(one, other, weights), np.zeros(120, int))
+    assert low == pytest.approx(0.67, abs=0.02) and high == pytest.approx(0.83, abs=0.02)
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     rng, inside = np.random.default_rng(0), 0
     for seed in range(60):

@@ -38,3 +38,8 @@ def test_whole_groups_are_drawn_together() -> None:
     assert (weights[:, 3] == weights[:, 4]).all()
     assert (weights[:, [0, 3, 5]].sum(axis=1) == 3).all()
     assert len(np.unique(weights, axis=0)) > 5
+
+
+def test_a_group_with_most_of_the_pairs_is_drawn_pair_by_pair() -> None:
+    together, alone = (metrics.group_weights(groups, 20, seed=0) for groups in (np.zeros(30, int), np.arange(30)))
+    assert (together == alone).all() and len(np.unique(together, axis=0)) == 21
