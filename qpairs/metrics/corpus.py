@@ -77,6 +77,11 @@ class Curves:
         """(1 + draws, t) share of duplicates among the pairs at or above each threshold; 0 where there are none."""
         return np.minimum(self.right / np.maximum(self.pairs, 1e-12), 1.0)
 
+    def right_among(self, pairs: float) -> Floats:
+        """(1 + draws,) duplicates among so many pairs with the highest scores, linear between the thresholds."""
+        known = np.append(0.0, self.pairs[::-1])
+        return np.array([np.interp(pairs, known, np.append(0.0, row[::-1])) for row in self.right])
+
     def expectation(self, threshold: float, pairs: float, right: Floats) -> Expectation:
         """What is expected of so many pairs above a threshold.
 
@@ -266,7 +271,7 @@ class CorpusEstimate:
         return float(np.interp(threshold, self.edges, share, left=1.0))
 
     def expected(self, threshold: float) -> Expectation:
-        """What is expected at a threshold; below `lowest`, the duplicates are as many more as in validation.
+        """What is expected at a threshold, linear between those of `curves`; below `lowest`, the duplicates are as many more as in validation.
 
         Args:
             threshold: duplicate if and only if score >= threshold.
@@ -275,13 +280,9 @@ class CorpusEstimate:
         0.9
         """
         curves = self.curves
-        place = int(np.clip(np.searchsorted(curves.thresholds, threshold - 1e-9), 0, len(curves.thresholds) - 1))
         pairs = float(self.counts.at_or_above(threshold))
-        right = curves.right[:, place]
-        if pairs < curves.pairs[place]:  # above the last cut
-            right = right * pairs / curves.pairs[place]
-        elif threshold < self.lowest:
-            right = curves.duplicates[:, 0] * self.share_above(threshold)
+        below = threshold < self.lowest
+        right = curves.duplicates[:, 0] * self.share_above(threshold) if below else curves.right_among(pairs)
         return curves.expectation(threshold, pairs, right)
 
     def best_threshold(self) -> float:

@@ -146,10 +146,7 @@ class ReadEstimate:
         0.5
         """
         pairs = float(decide(self.scores, threshold).sum())
-        curves = self.curves
-        known = np.append(0.0, curves.pairs[::-1])
-        right = np.stack([np.interp(pairs, known, np.append(0.0, row[::-1])) for row in curves.right])
-        return curves.expectation(threshold, pairs, right)
+        return self.curves.expectation(threshold, pairs, self.curves.right_among(pairs))
 
     def best_threshold(self) -> float:
         """The threshold of greatest expected F1 over the corpus.

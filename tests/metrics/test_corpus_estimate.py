@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -43,6 +44,16 @@ def test_expected_precision_is_found_in_a_corpus_of_another_size_and_kind(corpus
         assert expected.recall == pytest.approx(recall, abs=0.08)
         assert expected.precision_interval[0] <= precision <= expected.precision_interval[1]
     assert corpus.f1(estimate.best_threshold()) >= corpus.best_f1() - 0.03
+
+
+def test_expected_precision_and_recall_move_little_between_two_cuts() -> None:
+    estimate = estimate_corpus(VALIDATION, world(120, 3).counts)
+    for cut in np.arange(0.70, 0.98, 0.01):
+        found = [estimate.expected(cut + step) for step in np.linspace(-0.001, 0.001, 21)]
+        for one, other in itertools.pairwise(found):
+            assert other.precision == pytest.approx(one.precision, abs=0.05)
+            assert other.recall == pytest.approx(one.recall, abs=0.02)
+            assert other.precision_interval == pytest.approx(one.precision_interval, abs=0.1)
 
 
 def test_probabilities_are_shares_of_duplicates() -> None:
