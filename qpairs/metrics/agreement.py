@@ -85,8 +85,8 @@ def krippendorff_alpha(answers: ArrayLike, weights: ArrayLike | None = None) -> 
 def resampled_weights(groups: ArrayLike, samples: int, seed: int = 0) -> Iterator[Floats]:
     """(n,) how often each pair counts, for each resample of whole groups with replacement.
 
-    Cluster bootstrap (Field and Welsh, "Bootstrapping clustered data", 2007); a group with more than half of the pairs is
-    `taken_apart`.
+    Cluster bootstrap (Field and Welsh, "Bootstrapping clustered data", 2007); a group with more than half of the pairs
+    is `taken_apart`.
 
     Args:
         groups: (n,) the component of each pair.

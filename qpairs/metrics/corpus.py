@@ -271,7 +271,9 @@ class CorpusEstimate:
         return float(np.interp(threshold, self.edges, share, left=1.0))
 
     def expected(self, threshold: float) -> Expectation:
-        """What is expected at a threshold, linear between those of `curves`; below `lowest`, the duplicates are as many more as in validation.
+        """What is expected at a threshold, linear between those of `curves`.
+
+        Below `lowest`, the duplicates are as many more as in validation.
 
         Args:
             threshold: duplicate if and only if score >= threshold.

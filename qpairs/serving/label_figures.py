@@ -61,8 +61,9 @@ def f1_figures(rows: Sequence[Row], verdict: NDArray[np.bool_]) -> tuple[list[Fi
 def precision_figures(rows: Sequence[Row], verdict: NDArray[np.bool_]) -> tuple[list[Figure], str]:
     """Precision over all pairs of the corpus after 10, 20, 40, ... labels of stratified pairs, and after all.
 
-    Each pair counts with 1 / (probability of drawing it). The interval is that of Wilson (1927) for as many pairs of
-    equal weight as say as much: (sum of weights)^2 / (sum of squared weights) (Kish, "Survey Sampling", 1965).
+    Each pair counts with the number of pairs w that it stands for (`_weights`). The interval is that of Wilson (1927)
+    for as many pairs of equal weight as say as much: (sum of w)^2 / (sum of w (w - 1)). This is the effective size of
+    Kish ("Survey Sampling", 1965), but for strata of which all pairs are labelled, which are known for sure.
 
     Args:
         rows: (n,) stratified pairs, oldest first.
@@ -77,20 +78,37 @@ def precision_figures(rows: Sequence[Row], verdict: NDArray[np.bool_]) -> tuple[
     [0.5]
     """
     labels = np.array([row.label for row in rows], dtype=np.float64)
-    weights = np.array([1 / row.probability for row in rows]) * verdict
+    probability = np.array([row.probability for row in rows])
     figures = []
     for n in _steps(len(rows)):
-        if n < MIN_LABELS or np.count_nonzero(weights[:n]) < MIN_CALLED:
+        called = verdict[:n]
+        if n < MIN_LABELS or np.count_nonzero(called) < MIN_CALLED:
             continue
-        total = weights[:n].sum()
-        precision = float(weights[:n] @ labels[:n] / total)
-        low, high = _wilson(precision, float(total**2 / (weights[:n] @ weights[:n])))
+        weights = _weights(probability[:n])[called]
+        total = weights.sum()
+        precision = float(weights @ labels[:n][called] / total)
+        low, high = _wilson(precision, float(total**2 / max(weights @ (weights - 1), 1e-12)))
         figures.append(Figure(n, precision, low, high))
     missing = (
         f"Precision takes {MIN_LABELS} answers or more to pairs of this choice, {MIN_CALLED} of them to pairs that the "
-        f"model calls the same; so far there are {len(rows)} and {np.count_nonzero(weights)}"
+        f"model calls the same; so far there are {len(rows)} and {np.count_nonzero(verdict)}"
     )
     return figures, "" if figures else missing
+
+
+def _weights(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) how many pairs of the corpus each labelled one stands for: 1 where its stratum has none left.
+
+    `draw_pairs` draws as often from each stratum that has pairs left. One draw takes a given pair with `probability`, so
+    as many `draws` as there would be if no stratum ran out take it with `draws` times that, or for sure. Those that
+    were not made have the share of the strata that ran out.
+    """
+    draws, used_up = float(len(probability)), np.zeros(len(probability), dtype=np.bool_)
+    while (now := probability * draws > 1 + 1e-9).sum() > used_up.sum():
+        used_up = now
+        left = 1 - probability[used_up].sum()
+        draws = float((~used_up).sum()) / max(left, 1e-12)
+    return np.maximum(1 / (probability * draws), 1.0) if draws else np.ones(len(probability))
 
 
 def _steps(n: int) -> list[int]:

@@ -2,8 +2,8 @@
 
 Nearly all pairs of a corpus are strangers, and the duplicates are among the few with the highest scores. A plain random
 sample of pairs would hold no duplicate. So the pairs are divided into strata by the rank of their score, and as many
-pairs are drawn from each; a weight of 1 / (probability of drawing) then makes estimates those of the whole corpus
-(Cochran, "Sampling Techniques", 1977, chapters 5 and 5A; Horvitz and Thompson 1952).
+pairs are drawn from each, until it has none left; a weight of 1 / (probability of drawing) then makes estimates those
+of the whole corpus (Cochran, "Sampling Techniques", 1977, chapters 5 and 5A; Horvitz and Thompson 1952).
 """
 
 from __future__ import annotations
