@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LEAST_SHARED = 20  # pairs that others judged, too, for an estimate of how often an annotator errs
 RESAMPLES = 100  # of the estimate of errors
+DRAWS = 10  # of the errors, from what the answers of a resample leave open
 TIE = 5e-5  # distance of a probability from a half that its four places do not show
 CONSENSUS = "consensus"  # annotator in the file of joint labels
 
@@ -271,7 +272,11 @@ def _compare(judged: Judgements, one: int, other: int, units: NDArray[np.int64],
 
 
 def _with_intervals(consensus: Consensus, units: NDArray[np.int64], seed: int) -> tuple[Noise, ...]:
-    """The noise of each annotator with its interval, where it is known."""
+    """The noise of each annotator with its interval, where it is known.
+
+    The spread of the estimate alone would leave out that few answers pull it towards that of every annotator: a good
+    one would lie above the interval. So errors are drawn from what the answers of each resample leave open.
+    """
     judged = consensus.judged
     judges = np.array([noise.sensitivity is not None for noise in consensus.noise], dtype=np.bool_)
     if not judges.any():
@@ -281,7 +286,8 @@ def _with_intervals(consensus: Consensus, units: NDArray[np.int64], seed: int) -
         metrics.dawid_skene(answers, groups=groups, known=known, weights=weights)
         for weights in metrics.resampled_weights(units, RESAMPLES, seed)
     )
-    drawn = [np.stack([rates.sensitivity, rates.specificity]) for rates in resampled]
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate([rates.draw(rng, DRAWS) for rates in resampled])
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)  # (2, judges) each
     column = np.cumsum(judges) - 1
     return tuple(

@@ -26,6 +26,8 @@ class AnnotatorRates:
         log_ratio: (n,) log of P(answers | duplicate) / P(answers | not): what the answers alone say of a pair.
         probability: (n,) that a pair is a duplicate, by its answers and the share of duplicates in its group.
         prevalence: (groups,) share of duplicates in each group.
+        answers: (2, m) answers of each to duplicates, and to other pairs, as far as they are known; with those that are
+            taken to have been given beforehand.
 
     >>> rates = dawid_skene([[1, 1, 1], [0, 0, 0], [1, 1, 0], [0, 0, 1]] * 20)
     >>> len(rates.sensitivity), len(rates.probability), rates.prevalence.round(1).tolist()
@@ -37,6 +39,21 @@ class AnnotatorRates:
     log_ratio: Floats
     probability: Floats
     prevalence: Floats
+    answers: Floats
+
+    def draw(self, rng: np.random.Generator, times: int) -> Floats:
+        """(times, 2, m) sensitivities and specificities, drawn from what so many answers leave open.
+
+        Args:
+            rng: random numbers.
+            times: number of draws.
+
+        >>> rates = dawid_skene([[1, 1, 1], [0, 0, 0], [1, 1, 0], [0, 0, 1]] * 20)
+        >>> rates.draw(np.random.default_rng(0), 1000).mean(axis=0)[0].round(2).tolist()
+        [0.98, 0.98, 0.53]
+        """
+        right = np.stack([self.sensitivity, self.specificity]) * self.answers
+        return rng.beta(right, self.answers - right, (times, *right.shape))
 
 
 def dawid_skene(
@@ -74,10 +91,11 @@ def dawid_skene(
     probability = np.where(sure == NONE, (yes.sum(axis=1) + 0.5) / (yes.sum(axis=1) + no.sum(axis=1) + 1), sure)
     prior = RIGHT / (RIGHT + WRONG) * np.ones(table.shape[1])
     sensitivity, specificity, log_ratio, prevalence = prior, prior, np.zeros(len(table)), np.zeros(0)
+    counts = np.zeros((2, table.shape[1]))
     for _ in range(STEPS):
         mass, rest = weight * probability, weight * (1 - probability)
-        sensitivity = (RIGHT + mass @ yes) / (RIGHT + WRONG + mass @ (yes | no))
-        specificity = (RIGHT + rest @ no) / (RIGHT + WRONG + rest @ (yes | no))
+        counts = RIGHT + WRONG + np.stack([mass, rest]) @ (yes | no)
+        sensitivity, specificity = (RIGHT + mass @ yes) / counts[0], (RIGHT + rest @ no) / counts[1]
         shares = np.bincount(group, mass) / np.maximum(np.bincount(group, weight), 1e-12)
         prevalence = shares.clip(LEAST_SHARE, 1 - LEAST_SHARE)
         log_ratio = yes @ np.log(sensitivity / (1 - specificity)) + no @ np.log((1 - sensitivity) / specificity)
@@ -85,4 +103,4 @@ def dawid_skene(
         probability = np.where(sure == NONE, expit(logit(prevalence)[group] + log_ratio), sure)
         if np.abs(probability - before).max() < CLOSE:
             break
-    return AnnotatorRates(sensitivity, specificity, log_ratio, probability, prevalence)
+    return AnnotatorRates(sensitivity, specificity, log_ratio, probability, prevalence, counts)

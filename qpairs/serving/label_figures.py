@@ -99,8 +99,8 @@ def precision_figures(rows: Sequence[Row], verdict: NDArray[np.bool_]) -> tuple[
 def _weights(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) how many pairs of the corpus each labelled one stands for: 1 where its stratum has none left.
 
-    `draw_pairs` draws as often from each stratum that has pairs left. One draw takes a given pair with `probability`, so
-    as many `draws` as there would be if no stratum ran out take it with `draws` times that, or for sure. Those that
+    `draw_pairs` draws as often from each stratum that has pairs left. One draw takes a given pair with `probability`,
+    so as many `draws` as there would be if no stratum ran out take it with `draws` times that, or for sure. Those that
     were not made have the share of the strata that ran out.
     """
     draws, used_up = float(len(probability)), np.zeros(len(probability), dtype=np.bool_)

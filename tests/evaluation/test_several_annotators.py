@@ -13,7 +13,7 @@ from qpairs.core.exceptions import UserError
 from qpairs.core.tables import write_table
 from qpairs.data.labels import ADJUDICATED, LABEL_FILE_COLUMNS, LabelledPairs, read_labels
 from qpairs.data.sources import load_pairs
-from qpairs.evaluation.annotators import LEAST_SHARED, find_consensus, measure_agreement
+from qpairs.evaluation.annotators import LEAST_SHARED, _with_intervals, find_consensus, measure_agreement
 from qpairs.evaluation.calibrate_corpus import calibrate_corpus
 from qpairs.metrics import cohen_kappa, krippendorff_alpha
 from qpairs.models.base import Model
@@ -99,6 +99,21 @@ def test_error_rates_of_a_person_and_a_language_model_lie_in_their_intervals() -
                 inside.append(interval[0] - 0.02 <= true[noise.annotator][k] <= interval[1] + 0.02)
     assert sum(inside) >= 21  # of 24
     assert (noise.answers, noise.shared) == (400, 120)
+
+
+@pytest.mark.parametrize("n", [100, 300])
+@pytest.mark.parametrize("share", [0.99, 0.97, 0.9])
+def test_intervals_of_errors_hold_the_truth_of_good_annotators_too(share: float, n: int) -> None:
+    inside = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        truth = rng.random(n) < 0.4
+        consensus = find_consensus(labels_by({name: answers_of(truth, share, share, rng) for name in "abc"}))
+        for noise in _with_intervals(consensus, np.arange(n), seed):
+            intervals = noise.sensitivity_interval, noise.specificity_interval
+            inside += [low <= share <= high for low, high in intervals]
+            assert max(high - low for low, high in intervals) < (0.4 if n == 100 else 0.25)
+    assert np.mean(inside) >= 0.9
 
 
 def test_the_consensus_is_right_more_often_than_the_language_model() -> None:
