@@ -197,7 +197,11 @@ def _resampled_laws(runs: Runs, seed: int) -> tuple[PowerLaw, PowerLaw, Floats]:
     excess = float(((means[0] - fitted) ** 2 / variances).sum()) / free  # 1, where only the runs' spread is seen
     several = any(scores.shape[1] > 1 for scores in runs.scores)
     spread = np.sqrt(variances * (max(1.0, excess) if several else excess))
-    drawn = means[1:] + np.random.default_rng(seed).normal(size=means[1:].shape) * spread
+    random = np.random.default_rng(seed)
+    noise = random.normal(size=means[1:].shape) * spread
+    if not several:  # the distances of few points from the curve tell little of the spread: Student's t
+        noise *= np.sqrt(free / random.chisquare(free, size=(len(noise), 1)))
+    drawn = means[1:] + noise
     return law, metrics.fit_power_law(runs.sizes, drawn, 1 / variances), drawn
 
 

@@ -193,14 +193,14 @@ def test_one_seed_is_enough_and_what_it_cannot_tell_is_said(
     assert 0 <= low <= found.curves["f1"].predictions[0].gain <= high
 
 
-def worlds(number: int) -> Runs:
-    """Scores of three runs of each size: a power law, and noise of the questions and of the runs."""
+def worlds(number: int, seeds: int = 3) -> Runs:
+    """Scores of the runs of each size: a power law, and noise of the questions and of the runs."""
     random = np.random.default_rng(number)
     questions = np.concatenate([[0.0], random.normal(0, 0.015, 150)]) + random.normal(0, 0.015)
     scores = []
     for size in SIZES:
         mean = 0.9 - 0.5 * size**-0.4
-        runs = mean + random.normal(0, 0.008, 3)
+        runs = mean + random.normal(0, 0.008, seeds)
         scores.append(questions[:, None] + runs[None])
     return Runs(SIZES, scores)
 
@@ -216,6 +216,15 @@ def test_intervals_of_gain_and_backtest_hold_the_truth_about_as_often_as_they_sa
         kept.append(curve.backtest.error_interval[0] <= 0 <= curve.backtest.error_interval[1])
     assert np.mean(held) >= 0.85
     assert np.mean(kept) >= 0.85
+
+
+def test_intervals_of_gain_with_one_run_of_each_of_four_sizes_hold_the_truth_too() -> None:
+    true_gain, held = 0.5 * (400**-0.4 - 800**-0.4), []
+    for number in range(40):
+        runs = worlds(number, seeds=1)
+        low, high = fit_curve("f1", Runs(SIZES[2:], runs.scores[2:])).predictions[0].gain_interval
+        held.append(low <= true_gain <= high)
+    assert np.mean(held) >= 0.9
 
 
 def test_intervals_are_wider_with_noisier_runs() -> None:
