@@ -9,7 +9,9 @@ both, so that the sum is rather too large than too small (Owen 2007, The pigeonh
 Few seeds make the second variance itself uncertain. The interval is that of Games and Howell (1976, Pairwise multiple
 comparison procedures with unequal n's and/or variances): degrees of freedom by Satterthwaite (1946), and quantiles of
 the studentized range, which hold for all pairs of rows at once, since the best row was chosen by these very figures.
-For two rows this is Welch's t interval.
+For two rows this is Welch's t interval. Of many rows of two or three runs, some have a spread near 0 by chance, and
+differ too often: so each row's variance is the mean of its own and of that of all rows together, which keeps the level
+also where rows vary unequally (`tests/experiments/test_differences.py` simulates both).
 """
 
 from __future__ import annotations
@@ -73,6 +75,7 @@ def row_difference(
     components: NDArray[np.int64],
     *,
     rows: int = 2,
+    beside: Sequence[Sequence[float]] = (),
     samples: int = 1000,
     seed: int = 0,
 ) -> RowDifference:
@@ -84,6 +87,7 @@ def row_difference(
         labels: (n,) 0 or 1.
         components: (n,) component of each pair.
         rows: how many rows are compared; the interval holds for all pairs of them together.
+        beside: F1 of the runs of the other rows.
         samples: resamples of the components.
         seed: of the resamples.
     """
@@ -94,10 +98,17 @@ def row_difference(
     if min(len(answers), len(others)) < 2:
         return RowDifference(value, *ends, seeds_known=False)
     scores = [[metrics.confusion(run, labels, 0.5).f1 for run in runs] for runs in (answers, others)]
-    return RowDifference(value, *with_seeds(value, ends, scores, rows=rows), seeds_known=True)
+    return RowDifference(value, *with_seeds(value, ends, scores, rows=rows, beside=beside), seeds_known=True)
 
 
-def with_seeds(value: float, over_questions: Interval, scores: Sequence[Sequence[float]], *, rows: int = 2) -> Interval:
+def with_seeds(
+    value: float,
+    over_questions: Interval,
+    scores: Sequence[Sequence[float]],
+    *,
+    rows: int = 2,
+    beside: Sequence[Sequence[float]] = (),
+) -> Interval:
     """The 95 % interval over questions and seeds, from that over questions alone.
 
     Each end is moved outwards by itself, so that a skewed interval stays skewed.
@@ -107,12 +118,13 @@ def with_seeds(value: float, over_questions: Interval, scores: Sequence[Sequence
         over_questions: its 95 % interval over the questions.
         scores: the scores of the runs of each mean; two or more of each.
         rows: how many rows are compared.
+        beside: the scores of the runs of the other rows; those of a single run tell nothing of seeds.
 
     >>> low, high = with_seeds(0.75, (0.73, 0.78), [[0.74, 0.75, 0.76]])
     >>> round(low, 3), round(high, 3)
     (0.726, 0.782)
     """
-    seeds = [(float(np.var(runs, ddof=1)) / len(runs), len(runs) - 1) for runs in scores]  # variance, its freedom
+    seeds = _seed_variances(scores, [runs for runs in beside if len(runs) > 1])
 
     def reach(width: float) -> float:
         questions = (max(width, 0.0) / stats.norm.ppf((1 + LEVEL) / 2)) ** 2
@@ -123,6 +135,20 @@ def with_seeds(value: float, over_questions: Interval, scores: Sequence[Sequence
 
     low, high = over_questions
     return value - reach(value - low), value + reach(high - value)
+
+
+def _seed_variances(scores: Sequence[Sequence[float]], beside: Sequence[Sequence[float]]) -> list[tuple[float, int]]:
+    """The parts that rows have in the variance of a sum of means of runs, and the degrees of freedom of each.
+
+    With rows beside them, the variance of a run is the mean of that of its own row and of that of all.
+    """
+    runs = [*scores, *beside]
+    variances = np.array([np.var(row, ddof=1) for row in runs])
+    freedom = np.array([len(row) - 1 for row in runs])
+    shares = np.array([1 / len(row) for row in scores] + [0.0] * len(beside))
+    if beside:
+        shares = (shares + freedom / freedom.sum() * shares.sum()) / 2
+    return list(zip((shares * variances).tolist(), freedom.tolist(), strict=True))
 
 
 def _quantile(rows: int, freedom: float) -> float:

@@ -187,7 +187,10 @@ def compare_records(
     best, components, finished = verdicts(rows[0]), components_of(pairs), sum(bool(row.results) for row in rows)
     for place, row in enumerate(rows):
         if place and row.results:
-            difference = row_difference(verdicts(row), best, pairs.labels, components, rows=finished, seed=base.seed)
+            beside = [other.values("f1") for other in rows[1:] if other is not row]
+            difference = row_difference(
+                verdicts(row), best, pairs.labels, components, rows=finished, beside=beside, seed=base.seed
+            )
             rows[place] = dataclasses.replace(row, difference=difference)
     return Comparison(tuple(rows), part, len(pairs), base, tuple(_notes(rows, part, base)))
 

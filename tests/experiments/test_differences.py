@@ -117,6 +117,31 @@ def test_without_variance_over_seeds_the_interval_is_that_over_questions() -> No
     assert with_seeds(0.1, (0.05, 0.2), [[0.8, 0.8], [0.7, 0.7]]) == pytest.approx((0.05, 0.2), abs=1e-4)
 
 
+@pytest.mark.parametrize("uneven", [0.0, 0.7])
+@pytest.mark.parametrize(("rows", "runs"), [(8, 2), (24, 2), (24, 3)])
+def test_of_many_equal_rows_hardly_ever_is_one_called_worse(rows: int, runs: int, uneven: float) -> None:
+    random, wrong, trials = np.random.default_rng(0), 0, 300
+    for _ in range(trials):
+        spread = 0.01 * np.exp(random.normal(0, uneven, (rows, 1)))
+        scores = 0.75 + spread * random.normal(size=(rows, runs))
+        best = int(scores.mean(axis=1).argmax())
+        for row in range(rows):
+            value = float(scores[row].mean() - scores[best].mean())
+            beside = [scores[other].tolist() for other in range(rows) if other not in (row, best)]
+            pair = [scores[row].tolist(), scores[best].tolist()]
+            if row != best and with_seeds(value, (value, value), pair, rows=rows, beside=beside)[1] < 0:
+                wrong += 1
+                break
+    assert wrong / trials < 0.085  # 0.05, and three standard errors of as many trials
+
+
+def test_rows_beside_steady_the_variance_of_two_that_are_alike_by_chance() -> None:
+    alike, others = [[0.70, 0.7001], [0.72, 0.7201]], [[0.68, 0.71], [0.66, 0.69], [0.70]]
+    alone = with_seeds(-0.02, (-0.02, -0.02), alike, rows=5)
+    beside = with_seeds(-0.02, (-0.02, -0.02), alike, rows=5, beside=others)
+    assert alone[1] < 0 < beside[1]
+
+
 @pytest.mark.parametrize(("rows", "freedom"), [(3, 1.1), (15, 2.25), (5, 45.0), (40, 9.0), (6, 1e9)])
 def test_quantiles_of_many_rows_are_those_of_the_studentized_range(rows: int, freedom: float) -> None:
     exact = stats.studentized_range.ppf(0.95, rows, freedom) / np.sqrt(2)
