@@ -379,13 +379,11 @@ def _print_read(read: ReadShare | None) -> None:
 
 def _print_search_recall(recall: float | None, measured_on: int) -> None:
     """Which share of the pairs was found, where not all questions were compared with all."""
-    if recall is None:
-        found = "a sample had no pair, so it is not known which share of them is found; --recall 1 compares all"
-    elif measured_on:
+    found = "a sample had no pair, so it is not known which share of them is found; --recall 1 compares all"
+    if recall is not None:
         found = f"{percent(recall)} of the pairs are found, measured on {measured_on:,} of a sample"
-    else:
-        return
-    out.print(f"Not all were compared with all: {found}.", highlight=False, soft_wrap=True)
+    if recall is None or measured_on:
+        out.print(f"Not all were compared with all: {found}.", highlight=False, soft_wrap=True)
 
 
 def _print_basis(result: DedupeResult | LargeResult) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch.nn import functional
 
 from qpairs.core.timing import best_ratio
 
+_DECIDED: list[bool] = []  # by the blocks of `decided_before`, the innermost last
 SPEEDUP = 1.5  # of bfloat16 on a CPU, above which it is used: far from common values, so that noise does not decide
 
 
@@ -25,7 +28,25 @@ def transformers_fast_in_bf16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16")) and bf16_speedup() > SPEEDUP
+    able = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return able and (_DECIDED[-1] if _DECIDED else bf16_speedup() > SPEEDUP)
+
+
+@contextlib.contextmanager
+def decided_before(fast: bool) -> Iterator[None]:
+    """Lets what was measured before hold in the block, so that other work on the machine does not change a run.
+
+    A CPU that has no instructions for bfloat16 is not fast, whatever was measured on another one.
+
+    >>> with decided_before(False):
+    ...     torch.cuda.is_available() or transformers_fast_in_bf16()
+    False
+    """
+    _DECIDED.append(fast)
+    try:
+        yield
+    finally:
+        _DECIDED.pop()
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -34,9 +34,6 @@ from qpairs.serving.cluster_files import (
     write_kept,
 )
 from qpairs.serving.journal_file import JournalFile, open_journal
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 

@@ -18,21 +18,22 @@ from typing import Any
 
 from qpairs.config import CROSS_ENCODER, Config, config_from, read_toml, to_dict, to_toml
 from qpairs.core.exceptions import UserError
-from qpairs.core.files import LOCK, exclusive_lock, hold_output, visible, write_text, writing
-from qpairs.core.manifests import read_json
+from qpairs.core.files import LOCK, exclusive_lock, hold_output, read_text, visible, write_text, writing
+from qpairs.core.manifests import parse_json, read_json
 from qpairs.core.progress import OnProgress, ignore
-from qpairs.core.shapes import record, text
+from qpairs.core.shapes import flag, record, text
 from qpairs.core.shell import shown_command
 from qpairs.data.parts import Parts
 from qpairs.data.records import IN_MEMORY
 from qpairs.models.base import FILE, check_output
 from qpairs.models.model_file import read_model_file
 from qpairs.models.unfinished import SPLIT, is_interrupted, numbered, partial_of
-from qpairs.training.distributed import barrier, broadcast, rank
+from qpairs.training.distributed import barrier, broadcast, rank, rank_zero_first
 
 log = logging.getLogger(__name__)
 
 CONFIG = "config.toml"
+SPEED = "bf16.json"  # whether bfloat16 is fast on the machine
 
 
 @dataclass(frozen=True)
@@ -112,19 +113,22 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
     Raises:
         UserError: another process holds the folder; or the data has changed since the run was interrupted.
     """
+    from qpairs.encoders.precision import decided_before
+
     barrier()  # no process writes before all have read what is in the folders
     with exclusive_lock(run.folder) if rank() == 0 else contextlib.nullcontext(), writing(run.folder):
         if rank() == 0 and not resume:
             _clear(run.folder)
             write_text(run.folder / CONFIG, to_toml(run.config))
             write_text(run.folder / SPLIT, json.dumps(run.parts.split))  # from here on the run can be resumed
-        barrier()
+        fast = _fast_in_bf16(run.folder)
         if _read_split(run.folder)["fingerprint"] != run.parts.split["fingerprint"]:
             raise UserError(
                 f"{run.folder}: the data has changed since the run was interrupted; start anew with --overwrite"
             )
         try:
-            yield
+            with decided_before(fast):
+                yield
         except KeyboardInterrupt:
             go_on = shown_command("qpairs", "train", "--resume", "--output", run.config.output)
             log.warning(
@@ -135,6 +139,16 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
         if rank() == 0:
             remove_run(run.folder)
         barrier()
+
+
+def _fast_in_bf16(folder: Path) -> bool:
+    """Whether bfloat16 was found to be fast as the run began: in all its processes, and when it is resumed."""
+    from qpairs.encoders.precision import transformers_fast_in_bf16
+
+    with rank_zero_first():
+        if not (folder / SPEED).exists():
+            write_text(folder / SPEED, json.dumps(transformers_fast_in_bf16()))
+        return bool(parse_json(read_text(folder / SPEED), flag, where=str(folder / SPEED)))
 
 
 def remove_run(folder: Path) -> None:

@@ -398,10 +398,18 @@ def test_the_online_contrastive_loss_weighs_both_costs_by_the_teachers_word(
         if not entry.soft_labels and not entry.prototypes and not entry.only_unlabelled
     ],
 )
-def test_no_other_loss_hears_the_teacher(name: str) -> None:
+def test_no_other_loss_hears_more_of_the_teacher_than_what_is_no_negative(name: str) -> None:
     rows, known = knowledge()
-    goal = parse_objective(name)
-    torch.testing.assert_close(goal(rows, rows, known), goal(rows, rows, replace(known, teacher_probability=None)))
+    goal, probability = parse_objective(name), known.teacher_probability
+    assert probability is not None
+    for heard, unrelated in (
+        (probability.clamp(max=0.49), known.unrelated),
+        (probability, known.unrelated & ~(probability >= 0.5)),
+    ):
+        unheard = replace(known, teacher_probability=None, unrelated=unrelated)
+        torch.testing.assert_close(
+            goal(rows, rows, replace(known, teacher_probability=heard)), goal(rows, rows, unheard)
+        )
 
 
 def test_pairs_that_a_teacher_judged_are_no_strangers() -> None:

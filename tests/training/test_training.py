@@ -131,6 +131,30 @@ def test_auto_takes_bf16_where_the_cpu_is_fast_at_it(monkeypatch: pytest.MonkeyP
         assert not precision.fast_bf16(static)
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_resumed_run_keeps_its_number_format(
+    fast: bool, sample_rows: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qpairs.encoders import precision
+
+    def stop(now: qpairs.Progress) -> None:
+        if now.stage == "training" and now.done > 1:
+            raise KeyboardInterrupt
+
+    used: list[bool] = []
+    asked = precision.fast_bf16
+    monkeypatch.setattr(precision, "fast_bf16", lambda encoder: used.append(asked(encoder)) or used[-1])
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setattr(precision, "bf16_speedup", lambda: 2.0 if fast else 1.0)
+    options: dict[str, Any] = {"encoder": "tiny", "max_length": 16, "epochs": 0.2, "batch_size": 16}
+    options["output"] = str(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        qpairs.train(data=sample_rows, on_progress=stop, **options)
+    monkeypatch.setattr(precision, "bf16_speedup", lambda: 1.0 if fast else 2.0)  # other work on the machine
+    qpairs.train(data=sample_rows, output=options["output"], resume=True)
+    assert set(used) == {fast}
+
+
 def test_both_towers_of_a_saved_pair_of_towers_are_trained_on(pairs_csv: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": str(pairs_csv), "epochs": 0.1}
     first = qpairs.train(encoder="cnn+static", output=str(tmp_path / "first"), **options)
