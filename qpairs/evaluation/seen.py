@@ -48,8 +48,9 @@ def seen_in_training(model: Model, pairs: Pairs, trained_on: Pairs | None = None
         second_stage(model),
         {canonical(question) for question in pairs.questions},
     )
-    known = _known(first, asked)
-    if trained_on:
+    if trained_on is None:
+        known = _known(first, asked)
+    else:
         earlier = _known_before(first.config, asked, frozenset())
         known = None if earlier is None else earlier | (asked & set(map(canonical, trained_on.questions)))
     if second and second.second.split != first.split:

@@ -85,7 +85,7 @@ def export_two_stages(
     Raises:
         UserError: a part cannot be exported.
     """
-    _network(model.second, format)
+    _network(model.second, format)  # what cannot be exported is refused before the work on the encoder
     first, of_first = write_first(model.first, folder)
     (folder / RERANKER).mkdir()
     second, of_second = export_cross_encoder(model.second, folder / RERANKER, format, pairs)

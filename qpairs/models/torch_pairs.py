@@ -44,15 +44,14 @@ class TorchPairs:
         if not pairs:
             return np.empty(0, dtype=np.float32)
         model = self.cross_encoder
-        if model.tokenizer.is_fast and model.max_seq_length:
-            with self._lock:
-                pairs = without_long_ends(pairs, model.max_seq_length, self._ends)
-        texts = [*pairs, *(pair[::-1] for pair in pairs)] if self.both_orders else list(pairs)
         with (
             self._lock,
             torch.inference_mode(),
             torch.autocast(model.device.type, torch.bfloat16, enabled=self._bf16),
         ):
+            if model.tokenizer.is_fast and model.max_seq_length:
+                pairs = without_long_ends(pairs, model.max_seq_length, self._ends)
+            texts = [*pairs, *(pair[::-1] for pair in pairs)] if self.both_orders else list(pairs)
             if self._packs:
                 found = packed_logits(packed_encoder(model), model.preprocess(texts))
             else:

@@ -85,7 +85,7 @@ def _warn_of_checkpoint(run: Run) -> None:
         seen = seen_by_encoder(run.config, pairs) if pairs else None
         if seen and seen.questions:
             note = seen_note(seen.questions, seen.of_questions)
-            log.warning("encoder: of the %s part, %s (by %s, before this run)", name, note, run.config.encoder)
+            log.warning("encoder: %s was trained on questions of the %s part: %s", folder, name, note)
 
 
 def save_trained(model: Model, output: Path, *, overwrite: bool) -> Model:

@@ -70,7 +70,7 @@ def test_what_an_encoder_had_learned_before_the_run_counts(
 ) -> None:
     options: dict[str, Any] = {"data": str(pairs_csv), "epochs": 0.1}
     first = qpairs.train(encoder="static", seed=1, output=str(tmp_path / "first"), **options)
-    assert "before this run" not in caplog.text
+    assert "was trained on questions" not in caplog.text
     again = qpairs.train(encoder=str(first.path), seed=2, output=str(tmp_path / "again"), **options)
     part = load_parts(again.config).validation
     by_first = seen_in_training(first, part)
@@ -78,7 +78,7 @@ def test_what_an_encoder_had_learned_before_the_run_counts(
     assert by_first.questions > 0
     assert seen_in_training(again, part) == seen_by_encoder(again.config, part) == by_first
     note = seen_note(by_first.questions, by_first.of_questions)
-    assert f"encoder: of the validation part, {note} (by {first.path}, before this run)" in caplog.text
+    assert f"encoder: {first.path} was trained on questions of the validation part: {note}" in caplog.text
     replaced = qpairs.train(encoder=str(first.path), seed=2, output=str(first.path), overwrite=True, **options)
     assert seen_in_training(replaced, part) is None  # what it began with is gone
 
