@@ -25,6 +25,7 @@ from qpairs.evaluation.sources import pairs_if_given
 from qpairs.metrics.second_look import NO_LOOK
 from qpairs.models.base import RERANKER, Model, check_output, load
 from qpairs.models.cross_encoder import CrossModel
+from qpairs.models.ready import READY
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.versions import versions
 
@@ -86,14 +87,16 @@ def check_stages(first: Model, second: Model) -> None:
     if isinstance(second, TwoStages):
         raise UserError(f"{second.path}: has two stages; its cross-encoder is {second.path / RERANKER}")
     if not isinstance(second, CrossModel):
-        raise UserError(
-            f"{second.path}: no cross-encoder; train one with qpairs train --model cross-encoder, and name it second"
-        )
+        raise _no_cross_encoder(second.path)
     if isinstance(first, CrossModel | TwoStages):
         kind = "a cross-encoder" if isinstance(first, CrossModel) else "a model of two stages already"
         raise UserError(f"{first.path}: is {kind}; name an encoder first")
     if not first.verdict.symmetric:
         raise UserError(f"{first.path}: its sides are of different kinds, which a cross-encoder reads in both orders")
+
+
+def _no_cross_encoder(name: object) -> UserError:
+    return UserError(f"{name}: no cross-encoder; train one with qpairs train --model cross-encoder, and name it second")
 
 
 def combine_folders(
@@ -131,6 +134,8 @@ def combine_folders(
         raise UserError(f"{output}: is one of the models to join; name another folder with --output")
     with hold_output(output):
         check_output(output, overwrite=overwrite)
+        if str(cross_encoder) in READY:  # to load one measures how it scores, which takes minutes
+            raise _no_cross_encoder(cross_encoder)
         first, second = load(encoder), load(cross_encoder)
         check_stages(first, second)
         assert isinstance(second, CrossModel)
