@@ -98,7 +98,7 @@ def run_pass(run: Run, work: Pass, stage: str = "training") -> tuple[History, st
     try:
         run_trainer(trainer, run.folder)
     except Diverged:
-        diverged = f"the loss became NaN at step {trainer.state.global_step + 1}"
+        diverged = f"the loss became NaN at step {min(trainer.state.global_step + 1, work.steps)}"
         _restore(work.model, run.folder, diverged)
     return _history(trainer.state.log_history, work.steps_per_epoch), diverged
 

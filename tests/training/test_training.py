@@ -329,6 +329,24 @@ def test_nan_before_any_state_saves_nothing(pairs_csv: Path, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_loss_that_becomes_nan_in_the_last_step_names_that_step(
+    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = PairModel.forward
+
+    @functools.wraps(forward)
+    def poisoned(self: PairModel, **inputs: object) -> dict[str, torch.Tensor]:
+        if not self.training:
+            with torch.no_grad():
+                next(self.encoder.parameters()).fill_(torch.nan)
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(PairModel, "forward", poisoned)
+    options = {**FAST, "evaluations": 1, "epochs": 1, "batch_size": 1000}
+    with pytest.raises(qpairs.UserError, match="NaN at step 1,"):
+        qpairs.train(data=str(pairs_csv), output=str(tmp_path / "run"), **options)
+
+
 def test_a_collapsed_model_is_named(pairs_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     seen = []
     options = {**FAST, "learning_rate": 1e-12, "weight_decay": 0.0}
