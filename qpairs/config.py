@@ -49,7 +49,7 @@ class DataOptions:
         "Training pairs: sample, quora, qqp, a Hub id[:config], a dataset folder, .csv .tsv .jsonl .parquet.",
     )
     validation: tuple[str, ...] = option(
-        (), "Pairs that the threshold and the best state are chosen on; without it, a part of the data."
+        (), "Pairs on which the threshold and the best checkpoint are chosen; without it, a part of the data."
     )
     test: tuple[str, ...] = option(
         (), "Pairs of the final evaluation; without it and --validation, a part of the data."
@@ -63,36 +63,38 @@ class DataOptions:
     )
     label_cut: float | None = option(
         None,
-        "Score from which on a pair is a duplicate, where the label column holds graded scores.",
+        "Lowest score of a duplicate, if the label column holds graded scores.",
         Range(-(10**6), at_most=10**6),
     )
     label_range: tuple[float, ...] = option(
         (),
-        "Least and greatest score there can be, such as 0,5: the grades 0 and 1 of losses that learn grades; without "
-        "it, those of the data.",
+        "Lowest and highest possible score, such as 0,5: losses that learn grades map them to 0 and 1; without it, "
+        "those of the data.",
     )
     negative: str = option(
-        "", "Column of a question that is no duplicate of the first, in data whose rows are duplicates (triplets)."
+        "",
+        "Column of a negative, a question that is not a duplicate of the first, in data whose rows are "
+        "duplicates (triplets).",
     )
     positives: bool = option(
         False,
         "Every row of the data is a pair of duplicates, and no label column is read: for losses that take the other "
-        "questions of a batch as negatives; name labelled pairs by --validation.",
+        "questions of a batch as negatives; name labelled pairs with --validation.",
     )
     unlabelled: bool = option(
         False,
-        "The data are questions without labels, of which the encoder learns to tell each from the others; where there "
-        "are labels for it, name them by --validation.",
+        "The data are questions without labels: the encoder learns to tell each from the others. Name labelled "
+        "pairs, if there are any, with --validation.",
     )
     text_column: str = option(
-        "", "Column of the questions of unlabelled data, or several, such as title,body, whose texts are joined."
+        "", "Column of the questions in unlabelled data; the texts of several, such as title,body, are joined."
     )
     skip_bad_rows: bool = option(False, "Skip and count broken rows, instead of stopping at the first.")
     validation_fraction: float = option(
         0.1, "Share of the data for validation, if that is not given.", Range(above=0, below=1)
     )
     test_fraction: float = option(0.1, "Share of the data for the test, if that is not given.", Range(above=0, below=1))
-    drop_suspects: str = option("", "File of pairs to leave out of training, such as qpairs audit writes.")
+    drop_suspects: str = option("", "File of pairs to leave out of training, as written by qpairs audit.")
     augment: float = option(
         0.0,
         "Pairs to generate, as a share of the training pairs: a question and a copy of it changed by rules.",
@@ -102,32 +104,32 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What turns a question into a vector, or reads two at once, and its noise in training."""
+    """The model that encodes a question or reads a pair, and its dropout in training."""
 
     model: str = option(
         "bi-encoder",
         "bi-encoder: a vector for each question, to search with; cross-encoder: reads both questions of a pair at "
-        "once, is slower, and judges better where labels are many; --reranker joins both.",
+        "once, is slower, and more accurate with many labels; --reranker combines both.",
         choices=("bi-encoder", "cross-encoder"),
     )
     encoder: str = option("minilm", "minilm, mpnet, lstm, cnn, static, tiny, a Hub id, a folder; two towers: lstm+cnn.")
     vectors: str = option(
         "",
-        "Pretrained word vectors of lstm, cnn and static: glove, or a GloVe text file; for static also minilm, mpnet "
-        "or the folder of an encoder, whose vectors of single tokens these are.",
+        "Pretrained word vectors for lstm, cnn and static: glove, or a GloVe text file; for static also minilm, "
+        "mpnet or the folder of an encoder, whose vectors of single tokens are taken.",
     )
     share_vectors: bool = option(False, "Two towers: one table of word vectors for both.")
     symmetric: bool = option(
-        True, "Two towers: score both directions and take the mean; if not, the first question against the second."
+        True, "Two towers: score both orders and take the mean; if not, only the first question against the second."
     )
-    max_length: int = option(64, "Tokens that are read of a question; the rest is cut off.", Range(4, at_most=512))
+    max_length: int = option(64, "Tokens read of each question; the rest is cut off.", Range(4, at_most=512))
     prompt: str = option(
         "",
-        "Prompt before every question: the name of one that the encoder has, a text such as 'query: ', or none; "
+        "Prompt before every question: the name of a prompt of the encoder, a text such as 'query: ', or none; "
         "without it, the encoder's default, or else its prompt for similar texts.",
     )
     project: int = option(
-        0, "Numbers in a vector after a linear map at the end, which is trained; 0: as the encoder has them.", Range(0)
+        0, "Dimension of the vectors after a linear layer at the end, which is trained; 0: no such layer.", Range(0)
     )
     lora: int = option(
         0,
@@ -155,69 +157,73 @@ class ObjectiveOptions:
     )
     dims: tuple[int, ...] = option(
         (),
-        "Lengths to which vectors may be cut, such as 384,192,96 (Matryoshka): each prefix is trained, and gets a "
-        "verdict of its own; the full length is always among them.",
+        "Lengths to which vectors may be cut, such as 384,192,96 (Matryoshka): each prefix is trained and has its "
+        "own verdict; the full length is always included.",
     )
 
 
 @dataclass(frozen=True)
 class TeacherOptions:
-    """Distillation: models whose probabilities, or vectors, are learned besides the labels."""
+    """Distillation: models whose probabilities, or vectors, are learned in addition to the labels."""
 
     teacher: tuple[str, ...] = option(
         (),
-        "Teachers besides the labels; the mean of several counts. minilm, mpnet or tiny: train a cross-encoder first; "
-        "itself: train the encoder on the labels first, then towards the probabilities; or the folder or Hub id of a "
-        "cross-encoder, or the folder of a checkpoint.",
+        "Teachers, in addition to the labels; several are averaged. minilm, mpnet or tiny: train a cross-encoder "
+        "first; itself: train the encoder on the labels first, then towards its own probabilities; or the folder or "
+        "Hub id of a cross-encoder, or the folder of a checkpoint.",
     )
     distill: str = option(
         "probabilities",
-        "What is learned of the teacher: probabilities, soft labels of pairs; embeddings, its vectors; relations, how "
-        "far apart and at which angles it places the questions of a batch. The last two are added to the loss, and "
-        "take one teacher that has vectors: a checkpoint, minilm, mpnet, a Hub id, a SentenceTransformer.",
+        "What is learned from the teacher: probabilities, soft labels of pairs; embeddings, its vectors; relations, "
+        "the distances and angles between the questions of a batch. The last two are added to the loss, and need one "
+        "teacher that has vectors: a checkpoint, minilm, mpnet, a Hub id, a SentenceTransformer.",
         choices=("probabilities", "embeddings", "relations"),
     )
-    distill_weight: float = option(1.0, "embeddings, relations: weight beside the loss.", Range(above=0))
+    distill_weight: float = option(1.0, "embeddings, relations: weight relative to the loss.", Range(above=0))
     teacher_epochs: float = option(1.0, "Passes of the cross-encoder over the training pairs.", Range(above=0))
-    second_epochs: float = option(1.0, "Passes towards the probabilities, with itself.", Range(above=0))
+    second_epochs: float = option(
+        1.0, "itself: passes of the second training, towards the probabilities.", Range(above=0)
+    )
     neighbours: int = option(
-        1, "Nearest questions that the teachers score each question with, besides the labelled pairs.", Range(0)
+        1,
+        "Nearest neighbours with which the teachers score each question, in addition to the labelled pairs.",
+        Range(0),
     )
 
 
 @dataclass(frozen=True)
 class RerankerOptions:
-    """A second look: a cross-encoder that reads the pairs on which it can change the verdict of the encoder."""
+    """A second look: a cross-encoder that reads the pairs on which it can change the encoder's decision."""
 
     reranker: str = option(
         "",
-        "Cross-encoder that takes a second look: minilm, mpnet or tiny, to train one in this run, or the folder of one "
-        "that qpairs train --model cross-encoder wrote; one that is a teacher, too, is trained once.",
+        "Cross-encoder that takes a second look: minilm, mpnet or tiny, to train one in this run, or the folder of "
+        "one that qpairs train --model cross-encoder wrote; if it is also a teacher, it is trained once.",
     )
     reranker_epochs: float | None = option(
         None,
-        "Passes of the reranker over the training pairs; without it, as many as make 30,000 pairs, 1 to 4.",
+        "Passes of the reranker over the training pairs; without it, enough for 30,000 pairs, 1 to 4.",
         Range(above=0),
     )
 
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """How long is trained, the optimizer, and the evaluations in between."""
+    """The length of training, the optimizer, and the evaluations during training."""
 
     epochs: float = option(
         1.0,
-        "Passes over the training pairs; without it, a cross-encoder makes as many as make 30,000 pairs, 1 to 4.",
+        "Passes over the training pairs; without it, a cross-encoder makes enough for 30,000 pairs, 1 to 4.",
         Range(above=0),
     )
     budget_minutes: float = option(
         0.0,
-        "Longest time of training, over which the learning rate falls; 0: no limit. A teacher or reranker that is "
-        "trained comes on top.",
+        "Time limit of training, over which the learning rate falls; 0: no limit. Training a teacher or reranker "
+        "comes on top.",
         Range(0),
     )
     learning_rate: float | None = option(
-        None, "Highest learning rate of AdamW; without it, the encoder's own.", Range(above=0)
+        None, "Peak learning rate of AdamW; without it, the encoder's default.", Range(above=0)
     )
     weight_decay: float = option(0.01, "Weight decay of AdamW, except on biases and norms.", Range(0))
     warmup: float = option(
@@ -225,8 +231,8 @@ class ScheduleOptions:
     )
     clip: float = option(
         0.05,
-        "Largest norm of the gradient; the default is so small that batches with few hard pairs weigh as much as "
-        "others.",
+        "Largest norm of the gradient (clipping); the default is so small that batches with few hard pairs weigh as "
+        "much as others.",
         Range(above=0),
     )
     evaluations: float = option(2.0, "Evaluations and checkpoints per epoch.", Range(above=0))
@@ -246,7 +252,7 @@ class BatchOptions:
         "duplicates.",
         choices=("pairs", "triplets", "groups"),
     )
-    group_size: int = option(4, "groups: questions of one component in a batch, at most.", Range(2))
+    group_size: int = option(4, "groups: most questions of one component in a batch.", Range(2))
     mined: int = option(1, "triplets: negatives mined for each duplicate pair.", Range(1))
     relative_margin: float = option(
         0.05,
@@ -255,13 +261,13 @@ class BatchOptions:
     )
     queue: int = option(
         0,
-        "Questions of past batches whose vectors, as they were then, are compared with those of the batch, too: more "
-        "negatives for losses that take other questions as such; 0: none.",
+        "Questions of past batches whose stored vectors are compared with the batch, too: more negatives for losses "
+        "that take other questions as negatives; 0: none.",
         Range(0, at_most=2**20),
     )
     gradient_cache: int = option(
         0,
-        "Questions whose activations are in memory at a time, for batches that would not fit; 0: the whole batch.",
+        "Questions whose activations are held in memory at a time, for batches that would not fit; 0: the whole batch.",
         Range(0),
     )
 
@@ -278,7 +284,7 @@ class RunOptions:
     seed: int = option(0, "Seed of every random choice.", Range(0, below=2**32))
     output: str = option("", "Folder of the checkpoint; without it, runs/DATA-ENCODER.")
     imports: tuple[str, ...] = option(
-        (), "Module, or .py file, to import before the run: losses, miners, encoders and readers of your own."
+        (), "Module, or .py file, to import before the run: your own losses, miners, encoders and readers."
     )
     report_to: str = option(
         "none", "Where training curves are written.", choices=("none", "tensorboard", "wandb", "trackio")
@@ -346,7 +352,7 @@ class Config(
 
     @property
     def without_labels(self) -> bool:
-        """Whether there are no labels to judge by: no state is chosen by them, and there is no threshold for pairs."""
+        """Whether there are no labels to evaluate with: no best checkpoint is chosen, and no threshold for pairs."""
         return self.unlabelled and not self.validation
 
 
@@ -392,7 +398,7 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (lambda c: min(c.dims, default=1) < 1, "dims: each length must be at least 1"),
     (
         lambda c: bool(c.dims) and c.score == "head",
-        "dims: prefixes are compared by their cosine; it does not go with --score head",
+        "dims: prefixes are compared by cosine, which does not go with --score head",
     ),
     (
         lambda c: not c.unlabelled and len(c.columns) not in (0, 2, 3),
@@ -400,15 +406,16 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     ),
     (
         lambda c: c.unlabelled and len(c.columns) > 1,
-        "columns: are those of pairs; name the columns of unlabelled questions by text_column (--text-column)",
+        "columns: names the columns of pairs; name the columns of unlabelled questions with text_column "
+        "(--text-column)",
     ),
     (
         lambda c: bool(c.text_column) and not c.unlabelled,
-        "text_column: names the questions of unlabelled data; name the columns of pairs by columns (--columns)",
+        "text_column: names the questions of unlabelled data; name the columns of pairs with columns (--columns)",
     ),
     (
         lambda c: bool(c.text_column and c.columns),
-        "columns: are those of pairs, and text_column names the questions of unlabelled data; leave one out",
+        "columns: names the columns of pairs, and text_column the questions of unlabelled data; leave one out",
     ),
     (
         lambda c: c.unlabelled and c.data == ("sample",),
@@ -416,7 +423,7 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     ),
     (
         lambda c: c.without_labels and bool(c.test),
-        "test: there is no threshold to test where no labels choose one; name labelled pairs with --validation",
+        "test: without labels no threshold is chosen, so there is none to test; name labelled pairs with --validation",
     ),
     (
         lambda c: c.validation_fraction + c.test_fraction >= 1,
@@ -424,7 +431,7 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     ),
     (
         lambda c: c.distill != "probabilities" and len(c.teacher) != 1,
-        "distill: embeddings and relations are those of one teacher; name it with --teacher",
+        "distill: embeddings and relations need exactly one teacher; name it with --teacher",
     ),
     (
         lambda c: bool(c.probability_teachers) and c.sampler == "groups",
@@ -432,7 +439,7 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     ),
     (
         lambda c: not c.symmetric and c.sampler == "groups",
-        "sampler: groups meet regardless of side; use pairs or triplets with --no-symmetric",
+        "sampler: groups ignore on which side a question stands; use pairs or triplets with --no-symmetric",
     ),
     (
         lambda c: not c.symmetric and c.augment > 0,
@@ -448,7 +455,7 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     ),
     (
         lambda c: 0 < c.queue < 2 * c.batch_size,
-        "queue: must hold the questions of a batch at least, which are twice batch_size",
+        "queue: must be at least twice batch_size, the number of questions in a batch",
     ),
     (
         lambda c: not c.symmetric and bool(c.reranker),
@@ -456,7 +463,7 @@ RULES: tuple[tuple[Callable[[Config], bool], str], ...] = (
     ),
     (
         lambda c: c.reranker in c.probability_teachers and c.reranker_epochs not in (None, c.teacher_epochs),
-        "reranker_epochs: the reranker is the teacher, too, and is trained once; give teacher_epochs the same value",
+        "reranker_epochs: the reranker is also the teacher, and is trained once; give teacher_epochs the same value",
     ),
     *(
         (_with_labels(name), f"{name}: {why}, and unlabelled data has none; leave it out")
@@ -630,9 +637,9 @@ def config_words(config: Config, always: Sequence[str] = ()) -> list[str]:
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with those that follow from others: unlabelled data has a loss of its own, unless a teacher judges it.
+    """Options with the defaults that depend on others: unlabelled data has its own loss, unless a teacher scores it.
 
-    The vectors of a teacher are learned beside the loss, which they do not replace.
+    The vectors of a teacher are learned in addition to the loss, and do not replace it.
 
     >>> with_defaults({"unlabelled": True})["loss"]
     'info_nce'

@@ -168,7 +168,7 @@ def test_the_ends_of_a_range_are_allowed_or_refused_as_it_says(name):
     ("options", "message"),
     [
         ({"teacher": "tiny", "sampler": "groups"}, "teacher: scores pairs, and the sampler groups draws none"),
-        ({"symmetric": False, "sampler": "groups"}, "sampler: groups meet regardless of side"),
+        ({"symmetric": False, "sampler": "groups"}, "sampler: groups ignore on which side a question stands"),
         ({"symmetric": False, "augment": 0.1}, "augment: pairs a question with its changed copy"),
         ({"symmetric": False, "reranker": "tiny"}, "reranker: reads a pair in both orders"),
         ({"model": "cross-encoder", "loss": "cosent"}, "loss: a cross-encoder learns each pair by itself"),
@@ -187,7 +187,7 @@ def test_options_that_do_not_go_together_are_one_line(options, message):
 def test_a_teacher_that_is_the_reranker_is_trained_once():
     both = {"teacher": "tiny", "reranker": "tiny"}
     assert Config(**both, teacher_epochs=2.0, reranker_epochs=2.0).reranker == "tiny"
-    with pytest.raises(UserError, match="reranker_epochs: the reranker is the teacher, too, and is trained once"):
+    with pytest.raises(UserError, match="reranker_epochs: the reranker is also the teacher, and is trained once"):
         Config(**both, teacher_epochs=2.0, reranker_epochs=1.0)
     Config(**both, teacher_epochs=2.0)
     Config(teacher="minilm", reranker="tiny", teacher_epochs=2.0)

@@ -64,7 +64,7 @@ UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions o
 
 @cache
 def command_line() -> Any:
-    """The commands, built once, with help texts in which rich reads no markup (`[,LABEL]`), and narrow columns."""
+    """The commands, built once; rich does not read markup in their help (`[,LABEL]`), and columns are narrow."""
     root: Any = typer.main.get_command(app)
     label = root.commands["label"]
     _with_default(label, "pairs")
@@ -80,7 +80,7 @@ def command_line() -> Any:
 
 
 def _with_default(group: Any, name: str) -> None:
-    """Lets a group of commands be called with the arguments of one of them: `label INDEX` is `label pairs INDEX`."""
+    """A group that can be called with the arguments of one of its commands: `label INDEX` is `label pairs INDEX`."""
     parse = group.parse_args
 
     def parse_args(context: Any, arguments: list[str]) -> Any:
@@ -91,7 +91,7 @@ def _with_default(group: Any, name: str) -> None:
 
 
 def main() -> None:
-    """Runs the command line; a user's error is one line on stderr and exit code 2."""
+    """Runs the command line; a user error is one line on stderr and exit code 2."""
     try:
         sys.exit(command_line()(standalone_mode=False))
     except UsageError as error:
@@ -120,7 +120,7 @@ def main() -> None:
 
 
 def _refuse_if_full(error: Exception) -> None:
-    """Tells of a file that the system lets nobody write, and whose name no library tells."""
+    """Reports a file that cannot be written, whose name the system does not give."""
     number = error.errno if isinstance(error, OSError) else None
     if number in NOT_WRITTEN or said_by_system(error):
         said = os_reason(error) if isinstance(error, OSError) else said_by_system(error)

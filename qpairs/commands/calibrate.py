@@ -46,14 +46,14 @@ def calibrate(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Labelled pairs like those to be judged: named source, Hub id, folder or file; may be repeated.",
+            help="Labelled pairs like those to be scored: named source, Hub id, folder or file; may be repeated.",
             show_default=False,
         ),
     ] = None,
     corpus: Annotated[
         Path | None,
         typer.Option(
-            help="Questions to be searched or deduplicated: fit what scores mean among them.", show_default=False
+            help="Questions to be searched or deduplicated: fit the verdict to this corpus.", show_default=False
         ),
     ] = None,
     labels: Annotated[
@@ -71,7 +71,7 @@ def calibrate(
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Fit the verdict to labelled pairs of your own, to a corpus of your own, or to both, without training."""
+    """Fit the verdict to your own labelled pairs, your own corpus, or both, without training."""
     if not data and not corpus:
         raise UserError("calibrate: give labelled pairs with --data, a corpus with --corpus, or both")
     named = NamedPairs(data or (), columns, label_values, label_cut, skip_bad_rows)
@@ -126,15 +126,13 @@ def _print_corpus(questions: Corpus, fit: CorpusFit) -> None:
     print_skipped(questions)
     n, used = fit.setting.estimate.counts.n, sum(fit.used.values())
     if used:
-        kinds = ", ".join(
-            f"{count:,} {drawn or 'drawn in a way that is not known'}" for drawn, count in fit.used.items()
-        )
+        kinds = ", ".join(f"{count:,} {drawn or 'drawn in an unknown way'}" for drawn, count in fit.used.items())
         out.print(f"{counted(n, 'question')}, {counted(used, 'label')}: {plain(kinds)}", highlight=False)
     else:
         how = (
             fit.setting.basis
             if fit.setting.unlabelled
-            else ("an estimate from their scores, which takes duplicates to score as they did in validation")
+            else ("an estimate from their scores, which assumes that duplicates score as in validation")
         )
         out.print(f"{counted(n, 'question')}, no labels: {plain(how)}", highlight=False)
     for reason, count in fit.left_out.items():
@@ -142,7 +140,7 @@ def _print_corpus(questions: Corpus, fit: CorpusFit) -> None:
     if fit.noise:
         print_noise(fit.noise)
     if "" in fit.used:
-        out.print("[yellow]Labels of unknown origin are taken as drawn by nothing but their similarity.[/]")
+        out.print("[yellow]Labels of unknown origin are assumed to be drawn by similarity alone.[/]")
     from qpairs.evaluation.calibrate_corpus import MORE
 
     after, more = fit.after, fit.with_more
@@ -150,7 +148,7 @@ def _print_corpus(questions: Corpus, fit: CorpusFit) -> None:
     width, narrower = high - low, more.precision_interval[1] - more.precision_interval[0]
     moved = f"threshold for this corpus {fit.before.threshold:.3f} -> [bold]{after.threshold:.3f}[/]: "
     if after.pairs < 1:
-        out.print(f"{moved}no pair is likelier a duplicate than not; labels tell more", highlight=False)
+        out.print(f"{moved}no pair is more likely a duplicate than not; labels give a better estimate", highlight=False)
     else:
         out.print(
             f"{moved}expected precision {after.precision:.2f} ({low:.2f} to {high:.2f}), recall {after.recall:.2f} "
@@ -169,9 +167,11 @@ def _print_corpus(questions: Corpus, fit: CorpusFit) -> None:
         if found := promise.expected:
             cells = f"{found.threshold:.3f}", f"{found.precision:.2f}", f"{found.recall:.2f}"
         else:
-            needed = f"not yet; about {promise.labels:,} more labels may do" if promise.labels else "out of reach"
+            needed = (
+                f"not yet; about {promise.labels:,} more labels may be enough" if promise.labels else "out of reach"
+            )
             cells = "", needed, ""
         table.add_row(f"{promise.precision:g}", *cells)
     out.print(table)
     if fit.model.verdict.score == "log odds":
-        out.print("[dim]Thresholds are similarities of the encoder; the second look adds to what they say.[/]")
+        out.print("[dim]Thresholds are similarities of the encoder, before the second look.[/]")

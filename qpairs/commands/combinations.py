@@ -1,9 +1,9 @@
-"""Which options have an effect beside which: one that a user gives and that would have none is refused, in one place.
+"""Which options have an effect together: one that a user gives and that would have none is refused, in one place.
 
-A row of `RULES` names options of a command, when they have an effect, and what they go with, for the message. What is
-asked is whether the user wrote an option on the command line, and what the values of the others are: their own, those
-of a TOML file, or defaults. Values in a TOML file are not asked about, since `train --show-config` writes all of them.
-The options of a run go with its dry run, too: the same line without --dry-run is the run.
+A row of `RULES` names options of a command, when they have an effect, and what they need, for the message. An option is
+checked if the user wrote it on the command line; the values of the others are from the command line, a TOML file, or
+defaults. Values in a TOML file are not checked, since `train --show-config` writes all of them. The options of a run go
+with its dry run, too: the same line without --dry-run is the run.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ FILES = ("data", "questions")  # parameters whose options name files that are ea
 
 @dataclass(frozen=True)
 class Rule:
-    """Options that have no effect unless something else is so.
+    """Options that have no effect unless a condition holds.
 
     Attributes:
         options: names of their parameters.
         count: whether they have an effect, by the values of all parameters.
-        without: what they go with, for the message.
+        without: what they need, for the message.
     """
 
     options: tuple[str, ...]
@@ -42,7 +42,7 @@ class Rule:
 
 
 def with_rules(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which refuses words too many and options without an effect, with the options that many share.
+    """The command, which refuses extra words and options without an effect, with the options that many share.
 
     Args:
         command: its function, named as the command.
@@ -62,10 +62,10 @@ def with_rules(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def refuse_extra(context: typer.Context) -> None:
-    """Raises a usage error where there are more words than a command takes: one may be a file whose option is missing.
+    """Raises a usage error if there are more words than a command takes: one may be a file whose option is missing.
 
     Args:
-        context: of the command, which lets words be left over.
+        context: of the command, which allows extra words.
     """
     if not context.args:
         return
@@ -111,7 +111,7 @@ def _settled(values: Values) -> Values:
 
 
 def _needs(options: str, *one_of: str, without: str) -> Rule:
-    """Options that count where one of others has a value."""
+    """Options that have an effect if one of others has a value."""
     return Rule(tuple(options.split()), lambda values: any(values[name] for name in one_of), without)
 
 
@@ -122,12 +122,12 @@ def _listed(value: Any) -> list[str]:
 
 
 def _axis(values: Values, many: str, one: str) -> list[str]:
-    """What the cells of an experiment have: the items of `--losses`, say, or the one loss of the options."""
+    """The values in the cells of an experiment: the items of `--losses`, say, or the one loss of the options."""
     return _listed(values.get(many) or "") or [values[one]]
 
 
 def _any_encoder(takes: str) -> Callable[[Values], bool]:
-    """Whether an encoder, or a tower of it, is of one's own, or is one that `qpairs.encoders.build` says this of."""
+    """Whether an encoder, or a tower of it, is the user's own, or one of which `qpairs.encoders.build` says this."""
 
     def found(values: Values) -> bool:
         from qpairs.encoders import build
@@ -209,7 +209,7 @@ _OF_TEACHERS = (
 _OF_BATCHES = (
     Rule(("group_size",), _samples("groups"), "the sampler groups"),
     Rule(("mined", "relative_margin"), _samples("triplets"), "the sampler triplets"),
-    Rule(("dropout",), _has_dropout, "an encoder that has some, which static has not"),
+    Rule(("dropout",), _has_dropout, "an encoder with dropout, which static has not"),
 )
 _OF_PARTS = (
     Rule(
@@ -225,12 +225,12 @@ _OF_PARTS = (
     Rule(
         ("labels", "label_cut", "label_range"),
         lambda values: bool(values["validation"] or not values["unlabelled"]),
-        "labelled pairs: --validation names some beside --unlabelled data",
+        "labelled pairs; with --unlabelled, name them with --validation",
     ),
     Rule(
         ("patience",),
         lambda values: bool(values["validation"] or not values["unlabelled"]),
-        "evaluations: --validation names pairs for them beside --unlabelled data",
+        "evaluations; with --unlabelled, name pairs for them with --validation",
     ),
 )
 _OF_RERANKER = (
@@ -256,12 +256,12 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(
             ("resume",),
             lambda values: not (values["dry_run"] or values["show_config"]),
-            "a run, which --dry-run and --show-config leave out",
+            "a run: --dry-run and --show-config train nothing",
         ),
         Rule(
             ("overwrite", "dry_run"),
             lambda values: not values["show_config"],
-            "a run, which --show-config leaves out",
+            "a run: --show-config trains nothing",
         ),
     ),
     "combine": (_PAIRS_TO_READ,),
@@ -270,7 +270,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         *_OF_BATCHES,
         *_OF_PARTS,
         *_OF_CELLS,
-        Rule(("sampler",), _own_sampler, "a miner: --miners names samplers alone"),
+        Rule(("sampler",), _own_sampler, "a miner: --miners names only samplers"),
     ),
     "learning-curve": (*_OF_TEACHERS, *_OF_BATCHES, *_OF_PARTS, *_OF_CELLS),
     "audit": (*_OF_TEACHERS, *_OF_BATCHES, *_OF_RERANKER),
@@ -280,7 +280,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(
             ("perturb", "attack", "attack_vectors", "intents"),
             lambda values: bool(values["data"] or not values["retrieval"]),
-            "labelled pairs, which --data names beside --retrieval",
+            "labelled pairs; with --retrieval, name them with --data",
         ),
         _needs("attack_vectors", "attack", without="--attack"),
         _needs("text_column id_column", "corpus", without="--retrieval and --corpus"),
@@ -290,7 +290,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(
             ("output", "columns", "skip_bad_rows", "overwrite"),
             lambda values: len(values["questions"]) != 2,
-            "a file of pairs, in place of two questions",
+            "a file of pairs instead of two questions",
         ),
     ),
     "calibrate": (
@@ -309,18 +309,18 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(
             ("text_column", "id_column", "skip_bad_rows", "embeddings", "against", "dry_run"),
             lambda values: not Path(values["questions"]).is_dir(),
-            "a file of questions, in place of a folder from qpairs embed (name both: FILE --embeddings FOLDER)",
+            "a file of questions instead of a folder from qpairs embed (name both: FILE --embeddings FOLDER)",
         ),
         Rule(
             ("engine",),
             lambda values: values["engine"] != "ray" or Path(values["questions"]).is_dir(),
-            "a folder from qpairs embed, in place of a file of questions",
+            "a folder from qpairs embed instead of a file of questions",
         ),
         Rule(("ray_address",), lambda values: values["engine"] == "ray", "--engine ray"),
         Rule(
             ("kind", "overwrite", "raw"),
             lambda values: not values["dry_run"],
-            "--output, in place of --dry-run",
+            "--output instead of --dry-run",
         ),
     ),
     "serve": (
@@ -330,7 +330,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(
             ("uploads", "max_upload"),
             _serves_a_model_alone,
-            "a model that is served alone: no --index, --questions, --clusters or --read-only",
+            "serving a model alone: no --index, --questions, --clusters or --read-only",
         ),
         Rule(
             ("annotator",),
@@ -338,7 +338,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
                 bool(values["labels"] or values["questions"] or _serves_a_model_alone(values))
                 and not values["read_only"]
             ),
-            "labels to give: with --labels or --questions, and not --read-only",
+            "labels: use --labels or --questions, and not --read-only",
         ),
     ),
     "agreement": (

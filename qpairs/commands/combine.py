@@ -1,4 +1,4 @@
-"""`qpairs combine`, and the table of what a second look brings."""
+"""`qpairs combine`, and the table of what a second look gains."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from qpairs.commands.terminal import (
 def combine(
     encoder: Annotated[Path, typer.Argument(help="Folder of an encoder: a checkpoint or an export.")],
     cross_encoder: Annotated[Path, typer.Argument(help="Folder of a cross-encoder, from train or an export.")],
-    output: Annotated[Path, typer.Option(help="Folder of the model of both.")],
+    output: Annotated[Path, typer.Option(help="Folder of the combined model.")],
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,7 +43,7 @@ def combine(
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Join an encoder, which finds, and a cross-encoder, which reads the pairs that it can decide otherwise."""
+    """Combine an encoder with a cross-encoder that reads only the pairs whose decision it can change."""
     named = NamedPairs(data or (), columns, labels, label_cut, skip_bad_rows)
     with quiet(), progress_bar() as on_progress:
         from qpairs.evaluation.combine import combine_folders
@@ -75,15 +75,15 @@ def print_second_look(scores: Mapping[str, Any]) -> None:
     low, high = alone["band"]
     if not alone["share"] and low < high:
         out.print(
-            f"The cross-encoder reads pairs that the encoder scores {low:.3f} to {high:.3f}, and none of these is "
-            "there: what it brings cannot be told from them.",
+            f"The cross-encoder reads pairs that the encoder scores {low:.3f} to {high:.3f}, and no validation pair "
+            "is among them: its effect cannot be measured here.",
             highlight=False,
         )
         return
     if not alone["share"]:
         out.print(
-            "The cross-encoder reads none of these pairs: it tells nothing that the encoder does not. Use the encoder "
-            "alone, or train the cross-encoder on more pairs."
+            "The cross-encoder reads none of these pairs: it adds nothing to the encoder. Use the encoder alone, or "
+            "train the cross-encoder on more pairs."
         )
         return
     out.print(

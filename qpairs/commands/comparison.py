@@ -49,7 +49,7 @@ _option = functools.partial(typer.Option, rich_help_panel="Comparison")
 )
 def compare(
     *,
-    losses: Annotated[str, _option(help="Losses as for train, separated by commas; all: every one.")] = "all",
+    losses: Annotated[str, _option(help="Losses as for train, separated by commas; all: every loss.")] = "all",
     encoders: Annotated[str, _option(help="Encoders, separated by commas. [default: minilm]")] = "",
     miners: Annotated[
         str,
@@ -59,7 +59,7 @@ def compare(
         ),
     ] = "",
     seeds: Annotated[
-        int, _option(min=1, help="Runs of each combination, with seeds from --seed on; one split for all.")
+        int, _option(min=1, help="Runs of each combination, with seeds starting at --seed; one split for all.")
     ] = 3,
     output: Annotated[Path, _option(help="Folder of the results; the same command continues what is there.")] = Path(
         "runs/compare"
@@ -67,10 +67,10 @@ def compare(
     keep_checkpoints: Annotated[bool, _option("--keep-checkpoints", help="Keep the checkpoint of each run.")] = False,
     config: TomlOption = None,
     overwrite: OverwriteOption = False,
-    dry_run: Annotated[bool, _option("--dry-run", help="List the cells and the hours they take; train none.")] = False,
+    dry_run: Annotated[bool, _option("--dry-run", help="List the runs and the hours they take; train none.")] = False,
     **options: Any,
 ) -> None:
-    """Train losses, miners and encoders on the same pairs for the same time, and rank them, with intervals."""
+    """Train losses, miners and encoders on the same pairs for the same time, and rank them with intervals."""
     values = given_options(config, options) | {
         "losses": losses,
         "encoders": encoders,
@@ -101,7 +101,7 @@ def compare(
 
 
 def _run_of(row: Row, base: Config) -> list[str]:
-    """The options of a run like the cells of a row, without the end to their time."""
+    """The options of a run like the cells of a row, without their time limit."""
     from qpairs.experiments.cells import Cell
 
     config = Cell(row.encoder, row.loss, row.miner, base.seed).config(base, Path())
@@ -126,14 +126,14 @@ def _print_plan(values: dict[str, Any], seeds: int) -> None:
     sizes = ", ".join(f"{part} {n:,}" for part, n in found.split["sizes"].items())
     out.print(
         f"\n{counted(len(found.cells), 'cell')} on one split ({sizes}): about [bold]{duration(3600 * found.hours)}[/] "
-        "of training, one after the other; loading and the last evaluation of each come on top. Nothing was trained: "
-        "run it without --dry-run, or shorten it with --budget-minutes, --seeds or fewer --losses.",
+        "of training, one after the other; loading and final evaluation come on top. Nothing was trained: run it "
+        "without --dry-run, or shorten it with --budget-minutes, --seeds or fewer --losses.",
         highlight=False,
     )
 
 
 def with_finished_cells(on_progress: OnProgress) -> OnProgress:
-    """Prints a line, besides, for every cell that has finished."""
+    """Also prints a line for every cell that has finished."""
     finished = math.inf  # cells, at the last report
 
     def report(now: Progress) -> None:
@@ -163,7 +163,7 @@ def _print_comparison(found: Comparison) -> None:
     same = [f"{name} {getattr(found.rows[0], name)}" for name in differ if name not in kinds]
     out.print(
         f"[dim]{plain('; '.join([*same, 'mean ± standard deviation over seeds']))}; AP is average precision; no "
-        "difference: the interval, over questions and seeds and for all rows together, has zero in it.[/]",
+        "difference: the simultaneous interval, over questions and seeds, contains zero.[/]",
         highlight=False,
     )
     for note in found.notes:

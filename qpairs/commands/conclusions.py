@@ -40,29 +40,34 @@ def after_evaluate(scores: Mapping[str, Any], model: object, named: NamedPairs, 
     Args:
         scores: `Report.to_dict()`.
         model: its folder.
-        named: the pairs; without a source where they are those that the model was tested on.
+        named: the pairs; without a source if they are those that the model was tested on.
         trained_on: those that the model was trained on.
     """
     if scores["collapsed"]:
         return Conclusion(
-            "The model tells nothing apart: train it anew with a lower --learning-rate, or with another --loss."
+            "The model scores all pairs alike: train it again with a lower --learning-rate or another --loss."
         )
     if scores.get("trivial"):
         known = named if named.data else trained_on
         return _then(
-            "A model that is no better than a baseline needs other training: pairs of your own subject, more of "
-            "them, or another --encoder. What pairs hold is shown by:",
+            "The model is no better than a baseline: train it on pairs of your own subject, on more of them, or with "
+            "another --encoder. To see what the pairs contain:",
             *("data", *(known.data or (LABELLED,)), *known.reading_words()),
         )
     if scores["shift"]["differs"]:
         fitted = (named if named.data else named.like(LABELLED)).words(labels="--label-values")
         return _then(
-            "The threshold does not fit these pairs; fit it to them:", "calibrate", model, *fitted, "--output", "here"
+            "The threshold does not fit these pairs; calibrate it on them:",
+            "calibrate",
+            model,
+            *fitted,
+            "--output",
+            "here",
         )
     found, right = round(100 * scores["recall"]), round(100 * scores["precision"])
     return _then(
         f"Of 100 duplicates among pairs like these it finds about {found}, and of 100 pairs that it calls duplicates "
-        f"about {right} are; which it gets wrong:",
+        f"about {right} are. To see its mistakes:",
         *("errors", model, *(named.words() if named.data else ())),
     )
 
@@ -71,17 +76,17 @@ def after_search(scores: Mapping[str, float]) -> Conclusion:
     """What the scores of a retrieval set mean; `scores` are those of a `SearchReport`."""
     found = round(100 * scores["recall_at_10"])
     return Conclusion(
-        f"About {found} of 100 relevant texts are among the first 10; where that is too few, train on pairs like the "
-        "queries above, or let a cross-encoder take a second look (qpairs combine)."
+        f"About {found} of 100 relevant texts are among the first 10; if that is too few, train on pairs like the "
+        "queries above, or add a cross-encoder as a second look (qpairs combine)."
     )
 
 
 def after_errors(worst: str) -> Conclusion:
-    """What the mistakes of a model mean; `worst` is the name of the worst slice, '' where none stands out."""
+    """What the mistakes of a model mean; `worst` is the name of the worst slice, '' if none stands out."""
     if not worst:
-        return Conclusion("Mistakes are spread evenly, so more pairs of every kind help, or a stronger encoder.")
+        return Conclusion("Mistakes are spread evenly: label more pairs of every kind, or use a stronger encoder.")
     return Conclusion(
-        f"Where mistakes are frequent, labels help most: label more pairs like those of {worst!r}, and train again."
+        f"Labels help most where mistakes are frequent: label more pairs like those of {worst!r}, and train again."
     )
 
 
@@ -90,11 +95,11 @@ def after_compare(best: str, same: int, options: Sequence[str]) -> Conclusion:
 
     Args:
         best: name of the best row.
-        same: further rows that cannot be told from it.
-        options: of a run like those of the best row, without an end to its time.
+        same: further rows that do not differ from it significantly.
+        options: of a run like those of the best row, without its time limit.
     """
-    beside = {0: "no other row comes near it", 1: "one more cannot be told from it"}.get(
-        same, f"{same} more cannot be told from it, so take the quickest of them"
+    beside = {0: "no other row comes close", 1: "one more does not differ from it significantly"}.get(
+        same, f"{same} more do not differ from it significantly, so take the fastest of them"
     )
     return _then(f"{best} is best here; {beside}. Train it for longer:", "train", *options)
 
@@ -113,18 +118,18 @@ def after_data(
     """
     if contradictions * 20 > pairs:
         return _then(
-            f"{contradictions:,} labels contradict others, which no model can learn: mend them first. They are written "
-            "by:",
+            f"{contradictions:,} labels contradict others, which no model can learn: correct them first. To write "
+            "them to a file:",
             *("data", *named.data, *named.reading_words(), "--contradictions", "mend.csv"),
         )
     if alone:
         return _then(
-            "All are duplicates: they can be trained on where labelled pairs judge the model:",
+            "All are duplicates: they can be trained on, with labelled pairs for validation:",
             *("train", *named.words(), "--validation", LABELLED),
         )
     if obstacle:
         return Conclusion(f"They cannot be trained on: {obstacle}.")
-    few = ", though so few leave wide intervals (label more as you go)" if pairs < 1000 else ""
+    few = ", but so few give wide intervals (label more)" if pairs < 1000 else ""
     return _then(f"They can be trained on{few}:", "train", *named.words())
 
 
@@ -135,7 +140,7 @@ def after_embed(model: object, folder: Path) -> Conclusion:
     # a second look reads texts, in candidates that a folder of embeddings is not made for
     alone = ("--no-reranker",) if Path(str(model), LOOK).exists() else ()
     return Conclusion(
-        "Vectors decide nothing yet: index them to search, or find duplicates among them:",
+        "Next, index the vectors to search them, or find the duplicates among them:",
         (
             ("index", folder, "--output", folder.with_name("idx")),
             ("dedupe", model, folder, *alone, "--output", folder.with_name("dedup")),
@@ -148,20 +153,20 @@ def after_index(count: int, recall: float | None, index: object) -> Conclusion:
 
     Args:
         count: questions in it.
-        recall: share of the nearest that a search finds; None where it compares with all.
+        recall: share of the nearest that a search finds; None if it compares with all.
         index: its folder.
     """
     if not count:
-        return _then("Nothing is in the index; add embeddings:", "index", index, "--add", "EMBEDDINGS")
+        return _then("The index is empty; add embeddings:", "index", index, "--add", "EMBEDDINGS")
     search = ("search", index, "How do I ...?")
     if recall is not None and recall < 0.95:
         missed = max(1, round(100 * (1 - recall)))
         return _then(
-            f"A search misses about {missed} of the 100 nearest questions; where that is too many, build it anew with "
-            "--kind exact. Ask it:",
+            f"A search misses about {missed} of the 100 nearest questions; if that is too many, rebuild the index "
+            "with --kind exact. To search it:",
             *search,
         )
-    return _then("It can be asked now:", *search)
+    return _then("To search it:", *search)
 
 
 def after_questions(asked: int, known: int, index: object, model: object, *, reranker: bool = True) -> Conclusion:
@@ -179,14 +184,14 @@ def after_questions(asked: int, known: int, index: object, model: object, *, rer
     if not known:
         which = "It has" if asked == 1 else f"None of the {asked:,} questions has"
         return _then(
-            f"{which} no duplicate in the index as the model sees it, and is new; where one of the hits above is one, "
-            "label such pairs, and calibrate:",
+            f"{which} no duplicate in the index, according to the model; if one of the hits above is one, label such "
+            "pairs and calibrate:",
             *labelling,
         )
     if asked == 1:
-        return _then("The question is in the index already; where the verdict is wrong, label such pairs:", *labelling)
+        return _then("The question is in the index already; if the verdict is wrong, label such pairs:", *labelling)
     return _then(
-        f"{known:,} of {asked:,} questions are in the index already, and {asked - known:,} are new; where verdicts are "
+        f"{known:,} of {asked:,} questions are in the index already, and {asked - known:,} are new; if verdicts are "
         "wrong, label such pairs:",
         *labelling,
     )
@@ -200,39 +205,39 @@ def after_export(before: float, after: float, kind: str, output: object, *, sear
         after: likewise, of the export.
         kind: its format.
         output: its folder.
-        searches: whether it has vectors to search with, which a cross-encoder has not.
+        searches: whether it has vectors to search with; a cross-encoder has none.
     """
     use = ("serve", output) if searches else ("predict", output, "PAIRS.csv", "--output", "SCORED.csv")
     if before - after > 0.01:
         other = "onnx" if kind != "onnx" else "onnx-int8"
         return _then(
-            f"The export is {before - after:.3f} F1 worse on these pairs: try --format {other}, or use it where speed "
+            f"The export is {before - after:.3f} F1 worse on these pairs: try --format {other}, or use it if speed "
             "matters more:",
             *use,
         )
-    return _then("On these pairs it is as good as the checkpoint, and can take its place:", *use)
+    return _then("On these pairs it is as good as the checkpoint, and can replace it:", *use)
 
 
 def after_learning_curve(gain: float, low: float, pairs: int, options: Sequence[str]) -> Conclusion:
     """What a learning curve means.
 
     Args:
-        gain: F1 that twice the pairs are predicted to bring.
+        gain: F1 that twice the pairs are predicted to add.
         low: end of its 95 % interval.
         pairs: twice the pairs.
         options: that name the same pairs to a comparison.
     """
     if low <= 0:
         return _then(
-            "Whether more labels of this kind help at all cannot be told here: repeat with more --seeds, or try other "
+            "The curve does not show whether more labels of this kind help: repeat with more --seeds, or try other "
             "losses and encoders first:",
             *("compare", *options),
         )
     if gain < 0.01:
         return _then(
-            "More labels of this kind bring little; other losses and encoders may bring more:", "compare", *options
+            "More labels of this kind add little; other losses and encoders may add more:", "compare", *options
         )
-    return Conclusion(f"More labels pay: go on labelling, up to about {pairs:,} pairs, and draw the curve again.")
+    return Conclusion(f"More labels help: label up to about {pairs:,} pairs in all, and draw the curve again.")
 
 
 def after_dedupe(
@@ -261,17 +266,17 @@ def after_dedupe(
     mend = ("serve", model, "--clusters", output)
     if found is None:
         return _then(
-            "How many of the pairs are right is not known here: label some for qpairs calibrate --corpus --labels, or "
-            "look through them, and mend what is wrong:",
+            "How many of the pairs are right is not known: label some for qpairs calibrate --corpus --labels, or "
+            "look through the clusters and correct them:",
             *mend,
         )
     right, share = (round(100 * value) for value in found)
     fewer = "above a higher --threshold" if folder else "--dry-run shows at which --threshold"
-    then = f"{fewer} fewer are wrong, and fewer found" if right < 95 else "what is kept can be used"
+    then = f"{fewer} fewer are wrong, and fewer are found" if right < 95 else "what is kept can be used"
     doubt = "" if labelled else " by the scores alone"
     return _then(
         f"Of 100 pairs called duplicates in this corpus about {right} are{doubt}, and of 100 duplicates in it about "
-        f"{share} are found: {then}; mend what is wrong:",
+        f"{share} are found: {then}; correct the clusters:",
         *mend,
     )
 
@@ -286,7 +291,7 @@ def after_trade_offs(chosen: float | None, words: Sequence[object]) -> Conclusio
     if chosen is None:
         return Conclusion("No threshold stands out: choose one by looking at pairs, with --threshold and --output.")
     return _then(
-        f"The threshold {chosen:.3f} is taken unless --threshold or --precision names another one:",
+        f"The threshold will be {chosen:.3f}, unless --threshold or --precision sets another:",
         *(*words, "--output", "dedup"),
     )
 
@@ -306,7 +311,7 @@ def after_serve(
         index: whether there is one.
         labels: file of the labels that are given on the page; None where none are kept.
         model: its folder.
-        session: whether a file is labelled, whose labels the verdict follows by itself.
+        session: whether a file is labelled, to whose labels the verdict is fitted automatically.
         read_only: whether no labels are asked for.
         takes_files: whether the page takes a file of questions.
     """
@@ -320,29 +325,31 @@ def after_serve(
     if read_only:
         return Conclusion(f"Open the address to search. {stop}")
     if session:
-        return Conclusion(f"Open the address to search, and to find the duplicates of the file by some answers. {stop}")
+        return Conclusion(
+            f"Open the address to search, and to find the duplicates in the file by answering some pairs. {stop}"
+        )
     if labels is None:
         return Conclusion(f"Open the address to search; with --labels FILE the page asks for labels, too. {stop}")
     return _then(
-        f"{stop} Open the address to search and to label; some hundred labels later, fit the verdict:",
+        f"{stop} Open the address to search and to label; after some hundred labels, fit the verdict:",
         *("calibrate", model, "--corpus", "QUESTIONS", "--labels", labels, "--output", "calibrated"),
     )
 
 
 def after_calibrate(output: object, pairs: NamedPairs, questions: Sequence[object]) -> Conclusion:
-    """What a calibrated model is to be tried on.
+    """What to try a calibrated model on.
 
     Args:
         output: its folder.
-        pairs: labelled pairs that it was fitted to; none where it has no source.
-        questions: the words that name the corpus that it was fitted to; none where there is none.
+        pairs: labelled pairs that it was fitted to; none if it has no source.
+        questions: the words that name the corpus that it was fitted to; none if there is none.
     """
     judge = ("evaluate", output, *pairs.like("OTHERS.csv").words())
     look = ("dedupe", output, *questions, "--dry-run")
     if not questions:
-        return _then("Judge it on pairs that it was not fitted to:", *judge)
+        return _then("Evaluate it on pairs that it was not fitted to:", *judge)
     if not pairs.data:
         return _then("See what it finds in the corpus:", *look)
     return Conclusion(
-        "Judge it on pairs that it was not fitted to, and see what it finds in the corpus:", (judge, look)
+        "Evaluate it on pairs that it was not fitted to, and see what it finds in the corpus:", (judge, look)
     )

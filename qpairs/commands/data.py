@@ -51,7 +51,7 @@ def data(
     overwrite: ReplaceOption = False,
     raw: RawOption = False,
 ) -> None:
-    """Show what a source of pairs holds: sizes, share of duplicates, lengths, components, contradictions, examples."""
+    """Show what pairs contain: sizes, share of duplicates, lengths, components, contradictions, examples."""
     if contradictions_file:
         check_table_path(contradictions_file)
         check_file(contradictions_file, overwrite=overwrite, option="--contradictions")

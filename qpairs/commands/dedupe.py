@@ -50,8 +50,8 @@ EXAMPLES = 5
 LINKAGE, RECALL = "star", 0.9999  # unless others are asked for
 CHOSEN = "chosen"
 UNLABELLED = (
-    " Scores alone do not tell near misses from duplicates: in a corpus without duplicates all of these would be "
-    "wrong. Labels tell: qpairs serve --labels, then qpairs calibrate --corpus --labels."
+    " Scores alone do not separate near misses from duplicates: in a corpus without duplicates all of these would be "
+    "wrong. Labels do: qpairs serve --labels, then qpairs calibrate --corpus --labels."
 )
 MOST = 0.5  # share of a corpus that is dropped, from which on a warning is due
 UNKNOWN = 0.9  # width of an interval of a share, from which on it says nothing
@@ -63,25 +63,25 @@ def dedupe(
     questions: Annotated[
         Path,
         typer.Argument(
-            help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line. Or a folder from qpairs embed, "
-            "which is read a part at a time: for more questions than memory holds."
+            help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line. Or a folder from qpairs embed, read "
+            "in parts: for more questions than fit in memory."
         ),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the pairs, the clusters, and the corpus without its duplicates; needed without --dry-run.",
+            help="Folder for the pairs, the clusters, and the corpus without duplicates; required without --dry-run.",
             show_default=False,
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what several thresholds would do, and write nothing.")
+        bool, typer.Option("--dry-run", help="Show what several thresholds would find, and write nothing.")
     ] = False,
     text_column: TextColumnOption = "",
     id_column: IdColumnOption = "",
     embeddings: Annotated[
         Path | None,
-        typer.Option(help="Vectors from qpairs embed; only texts that they lack are encoded.", show_default=False),
+        typer.Option(help="Vectors from qpairs embed; only texts without one are encoded.", show_default=False),
     ] = None,
     threshold: CorpusThresholdOption = None,
     precision: PrecisionOption = None,
@@ -95,7 +95,7 @@ def dedupe(
         ),
     ] = LINKAGE,
     recall: Annotated[
-        float, typer.Option(min=0.5, max=1, help="Share of the pairs to find in a large corpus; 1 compares all.")
+        float, typer.Option(min=0.5, max=1, help="Share of the pairs to find in a large corpus; 1: compare all pairs.")
     ] = RECALL,
     kind: Annotated[
         str, typer.Option("--format", help="Format of pairs and clusters: csv, tsv, jsonl or parquet.")
@@ -109,7 +109,7 @@ def dedupe(
 ) -> None:
     """Find the duplicates in a corpus of questions, and keep one of each cluster.
 
-    The threshold is chosen for this corpus: that of greatest expected F1 over all its pairs, if none is given.
+    Without --threshold, the one with the highest expected F1 over all pairs of this corpus is chosen.
     """
     if linkage not in ("star", "single"):
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
@@ -130,7 +130,7 @@ def dedupe(
 
 @dataclass(frozen=True)
 class Reading:
-    """The questions among which duplicates are sought: their file, another one that is read alike, and embeddings."""
+    """The questions to deduplicate: their file, a second file that is read in the same way, and embeddings."""
 
     file: QuestionFile
     against: Path | None = None
@@ -245,7 +245,7 @@ def _dedupe_file(checkpoint: Path, read: Reading, deciding: Deciding, writing: W
 
 
 def _try_out(checkpoint: Path, read: Reading, deciding: Deciding) -> None:
-    """Shows what several thresholds would do among the questions of a file."""
+    """Shows what several thresholds would find among the questions of a file."""
     with quiet(), progress_bar() as on_progress:
         from qpairs.models.verdict import choose
         from qpairs.retrieval.trade_offs import trade_offs
@@ -357,8 +357,8 @@ def _print_one_word_apart(pairs: pandas.DataFrame) -> None:
         return
     differ = "pair differs" if len(pairs) == 1 else "pairs differ"
     out.print(
-        f"\n[yellow]{len(pairs):,} {differ} in one name, number or sign alone[/], and such pairs are seldom "
-        "duplicates, whatever their probability: look at them first",
+        f"\n[yellow]{len(pairs):,} {differ} in one name, number or sign alone[/], and such pairs are rarely "
+        "duplicates, whatever their probability: check them first",
         highlight=False,
     )
     for pair in pairs.head(EXAMPLES).itertuples():
@@ -378,16 +378,16 @@ def _print_read(read: ReadShare | None) -> None:
 
 
 def _print_search_recall(recall: float | None, measured_on: int) -> None:
-    """Which share of the pairs was found, where not all questions were compared with all."""
-    found = "a sample had no pair, so it is not known which share of them is found; --recall 1 compares all"
+    """The share of the pairs that was found, if not all questions were compared with all."""
+    found = "the share of pairs found is unknown, as a sample had none; --recall 1 compares all"
     if recall is not None:
         found = f"{percent(recall)} of the pairs are found, measured on {measured_on:,} of a sample"
     if recall is None or measured_on:
-        out.print(f"Not all were compared with all: {found}.", highlight=False, soft_wrap=True)
+        out.print(f"Not all pairs were compared: {found}.", highlight=False, soft_wrap=True)
 
 
 def _print_basis(result: DedupeResult | LargeResult) -> None:
-    """What the expectation rests on, and a warning before most of a corpus is given up."""
+    """What the expectation is based on, and a warning if most of a corpus would be dropped."""
     from qpairs.models.verdict import CorpusSetting
 
     expected, summary = result.expected, result.summary
@@ -443,7 +443,7 @@ def _print_trade_offs(rows: Sequence[TradeOff], prepared: Prepared) -> None:
                 value = getattr(expected, name)
                 out.print(f"{lead}  [{colour}]{'█' * round(WIDTH * value)}[/] {value:.2f}", highlight=False)
         out.print(
-            f"\n[dim]At least: the precision that is promised, one-sided 95 %. All of it {plain(basis)}.[/]",
+            f"\n[dim]At least: lower 95 % bound of the precision, one-sided. All figures {plain(basis)}.[/]",
             highlight=False,
         )
     _print_read(read)

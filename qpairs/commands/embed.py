@@ -36,8 +36,8 @@ def embed(
     dim: Annotated[
         int | None,
         typer.Option(
-            help="Truncate the vectors to so many numbers; a model trained with --dims has a verdict for its "
-            "lengths, another one loses accuracy.",
+            help="Truncate the vectors to this length; a model trained with --dims has a verdict for each of its "
+            "lengths, others lose accuracy.",
             show_default=False,
         ),
     ] = None,
@@ -48,7 +48,7 @@ def embed(
     engine: EngineOption = "plain",
     ray_address: RayAddressOption = "",
 ) -> None:
-    """Embed a file of questions into Parquet shards; run again after an interruption, the command continues."""
+    """Embed a file of questions into Parquet shards; after an interruption, the same command continues."""
     check_engine(engine)
     with quiet(), progress_bar() as on_progress:
         from qpairs.retrieval.embed import embed as run

@@ -1,4 +1,4 @@
-"""The options that say what runs the jobs of a command: this process, or a Ray cluster."""
+"""Options for what runs the jobs of a command: this process, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ ENGINES = ("plain", "ray")
 
 EngineOption = Annotated[str, typer.Option(help="plain: this process; ray: the workers of a Ray cluster.")]
 RayAddressOption = Annotated[
-    str, typer.Option(help="Address of the Ray cluster, such as auto; without it, one on this machine.")
+    str, typer.Option(help="Address of the Ray cluster, such as auto; without it, one is started on this machine.")
 ]
 
 
 def check_engine(engine: str) -> None:
-    """Raises UserError for an engine that there is not."""
+    """Raises UserError for an unknown engine."""
     if engine not in ENGINES:
         raise UserError(f"engine: unknown {engine!r}; {nearest(engine, ENGINES)}")

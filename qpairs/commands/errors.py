@@ -59,7 +59,7 @@ def errors(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for mistakes.csv and slices.csv.  [default: errors, or where there are some, errors-2 ...]",
+            help="Folder for mistakes.csv and slices.csv.  [default: errors; if that has results, errors-2 ...]",
             show_default=False,
         ),
     ] = None,
@@ -72,7 +72,7 @@ def errors(
     overwrite: ReplaceOption = False,
     raw: RawOption = False,
 ) -> None:
-    """Show the mistakes of a checkpoint or an export, and the kinds of pair among which mistakes are frequent."""
+    """Show the mistakes of a checkpoint or an export, and the kinds of pair with frequent mistakes."""
     names = "mistakes.csv", "slices.csv"
     output = output or (FOLDER if overwrite else free_folder(FOLDER, names))
     mistakes, slices = (output / name for name in names)
@@ -93,7 +93,9 @@ def errors(
     write_tables((mistakes, tables[0], raw), (slices, tables[1], raw))
     print_skipped(judged.pairs)
     out.print(
-        f"Judged on {counted(len(judged.pairs), 'pair')}: {shown_path(judged.source)}.", highlight=False, soft_wrap=True
+        f"Evaluated on {counted(len(judged.pairs), 'pair')}: {shown_path(judged.source)}.",
+        highlight=False,
+        soft_wrap=True,
     )
     if judged.trained_on is None:
         out.print("[dim]The training pairs are unavailable: known words are those of the data itself.[/]")
@@ -140,7 +142,7 @@ def _print_slices(title: str, slices: Sequence[ErrorSlice]) -> None:
             f"{low:.3f} to {high:.3f}",
         )
     out.print(table)
-    out.print("[dim]lift: error rate here over that elsewhere; p: by chance, corrected for the number of slices[/]")
+    out.print("[dim]lift: error rate here divided by that elsewhere; p: p-value, corrected for the number of slices[/]")
 
 
 def _print_mistake(mistake: Mistake, score: str) -> None:
@@ -160,9 +162,9 @@ def _print_mistake(mistake: Mistake, score: str) -> None:
 )
 def audit(
     *,
-    folds: Annotated[int, typer.Option(min=2, help="Parts that share no question.")] = 5,
+    folds: Annotated[int, typer.Option(min=2, help="Parts for cross-validation, which share no question.")] = 5,
     confidence: Annotated[
-        float, typer.Option(min=0, max=1, help="Probability of the other label at which the models dispute one.")
+        float, typer.Option(min=0, max=1, help="Probability of the other label from which a label counts as disputed.")
     ] = 0.8,
     output: Annotated[Path, typer.Option(help="CSV file for the suspects.")] = Path("suspects.csv"),
     examples: Annotated[int, typer.Option(min=0, help="Suspects to show.")] = 5,
@@ -194,8 +196,8 @@ def audit(
         highlight=False,
     )
     out.print(
-        f"[dim]The models reach an average precision of {found.average_precision:.3f} on questions they have not seen: "
-        "the weaker they are, the less a dispute means.[/]",
+        f"[dim]The models reach an average precision of {found.average_precision:.3f} on questions they have not "
+        "seen: the lower it is, the less a dispute means.[/]",
         highlight=False,
     )
     for suspect in suspects[:examples]:
@@ -208,7 +210,7 @@ def audit(
             out.print(f"    {plain(text)}", highlight=False, soft_wrap=True)
     if suspects:
         out.print(
-            f"\nRanked in [bold]{shown_path(output)}[/]. Remove rows whose label is right; train without the rest:",
+            f"\nRanked in [bold]{shown_path(output)}[/]. Remove the rows whose label is right; train without the rest:",
             highlight=False,
             soft_wrap=True,
         )
@@ -248,7 +250,9 @@ def explain(
     judged = [] if trained_on else ["--data", LABELLED]
     words = "errors", checkpoint, *judged
     out.print()
-    print_conclusion(Conclusion("Words with long bars decide; whether such pairs are often wrong:", (words,)))
+    print_conclusion(
+        Conclusion("Words with long bars matter most. To see whether such pairs are often wrong:", (words,))
+    )
 
 
 def _print_words(words: tuple[Sequence[Word], Sequence[Word]], score: str) -> None:

@@ -32,9 +32,9 @@ def export(
     format: Annotated[
         str,
         typer.Option(
-            help="fastest: whichever of the next four is fastest on this machine, found by trying; onnx: the encoder "
-            "as it is; onnx-int8: its matrix products in 8 bits; openvino, openvino-int8: likewise, run by OpenVINO; "
-            "static: a student of it, the mean of word vectors, which first learns from the training pairs."
+            help="fastest: whichever of the next four is fastest on this machine, by measurement; onnx: the encoder "
+            "in full precision; onnx-int8: its matrix products in 8 bits; openvino, openvino-int8: the same, run "
+            "by OpenVINO; static: a student, the mean of word vectors, trained on the training pairs first."
         ),
     ] = "onnx-int8",
     data: Annotated[
@@ -49,8 +49,8 @@ def export(
         float | None,
         typer.Option(
             min=0.0,
-            help="F1 that may be lost; beyond it, nothing is written. [default: 0.003; static: 0.1, being far from the "
-            "checkpoint by nature]",
+            help="F1 that may be lost; if more is lost, nothing is written. [default: 0.003; static: 0.1, as it "
+            "differs far more from the checkpoint]",
             show_default=False,
         ),
     ] = None,

@@ -50,13 +50,15 @@ SearchOption = functools.partial(typer.Option, rich_help_panel="Retrieval")
 AttackOption = functools.partial(typer.Option, rich_help_panel="Robustness")
 AttackVectorsOption = Annotated[
     str,
-    AttackOption(help="Word vectors whose nearest words an attack writes, too: glove, or a file; read what it finds."),
+    AttackOption(
+        help="Word vectors for attacks, to also swap a word for a nearest one: glove, or a file; check what is found."
+    ),
 ]
 RetrievalOption = Annotated[
     Path | None,
     SearchOption(
-        help="Table with columns query and relevant (an id in --corpus), and grade if need be: score the search. "
-        "Without --data, nothing else is judged."
+        help="Table with columns query and relevant (an id in --corpus), optionally grade: evaluate the search. "
+        "Without --data, nothing else is evaluated."
     ),
 ]
 
@@ -75,20 +77,20 @@ def evaluate(
     ] = "",
     attack: Annotated[
         int | None,
-        AttackOption(min=1, help="Pairs with a right verdict for which rewordings that turn it are searched."),
+        AttackOption(min=1, help="Correctly decided pairs to attack: search rewordings that flip the decision."),
     ] = None,
     attack_vectors: AttackVectorsOption = "",
     intents: Annotated[
         Path | None,
-        typer.Option(help="Table with columns question and intent: all duplicates among the questions are known."),
+        typer.Option(help="Table with columns question and intent: duplicates are the questions of one intent."),
     ] = None,
     retrieval: RetrievalOption = None,
     corpus: Annotated[Path | None, SearchOption(help="Texts that --retrieval searches, with their ids.")] = None,
-    id_column: Annotated[str, SearchOption(help="Column of the ids in --corpus; without it id, or the row.")] = "",
+    id_column: Annotated[str, SearchOption(help="Column of the ids in --corpus; without it, id or the row.")] = "",
     text_column: Annotated[str, SearchOption(help="Column of the texts in --corpus.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, the changes and the attacks.")] = 0,
 ) -> None:
-    """Evaluate a checkpoint or an export, at its own threshold, on labelled pairs; or its search, on queries."""
+    """Evaluate a checkpoint or an export on labelled pairs, at its own threshold; or its search, on queries."""
     if (retrieval is None) != (corpus is None):
         raise UserError("evaluate: --retrieval and --corpus go together: the queries, and the texts that are searched")
     if json_file:
@@ -132,7 +134,7 @@ def _search(model: Model, queries: Path, texts: QuestionFile, seed: int, on_prog
 
 @dataclass(frozen=True)
 class _Probes:
-    """What is asked of a model besides its verdict on labelled pairs; each as the option of that name."""
+    """What is evaluated besides the verdict on labelled pairs; each as the option of that name."""
 
     kinds: list[str]
     attack: int
@@ -142,7 +144,7 @@ class _Probes:
 
 
 def _judge(model: Model, pairs: Pairs, asked: _Probes, on_progress: OnProgress) -> dict[str, Any]:
-    """The report on labelled pairs as plain values, with what was asked for besides."""
+    """The report on labelled pairs as plain values, with the further evaluations that were asked for."""
     from qpairs.evaluation.attack import attack
     from qpairs.evaluation.evaluate import evaluate as run
     from qpairs.evaluation.robustness import probe
@@ -165,10 +167,12 @@ def _print_judged(model: Model, result: Mapping[str, Any], kinds: list[str], wha
         result, "pairs" if what == "pairs" else f"pairs: {shown_path(what)}", note=encoder_note(model.config.encoder)
     )
     if result["seen_in_training"] is None:
-        out.print("[dim]Whether these questions were in training cannot be told: its pairs are not in files here.[/]")
+        out.print(
+            "[dim]Whether these questions were in training is unknown: the training pairs are not in files here.[/]"
+        )
     if result["shift"]["statistic"] is None:
         names = score_names(model.verdict.score)
-        out.print(f"[dim]Shift unknown: the model does not hold the {names} that its threshold was chosen on.[/]")
+        out.print(f"[dim]Shift unknown: the model does not store the {names} on which its threshold was chosen.[/]")
     _print_slices(result["slices"])
     if kinds:
         ignores_order = model.verdict.score in ("cosine", "head") and "static" in tower_names(model.config.encoder)
@@ -191,12 +195,12 @@ def predict(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     questions: Annotated[list[str], typer.Argument(help="Two questions, or one file of pairs.")],
     output: Annotated[
-        Path | None, typer.Option(help="Where the scored pairs go: .csv, .tsv, .jsonl or .parquet.")
+        Path | None, typer.Option(help="File for the scored pairs: .csv, .tsv, .jsonl or .parquet.")
     ] = None,
     columns: ColumnsOption = "",
     threshold: Annotated[
         float | None,
-        typer.Option(help="Least score of duplicates  [default: the model's]", show_default=False),
+        typer.Option(help="Lowest score of a duplicate  [default: the model's]", show_default=False),
     ] = None,
     precision: Annotated[
         float | None,
@@ -239,7 +243,7 @@ def predict(
         found = predicted.duplicate
     if predicted.pairs and predicted.pairs.skipped:
         counts = ", ".join(f"{n:,} {plain(reason)}" for reason, n in predicted.pairs.skipped.items())
-        out.print(f"rows without a result, which stay as they are: {counts}")
+        out.print(f"rows without a result, copied unchanged: {counts}")
     out.print(
         f"{counted(len(found), 'pair')}, {int(found.sum()):,} called duplicates ({percent(float(found.mean()))}), "
         f"written to {shown_path(output)}",
@@ -266,16 +270,17 @@ def _predict_two(checkpoint: Path, first: str, second: str, chosen: Mapping[str,
 
 
 def _true_of(model: Model, checkpoint: Path) -> Conclusion:
-    """What the probabilities of pairs are true of, and what to do where that does not hold."""
+    """For which pairs the probabilities hold, and what to do for others."""
     setting = model.verdict.pair
     if not model.verdict.labelled:
         return Conclusion(
-            "There is no probability without labelled pairs; a few dozen give one, and a threshold:",
+            "Probabilities need labelled pairs; a few dozen give them, and a threshold:",
             (("calibrate", checkpoint, "--data", LABELLED, "--output", "here"),),
         )
     if setting.calibration.slope <= 0:
         return Conclusion(
-            "The probability is the same for every pair: the scores it was fitted to do not rise with the labels."
+            "The probability is the same for every pair: in the pairs that it was fitted to, duplicates do not score "
+            "higher."
         )
     return Conclusion(
         f"The probability is that {setting.precision_of}; for other pairs, fit it to a few dozen labelled ones:",

@@ -14,7 +14,7 @@ TOGETHER = 0.02  # seconds within which the rest of it follows
 
 
 def read_key() -> str:
-    """The next key of the terminal at stdin, in lower case, also one that was typed ahead; '' at its end.
+    """The next key from the terminal at stdin, in lower case, including keys typed ahead; '' at its end.
 
     What an arrow or a function key sends is one key, `ESCAPE`. Ctrl-C raises KeyboardInterrupt.
     """
@@ -37,7 +37,7 @@ def read_key() -> str:
 
 
 def discard_keys() -> None:
-    """Forgets the keys that were typed ahead at the terminal at stdin."""
+    """Discards the keys that were typed ahead in the terminal at stdin."""
     try:
         import termios
     except ImportError:  # Windows

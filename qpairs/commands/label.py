@@ -32,33 +32,39 @@ if TYPE_CHECKING:
 
 
 def pairs(
-    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index, whose pairs are labelled.")],
-    llm: Annotated[
-        str, typer.Option(help="Address of a service that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp.")
+    folder: Annotated[
+        Path, typer.Argument(metavar="INDEX", help="Folder of an index; pairs of its questions are labelled.")
     ],
-    model: Annotated[str, typer.Option(help="Name of the language model there.")],
-    budget: Annotated[int, typer.Option(min=1, help="Pairs to label, those of earlier runs included.")] = 500,
+    llm: Annotated[
+        str, typer.Option(help="Address of a service with OpenAI's chat completions API: vLLM, Ollama, llama.cpp.")
+    ],
+    model: Annotated[str, typer.Option(help="Name of the language model at --llm.")],
+    budget: Annotated[int, typer.Option(min=1, help="Pairs to label, including those of earlier runs.")] = 500,
     guideline: Annotated[
         Path | None, typer.Option(help="Text file that says what counts as a duplicate.", show_default=False)
     ] = None,
     labels: Annotated[Path, typer.Option(help="CSV file of the labels.")] = Path("llm-labels.csv"),
     annotator: Annotated[
-        str, typer.Option(help="Name beside the labels; without it that of the language model.", show_default=False)
+        str,
+        typer.Option(
+            help="Annotator name to store with the labels; without it, the name of the language model.",
+            show_default=False,
+        ),
     ] = "",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Model folder, if it has moved since the index was built.", show_default=False)
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Requests at the same time.")] = 4,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Number of concurrent requests.")] = 4,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request counts as failed.")] = 60.0,
     attempts: Annotated[int, typer.Option(min=1, help="Attempts for each request.")] = 6,
-    max_tokens: Annotated[int, typer.Option(min=16, help="Most tokens of an answer.")] = 1024,
+    max_tokens: Annotated[int, typer.Option(min=16, help="Most tokens in an answer.")] = 1024,
     price_in: Annotated[float, typer.Option(min=0, help="Price of a million tokens read.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0, help="Price of a million tokens written.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing; that of qpairs serve is 0.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for drawing pairs; qpairs serve uses 0.")] = 0,
 ) -> None:
-    """Let a language model label pairs of an index, drawn so that the labels can calibrate.
+    """Let a language model label pairs of an index, drawn so that the labels can be used for calibration.
 
-    The questions go to the address of --llm alone. Its key is read from QPAIRS_LLM_KEY.
+    The questions are sent only to the address of --llm. Its key is read from QPAIRS_LLM_KEY.
     """
     with quiet(), progress_bar() as on_progress:
         from dataclasses import replace
@@ -80,8 +86,8 @@ def pairs(
         out.print(f"[yellow]The index has {len(drawn):,} pairs to draw, fewer than the budget.[/]")
     _print_annotation(name, found, found.cost(price_in, price_out) if price_in or price_out else None)
     out.print(
-        f"Labels are in [bold]{shown_path(labels)}[/], all answers beside it. Until others label some of the same "
-        "pairs (qpairs serve --annotator, then qpairs label agreement), they are taken as right.",
+        f"Labels are in [bold]{shown_path(labels)}[/], all answers next to it. Until others label some of the same "
+        "pairs (qpairs serve --annotator, then qpairs label agreement), they are assumed to be right.",
         highlight=False,
         soft_wrap=True,
     )
@@ -109,7 +115,7 @@ def _print_annotation(name: str, found: Annotation, cost: float | None) -> None:
 
 TrustOption = Annotated[
     list[str] | None,
-    typer.Option(help="Annotator whose labels are taken as right; may be repeated.", show_default=False),
+    typer.Option(help="Annotator whose labels are assumed to be right; may be repeated.", show_default=False),
 ]
 
 
@@ -118,8 +124,8 @@ def agreement(
     disagreements: Annotated[
         Path | None,
         typer.Option(
-            help="Write the pairs that annotators judge differently to this .csv, .tsv or .jsonl. With labels filled "
-            "in, the file is one of labels, too, and its answers win.",
+            help="Write the pairs that annotators label differently to this .csv, .tsv or .jsonl. Fill in its labels "
+            "and pass it as a file of labels: they override the others.",
             show_default=False,
         ),
     ] = None,
@@ -132,7 +138,7 @@ def agreement(
     trust: TrustOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Show how far annotators agree, and how often each errs; write disagreements and joint labels."""
+    """Show how far annotators agree and how often each is wrong; write disagreements and combined labels."""
     for path in filter(None, (disagreements, output)):
         check_table_path(path)
     check_files([path for path in (disagreements, output) if path], overwrite=overwrite)
@@ -151,7 +157,7 @@ def agreement(
     write_tables(*disputes, *([(output, found.consensus.table(), True)] if output else []))  # the latter to train on
     if output:
         ties = int(found.consensus.ties.sum())
-        without = f"; {counted(ties, 'tie')} left out, to be settled with --disagreements" if ties else ""
+        without = f"; {counted(ties, 'tie')} left out; settle them with --disagreements" if ties else ""
         written = len(found.consensus.judged) - ties
         out.print(f"{written:,} pairs written to {shown_path(output)}{without}", soft_wrap=True)
 
@@ -159,7 +165,8 @@ def agreement(
 def _print_agreement(found: Agreement) -> None:
     judged = found.consensus.judged
     out.print(
-        f"{len(judged):,} pairs, {int(judged.shared.sum()):,} of them judged by two annotators or more", highlight=False
+        f"{len(judged):,} pairs, {int(judged.shared.sum()):,} of them labelled by two annotators or more",
+        highlight=False,
     )
     table = Table(box=None, pad_edge=False)
     table.add_column("annotators", overflow="fold")
@@ -176,14 +183,14 @@ def _print_agreement(found: Agreement) -> None:
         )
     out.print(table)
     out.print(
-        f"Krippendorff's alpha, all annotators: {found.alpha:.2f} ({_interval(found.alpha_interval)}). All of this is "
-        "of the pairs that were labelled, not of all pairs of the corpus.",
+        f"Krippendorff's alpha, all annotators: {found.alpha:.2f} ({_interval(found.alpha_interval)}). All figures "
+        "are for the labelled pairs, not for all pairs of the corpus.",
         highlight=False,
     )
 
 
 def print_noise(noise: Sequence[Noise]) -> None:
-    """Says how often each annotator errs, and whose answers are taken as right."""
+    """Prints how often each annotator is wrong, and whose answers are assumed to be right."""
     table = Table(title="\nHow often each is right (Dawid and Skene)", title_justify="left", box=None, pad_edge=False)
     table.add_column("annotator", overflow="fold")
     for column in ("pairs", "shared", "of duplicates", "of others"):

@@ -36,16 +36,16 @@ def learning_curve(
     *,
     sizes: Annotated[
         str,
-        _option(help="Numbers of training pairs, separated by commas, four at least. [default: all, half, ..., six]"),
+        _option(help="Numbers of training pairs, at least four, separated by commas. [default: all, half, ..., six]"),
     ] = "",
     seeds: Annotated[
-        int, _option(min=1, help="Runs of each size, with seeds and draws of their own from --seed on; one split.")
+        int, _option(min=1, help="Runs of each size, each with its own seed and draw, starting at --seed; one split.")
     ] = 3,
     equal_epochs: Annotated[
         bool,
         _option(
             "--equal-epochs",
-            help="Go through each size for --epochs passes, which takes less time; without it, all sizes take as many "
+            help="Train each size for --epochs passes, which takes less time; without it, every size takes as many "
             "steps as all pairs, so that only the pairs differ.",
         ),
     ] = False,
@@ -56,7 +56,7 @@ def learning_curve(
     overwrite: OverwriteOption = False,
     **options: Any,
 ) -> None:
-    """Train on ever more of the labelled pairs, and say what twice as many would bring."""
+    """Train on more and more of the labelled pairs, and predict the gain from twice as many."""
     values = given_options(config, options)
     with quiet(), progress_bar() as on_progress:
         from qpairs.experiments.learning_curve import learning_curve as run

@@ -1,4 +1,4 @@
-"""The places of the files that commands write, looked at before any work is done."""
+"""The output files of commands, checked before any work is done."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from qpairs.models.unfinished import numbered
 
 
 def check_file(path: Path, *, overwrite: bool, option: str = "--output") -> None:
-    """Looks at the place of a file that a command writes, before any work is done.
+    """Checks that a command can write a file, before any work is done.
 
     Args:
         path: the file.
-        overwrite: whether one that is there may be replaced.
-        option: that names it.
+        overwrite: whether an existing file may be replaced.
+        option: that sets its path.
 
     Raises:
-        UserError: it is there already, or cannot be written.
+        UserError: it exists already, or cannot be written.
     """
     try:
         there = bool(path.lstat())
@@ -33,13 +33,13 @@ def check_file(path: Path, *, overwrite: bool, option: str = "--output") -> None
     if path.is_dir() or not (standing.is_dir() and os.access(standing, os.W_OK)):
         raise UserError(f"{path}: cannot be written; name another file with {option}")
     if there and not overwrite:
-        raise UserError(f"{path}: is there already; name another file with {option}, or pass --overwrite")
+        raise UserError(f"{path}: exists already; name another file with {option}, or pass --overwrite")
 
 
 def check_files(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """As `check_file`, of files that are written together; those of a run that was killed between them go.
+    """As `check_file`, for files that are written together; those left by a killed run are removed.
 
-    They go before that run's traces do, by which they are known: this run may be killed, too.
+    They are removed before the traces that identify them, as this run may be killed, too.
     """
     own = not overwrite and half_done(paths)
     for path in paths if own else ():
@@ -50,9 +50,9 @@ def check_files(paths: Sequence[Path], *, overwrite: bool) -> None:
 
 
 def free_folder(folder: Path, names: Sequence[str]) -> Path:
-    """The first of a folder, folder-2, ... in which none of the files is that a command writes there.
+    """The first of a folder, folder-2, ... that has none of the files that a command writes there.
 
-    Those of a run that was killed between them do not count: `check_files` removes them.
+    Files left by a killed run do not count: `check_files` removes them.
 
     >>> free_folder(Path("nowhere"), ["a.csv"]).as_posix()
     'nowhere'

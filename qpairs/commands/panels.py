@@ -1,4 +1,4 @@
-"""The panels of the options in --help: options that serve one purpose stand together, the main ones in Options."""
+"""The panels of options in --help: options with one purpose are grouped, the main ones in Options."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def place_options(name: str, command: Any) -> None:
 
     Args:
         name: of the command.
-        command: as typer makes it.
+        command: as typer built it.
 
     >>> from types import SimpleNamespace as Fake
     >>> command = Fake(params=[Fake(name="host", rich_help_panel=None), Fake(name="reranker", rich_help_panel=None)])

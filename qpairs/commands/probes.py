@@ -1,4 +1,4 @@
-"""What `qpairs evaluate` prints of changed questions, of attacks, and of a retrieval set."""
+"""What `qpairs evaluate` prints about changed questions, attacks, and a retrieval set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN = {"mrr": "MRR", "map": "MAP", "recall_at_": "recall@", "ndcg_at_": "nDCG@
 
 
 def print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], ignores_order: bool, score: str) -> None:
-    """Prints how often decisions are wrong about questions that were changed by rule.
+    """Prints how often decisions about questions changed by rule are wrong.
 
     Args:
         behaviours: `Behaviour.to_dict()` of each.
@@ -39,7 +39,7 @@ def print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], ignor
     if missing:
         out.print(f"No question here fits these kinds: {', '.join(sorted(missing))}.")
     if "word-order" in kinds and ignores_order:
-        out.print("[dim]Note: a static encoder ignores word order; judge word-order with lstm or minilm.[/]")
+        out.print("[dim]Note: a static encoder ignores word order; use lstm or minilm for word-order.[/]")
     for b in behaviours:
         if b["examples"] and b["against"] == "itself":
             worst = b["examples"][0]
@@ -49,14 +49,14 @@ def print_behaviour(behaviours: list[Mapping[str, Any]], kinds: list[str], ignor
 
 
 def print_attack(found: Mapping[str, Any], score: str) -> None:
-    """Prints how many right verdicts were turned by rewording, with examples; `found` is `AttackReport.to_dict()`."""
+    """Prints how many right decisions were flipped by rewording, with examples; `found` is `AttackReport.to_dict()`."""
     attacked, turned, (low, high) = found["attacked"], found["turned"], found["interval"]
     n, several = sum(attacked.values()), found["words"]
     how = "slips, marks, contractions" + (f" and nearest words of {found['vectors']}" if found["vectors"] else "")
     out.print(
-        f"\n[bold]{percent(found['rate'])}[/] of {n:,} right verdicts are turned by rewording (95 %: {100 * low:.1f} "
-        f"to {100 * high:.1f}; {plain(how)}): {turned['duplicates']:,} of {attacked['duplicates']:,} duplicates, "
-        f"{turned['others']:,} of {attacked['others']:,} others.",
+        f"\n[bold]{percent(found['rate'])}[/] of {n:,} right decisions are flipped by rewording (95 %: "
+        f"{100 * low:.1f} to {100 * high:.1f}; {plain(how)}): {turned['duplicates']:,} of {attacked['duplicates']:,} "
+        f"duplicates, {turned['others']:,} of {attacked['others']:,} others.",
         highlight=False,
     )
     if several is not None:

@@ -1,4 +1,4 @@
-"""The labelled pairs that options name: how they are read, and the words that name them in a next command."""
+"""The labelled pairs that options name: how they are read, and the options that name them in a next command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NamedPairs:
-    """Labelled pairs as the options of a command name them.
+    """Labelled pairs, as named by the options of a command.
 
     Attributes:
         data: their sources.
@@ -61,7 +61,7 @@ class NamedPairs:
         return [*option_words({"--data": list(self.data)}), *self.reading_words(labels)]
 
     def reading_words(self, labels: str = "--labels") -> list[str]:
-        """Those that say how they are read."""
+        """The options that say how they are read."""
         how = {
             "--columns": self.columns,
             labels: self.labels,
@@ -71,7 +71,7 @@ class NamedPairs:
         return [*option_words(how), *shared_words()]
 
     def like(self, source: str) -> NamedPairs:
-        """Pairs of another source that are read alike."""
+        """Pairs of another source that are read in the same way."""
         return replace(self, data=(source,))
 
 
@@ -93,7 +93,7 @@ def split_columns(columns: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class JudgedPairs:
-    """The pairs that a command judges a model on, what they are called, and the training pairs where they are known."""
+    """The pairs that a command evaluates a model on, their name, and the training pairs if known."""
 
     pairs: Pairs
     source: str
@@ -101,15 +101,15 @@ class JudgedPairs:
 
 
 def judged_pairs(model: Model, named: NamedPairs, what: str) -> JudgedPairs:
-    """The labelled pairs that are named, or those that a model was tested on: the same for all commands that judge.
+    """The labelled pairs that are named, or those that a model was tested on; for all commands that evaluate.
 
     Args:
-        model: that is judged.
+        model: that is evaluated.
         named: the pairs; without a source, those that the model was tested on.
         what: the command.
 
     Raises:
-        UserError: `what`, the command, cannot have them, or they have one label only.
+        UserError: they are not available to `what`, the command, or have only one label.
     """
     from qpairs.data.pairs import need_both_labels
     from qpairs.evaluation.sources import source_names, tested_on, training_pairs_of

@@ -30,19 +30,19 @@ from qpairs.core.progress import Progress
 def report(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or an export.")],
     data: JudgedDataOption = None,
-    output: Annotated[Path, typer.Option(help="Where the page goes: an .html file.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option(help="File of the page, .html.")] = Path("report.html"),
     columns: ColumnsOption = "",
     labels: LabelsOption = "",
     label_cut: LabelCutOption = None,
     skip_bad_rows: SkipOption = False,
     intents: Annotated[
         Path | None,
-        typer.Option(help="Table with columns question and intent: all duplicates among the questions are known."),
+        typer.Option(help="Table with columns question and intent: duplicates are the questions of one intent."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, of the test of slices, and of the map.")] = 0,
     overwrite: ReplaceOption = False,
 ) -> None:
-    """Write one HTML page on a checkpoint or an export: figures, curves, slices, every mistake, and a map."""
+    """Write an HTML report on a checkpoint or an export: figures, curves, slices, every mistake, and a map."""
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output}: the page is HTML; name a file that ends in .html with --output")
     check_file(output, overwrite=overwrite)

@@ -45,8 +45,8 @@ UNKNOWN = 10  # ids that are not there, which are named
 TextColumnOption = Annotated[
     str,
     typer.Option(
-        help="Column of the questions, or several to join, such as title,description; without it the only one, or "
-        "question, text, sentence, q."
+        help="Column of the questions, or several to join, such as title,description; without it, the only column, "
+        "or question, text, sentence, q."
     ),
 ]
 IdColumnOption = Annotated[str, typer.Option(help="Column of their ids; without it, the row number.")]
@@ -54,12 +54,12 @@ IdColumnOption = Annotated[str, typer.Option(help="Column of their ids; without 
 
 def _threshold(default: str) -> Any:
     """The option --threshold of a command; `default` says what is taken without it."""
-    about = "Least similarity of duplicates; their least probability where the model takes a second look."
+    about = "Lowest similarity of duplicates; lowest probability if the model takes a second look."
     return typer.Option(min=-1, max=1, help=f"{about}  [default: {default}]", show_default=False)
 
 
-ThresholdOption = Annotated[float | None, _threshold("from where on a hit is likelier a duplicate than not")]
-CorpusThresholdOption = Annotated[float | None, _threshold("chosen for the corpus, that of greatest expected F1")]
+ThresholdOption = Annotated[float | None, _threshold("where a hit becomes more likely a duplicate than not")]
+CorpusThresholdOption = Annotated[float | None, _threshold("chosen for the corpus, with the highest expected F1")]
 PrecisionOption = Annotated[
     float | None,
     typer.Option(
@@ -73,7 +73,7 @@ PrecisionOption = Annotated[
 
 def index(
     source: Annotated[
-        Path, typer.Argument(help="Folder of embeddings, from qpairs embed; without --output, of an index.")
+        Path, typer.Argument(help="Folder of embeddings, from qpairs embed; or without --output, of an index.")
     ],
     output: Annotated[Path | None, typer.Option(help="Folder of the new index.", show_default=False)] = None,
     kind: Annotated[str, typer.Option(help="auto (by size), exact, ivf or hnsw.")] = "auto",
@@ -82,15 +82,15 @@ def index(
         typer.Option(
             "--index",
             help="milvus:FILE or milvus:ADDRESS[#COLLECTION] instead of FAISS in the folder; the token of a cluster "
-            "is read from MILVUS_TOKEN; searches need MILVUS_URI, too.",
+            "is read from MILVUS_TOKEN; searches also need MILVUS_URI.",
         ),
     ] = "",
     add: Annotated[Path | None, typer.Option(help="Add these embeddings to the index.", show_default=False)] = None,
     delete: Annotated[
         Path | None,
         typer.Option(
-            help="Delete the questions with the ids in this file, one per line; in a .jsonl file each is a JSON text, "
-            "for ids with line breaks or spaces at their ends.",
+            help="Delete the questions with the ids in this file, one per line; in a .jsonl file, each is a JSON "
+            "string, for ids with line breaks, or with spaces at either end.",
             show_default=False,
         ),
     ] = None,
@@ -98,7 +98,7 @@ def index(
 ) -> None:
     """Index embeddings for search; add to an index, delete from it, or describe it."""
     if sum(option is not None for option in (output, add, delete)) > 1:
-        raise UserError("index: --output, --add and --delete don't go together; one at a time")
+        raise UserError("index: use only one of --output, --add and --delete at a time")
     with quiet(), progress_bar() as on_progress:
         from qpairs.retrieval.embeddings import open_shards
         from qpairs.retrieval.index import add_to_index, build_index, delete_from_index, open_index
@@ -144,8 +144,8 @@ def _print_index(made: Manifest, chosen: bool) -> None:
     out.print(f"[bold]{made.kind}[/]: {KINDS[made.kind]}{why}", highlight=False, soft_wrap=True)
     if made.kind != "exact":
         out.print(
-            f"a search finds {percent(made.recall)} of the nearest {NEAREST}, measured against all on questions of the "
-            f"index (effort {made.state.get('effort', 0)})",
+            f"a search finds {percent(made.recall)} of the nearest {NEAREST}, compared with exact search for "
+            f"questions of the index (effort {made.state.get('effort', 0)})",
             highlight=False,
             soft_wrap=True,
         )
@@ -153,11 +153,10 @@ def _print_index(made: Manifest, chosen: bool) -> None:
 
 
 def print_outgrown(manifest: Manifest, count: int) -> None:
-    """Says where an index should be built anew, because it has become far larger or smaller."""
+    """Says if an index should be rebuilt because it has become much larger or smaller."""
     if manifest.outgrown(count):
         out.print(
-            f"[yellow]The index was built for {manifest.built:,} questions, which is far from the {count:,} that it "
-            "has now; build it anew.[/]",
+            f"[yellow]The index was built for {manifest.built:,} questions and now has {count:,}; rebuild it.[/]",
             highlight=False,
         )
 
@@ -177,7 +176,7 @@ def search(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="File of the results: .csv, .tsv, .jsonl or .parquet; needed with --file.", show_default=False
+            help="File of the results: .csv, .tsv, .jsonl or .parquet; required with --file.", show_default=False
         ),
     ] = None,
     text_column: TextColumnOption = "",
@@ -186,7 +185,7 @@ def search(
     overwrite: ReplaceOption = False,
     raw: RawOption = False,
 ) -> None:
-    """Find the questions of an index that are nearest to one, with the verdict on each."""
+    """Find the questions of an index that are nearest to a given one, with the verdict on each."""
     if bool(questions) == bool(file) or bool(file) != bool(output):
         raise UserError("search: give a question, or --file with --output")
     if threshold is not None and precision is not None:
@@ -240,13 +239,13 @@ def _check_output(output: Path | None, *, overwrite: bool) -> None:
 
 
 def _print_model(used: Path | None) -> None:
-    """Says which model was loaded because an index, which may come from elsewhere, names it."""
+    """Says which model was loaded; the index names it, and may come from elsewhere."""
     if used:
         out.print(f"[dim]Model: {shown_path(used)}, as the index says.[/]", highlight=False, soft_wrap=True)
 
 
 def _has_ids(answers: Sequence[Sequence[Answer]], manifest: Manifest) -> bool:
-    """Whether the ids of hits came from a column, or are others than the numbers of rows."""
+    """Whether the ids of hits came from a column, or differ from the row numbers."""
     rows = max(manifest.built, manifest.count)
     ids = [answer.hit.id for found in answers for answer in found]
     return bool(manifest.named_ids) or not all(one.isdecimal() and 1 <= int(one) <= rows for one in ids)
@@ -278,7 +277,7 @@ def _print_hits(question: str, found: Sequence[Answer], *, with_ids: bool) -> No
 
 
 def _print_setting(setting: Setting, answers: Sequence[Sequence[Answer]]) -> None:
-    """Says what the probabilities mean, and which of the hits that are shown had a second look, if any could."""
+    """Says what the probabilities mean, and which of the hits shown had a second look, if any."""
     from qpairs.models.second_setting import SecondSetting
     from qpairs.retrieval.second_look import ReadShare, called_from
 

@@ -51,8 +51,8 @@ def serve(
     questions: Annotated[
         Path | None,
         typer.Option(
-            help="File of questions to search in, instead of --index, with the page that does what qpairs start does; "
-            "all of it is in the folder with the file's name and -qpairs.",
+            help="File of questions to search in, instead of --index; its page does what qpairs start does. "
+            "Everything is kept in the folder named after the file, plus -qpairs.",
             show_default=False,
         ),
     ] = None,
@@ -63,18 +63,23 @@ def serve(
         typer.Option(help="CSV file for labels given on the page; needs --index or --questions.", show_default=False),
     ] = None,
     annotator: Annotated[
-        str, typer.Option(help="Your name, beside the labels you give; the page asks for others.", show_default=False)
+        str,
+        typer.Option(
+            help="Annotator name to store with your labels; the page asks others for theirs.", show_default=False
+        ),
     ] = "",
     clusters: Annotated[
-        Path | None, typer.Option(help="Folder that qpairs dedupe wrote, to mend its clusters.", show_default=False)
+        Path | None, typer.Option(help="Folder that qpairs dedupe wrote, to correct its clusters.", show_default=False)
     ] = None,
     url_template: Annotated[
         str, typer.Option(help="Address of a question, such as https://my.site/q/{id}.", show_default=False)
     ] = "",
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Refuse every change: of the index, labels and clusters.")
+        bool, typer.Option("--read-only", help="Refuse every change to the index, labels and clusters.")
     ] = False,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every one of this machine.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0: all addresses of this machine.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8000,
     token: Annotated[
         str | None,
@@ -82,7 +87,10 @@ def serve(
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(help="Site whose pages may ask, such as https://my.site; may be repeated.", show_default=False),
+        typer.Option(
+            help="Site whose pages may send requests (CORS), such as https://my.site; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     max_items: Annotated[int, typer.Option(min=1, help="Most pairs or questions in a request.")] = 256,
     max_characters: Annotated[int, typer.Option(min=1, help="Most characters in a question.")] = 2000,
@@ -94,24 +102,24 @@ def serve(
     uploads: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the files sent from the page, and of all that is made of them.  [default: qpairs-uploads; "
-            "none are taken where anybody may ask]",
+            help="Folder of the files sent from the page, and of their results.  [default: qpairs-uploads; no files "
+            "are accepted if anybody may send requests]",
             show_default=False,
         ),
     ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Most waiting requests.")] = 1024,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Most seconds until a request is answered.")] = 10.0,
-    batch: Annotated[int, typer.Option(min=1, help="Texts to encode together; 1: each request alone.")] = 64,
-    max_reads: Annotated[int, typer.Option(min=0, help="Most hits of a search that have a second look.")] = 64,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Longest time until a request is answered, in seconds.")
+    ] = 10.0,
+    batch: Annotated[int, typer.Option(min=1, help="Most texts to encode together; 1: each request alone.")] = 64,
+    max_reads: Annotated[int, typer.Option(min=0, help="Most hits of a search that get a second look.")] = 64,
     reranker: RerankerOption = True,
 ) -> None:
     """Serve verdicts and searches over HTTP, with a page to search, compare and label, and the API at /docs."""
     if index and questions:
         raise UserError("serve: give --index or --questions, not both")
     if clusters and questions:
-        raise UserError(
-            "serve: with --questions, the clusters are those in the folder of the file; leave --clusters out"
-        )
+        raise UserError("serve: --questions uses the clusters in the folder of the file; leave out --clusters")
     if labels and read_only:
         raise UserError("serve: --read-only refuses every change, labels too; leave out --labels or --read-only")
     with quiet(), contextlib.ExitStack() as held:
@@ -166,7 +174,7 @@ def serve(
 
 @dataclass(frozen=True)
 class _Served:
-    """What is served: a model, and where there are some an index, a file of labels, and a session."""
+    """What is served: a model, and optionally an index, a file of labels, and a session."""
 
     model: Model
     index: Index | None = None
@@ -176,7 +184,7 @@ class _Served:
 
 @dataclass(frozen=True)
 class _Labelling:
-    """The file of the labels that are given on the page, and the name beside them; each as the option of that name."""
+    """The file of the labels given on the page, and the annotator's name; each as the option of that name."""
 
     labels: Path | None
     annotator: str
@@ -185,7 +193,7 @@ class _Labelling:
 def _opened(
     held: contextlib.ExitStack, model: Model, searched: Path | QuestionFile | None, labelling: _Labelling
 ) -> _Served:
-    """Opens what is served, held until the service ends: with the folder of an index, or a file of questions."""
+    """Opens what is served until the service ends: the folder of an index, or a file of questions."""
     from qpairs.retrieval.second_look import encoder_of
     from qpairs.serving.journal import journalled
     from qpairs.serving.label_file import LabelFile
@@ -228,7 +236,7 @@ def _hold_clusters(held: contextlib.ExitStack, clusters: Path) -> None:
 
 
 def print_setting(index: Index, model: Model) -> None:
-    """Says what the verdicts of searches mean, and where the index should be built anew."""
+    """Says what the verdicts of searches mean, and if the index should be rebuilt."""
     from qpairs.retrieval.search import setting_for
     from qpairs.retrieval.second_look import called_from
 
@@ -242,10 +250,10 @@ def print_setting(index: Index, model: Model) -> None:
 
 
 def print_judged(session: Session) -> None:
-    """Says which answers given before the verdict rests on."""
+    """Says on which earlier answers the verdict is based."""
     if labels := session.known.labels:
         out.print(
-            f"The verdict rests on {counted(labels, 'answer')} in {shown_path(session.folder.labels)}.",
+            f"The verdict is based on {counted(labels, 'answer')} in {shown_path(session.folder.labels)}.",
             highlight=False,
             soft_wrap=True,
         )
@@ -257,7 +265,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise UserError(f"{host}:{port}: cannot listen there ({os_reason(error)}); choose --host or --port") from None
+        raise UserError(
+            f"{host}:{port}: cannot listen on this address ({os_reason(error)}); choose another --host or --port"
+        ) from None
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer waits 40 ms for an ACK
     with listener:
         yield listener

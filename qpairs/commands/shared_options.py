@@ -1,4 +1,4 @@
-"""Options that many commands have, and what is done for them before the command runs."""
+"""Options that many commands share, and what is done for them before the command runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SeparatorOption = Annotated[
     typer.Option(
         envvar="QPAIRS_SEPARATOR",
         show_envvar=False,
-        help="Separator of the fields of .csv and .tsv files, where it is not guessed right: one character, or tab.",
+        help="Separator of the fields of .csv and .tsv files, if it is not detected correctly: one character, or tab.",
         show_default=False,
         rich_help_panel="Reading",
     ),
@@ -28,7 +28,7 @@ ImportOption = Annotated[
     list[str] | None,
     typer.Option(
         "--import",
-        help="Module, or .py file, to import first: readers, losses and encoders of your own.",
+        help="Module, or .py file, to import first: your own readers, losses and encoders.",
         show_default=False,
     ),
 ]
@@ -76,7 +76,7 @@ def shared_words() -> list[str]:
 
 
 def with_signature(function: Callable[..., None], parameters: list[inspect.Parameter]) -> Callable[..., None]:
-    """The function, which typer takes to have these parameters."""
+    """The function, with these parameters as its signature for typer."""
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": None}
     return function

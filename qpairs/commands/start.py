@@ -43,7 +43,7 @@ def start(
     questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
     model: Annotated[
         str,
-        typer.Option(help="minilm, mpnet, a Hub id, a SentenceTransformer's folder, or that of a model you trained."),
+        typer.Option(help="minilm, mpnet, a Hub id, or the folder of a SentenceTransformer or of a model you trained."),
     ] = MODEL,
     output: Annotated[
         Path | None,
@@ -51,16 +51,16 @@ def start(
     ] = None,
     text_column: TextColumnOption = "",
     id_column: IdColumnOption = "",
-    annotator: Annotated[str, typer.Option(help="Your name, written beside your answers.", show_default=False)] = "",
+    annotator: Annotated[str, typer.Option(help="Your name, stored with your answers.", show_default=False)] = "",
     budget: Annotated[
-        int, typer.Option(min=1, help="Answers in all, earlier ones included, after which the session finishes.")
+        int, typer.Option(min=1, help="Number of answers, including earlier ones, after which the session finishes.")
     ] = BUDGET,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the pairs.")] = 0,
     skip_bad_rows: SkipOption = False,
 ) -> None:
-    """From a file of questions to its duplicates, with no labels to begin with: answer some pairs, and get a model.
+    """Find the duplicates in a file of questions without labels to start from: label some pairs, and get a model.
 
-    The same command goes on where it was stopped. Answers are single keys in a terminal, and else lines of the input.
+    The same command resumes a stopped session. Answers are single keys in a terminal, otherwise lines of the input.
     """
     from qpairs.data.question_file import QuestionFile
     from qpairs.retrieval.index_file import default_folder
@@ -83,7 +83,7 @@ def start(
             try:
                 _ask(session, budget)
             except KeyboardInterrupt:
-                out.print("\nThe answers are kept; the same command goes on from them.")
+                out.print("\nThe answers are kept; the same command resumes from them.")
                 raise
             with progress_bar() as on_progress:
                 found = session.finish(on_progress)
@@ -105,7 +105,7 @@ def start(
 
 
 def text_column_of(questions: Path) -> str:
-    """The column of the questions: told where it is sure, and asked for where it is not."""
+    """The column of the questions: reported if it is certain, asked for if not."""
     from qpairs.data.text_columns import text_columns
 
     found = text_columns(questions)
@@ -145,7 +145,7 @@ def _print_expected(session: Session) -> None:
         out.print(f"[yellow]No examples yet: {plain(str(error))}[/]", highlight=False)
         return
     if len(pairs):
-        out.print("\n[bold]from the surest to the least sure[/]  [dim]similarity, probability[/]", highlight=False)
+        out.print("\n[bold]from the most to the least certain[/]  [dim]similarity, probability[/]", highlight=False)
     for pair in pairs.itertuples():
         print_pair(pair)
 
@@ -153,11 +153,14 @@ def _print_expected(session: Session) -> None:
 def _print_fit(session: Session) -> None:
     known = session.known
     if known.pairs < 1:
-        out.print(f"[bold]No pair[/] is likelier a duplicate than not, {plain(known.basis)}: answers tell more.")
+        out.print(
+            f"[bold]No pair[/] is more likely a duplicate than not, {plain(known.basis)}: answer some for a "
+            "better estimate."
+        )
         return
     (low, high), (low_recall, high_recall) = known.precision_interval, known.recall_interval
     out.print(
-        f"[bold]{known.pairs:,.0f} pairs[/] are called duplicates, from a similarity of {known.threshold:.3f} on. "
+        f"[bold]{known.pairs:,.0f} pairs[/] are called duplicates, at a similarity of at least {known.threshold:.3f}. "
         f"Expected precision, the share of them that are duplicates: [bold]{known.precision:.2f}[/] ({low:.2f} to "
         f"{high:.2f}). Expected recall, the share of all duplicates in the file that are among them: "
         f"[bold]{known.recall:.2f}[/] ({low_recall:.2f} to {high_recall:.2f}). All of this is {plain(known.basis)}; "
@@ -182,7 +185,7 @@ def _ask(session: Session, budget: int) -> None:
     if session.answers < budget:
         out.print(f"\nDo both ask the same? {KEYS}", highlight=False)
     else:
-        out.print(f"\nNo pair is asked: the answers reach --budget {budget:,}.", highlight=False)
+        out.print(f"\nNo pairs are asked: --budget {budget:,} is reached.", highlight=False)
     state = session.state
     while session.answers < budget and state.pair:
         _print_pair(state, budget)
@@ -196,11 +199,11 @@ def _ask(session: Session, budget: int) -> None:
 
 
 def _act(session: Session, state: State, key: str) -> None:
-    """Does what a key says."""
+    """Carries out the action of a key."""
     fitted = False
     if key not in SAID or not state.pair:
         named = plain(repr(key)) if key.isprintable() else "This key"
-        out.print(f"[yellow]{named} is no answer.[/] {KEYS}", highlight=False)
+        out.print(f"[yellow]{named} is not an answer.[/] {KEYS}", highlight=False)
         return
     if key == "u":
         try:
@@ -226,7 +229,7 @@ def _print_pair(state: State, budget: int) -> None:
 
 
 def _reader() -> Callable[[], str]:
-    """Reads one answer: a key of a terminal, else the first letter of a line that is not blank; '' at the end."""
+    """Reads one answer: a key in a terminal, otherwise the first letter of a non-blank line; '' at the end."""
     if sys.stdin.isatty():
         return read_key
 
@@ -252,21 +255,21 @@ def _print_end(session: Session) -> None:
         out.print("No pair is left to ask about.")
     if session.mostly_wrong:
         out.print(
-            "[yellow]Most of the pairs that are called duplicates are expected to be none, so do not use the file "
-            "without duplicates yet: answer more, or take a --threshold from what is expected at each:[/]"
+            "[yellow]Most of the pairs called duplicates are expected to be wrong, so do not use the file without "
+            "duplicates yet: answer more, or choose a --threshold from the expected figures:[/]"
         )
         print_command(*session.dedupe_command(shared_words(), "--dry-run"))
     if session.training_may_pay:
-        out.print("There are enough labels of both kinds to train on; the last command below does it.")
+        out.print("There are enough labels of both kinds to train on; use the last command below.")
 
 
 def _print_plain_commands(session: Session) -> None:
     from qpairs.retrieval.index_file import index_folder
 
-    out.print("\nTo search as the answers say:")
+    out.print("\nTo search with this model:")
     print_command(
         "qpairs", "search", index_folder(session.folder.path), "How do I ...?", "--model", session.folder.model
     )
-    out.print("\n[dim]The same by plain commands:[/]")
+    out.print("\n[dim]The same with single commands:[/]")
     for words in session.commands(shared_words()):
         print_command(*words)

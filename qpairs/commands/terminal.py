@@ -59,21 +59,22 @@ RerankerOption = Annotated[
     bool,
     typer.Option(
         "--reranker/--no-reranker",
-        help="Whether a model of two stages takes its second look; without it the encoder judges alone, faster.",
+        help="Whether a model of two stages takes its second look; without it, the encoder decides alone, which is "
+        "faster.",
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
-ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
+ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 RawOption = Annotated[
     bool,
     typer.Option(
-        "--raw", help="Write texts that begin with = + - @ as they are; a spreadsheet takes them for formulas."
+        "--raw", help="Write texts that begin with = + - @ unchanged; a spreadsheet would read them as formulas."
     ),
 ]
 
 
 def plain(text: str) -> str:
-    r"""One line of somebody's text: not read as markup, and what would steer a terminal is shown as an escape.
+    r"""A user's text as one line: not read as markup, with terminal control characters escaped.
 
     >>> print(plain("a \x1b[2J\n [bold]b"))
     a \x1b[2J \[bold]b
@@ -82,7 +83,7 @@ def plain(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""A message as one line, not read as markup: unlike `plain`, it keeps spaces, since paths and commands are in it.
+    r"""A message as one line, not read as markup; unlike `plain`, it keeps spaces, as it may hold paths and commands.
 
     >>> print(one_line("runs/a  b: \x1b[2J\n  [bold]b"))
     runs/a  b: \x1b[2J \[bold]b
@@ -91,7 +92,7 @@ def one_line(text: str) -> str:
 
 
 def shown_path(path: str | Path) -> str:
-    r"""The name of a file or a folder, as it is: not read as markup, and what would steer a terminal as an escape.
+    r"""The name of a file or a folder, unchanged: not read as markup, with terminal control characters escaped.
 
     >>> print(shown_path(Path("runs/[/b or]  x\ny")))
     runs/\[/b or]  x\ny
@@ -105,7 +106,7 @@ def print_saved(path: Path, before: str = "Saved in", after: str = ".") -> None:
 
 
 def print_conclusion(conclusion: Conclusion, style: str = "") -> None:
-    """Prints the last sentence of a command and below it, each on a line to be copied, the commands that come next."""
+    """Prints the last sentence of a command and, each on its own line to copy, the commands that come next."""
     out.print(_inert(conclusion.sentence), style=style, highlight=False, soft_wrap=True)
     for words in conclusion.commands:
         print_command("qpairs", *words)
@@ -115,7 +116,7 @@ EXAMPLE = "How do I reset my password?", "I forgot my password"
 
 
 def print_command(*words: object) -> None:
-    """Prints a command on a line of its own, to be copied."""
+    """Prints a command on its own line, to copy."""
     out.print(shown_command(*words), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -125,7 +126,7 @@ def _inert(text: str) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the libraries' own bars and notes off the terminal; qpairs' own warnings are printed."""
+    """Hides progress bars and notes of other libraries; qpairs' own warnings are printed."""
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -142,7 +143,7 @@ def quiet() -> Iterator[None]:
 
 
 def _print_record(record: logging.LogRecord) -> None:
-    """Prints a message of the library on stderr, not wrapped, so that a path or a command in it can be copied."""
+    """Prints a message of qpairs on stderr, not wrapped, so that a path or a command in it can be copied."""
     text = "\n".join(map(_inert, logging.Formatter().format(record).splitlines()))
     level = f"[logging.level.{record.levelname.lower()}]{record.levelname:8}[/]"
     err.print(f"{level} {text}", highlight=False, soft_wrap=True)
@@ -168,12 +169,12 @@ def _bar() -> Bar:
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[OnProgress]:
-    """A bar on stderr that shows the progress of a library call, one stage after the other.
+    """A bar on stderr with the progress of a library call, stage by stage.
 
-    Beside the bar are the units done, the metrics `epoch`, `loss` and `pairs_per_second`, or without the last one the
+    Next to the bar are the units done, the metrics `epoch`, `loss` and `pairs_per_second`, or without the last one the
     units per second, and the note. A metric `average_precision` whose value differs from the last one is an evaluation:
-    it is printed with `loss` and `f1` on a line that stays. Where stderr is no terminal, as with a log file, what
-    stands beside the bar is printed every 30 seconds.
+    it is printed with `loss` and `f1` on a line that stays. If stderr is not a terminal, as with a log file, the text
+    next to the bar is printed every 30 seconds.
 
     >>> with progress_bar() as on_progress:
     ...     on_progress(Progress("training", done=1, total=2, metrics={"loss": 0.5}))
@@ -215,7 +216,7 @@ def _figures(now: Progress, *names: str) -> list[str]:
 
 
 def _state(now: Progress) -> str:
-    """What is shown beside the bar."""
+    """The text next to the bar."""
     done = [f"{now.done:,}" + (f" of {now.total:,}" if now.total else "")] if now.done or now.total else []
     rate = [f"{now.rate:,.0f}/s"] if now.rate and "pairs_per_second" not in now.metrics else []
     return ", ".join(
@@ -224,7 +225,7 @@ def _state(now: Progress) -> str:
 
 
 def counted(n: int, thing: str) -> str:
-    """A number of things, the plural where it is not one.
+    """A number and a noun, in the plural unless it is one.
 
     >>> counted(1, "pair"), counted(1200, "pair")
     ('1 pair', '1,200 pairs')
@@ -233,7 +234,7 @@ def counted(n: int, thing: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words, two figures of it.
+    """A time in words, with two significant figures.
 
     >>> duration(0.25), duration(48), duration(360), duration(9000)
     ('0.2 s', '48 s', '6 min', '2.5 h')
@@ -254,7 +255,7 @@ def print_skipped(source: Pairs | Corpus) -> None:
 
 
 def print_left_out(skipped: Mapping[str, int], where: str = "") -> None:
-    """Says how many rows were left out, and why; nothing where none were."""
+    """Says how many rows were left out, and why; nothing if none were."""
     if not skipped:
         return
     reasons = ", ".join(f"{n:,} {plain(reason)}" for reason, n in skipped.items())
@@ -271,22 +272,22 @@ def print_verdict(
         score: of the two.
         probability: that they are duplicates; NaN where the model gives none.
         duplicate: whether they are called duplicates.
-        threshold: from which score on.
+        threshold: the lowest score of a duplicate.
         own: whether the threshold is the model's.
     """
     answer = "[bold green]duplicates[/]" if duplicate else "[bold]not duplicates[/]"
     known = "" if math.isnan(probability) else f", probability {probability:.2f}"
     out.print(f"{answer}  {name} {score:.3f} (threshold {threshold:.3f}){known}", highlight=False)
     if own and duplicate != (probability >= 0.5):
-        out.print("[dim]The threshold is the one of best F1 on validation, not that of probability 0.5.[/]")
+        out.print("[dim]The threshold is the one with the best F1 on validation, not probability 0.5.[/]")
 
 
 def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clusters: bool = True) -> None:
-    """Prints a verdict beside trivial answers, and what it finds in a corpus.
+    """Prints the scores of a verdict, of trivial baselines, and of duplicates in a corpus.
 
     Args:
         scores: `Report.to_dict()`; reports of older versions have no part on the corpus.
-        title: what was judged.
+        title: what was evaluated.
         note: what a reader must know of the model.
         clusters: whether the scores of clusters are printed.
     """
@@ -344,21 +345,21 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
 def _print_spearman(value: float, interval: tuple[float, float]) -> None:
     low, high = interval
     out.print(
-        f"rank correlation with the grades (Spearman) {value:.3f}, 95 %: {low:.3f} to {high:.3f}; F1 is that of "
-        "duplicates from the cut on",
+        f"rank correlation with the grades (Spearman) {value:.3f}, 95 %: {low:.3f} to {high:.3f}; F1 is for "
+        "duplicates at or above the cut",
         highlight=False,
     )
 
 
 def _print_dimensions(rows: Sequence[Mapping[str, float]]) -> None:
-    """Prints how good the verdict for each length of the vectors is; `rows` are `PrefixScore`s as plain values."""
+    """Prints the scores of the verdict for each length of the vectors; `rows` are `PrefixScore`s as plain values."""
     table = Table(box=None, pad_edge=False)
     for column in ("numbers", "threshold", "F1", "AP"):
         table.add_column(column, justify="right")
     for row in rows:
         figures = (f"{row[name]:.3f}" for name in ("threshold", "f1", "average_precision"))
         table.add_row(f"{row['dimension']:,}", *figures)
-    out.print("\nVectors cut to their first numbers, each length with a threshold of its own")
+    out.print("\nVectors cut to their first numbers, each length with its own threshold")
     out.print(table)
 
 

@@ -74,11 +74,11 @@ def _config_option(name: str, default: Any) -> inspect.Parameter:
 
 
 def with_config_options(*without: str, **shown: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Puts an option for each field of Config in the place of **options, in a panel for each group.
+    """Replaces **options by an option for each field of Config, in a panel for each group.
 
     Args:
         without: fields that get none.
-        shown: defaults in the help, where they are not those of Config.
+        shown: defaults in the help that differ from those of Config.
     """
     defaults = {name: spec.default for name, spec in OPTIONS.items() if name not in without} | shown
 
@@ -109,7 +109,7 @@ def train(
     overwrite: OverwriteOption = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Load the data, try a few steps, say how long it takes; write nothing."),
+        typer.Option("--dry-run", help="Load the data, try a few steps, estimate the time; write nothing."),
     ] = False,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print every option as TOML, for --config, and exit.")
@@ -149,9 +149,9 @@ def train(
 def _print_without_threshold(config: Config) -> None:
     """What an encoder that learned without labels is good for."""
     out.print(
-        f"\nSaved in [bold]{shown_path(config.output)}[/]. Without labels it has no threshold for pairs; what is "
-        "expected of a corpus is estimated from the corpus. Look for its duplicates, learn from labels, or fit the "
-        "threshold to a few dozen:",
+        f"\nSaved in [bold]{shown_path(config.output)}[/]. Without labels it has no threshold for pairs; expected "
+        "precision and recall in a corpus are estimated from it. Look for its duplicates, learn from labels, or fit "
+        "the threshold to a few dozen:",
         highlight=False,
         soft_wrap=True,
     )
@@ -164,7 +164,7 @@ def _print_without_threshold(config: Config) -> None:
 
 
 def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of a run with its value, so that they give the same run; the output folder only where it is named.
+    """Every option of a run with its value, to repeat the same run; the output folder only if it is given.
 
     Args:
         values: the options that are given. Those that depend on the data are left out: the passes of a cross-encoder.
@@ -202,8 +202,8 @@ def _print_estimate(values: Mapping[str, Any], overwrite: bool) -> None:
     if found.without:
         out.print(f"[dim]On top of that come {'; '.join(found.without)}.[/]", highlight=False)
     out.print(
-        f"Nothing was written; the model would go to {shown_path(config.output)}. Run it without --dry-run, or make it "
-        "shorter with --budget-minutes.",
+        f"Nothing was written; the model would go to {shown_path(config.output)}. Run it without --dry-run, or "
+        "shorten it with --budget-minutes.",
         highlight=False,
         soft_wrap=True,
     )
@@ -217,8 +217,8 @@ def _print_scores(model: Model) -> None:
     if part == "validation":
         fair = model.scores["validation"]["f1_cross_fitted"]
         out.print(
-            f"The threshold was chosen on these very pairs; cross-fitted, F1 is {fair:.3f}. "
-            "Name unseen pairs with --test."
+            f"The threshold was chosen on these same pairs; cross-fitted, F1 is {fair:.3f}. Name unseen pairs with "
+            "--test."
         )
     if "second_look" in model.scores:
         print_second_look(model.scores)
@@ -229,7 +229,7 @@ def _print_unlabelled(split: Mapping[str, Any]) -> None:
     out.print(f"Learned from {counted(about['questions'], 'question')} without labels.", highlight=False)
     if about["left_out"]:
         out.print(
-            f"Left out, since nearly the same as another one: {counted(about['left_out'], 'question')}.",
+            f"Left out as nearly identical to another question: {counted(about['left_out'], 'question')}.",
             highlight=False,
         )
     _print_more(split)

@@ -152,7 +152,7 @@ def test_calibrate_moves_the_threshold_and_keeps_the_encoder(
     result = run("calibrate", checkpoint, "--data", few, "--output", "runs/y")
     assert result.code == 0, result.err
     assert "would halve it" in result.out
-    assert "\nSaved in runs/y.\nJudge it on pairs that it was not fitted to:\nqpairs evaluate runs/y " in result.out
+    assert "\nSaved in runs/y.\nEvaluate it on pairs that it was not fitted to:\nqpairs evaluate runs/y " in result.out
     old, new = qpairs.load_checkpoint(checkpoint), qpairs.load_checkpoint("runs/y")
     assert new.verdict.pair.threshold != old.verdict.pair.threshold
     assert new.verdict.reference.n == 60
@@ -193,7 +193,7 @@ def test_a_verdict_against_its_probability_is_explained(
     calibration = Calibration(1.0, intercept)
     moved(qpairs.load(checkpoint), threshold=0.5, calibration=calibration).save(tmp_path / "m")
     done = run("predict", tmp_path / "m", "how do i pay?", "how do i pay?")
-    assert done.code == 0 and ("not that of probability 0.5" in " ".join(done.out.split())) == differs
+    assert done.code == 0 and ("not probability 0.5" in " ".join(done.out.split())) == differs
 
 
 def test_no_attack_is_no_number(run, checkpoint: Path, pairs_csv: Path) -> None:

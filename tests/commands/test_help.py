@@ -56,7 +56,7 @@ def test_train_shows_help_range_and_default_of_every_field(helped) -> None:
     assert all(set(text.split()) <= words for text in HELP.values())
     for facts in (
         "training. [default: 0.1; 0 <= x < 1]",
-        "encoder's own. [x > 0]",
+        "encoder's default. [x > 0]",
         "[default: auto; one of auto, fp32, bf16]",
         "Evaluations and checkpoints per epoch. [default: 2; x > 0]",
         "instead of stopping at the first. [default: no]",
@@ -115,7 +115,7 @@ def test_the_summaries_of_commands_are_whole(
 
 
 @pytest.mark.parametrize(
-    ("command", "default"), [("search", "likelier a duplicate than not"), ("dedupe", "chosen for")]
+    ("command", "default"), [("search", "more likely a duplicate than not"), ("dedupe", "chosen for")]
 )
 def test_the_threshold_has_the_default_of_its_command(helped, command: str, default: str) -> None:
     shown = panels(helped(command, 120))["Verdict"]

@@ -117,7 +117,7 @@ def test_agreement_disputes_and_settlement(run, world, llm, same) -> None:
     files = "mine.csv", "llm-labels.csv"
     shown = run("label", "agreement", *files, "--disagreements", "open.csv", "--output", "joint.csv")
     assert shown.code == 0, shown
-    assert "150 pairs, 100 of them judged by two annotators or more" in shown.out
+    assert "150 pairs, 100 of them labelled by two annotators or more" in shown.out
     assert "ana, llama3" in shown.out
     assert "Krippendorff's alpha" in shown.out
     table = pandas.read_csv("open.csv")

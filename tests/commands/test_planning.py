@@ -124,7 +124,7 @@ def test_one_mistake_is_one_mistake(run, tmp_path: Path, checkpoint) -> None:
 
 
 def test_a_finished_run_is_not_resumed_and_says_so(run, checkpoint, pairs_csv: Path) -> None:
-    refused(run("train", "--resume", "--output", checkpoint.path), "finished", "nothing is left to resume")
+    refused(run("train", "--resume", "--output", checkpoint.path), "finished", "there is nothing to resume")
 
 
 def test_predict_says_what_its_probability_is_true_of(run, checkpoint) -> None:
@@ -143,15 +143,15 @@ def test_scores_that_do_not_rise_with_the_labels_are_warned_of(caplog: pytest.Lo
     rows = [(f"a {n} 0.0", f"b {n} {1.2 if n % 2 else 0.1 + n / 5000}", n % 2) for n in range(800)]
     fit = calibrate(MockModel(Backwards()), rows)
     assert fit.model.verdict.pair.calibration.slope == 0
-    assert "do not rise with the labels" in caplog.text
+    assert "duplicates do not score higher" in caplog.text
     assert "0.50" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"collapsed": True}, "tells nothing apart"),
-        ({"trivial": "no better"}, "other training"),
+        ({"collapsed": True}, "scores all pairs alike"),
+        ({"trivial": "no better"}, "no better than a baseline"),
         ({"trivial": "no better"}, "qpairs data 'a b.csv' --columns q,r,s"),
         ({"shift": {"differs": True}}, "qpairs calibrate my-model --data 'a b.csv' --columns q,r,s --label-values y=1"),
         ({}, "qpairs errors my-model --data 'a b.csv' --columns q,r,s --labels y=1"),
@@ -197,25 +197,25 @@ def told(conclusion: Conclusion) -> str:
             "add embeddings:\nqpairs index 'my idx' --add EMBEDDINGS",
         ),
         (conclusions.after_index(9, 0.91, IDX), "misses about 9 of the 100 nearest questions"),
-        (conclusions.after_index(9, None, IDX), "It can be asked now:\nqpairs search 'my idx'"),
+        (conclusions.after_index(9, None, IDX), "To search it:\nqpairs search 'my idx'"),
         (conclusions.after_questions(1, 0, IDX, MODEL), "It has no duplicate in the index"),
         (conclusions.after_questions(8, 0, IDX, MODEL), "None of the 8 questions has"),
         (conclusions.after_questions(1, 1, IDX, MODEL), "is in the index already"),
         (conclusions.after_questions(8, 3, IDX, MODEL), "3 of 8 questions are in the index already, and 5 are new"),
         (conclusions.after_export(0.8, 0.7, "static", "x"), "0.100 F1 worse on these pairs"),
         (conclusions.after_export(0.8, 0.7, "onnx", "x"), "try --format onnx-int8"),
-        (conclusions.after_export(0.8, 0.81, "onnx", "x"), "can take its place:\nqpairs serve x"),
+        (conclusions.after_export(0.8, 0.81, "onnx", "x"), "can replace it:\nqpairs serve x"),
         (conclusions.after_export(0.8, 0.81, "onnx", "x", searches=False), "qpairs predict x PAIRS.csv --output"),
         (conclusions.after_learning_curve(0.03, -0.01, 900, ["--data", "a"]), "qpairs compare --data a"),
-        (conclusions.after_learning_curve(0.004, 0.001, 900, []), "bring little"),
+        (conclusions.after_learning_curve(0.004, 0.001, 900, []), "add little"),
         (conclusions.after_learning_curve(0.03, 0.01, 9000, []), "up to about 9,000 pairs"),
         (conclusions.after_dedupe(0, None, False, MODEL, "d"), "No two questions are called duplicates"),
         (conclusions.after_dedupe(0, None, False, MODEL, "d", folder=True), "a lower --threshold may find some"),
-        (conclusions.after_dedupe(7, None, False, MODEL, "d"), "How many of the pairs are right is not known here"),
+        (conclusions.after_dedupe(7, None, False, MODEL, "d"), "How many of the pairs are right is not known"),
         (conclusions.after_dedupe(7, (0.6, 0.31), False, MODEL, "d"), "about 60 are by the scores alone, and of 100"),
         (conclusions.after_dedupe(7, (0.97, 0.31), True, MODEL, "my d"), "qpairs serve runs/m --clusters 'my d'"),
         (conclusions.after_trade_offs(None, []), "No threshold stands out"),
-        (conclusions.after_trade_offs(0.87654, ["dedupe", MODEL, "q"]), "The threshold 0.877 is taken"),
+        (conclusions.after_trade_offs(0.87654, ["dedupe", MODEL, "q"]), "The threshold will be 0.877"),
         (conclusions.after_trade_offs(0.87654, ["dedupe", MODEL, "q"]), "qpairs dedupe runs/m q --output dedup"),
         (conclusions.after_serve(False, None, MODEL), "name an index with --index"),
         (conclusions.after_serve(False, None, MODEL, takes_files=True), "in a file of questions"),
@@ -246,12 +246,12 @@ def test_the_commands_of_a_corpus_end_with_what_their_result_means(run, checkpoi
     asked = ("Where is my parcel?", "Why is grass green and the sky blue?")
     dedupe = ("dedupe", checkpoint.path, "q.txt")
     commands = {
-        "Vectors decide nothing yet": ("embed", checkpoint.path, "q.txt", "--output", "emb"),
-        "It can be asked now": ("index", "emb", "--output", "idx"),
+        "Next, index the vectors to search them": ("embed", checkpoint.path, "q.txt", "--output", "emb"),
+        "To search it:": ("index", "emb", "--output", "idx"),
         "The question is in the index already": ("search", "idx", asked[0]),
         "of 2 questions are in the index already": ("search", "idx", *asked),
-        "is taken unless --threshold or --precision names another": (*dedupe, "--dry-run"),
-        "How many of the pairs are right is not known here": (*dedupe, "--output", "d", "--threshold", "1"),
+        "unless --threshold or --precision sets another": (*dedupe, "--dry-run"),
+        "How many of the pairs are right is not known": (*dedupe, "--output", "d", "--threshold", "1"),
     }
     for words, command in commands.items():
         done = run(*command)

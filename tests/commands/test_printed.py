@@ -135,7 +135,7 @@ def test_a_file_that_is_there_is_kept_unless_it_may_go(command: str, place: Path
     file.parent.mkdir()  # the name holds a slash
     file.write_text("mine")
     refused = CliRunner().invoke(app, [*arguments, option, str(file)])
-    assert f"{file}: is there already; name another file with {option}, or pass --overwrite" in str(refused.exception)
+    assert f"{file}: exists already; name another file with {option}, or pass --overwrite" in str(refused.exception)
     assert file.read_text() == "mine"
     done = CliRunner().invoke(app, [*arguments, option, str(file), "--overwrite"])
     assert done.exit_code == 0, done.exception

@@ -48,8 +48,8 @@ def test_help_needs_none_of_the_libraries(arguments: list[str]) -> None:
         (["--data", "labels.csv"], "label 'maybe'"),
         (["--encoder", "statik"], "did you mean 'static'"),
         (["--encoder", "runs/nowhere/x"], "no encoder folder"),
-        (["--encoder", "lstm", "--model", "cross-encoder"], "is no transformer"),
-        (["--teacher", "lstm"], "is no transformer"),
+        (["--encoder", "lstm", "--model", "cross-encoder"], "is not a transformer"),
+        (["--teacher", "lstm"], "is not a transformer"),
         (["--report-to", "trackio"], "is not installed"),
     ],
 )

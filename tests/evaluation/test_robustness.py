@@ -90,7 +90,7 @@ def test_evaluate_prints_and_writes_the_behaviour(run, checkpoint: Checkpoint, p
     expected = [b.to_dict() for b in probe(folder, pairs_csv, ["case", "word-order", "entities"])]
     assert written == json.loads(json.dumps(expected))
     assert "duplicate of itself" in result.out
-    assert "judge word-order with lstm or minilm" in " ".join(result.out.split())
+    assert "use lstm or minilm for word-order" in " ".join(result.out.split())
     refused(run("evaluate", folder, "--data", pairs_csv, "--perturb", "negatoin"), "negatoin", "'negation'")
 
 

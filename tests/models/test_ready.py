@@ -116,7 +116,7 @@ def test_a_threshold_that_is_given_decides_in_the_command(plain: Path, tmp_path:
     two = run("predict", plain, "How do I pay?", "How do I pay", "--threshold", 0.9)
     assert two.code == 0, two.err
     assert two.out.splitlines()[0] == f"duplicates  similarity {similarity:.3f} (threshold 0.900)"
-    assert "There is no probability without labelled pairs" in two.out and "qpairs calibrate" in two.out
+    assert "Probabilities need labelled pairs" in two.out and "qpairs calibrate" in two.out
     (tmp_path / "pairs.csv").write_text("question1,question2\nHow do I pay?,How do I pay\nHow do I pay?,Who are you?\n")
     done = run("predict", plain, tmp_path / "pairs.csv", "--output", tmp_path / "o.csv", "--threshold", 0.9)
     assert done.code == 0, done.err
@@ -176,7 +176,7 @@ def test_of_two_questions_it_is_not_said_how_many_of_the_pairs_are_right(plain: 
     (tmp_path / "two.txt").write_text("How do I reset my password?\nHow do I change my e-mail address?\n")
     result = run("dedupe", plain, tmp_path / "two.txt", "--output", "dups", "--threshold", "0.1")
     assert result.code == 0, result.err
-    assert "How many of the pairs are right is not known here" in " ".join(result.out.split())
+    assert "How many of the pairs are right is not known" in " ".join(result.out.split())
     assert "Of 100 pairs" not in result.out
 
 

@@ -156,7 +156,7 @@ def test_the_score_of_a_head_is_what_the_verdict_reads_and_search_keeps_the_cosi
         ({"miner": "semihard"}, "did you mean 'semi_hard'"),
         ({"miner": "semi_hard(choose=0.5)"}, "a whole number"),
         ({"sampler": "tripletts"}, "did you mean 'triplets'"),
-        ({"symmetric": False, "sampler": "groups"}, "regardless of side"),
+        ({"symmetric": False, "sampler": "groups"}, "groups ignore on which side"),
         ({"share_vectors": True}, "cannot share word vectors"),
         ({"group_size": 1}, "group_size: 1, must be group_size >= 2"),
         ({"encoder": "lstm+cn"}, "did you mean 'cnn'"),

@@ -210,7 +210,7 @@ def test_the_command_shows_each_length_and_the_card_too(run: Any, cut: Checkpoin
         (("--dims", "0,8"), "dims: each length must be at least 1"),
         (("--dims", "8,many"), "must be a list of whole numbers"),
         (("--dims", "8", "--loss", "cosface"), "dims: the loss cosface learns weights for whole vectors"),
-        (("--dims", "8", "--loss", "pair_softmax", "--score", "head"), "dims: prefixes are compared by their cosine"),
+        (("--dims", "8", "--loss", "pair_softmax", "--score", "head"), "dims: prefixes are compared by cosine"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_nothing_is_written(
