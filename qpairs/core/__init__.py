@@ -1,1 +1,1 @@
-"""What every part stands on: exceptions, atomic files and locks, manifests, progress."""
+"""What every part uses: exceptions, atomic files and locks, manifests, progress."""

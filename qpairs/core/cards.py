@@ -1,4 +1,4 @@
-"""What an object says of itself in one line, and as a small card in a notebook.
+"""The description of an object in one line, and as a small card in a notebook.
 
 A class has a method `_facts`, which returns a title and some facts, and takes the two functions below as its own:
 `__repr__, _repr_html_ = one_line, html_card`.

@@ -1,4 +1,4 @@
-"""The cores that work is shared among."""
+"""The CPU cores that share the work."""
 
 from __future__ import annotations
 

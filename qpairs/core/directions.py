@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 def main_directions(vectors: NDArray[np.floating], k: int) -> NDArray[np.float64]:
-    """The first `k` right singular vectors, the main direction first; the projection on them keeps products best.
+    """The first `k` right singular vectors, the main direction first; projection on them preserves dot products best.
 
-    No other `k` directions keep the products of the vectors closer (Eckart and Young 1936); of centred vectors they are
-    the principal axes. Of either sign, the one is taken whose largest number is positive: the same on all machines.
+    No other `k` directions preserve the dot products better (Eckart and Young 1936); for centred vectors they are the
+    principal axes. The sign is chosen so that the largest number is positive: the same on all machines.
 
     Args:
         vectors: (n, d).

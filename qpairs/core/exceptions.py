@@ -9,7 +9,7 @@ LONGEST = 1500  # characters of a message
 
 
 class UserError(ValueError):
-    """What is wrong, where, and how to mend it, in one line.
+    """What is wrong, where, and how to fix it, in one line.
 
     The library raises it before anything is written; the commands print its text and exit with code 2.
 
@@ -17,7 +17,7 @@ class UserError(ValueError):
     Traceback (most recent call last):
     qpairs.core.exceptions.UserError: missing.csv: no such file
 
-    Of a message that is too long, such as one that names a value of a damaged file, the ends are kept.
+    A message that is too long, such as one with a value from a damaged file, is shortened in the middle.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -26,7 +26,7 @@ class UserError(ValueError):
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """A hint for a misspelt name: the closest option if there is one, and all that there are.
+    """A hint for a misspelt name: the closest option, if there is one, and all options.
 
     Args:
         name: what the user wrote.

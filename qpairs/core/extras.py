@@ -1,4 +1,4 @@
-"""The optional packages, and the extra of qpairs that installs each: the one place where their names stand."""
+"""The optional packages, and the extra of qpairs that installs each: the only place with their names."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def require(module: str, purpose: str) -> Any:
 
 
 def install(module: str) -> str:
-    """The command that installs a package, by its extra where it has one.
+    """The command that installs a package, by its extra if it has one.
 
     >>> install("faiss")
     "pip install 'qpairs[search]'"

@@ -1,4 +1,4 @@
-"""Folders that several processes may meet in, and files that are whole or not there."""
+"""Folders that several processes may use at once, and files that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())  # 
 def exclusive_lock(
     folder: Path, *, wait: bool = False, called: Path | None = None, passing: bool = False
 ) -> Iterator[None]:
-    """Holds a folder, made if need be, against other processes; one that was made and stays empty goes again.
+    """Locks a folder against other processes; creates it if needed, and removes it again if it stays empty.
 
     Args:
-        folder: what is held.
+        folder: the folder.
         wait: whether to wait for another process that holds it.
         called: what messages call it.
-        passing: whether the folder goes in the end if it is empty, whoever made it.
+        passing: whether an empty folder is removed in the end, whoever made it.
 
     Raises:
-        UserError: another process holds it, or it cannot be written.
+        UserError: another process has locked it, or it cannot be written.
     """
     from filelock import FileLock, Timeout  # slow to import, and the command line imports this module
 
@@ -52,7 +52,7 @@ def exclusive_lock(
             lock.acquire(timeout=-1 if wait else 0)
             break
         except Timeout:
-            raise UserError(f"{called}: another process is at work here") from None
+            raise UserError(f"{called}: another process is using this folder") from None
         except OSError as error:  # as when another process is done with the folder, and removes it
             if last or not isinstance(error, FileNotFoundError):
                 raise UserError(f"{called}: cannot be written ({os_reason(error)})") from None
@@ -69,14 +69,14 @@ def exclusive_lock(
 
 @contextmanager
 def writing(path: Path, hidden: Path | None = None) -> Iterator[None]:
-    """Tells in one line that the system refuses what this block writes at `path`; other faults pass as they are.
+    """Reports in one line that the system refuses a write of this block at `path`; other errors pass unchanged.
 
     Args:
         path: what is written.
         hidden: where it is written first, if that is not inside `path`.
 
     Raises:
-        UserError: the disk is full, or refuses for another reason.
+        UserError: the disk is full, or the write fails for another reason.
 
     >>> with writing(Path("runs")):
     ...     raise OSError(28, "")
@@ -98,7 +98,7 @@ def writing(path: Path, hidden: Path | None = None) -> Iterator[None]:
 
 
 def said_by_system(error: Exception) -> str:
-    """What the system said, of an error whose text alone has it; '' where it refused no writing.
+    """What the system said, for an error that has it only in its text; '' if no write was refused.
 
     >>> said_by_system(RuntimeError("write error: 4051 != 20480 (No space left on device)"))
     'No space left on device'
@@ -108,7 +108,7 @@ def said_by_system(error: Exception) -> str:
 
 
 def _is_refused(error: OSError, places: Sequence[Path]) -> bool:
-    """Whether an error is of writing at these places, and not of a file that is read, of a pipe or of a network."""
+    """Whether an error is from writing at these paths, and not from a file that is read, a pipe or a network."""
     if error.errno in NOT_WRITTEN or (not error.errno and said_by_system(error)):  # as of `shutil.copytree`
         return True
     if not isinstance(error.filename, str | bytes):
@@ -122,12 +122,12 @@ def _is_refused(error: OSError, places: Sequence[Path]) -> bool:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A file to write, in a hidden place beside `path`, which takes that place when it is whole and on the disk.
+    """A file to write, hidden next to `path`, which replaces `path` when it is complete and on the disk.
 
-    What a process left that was killed while it wrote this file goes.
+    Remains of a process that was killed while it wrote this file are removed.
 
     Raises:
-        UserError: the disk is full, or refuses for another reason; `path` is then as it was.
+        UserError: the disk is full, or the write fails for another reason; `path` is then unchanged.
     """
     fresh = path.with_name(f"{UNFINISHED}{os.getpid()}-{_ending(path)}")
     try:
@@ -147,10 +147,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def half_done(paths: Sequence[Path]) -> bool:
-    """Whether a process made the files at some of these places, and was killed before those of the rest were there.
+    """Whether a process that wrote these files was killed when only some of them were in place.
 
-    It had written all of them, each with `atomic_file`, before the first took its place. So those that are there are
-    older than what it left beside the others; files that a person put there since are not.
+    It had written all of them, each with `atomic_file`, before moving the first into place. So the files in place are
+    older than what it left next to the others; files that a person put there since are not.
 
     >>> half_done([Path("nothing.csv"), Path("here.csv")])
     False
@@ -165,7 +165,7 @@ def half_done(paths: Sequence[Path]) -> bool:
 
 
 def _unfinished(path: Path) -> str:
-    """The pattern of names of what is written for a place."""
+    """The name pattern of temporary files for a path."""
     return f"{UNFINISHED}*-{glob.escape(_ending(path))}"
 
 
@@ -175,12 +175,12 @@ def _ending(path: Path) -> str:
 
 
 def _is_written(file: Path) -> bool:
-    """Whether the process that began to write a file still runs."""
+    """Whether the process that began to write a file is still running."""
     return _runs(file.name[len(UNFINISHED) :].partition("-")[0])
 
 
 def _runs(process: str) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Whether a process with this id runs on this machine."""
     if not process.isdigit() or os.name != "posix":
         return True
     try:
@@ -194,19 +194,19 @@ def _runs(process: str) -> bool:
 
 @contextmanager
 def hold_output(path: Path, *, wait: bool = False) -> Iterator[Path]:
-    """Holds the place of a folder that is to be written against other processes; gives a hidden folder for the work.
+    """Locks the path of a folder to be written against other processes; gives a hidden folder for the work.
 
-    What cannot be written is found out here, before the work; and what a killed process left is put in order. The
-    hidden folder goes at the end. It is beside the place, so that both can be exchanged in one step. The folder in
-    which the user stands, the root of a file system, and one in a folder that cannot be written, cannot be exchanged:
-    they must be empty, and the hidden folder is in them. A place that this thread holds already is held on.
+    Whether it can be written is checked here, before the work; and what a killed process left is cleaned up. The hidden
+    folder is removed at the end. It is next to the path, so that both can be exchanged in one step. The current folder,
+    the root of a file system, and a folder whose parent cannot be written, cannot be exchanged: they must be empty, and
+    the hidden folder is inside them. A lock that this thread already holds is kept.
 
     Args:
         path: the place.
         wait: whether to wait for another process that holds it.
 
     Raises:
-        UserError: another process holds it, or nothing can be written there.
+        UserError: another process has locked it, or nothing can be written there.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp(), "model")
@@ -244,7 +244,7 @@ def hold_output(path: Path, *, wait: bool = False) -> Iterator[Path]:
 
 
 def _cannot_be_exchanged(place: Path) -> str:
-    """Why a folder has to be filled where it is; '' where it has not."""
+    """Why a folder has to be filled in place; '' if it does not."""
     if not place.is_dir():
         return ""
     if place in (here := Path.cwd(), *here.parents):
@@ -263,7 +263,7 @@ def _digest(path: Path) -> str:
 
 
 def refuse_file(path: Path) -> None:
-    """Raises UserError where a folder is to be written and a file is there."""
+    """Raises UserError if a file is at the path of a folder to be written."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file; name a folder with --output")
 
@@ -281,7 +281,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 def recover_folder(path: Path) -> None:
-    """Puts in order what a process left that was killed while a folder took its place; does nothing while one runs.
+    """Cleans up after a process that was killed while it replaced a folder; does nothing while one runs.
 
     Raises:
         UserError: it cannot be written.
@@ -305,15 +305,15 @@ def _put_in_order(place: Path) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, hidden, which takes its place at `path` when it is whole and on the disk.
+    """A hidden folder to fill, which replaces `path` when it is complete and on the disk.
 
-    What is at `path` is then gone; until then, or where the filling fails, it is as it was. Where the system can
-    exchange two folders, there is one at `path` at any moment; elsewhere the next reader puts in order what a killed
-    process left. A link stays one: the folder that it points to is replaced. Files are readable to whom the folder is.
-    Another process that writes the same folder is waited for; `hold_output` before the work refuses instead.
+    What was at `path` is then gone; until then, or if filling fails, it is unchanged. If the system can exchange two
+    folders, there is one at `path` at any moment; otherwise the next reader cleans up after a killed process. A link
+    stays a link: the folder that it points to is replaced. Files are readable to everybody who can read the folder. If
+    another process writes the same folder, this waits for it; `hold_output` before the work refuses instead.
 
     Raises:
-        UserError: the disk is full, or refuses for another reason.
+        UserError: the disk is full, or the write fails for another reason.
     """
     with hold_output(path, wait=True) as work:
         place, fresh, old = path.resolve(), work / NEW, work / OLD
@@ -338,12 +338,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def keep_others(folder: Path, fresh: Path, *, replaced: Sequence[str]) -> None:
-    """Takes what is in a folder along into the one that replaces it.
+    """Copies other files of a folder into the one that replaces it.
 
     Args:
-        folder: what is replaced; it may not be there.
+        folder: what is replaced; it may be missing.
         fresh: what replaces it.
-        replaced: patterns of names, as for `Path.match`, of what is not taken along.
+        replaced: patterns of names, as for `Path.match`, of what is not copied.
 
     >>> import tempfile
     >>> folder, fresh = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
@@ -370,7 +370,7 @@ def keep_others(folder: Path, fresh: Path, *, replaced: Sequence[str]) -> None:
 
 
 def _put_on_disk(folder: Path) -> None:
-    """Puts all files in a folder on the disk, readable to whom the folder is."""
+    """Syncs all files in a folder to the disk, readable to everybody who can read the folder."""
     mode = folder.stat().st_mode & 0o666
     for entry in [folder, *folder.rglob("*")]:
         if entry.is_dir():
@@ -383,7 +383,7 @@ def _put_on_disk(folder: Path) -> None:
 
 
 def _move_out(whole: Path, place: Path) -> None:
-    """Moves what is whole, in a hidden folder, to its place; what a killed process began is brought to its end."""
+    """Moves a complete folder from its hidden path into place, and finishes what a killed process began."""
     for entry in sorted(whole.iterdir()):
         entry.rename(place / entry.name)
     whole.rmdir()
@@ -391,7 +391,7 @@ def _move_out(whole: Path, place: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges two folders in one step, as Linux can (renameat2); False where that cannot be."""
+    """Exchanges two folders in one step, as Linux can (renameat2); False if that is impossible."""
     at_working_folder, exchange = -100, 2
     try:
         rename = ctypes.CDLL(None).renameat2
@@ -402,10 +402,10 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8 that is whole or not there, line ends as they are.
+    """Writes a text file in UTF-8, complete or not at all, with line ends unchanged.
 
     Raises:
-        UserError: it cannot be written; what was at `path` is then as it was.
+        UserError: it cannot be written; what was at `path` is then unchanged.
     """
     with atomic_file(path) as fresh:
         fresh.write_text(text, encoding="utf-8", newline="")
@@ -426,7 +426,7 @@ def read_text(path: Path) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Puts the names of the files in a folder on the disk, where the system lets one ask for it."""
+    """Syncs the names of the files in a folder to the disk, if the system supports it."""
     if hasattr(os, "O_DIRECTORY"):
         opened = os.open(folder, os.O_DIRECTORY)
         try:
@@ -441,7 +441,7 @@ def os_reason(error: OSError) -> str:
 
 
 def sha256(file: Path) -> str:
-    """The checksum of a file in hex; of a file that is not there, none."""
+    """The checksum of a file in hex; '' for a missing file."""
     try:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()

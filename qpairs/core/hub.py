@@ -15,7 +15,7 @@ def reachable(repository: str, kind: Literal["model", "dataset"]) -> bool:
         kind: of the repository.
 
     Returns:
-        False where the Hub does not answer: what its cache holds can still be read.
+        False if the Hub does not answer: what its cache holds can still be read.
 
     Raises:
         LookupError: the Hub has no such repository, or only a private one.

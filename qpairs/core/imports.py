@@ -1,7 +1,7 @@
-"""Modules of one's own that a run imports: they add rows to the tables of losses, miners, encoders and file formats.
+"""The user's own modules that a run imports: they add rows to the tables of losses, miners, encoders and file formats.
 
-Only training, comparing and the commands that are told so import anything. Loading a model never does: what a
-checkpoint keeps of its imports is for `--resume` alone.
+Only training, comparing and commands with --import import anything. Loading a model never does: the imports that a
+checkpoint stores are only for `--resume`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def imported() -> tuple[str, ...]:
 
 
 def _file_of(name: str) -> Path | None:
-    """The file that a name stands for; None where it is that of a module."""
+    """The file that a name stands for; None if it is the name of a module."""
     if name.endswith(".py") or "/" in name:
         return Path(name)
     here = Path(*name.split(".")).with_suffix(".py")
@@ -66,7 +66,7 @@ def _import_file(file: Path, name: str) -> ModuleType:
     if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == file.resolve():
         return known
     if known is not None or not file.stem.isidentifier() or _is_installed(file.stem, elsewhere_than=file):
-        raise UserError(f"import: {name}: there is a module {file.stem!r} already; give the file another name")
+        raise UserError(f"import: {name}: a module {file.stem!r} exists already; give the file another name")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -91,7 +91,7 @@ def _import_named(name: str) -> ModuleType:
 
 
 def _refusal(name: str, error: BaseException) -> BaseException:
-    """The error of a module in one line, with the line of the module where it arose; Ctrl-C stays what it is."""
+    """The error of a module in one line, with the line of the module that raised it; Ctrl-C is passed on."""
     if not isinstance(error, Exception):
         return error
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]

@@ -14,7 +14,7 @@ def label_meanings(labels: str | Sequence[str] | Mapping[Any, int], cut: float |
 
     Args:
         labels: `yes=1,no=0`, a list of such parts, or a mapping from values to 0 and 1.
-        cut: score from which on a pair is a duplicate; None where the column holds labels.
+        cut: lowest score of a duplicate; None if the column holds labels.
 
     Raises:
         UserError: a part is not of this form, there are both labels and a cut, or the cut is not finite.
@@ -23,7 +23,7 @@ def label_meanings(labels: str | Sequence[str] | Mapping[Any, int], cut: float |
     [('yes', 1), ('no', 0)]
     """
     if labels and cut is not None:
-        raise UserError("label_cut: is for graded scores, and labels name values; give one of them")
+        raise UserError("label_cut: is for graded scores, and labels is for named values; give only one of them")
     if cut is not None and not math.isfinite(cut):
         raise UserError(f"label_cut: {cut!r}, must be a finite number")
     if isinstance(labels, Mapping):
@@ -38,10 +38,10 @@ def label_meanings(labels: str | Sequence[str] | Mapping[Any, int], cut: float |
 
 
 def score_range(range: str | Sequence[float], cut: float | None) -> tuple[float, float] | None:
-    """The least and the greatest score, from the option of the user; None where there is none.
+    """The lowest and the highest score, from the user's option; None if it is not given.
 
     Raises:
-        UserError: it is no range, or the cut is not in it, or there is no cut.
+        UserError: it is not a range, the cut is outside it, or there is no cut.
 
     >>> score_range("0,5", 4), score_range((), 4)
     ((0.0, 5.0), None)
@@ -53,17 +53,17 @@ def score_range(range: str | Sequence[float], cut: float | None) -> tuple[float,
     low, high = ends if len(ends) == 2 else (None, None)
     if low is None or high is None or low >= high:
         raise UserError(
-            f"label_range: {','.join(map(str, given))!r}, must be the least and the greatest score, such as 0,5"
+            f"label_range: {','.join(map(str, given))!r}, must be the lowest and the highest score, such as 0,5"
         )
     if cut is None:
-        raise UserError("label_range: is that of graded scores; say with label_cut from which on two are duplicates")
+        raise UserError("label_range: is for graded scores; give label_cut, the lowest score of a duplicate")
     if not low < cut <= high:
         raise UserError(f"label_range: the cut {cut:g} is not above {low:g} and at most {high:g}")
     return low, high
 
 
 def finite_number(text: str) -> float | None:
-    """A finite number; None where the text is none.
+    """A finite number; None if the text is not one.
 
     >>> finite_number("1e3"), finite_number("inf"), finite_number("high")
     (1000.0, None, None)

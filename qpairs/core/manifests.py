@@ -1,4 +1,4 @@
-"""The JSON files that describe our folders: one reader, so that a damaged or newer one is told in the same words."""
+"""The JSON files that describe our folders: one reader, so that messages about a damaged or newer one are the same."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def read_json(file: Path, shape: Shape, *, missing: str, mend: str = "") -> Any:
     Args:
         file: the file.
         shape: what it must hold.
-        missing: the message where there is no such file.
+        missing: the message if there is no such file.
         mend: what to do about a damaged one.
 
     Raises:
-        UserError: the file is missing, cannot be read, is no JSON, or does not hold what it should.
+        UserError: the file is missing, cannot be read, is not JSON, or does not hold what it should.
 
     >>> import tempfile
     >>> from qpairs.core.shapes import record, whole
@@ -55,7 +55,7 @@ def parse_json(text: str, shape: Shape, *, where: str, mend: str = "") -> Any:
         mend: what to do about a damaged one.
 
     Raises:
-        UserError: it is no JSON, or does not hold what it should.
+        UserError: it is not JSON, or does not hold what it should.
 
     >>> from qpairs.core.shapes import each, whole
     >>> parse_json("[1, 2]", each(whole()), where="line 3")
@@ -72,7 +72,7 @@ def parse_json(text: str, shape: Shape, *, where: str, mend: str = "") -> Any:
 
 @contextmanager
 def reading_weights(file: Path, mend: str = "") -> Iterator[None]:
-    """Tells in one line that a file of weights or arrays, which is read in this block, is missing or damaged.
+    """Reports in one line that a file of weights or arrays, read in this block, is missing or damaged.
 
     Args:
         file: in the format safetensors.
@@ -102,13 +102,13 @@ def reading_weights(file: Path, mend: str = "") -> Iterator[None]:
 def read_manifest(
     file: Path, parse: Callable[[dict[str, Any]], T], *, newest: int, missing: str, shape: Shape = anything
 ) -> T:
-    """What a manifest says.
+    """The content of a manifest.
 
     Args:
         file: a JSON object with the key `format`, a whole number that rises with incompatible changes.
-        parse: from the object to what the caller wants; a missing key or a wrong type in it means a damaged file.
+        parse: converts the object to what the caller wants; a missing key or a wrong type in it means a damaged file.
         newest: the highest format that this version reads.
-        missing: the message where there is no such file.
+        missing: the message if there is no such file.
         shape: what it must hold, in any format that this version reads.
 
     Raises:

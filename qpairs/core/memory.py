@@ -1,4 +1,4 @@
-"""The memory of this process: how much it has taken, whether it keeps what is freed, and what products leave in it."""
+"""The memory of this process: its peak, whether freed memory is kept, and the caches of matrix products."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ KERNELS = 128  # shapes of products whose code is kept; with 1,024, training is 
 
 
 def bound_kernel_caches() -> None:
-    """Bounds how many shapes of products torch and oneDNN keep code for, where the environment says nothing else.
+    """Limits for how many matrix shapes torch and oneDNN keep code, unless the environment sets a limit.
 
-    They keep 1,024, of about 0.7 MB each in bfloat16. Packed batches differ in their number of tokens, so that a
-    training grows by gigabytes, and a service by what its requests have. Both read the environment at their first
-    product; what comes later changes nothing.
+    They keep 1,024, of about 0.7 MB each in bfloat16. Packed batches differ in their number of tokens, so that the
+    memory of a training run, or of a service, would grow by gigabytes. Both read the environment at their first
+    product; later changes have no effect.
 
     >>> bound_kernel_caches()
     >>> int(os.environ["LRU_CACHE_CAPACITY"]) > 0
@@ -49,7 +49,7 @@ def peak_memory() -> int:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keeps memory that is freed for the next block, where the C library is glibc; elsewhere, does nothing.
+    """Keeps freed memory for the next allocation if the C library is glibc; otherwise does nothing.
 
     glibc returns large blocks to the system. A training step on a CPU frees and takes the same blocks each time, and
     the system hands them out page by page, filled with zeros.

@@ -1,4 +1,4 @@
-"""How far long work is: one record for everything that takes time, and a meter that reports it at a readable pace."""
+"""Progress of long work: one record for everything that takes time, and a meter that reports it at a readable rate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ INTERVAL = 0.1  # seconds between two reports of a meter
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage of long work is.
+    """The progress of a stage of long work.
 
     Attributes:
         stage: what is being done, such as `reading`, `encoding` or `training`.
         done, total: units of it, such as questions or steps; a total of 0 is not known.
-        rate: units per second, in this stage of this run; 0 where it is not known.
-        note: what else a person may want to read beside the bar.
+        rate: units per second, in this stage of this run; 0 if unknown.
+        note: further text to show next to the bar.
         metrics: figures by name, such as loss, epoch and f1.
 
     >>> Progress("reading", done=10, total=40).total
@@ -36,11 +36,11 @@ OnProgress = Callable[[Progress], None]
 
 
 def ignore(progress: Progress) -> None:
-    """The default of every `on_progress`: tells nobody."""
+    """The default of every `on_progress`: does nothing."""
 
 
 class Meter:
-    """Counts units of one stage after the other, and reports at most ten times a second.
+    """Counts the units of each stage, and reports at most ten times a second.
 
     >>> reports = []
     >>> meter = Meter(reports.append)

@@ -10,7 +10,7 @@ FULFILS = {">=": operator.ge, ">": operator.gt, "<": operator.lt, "<=": operator
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an option or a parameter allows; a bound of None is none.
+    """The numbers that an option or a parameter allows; a bound of None means no bound.
 
     >>> Range(at_least=0, below=1).text("dropout")
     '0 <= dropout < 1'

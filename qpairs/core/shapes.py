@@ -1,7 +1,7 @@
 """What a value from a JSON file must be: shapes as data, which check a value and say where it is wrong.
 
-A file of ours may be cut off, edited by hand or made up. A shape says what each place of it may hold; what reads the
-file can then take it as it is.
+A JSON file may be cut off, edited by hand or made up. A shape says what each place in it may hold, so that code that
+reads the file can rely on it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _refuse(value: Any, where: str, expected: str) -> None:
 
 
 def anything(value: Any, where: str) -> None:
-    """Whatever JSON holds.
+    """Any JSON value.
 
     >>> anything({"a": [1]}, "scores")
     """
@@ -119,7 +119,7 @@ def optional(shape: Shape) -> Shape:
 
 
 def each(shape: Shape, *, length: int | None = None, least: int = 0) -> Shape:
-    """A list whose items have a shape, `length` of them, or `least` at least.
+    """A list whose items have a shape: exactly `length` items, or at least `least`.
 
     >>> each(number(), length=2)([0.1, 0.2], "interval")
     """
@@ -136,7 +136,7 @@ def each(shape: Shape, *, length: int | None = None, least: int = 0) -> Shape:
 
 
 def named(shape: Shape, key: Shape = anything) -> Shape:
-    """An object whose values have a shape, under names that have one, too.
+    """An object whose names and values each have a shape.
 
     >>> named(whole())({"empty": 3}, "skipped")
     """
@@ -152,12 +152,12 @@ def named(shape: Shape, key: Shape = anything) -> Shape:
 
 
 def record(required: Mapping[str, Shape], maybe: Mapping[str, Shape] | None = None, *, others: bool = False) -> Shape:
-    """An object with names of its own.
+    """An object with given names.
 
     Args:
         required: the names it must have, with the shapes of their values.
         maybe: those that it may have.
-        others: whether it may have any others besides.
+        others: whether it may have further names.
 
     >>> record({"n": whole()}, {"note": text})({"n": 3}, "reference")
     """

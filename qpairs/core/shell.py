@@ -1,4 +1,4 @@
-"""Commands that a user is shown: written so that a shell reads them as they are, and a terminal shows them as such."""
+"""Commands shown to a user: quoted so that a shell and a terminal take them literally."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BYTES = "\udc80", "\udcff"  # how Python writes bytes of a name that are no UTF-
 
 
 def steers(character: str) -> bool:
-    r"""Whether a character would steer a terminal, or is none.
+    r"""Whether a character would control a terminal, or is not a valid character.
 
     >>> steers("\x1b"), steers("\u202e"), steers("é")
     (True, True, False)
@@ -23,7 +23,7 @@ def steers(character: str) -> bool:
 def shown_command(*words: object) -> str:
     r"""A command to be copied into a shell, which reads it as these words.
 
-    A word with characters that steer a terminal is written as `$'...'`, which bash, zsh and ksh read.
+    A word with characters that control a terminal is written as `$'...'`, which bash, zsh and ksh read.
 
     >>> print(shown_command("qpairs", "search", "my  idx", "How do I ...?"))
     qpairs search 'my  idx' 'How do I ...?'
@@ -34,7 +34,7 @@ def shown_command(*words: object) -> str:
 
 
 def option_words(options: Mapping[str, object]) -> list[str]:
-    """The words of the options of a command that have a value: of a flag alone its name, of a list each item.
+    """The words of those options that have a value: the name of a flag, and the name with each item of a list.
 
     >>> option_words({"--data": ["a.csv", "b.csv"], "--columns": "", "--label-cut": None, "--skip-bad-rows": True})
     ['--data', 'a.csv', '--data', 'b.csv', '--skip-bad-rows']

@@ -1,4 +1,4 @@
-"""Tables to files: one writer, whose file is whole or not there."""
+"""Tables to files: one writer, whose file is complete or absent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Dialect:
 
     Attributes:
         separator: one character.
-        named: whether a first line `sep=;` names it, by which spreadsheets are told.
+        named: whether a first line `sep=;` names it, for spreadsheets.
     """
 
     separator: str = ","
@@ -42,16 +42,16 @@ FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def check_table_path(path: Path) -> None:
-    """Raises UserError where no writer knows the ending of a file's name."""
+    """Raises UserError if no writer knows the ending of a file's name."""
     if path.suffix not in ENDINGS:
         raise UserError(f"{path}: unknown kind of file; {nearest(path.suffix, ENDINGS)}")
 
 
 def guarded(text: str) -> str:
-    """A text for a cell of a file that people open: no spreadsheet takes it for a formula.
+    """A text for a cell of a file that people open: no spreadsheet reads it as a formula.
 
-    Texts that begin with = + - @, a tab or a carriage return get an apostrophe before them, and so do those that would
-    look like one of these; `unguarded` takes it away.
+    Texts that begin with = + - @, a tab or a carriage return get an apostrophe in front, and so do those that would
+    look like one of these; `unguarded` removes it.
 
     >>> guarded("=1+1"), guarded("'=1+1"), guarded("'tis")
     ("'=1+1", "''=1+1", "'tis")
@@ -74,12 +74,12 @@ def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False, diale
     Args:
         path: the file.
         table: the data frame.
-        raw: whether texts of CSV and TSV are written as they are, and not `guarded`.
-        dialect: of a .csv file: that of the user's own file, where its rows are written back.
+        raw: whether texts in CSV and TSV are written unchanged, not `guarded`.
+        dialect: of a .csv file: that of the user's file, if its rows are written back.
 
     Raises:
         UserError: another ending, a file that cannot be written, or values that the format cannot hold, such as a
-            Parquet column of texts and numbers; what was at `path` is then as it was.
+            Parquet column of texts and numbers; what was at `path` is then unchanged.
 
     >>> import tempfile
     >>> import pandas
@@ -98,11 +98,11 @@ def write_table(path: Path, table: pandas.DataFrame, *, raw: bool = False, diale
 
 
 def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame], *, raw: bool = False) -> None:
-    r"""Writes data frames with the same columns one below the other, in the formats of `write_table`.
+    r"""Writes data frames with the same columns into one file, in the formats of `write_table`.
 
     Args:
         path: the file.
-        parts: one or more; memory is that of one.
+        parts: one or more; only one is in memory at a time.
         raw: as in `write_table`.
 
     Raises:
@@ -121,7 +121,7 @@ def write_table_in_parts(path: Path, parts: Iterable[pandas.DataFrame], *, raw: 
 
 
 def write_tables(*tables: tuple[Path, pandas.DataFrame, bool]) -> None:
-    """Writes tables that belong together: all are written before the first takes its place, as `half_done` expects.
+    """Writes tables that belong together: all are written before the first is moved into place, as `half_done` expects.
 
     Args:
         tables: the file, the table, and whether it is raw, of each; as in `write_table`.
@@ -147,7 +147,7 @@ def write_tables(*tables: tuple[Path, pandas.DataFrame, bool]) -> None:
 
 @contextmanager
 def _telling(path: Path) -> Iterator[None]:
-    """Tells in one line of values that a format cannot hold."""
+    """Reports in one line values that a format cannot hold."""
     try:
         yield
     except UserError:
@@ -158,7 +158,7 @@ def _telling(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _all_or_none(paths: Sequence[Path]) -> Iterator[None]:
-    """Where this block fails, those of the files that were not there before go, too."""
+    """If this block fails, those of the files that were not there before are removed."""
     new = [path for path in paths if not path.exists()]
     try:
         yield
@@ -187,9 +187,9 @@ def _fill(file: Path, parts: Iterable[pandas.DataFrame], dialect: Dialect = COMM
 
 @dataclass(frozen=True)
 class _Rows:
-    """A file for the rows of CSV that Python's writer gives one by one, each with a carriage return at its end.
+    """A file for CSV rows from Python's writer, which ends each with a carriage return.
 
-    It quotes a text with such a character in it only where lines end in one; here they end in a line feed alone.
+    The writer quotes a text with a carriage return only if lines end in one; in the file they end in a line feed.
     """
 
     file: TextIO
@@ -218,7 +218,7 @@ def _json_lines(table: pandas.DataFrame) -> Iterator[str]:
 
 
 def _cells(column: pandas.Series[Any]) -> list[Any]:
-    """The values of a column as Python objects, None where there is none or it is not finite."""
+    """The values of a column as Python objects, None if missing or not finite."""
     if str(column.dtype) in SINGLE:
         column = column.astype("float32").astype(str).astype(float)  # 0.95, not 0.949999988079071
     values = column.astype(object).where(column.notna(), None).tolist()
@@ -226,7 +226,7 @@ def _cells(column: pandas.Series[Any]) -> list[Any]:
 
 
 def _finite(value: Any) -> Any:
-    """A value of JSON with None in the place of numbers that are not finite."""
+    """A JSON value with None in place of numbers that are not finite."""
     if isinstance(value, Mapping):
         return {name: _finite(item) for name, item in value.items()}
     if hasattr(value, "tolist"):
@@ -237,7 +237,7 @@ def _finite(value: Any) -> Any:
 
 
 def _json(value: Any) -> Any:
-    """What stands in JSON for a value that it has no form for: a date as ISO 8601, an array as a list, else a text."""
+    """The JSON form of a value that JSON does not have: a date as ISO 8601, an array as a list, else a text."""
     for form in ("isoformat", "tolist"):
         if hasattr(value, form):
             return getattr(value, form)()
@@ -245,7 +245,7 @@ def _json(value: Any) -> Any:
 
 
 def _guard(table: pandas.DataFrame, path: Path) -> pandas.DataFrame:
-    """The table with its texts `guarded`, where spreadsheets open what is written at a path."""
+    """The table with its texts `guarded`, if spreadsheets open this kind of file."""
     if path.suffix not in DELIMITED:
         return table
     return table.map(lambda value: guarded(value) if isinstance(value, str) else value)
@@ -273,7 +273,7 @@ def rows_table(kind: type[Any], rows: Sequence[Any], called: Mapping[str, str] |
     Args:
         kind: the dataclass.
         rows: the dataclasses.
-        called: field -> name of its column, where that is another.
+        called: field -> name of its column, if that differs.
 
     >>> from qpairs.core.progress import Progress
     >>> rows_table(Progress, [Progress("reading", 1, 2)])["stage"].tolist()
@@ -296,7 +296,7 @@ def write_rows(
         path: the file.
         kind: the dataclass.
         rows: the dataclasses.
-        called: field -> name of its column, where that is another.
+        called: field -> name of its column, if that differs.
         raw: as in `write_table`.
 
     Raises:

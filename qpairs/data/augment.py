@@ -15,7 +15,7 @@ from qpairs.data.perturbations import PERTURBATIONS, perturb, vocabulary_of, war
 def generate_pairs(pairs: Pairs, share: float, seed: int, taken: Iterable[str] = ()) -> tuple[Pairs, dict[str, int]]:
     """Pairs of a question and its changed form: duplicates by invariant rules, non-duplicates by altering ones.
 
-    The kinds of rule take turns, so that each gives equally many pairs until no question is left that it fits. A
+    The kinds of rule take turns, so that each gives the same number of pairs until it fits no further question. A
     changed question is neither in `pairs` nor in `taken`, compared without case, spaces and punctuation; it may equal
     its own origin in this sense.
 
@@ -26,7 +26,7 @@ def generate_pairs(pairs: Pairs, share: float, seed: int, taken: Iterable[str] =
         taken: further known questions, such as those of the validation and test parts.
 
     Returns:
-        The pairs, fewer than asked for where no question is left that a rule fits; kind -> number of its pairs.
+        The pairs, fewer than asked for if the rules fit no further question; kind -> number of its pairs.
     """
     warn_of_language(pairs.questions, "augment")
     random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Columns of classes: `ClassLabel` of the package `datasets`, numbers whose names are written beside the table."""
+"""Columns of classes: `ClassLabel` of the package `datasets`, numbers whose names are stored with the table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def class_names(schema: pyarrow.Schema) -> Mapping[str, Sequence[str]]:
 
 
 def column_types(schema: pyarrow.Schema) -> list[tuple[str, pyarrow.DataType]]:
-    """The name and the type of each column; one of classes is text.
+    """The name and the type of each column; the type of a class column is text.
 
     >>> import pyarrow
     >>> column_types(pyarrow.schema({"score": pyarrow.int8()}))
@@ -45,11 +45,11 @@ def column_types(schema: pyarrow.Schema) -> list[tuple[str, pyarrow.DataType]]:
 
 
 def named_classes(column: Sequence[Any], names: Sequence[str]) -> Sequence[Any]:
-    """A column of numbers of classes as their names; a number without one, such as -1 for a hidden label, as a text.
+    """A column of class numbers as class names; a number without a name, such as -1 for a hidden label, as text.
 
     Args:
         column: the values.
-        names: of the classes; none where the column holds something else, and stays as it is.
+        names: of the classes; none if the column holds something else, which stays unchanged.
 
     >>> named_classes([1, 0, -1, None], ["not_duplicate", "duplicate"])
     ['duplicate', 'not_duplicate', '-1', None]

@@ -23,7 +23,7 @@ QUESTION_COLUMNS = ("question", "text", "sentence", "q")
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table of pairs; `label` is empty where all pairs are duplicates (anchor, positive)."""
+    """The columns of a table of pairs; `label` is empty if all pairs are duplicates (anchor, positive)."""
 
     first: str
     second: str
@@ -33,12 +33,12 @@ class Columns:
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """What the user says of the columns of pairs.
+    """The columns of pairs, as the user names them.
 
     Attributes:
-        names: of two texts and, when there are labels, of the label; empty: they are found.
+        names: of two texts and, if there are labels, of the label; empty: they are detected.
         labelled: whether a label column must be there.
-        negative: column of a question that is no duplicate of the first one, in rows of duplicates.
+        negative: column of a negative of the first question, in rows of duplicates.
         positives: whether every row is a pair of duplicates.
         scores: whether the label column holds graded scores.
     """
@@ -93,7 +93,7 @@ def find_columns(names: Iterable[str], wanted: ColumnChoice = FIND_THEM, *, wher
     if chosen:
         if len(chosen) not in (2, 3) or (with_label and len(chosen) < 3):
             raise UserError(
-                f"{where}: columns {','.join(chosen)!r} are not of the form TEXT1,TEXT2,LABEL (TEXT1,TEXT2 where all "
+                f"{where}: columns {','.join(chosen)!r} are not of the form TEXT1,TEXT2,LABEL (TEXT1,TEXT2 if all "
                 f"rows are duplicates, with --positives or --negative COLUMN); {_found(names)}"
             )
         one, other, *labels = [named_column(names, name, where=where) for name in chosen[: 3 if with_label else 2]]
@@ -112,30 +112,30 @@ def find_columns(names: Iterable[str], wanted: ColumnChoice = FIND_THEM, *, wher
             raise UserError(f"{where}: {_found(names)}; {_labels_hint(known)}")
         return Columns(known[anchor], known["positive"], "" if negative else label, negative)
     raise UserError(
-        f"{where}: no pair of question columns (such as question1, question2; or of duplicates query, positive, and "
-        f"negative if there is one); {_found(names)}; name them with columns (--columns); of questions "
-        "alone, qpairs start finds the duplicates"
+        f"{where}: no pair of question columns (such as question1, question2; or, for duplicates, query, positive and "
+        f"optionally negative); {_found(names)}; name them with columns (--columns); if the file has single "
+        "questions, use qpairs start"
     )
 
 
 def _labels_hint(known: Iterable[str]) -> str:
-    """How to go on where there is no label column."""
+    """What to do if there is no label column."""
     otherwise = "or say with positives (--positives) that all rows are duplicates"
     if scores := _scores(known):
         return (
-            f"{scores!r} seems to hold scores: say with label_cut (--label-cut) from which on two questions are "
-            f"duplicates, {otherwise}"
+            f"{scores!r} seems to hold scores: give the lowest score of a duplicate with label_cut (--label-cut), "
+            f"{otherwise}"
         )
     return f"name it with columns (--columns), {otherwise}"
 
 
 def _scores(known: Iterable[str]) -> str:
-    """The first column that seems to hold scores; '' where none does."""
+    """The first column that seems to hold scores; '' if none does."""
     return next((name for name in SCORE_COLUMNS if name in known), "")
 
 
 def find_question_column(names: Iterable[str], wanted: str = "", *, where: str) -> str:
-    """The column that holds the questions: `wanted`, else the only one, else the first of `QUESTION_COLUMNS` there is.
+    """The column that holds the questions: `wanted`, else the only one, else the first in `QUESTION_COLUMNS`.
 
     Args:
         names: the table's columns.
@@ -155,7 +155,7 @@ def find_question_column(names: Iterable[str], wanted: str = "", *, where: str) 
 
 
 def find_text_columns(names: Iterable[str], wanted: str = "", *, where: str) -> tuple[str, ...]:
-    """The columns whose texts, one after the other, are a question: those that `wanted` joins by commas.
+    """The columns whose texts are joined to a question: those named in `wanted`, separated by commas.
 
     Args:
         names: the table's columns.
@@ -164,7 +164,7 @@ def find_text_columns(names: Iterable[str], wanted: str = "", *, where: str) -> 
         where: the file, for messages.
 
     Raises:
-        UserError: as `find_question_column`, `wanted` is no text, or a column is named twice.
+        UserError: as `find_question_column`, `wanted` is not a text, or a column is named twice.
 
     >>> find_text_columns(["id", "Title", "body"], "title,body", where="tickets.csv")
     ('Title', 'body')
@@ -172,7 +172,7 @@ def find_text_columns(names: Iterable[str], wanted: str = "", *, where: str) -> 
     ('Title, short', 'body')
     """
     if not isinstance(wanted, str):
-        raise UserError(f"text_column: {wanted!r}, must be a text; several columns have commas between: 'title,body'")
+        raise UserError(f"text_column: {wanted!r}, must be a text; separate several columns by commas: 'title,body'")
     names = list(names)
     if "," not in wanted or wanted in names:
         return (find_question_column(names, wanted, where=where),)
@@ -183,7 +183,7 @@ def find_text_columns(names: Iterable[str], wanted: str = "", *, where: str) -> 
 
 
 def _taken_apart(names: Sequence[str], parts: Sequence[str]) -> Iterator[str]:
-    """The names that a text means, of its parts between commas: as many at once as are a column, or else one."""
+    """The column names in a text: as many comma-separated parts at a time as form a column, or else one."""
     known, most, start = _by_lower_case(names), 1 + max((name.count(",") for name in names), default=0), 0
     while start < len(parts):
         ways = (",".join(parts[start : start + count]).strip() for count in range(most, 0, -1))
@@ -193,7 +193,7 @@ def _taken_apart(names: Sequence[str], parts: Sequence[str]) -> Iterator[str]:
 
 
 def joined_texts(texts: Sequence[object]) -> object:
-    """The texts of several columns as one, those that are missing left out; a single value stays as it is.
+    """The texts of several columns joined, without missing ones; a single value is unchanged.
 
     >>> joined_texts(["No sound", None, "The speaker is on."])
     'No sound The speaker is on.'
@@ -218,7 +218,7 @@ def named_column(names: Iterable[str], wanted: str, *, where: str) -> str:
 
 
 def column_like(names: Iterable[str], wanted: str) -> str | None:
-    """The table's own name of a column, as `named_column`; None where there is no such column.
+    """The table's own name of a column, as `named_column`; None if there is no such column.
 
     >>> column_like(["ID", "text"], "id"), column_like(["ID", "text"], "grade")
     ('ID', None)
@@ -228,7 +228,7 @@ def column_like(names: Iterable[str], wanted: str) -> str | None:
 
 
 def _by_lower_case(names: Iterable[str]) -> dict[str, str]:
-    """Each name by itself and in lower case; an exact name comes before one in other case."""
+    """Each name unchanged and in lower case; an exact match comes before one that differs in case."""
     return {name.lower().strip(): name for name in names} | {name: name for name in names}
 
 

@@ -1,4 +1,4 @@
-"""Compressed files: .gz, .bz2, .xz and .zst hold one file, .zip the one file of rows that is in it."""
+"""Compressed files: .gz, .bz2, .xz and .zst hold one file, .zip the one data file in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ZIP = ".zip"
 
 
 def faults() -> tuple[type[Exception], ...]:
-    """What is raised by files that are damaged or cannot be read, whatever reads them; for an `except`."""
+    """The exceptions of all readers for files that are damaged or cannot be read; for an `except`."""
     own = OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError
     arrow = sys.modules.get("pyarrow")  # who raises its errors has imported it, which is slow
     return (*own, arrow.ArrowException) if arrow else own
@@ -38,10 +38,10 @@ OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open,
 
 
 def uncompressed_name(path: Path) -> str:
-    """The name of the file of rows: the own name without the ending of a compression, or the name inside a .zip.
+    """The name of the data file: its name without the ending of the compression, or the name inside a .zip.
 
     Raises:
-        UserError: a .zip that cannot be read, or that does not hold one file alone.
+        UserError: a .zip that cannot be read, or that does not hold exactly one file.
 
     >>> uncompressed_name(Path("pairs.csv.gz")), uncompressed_name(Path("pairs.csv"))
     ('pairs.csv', 'pairs.csv')
@@ -61,7 +61,7 @@ def is_compressed(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_uncompressed(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, those of a compressed one as they were before.
+    """The bytes of a file, decompressed if it is compressed.
 
     Raises:
         UserError: as `uncompressed_name`; what is wrong with other files is raised as one of `faults`.
@@ -76,7 +76,7 @@ def open_uncompressed(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _member(path: Path) -> str:
-    """The one file in a .zip; what systems put beside it does not count."""
+    """The one file in a .zip, apart from files that operating systems add."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
@@ -86,6 +86,6 @@ def _member(path: Path) -> str:
     if len(files) != 1:
         held = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "") or "none"
         raise UserError(
-            f"{path}: one file is expected in it, and it holds {len(files)} ({held}); unpack it, and name one"
+            f"{path}: must contain exactly one file, but has {len(files)} ({held}); unpack it, and name one"
         )
     return files[0]

@@ -30,15 +30,15 @@ class Corpus:
 
     Attributes:
         path: their file; of rows in memory, the name of their type.
-        table: (n rows) all its columns, to be written back as they are.
+        table: (n rows) all its columns, to be written back unchanged.
         texts: (n,) the questions, runs of white space made one space.
         rows: (n,) their numbers in the file, from 1.
         skipped: reason -> rows that were left out.
-        ids: (n,) their ids, as texts; none where no column was named.
+        ids: (n,) their ids, as texts; none if no column was named.
         text_column: the column of the questions, or several with commas between.
         skip_bad_rows: whether rows that cannot be used were left out.
         dialect: how its file separates fields, for writing it back.
-        separator: what was named to separate them; '' where it was found.
+        separator: the separator that was named; '' if it was detected.
     """
 
     path: Path
@@ -71,7 +71,7 @@ def read_corpus(
     r"""Reads questions with all the columns of their file, or data frame.
 
     Args:
-        source: a corpus, which stays as it is; or as in `qpairs.data.questions.open_questions`.
+        source: a corpus, which is returned unchanged; or as in `qpairs.data.questions.open_questions`.
         text_column: the column of the questions, or several with commas between, as there.
         id_column: the column of their ids.
         separator: of the fields of a .csv or .tsv file, as there.

@@ -51,14 +51,14 @@ class Reader(Protocol):
 
     @property
     def columns(self) -> Types:
-        """The type of each column by its name; None where the format does not say.
+        """The type of each column by its name; None if the format does not say.
 
         Raises:
             UserError: the table cannot be read.
         """
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
-        """The number of each row, from 1, and its values in `columns`, or what is wrong with it. Memory is flat.
+        """The number of each row, from 1, and its values in `columns`, or what is wrong; in constant memory.
 
         Raises:
             UserError: the table cannot be read.
@@ -70,7 +70,7 @@ def open_file(path: Path, separator: str = "") -> Reader:
 
     Args:
         path: the file.
-        separator: of the fields of a .csv or .tsv file, as in `separated_by`; '' finds it.
+        separator: of the fields of a .csv or .tsv file, as in `separated_by`; '' detects it.
 
     Raises:
         UserError: there is no such file, it is empty, its ending is unknown, or it has no such separator.
@@ -100,7 +100,7 @@ def open_file(path: Path, separator: str = "") -> Reader:
 
 
 def dialect_of(reader: Reader) -> Dialect:
-    r"""How a .csv file that was read separates its fields, to be written back so; of all else, by commas.
+    r"""How a .csv file separates its fields, to write it back in the same way; commas for all other formats.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), "pairs.csv")
@@ -112,10 +112,10 @@ def dialect_of(reader: Reader) -> Dialect:
 
 
 def ending_of(path: str | Path) -> str:
-    """The ending that tells the format of a file, in lower case; a compressed one has that of the file in it.
+    """The ending that gives the format of a file, in lower case; for a compressed file, that of the file in it.
 
     Raises:
-        UserError: a .zip that does not hold one file alone.
+        UserError: a .zip that does not hold exactly one file.
 
     >>> ending_of("data/pairs.CSV"), ending_of("pairs.jsonl.gz"), ending_of("nyu-mll/glue")
     ('.csv', '.jsonl', '')
@@ -129,14 +129,14 @@ def refuse_row(where: str | Path, unit: str, number: int, reason: str, *, skip: 
     A quote that is never closed is always an error, because the rest of the file would be lost with the row.
     """
     if reason == OPEN_QUOTE:
-        raise UserError(f"{where}, {unit} {number}: {reason}; all that follows would be lost")
+        raise UserError(f"{where}, {unit} {number}: {reason}; all rows after it would be lost")
     if not skip:
-        raise UserError(f"{where}, {unit} {number}: {reason}; mend it, or {SKIP_THEM}")
+        raise UserError(f"{where}, {unit} {number}: {reason}; correct it, or {SKIP_THEM}")
 
 
 @dataclass(frozen=True)
 class Delimited:
-    """CSV and TSV, the first row being the names of the columns; blank lines are no rows.
+    """CSV and TSV; the first row has the column names, and blank lines are not rows.
 
     Files with tabs are quoted like CSV (Quora's release, where a question may hold line ends) or not at all (GLUE's).
     The form with fewer malformed rows is taken, then the one with more rows.
@@ -149,11 +149,11 @@ class Delimited:
 
     @cached_property
     def separator(self) -> str:
-        """What separates the fields: what a first line `sep=;` names, else what the header has, else `delimiter`.
+        """The separator of the fields: that of a first line `sep=;`, else the one in the header, else `delimiter`.
 
-        What is `told` of this file comes before that, and has to be in its header. What `SEPARATOR` names comes before
-        what is guessed, where it is in the header. The header is clear where `delimiter` is not in it, and one other of
-        `SEPARATORS` makes names of columns of it, as many as the rows after it have fields.
+        What is `told` for this file comes first, and must be in its header. What `SEPARATOR` names comes before what is
+        guessed, if it is in the header. Another of `SEPARATORS` is taken from the header if `delimiter` is not in it,
+        and the header then has as many column names as the rows after it have fields.
 
         Raises:
             UserError: what is told is not in the header.
@@ -212,7 +212,7 @@ class Delimited:
         return min((csv.QUOTE_MINIMAL, csv.QUOTE_NONE), key=malformed) if self.separator == "\t" else csv.QUOTE_MINIMAL
 
     def _records(self, quoting: Any) -> Iterator[tuple[int, list[str] | str]]:
-        """The header, numbered 0, and each row, or what is wrong with it."""
+        """The header, as row 0, and each row, or what is wrong with it."""
         lines = _lines(self.path)
         first = next(lines, "")
         lines = lines if _NAMED_SEPARATOR.fullmatch(first) else itertools.chain([first], lines)
@@ -235,7 +235,7 @@ class Delimited:
                     yield 0, _header_names(row)
                 else:
                     number += 1
-                    yield number, row if len(row) == width else f"{len(row)} fields where the header has {width}"
+                    yield number, row if len(row) == width else f"{len(row)} fields, but the header has {width}"
         except StopIteration:
             return
         finally:
@@ -243,7 +243,7 @@ class Delimited:
 
 
 def _header_names(header: Sequence[str]) -> list[str]:
-    """The names of the columns; where several have none, each of these gets one by its place."""
+    """The names of the columns; several without a name are named by their position."""
     names = [name.strip() for name in header]
     unnamed = names.count("") > 1
     return [name or (f"column {place}" if unnamed else "") for place, name in enumerate(names, start=1)]
@@ -251,7 +251,7 @@ def _header_names(header: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class JsonObjects:
-    """JSON objects, with None where one lacks a key; blank lines are no rows.
+    """JSON objects, with None for a missing key; blank lines are not rows.
 
     Attributes:
         path: the file.
@@ -320,7 +320,7 @@ class Parquet:
             raise _unreadable(self.path, error) from error
 
     def _source(self) -> Path | pyarrow.BufferReader:
-        """The file; the content of a compressed one, which is held in memory because it is read from its end."""
+        """The file; a compressed one is decompressed in memory, because Parquet is read from its end."""
         if not is_compressed(self.path):
             return self.path
         import pyarrow
@@ -331,7 +331,7 @@ class Parquet:
 
 @dataclass(frozen=True)
 class PlainText:
-    """Plain text with one question in a line, in the column `text`; blank lines are no rows."""
+    """Plain text with one question per line, in the column `text`; blank lines are not rows."""
 
     path: Path
     unit: str = "line"
@@ -377,7 +377,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _json_texts(path: Path) -> Iterator[str]:
-    """The text of each object of a JSON array, or of objects one after the other; these are held in memory."""
+    """The text of each object of a JSON array, or of consecutive objects; these are held in memory."""
     text, values, place = "".join(_lines(path)).strip(), list[Any](), 0
     try:
         while place < len(text):
@@ -393,7 +393,7 @@ def _distinct(path: Path, columns: Iterable[tuple[str, Any]]) -> Types:
     columns = list(columns)
     twice = [name for name, count in Counter(name for name, _ in columns).items() if name and count > 1]
     if twice:
-        raise UserError(f"{path}: the column {reprlib.repr(twice[0])} is there twice")
+        raise UserError(f"{path}: the column {reprlib.repr(twice[0])} appears twice")
     return dict(columns)
 
 

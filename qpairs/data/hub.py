@@ -27,7 +27,7 @@ _NAME = re.compile(r"(?P<id>[^:\[\]]+)(:(?P<config>[^:\[\]]+))?(\[(?P<split>.+)\
 
 @dataclass(frozen=True)
 class DatasetName:
-    """A data set of the Hub, or a folder, and the part of it that is meant; written ID:config[split]."""
+    """A data set of the Hub, or a folder, and the part of it to read; written ID:config[split]."""
 
     identity: str
     config: str | None = None
@@ -54,7 +54,7 @@ class Dataset:
 
 
 def dataset_name(text: str) -> DatasetName | None:
-    """What a text names: a folder that is there, or what can be a data set of the Hub; None where it is neither.
+    """What a text names: an existing folder, or a possible data set of the Hub; None if neither.
 
     >>> dataset_name("nyu-mll/glue:qqp[train]")
     DatasetName(identity='nyu-mll/glue', config='qqp', split='train')
@@ -68,7 +68,7 @@ def dataset_name(text: str) -> DatasetName | None:
 
 
 def open_dataset(name: DatasetName, where: str) -> Dataset:
-    """Loads a data set. Its splits are joined, but for those whose labels are hidden (all -1, as in GLUE's test parts).
+    """Loads a data set. Its splits are joined, except those with hidden labels (all -1, as in GLUE's test parts).
 
     Args:
         name: the data set.
@@ -112,7 +112,7 @@ def _quiet_datasets(where: str) -> Iterator[Any]:
 
 
 def _unreadable(where: str) -> str:
-    """What could not be read: of a folder, its one file, or the first where no kind of file in it is known."""
+    """What could not be read: for a folder, its one file, or the first if no kind of file in it is known."""
     if not os.path.isdir(where) or not os.access(where, os.R_OK):
         return where
     files = sorted(name for name in os.listdir(where) if not name.startswith("."))
@@ -136,7 +136,7 @@ def _load_folder(name: DatasetName) -> Any:
 
 
 def _load_files(name: DatasetName) -> Any:
-    """The data files of a folder, in memory and past the cache, which knows a file by its time of change alone."""
+    """The data files of a folder, in memory and without the cache, which identifies a file only by its change time."""
     import datasets
 
     with tempfile.TemporaryDirectory() as cache:
@@ -150,9 +150,9 @@ def _load_files(name: DatasetName) -> Any:
 
 
 def _fetch(name: DatasetName, where: str) -> Any:
-    """A data set of the Hub, or its copy in the cache of `datasets` where the Hub does not answer.
+    """A data set of the Hub, or its copy in the cache of `datasets` if the Hub does not answer.
 
-    The Hub is asked first, once, because `datasets` tries again for half a minute.
+    The Hub is asked once first, because `datasets` would retry for half a minute.
     """
     import datasets
     from huggingface_hub import HfApi
@@ -163,8 +163,8 @@ def _fetch(name: DatasetName, where: str) -> Any:
         HfApi().dataset_info(name.identity, timeout=10)
     except (RepositoryNotFoundError, HFValidationError):
         raise UserError(
-            f"{where}: no folder of that name here, and no dataset on the Hugging Face Hub (or a private one); "
-            "check the name, or log in with `hf auth login`"
+            f"{where}: no such folder here, and no such dataset on the Hugging Face Hub (or it is private); check the "
+            "name, or log in with `hf auth login`"
         ) from None
     except HfHubHTTPError:
         raise
@@ -174,8 +174,8 @@ def _fetch(name: DatasetName, where: str) -> Any:
         return datasets.load_dataset(name.identity, name.config, split=name.split)
     except ConnectionError:
         raise UserError(
-            f"{where}: no folder of that name here, and the Hugging Face Hub cannot be reached; "
-            "check the network, or give a local file or folder"
+            f"{where}: no such folder here, and the Hugging Face Hub cannot be reached; check the network, or give a "
+            "local file or folder"
         ) from None
     finally:
         datasets.config.HF_HUB_OFFLINE = offline

@@ -1,4 +1,4 @@
-"""When two texts are one question, in any script: the definition that splits, batches, rules, dedupe and labels share.
+"""When two texts are the same question, in any script: the definition for splits, batches, rules, dedupe and labels.
 
 Case, white space, punctuation and the way in which Unicode writes a letter do not count. Letters, marks such as vowel
 signs, numbers and symbols do: `C++` is not `C#`, `1 > 2` is not `1 < 2`, `1.50` is not `150`.
@@ -32,8 +32,8 @@ def canonical(text: str) -> str:
     """Identifies a question: equal for texts that ask the same in the same words; the text itself if nothing is left.
 
     NFKC and full case folding (Unicode Standard, section 3.13 and annex 15). Punctuation stays where it has
-    a meaning: between two digits, a minus before a number, `*` and `/` inside a word, `!=`. Blanks beside it do not
-    count, nor does the kind of a dash, nor how an emoji is to be drawn.
+    a meaning: between two digits, a minus before a number, `*` and `/` inside a word, `!=`. Spaces next to it do not
+        count, nor does the kind of a dash, nor the style of an emoji.
 
     >>> canonical("How do  I, er, PAY?!")
     'howdoierpay'
@@ -101,9 +101,9 @@ def distinct_texts(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def question_digests(texts: Iterable[str]) -> str:
-    """What tells later whether a question was among these, without holding them: base64 of a digest of each, in order.
+    """Digests that show later whether a question was among these, without storing them: base64, sorted.
 
-    A question that was not among n is taken for one of them with a probability of n / 2^48.
+    A question that was not among n is mistaken for one of them with a probability of n / 2^48.
 
     >>> question_digests(["How?", "HOW ?"]) == question_digests(["how"])
     True
@@ -144,12 +144,12 @@ def _meaningless_here(end: int) -> re.Pattern[str]:
 
 @functools.cache
 def _between_digits(end: int) -> re.Pattern[str]:
-    """A digit, and after it what may be removed, up to another digit."""
+    """A digit, followed by what may be removed, up to another digit."""
     return re.compile(rf"(\d)([{_removed(end)}]+)(?=\d)")
 
 
 def _without_blanks(found: re.Match[str]) -> str:
-    """What `_between_digits` found, of which punctuation stays, or else a blank."""
+    """The match of `_between_digits`, of which punctuation stays, or else a space."""
     digit, between = found.groups()
     punctuation = "".join([c for c in between if unicodedata.category(c)[0] == "P"])
     return f"{digit}{punctuation or ' ' * (' ' in between)}"

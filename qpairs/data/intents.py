@@ -1,4 +1,4 @@
-"""Which questions of labelled pairs are duplicates as a whole: from complete intents, or from the labels alone."""
+"""All duplicates among the questions of labelled pairs: from complete intents, or from the labels alone."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def read_intents(source: QuestionSource) -> Mapping[str, str]:
 
 
 def _fault(question: object, intent: object) -> str:
-    """What is wrong with a row; empty where nothing is."""
+    """What is wrong with a row; empty if nothing is."""
     if fault := text_fault(question, COLUMNS[0]):
         return fault[1]
     return "" if intent is not None and str(intent).strip() else f"column {COLUMNS[1]!r} is empty"
@@ -71,12 +71,12 @@ def known_clusters(pairs: Pairs, intents: Mapping[str, str] | None = None) -> tu
     Args:
         pairs: labelled pairs.
         intents: question -> intent, of all questions; two of one intent are duplicates, all others are not. Without
-            it, the bundled intents are used where all questions are bundled ones, and else the labels: two questions
-            that are joined by pairs labelled duplicates are duplicates.
+            it, the bundled intents are used if all questions are bundled ones, otherwise the labels: two questions that
+                are joined by pairs labelled duplicates are duplicates.
 
     Returns:
-        (n_questions,) the cluster of each question, and whether the clusters are complete: they are not where they
-        come from the labels, because a pair that nobody labelled may be one of duplicates.
+        (n_questions,) the cluster of each question, and whether the clusters are complete: clusters from labels are
+        not, because an unlabelled pair may be a duplicate.
 
     Raises:
         UserError: a question has no intent.

@@ -25,7 +25,7 @@ class Judgements:
         probability: (n,) as in `LabelledPairs`.
         annotators: (m,) their names, sorted; '' those without a name.
         answers: (n, m) 1 duplicate, 0 not, -1 no answer.
-        adjudicated: (n,) 1 or 0 where an adjudicator settled the pair, -1 elsewhere.
+        adjudicated: (n,) 1 or 0 if an adjudicator settled the pair, -1 otherwise.
     """
 
     first: tuple[str, ...]
@@ -42,12 +42,12 @@ class Judgements:
 
     @property
     def shared(self) -> NDArray[np.bool_]:
-        """(n,) pairs that two annotators or more judged."""
+        """(n,) pairs that two or more annotators labelled."""
         return np.asarray((self.answers >= 0).sum(axis=1) >= 2)
 
     @property
     def disputed(self) -> NDArray[np.bool_]:
-        """(n,) pairs that annotators judge differently and nobody has settled."""
+        """(n,) pairs that annotators label differently and no adjudicator has settled."""
         both = (self.answers == 1).any(axis=1) & (self.answers == 0).any(axis=1)
         return np.asarray(both & (self.adjudicated < 0))
 

@@ -30,7 +30,8 @@ PLAIN = (
     ("equivalent", "not_equivalent"),
 )  # values for duplicate and not, in lower case, that are understood without being named
 WAYS_OUT = (
-    "say what values mean with --labels, such as --labels match=1,other=0, or cut graded scores, such as --label-cut 4"
+    "give the meaning of values with --labels, such as --labels match=1,other=0, or a cut for graded scores, such as "
+    "--label-cut 4"
 )
 
 
@@ -40,8 +41,8 @@ class LabelValues:
 
     Attributes:
         named: value, in lower case, -> 0 or 1, besides 0 and 1 themselves.
-        cut: score from which on a pair is a duplicate, where the column holds scores; None: it holds labels.
-        range: the least and the greatest score there can be; None: those of the data.
+        cut: lowest score of a duplicate, if the column holds scores; None: it holds labels.
+        range: the lowest and the highest possible score; None: those of the data.
     """
 
     named: Mapping[str, int] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class LabelValues:
     range: tuple[float, float] | None = None
 
     def read(self, value: Any) -> int | None:
-        """1 duplicate, 0 not; None where the value says neither.
+        """1 duplicate, 0 not; None if the value is neither.
 
         >>> label_values("yes=1,-1=0").read("Yes"), label_values("yes=1,-1=0").read(-1.0), label_values().read("maybe")
         (1, 0, None)
@@ -63,7 +64,7 @@ class LabelValues:
         return None if score is None else int(score >= self.cut)
 
     def score(self, value: Any) -> float | None:
-        """The graded score that a value is; None where it is no finite number, or outside the range.
+        """The graded score of a value; None if it is not a finite number, or outside the range.
 
         >>> label_values(cut=4, range="0,5").score("4.2"), label_values(cut=4, range="0,5").score(6)
         (4.2, None)
@@ -73,13 +74,13 @@ class LabelValues:
         return score if score is not None and low <= score <= high else None
 
     def grades(self, scores: ArrayLike) -> NDArray[np.float32] | None:
-        """Scores as grades from 0 to 1: the least of the range is 0, the greatest 1, and between them they are linear.
+        """Scores as grades from 0 to 1, linear from the lowest to the highest of the range.
 
         Args:
             scores: (n_pairs,) as `score` reads them.
 
         Returns:
-            (n_pairs,) grades; None where there is no range to speak of, as all scores are equal.
+            (n_pairs,) grades; None if there is no range because all scores are equal.
 
         >>> label_values(cut=4, range="0,5").grades([1.0, 4.0]).tolist()
         [0.20000000298023224, 0.800000011920929]
@@ -92,9 +93,9 @@ class LabelValues:
         return (halves / (high / 2 - low / 2)).astype(np.float32) if low < high else None
 
     def completed(self, column: Iterable[Any], name: str) -> LabelValues:
-        """With what the values of a column mean where they are one pair of `PLAIN`, and nothing is said of them.
+        """Adds the meaning of the values if they are one pair of `PLAIN` and the user has not named them.
 
-        Beside other values, both of a pair must be there.
+        If there are other values, both of a pair must occur.
 
         Args:
             column: all values.
@@ -120,19 +121,19 @@ class LabelValues:
         return self
 
     def fault(self, value: Any, column: str) -> str:
-        """What is wrong with a value that says neither, in a sentence."""
+        """What is wrong with a value that is neither, in a sentence."""
         shown = f"label {reprlib.repr(value)} in column {column!r}"
         if self.cut is not None:
             if self.range and finite_number(_key(value)) is not None:
                 return f"{shown} is outside --label-range {self.range[0]:g},{self.range[1]:g}"
-            return f"{shown} is no finite number, which --label-cut compares with"
+            return f"{shown} is not a finite number, so it cannot be compared with --label-cut"
         more = f", nor {' or '.join(self.named)}" if self.named else ""
         return f"{shown} is neither 0 nor 1{more}; {WAYS_OUT}"
 
 
 @functools.cache
 def _tell(name: str, pair: tuple[str, str]) -> None:
-    """Says how a column is read, once in a process, which may read it several times."""
+    """Logs how a column is read, once per process, which may read it several times."""
     log.warning("%s: %r is read as duplicate, %r as not", name, *pair)
 
 
@@ -145,8 +146,8 @@ def label_values(
 
     Args:
         labels: what values mean: `yes=1,no=0`, a list of such parts, or a mapping from values to 0 and 1.
-        cut: score from which on a pair is a duplicate.
-        range: the least and the greatest score there can be, `0,5` or (0, 5); without it, those of the data.
+        cut: lowest score of a duplicate.
+        range: the lowest and the highest possible score, `0,5` or (0, 5); without it, those of the data.
 
     Raises:
         UserError: a part is not of this form, there are both labels and a cut, or the cut is not in the range.

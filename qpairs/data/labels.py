@@ -33,12 +33,12 @@ class LabelledPairs:
         first: (n,) first questions.
         second: (n,) second questions.
         labels: (n,) 1 duplicate, 0 not.
-        drawn: (n,) one of `DRAWN`; '' where it is unknown.
-        probability: (n,) that one draw gives this very pair, among all pairs of the corpus; nan where it is unknown. A
-            total over the corpus is estimated by weighting each pair that was drawn alike by 1 / probability, and
-            dividing by the number of draws (Hansen and Hurwitz, "On the theory of sampling from finite populations",
-            1943). Pairs with the choice `threshold` are no random sample and have no probability.
-        annotator: (n,) who labelled each, '' where it is unknown. A pair that several labelled has a row for each.
+        drawn: (n,) one of `DRAWN`; '' if unknown.
+        probability: (n,) that one draw gives this pair, among all pairs of the corpus; nan if unknown. A total over the
+            corpus is estimated by weighting each pair that was drawn alike by 1 / probability, and dividing by the
+            number of draws (Hansen and Hurwitz, "On the theory of sampling from finite populations", 1943). Pairs drawn
+            by `threshold` are not a random sample and have no probability.
+        annotator: (n,) who labelled each, '' if unknown. A pair labelled by several annotators has a row for each.
     """
 
     first: tuple[str, ...]
@@ -49,7 +49,7 @@ class LabelledPairs:
     annotator: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Without annotators, all are unknown."""
+        """Without annotators, all are set to unknown."""
         object.__setattr__(self, "annotator", self.annotator or ("",) * len(self.labels))
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class LabelledPairs:
 
 
 def annotator_name(name: str) -> str:
-    """The name of an annotator as it stands in files: white space made one space.
+    """The name of an annotator as stored in files: runs of white space become one space.
 
     Raises:
         UserError: it is too long, or has characters that cannot be printed.
@@ -68,7 +68,9 @@ def annotator_name(name: str) -> str:
     """
     clean = " ".join(name.split())
     if not clean.isprintable() or len(clean) > LONGEST_NAME:
-        raise UserError(f"annotator: {clean[:LONGEST_NAME]!r} is no name: at most {LONGEST_NAME} printable characters")
+        raise UserError(
+            f"annotator: {clean[:LONGEST_NAME]!r} is not a name: use at most {LONGEST_NAME} printable characters"
+        )
     return clean
 
 
@@ -77,9 +79,9 @@ def read_labels(*sources: LabelledPairs | QuestionSource) -> LabelledPairs:
 
     Args:
         sources: files in one of the formats of `qpairs.data.formats.FORMATS`, what `records.open_rows` takes, or labels
-            that were read before, joined in their order. The columns of questions and label are found as in any
-            file of pairs; `drawn`, `drawing_probability` and `annotator` may be missing or empty. Rows of the annotator
-            `adjudicated` without a label wait for one, and are left out.
+            already read, joined in order. The columns of questions and label are found as in any file of pairs;
+            `drawn`, `drawing_probability` and `annotator` may be missing or empty. Rows of the annotator `adjudicated`
+            that have no label yet are left out.
 
     Raises:
         UserError: a file cannot be read; columns are missing; or a value is not what it should be: the message names
@@ -111,7 +113,7 @@ def _rows(source: LabelledPairs | QuestionSource) -> Iterator[tuple[str, str, in
     names = find_columns(reader.columns, where=str(path))
     if not names.label or names.negative:
         raise UserError(
-            f"{path}: no label column ({LABEL_FILE_COLUMNS[2]}); a file of labels has two questions and one"
+            f"{path}: no label column ({LABEL_FILE_COLUMNS[2]}); a file of labels needs two questions and a label"
         )
     extra = [name for name in LABEL_FILE_COLUMNS[3:] if name in {column.lower().strip() for column in reader.columns}]
     columns = [names.first, names.second, names.label]
@@ -137,7 +139,7 @@ def _rows(source: LabelledPairs | QuestionSource) -> Iterator[tuple[str, str, in
 
 
 def _fault(row: Sequence[Any], columns: Sequence[str], extra: Sequence[str], label: int | None) -> str:
-    """What is wrong with the values of a row, in a sentence that names the column; '' where nothing is."""
+    """What is wrong with the values of a row, in a sentence that names the column; '' if nothing is."""
     for text, column in zip(row[:2], columns, strict=False):
         if fault := text_fault(text, column):
             return fault[1]

@@ -31,11 +31,11 @@ class Pairs:
         questions: (n_questions,) distinct texts, runs of white space made one space.
         left: (n_pairs,) index of each pair's first question.
         right: (n_pairs,) index of each pair's second question.
-        labels: (n_pairs,) 1 duplicate, 0 not, -1 where the source has no labels.
+        labels: (n_pairs,) 1 duplicate, 0 not, -1 if the source has no labels.
         skipped: reason -> number of rows that were left out.
         taught: (n_pairs,) the probability of being duplicates that a teacher model gives; None without a teacher.
-        grades: (n_pairs,) how alike the questions of each pair are, 0 to 1, where the source says more than 0 or 1, and
-            NaN for pairs without a label; None where it does not. See `with_grades`.
+        grades: (n_pairs,) how similar the questions of each pair are, 0 to 1, if the source has graded labels, with NaN
+            for pairs without a label; else None. See `with_grades`.
 
     >>> pairs = qpairs.load_pairs([("How?", "Why?", 0), ("How?", "In what way?", 1)])
     >>> pairs
@@ -91,7 +91,7 @@ class Pairs:
         return pandas.DataFrame(rows, columns=["question1", "question2"]).assign(is_duplicate=self.labels)
 
     def subset(self, rows: NDArray[Any]) -> Pairs:
-        """The pairs at `rows` (indices or a mask), over the questions that they name.
+        """The pairs at `rows` (indices or a mask), with a table of only their questions.
 
         >>> qpairs.load_pairs([("How?", "Why?", 0), ("How?", "In what way?", 1)]).subset(np.array([1])).questions
         ('How?', 'In what way?')
@@ -124,7 +124,7 @@ def pairs_from_texts(
     ([0, 0], [1, 2])
     """
     if isinstance(first, str) or isinstance(second, str):
-        raise UserError("pairs: first and second questions are lists of texts, not one text; write [...] round it")
+        raise UserError("pairs: first and second questions are lists of texts, not one text; put it in [...]")
     if not len(first) == len(second) == len(labels):
         raise UserError(f"{len(first)} first questions, {len(second)} second ones and {len(labels)} labels: not pairs")
     if not np.isin(labels, (0, 1, UNLABELLED)).all():
@@ -139,15 +139,15 @@ def pairs_from_texts(
 
 
 def with_grades(pairs: Pairs, grades: Any, cut: float = 0.5) -> Pairs:
-    """Pairs with graded labels: what is at or above the cut is a duplicate, and the losses that can learn the grades.
+    """Pairs with graded labels: a pair at or above the cut is a duplicate, and some losses can learn the grades.
 
     Args:
         pairs: any; their labels are replaced.
-        grades: (n_pairs,) how alike the questions of each pair are, 0 to 1.
-        cut: the grade from which on a pair counts as duplicates.
+        grades: (n_pairs,) how similar the questions of each pair are, 0 to 1.
+        cut: the lowest grade of a duplicate.
 
     Raises:
-        UserError: a grade is no number from 0 to 1, or there are more or fewer than pairs.
+        UserError: a grade is not a number from 0 to 1, or the number of grades is not that of pairs.
 
     >>> pairs = with_grades(pairs_from_texts(["How?", "Who?"], ["In what way?", "Why?"], [-1, -1]), [0.8, 0.25])
     >>> pairs.labels.tolist(), pairs.grades.tolist()
@@ -163,7 +163,7 @@ def with_grades(pairs: Pairs, grades: Any, cut: float = 0.5) -> Pairs:
 
 
 def join(parts: Sequence[Pairs]) -> Pairs:
-    """The pairs of several sources over one question table; where one has grades, the others' labels are theirs.
+    """The pairs of several sources over one question table; if one has grades, labels of the others serve as grades.
 
     A pair without a label has no grade: NaN.
     """
@@ -184,7 +184,7 @@ def join(parts: Sequence[Pairs]) -> Pairs:
 
 
 def need_both_labels(pairs: Pairs, where: str) -> None:
-    """Raises UserError where all pairs have one label."""
+    """Raises UserError if all pairs have the same label."""
     if len(pairs) and len(set(pairs.labels.tolist())) < 2:
         kind = "duplicates (1)" if pairs.labels[0] == 1 else "non-duplicates (0)"
         ways = "; to train on duplicates alone, name labelled pairs with --validation" if where == "data" else ""
@@ -192,7 +192,7 @@ def need_both_labels(pairs: Pairs, where: str) -> None:
 
 
 def text_fault(text: Any, column: str) -> tuple[str, str] | None:
-    """What keeps a value from being a question: the kind of fault, and a sentence; None where nothing does."""
+    """Why a value cannot be a question: the kind of fault, and a sentence; None if it can."""
     if text is None or (isinstance(text, str) and not text.strip()):
         return "empty question", f"column {column!r} has no question"
     if not isinstance(text, str):
@@ -205,10 +205,10 @@ def text_fault(text: Any, column: str) -> tuple[str, str] | None:
 
 
 def require_unicode(texts: Iterable[str], what: str) -> None:
-    r"""Raises UserError about the first text that holds half a character, which no tokenizer and no file takes.
+    r"""Raises UserError about the first text with half a character, which no tokenizer and no file accepts.
 
     Args:
-        texts: that are looked at.
+        texts: to check.
         what: they are, for the message.
 
     >>> require_unicode(["How do I pay?", "How \ud800?"], "questions")

@@ -34,10 +34,10 @@ class Parts:
     """The pairs of a run, and how they were cut.
 
     Attributes:
-        train, validation: the parts that every run has; validation is empty where there are no labels.
-        test: the pairs to evaluate on; None where the user named a validation part and no test.
-        split: what the checkpoint saves: fingerprint, sizes, dropped and skipped pairs, leaks; of a run whose pairs are
-            not in files, also digests of the training questions.
+        train, validation: the parts that every run has; validation is empty if there are no labels.
+        test: the pairs to evaluate on; None if the user named a validation part and no test.
+        split: what the checkpoint stores: fingerprint, sizes, dropped and skipped pairs, leaks; if the pairs are not in
+            files, also digests of the training questions.
     """
 
     train: Pairs
@@ -55,7 +55,7 @@ READING = ("columns", "labels", "label_cut", "label_range", "negative", "positiv
 def reading_options(config: Config, part: str = "data") -> dict[str, Any]:
     """How the pairs of a run are read, as arguments of `load_pairs`.
 
-    Where the data is no table of labelled pairs, its columns are not those of the other parts.
+    If the data is not a table of labelled pairs, its columns do not apply to the other parts.
 
     Args:
         config: the options of the run.
@@ -81,7 +81,7 @@ def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
             `load_pairs` takes.
 
     Raises:
-        UserError: rows in memory that are no pairs.
+        UserError: rows in memory that are not pairs.
 
     >>> options, pairs = separate_pairs({"data": [("How do I pay?", "How can I pay?", 1)], "epochs": 2})
     >>> options, len(pairs["data"])
@@ -107,7 +107,7 @@ def separate_pairs(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
 
 
 def _questions_in_memory(source: Any, parts: Sequence[Any], options: Mapping[str, Any]) -> Pairs | None:
-    """Questions without labels that are no files: their table, and no pairs; None where they are files."""
+    """Questions without labels that are not in files: their table, without pairs; None if they are in files."""
     if all(isinstance(part, str | Path) for part in parts):
         one = isinstance(source, str | Path) or len(parts) == 1
         if one or any(ending_of(part) in FORMATS for part in parts) or all(map(os.path.exists, parts)):
@@ -124,7 +124,7 @@ def _questions_in_memory(source: Any, parts: Sequence[Any], options: Mapping[str
 def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Parts:
     """Loads the pairs of a run, and cuts from the data the parts that the config does not name.
 
-    Of unlabelled data, all is for training; the validation part is empty if the config names none.
+    Unlabelled data is all for training; the validation part is empty if the config names none.
 
     If it names neither validation nor test, both are cut; if only a test, validation is cut; if only a validation part,
     there is no test.
@@ -167,10 +167,10 @@ def load_parts(config: Config, given: Mapping[str, Pairs] | None = None) -> Part
         suspects = given.get("drop_suspects") or load_pairs(config.drop_suspects, labelled=False)
         before, train = len(train), _without(train, suspects)
         if before == len(train):
-            log.warning("%s: names none of the training pairs, so that none is left out", config.drop_suspects)
+            log.warning("%s: names none of the training pairs, so nothing is left out", config.drop_suspects)
         skipped["train"] = {"suspected label": before - len(train)}
         if not len(train):
-            raise UserError(f"{config.drop_suspects}: names every training pair, so that none is left")
+            raise UserError(f"{config.drop_suspects}: names every training pair, so nothing is left to train on")
     parts = {"train": train, "validation": validation} | ({"test": test} if test is not None else {})
     for name, part in parts.items():
         if name != "train" or not has_positives_alone(part):
@@ -222,7 +222,7 @@ def _description(parts: Mapping[str, Pairs], dropped: int, skipped: Mapping[str,
 
 
 def _trained_on(config: Config, questions: Sequence[str]) -> dict[str, str]:
-    """Digests of the training questions, where these cannot be read again from files."""
+    """Digests of the training questions, if these cannot be read again from files."""
     wanted = not in_files(config) and len(questions) <= MOST_DIGESTS
     return {TRAINED_ON: question_digests(questions)} if wanted else {}
 
@@ -244,7 +244,7 @@ def parts_of(config: Config, split: Mapping[str, Any]) -> Parts:
 
     Args:
         config: the config of the run.
-        split: `Parts.split` as its checkpoint has it.
+        split: `Parts.split` as stored in its checkpoint.
 
     Raises:
         UserError: a source is gone, or has changed.
@@ -256,7 +256,7 @@ def parts_of(config: Config, split: Mapping[str, Any]) -> Parts:
 
 
 def training_pairs(config: Config, split: Mapping[str, Any]) -> Pairs | None:
-    """The training pairs of a finished run; None where their sources are gone, or have changed."""
+    """The training pairs of a finished run; None if their sources are gone or have changed."""
     with contextlib.suppress(UserError):
         return parts_of(config, split).train
     return None

@@ -66,5 +66,5 @@ class QuestionFile:
         )
 
     def like(self, path: Path) -> QuestionFile:
-        """Another file, read alike."""
+        """Another file, read in the same way."""
         return replace(self, path=path)

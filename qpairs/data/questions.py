@@ -30,9 +30,9 @@ class Questions:
     Attributes:
         path: the file; of rows in memory, the name of their type.
         text_columns: the columns of the questions; the texts of several are joined.
-        id_column: the column of their ids; '' where the number of the row is the id.
+        id_column: the column of their ids; '' if the row number is the id.
         given: the reader of rows in memory; None for a file.
-        separator: of the fields of a .csv or .tsv file; '' where it is found.
+        separator: of the fields of a .csv or .tsv file; '' if it is detected.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class Questions:
     separator: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: the reader of a file is opened there."""
+        """The state for another process, which opens the reader of the file itself."""
         return {spec.name: getattr(self, spec.name) for spec in fields(self)}
 
     @property
@@ -56,7 +56,7 @@ class Questions:
         return self.given or open_file(self.path, self.separator)
 
     def rows(self, skipped: Counter[str] | None = None) -> Iterator[tuple[str, str]]:
-        """Id and text of each question, runs of white space made one space. Memory is flat.
+        """Id and text of each question, runs of white space made one space. Memory use is constant.
 
         Args:
             skipped: counts the rows that cannot be used, by reason; without it, the first one is an error.
@@ -93,7 +93,7 @@ class Questions:
         return digest.hexdigest()
 
     def absolute(self) -> Questions:
-        """The same questions, wherever in the file system a process reads them."""
+        """The same questions, with an absolute path that any process can read."""
         return self if self.given is not None else replace(self, path=self.path.absolute())
 
 
@@ -108,7 +108,7 @@ def open_questions(
         text_column: the column of the questions, or several with commas between, whose texts are joined; without it
             the only one, or question, text, sentence or q.
         id_column: the column of their ids; without it, the number of the row or line, from 1, is the id.
-        separator: of the fields of a .csv or .tsv file: one character, or tab; without it, it is found.
+        separator: of the fields of a .csv or .tsv file: one character, or tab; without it, it is detected.
 
     Raises:
         UserError: there is no such file or column, or the file cannot be read.
@@ -132,7 +132,7 @@ def open_questions(
 
 
 def id_fault(value: Any, column: str) -> tuple[str, str] | None:
-    """What is wrong with the id of a question, in a few words and in a sentence; None where it is one.
+    """What is wrong with the id of a question, in a few words and in a sentence; None if it is valid.
 
     >>> id_fault(" ", "ticket")
     ('no id', "column 'ticket' is empty")
@@ -142,7 +142,7 @@ def id_fault(value: Any, column: str) -> tuple[str, str] | None:
 
 
 def id_text(value: Any) -> str:
-    """The text of an id: of a whole number without a point, which data frames give it where others are missing.
+    """An id as text: a whole number without the decimal point that data frames add if other ids are missing.
 
     >>> id_text(7.0), id_text("A7"), id_text(7.5)
     ('7', 'A7', '7.5')

@@ -1,7 +1,7 @@
 """Rows that are held in memory: data frames, data sets, lists and iterators, read like a file.
 
-`open_rows` is the one place where Python objects become a `Reader`; pairs, questions, corpora and labels are read from
-it with the same rules and messages as from a file. Messages call the rows by the type that holds them.
+`open_rows` is the only place where Python objects become a `Reader`; pairs, questions, corpora and labels are read from
+it with the same rules and messages as from a file. Messages name the type that holds the rows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Frame:
-    """A data frame of pandas; what is missing in it is None."""
+    """A data frame of pandas; missing values are None."""
 
     frame: pandas.DataFrame
     unit: str = "row"
@@ -111,12 +111,12 @@ def open_table(source: Any, names: Sequence[str] = QUESTION, separator: str = ""
 
 
 def open_rows(source: Any, names: Sequence[str]) -> Reader:
-    """The reader of rows that are held in memory; what can be gone through once only is kept in a list.
+    """The reader of rows that are held in memory; an iterator is first read into a list.
 
     Args:
         source: a data frame of pandas or polars, a table of Arrow, a `datasets.Dataset`, a mapping from columns to
             lists, or rows: dicts, tuples, dataclasses or texts.
-        names: what the places of a row that is a tuple are called.
+        names: names of the items of a row that is a tuple.
 
     Raises:
         UserError: it is none of these, or two columns have one name.
@@ -147,12 +147,12 @@ def open_rows(source: Any, names: Sequence[str]) -> Reader:
 
 
 def name_of(source: Any) -> str:
-    """What messages call rows in memory: the name of their type."""
+    """The name in messages of rows in memory: the name of their type."""
     return type(source).__name__
 
 
 def given_name(source: Any, rows: int) -> str:
-    """The name, in a config, of pairs that were given in Python.
+    """The name in a config of pairs that were given in Python.
 
     >>> given_name([], 2400)
     'in memory: 2,400 pairs (list)'
@@ -161,25 +161,25 @@ def given_name(source: Any, rows: int) -> str:
 
 
 def require_texts(texts: Any, what: str = "texts") -> list[str]:
-    """Texts as a list; a single text, whose characters would be taken for texts, is refused.
+    """Texts as a list; a single text, whose characters would be read as texts, is refused.
 
     Args:
         texts: a list, a series, an array, or an iterator of texts.
         what: the argument, for the message.
 
     Raises:
-        UserError: it is a text, or holds something else than texts, or half a character.
+        UserError: it is a text, or holds anything but texts, or half a character.
 
     >>> require_texts(iter(["How do I pay?"]))
     ['How do I pay?']
     >>> require_texts("hello there")
     Traceback (most recent call last):
-    qpairs.core.exceptions.UserError: texts: 'hello there' is one text where a list is meant; write [...] round it
+    qpairs.core.exceptions.UserError: texts: 'hello there' is one text, not a list; put it in [...]
     """
     if isinstance(texts, str | bytes):
-        raise UserError(f"{what}: {reprlib.repr(texts)} is one text where a list is meant; write [...] round it")
+        raise UserError(f"{what}: {reprlib.repr(texts)} is one text, not a list; put it in [...]")
     if not isinstance(texts, Iterable) or isinstance(texts, Mapping) or hasattr(texts, "columns"):
-        raise UserError(f"{what}: {reprlib.repr(texts)} is no list of texts")
+        raise UserError(f"{what}: {reprlib.repr(texts)} is not a list of texts")
     found = texts if isinstance(texts, list) else list(texts)
     for number, text in enumerate(found, start=1):
         if not isinstance(text, str):
@@ -219,7 +219,7 @@ def _columns(source: Mapping[Any, Any]) -> Records:
 
 
 def _records(rows: Sequence[Any], names: Sequence[str]) -> Records:
-    """Rows that are dicts, dataclasses, tuples or texts; all are of the kind that the first one is."""
+    """Rows that are dicts, dataclasses, tuples or texts; all of the same kind as the first."""
     first: Any = next((row for row in rows if row is not None), None)
     if dataclasses.is_dataclass(first):
         fields = [spec.name for spec in dataclasses.fields(first)]
@@ -249,7 +249,7 @@ def _values(row: Any, width: int) -> Row:
     if not isinstance(row, Sequence) or isinstance(row, str | bytes):
         return _not(row, "a tuple")
     if len(row) != width:
-        return f"{len(row)} values where the first row has {width}"
+        return f"{len(row)} values, but the first row has {width}"
     return tuple(map(_present, row))
 
 
@@ -258,7 +258,7 @@ def _not(row: Any, kind: str) -> str:
 
 
 def _present(value: Any) -> Any:
-    """A value, or None for what stands for a missing one: NaN, of numpy or pandas."""
+    """A value, or None for a missing one: NaN, of numpy or pandas."""
     return (
         None
         if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
@@ -269,4 +269,4 @@ def _present(value: Any) -> Any:
 def _no_column_twice(names: Sequence[str], where: str) -> None:
     twice = next((name for name in names if list(names).count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"{where}: the column {reprlib.repr(twice)} is there twice")
+        raise UserError(f"{where}: the column {reprlib.repr(twice)} appears twice")

@@ -1,4 +1,4 @@
-"""What separates the fields of .csv and .tsv files: what users name, and what a header tells."""
+"""What separates the fields of .csv and .tsv files: what users name, and what a header shows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LONGEST_NAME = 40  # characters of the name of a column, in a header that tells 
 
 
 def separator_character(separator: str) -> str:
-    r"""The character that a user calls so: `tab` and `\t` are the tabulator.
+    r"""The separator that a user names: `tab` and `\t` are the tab character.
 
     Raises:
-        UserError: it is none that separates fields.
+        UserError: it cannot separate fields.
 
     >>> separator_character("tab"), separator_character(";")
     ('\t', ';')
@@ -33,10 +33,10 @@ def separator_character(separator: str) -> str:
 
 @contextlib.contextmanager
 def separated_by(separator: str) -> Iterator[None]:
-    r"""Reads files with a separator that is not guessed right, in this process and those that it starts.
+    r"""Reads files with a named separator, in this process and those that it starts.
 
     Args:
-        separator: one character; `tab` and `\t` are the tabulator. '' leaves all as it is.
+        separator: one character; `tab` and `\t` are the tab character. '' changes nothing.
 
     Raises:
         UserError: it is none.
@@ -58,7 +58,7 @@ def separated_by(separator: str) -> Iterator[None]:
 
 
 def separator_words() -> list[str]:
-    """The option of a command by which it reads with the separator that is named in this process, if one is.
+    """The command option for the separator that is named in this process, if there is one.
 
     >>> with separated_by(";"):
     ...     separator_words()
@@ -68,9 +68,9 @@ def separator_words() -> list[str]:
 
 
 def separates(lines: Sequence[str], separator: str) -> bool:
-    """Whether the first of some lines is names of columns with a separator between, and the others have as many fields.
+    """Whether the first of some lines has column names with this separator, and the others have as many fields.
 
-    A quoted field may go on after the last line: a line that only begins a row does not count.
+    A quoted field may continue after the last line: a line that only begins a row does not count.
     """
     try:
         header, *rows = csv.reader(lines, delimiter=separator, strict=False)

@@ -1,4 +1,4 @@
-"""Pairs from where they are kept: the bundled ones, files, data set folders, the Hugging Face Hub, rows in memory."""
+"""Pairs from all sources: the bundled ones, files, data set folders, the Hugging Face Hub, rows in memory."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ def load_pairs(
         source: `sample`, `quora`, `qqp`, a Hub id, a data set folder (both with an optional `:config` and `[split]`), a
             .csv, .tsv, .jsonl, .json or .parquet file, also compressed (.gz, .bz2, .xz, .zst, .zip); rows in memory: a
             data frame of pandas or polars, a `datasets.Dataset`, a mapping from columns to lists, or a list or iterator
-            of dicts or of tuples (question1, question2, label), the label being left out where there is none; pairs,
-            which stay as they are; or a list of several of these, which are joined.
-        columns: names of the two text columns and, when there are labels, of the label column, as a list or with
-            commas between; without it the names of the usual releases are recognised.
+            of dicts or of tuples (question1, question2, label), without the label if there is none; pairs, which are
+            returned unchanged; or a list of several of these, which are joined.
+        columns: names of the two text columns and, if there are labels, of the label column, as a list or separated by
+            commas; without it, the usual names are recognised.
         skip_bad_rows: leave out rows that cannot be used, and count them in `skipped`.
         labelled: whether labels are needed; without, they are -1.
-        labels: what the values of the label column mean, where they are not 0 and 1: `yes=1,no=0`, or a mapping. Plain
+        labels: what the values of the label column mean, if they are not 0 and 1: `yes=1,no=0`, or a mapping. Common
             ones, such as yes and no, are understood without it.
-        label_cut: score from which on a pair is a duplicate, where the label column holds graded scores; the scores
-            themselves are kept, as `Pairs.grades` from 0 to 1.
-        label_range: the least and the greatest score there can be, which are the grades 0 and 1: `0,5`. Without it they
-            are the least and the greatest of all the sources.
-        negative: column of a question that is no duplicate of the first one, in rows whose two questions are duplicates
-            (triplets); such columns are found by the names anchor or query, positive, negative. Without a negative,
-            a label column beside anchor and positive is read.
+        label_cut: lowest score of a duplicate, if the label column holds graded scores; the scores themselves are kept,
+            as `Pairs.grades` from 0 to 1.
+        label_range: the lowest and the highest possible score, which become the grades 0 and 1: `0,5`. Without it, the
+            lowest and the highest score of all the sources.
+        negative: column of a negative of the first question, in rows whose two questions are duplicates (triplets);
+            such columns are found by the names anchor or query, positive, negative. Without a negative, a label column
+            next to anchor and positive is read.
         positives: every row is a pair of duplicates, and no label column is read.
 
     Raises:
-        UserError: what cannot be read, with the row and how to mend it.
+        UserError: what cannot be read, with the row and how to fix it.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), "pairs.csv")
@@ -103,11 +103,11 @@ def _with_scores(parts: Sequence[tuple[Pairs, Floats | None]], values: LabelValu
 
 
 def is_several(source: Any, read: type[Any] = Pairs) -> TypeGuard[Sequence[Any]]:
-    """Whether it is a list of sources: names, files, data frames, data sets or what was read before; and not of rows.
+    """Whether it is a list of sources: names, files, data frames, data sets or data already read; and not of rows.
 
     Args:
-        source: what is asked about.
-        read: the type of what was read before.
+        source: the source.
+        read: the type of data already read.
 
     >>> is_several(["mine.csv", "sample"]), is_several([("How?", "Why?", 0)]), is_several("sample")
     (True, False, False)
@@ -135,15 +135,15 @@ class PairTable:
 
 
 def load_pair_table(source: PairSource, *, columns: Sequence[str] = (), skip_bad_rows: bool = False) -> PairTable:
-    """Pairs to predict for; a row without two questions stays in the table, and is no pair.
+    """Pairs to predict for; a row without two questions stays in the table, but is not a pair.
 
     Args:
         source: one source, as in `load_pairs`.
-        columns: names of the two text columns; without it the names of the usual releases are recognised.
+        columns: names of the two text columns; without it, the usual names are recognised.
         skip_bad_rows: leave malformed rows out of the table; without it, the first one is an error.
 
     Raises:
-        UserError: what cannot be read, with the row and how to mend it; or no row has two questions.
+        UserError: what cannot be read, with the row and how to fix it; or no row has two questions.
 
     >>> found = load_pair_table([("How do I pay?", "How can I pay?"), ("Who?", "")])
     >>> len(found.pairs), found.pairs.skipped, found.usable.tolist()
@@ -179,7 +179,7 @@ def open_source(source: str | Path) -> Reader:
     """
     name = NAMED_SOURCES.get(str(source), str(source))
     if name.startswith(IN_MEMORY):
-        raise UserError(f"{name} were given in Python, and are in no file; give them again")
+        raise UserError(f"{name} were given in Python and are not in a file; give them again")
     path = sample_path() if name == "sample" else Path(name)
     suffixes = [suffix for suffix, reader in FORMATS.items() if reader is not PlainText]  # a text file has no pairs
     is_folder = os.path.isdir(path)
@@ -204,13 +204,13 @@ def open_source(source: str | Path) -> Reader:
 
 
 def _only_file(folder: Path) -> Path | None:
-    """The file of a folder that holds nothing else than one of rows; None where `datasets` reads the folder."""
+    """The file of a folder that holds only one data file; None if `datasets` reads the folder."""
     inside = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     return inside[0] if len(inside) == 1 and inside[0].is_file() and ending_of(inside[0]) in PACKED else None
 
 
 def sample_path() -> Path:
-    """The file of the bundled pairs: inside the package in an installed wheel, beside it in a checkout."""
+    """The file of the bundled pairs: inside the package in an installed wheel, next to it in a checkout."""
     here = Path(__file__).parent
     installed = here / "pairs.csv"
     return installed if installed.exists() else here.parent.parent / "data" / "pairs.csv"
@@ -219,7 +219,7 @@ def sample_path() -> Path:
 def _pairs_in(
     reader: Reader, where: str, wanted: ColumnChoice, values: LabelValues, skip: bool
 ) -> tuple[Pairs, Floats | None]:
-    """The pairs that a reader finds, and the graded score of each, (n_pairs,), where there are scores."""
+    """The pairs that a reader finds, and the graded score of each, (n_pairs,), if there are scores."""
     _need_rows(reader, where, skip)
     names = find_columns(reader.columns, wanted, where=where)
     graded = bool(names.label) and values.cut is not None and wanted.labelled
@@ -228,7 +228,7 @@ def _pairs_in(
     scores = list[float]()
     if wanted.with_label and not names.label and (values.named or values.cut is not None):
         option = "labels (--labels)" if values.cut is None else "label_cut (--label-cut)"
-        log.warning("%s: no label column, so that all rows are read as duplicates, without %s", where, option)
+        log.warning("%s: no label column, so all rows are read as duplicates, without %s", where, option)
     if names.label:
         column = (row[0] for _, row in reader.rows([names.label]) if not isinstance(row, str))
         values = values.completed(column, f"{where}, column {names.label!r}")
@@ -252,13 +252,13 @@ def _pairs_in(
         if graded:
             scores.append(values.score(value) or 0.0)
     if not labels:
-        raise UserError(f"{where}: no usable pairs in it; left out: {dict(skipped)}")
+        raise UserError(f"{where}: no usable pairs; left out: {dict(skipped)}")
     known = labels if wanted.labelled else [UNLABELLED] * len(labels)
     return pairs_from_texts(first, second, known, skipped), np.array(scores) if graded else None
 
 
 def _need_rows(reader: Reader, where: str, skip: bool) -> None:
-    """Raises UserError where a table has no row, before columns are looked for."""
+    """Raises UserError if a table has no rows, before columns are looked for."""
     for number, row in reader.rows(list(reader.columns)[:1]):
         if isinstance(row, str):
             refuse_row(where, reader.unit, number, row, skip=skip)

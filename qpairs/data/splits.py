@@ -1,7 +1,7 @@
 """The question graph: components, splits that share no question, leaks, and contradictions in the labels.
 
-Questions are nodes and labelled pairs are edges. Two texts that are one question (`identity`) are one node here,
-because a model trained on the one has in effect seen the other.
+Questions are nodes and labelled pairs are edges. Two texts that are the same question (`identity`) are one node,
+because a model trained on one has in effect seen the other.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def components(n: int, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDA
 
 
 def question_components(pairs: Pairs) -> NDArray[np.int64]:
-    """(n_questions,) component of each question over pairs of either label, canonically equal texts being one."""
+    """(n_questions,) component of each question over pairs of either label; canonically equal texts are one node."""
     return _components_over(pairs, np.ones(len(pairs), dtype=bool), canonical_ids(pairs.questions))
 
 
 def _components_over(pairs: Pairs, rows: NDArray[np.bool_], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n_questions,) component of each question over the pairs at `rows`; questions of one node are one."""
+    """(n_questions,) component of each question over the pairs at `rows`; texts of one node count as one question."""
     return components(int(nodes.max(initial=-1)) + 1, nodes[pairs.left[rows]], nodes[pairs.right[rows]])[nodes]
 
 
@@ -54,7 +54,7 @@ class Split:
     Attributes:
         train, validation, test: the parts.
         fingerprint: 16 hex digits over texts and labels of each part; independent of the order of rows and sides.
-        dropped: number of pairs left out because they cross parts, or to keep the ratio of labels.
+        dropped: number of pairs left out because they cross parts, or to keep the label ratio.
         largest: share of the pairs in the largest component of the question graph.
     """
 
@@ -93,7 +93,9 @@ def split_pairs(pairs: Pairs, *, validation_fraction: float = 0.1, test_fraction
     if not (fractions[0] > 0 and fractions[1] >= 0 and fractions[2] >= 0):
         raise UserError(f"validation and test cannot be {validation_fraction} and {test_fraction} of the pairs")
     if not 0 < pairs.duplicate_ratio < 1:
-        raise UserError(f"the {len(pairs)} pairs to split are not of both labels; bring duplicates and non-duplicates")
+        raise UserError(
+            f"the {len(pairs)} pairs to split are not of both labels; duplicates and non-duplicates are needed"
+        )
     texts = [canonical(question) for question in pairs.questions]
     nodes = numbered(texts)
     component = _components_over(pairs, np.ones(len(pairs), dtype=bool), nodes)
@@ -109,8 +111,8 @@ def split_pairs(pairs: Pairs, *, validation_fraction: float = 0.1, test_fraction
     for name, fraction, piece in zip(PARTS, fractions, parts, strict=True):
         if fraction > 0 and len(set(piece.labels.tolist())) < 2:
             raise UserError(
-                f"too few separate groups of questions to split {len(pairs)} pairs: {name} would have "
-                f"{len(piece)} pairs, not of both labels; name a part with --validation and --test, or bring more pairs"
+                f"too few separate groups of questions to split {len(pairs)} pairs: {name} would have {len(piece)} "
+                "pairs, not of both labels; name a part with --validation and --test, or add pairs"
             )
     dropped = int((part_of_pair == -1).sum())
     form = dict(zip(pairs.questions, texts, strict=True)).__getitem__
@@ -166,7 +168,7 @@ def _cut_component(
 ) -> None:
     """Cuts one component; writes to `part`.
 
-    A region grows over the duplicate components, each time by the one that adds fewest to the pairs that leave it; its
+    A region grows over the duplicate components, each time by the one that adds the fewest pairs that leave it; its
     first share is the test part, the next validation, the rest train.
     """
     clusters, cluster = np.unique(_components_over(pairs, pairs.labels == 1, nodes)[questions], return_inverse=True)
@@ -211,11 +213,11 @@ def _surplus(pairs: Pairs, part: NDArray[np.int64], seed: int) -> list[int]:
 
 
 def fingerprint(parts: Sequence[Pairs], form: Callable[[str], str] = canonical) -> str:
-    """16 hex digits over canonical texts and labels, or grades, of the parts, in any order of rows and sides.
+    """16 hex digits over canonical texts and labels, or grades, of the parts; rows and sides in any order.
 
     Args:
         parts: pairs of each part.
-        form: `canonical`, or what looks up its results, where they have been computed already.
+        form: `canonical`, or a function that looks up its precomputed results.
     """
     digest = hashlib.sha256()
     for part in parts:

@@ -1,4 +1,4 @@
-"""Fewer pairs of a data set, drawn by whole components of its question graph, so that a subset looks like the whole."""
+"""Subsets of a data set, drawn by whole components of its question graph, so that a subset is like the whole."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LARGE = 0.05  # share of the pairs from which a component is drawn in pieces
 def component_order(pairs: Pairs, seed: int) -> NDArray[np.int64]:
     """(n_pairs,) the rows, component by component in an order drawn from `seed`.
 
-    The first n rows are a subset of n pairs, and each larger one holds the smaller ones. One component at most is cut,
-    where a subset ends. A component with more than a twentieth of all pairs would be a subset by itself: it is drawn in
-    pieces, the duplicate components of the first questions of its pairs.
+    The first n rows are a subset of n pairs, and each larger one holds the smaller ones. At most one component is cut,
+    at the end of a subset. A component with more than a twentieth of all pairs would be a subset by itself: it is drawn
+    in pieces, the duplicate components of the first questions of its pairs.
 
     >>> from qpairs.data.pairs import pairs_from_texts
     >>> pairs = pairs_from_texts(["a", "c", "a", "d"], ["b", "d", "e", "f"], [1, 0, 0, 1])

@@ -1,4 +1,4 @@
-"""What a source of pairs holds, in figures and examples: what `qpairs data` prints."""
+"""The content of a source of pairs, in figures and examples, as `qpairs data` prints it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Summary:
         pairs: the pair table.
         words: (n_questions,) words of each question.
         components: (n_components,) questions of each component: those that pairs of any label connect.
-        contradictions: rows labelled 0 whose questions other labels, or their very words, make one.
-        split: the parts that `train` cuts; None where it cannot cut them.
-        obstacle: why it cannot, in its words; '' where it can.
+        contradictions: rows labelled 0 whose questions are duplicates by other labels, or by their words.
+        split: the parts that `train` cuts; None if it cannot cut them.
+        obstacle: why it cannot, as an error message; '' if it can.
     """
 
     pairs: Pairs
@@ -53,7 +53,7 @@ class Summary:
         }
 
     def longer_than(self, tokens: int) -> int:
-        """Questions that surely have more tokens: they have more words than that, the two special tokens aside.
+        """Questions that certainly have more tokens: they have more words than that, without the two special tokens.
 
         >>> from qpairs.data.pairs import pairs_from_texts
         >>> summarize(pairs_from_texts(["one two three four"], ["five"], [0])).longer_than(5)
@@ -70,7 +70,7 @@ class Summary:
 
 
 def summarize(pairs: Pairs, seed: int = 0) -> Summary:
-    """Counts what a pair table holds.
+    """Summarizes a pair table.
 
     Args:
         pairs: the pair table.

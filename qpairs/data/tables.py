@@ -23,8 +23,8 @@ class Table:
     """A whole table, to be written back by `qpairs.core.tables.write_table` with the user's own columns intact.
 
     Attributes:
-        frame: all columns: of pyarrow types where the file has types, or where all values are of one simple type;
-            other columns (mixed or nested JSON) hold Python objects.
+        frame: all columns: of pyarrow types if the file has types, or if all values are of one simple type; other
+            columns (mixed or nested JSON) hold Python objects.
         numbers: (n_rows,) the number of each row in the file, from 1.
         malformed: rows that were left out.
         dialect: how the file separates its fields, for writing it back.
@@ -36,7 +36,7 @@ class Table:
     dialect: Dialect = COMMA
 
     def cells(self, name: str) -> list[Any]:
-        """The values of a column as Python objects, None where there is none."""
+        """The values of a column as Python objects, None if missing."""
         column = self.frame.iloc[:, list(map(str, self.frame.columns)).index(name)]
         return list(column.astype(object).where(column.notna(), None))
 
@@ -64,7 +64,7 @@ def read_table(source: QuestionSource, *, skip_bad_rows: bool = False) -> Table:
 
 
 def table_of(reader: Reader, where: str, *, skip_bad_rows: bool = False) -> Table:
-    """As `read_table`, from an open reader; `where` is the source, for messages. A data frame stays as it is."""
+    """As `read_table`, from an open reader; `where` is the source, for messages. A data frame is returned unchanged."""
     import pandas
 
     if isinstance(reader, Frame) and len(reader.frame):
@@ -85,7 +85,7 @@ def table_of(reader: Reader, where: str, *, skip_bad_rows: bool = False) -> Tabl
 
 
 def _series(cells: Sequence[Any], kind: pyarrow.DataType | None) -> pandas.Series[Any]:
-    """A column of a pyarrow type, or of Python objects where one would change or refuse some of them."""
+    """A column of a pyarrow type, or of Python objects if that type would change or refuse some of them."""
     import pandas
     import pyarrow
 

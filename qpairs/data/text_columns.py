@@ -1,4 +1,4 @@
-"""Which columns of a file hold the questions, where their names don't tell."""
+"""Which columns of a file hold the questions, if their names do not say."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TextColumns:
     """Which columns of a file may hold the questions.
 
     Attributes:
-        columns: those that may, the likeliest first.
+        columns: those that may, the most likely first.
         sure: whether the first one is surely it.
         row: of all columns by their names, the values in one row.
     """
@@ -52,8 +52,8 @@ class TextColumns:
 def text_columns(path: str | Path, separator: str = "") -> TextColumns:
     r"""The columns of a file that may hold the questions.
 
-    A column is sure where it is the only one, has the name of a column of questions, or is the only one of texts; or
-    where its texts have twice as many words as those of any other.
+    A column is certain if it is the only one, has a usual name for questions, or is the only one with texts; or if its
+    texts have twice as many words as those of any other.
 
     Args:
         path: a file in one of the formats of `qpairs.data.formats.FORMATS`.

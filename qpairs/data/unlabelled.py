@@ -1,8 +1,8 @@
 """Training pairs of a corpus without labels: each question and itself, and rule-made ones.
 
-SimCSE (Gao, Yao, Chen 2021, section 3): a question is encoded twice, each time with other dropout, and has to be told
-from the other questions of its batch. So the second copy of a question is a question of its own in the table, and a
-pair labelled 1 joins them: batches, relations, losses and miners then are those of labelled pairs.
+SimCSE (Gao, Yao, Chen 2021, section 3): a question is encoded twice with different dropout, and must be distinguished
+from the other questions of its batch. So the second copy of a question is a separate question in the table, and a pair
+labelled 1 joins them: batches, relations, losses and miners then are those of labelled pairs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Unlabelled:
 
     Attributes:
         questions: (n,) texts, of which no two are nearly the same.
-        left_out: how many were, and are left out.
+        left_out: number of near-identical texts that were left out.
         skipped: reason -> rows that cannot be used.
     """
 
@@ -40,7 +40,7 @@ class Unlabelled:
 
 
 def words_key(text: str) -> str:
-    """Identifies texts that are nearly the same: the words in any order, without case and punctuation.
+    """Identifies near-identical texts: the words in any order, without case and punctuation.
 
     >>> words_key("How do I pay?") == words_key("how do I, pay") == words_key("Pay, how do I?")
     True
@@ -51,8 +51,8 @@ def words_key(text: str) -> str:
 def read_unlabelled(config: Config) -> Unlabelled:
     r"""The questions of the files that `data` names.
 
-    Of questions that are nearly the same one is kept: as negatives of each other, they would teach that duplicates are
-    none.
+    Of near-identical questions, one is kept: as negatives of each other, they would teach that duplicates are not
+    duplicates.
 
     Raises:
         UserError: a file cannot be read, or there are too few questions.
@@ -72,11 +72,11 @@ def read_unlabelled(config: Config) -> Unlabelled:
 
 
 def distinct_questions(texts: Sequence[str], sources: Sequence[str]) -> Unlabelled:
-    """Questions to learn from: of those that are nearly the same, the first.
+    """Questions to learn from: the first of each set of near-identical ones.
 
     Args:
         texts: of the questions.
-        sources: what they are from, for a message.
+        sources: where they are from, for a message.
 
     Raises:
         UserError: there are too few.
@@ -103,7 +103,7 @@ def pairs_of_questions(
         questions: (n,) different texts.
         augment: rule-made pairs, as a share of n: see `augment.generate_pairs`.
         seed: of these.
-        taken: texts that no rule may make, such as those of validation.
+        taken: texts that the rules must not produce, such as those of validation.
 
     Returns:
         The pairs, whose table has first the n questions, then their copies; kind -> number of rule-made pairs.

@@ -1,7 +1,7 @@
-"""The words of a question, as every count and slice takes them, in any script; and whether questions are English.
+"""The words of a question, for all counts and slices, in any script; and whether questions are English.
 
 In scripts that put no blanks between words, a character with its marks counts as a word, as in the default word
-boundaries of Unicode (annex 29, which leaves Thai and its like to a dictionary).
+boundaries of Unicode (annex 29, which leaves scripts such as Thai to a dictionary).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PLAIN_WORD = re.compile(r"\w+(?:'\w+)*", re.ASCII)  # the same in ASCII, and se
 
 @functools.cache
 def word_pattern() -> re.Pattern[str]:
-    """What finds the words of a text in any script; it takes a while to make, and questions in ASCII don't need it."""
+    """The pattern for words in any script; it is slow to compile, and questions in ASCII do not need it."""
     marks = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")  # as vowel signs
     letters = rf"(?:[^\W{UNSPACED}]|[{marks}])+"
     return re.compile(rf"{CHARACTER}|{letters}(?:['\u2019]{letters})*")  # don't is one word
@@ -50,9 +50,9 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def pieces(text: str) -> tuple[tuple[str, str], ...]:
-    """The words of a text as they stand in it, with marks, each with the blanks up to the next.
+    """The words of a text unchanged, with punctuation, each with the spaces up to the next.
 
-    A part between blanks is one piece, but in a script without blanks, where a word is.
+    A part between spaces is one piece; in a script without spaces, a word is.
 
     >>> pieces("Can't  I pay?")
     (("Can't", '  '), ('I', ' '), ('pay?', ''))
@@ -72,7 +72,7 @@ MOSTLY = 0.25  # share of English questions that have such a word, at least
 
 
 def looks_english(questions: Sequence[str]) -> bool:
-    """Whether questions are mostly English, by words that are frequent in it; of very few questions, always.
+    """Whether questions are mostly English, by frequent English words; for very few questions, always true.
 
     >>> looks_english(["How do I pay?", "What is my PIN?", "Where are you?", "Is the shop open?", "Reset password"])
     True

@@ -87,7 +87,7 @@ def test_a_folder_is_held_against_another_process_until_it_ends(tmp_path: Path) 
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="another process is at work here"), exclusive_lock(tmp_path / "x"):
+        with pytest.raises(UserError, match="another process is using this folder"), exclusive_lock(tmp_path / "x"):
             pass
     finally:
         other.kill()
@@ -182,7 +182,7 @@ def test_two_processes_do_not_write_one_folder_at_the_same_time(tmp_path: Path) 
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="/x: another process is at work here"), hold_output(tmp_path / "x"):
+        with pytest.raises(UserError, match="/x: another process is using this folder"), hold_output(tmp_path / "x"):
             pass
     finally:
         other.kill()

@@ -90,7 +90,7 @@ def test_a_zip_of_several_files_names_them(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("train.csv", "test.csv"):
             archive.writestr(name, content_of(".csv"))
-    with pytest.raises(UserError, match=r"holds 2 \(train\.csv, test\.csv\); unpack it"):
+    with pytest.raises(UserError, match=r"has 2 \(train\.csv, test\.csv\); unpack it"):
         load_pairs(path)
 
 

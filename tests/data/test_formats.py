@@ -131,7 +131,7 @@ def test_what_is_no_question_is_left_out_of_a_corpus_and_keeps_its_number(tmp_pa
     )  # fmt: skip
     assert corpus.table["q"].tolist() == ["a", " b  c"]
     path.write_text('{"q": "a"}\n{"q": ""}\n')
-    with pytest.raises(UserError, match=r"a.jsonl, line 2: column 'q' has no question; mend it"):
+    with pytest.raises(UserError, match=r"a.jsonl, line 2: column 'q' has no question; correct it"):
         read_corpus(path)
     path.write_text('{"q": ""}\n')
     with pytest.raises(UserError, match="there are no questions in it"):

@@ -126,6 +126,6 @@ def test_the_answers_to_a_pair_are_collected_whatever_its_order_and_case(tmp_pat
 def test_names_that_would_break_a_file_or_a_terminal_are_refused() -> None:
     assert annotator_name(" Ana\n B ") == "Ana B"
     for name in ("a\x1b[2J", "x" * 101):
-        with pytest.raises(UserError, match="is no name") as refused:
+        with pytest.raises(UserError, match="is not a name") as refused:
             annotator_name(name)
         assert str(refused.value).isprintable()

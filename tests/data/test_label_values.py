@@ -80,7 +80,9 @@ def test_plain_values_are_understood_and_told(
 )
 def test_plain_values_beside_others_are_refused(tmp_path: Path, cells: tuple[str, ...], kept: list[int]) -> None:
     path = write(tmp_path / "a.csv", "question1,question2,is_duplicate", *cells)
-    with pytest.raises(UserError, match=r"row .: label .* is neither 0 nor 1.*; say what values mean with --labels"):
+    with pytest.raises(
+        UserError, match=r"row .: label .* is neither 0 nor 1.*; give the meaning of values with --labels"
+    ):
         qpairs.load_pairs(path)
     assert qpairs.load_pairs(path, skip_bad_rows=True).labels.tolist() == kept
 
@@ -92,7 +94,7 @@ def test_scores_are_cut(tmp_path: Path, name: str) -> None:
     assert qpairs.load_pairs(path, columns=("sentence1", "sentence2", name), label_cut=0.5).labels.tolist() == [1, 1, 0]
     for bad in ("", "nan", "inf", "high", "1" + "0" * 400):
         write(path, f"sentence1,sentence2,{name}", "4", bad, "0")
-        with pytest.raises(UserError, match=r"row 2: label .* is no finite number, which --label-cut compares with"):
+        with pytest.raises(UserError, match=r"row 2: label .* is not a finite number, so it cannot be compared with"):
             qpairs.load_pairs(path, label_cut=4)
     assert qpairs.load_pairs([("a", "b", 10**400), ("a", "c", 5)], label_cut=4, skip_bad_rows=True).labels.tolist() == [
         1
@@ -137,10 +139,15 @@ def test_a_refused_column_names_the_ways_out(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "question1,question2,label", "match", "no", "no")
     with pytest.raises(UserError, match=r"neither 0 nor 1; .*--labels match=1,other=0.*--label-cut 4"):
         qpairs.load_pairs(path)
-    with pytest.raises(UserError, match="'no' in column 'label' is neither 0 nor 1, nor match; say what values mean"):
+    with pytest.raises(
+        UserError, match="'no' in column 'label' is neither 0 nor 1, nor match; give the meaning of values"
+    ):
         qpairs.load_pairs(path, labels="match=1")
     write(path, "sentence1,sentence2,score", "1", "2", "3")
-    with pytest.raises(UserError, match=r"'score' seems to hold scores: say with label_cut \(--label-cut\)"):
+    with pytest.raises(
+        UserError,
+        match=r"'score' seems to hold scores: give the lowest score of a duplicate with label_cut \(--label-cut\)",
+    ):
         qpairs.load_pairs(path)
     write(path, "sentence1,sentence2,verdict", "1", "2", "3")
     with pytest.raises(UserError, match=r"name it with columns \(--columns\), or say with positives \(--positives\)"):
@@ -157,7 +164,7 @@ def test_labels_of_another_form_are_one_line(bad: object) -> None:
 
 def test_labels_and_a_cut_do_not_go_together() -> None:
     for build in (lambda **o: label_values(o["labels"], o["label_cut"]), lambda **o: Config(**o)):
-        with pytest.raises(UserError, match="label_cut: is for graded scores, and labels name values"):
+        with pytest.raises(UserError, match="label_cut: is for graded scores, and labels is for named values"):
             build(labels="yes=1", label_cut=4.0)
     with pytest.raises(UserError, match="finite"):
         label_values(cut=float("nan"))

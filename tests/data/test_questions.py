@@ -70,7 +70,7 @@ def test_a_table_with_tabs_and_no_quoting(tmp_path: Path) -> None:
 
 
 BAD = [
-    ("a.csv", b"id,q\n1,a\n2\n3,c\n", "row 2: 1 fields where the header has 2", {"malformed": 1}),
+    ("a.csv", b"id,q\n1,a\n2\n3,c\n", "row 2: 1 fields, but the header has 2", {"malformed": 1}),
     ("a.csv", b"id,q\n1,a\n2,\n3,c\n", "row 2: column 'q' has no question", {"empty question": 1}),
     ("a.csv", b"id,q\n1,a\n,b\n3,c\n", "row 2: column 'id' is empty", {"no id": 1}),
     ("a.csv", b"id,q\n1,a\n2," + b"x" * 20_001 + b"\n3,c\n", "row 2: column 'q' holds 20,001", {"too long": 1}),
@@ -108,7 +108,7 @@ def test_rows_that_cannot_be_used_are_named_or_counted(
         ("a.csv", b"", "is empty"),
         ("a.csv", b"\n\n", "is empty"),
         ("a.csv", b"a,b\n1,2\n", "which column holds the questions? found: 'a', 'b'; name it with text_column ("),
-        ("a.csv", b"q,q\n1,2\n", "the column 'q' is there twice"),
+        ("a.csv", b"q,q\n1,2\n", "the column 'q' appears twice"),
         ("a.csv", b"q\nfine\n\xff\xfe\n", "line 3: not valid UTF-8"),
         ("a.csv", b'q\nfine\n"open\nfine\n', "row 2: a quote is opened and never closed"),
         ("a.csv", b'q\nfine\n"open\n' + b"x" * (1 << 24), "row 2: a quote is opened and never closed"),

@@ -110,12 +110,12 @@ def test_unusual_columns_are_named_as_for_a_file() -> None:
         ([*ROWS, ("Why?", None, 0)], "list, row 4: column 'question2' has no question"),
         ([*ROWS, ("Why?", " ", 0)], "list, row 4: column 'question2' has no question"),
         ([*ROWS, ("Why?", 5, 0)], "list, row 4: column 'question2' holds 5, which is not a text"),
-        ([*ROWS, ("Why?", "How?")], "list, row 4: 2 values where the first row has 3"),
+        ([*ROWS, ("Why?", "How?")], "list, row 4: 2 values, but the first row has 3"),
         ([*ROWS, "Why?"], r"list, row 4: 'Why\?' is not a tuple, as the first row is"),
         ([*DICTS, ("Why?", "How?", 1)], r"list, row 4: \('Why\?', 'How\?', 1\) is not a dict"),
         ([*ROWS, ("Why?", "How?", 2)], "list, row 4: label 2 in column 'is_duplicate' is neither 0 nor 1"),
         (pandas.DataFrame([*DICTS, {"question1": "Why?"}]), "DataFrame, row 4: column 'question2' has no question"),
-        (pandas.DataFrame([ROWS[0]], columns=["a", "a", "b"]), "DataFrame: the column 'a' is there twice"),
+        (pandas.DataFrame([ROWS[0]], columns=["a", "a", "b"]), "DataFrame: the column 'a' appears twice"),
         (pandas.DataFrame(DICTS)[:0], "DataFrame: there are no rows"),
         ([row[:2] for row in ROWS], r"list: no label column \(is_duplicate, label"),
         ([], "list: there are no rows"),
@@ -195,7 +195,7 @@ def test_one_text_is_no_list_of_texts(texts: Any) -> None:
     with pytest.raises(UserError, match=r"^encode"):
         require_texts(texts, "encode")
     if isinstance(texts, str):
-        with pytest.raises(UserError, match="is one text where a list is meant"):
+        with pytest.raises(UserError, match="is one text, not a list"):
             require_texts(texts)
         with pytest.raises(UserError, match="lists of texts, not one text"):
             qpairs.pairs_from_texts(texts, texts, [1] * len(texts))

@@ -115,7 +115,7 @@ def test_glue_tsv_has_no_quoting(tmp_path):
     path.write_text("\n".join([lines[0], '1\t"a\tb\t0', "2\tc\td\t1", '3\te"\tf\t1']))
     assert contents(load_pairs(path)) == [('"a', "b", 0), ("c", "d", 1), ('e"', "f", 1)]
     path.write_text("\n".join([*lines, "4\tonly one question"]) + "\n")
-    assert "row 5: 2 fields where the header has 4" in refusal(path)
+    assert "row 5: 2 fields, but the header has 4" in refusal(path)
     assert load_pairs(path, skip_bad_rows=True).skipped == {"malformed": 1}
 
 
@@ -200,7 +200,7 @@ def test_bad_rows_have_their_number_and_are_counted(tmp_path):
     texts = [
         "column 'question2' has no question",
         "column 'question1' has no question",
-        "5 fields where the header has 4",
+        "5 fields, but the header has 4",
     ]
     texts += ["2 fields where", "column 'question2' holds 1,000,000 characters", "label 'maybe'", "broken quotes"]
     path = tmp_path / "x.csv"
@@ -213,7 +213,7 @@ def test_bad_rows_have_their_number_and_are_counted(tmp_path):
     assert contents(pairs) == [("two lines", "b", 1), ("last", "row", 0)]
     assert pairs.skipped == {"malformed": 3, "empty question": 2, "too long": 1, "label": 1}
     path.write_text("\n".join([lines[0], *lines[4:6]]))
-    assert "no usable pairs in it; left out: {'empty question': 2}" in refusal(path, skip_bad_rows=True)
+    assert "no usable pairs; left out: {'empty question': 2}" in refusal(path, skip_bad_rows=True)
 
 
 def test_a_quote_that_never_closes_is_no_row_to_skip(tmp_path):
@@ -298,7 +298,7 @@ def test_broken_parquet_and_json(tmp_path, content, capfd):
 
 def test_a_column_that_is_there_twice(tmp_path):
     path = write_csv(tmp_path / "x.csv", [("a", "b", "c", 1)], header=("question1", "question2", "question1", "label"))
-    assert "'question1' is there twice" in refusal(path)
+    assert "'question1' appears twice" in refusal(path)
     path = write_csv(tmp_path / "y.csv", [("a", "b", 1, "", "")], header=("question1", "question2", "label", "", ""))
     assert contents(load_pairs(path)) == [("a", "b", 1)]
 
@@ -488,7 +488,7 @@ def test_without_network_a_hub_id_is_one_line(tmp_path, environment):
 @pytest.mark.parametrize(
     ("header", "value", "words"),
     [
-        ("X-Error-Code", "RepoNotFound", "no dataset on the Hugging Face Hub"),
+        ("X-Error-Code", "RepoNotFound", "no such dataset on the Hugging Face Hub"),
         ("X-Error-Message", "Invalid credentials in Authorization header", "cannot be read: "),
     ],
 )

@@ -1,7 +1,7 @@
 """Rules that change a question: after an invariant one it still asks the same, after an altering one something else.
 
 Behavioural testing as in CheckList (Ribeiro et al. 2020). A rule is a function (text, vocabulary) -> all changed texts
-that are sure to be right, none where it does not fit, and a row of `PERTURBATIONS`. The rules are for English only.
+that are certain to be right, none if it does not fit, and a row of `PERTURBATIONS`. The rules are for English only.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
 
 
 def kinds_of(names: str) -> list[str]:
-    """The kinds in a comma-separated list; `all` stands for every one.
+    """The kinds in a comma-separated list; `all` means every kind.
 
     Raises:
         UserError: there is no such kind.
@@ -71,7 +71,7 @@ def kinds_of(names: str) -> list[str]:
 
 
 def warn_of_language(questions: Sequence[str], option: str) -> None:
-    """Logs a warning where questions are not English, which the rules are made for.
+    """Logs a warning if questions are not English, since the rules are for English.
 
     Args:
         questions: to be changed.
@@ -86,7 +86,7 @@ def warn_of_language(questions: Sequence[str], option: str) -> None:
 
 
 def perturb(text: str, kind: str, vocabulary: Vocabulary, random: np.random.Generator) -> str | None:
-    """A question changed by the rule of a kind; None where the rule does not fit.
+    """A question changed by the rule of a kind; None if the rule does not fit.
 
     Altering rules change only questions of one sentence and at most 30 words.
 
