@@ -1,1 +1,1 @@
-"""What a folder holds that judges pairs: bi-encoder checkpoints and exports, behind one protocol."""
+"""Models that score pairs, checkpoints and exports in folders, behind one protocol."""

@@ -1,6 +1,6 @@
-"""One `Model` for everything that judges pairs, and `load`, which reads any of them from its folder.
+"""One `Model` protocol for everything that scores pairs, and `load`, which reads a model from its folder.
 
-Torch is imported where a checkpoint is loaded, ONNX Runtime where an ONNX export is, and neither by this module.
+Loading a checkpoint imports torch, and loading an ONNX export imports ONNX Runtime; this module imports neither.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Encoder(Protocol):
         """Numbers in a vector."""
 
     def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
-        """Unit vectors (n, dimension) of texts, in their order; `side` matters where two towers share nothing.
+        """Unit vectors (n, dimension) of texts, in their order; `side` matters if two towers share nothing.
 
         >>> model.encode(["How do I pay?", "Who are you?"]).shape
         (2, 128)
@@ -72,7 +72,7 @@ class Encoder(Protocol):
 
 
 class Model(Encoder, Protocol):
-    """What judges pairs of questions: a checkpoint or an export. `load` gives one; everything that judges takes one.
+    """Scores pairs of questions: a checkpoint or an export. `load` returns one.
 
     >>> model.verdict.pair.decide(model.score_pairs(pairs)[0]).shape
     (240,)
@@ -96,11 +96,11 @@ class Model(Encoder, Protocol):
 
     @property
     def config(self) -> Config:
-        """The options that it was trained with; an export of an older version knows `encoder` and `symmetric` alone."""
+        """The options that it was trained with; an export of an older version has only `encoder` and `symmetric`."""
 
     @property
     def split(self) -> Mapping[str, Any]:
-        """Fingerprint and sizes of the parts it was trained and judged on; empty where that is not known."""
+        """Fingerprint and sizes of the parts it was trained and evaluated on; empty if unknown."""
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -123,7 +123,7 @@ class Model(Encoder, Protocol):
         """
 
     def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
-        """Scores (n_pairs,) of pairs whose questions are embedded already.
+        """Scores (n_pairs,) of pairs whose questions are already embedded.
 
         >>> model.score_tables(model.embed_tables(pairs.questions), pairs).shape
         (240,)
@@ -132,7 +132,7 @@ class Model(Encoder, Protocol):
     def score_pairs(self, pairs: Pairs, on_progress: OnProgress = ignore) -> tuple[Floats, Tables | None]:
         """Scores (n_pairs,) of pairs, labelled or not, and the vectors of their questions, if the model has vectors.
 
-        Progress has the stages encoding (questions) and, where a cross-encoder reads pairs, reading pairs.
+        Progress has the stages encoding (questions) and, if a cross-encoder reads pairs, reading pairs.
 
         >>> scores, tables = model.score_pairs(pairs)
         >>> scores.shape
@@ -141,21 +141,21 @@ class Model(Encoder, Protocol):
 
     @property
     def token_counter(self) -> TokenCounter | None:
-        """Counts the tokens of whole texts as the first question of a pair is read; None where that cannot be.
+        """Counts the tokens of whole texts, read as the first question of a pair; None if that is impossible.
 
         >>> model.token_counter.limit
         64
         """
 
     def with_verdict(self, verdict: Verdict, scores: Mapping[str, Any]) -> Model:
-        """The same model with another verdict, and with what is known of how good that is.
+        """The same model with another verdict and its scores.
 
         >>> model.with_verdict(model.verdict, {}).scores
         {}
         """
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
-        """Writes the model into a folder that is whole or not there.
+        """Writes the model into a folder, completely or not at all.
 
         >>> import tempfile
         >>> place = Path(tempfile.mkdtemp(), "copy")
@@ -187,7 +187,7 @@ class Model(Encoder, Protocol):
     def similarity(self, first: Iterable[str], second: Iterable[str]) -> Floats: ...
 
     def similarity(self, first: str | Iterable[str], second: str | Iterable[str]) -> float | Floats:
-        """How alike two texts are, or the texts of two lists: see `predictions.similarity_of`.
+        """How similar two texts are, or the texts of two lists: see `predictions.similarity_of`.
 
         >>> model.similarity(["How do I pay?", "Who?"], ["How can I pay?", "How do I pay?"]).shape
         (2,)
@@ -230,12 +230,13 @@ def load(path: str | Path, *, second_look: bool = True) -> Model:
     """The model in a folder that `qpairs train`, `combine`, `calibrate` or `export` wrote, or a ready one by name.
 
     Args:
-        path: the folder; or what needs no training: minilm, mpnet, a Hub id, the folder of a SentenceTransformer. The
-            verdict of such a model is estimated from each corpus itself, without labels (`models.ready`).
-        second_look: whether the cross-encoder of a model of two stages is loaded; without it, the encoder judges alone.
+        path: the folder; or a ready model: minilm, mpnet, a Hub id, the folder of a SentenceTransformer. The verdict of
+            a ready model is estimated from each corpus itself, without labels (`models.ready`).
+        second_look: whether the cross-encoder of a model of two stages is loaded; without it, the encoder decides
+            alone.
 
     Raises:
-        UserError: no such folder, no model in it, no such name, or what runs it is not installed.
+        UserError: no such folder, no model in it, no such name, or its runtime is not installed.
 
     >>> model = load("runs/support")  # doctest: +SKIP
     >>> model.encode(["How do I reset my password?"]).shape  # doctest: +SKIP
@@ -256,11 +257,13 @@ def load(path: str | Path, *, second_look: bool = True) -> Model:
         else:
             if _identity(path) == before:
                 return model
-    raise UserError(f"{path}: was replaced while it was read, {READS} times; wait until what writes it is done")
+    raise UserError(
+        f"{path}: was replaced while it was read, {READS} times; wait until the process that writes it is done"
+    )
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Of a folder: another one after it was replaced, since nothing inside is ever changed in place."""
+    """Identity of a folder: it changes when the folder is replaced, since nothing inside is changed in place."""
     try:
         found = path.stat()
     except OSError:  # between the two renames of a system that cannot exchange folders
@@ -285,8 +288,8 @@ def _load(path: Path, second_look: bool) -> Model:
     model = read_model_file(path, parse, missing=f"{path}: no checkpoint and no export here (no {FILE})")
     if second_look and (path / RERANKER).is_dir() and not (path / LOOK).exists():
         raise UserError(
-            f"{path}: a cross-encoder is in {RERANKER}, but {LOOK}, which says what it adds, is missing; join them "
-            "anew with qpairs combine, or decide by the encoder alone with --no-reranker"
+            f"{path}: a cross-encoder is in {RERANKER}, but {LOOK}, which describes how to use it, is missing; "
+            "combine them again with qpairs combine, or use only the encoder with --no-reranker"
         )
     if second_look and (path / LOOK).exists():
         from qpairs.models.two_stages import open_two_stages
@@ -296,7 +299,7 @@ def _load(path: Path, second_look: bool) -> Model:
 
 
 def _model_folder(path: Path) -> Path:
-    """The folder of a model that was trained, or that is ready."""
+    """The folder of a trained or a ready model."""
     from qpairs.models.ready import ready_folder, warn_of_folder
     from qpairs.models.unfinished import require_finished
 
@@ -309,7 +312,7 @@ def _model_folder(path: Path) -> Path:
 
 
 def model_to_dict(model: Model) -> dict[str, Any]:
-    """What `qpairs.json` holds of every model, as plain values for JSON."""
+    """The content of `qpairs.json` for every model, as plain values for JSON."""
     return {
         "format": FORMAT,
         "verdict": verdict_to_dict(model.verdict),
@@ -327,7 +330,7 @@ def as_model(model: Model | str | Path, *, second_look: bool = True) -> Model:
 
 
 def embed_in_blocks(model: Model, questions: Sequence[str], on_progress: OnProgress) -> Tables:
-    """`model.embed_tables`, some questions at a time; the stage of progress is encoding, and counts questions."""
+    """`model.embed_tables` in blocks of questions; the stage of progress is encoding, and counts questions."""
     parts = list(_in_blocks(questions, Meter(on_progress), model.embed_tables))
     one_table = parts[0][0] is parts[0][1]
     rows = np.concatenate([part[0] for part in parts])
@@ -344,7 +347,7 @@ def encode_in_blocks(model: Encoder, texts: Sequence[str], meter: Meter) -> Floa
 
 
 def _in_blocks(texts: Sequence[str], meter: Meter, make: Callable[[Sequence[str]], T]) -> Iterator[T]:
-    """What `make` gives for `BLOCK` texts after the other, once at least; the stage of progress is encoding."""
+    """The results of `make` for each `BLOCK` texts, at least once; the stage of progress is encoding."""
     meter.begin("encoding", len(texts))
     for start in range(0, max(1, len(texts)), BLOCK):
         block = texts[start : start + BLOCK]
@@ -353,12 +356,12 @@ def _in_blocks(texts: Sequence[str], meter: Meter, make: Callable[[Sequence[str]
 
 
 def cosine_scores(tables: Tables, pairs: Pairs, *, symmetric: bool = True, block: int = 65_536) -> Floats:
-    """Cosines (n_pairs,) of pairs whose questions are embedded already.
+    """Cosines (n_pairs,) of pairs whose questions are already embedded.
 
     Args:
         tables: unit vectors (n_questions, d) of the questions, as first ones and as second ones.
         pairs: of these questions.
-        symmetric: whether two towers score the mean of both directions, or the first against the second alone.
+        symmetric: whether two towers score the mean of both directions, or only the first against the second.
         block: pairs at a time.
     """
     rows, columns = tables
@@ -373,10 +376,10 @@ def cosine_scores(tables: Tables, pairs: Pairs, *, symmetric: bool = True, block
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Raises UserError where a model cannot be written to the folder `path`, before any work is done.
+    """Raises UserError if a model cannot be written to the folder `path`, before any work is done.
 
     Raises:
-        UserError: the place is a file or a folder that is not empty, is held by another process, or cannot be written.
+        UserError: the path is a file or a folder that is not empty, is locked by another process, or cannot be written.
     """
     with hold_output(path):
         refuse_file(path)
@@ -390,28 +393,28 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 
 def require_outside(path: Path, source: Path) -> None:
-    """Raises UserError where a model is to be written into the folder whose files are copied for it.
+    """Raises UserError if a model is to be written into the folder from which its files are copied.
 
     >>> require_outside(Path("bi/new"), Path("bi"))
     Traceback (most recent call last):
     qpairs.core.exceptions.UserError: bi/new: lies in bi, whose files are copied; name another folder with --output
     """
     if source.resolve() in path.resolve().parents:
-        raise UserError(f"{path}: lies in {source}, whose files are copied; name another folder with --output")
+        raise UserError(f"{path}: is inside {source}, whose files are copied; name another folder with --output")
 
 
 @contextmanager
 def copied_folder(path: Path, source: Path, *, overwrite: bool, without: Sequence[str] = ()) -> Iterator[Path]:
-    """A folder to fill, as `atomic_folder`, which has the files of a model already.
+    """A folder to fill, as `atomic_folder`, that already has the files of a model.
 
     Args:
-        path: the place it takes.
+        path: the folder it becomes.
         source: the folder of the model.
         overwrite: whether another model there may be replaced.
         without: names that are left out.
 
     Raises:
-        UserError: the place lies in the folder of the model, is a folder that is not empty, or cannot be written.
+        UserError: the path is inside the folder of the model, is a folder that is not empty, or cannot be written.
     """
     require_outside(path, source)
     with atomic_folder(path) as fresh:

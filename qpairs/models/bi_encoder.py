@@ -1,10 +1,10 @@
 """A checkpoint: a folder that `SentenceTransformer(path)` loads, plus `qpairs.json`.
 
-`qpairs.json` holds the verdict, and what is known of how it was made: the config, the split's fingerprint, the scores,
-the training history and the versions of the libraries.
+`qpairs.json` holds the verdict, and how it was made: the config, the split's fingerprint, the scores, the training
+history and the versions of the libraries.
 
-What only encodes needs no sentence-transformers where the encoder is of a kind that `encoders.stored` reads; it is
-imported, and the encoder loaded with it, when `Checkpoint.encoder` is asked for: by training, saving and export.
+Encoding alone does not need sentence-transformers if `encoders.stored` can read the encoder; it is imported, and loads
+the encoder, when `Checkpoint.encoder` is used: by training, saving and export.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ SCORED = 65_536  # pairs at a time
 
 @dataclass(frozen=True)
 class InFolder:
-    """An encoder in a folder, of which what encodes is read already.
+    """An encoder in a folder, whose part for encoding is already read.
 
     Attributes:
-        stored: what encodes.
+        stored: encodes texts.
         folder: where it is.
-        checksums: of its files, as its `qpairs.json` has them.
+        checksums: of its files, from its `qpairs.json`.
     """
 
     stored: StoredEncoder | StoredMean
@@ -74,10 +74,10 @@ class InFolder:
 
     @functools.cached_property
     def whole(self) -> SentenceTransformer:
-        """All of the encoder, as sentence-transformers has it.
+        """The whole encoder, as loaded by sentence-transformers.
 
         Raises:
-            UserError: its files are no longer those that were read.
+            UserError: its files have changed since they were read.
         """
         check_weights(self.folder, self.checksums)
         return _load_whole(self.folder)
@@ -88,14 +88,14 @@ class Checkpoint:
     """A trained encoder and its verdict: a `Model`.
 
     Attributes:
-        source: the encoder, or where it is.
+        source: the encoder, or its folder.
         verdict: fitted on validation.
         config: the options of the run.
         split: fingerprint and sizes of the parts, dropped pairs, leaks.
         scores: part -> report, as in `evaluation.Report.to_dict`.
         history: what training reported: step, loss, f1, average_precision.
         versions: of the libraries, python and the machine, and the time of writing.
-        head: the classifier whose probability is the score of a pair; None where that is the cosine.
+        head: the classifier whose probability is the score of a pair; None if that is the cosine.
         path: the folder it was read from, or written to.
 
     >>> checkpoint.encode(["How do I pay?", "Who are you?"]).shape, checkpoint.dimension, checkpoint.one_tower
@@ -114,12 +114,12 @@ class Checkpoint:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Identity of its vectors, as its folder has them."""
+        """Identity of its vectors, as stored in its folder."""
         return fingerprint(self.path)
 
     @property
     def encoder(self) -> SentenceTransformer:
-        """Texts to unit vectors, as sentence-transformers has it: it is loaded when it is asked for.
+        """Texts to unit vectors, by sentence-transformers, which loads it at the first use.
 
         >>> type(checkpoint.encoder).__name__
         'SentenceTransformer'
@@ -144,7 +144,7 @@ class Checkpoint:
 
     @functools.cached_property
     def towers(self) -> Towers:
-        """What encodes the two sides, in bfloat16 where this machine is fast at it."""
+        """The encoders of the two sides, in bfloat16 if this machine is fast at it."""
         if isinstance(self.source, InFolder):
             first = _stored_tower(self.source.stored)
             return Towers(first, first, self.dimension)
@@ -177,7 +177,7 @@ class Checkpoint:
         return embed_tables(self.source, texts)
 
     def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
-        """Scores (n_pairs,) of pairs whose questions are embedded already.
+        """Scores (n_pairs,) of pairs whose questions are already embedded.
 
         >>> checkpoint.score_tables(checkpoint.embed_tables(pairs.questions), pairs).shape
         (240,)
@@ -247,7 +247,7 @@ def embed_tables(encoder: SentenceTransformer, questions: Sequence[str]) -> Tabl
 
 
 def score_tables(tables: Tables, pairs: Pairs, score: Score) -> Floats:
-    """Scores (n_pairs,) of pairs whose questions are embedded already: cosines, or a head's probabilities."""
+    """Scores (n_pairs,) of pairs whose questions are already embedded: cosines, or a head's probabilities."""
     rows, columns = tables
     first = torch.from_numpy(rows)
     second = first if columns is rows else torch.from_numpy(columns)
@@ -286,12 +286,12 @@ def _stored_tower(stored: StoredEncoder | StoredMean) -> Tower:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Writes a checkpoint beside its place and renames it there: the folder is whole, or it is not there.
+    """Writes a checkpoint next to its path and renames it: the folder is complete, or absent.
 
     Args:
         checkpoint: what to write.
         path: the folder.
-        overwrite: whether a folder that is there already may be replaced.
+        overwrite: whether an existing folder may be replaced.
 
     Raises:
         UserError: the folder is not empty, or cannot be written.

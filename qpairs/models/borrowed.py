@@ -1,4 +1,4 @@
-"""What is known of a ready model: how it scores bundled questions, whose duplicates are all known."""
+"""What is known about a ready model: its scores on bundled questions, whose duplicates are all known."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ready_verdict(pairs: Pairs, vectors: Floats) -> Verdict:
 
 
 def borrowed_densities(vectors: Floats, intents: Sequence[str], sd: float = READY_SD) -> Densities:
-    """The densities of duplicates, near misses and strangers in bundled questions, each domain a corpus of its own.
+    """The densities of duplicates, near misses and strangers in bundled questions, with each domain as its own corpus.
 
     Two questions of one intent are duplicates, two of one family near misses, and two of one domain strangers.
 

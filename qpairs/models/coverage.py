@@ -1,4 +1,4 @@
-"""How much of some texts an encoder reads: what it cuts off, which words it does not know, and what is no text."""
+"""How much of some texts an encoder reads: what it cuts off, which words it does not know, and what is not text."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Coverage:
     """How much of some questions an encoder reads.
 
     Attributes:
-        texts: questions, or pairs where both questions share the limit.
+        texts: questions, or pairs if both questions share the limit.
         cut: those of them that are longer than the limit.
         limit: tokens that are read; None: all.
-        unknown: share of the words that the encoder does not know, or has only the letters of, in a sample of the
-            questions.
+        unknown: share of the words in a sample of the questions that the encoder does not know, or knows only by their
+            letters.
         of_pairs: whether `texts` are pairs.
     """
 
@@ -42,7 +42,7 @@ class Coverage:
     of_pairs: bool = False
 
     def notes(self) -> list[str]:
-        """What a user must know, a sentence for each.
+        """What a user must know, one sentence each.
 
         >>> Coverage(400, 12, 64, 0.38).notes()[0]
         '12 questions of 400 (3.0 %) were cut at 64 tokens, and the rest of them was not read: train with a greater \
@@ -52,8 +52,8 @@ class Coverage:
         if self.cut:
             what = "pairs" if self.of_pairs else "questions"
             found.append(
-                f"{self.cut:,} {what} of {self.texts:,} ({100 * self.cut / self.texts:.1f} %) were cut at {self.limit} "
-                "tokens, and the rest of them was not read: train with a greater --max-length"
+                f"{self.cut:,} {what} of {self.texts:,} ({100 * self.cut / self.texts:.1f} %) were cut at "
+                f"{self.limit} tokens, and the rest was not read: train with a larger --max-length"
             )
         if self.unknown >= MANY_UNKNOWN:
             found.append(
@@ -91,7 +91,7 @@ def coverage(counter: TokenCounter, texts: Sequence[str], pairs: Pairs | None = 
 
 
 def _longer(counter: TokenCounter, texts: Sequence[str], counted: Counts | None) -> int:
-    """Texts of more tokens than the limit. Those of ASCII have at most a token for each character."""
+    """Texts with more tokens than the limit. ASCII texts have at most one token per character."""
     if counter.limit is None:
         return 0
     if counted is None:
@@ -104,7 +104,7 @@ def _longer(counter: TokenCounter, texts: Sequence[str], counted: Counts | None)
 def warn_of_texts(counter: TokenCounter | None, texts: Sequence[str], what: str, pairs: Pairs | None = None) -> None:
     """Logs what `Coverage.notes` says of some questions, that many have the markup of a page, or that none has a word.
 
-    Nothing of tokens where those of an encoder cannot be counted.
+    Tokens are not mentioned if those of an encoder cannot be counted.
 
     Args:
         counter: of the encoder's tokens.
@@ -113,7 +113,7 @@ def warn_of_texts(counter: TokenCounter | None, texts: Sequence[str], what: str,
         pairs: as in `coverage`.
     """
     if len(texts) and not any(map(words, texts)):
-        log.warning("%s: no question has a word, so that a score says nothing of what is asked", what)
+        log.warning("%s: no question has a word, so scores say nothing about what is asked", what)
         return
     sample = texts[:: max(1, len(texts) // SAMPLE)]
     marked = sum(bool(MARKUP.search(text)) for text in sample)

@@ -1,8 +1,8 @@
 """A cross-encoder with a verdict, trained or exported. This module imports no torch.
 
 A cross-encoder reads both questions of a pair at once (Devlin et al. 2019; Humeau et al. 2020, section 4.2). It sees
-the order of words and what exactly differs, which two vectors do not tell; but it reads every pair anew, so it judges
-pairs that are handed to it and searches nothing. `two_stages` joins it to an encoder that searches.
+the order of words and what exactly differs, which two vectors do not show; but it reads every pair, so it scores given
+pairs and cannot search. `two_stages` combines it with an encoder that searches.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class CrossModel:
         reader: pairs of texts to logits.
         verdict: fitted on validation.
         config: the options of the run.
-        form: the own part of `qpairs.json`: its kind, and of an export what reads its graph.
+        form: its part of `qpairs.json`: its kind, and for an export how its graph is read.
         split: fingerprint and sizes of the parts, dropped pairs, leaks.
         scores: part -> report, as in `evaluation.Report.to_dict`.
         history: what training reported.
@@ -62,12 +62,12 @@ class CrossModel:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Identity of its logits, as its folder has them."""
+        """Identity of its logits, as stored in its folder."""
         return fingerprint(self.path)
 
     @property
     def one_tower(self) -> bool:
-        """Whether both sides of a pair are read alike; a pair is read in both orders."""
+        """Whether both sides of a pair are read in the same way; a pair is read in both orders."""
         return True
 
     @property
@@ -107,7 +107,7 @@ class CrossModel:
         """Writes the model into a folder that is whole or not there.
 
         Raises:
-            UserError: the folder is not empty, lies in that of the model itself, or cannot be written.
+            UserError: the folder is not empty, is inside that of the model itself, or cannot be written.
         """
         with copied_folder(Path(path), self.path, overwrite=overwrite) as fresh:
             write_cross_model(self, fresh)
@@ -121,8 +121,8 @@ class CrossModel:
 
     def _refuse(self) -> NoReturn:
         raise UserError(
-            f"{self.path}: a cross-encoder reads two questions at once and has no vectors to search with; join it to "
-            "an encoder: qpairs combine ENCODER CROSS_ENCODER --output FOLDER"
+            f"{self.path}: a cross-encoder reads two questions at once and has no vectors to search with; combine it "
+            "with an encoder: qpairs combine ENCODER CROSS_ENCODER --output FOLDER"
         )
 
 
@@ -135,7 +135,7 @@ def open_cross_model(path: Path, data: Mapping[str, Any]) -> CrossModel:
     """The cross-encoder in a folder, from the content of its `qpairs.json`.
 
     Raises:
-        UserError: its weights are missing or damaged, or what runs it is not installed.
+        UserError: its weights are missing or damaged, or its runtime is not installed.
     """
     return CrossModel(
         _open_reader(path, data),

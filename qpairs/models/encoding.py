@@ -18,7 +18,7 @@ WINDOW = 2048  # texts that are tokenised ahead of the model, and sorted by leng
 
 @dataclass(frozen=True)
 class Tower:
-    """One side of an encoder; the tokens pass from `tokenise` to `embed`, in a form of their own.
+    """One side of an encoder; the tokens pass from `tokenise` to `embed`, in any form.
 
     Attributes:
         tokenise: texts to tokens, from one thread or several.
@@ -41,7 +41,7 @@ class Towers:
         """Unit vectors (n, dimension) of texts, in their order; a window is tokenised while the last is embedded.
 
         Raises:
-            UserError: one text in place of a list.
+            UserError: one text instead of a list.
         """
         texts = require_texts(texts, "encode")
         tower: Tower = getattr(self, side)
@@ -51,8 +51,8 @@ class Towers:
             embedded = tower.embed(tokens)
             if embedded.shape[1:] != (self.dimension,):
                 raise UserError(
-                    f"the vectors of the model have {embedded.shape[-1]} numbers, and its qpairs.json says "
-                    f"{self.dimension}: one of both is damaged; export it anew"
+                    f"the vectors of the model have {embedded.shape[-1]} numbers, but its qpairs.json says "
+                    f"{self.dimension}: one of them is damaged; export it again"
                 )
             vectors[start : start + len(embedded)] = embedded
             start += len(embedded)
@@ -60,7 +60,7 @@ class Towers:
 
 
 def _tokenised_ahead(tokenise: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:
-    """The tokens of window after window, while a thread tokenises the next one."""
+    """The tokens of each window, while a thread tokenises the next one."""
     windows = [texts[start : start + WINDOW] for start in range(0, len(texts), WINDOW)]
     if len(windows) < 2:
         yield from map(tokenise, windows)

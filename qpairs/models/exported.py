@@ -1,4 +1,4 @@
-"""An export: graphs or word vectors that judge pairs without torch, transformers or sentence-transformers."""
+"""An export: graphs or word vectors that score pairs without torch, transformers or sentence-transformers."""
 
 from __future__ import annotations
 
@@ -49,11 +49,12 @@ class Export:
 
     Attributes:
         encoder: one tower or two.
-        verdict: fitted anew to the export's own vectors.
-        config: the options of the checkpoint; in exports of older versions `encoder` and `symmetric` alone.
-        form: the export's own part of `qpairs.json`: its kind, dimension and towers, its source and how it compares.
+        verdict: fitted again to the export's own vectors.
+        config: the options of the checkpoint; in exports of older versions only `encoder` and `symmetric`.
+        form: the export's part of `qpairs.json`: its kind, dimension and towers, its source, and the comparison with
+            it.
         split: the parts of the checkpoint; empty in exports of older versions.
-        scores: what is known of how good the verdict is; the reports of the checkpoint are not true of the export.
+        scores: known scores of the verdict; the reports of the checkpoint do not hold for the export.
         history: the training history of the checkpoint.
         versions: of what made the export, and when.
         path: the folder.
@@ -71,7 +72,7 @@ class Export:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Identity of its vectors, as its folder has them."""
+        """Identity of its vectors, as stored in its folder."""
         return fingerprint(self.path)
 
     @property
@@ -116,7 +117,7 @@ class Export:
         """Writes the export into a folder that is whole or not there.
 
         Raises:
-            UserError: the folder is not empty, lies in that of the export itself, or cannot be written.
+            UserError: the folder is not empty, is inside that of the export itself, or cannot be written.
         """
         of_two_stages = RERANKER, LOOK  # which the folder may have
         with copied_folder(path, self.path, overwrite=overwrite, without=of_two_stages) as fresh:
@@ -152,7 +153,7 @@ def open_export(path: Path, data: Mapping[str, Any]) -> Export:
 
 
 def open_towers(path: Path, data: Mapping[str, Any]) -> Towers:
-    """The encoder of an export; each of two towers has a folder of its own."""
+    """The encoder of an export; each of two towers has its own folder."""
     openers: dict[str, Callable[[Path, Reading], Tower]] = {"static": _static_tower}
     openers |= {form: functools.partial(_graph_tower, form) for form in FORMS}
     make = openers[data["kind"]]
@@ -175,7 +176,7 @@ def _graph_tower(form: str, folder: Path, reading: Reading) -> Tower:
 
 
 def _static_tower(folder: Path, reading: Reading) -> Tower:
-    """The normalised mean of the vectors of the tokens; of no token at all, zeros."""
+    """The normalised mean of the vectors of the tokens; zeros without tokens."""
     from safetensors.numpy import load_file
 
     with reading_weights(folder / VECTORS):

@@ -1,4 +1,4 @@
-"""A graph over token ids, in ONNX: each core runs batches of its own, of texts of about one length."""
+"""A graph over token ids, in ONNX: each core runs its own batches, of texts of similar length."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Outputs = Callable[[Mapping[str, Ints]], Floats]
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs a graph, on one core for each call; several threads may call it.
+    """Runs a graph, on one core per call; several threads may call it.
 
     Attributes:
         run: the inputs (n, width) each, by name, to the output (n, ...).
@@ -47,7 +47,7 @@ class Graph:
     """A graph from the token ids of texts to one row of output for each. Several threads may share it.
 
     Attributes:
-        engine: runs it.
+        engine: runs the graph.
         pool: the threads that run batches, one for each core.
         cores: their number.
         pad, pad_left: the id that fills up a batch, and whether it comes before the text.
@@ -92,7 +92,7 @@ def open_graph(folder: Path, form: str = "onnx", *, pad: int, pad_left: bool) ->
         pad_left: whether it comes before the text.
 
     Raises:
-        UserError: what runs it is not installed.
+        UserError: its runtime is not installed.
     """
     cores = available_cores()
     if form.startswith("openvino"):

@@ -1,8 +1,8 @@
-"""What every model can do by itself: the methods that the classes of models share.
+"""The methods that all model classes share.
 
-A class takes these functions as its own (`dedupe = methods.dedupe`). `dedupe` and `search` run what lies in folders
-above this one, through the public names of the package, which are loaded when they are called: a model that only
-scores pairs needs none of it.
+A class takes these functions as methods (`dedupe = methods.dedupe`). `dedupe` and `search` use packages above this one,
+through the public names of qpairs, which are loaded at the first call: a model that only scores pairs needs none of
+them.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ def dedupe(
 
     Args:
         model: that compares them.
-        questions: a list of texts, a data frame, a file, or what else `open_questions` takes.
-        threshold: as in `dedupe_corpus`; without it and a precision, that of greatest expected F1 in this corpus.
-        precision: that the pairs of duplicates shall have, as a one-sided 95 % lower bound.
+        questions: a list of texts, a data frame, a file, or anything else that `open_questions` takes.
+        threshold: as in `dedupe_corpus`; without it and without a precision, the one with the highest expected F1 in
+            this corpus.
+        precision: that the pairs of duplicates must have, as a one-sided 95 % lower bound.
         against: questions that were asked before.
         text_column: the column of the questions, of both files, as in `open_questions`.
         on_progress: as in `dedupe_corpus`.
@@ -79,8 +80,8 @@ def search(
     Args:
         model: that compares them.
         questions: a list of texts to search for.
-        among: the corpus: an index from `open_index` or `index_in_memory`, which is not made anew for each search; or
-            a list of texts, a data frame, or a file, which are encoded now.
+        among: the corpus: an index from `open_index` or `index_in_memory`, which is not rebuilt for each search; or a
+            list of texts, a data frame, or a file, which are encoded now.
         k: how many to find for each.
         threshold: as in `qpairs.search`.
         text_column: the column of the questions in a corpus that is encoded now, as in `open_questions`.
@@ -90,7 +91,7 @@ def search(
         A row for each hit: question, rank, id, text, similarity, probability, duplicate, verdict (in words).
 
     Raises:
-        UserError: a text in place of a list; the corpus cannot be read; or the index is of another model.
+        UserError: a text instead of a list; the corpus cannot be read; or the index is of another model.
 
     >>> known = ["How can I pay?", "Where is my order?", "Who are you?"]
     >>> model.search(["How do I pay?"], known, k=1)["text"].tolist()
@@ -106,10 +107,10 @@ def search(
 
 
 def facts(model: Model) -> tuple[str, Mapping[str, object]]:
-    """What a model says of itself: where it is, what it is, its threshold, and how good it is."""
+    """The facts of a model: its folder, its kind, its threshold, and its scores."""
     found: dict[str, object] = {"folder": model.path, "encoder": model.config.encoder}
     threshold, kind = model.verdict.pair.threshold, score_name(model.verdict.score)
-    found["threshold"] = f"{threshold:.3f} ({kind})" if model.verdict.labelled else "none for pairs, before labels"
+    found["threshold"] = f"{threshold:.3f} ({kind})" if model.verdict.labelled else "none for pairs, without labels"
     part = next((name for name in ("test", "validation") if _has_f1(model.scores.get(name))), "")
     if part:
         report = model.scores[part]
@@ -121,7 +122,7 @@ def facts(model: Model) -> tuple[str, Mapping[str, object]]:
 
 
 def _has_f1(report: object) -> bool:
-    """Whether a report says how good a model is, as models from elsewhere, or damaged ones, may not."""
+    """Whether a report has scores; models from elsewhere, or damaged ones, may have none."""
     try:
         REPORT(report, "")
     except WrongShape:

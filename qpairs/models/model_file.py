@@ -1,4 +1,4 @@
-"""What `qpairs.json` and `second_look.json` may hold, and which files they were written with."""
+"""The allowed content of `qpairs.json` and `second_look.json`, and the files they were written with."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _densities(value: Any, where: str) -> None:
     rows |= {f"factors[{place}]": row for place, row in enumerate(value["factors"])}
     for name, row in rows.items():
         if len(row) != bins:
-            raise WrongShape(f"{where}.{name} has {len(row)} numbers, and duplicates {bins}")
+            raise WrongShape(f"{where}.{name} has {len(row)} numbers, but duplicates has {bins}")
     if not any(value["duplicates"]) and not value["below"]:
         raise WrongShape(f"{where}.duplicates has no pairs")
 
@@ -156,7 +156,7 @@ def model_file(value: Any, where: str) -> None:
     """The shape of `qpairs.json`.
 
     Raises:
-        WrongShape: a value is not what its place holds.
+        WrongShape: a value is not what its key allows.
     """
     record({"versions": named(text)}, _KNOWN, others=True)(value, where)
     if "verdict" not in value:
@@ -182,13 +182,13 @@ look_file = record(
 
 
 class OtherWeights(UserError):
-    """Weights in a folder, or files that tell how to read, are not those that its `qpairs.json` was written with."""
+    """Weights in a folder, or files that say how to use them, are not those of its `qpairs.json`."""
 
 
 def write_model_file(folder: Path, content: Mapping[str, Any]) -> None:
-    r"""Writes `qpairs.json` into a folder that has all its other files.
+    r"""Writes `qpairs.json` into a folder that has all other files.
 
-    Sizes and checksums are added of the files that vectors depend on.
+    Sizes and checksums of the files that vectors depend on are added.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp())
@@ -206,14 +206,14 @@ def write_model_file(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_model_file(folder: Path, parse: Callable[[dict[str, Any]], T], *, missing: str) -> T:
-    """What is made of the `qpairs.json` of a folder, whose other files are those that it was written with.
+    """Parses the `qpairs.json` of a folder, and checks that the other files are those that it was written with.
 
-    Files of older versions have no checksums, or those of weights alone; what has none is taken as it is.
+    Files of older versions have no checksums, or only those of weights; a file without one is not checked.
 
     Args:
         folder: of a model.
-        parse: from the content of the file to what the caller wants.
-        missing: the message where there is no such file.
+        parse: converts the content of the file to what the caller wants.
+        missing: the message if there is no such file.
 
     Raises:
         UserError: the file is missing, damaged, or written by a newer qpairs.
@@ -235,7 +235,7 @@ def read_model_file(folder: Path, parse: Callable[[dict[str, Any]], T], *, missi
 
 
 def check_weights(folder: Path, known: Mapping[str, Any]) -> None:
-    """Raises OtherWeights where a file of a folder is not the one whose size and checksum are known."""
+    """Raises OtherWeights if a file of a folder differs from the stored size and checksum."""
     for name, expected in known.items():
         file = folder / name
         try:
@@ -245,6 +245,6 @@ def check_weights(folder: Path, known: Mapping[str, Any]) -> None:
         if not same:
             what, it = ("weights", "them") if file.suffix in WEIGHTS else ("file", "it")
             raise OtherWeights(
-                f"{file}: not the {what} that the verdict beside {it} was fitted to: cut off, edited, or of "
-                "another model; copy the whole folder anew, or train again"
+                f"{file}: not the {what} that the verdict next to {it} was fitted to: cut off, edited, or of another "
+                "model; copy the whole folder again, or train again"
             )

@@ -1,4 +1,4 @@
-"""OpenVINO: runs the graph of an export, in the precision that this machine is fastest at."""
+"""OpenVINO: runs the graph of an export, in the fastest precision on this machine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ OPENVINO_SPEEDUP = 1.2  # of bfloat16, above which it is used: noise alone must 
 
 
 def open_openvino(graph: Path, cores: int, *, int8: bool) -> Engine:
-    """What runs a graph by OpenVINO, on one core for each thread that calls.
+    """Runs a graph by OpenVINO, on one core for each calling thread.
 
-    Weights in 8 bits are multiplied by activations in 8 bits, which get a scale for each `GROUP` of them as they come.
-    Weights in float32 are multiplied in bfloat16 where this machine is faster at that.
+    Weights in 8 bits are multiplied by activations in 8 bits, with a dynamic scale for each `GROUP` of them. Weights in
+    float32 are multiplied in bfloat16 if this machine is faster at that.
 
     Args:
         graph: an ONNX file.
@@ -71,7 +71,7 @@ def openvino_bf16_is_faster() -> bool:
 
 
 def _product(openvino: Any, core: Any, precision: str) -> Any:
-    """A product of the shapes of a MiniLM, on one core, ready to run."""
+    """A matrix product with the shapes of MiniLM, on one core, ready to run."""
     operations = openvino.opset13
     inputs = operations.parameter([1024, 384], np.float32)
     weights = operations.constant(np.ones((384, 1536), dtype=np.float32))

@@ -1,4 +1,4 @@
-"""A cross-encoder as an ONNX graph: it judges pairs without torch, transformers or sentence-transformers."""
+"""A cross-encoder as an ONNX graph: it scores pairs without torch, transformers or sentence-transformers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WINDOW = 2048  # pairs that are tokenised and sorted by length at a time
 
 @dataclass(frozen=True)
 class PairReading:
-    """How the graph of a cross-encoder reads pairs; its `tokenizer.json` knows the longest pair and how it is cut.
+    """How the graph of a cross-encoder reads pairs; its `tokenizer.json` has the longest pair and how it is cut.
 
     Attributes:
         pad: the id that fills up a batch.
@@ -48,7 +48,7 @@ class PairGraph:
     def logits(self, pairs: Sequence[tuple[str, str]]) -> Floats:
         """Logits (n,) that pairs are duplicates, in their order: the mean over both orders of each pair.
 
-        Within a window of pairs, a pair that occurs twice, in whatever order, is read once in each order.
+        Within a window, a pair that occurs twice, in either order, is read only once in each order.
         """
         windows = (pairs[start : start + WINDOW] for start in range(0, len(pairs), WINDOW))
         return np.concatenate([np.empty(0, np.float32), *map(self._window, windows)])
@@ -68,7 +68,7 @@ class PairGraph:
 
     @functools.cached_property
     def _whole(self) -> Tokenizer:
-        """The tokenizer without an end."""
+        """The tokenizer without truncation."""
         tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
         tokenizer.no_truncation()
         return tokenizer
@@ -87,7 +87,7 @@ def open_pair_graph(folder: Path, reading: PairReading, form: str = "onnx") -> P
         form: one of `graphs.FORMS`.
 
     Raises:
-        UserError: what runs the graph is not installed, or the folder cannot be read.
+        UserError: the runtime of the graph is not installed, or the folder cannot be read.
 
     >>> reader = open_pair_graph(Path("runs/fast/reranker"), PairReading())  # doctest: +SKIP
     >>> reader.logits([("Is it free?", "What does it cost?")]).shape  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""What reads both questions of a pair at once: a cross-encoder, by torch or as an ONNX graph."""
+"""Reading both questions of a pair at once: a cross-encoder, by torch or as an ONNX graph."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class PairReader(Protocol):
 def without_long_ends(
     pairs: Sequence[tuple[str, str]], longest: int, ends: Callable[[list[str]], Sequence[Sequence[int]]]
 ) -> list[tuple[str, str]]:
-    """The pairs, each text cut where it could be read no further if it stood alone.
+    """The pairs, each text cut to what would be read of it alone.
 
     A tokenizer that cuts pairs keeps what it cuts off, in every combination of the pieces of both texts: memory and
-    time grow with the product of their lengths. It gives an odd token to the longer text, which therefore stays so.
+    time grow with the product of their lengths. It gives an odd token to the longer text, which therefore stays the
+    longer one.
 
     Args:
         pairs: of texts.

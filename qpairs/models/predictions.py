@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qpairs.models.base import Floats, Model
 
 
-THRESHOLD_SERVES = "; a --threshold (threshold) of your own decides without a probability"
+THRESHOLD_SERVES = "; or set a --threshold (threshold), which decides without a probability"
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Predictions:
     """What a model predicts for pairs.
 
     Attributes:
-        similarity: (n,) score of each pair: a cosine, or what else the verdict of the model reads.
-        probability: (n,) of being duplicates; NaN of a model that has seen no labelled pair of its user, such as a
-            ready one.
+        similarity: (n,) score of each pair: a cosine, or another score that the verdict of the model reads.
+        probability: (n,) of being duplicates; NaN for a model that was not fitted to labelled pairs, such as a ready
+            one.
         duplicate: (n,) whether it is called a duplicate.
-        pairs: the pairs; None where only their scores are known.
-        threshold: from which score on a pair is called a duplicate.
+        pairs: the pairs; None if only their scores are known.
+        threshold: the lowest score of a duplicate.
         score: what the scores are.
-        frame: the data frame that the pairs came from, a row for each; None where they came from elsewhere, or rows
-            were left out.
+        frame: the data frame that the pairs came from, a row for each; None if they came from elsewhere, or rows were
+            left out.
         text_columns: of the frame, which hold the questions.
 
     >>> found = model.predict([("How do I pay?", "How can I pay?"), ("Who?", "How do I pay?")])
@@ -67,8 +67,8 @@ class Predictions:
     def table(self) -> pandas.DataFrame:
         """A row for each pair: question1, question2, similarity, probability, duplicate.
 
-        The similarity is called score where it is no cosine. Pairs of a pandas data frame keep its index, and its other
-        columns follow; one that has a name of those above, such as duplicate, as given_duplicate.
+        The similarity is called score if it is not a cosine. Pairs of a pandas data frame keep its index, and its other
+        columns follow; a column with one of the names above, such as duplicate, becomes given_duplicate.
 
         >>> list(model.predict([("How do I pay?", "How can I pay?")]).table)
         ['question1', 'question2', 'similarity', 'probability', 'duplicate']
@@ -106,7 +106,7 @@ class Predictions:
 def predictions(
     setting: Setting, scores: NDArray[np.float32], pairs: Pairs | None = None, score: ScoreKind = "cosine"
 ) -> Predictions:
-    """Predictions for pairs that are scored already.
+    """Predictions for pairs that are already scored.
 
     >>> from qpairs.metrics import Calibration
     >>> from qpairs.models.verdict import PairSetting
@@ -128,15 +128,14 @@ def predict_pairs(
     skip_bad_rows: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Predictions:
-    """Predictions for pairs as people hand them over; labels are not read.
+    """Predictions for given pairs; labels are not read.
 
     Args:
         model: that predicts.
         pairs: labelled or not, or their source, as in `load_pairs`, such as a list of (question1, question2).
-        threshold: the score from which on a pair is called a duplicate; without it, that of the model, which a ready
-            model has not.
-        precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
-            in place of a threshold.
+        threshold: the lowest score of a duplicate; without it, that of the model; a ready model has none.
+        precision: that the duplicates must have on pairs like those of validation, as a one-sided 95 % lower bound,
+            instead of a threshold.
         columns: names of the two text columns, as in `load_pairs`.
         skip_bad_rows: leave out rows that cannot be used; without it, the first one is an error.
         on_progress: the stages of `Model.score_pairs`.
@@ -180,15 +179,15 @@ def similarity_of(model: Model, first: Iterable[str], second: Iterable[str]) -> 
 
 
 def similarity_of(model: Model, first: str | Iterable[str], second: str | Iterable[str]) -> float | Floats:
-    """How alike texts are: the score that the verdict of the model reads, such as their cosine.
+    """How similar texts are: the score that the verdict of the model reads, such as their cosine.
 
     Args:
         model: that compares.
         first: n texts, or one.
-        second: n texts, each compared with the one at its place, or one.
+        second: n texts, each compared with the one at the same position, or one.
 
     Returns:
-        Scores (n,), or one number where both are one text.
+        Scores (n,), or one number if both are one text.
 
     Raises:
         UserError: one is a text and the other a list, or the lists differ in length.
@@ -203,6 +202,6 @@ def similarity_of(model: Model, first: str | Iterable[str], second: str | Iterab
     texts = require_texts(first, "similarity: first"), require_texts(second, "similarity: second")
     if len(texts[0]) != len(texts[1]):
         raise UserError(
-            f"similarity: {len(texts[0])} first texts and {len(texts[1])} second ones; one for each is meant"
+            f"similarity: {len(texts[0])} first texts and {len(texts[1])} second ones; they must be equally many"
         )
     return model.score_pairs(pairs_from_texts(*texts, [UNLABELLED] * len(texts[0])))[0]

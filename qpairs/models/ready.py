@@ -1,8 +1,8 @@
-"""Ready models: encoders that need no training of ours, by name, Hub id or folder, with a verdict for a corpus.
+"""Ready models: encoders that need no training here, by name, Hub id or folder, with a verdict for a corpus.
 
-Nothing labelled is known of a ready model. How it scores duplicates and near misses is measured once, on bundled
-questions whose duplicates are all known; what that means in a corpus is then estimated from the corpus' own scores,
-with wide intervals (`metrics.borrowed`). The result is kept as an ordinary checkpoint in the user's cache.
+A ready model has seen no labels of the user. Its scores of duplicates and near misses are measured once, on bundled
+questions whose duplicates are all known; their meaning in a corpus is then estimated from the corpus' own scores, with
+wide intervals (`metrics.borrowed`). The result is stored as an ordinary checkpoint in the user's cache.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def ready_cache() -> Path:
 
 
 def shown_name(model: Model) -> str:
-    """What a command calls a model by: its folder, or the name of a ready model."""
+    """How a command names a model: its folder, or the name of a ready model."""
     return str(model.config.encoder if model.path.parent == ready_cache() else model.path)
 
 
 def ready_folder(path: Path) -> Path:
-    """The checkpoint folder of a ready model, made if need be.
+    """The checkpoint folder of a ready model, created if needed.
 
     Args:
-        path: what the user called it: one of `READY`, a Hub id, or the folder of a SentenceTransformer. A folder comes
-            before a name.
+        path: the user's name for it: one of `READY`, a Hub id, or the folder of a SentenceTransformer. A folder takes
+            precedence over a name.
 
     Raises:
         UserError: there is no such model, or it cannot be loaded.
@@ -55,7 +55,7 @@ def ready_folder(path: Path) -> Path:
             )
         return _made(str(path.absolute()), f"{path.absolute().name}-{fingerprint(path)}")
     if name in ENCODERS and name not in READY:
-        raise UserError(f"{name}: has to be trained, with qpairs train --encoder {name}; {_choices()}")
+        raise UserError(f"{name}: must be trained first, with qpairs train --encoder {name}; {_choices()}")
     if name in READY:
         return _made(name, name)
     if not HUB_ID.fullmatch(name) or Path(path.parts[0]).is_dir():
@@ -67,17 +67,17 @@ def ready_folder(path: Path) -> Path:
 
 
 def warn_of_folder(path: Path) -> None:
-    """Logs a warning where a folder hides the ready model of the same name."""
+    """Logs a warning if a folder hides the ready model of the same name."""
     if path.as_posix() in READY:
-        log.warning("%s: the folder of that name here, not the ready model", path)
+        log.warning("%s: using the folder of that name here, not the ready model", path)
 
 
 def _choices() -> str:
-    return f"ready without training are {', '.join(READY)}, a Hub id, and the folder of a SentenceTransformer"
+    return f"models that need no training: {', '.join(READY)}, a Hub id, or the folder of a SentenceTransformer"
 
 
 def _made(encoder: str, slug: str) -> Path:
-    """The checkpoint of an encoder in the cache; processes that ask at the same time wait for the first."""
+    """The checkpoint of an encoder in the cache; concurrent processes wait for the first."""
     folder = ready_cache() / slug
     if (folder / FILE).exists():
         return folder
@@ -95,13 +95,13 @@ def _make(encoder: str, folder: Path) -> None:
     built = build_encoder(encoder, max_length=MAX_LENGTH)
     pairs = measured_pairs()
     log.warning(
-        "%s is used for the first time: measuring how it scores, on %s bundled questions; the result is kept in %s",
+        "%s is used for the first time: measuring its scores on %s bundled questions; the result is kept in %s",
         encoder,
         f"{len(pairs.questions):,}",
         folder,
     )
     vectors, columns = embed_tables(built, pairs.questions)
     if columns is not vectors:
-        raise UserError(f"{encoder}: two towers; a corpus needs one encoder for all of it")
+        raise UserError(f"{encoder}: two towers; a corpus needs a single encoder")
     config = Config(encoder=encoder, max_length=MAX_LENGTH)
     save_checkpoint(Checkpoint(built, ready_verdict(pairs, vectors), config), folder, overwrite=True)

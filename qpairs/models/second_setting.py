@@ -1,4 +1,4 @@
-"""What cosine and logit together mean in one place: a `Setting` on top of that of the cosines alone."""
+"""What cosine and logit mean together in one setting: a `Setting` on top of that of the cosines alone."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ EVEN = 0.5  # a hit is a duplicate where that is likelier than not
 STEP = float(GRID[1] - GRID[0])  # of the cosines at which a band is looked for
 
 FEW_DENSITIES = (
-    "precision: the model has a verdict for labelled pairs alone, so no precision can be promised in a corpus; qpairs "
-    "calibrate MODEL --corpus QUESTIONS, or use --threshold"
+    "precision: the model has a verdict only for labelled pairs, so no precision can be promised in a corpus; run "
+    "qpairs calibrate MODEL --corpus QUESTIONS, or use --threshold"
 )
-NOT_IN_CORPUS = "threshold: it is a probability, from 0 to 1, since the model takes a second look; or use --no-reranker"
+NOT_IN_CORPUS = (
+    "threshold: must be a probability, from 0 to 1, since the model takes a second look; or use --no-reranker"
+)
 
 
 @dataclass(frozen=True)
 class SecondSetting:
-    """What cosine and logit together mean in one place: a `Setting`, which without logits decides by cosines.
+    """What cosine and logit mean together: a `Setting`, which without logits decides by cosines.
 
     Attributes:
-        base: what cosines alone mean there.
-        look: what a logit adds to that.
+        base: what cosines alone mean.
+        look: what a logit adds.
         threshold: a pair is called a duplicate if and only if its probability is at or above it.
         bounded: whether it is the lower 95 % bound of the probability that must be at or above the threshold.
 
@@ -53,7 +55,7 @@ class SecondSetting:
 
     @property
     def precision_of(self) -> str:
-        """What its probabilities and precisions are true of, in words."""
+        """For which pairs its probabilities and precisions hold, in words."""
         return self.base.precision_of
 
     def log_odds(self, scores: ArrayLike, logits: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -61,7 +63,7 @@ class SecondSetting:
 
         Args:
             scores: cosines.
-            logits: of the cross-encoder, NaN for pairs that were not read; None: none was.
+            logits: of the cross-encoder, NaN for pairs that were not read; None: none were read.
         """
         return self.base.log_odds(scores) + self._gain(scores, logits)
 
@@ -81,8 +83,8 @@ class SecondSetting:
     def worth(self) -> float:
         """The probability that a pair must be able to reach to be worth reading.
 
-        The threshold of greatest F1 is half of that F1 (Lipton et al. 2014, Optimal Thresholding of Classifiers to
-        Maximize F1), and with a second look F1 is no less than is expected without; at most `WORTH`.
+        The threshold with the highest F1 is half of that F1 (Lipton et al. 2014, Optimal Thresholding of Classifiers to
+        Maximize F1), and with a second look F1 is at least what is expected without; at most `WORTH`.
         """
         if isinstance(self.base, CorpusSetting):
             return min(WORTH, self.base.for_pairs().expected().f1 / 2)
@@ -92,7 +94,7 @@ class SecondSetting:
         """The cosines between which a second look may change a decision, at 99 %; see `SecondLook.band`.
 
         Args:
-            least: probability from which on pairs are called duplicates; None: the threshold.
+            least: lowest probability of a duplicate; None: the threshold.
             most: the highest such probability that is of interest; None: `least`.
         """
         lower = log_odds_of(self.threshold if least is None else least)
@@ -103,14 +105,14 @@ class SecondSetting:
     def read_band(self) -> Band:
         """The cosines of the hits that are read: those that it may change at any threshold from `worth` to `SURE`.
 
-        So that a hit has one probability, whichever of these thresholds decides.
+        So a hit has one probability, whichever of these thresholds decides.
         """
         return self.band(min(self.worth, self.threshold), max(SURE, self.threshold))
 
     def floor(self, least: float) -> float:
         """The cosine below which no pair of a corpus has this probability, even with a second look, at 99 %.
 
-        It lies no lower than what the estimate of a corpus judges: 32 pairs for each question.
+        It is never below the range that the estimate of a corpus covers: 32 pairs for each question.
         """
         lowest = self.base.estimate.lowest if isinstance(self.base, CorpusSetting) else -1.0
         return max(self.look.reach(self._decisive, log_odds_of(least)) - STEP, lowest)
@@ -125,7 +127,7 @@ class SecondSetting:
             part: see `ReadEstimate`.
 
         Raises:
-            ValueError: it is no setting of a corpus.
+            ValueError: it is not a setting of a corpus.
         """
         if not isinstance(self.base, CorpusSetting):
             raise ValueError("only a corpus has duplicates to estimate")
@@ -137,22 +139,22 @@ class SecondSetting:
         """The same setting with another threshold of the probability.
 
         Raises:
-            UserError: it is no probability.
+            UserError: it is not a probability.
         """
         check_probability(threshold)
         return replace(self, threshold=threshold, bounded=False)
 
     def threshold_at(self, precision: float) -> float | None:
-        """The precision itself, as a threshold of the lower bound of each probability; None where none reaches it."""
+        """The precision itself, as a threshold of the lower bound of each probability; None if none reaches it."""
         if not isinstance(self.base, CorpusSetting):
             return None
         return precision if self._highest_bound(self.base) >= precision else None
 
     def at_precision(self, precision: float) -> SecondSetting:
-        """The setting that calls a pair a duplicate where the lower 95 % bound of its probability is at least this.
+        """The setting that calls a pair a duplicate if the lower 95 % bound of its probability is at least this.
 
         Raises:
-            UserError: nothing is known of the corpus, or no pair's bound could be that high.
+            UserError: nothing is known about the corpus, or no pair's bound could be that high.
         """
         if not isinstance(self.base, CorpusSetting):
             raise UserError(FEW_DENSITIES)
@@ -171,7 +173,7 @@ class SecondSetting:
         return float(expit(odds.max()))
 
     def _decisive(self, scores: ArrayLike) -> NDArray[np.float64]:
-        """Log odds of cosines that the decision rests on."""
+        """Log odds of cosines on which the decision is based."""
         if self.bounded and isinstance(self.base, CorpusSetting):
             return self.base.lower_log_odds(scores)
         return self.base.log_odds(scores)
@@ -181,9 +183,9 @@ class SecondSetting:
 
 
 def second_setting(base: Setting, model: TwoStages) -> SecondSetting:
-    """What both stages mean where cosines mean `base`; a pair is called a duplicate where that is likelier than not.
+    """What both stages mean if cosines mean `base`; a pair is called a duplicate if that is more likely than not.
 
-    Where the model has a verdict for labelled pairs alone, the threshold is that of the verdict.
+    If the model has a verdict only for labelled pairs, the threshold is that of the verdict.
     """
     if isinstance(base, CorpusSetting):
         return SecondSetting(base, model.look)
@@ -191,12 +193,12 @@ def second_setting(base: Setting, model: TwoStages) -> SecondSetting:
 
 
 def check_corpus_threshold(model: Model, threshold: float) -> None:
-    """Raises UserError where a threshold is out of the range of what decides in a corpus.
+    """Raises UserError if a threshold is outside the range of the score that decides in a corpus.
 
-    That is a probability where the model takes a second look, and a cosine elsewhere.
+    That is a probability if the model takes a second look, and a cosine otherwise.
 
     Args:
-        model: that judges.
+        model: that decides.
         threshold: from the user.
 
     >>> check_corpus_threshold(checkpoint, 1.2)
@@ -207,7 +209,7 @@ def check_corpus_threshold(model: Model, threshold: float) -> None:
 
 
 def check_probability(threshold: float) -> None:
-    """Raises UserError where a threshold is no probability."""
+    """Raises UserError if a threshold is not a probability."""
     try:
         check_threshold(threshold, "probability")
     except UserError:

@@ -1,7 +1,7 @@
-"""Vectors that are cut to their first numbers, and the verdict that is true of them.
+"""Vectors that are cut to their first numbers, and the verdict that holds for them.
 
-A model that was trained with `dims` has a verdict for each of these lengths. What reads cosines of shortened vectors
-asks `verdict_at` for it, and logs `shortened_note` where there is none.
+A model that was trained with `dims` has a verdict for each of these lengths. Code that reads cosines of shortened
+vectors gets it from `verdict_at`, and logs `shortened_note` if there is none.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def shorten_tables(tables: Tables, dimension: int) -> Tables:
 
 
 def verdict_at(model: Model, dimension: int) -> Verdict:
-    """The verdict for vectors of so many numbers: the one of that length, or else that of whole vectors."""
+    """The verdict for vectors of this length, or else that of whole vectors."""
     return model.verdict.shortened.get(dimension, model.verdict)
 
 
 def shortened_note(model: Model, dimension: int) -> str:
-    """A warning where a model has no verdict for vectors of so many numbers; empty where it has."""
+    """A warning if a model has no verdict for vectors of this length; empty if it has one."""
     if dimension == model.dimension or dimension in model.verdict.shortened:
         return ""
     judged = ", ".join(str(length) for length in sorted({model.dimension, *model.verdict.shortened}, reverse=True))

@@ -28,10 +28,10 @@ KNOWN_WORDS = 2**20  # whose tokens are kept in memory
 
 @dataclass(frozen=True)
 class Reading:
-    """How a side of an export reads texts.
+    """How one side of an export reads texts.
 
     Attributes:
-        prompt: what is put before every text.
+        prompt: text put before every text.
         special_tokens: whether the tokenizer adds its own.
         longest: tokens that are kept; None: all that the tokenizer gives.
         by_word: whether no token crosses a space, so that words can be tokenised one by one.
@@ -65,7 +65,7 @@ class Tokens:
 
 
 def tokeniser(folder: Path, reading: Reading) -> Callable[[Sequence[str]], Tokens]:
-    """Texts to the ids that the checkpoint's own tokenizer gives, from the file that is in the folder."""
+    """Texts to the ids of the checkpoint's own tokenizer, from its file in the folder."""
     if (folder / WORDS).exists():
         rows_of = _whitespace_rows(_whitespace_rules(folder))
     else:
@@ -79,7 +79,7 @@ def tokeniser(folder: Path, reading: Reading) -> Callable[[Sequence[str]], Token
 
 
 def export_counter(folder: Path, reading: Reading) -> TokenCounter:
-    """Counts the tokens of whole texts as a side of an export reads them."""
+    """Counts the tokens of whole texts, as one side of an export reads them."""
     if (folder / WORDS).exists():
         return skipping_counter(_whitespace_rows(_whitespace_rules(folder)), reading.longest, reading.prompt)
     return library_counter(
@@ -91,7 +91,7 @@ def export_counter(folder: Path, reading: Reading) -> TokenCounter:
 
 
 def _library_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer in a folder; raises UserError where its file is missing or damaged."""
+    """The tokenizer in a folder; raises UserError if its file is missing or damaged."""
     try:
         return Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # the library raises no narrower one
@@ -99,7 +99,7 @@ def _library_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _whitespace_rules(folder: Path) -> dict[str, Any]:
-    """The words in a folder, and how they are looked up; raises UserError where the file is missing or damaged."""
+    """The words in a folder, and how they are looked up; raises UserError if the file is missing or damaged."""
     rules: dict[str, Any] = read_json(folder / WORDS, RULES, missing=f"{folder / WORDS}: missing")
     return rules
 
@@ -107,7 +107,7 @@ def _whitespace_rules(folder: Path) -> dict[str, Any]:
 def _words(value: Any, where: str) -> None:
     """The shape of a list of texts, hundreds of thousands of them."""
     if not (isinstance(value, list) and {*map(type, value)} <= {str}):
-        raise WrongShape(f"{where} is no list of texts")
+        raise WrongShape(f"{where} is not a list of texts")
 
 
 RULES = record({"vocab": _words, "stop_words": _words, "do_lower_case": flag}, others=True)
@@ -158,7 +158,7 @@ def _cached_by_word(rows_of: Rows) -> Rows:
 def _whitespace_rows(rules: Mapping[str, Any]) -> Rows:
     """The ids of sentence-transformers' WhitespaceTokenizer, which skips stop words and unknown ones.
 
-    A word is looked up as it is, without the marks around it, and then in lower case.
+    A word is looked up without the punctuation around it, first unchanged, then in lower case.
     """
     vocabulary = {word: row for row, word in enumerate(rules["vocab"])}
     ids: dict[str, int | None] = {**vocabulary, **dict.fromkeys(rules["stop_words"])}

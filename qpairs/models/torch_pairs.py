@@ -21,16 +21,16 @@ BATCH = 64  # texts that are read at a time, of about one length
 
 
 class TorchPairs:
-    """A `PairReader` that asks a `CrossEncoder`, in bfloat16 where this machine is fast at it.
+    """A `PairReader` that uses a `CrossEncoder`, in bfloat16 if this machine is fast at it.
 
-    On a CPU, one of BERT's kind reads packed tokens, which takes two thirds of the time or less.
+    On a CPU, a BERT-like model reads packed tokens, which takes at most two thirds of the time.
     """
 
     def __init__(self, cross_encoder: CrossEncoder, *, both_orders: bool = True) -> None:
         """Binds a cross-encoder of one logit.
 
         Args:
-            cross_encoder: is asked, by one thread at a time.
+            cross_encoder: is used by one thread at a time.
             both_orders: whether each pair is read in both orders; or, in half the time, in the given one.
         """
         self.cross_encoder, self.both_orders = cross_encoder.eval(), both_orders
@@ -70,10 +70,10 @@ def load_cross_encoder(name: str | Path, *, local: bool = True) -> CrossEncoder:
 
     Args:
         name: folder or Hub id.
-        local: whether the Hub is not to be asked.
+        local: whether the Hub must not be asked.
 
     Raises:
-        UserError: it cannot be loaded, or gives more numbers than one.
+        UserError: it cannot be loaded, or gives more than one number.
     """
     try:
         model: CrossEncoder = CrossEncoder(
@@ -83,7 +83,7 @@ def load_cross_encoder(name: str | Path, *, local: bool = True) -> CrossEncoder:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"cannot load the cross-encoder {str(name)!r}: {reason}; copy or train it again") from error
     if model.num_labels != 1:
-        raise UserError(f"{name}: gives {model.num_labels} numbers for a pair; one, a logit, is needed")
+        raise UserError(f"{name}: gives {model.num_labels} numbers for a pair; exactly one, a logit, is needed")
     return model
 
 

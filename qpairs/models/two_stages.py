@@ -1,7 +1,7 @@
-"""Two models as one: an encoder finds, a cross-encoder takes a second look where that can change the verdict.
+"""Two models as one: an encoder finds pairs, and a cross-encoder takes a second look if that can change the decision.
 
-The folder is that of the encoder, as it was (`SentenceTransformer(path)` loads it), with the cross-encoder in
-`reranker/` (`CrossEncoder(path / "reranker")` loads it) and `second_look.json`, which says what both tell together.
+The folder is that of the encoder, unchanged (`SentenceTransformer(path)` loads it), with the cross-encoder in
+`reranker/` (`CrossEncoder(path / "reranker")` loads it) and `second_look.json`, which says what both mean together.
 Retrieve and re-rank: Nogueira and Cho (2019), Passage Re-ranking with BERT.
 """
 
@@ -55,7 +55,7 @@ LOOK_FORMAT = 1
 
 
 class Band(NamedTuple):
-    """First scores from `low` to `high`, between which the second look can change the verdict."""
+    """First scores from `low` to `high`, for which the second look can change the decision."""
 
     low: float
     high: float
@@ -68,17 +68,17 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True)
 class TwoStages:
-    """An encoder and a cross-encoder that judge together: a `Model`, whose score is the log odds of a duplicate.
+    """An encoder and a cross-encoder that decide together: a `Model`, whose score is the log odds of a duplicate.
 
-    Vectors are those of the encoder, so an index of it serves this model, too.
+    Vectors are those of the encoder, so its index works for this model, too.
 
     Attributes:
         first: the encoder, with its own verdict.
         second: the cross-encoder.
         look: what the logit of the second adds to the log odds of the first.
-        verdict: of both together, on pairs that people hand over.
+        verdict: of both together, on given pairs.
         scores: part -> report, as in `evaluation.Report.to_dict`; `second_look`: what it changed on validation.
-        versions: of what joined them, and when.
+        versions: of the libraries that combined them, and the time.
         path: the folder.
     """
 
@@ -122,7 +122,7 @@ class TwoStages:
 
     @functools.cached_property
     def band(self) -> Band:
-        """First scores of pairs whose verdict the second look can change; outside it cannot, at 99 %."""
+        """First scores of pairs whose decision the second look can change; outside it cannot, at 99 %."""
         return Band(*self.look.band(self.first.verdict.pair.log_odds, self.verdict.pair.threshold))
 
     def encode(self, texts: Sequence[str], side: Side = "left") -> Floats:
@@ -134,7 +134,7 @@ class TwoStages:
         return self.first.embed_tables(questions)
 
     def score_tables(self, tables: Tables, pairs: Pairs) -> Floats:
-        """Log odds (n_pairs,) of pairs whose questions are embedded already; those in the band are read."""
+        """Log odds (n_pairs,) of pairs whose questions are already embedded; pairs in the band are read."""
         scores = self.first.score_tables(tables, pairs)
         return self.join(scores, self.read(pairs, self.band.holds(scores)))
 
@@ -179,7 +179,7 @@ class TwoStages:
         """Writes both models into a folder that is whole or not there.
 
         Raises:
-            UserError: the folder is not empty, lies in that of one of them, or cannot be written.
+            UserError: the folder is not empty, is inside that of one of them, or cannot be written.
         """
         path = Path(path)
         for stage in (self.first, self.second):
@@ -200,7 +200,7 @@ class TwoStages:
     __repr__, _repr_html_ = one_line, html_card
 
     def write_look(self, folder: Path) -> None:
-        """Writes `second_look.json` into the folder of the encoder, whose `reranker/` is there already."""
+        """Writes `second_look.json` into the folder of the encoder, which already has `reranker/`."""
         found = {
             "format": LOOK_FORMAT,
             "look": asdict(self.look),
@@ -213,17 +213,17 @@ class TwoStages:
 
 
 def open_two_stages(path: Path, first: Model) -> TwoStages:
-    """The model of two stages in a folder whose encoder is open already.
+    """The model of two stages in a folder whose encoder is already open.
 
     Raises:
-        UserError: its cross-encoder is missing, or a file is damaged; or they are not the two that were joined.
+        UserError: its cross-encoder is missing, or a file is damaged; or they are not the two that were combined.
     """
-    again = "combine both anew: qpairs combine ENCODER CROSS_ENCODER --output FOLDER"
+    again = "combine them again: qpairs combine ENCODER CROSS_ENCODER --output FOLDER"
     if not (path / RERANKER / FILE).exists():
-        raise UserError(f"{path / RERANKER}: no {FILE} here; take the encoder alone with --no-reranker, or {again}")
+        raise UserError(f"{path / RERANKER}: no {FILE} here; use only the encoder with --no-reranker, or {again}")
     second = load(path / RERANKER)
     if not isinstance(second, CrossModel):
-        raise UserError(f"{path / RERANKER}: no cross-encoder")
+        raise UserError(f"{path / RERANKER}: not a cross-encoder")
 
     def parse(data: dict[str, Any]) -> TwoStages:
         joined, here = data.get("stages", {}), _stages_in(path)  # older versions have none
@@ -242,7 +242,7 @@ def open_two_stages(path: Path, first: Model) -> TwoStages:
 
 
 def _stages_in(path: Path) -> dict[str, str]:
-    """A digest of the checksums of each model in a folder of both."""
+    """A digest of the checksums of each model in a combined folder."""
     found = {}
     for name, folder in (("encoder", path), ("cross-encoder", path / RERANKER)):
         weights = json.loads(read_text(folder / FILE)).get(CHECKSUMS, {})
@@ -251,7 +251,7 @@ def _stages_in(path: Path) -> dict[str, str]:
 
 
 def first_stage(model: Model) -> Model:
-    """What finds candidates: the encoder of a model of two stages, or the model itself."""
+    """The model that finds candidates: the encoder of a model of two stages, or the model itself."""
     return model.first if isinstance(model, TwoStages) else model
 
 

@@ -1,4 +1,4 @@
-"""Folders of results: a free name for one, and the run that is not finished, in a folder beside its output."""
+"""Folders of results: a free name for one, and the folder of an unfinished run next to its output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def numbered(path: Path) -> Iterator[Path]:
 
 
 def partial_of(output: Path) -> Path:
-    """The folder of an unfinished run, beside its output.
+    """The folder of an unfinished run, next to its output.
 
     >>> partial_of(Path("runs/x")).as_posix()
     'runs/x.partial'
@@ -33,7 +33,7 @@ def partial_of(output: Path) -> Path:
 
 
 def is_interrupted(folder: Path) -> bool:
-    """Whether a folder holds a run that can be resumed: what was killed before that has nothing to go on with.
+    """Whether a folder holds a run that can be resumed; one killed very early has nothing to resume from.
 
     >>> is_interrupted(Path("runs/nowhere.partial"))
     False
@@ -42,14 +42,14 @@ def is_interrupted(folder: Path) -> bool:
 
 
 def require_finished(path: Path) -> None:
-    """Raises UserError where no model is in a folder because its run is not finished; the message says how to go on.
+    """Raises UserError if a folder has no model because its run is not finished; the message says how to resume.
 
     Args:
-        path: the output of the run, or its folder beside that.
+        path: the output of the run, or its folder next to that.
 
     >>> require_finished(Path("runs/nowhere"))
     """
     output = path.with_name(path.name.removesuffix(PARTIAL)) if path.name.endswith(PARTIAL) else path
     if output.name and is_interrupted(partial_of(output)):
         go_on = shown_command("qpairs", "train", "--resume", "--output", output)
-        raise UserError(f"{path}: no model yet: its run is unfinished, in {partial_of(output)}; go on with it: {go_on}")
+        raise UserError(f"{path}: no model yet: its run is unfinished, in {partial_of(output)}; to resume it: {go_on}")

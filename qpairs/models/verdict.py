@@ -1,8 +1,8 @@
-"""The verdict: what turns the score of a pair into a decision and a probability. Saved with every model.
+"""The verdict turns the score of a pair into a decision and a probability. It is saved with every model.
 
-A score means different things in different places: among pairs that people hand over, a third are duplicates; among
-all pairs of a corpus, hardly any. So a `Verdict` holds `Setting`s, one for each place where a score is read. Nothing
-else compares a score with a threshold.
+A score means different things in different settings: among given pairs, a third are duplicates; among all pairs of a
+corpus, hardly any. So a `Verdict` has `Setting`s, one for each use of a score. Nothing else compares a score with a
+threshold.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ SCORE_NAMES = {
 }  # what a score is called, one and several
 
 NO_DENSITIES = (
-    "the model has a verdict for labelled pairs alone: in a corpus, its probabilities are far too high; "
-    "qpairs calibrate MODEL --corpus QUESTIONS, or training anew, gives it one for a corpus"
+    "the model has a verdict only for labelled pairs: in a corpus, its probabilities are far too high; run qpairs "
+    "calibrate MODEL --corpus QUESTIONS, or train again, to get one for a corpus"
 )
 
 NO_LABELS = "estimated from this corpus, no labels"
@@ -57,7 +57,7 @@ LEVELS = {
 
 
 def score_name(score: str) -> str:
-    """What the score of a pair is called, wherever it is shown; `score` is that of a `Verdict`.
+    """The name of a score wherever it is shown; `score` is that of a `Verdict`.
 
     >>> score_name("cosine"), score_name("log odds")
     ('similarity', 'log odds')
@@ -66,7 +66,7 @@ def score_name(score: str) -> str:
 
 
 def score_names(score: str) -> str:
-    """What several scores are called.
+    """The name of a score in the plural.
 
     >>> score_names("logit")
     'logits'
@@ -75,7 +75,7 @@ def score_names(score: str) -> str:
 
 
 def score_column(score: str) -> str:
-    """The column of a score in tables that are written: that of a cosine, and of a head as ever, is `similarity`.
+    """The column of a score in tables: `similarity` for a cosine, and for a head as in older versions.
 
     >>> score_column("cosine"), score_column("logit")
     ('similarity', 'score')
@@ -84,10 +84,10 @@ def score_column(score: str) -> str:
 
 
 def words(probability: float, duplicate: bool) -> str:
-    """A verdict in words, the same wherever it is shown: the decision says which words, the probability how sure.
+    """A verdict in words, the same wherever it is shown, from the decision and the probability.
 
-    What is called a duplicate is never said to be another question, and nothing else is said to be a duplicate,
-    whichever threshold decides. The probability counts as it is shown, in whole percent.
+    The words never contradict the decision, whichever threshold decides. The probability is rounded as shown, to whole
+    percent.
 
     >>> words(0.93, True), words(0.93, False)
     ('very likely a duplicate', 'close, but below the threshold')
@@ -104,15 +104,15 @@ class Reference:
 
 
 class Setting(Protocol):
-    """What scores mean in one place: among pairs that people hand over, or in a corpus."""
+    """What scores mean in one setting: among given pairs, or in a corpus."""
 
     @property
     def threshold(self) -> float:
-        """A pair is called a duplicate if and only if its score is at or above it."""
+        """A pair is called a duplicate if and only if its score is at or above this."""
 
     @property
     def precision_of(self) -> str:
-        """What its probabilities and precisions are true of, in words."""
+        """For which pairs its probabilities and precisions hold, in words."""
 
     def log_odds(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Log odds of being duplicates, in the shape of the scores; rising with the score."""
@@ -127,19 +127,19 @@ class Setting(Protocol):
         """The same setting with another threshold."""
 
     def threshold_at(self, precision: float) -> float | None:
-        """The lowest threshold whose precision is at least this, with 95 % confidence; None where no threshold's is."""
+        """The lowest threshold whose precision is at least this, with 95 % confidence; None if there is none."""
 
     def at_precision(self, precision: float) -> Setting:
         """The setting with the threshold of `threshold_at`.
 
         Raises:
-            UserError: there is none; says what can be had.
+            UserError: there is none; the message says what is possible.
         """
 
 
 @dataclass(frozen=True)
 class PairSetting:
-    """What scores mean among pairs that people hand over, such as labelled ones.
+    """What scores mean among given pairs, such as labelled ones.
 
     Attributes:
         threshold: a pair is called a duplicate if and only if its score is at or above it.
@@ -153,7 +153,7 @@ class PairSetting:
 
     @property
     def precision_of(self) -> str:
-        """What its probabilities and precisions are true of."""
+        """For which pairs its probabilities and precisions hold."""
         return "of pairs like those of validation"
 
     def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
@@ -177,14 +177,14 @@ class PairSetting:
         return replace(self, threshold=threshold)
 
     def threshold_at(self, precision: float) -> float | None:
-        """The threshold of the next operating point at or above a precision; None where there is none."""
+        """The threshold of the next operating point at or above a precision; None if there is none."""
         return next((point.threshold for point in self.operating_points if point.precision >= precision), None)
 
     def at_precision(self, precision: float) -> PairSetting:
         """The setting with the lowest threshold whose precision on validation is at least this, with 95 % confidence.
 
         Raises:
-            UserError: no threshold's is, or there are no operating points.
+            UserError: no threshold reaches it, or there are no operating points.
         """
         if (threshold := self.threshold_at(precision)) is not None:
             return self.at(threshold)
@@ -206,8 +206,8 @@ class CorpusSetting:
 
     Attributes:
         threshold: a pair is called a duplicate if and only if its score is at or above it.
-        estimate: the duplicates in the corpus, as far as they are known; after a second look at its pairs, scores and
-            threshold are probabilities.
+        estimate: the estimate of the duplicates in the corpus; after a second look at its pairs, scores and threshold
+            are probabilities.
         hits: whether scores are those of the hits of a search, the nearest of a question, or of any pairs.
     """
 
@@ -217,24 +217,24 @@ class CorpusSetting:
 
     @property
     def precision_of(self) -> str:
-        """What its probabilities and precisions are true of, and how many labels stand behind them, or none."""
+        """For which pairs its probabilities and precisions hold, and on how many labels they are based."""
         if labels := self.of_cosines.labels:
             return f"{self.among}, estimated from {labels:,} label{'s' if labels > 1 else ''}"
         return f"{self.among}, {NO_LABELS}" if self.unlabelled else self.among
 
     @property
     def among(self) -> str:
-        """Among how many questions its probabilities are true, in words."""
+        """Among how many questions its probabilities hold, in words."""
         return f"of a {'hit' if self.hits else 'pair'} among {self.estimate.counts.n:,} questions"
 
     @property
     def unlabelled(self) -> bool:
-        """Whether no label stands behind the estimate, neither of this corpus nor of the model's own validation."""
+        """Whether the estimate is based on no labels, neither of this corpus nor of the model's own validation."""
         return self.of_cosines.borrowed and not self.of_cosines.labels
 
     @property
     def basis(self) -> str:
-        """What the expectation rests on, in words."""
+        """What the estimate is based on, in words."""
         if labels := self.of_cosines.labels:
             return f"estimated from {labels:,} label{'s' if labels > 1 else ''} of this corpus"
         if self.unlabelled:
@@ -243,7 +243,7 @@ class CorpusSetting:
 
     @property
     def of_cosines(self) -> CorpusEstimate:
-        """What cosines say of the corpus, without a second look."""
+        """What cosines say about the corpus, without a second look."""
         return self.estimate.first if isinstance(self.estimate, ReadEstimate) else self.estimate
 
     def decide(self, scores: ArrayLike) -> NDArray[np.bool_]:
@@ -266,17 +266,17 @@ class CorpusSetting:
         """The same setting with another threshold.
 
         Raises:
-            UserError: it is no cosine, or after a second look no probability.
+            UserError: it is not a cosine, or after a second look not a probability.
         """
         check_threshold(threshold, "probability" if isinstance(self.estimate, ReadEstimate) else "cosine")
         return replace(self, threshold=threshold)
 
     def for_pairs(self) -> CorpusSetting:
-        """The setting for all pairs of the corpus, at the threshold of greatest expected F1."""
+        """The setting for all pairs of the corpus, at the threshold with the highest expected F1."""
         return CorpusSetting(self.estimate.best_threshold(), self.estimate)
 
     def for_hits(self) -> CorpusSetting:
-        """The setting for the hits of a search, which are duplicates where that is more likely than not."""
+        """The setting for the hits of a search, which are called duplicates if that is more likely than not."""
         return CorpusSetting(self.of_cosines.even_threshold(), self.of_cosines, hits=True)
 
     def threshold_at(self, precision: float) -> float | None:
@@ -287,7 +287,7 @@ class CorpusSetting:
         """The setting with the threshold of `threshold_at`.
 
         Raises:
-            UserError: there is none; says what can be promised, and whether more labels may help.
+            UserError: there is none; the message says what can be promised, and whether more labels may help.
         """
         threshold = self.threshold_at(precision)
         if threshold is None:
@@ -297,15 +297,15 @@ class CorpusSetting:
     def lower_log_odds(self, cosines: ArrayLike, more: ArrayLike = 0.0) -> NDArray[np.float64]:
         """One-sided 95 % lower bounds of `log_odds`, for each pair or hit by itself.
 
-        `at_precision` promises a share of all pairs above a threshold; this bound holds for a single one, so that a
-        second look can be added to it. The log odds are normal around their mean.
+        `at_precision` promises a share of all pairs above a threshold; this bound holds for a single pair, so that a
+        second look can be added to it. The log odds are taken as normal around their mean.
 
         Args:
             cosines: of the pairs.
-            more: standard deviations of what is added to the log odds, beside their own.
+            more: standard deviations of what is added to the log odds, in addition to their own.
         """
         if isinstance(self.estimate, ReadEstimate):
-            raise ValueError("pairs that were read have no cosines of their own in their scores")
+            raise ValueError("the scores of pairs that were read do not contain their cosines")
         return self.log_odds(cosines) - ONE_SIDED * np.hypot(self.estimate.deviation_of(cosines), more)
 
 
@@ -316,11 +316,11 @@ SCORE_RANGES: dict[str, Range] = {
 }  # of other scores, none
 
 
-BOTH = "threshold, precision: give one of them, not both"
+BOTH = "threshold, precision: give only one of them"
 
 
 def check_threshold(threshold: float, score: str = "cosine") -> None:
-    """Raises UserError where no score can lie on one side of a threshold.
+    """Raises UserError if no score can be on one side of a threshold.
 
     Args:
         threshold: of a score.
@@ -340,7 +340,7 @@ def check_threshold(threshold: float, score: str = "cosine") -> None:
 
 
 def check_precision(precision: float | None) -> None:
-    """Raises UserError where a precision that is asked for can be none; None asks for nothing.
+    """Raises UserError if a requested precision is impossible; None requests nothing.
 
     >>> check_precision(2)
     Traceback (most recent call last):
@@ -351,15 +351,16 @@ def check_precision(precision: float | None) -> None:
 
 
 def choose(setting: Setting, threshold: float | None = None, precision: float | None = None) -> Setting:
-    """The setting with the threshold that was asked for, if any was.
+    """The setting with the requested threshold, if any.
 
     Args:
         setting: what scores mean.
-        threshold: from which score on a pair is called a duplicate.
-        precision: that the duplicates shall have.
+        threshold: the lowest score of a duplicate.
+        precision: that the duplicates must have.
 
     Raises:
-        UserError: both were, the setting does not allow the threshold, or the precision is none or cannot be promised.
+        UserError: both are given, the setting does not allow the threshold, or the precision is invalid or cannot be
+            promised.
     """
     check_precision(precision)
     if threshold is not None and precision is not None:
@@ -371,21 +372,21 @@ def choose(setting: Setting, threshold: float | None = None, precision: float | 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What turns the scores of a model into decisions.
+    """Turns the scores of a model into decisions.
 
     Attributes:
-        pair: for two questions that a person hands over.
-        score: what is read: the cosine of two vectors, the probability that a head gives, the logit of a cross-encoder,
-            or the log odds that a model of two stages gives.
+        pair: the setting for given pairs.
+        score: the score it reads: the cosine of two vectors, the probability that a head gives, the logit of a
+            cross-encoder, or the log odds that a model of two stages gives.
         symmetric: whether the sides of a pair may be swapped; two towers then score the mean of both directions.
         reference: the scores that `pair` was fitted to; None in exports of older versions.
         tfidf_threshold: of the TF-IDF baseline, chosen on the same pairs; None likewise.
         densities: of duplicates, near misses and strangers in the validation table, or in a corpus that the verdict
-            was fitted to; None in models of older versions, and where cosines don't decide.
+            was fitted to; None in models of older versions, and if cosines do not decide.
         shortened: number of leading numbers of a vector -> the verdict on vectors cut to these; the full length is not
             among them. See `models.shortened.verdict_at`.
-        labelled: whether `pair` was fitted to labelled pairs of the model's user; that of a ready model was fitted to
-            the bundled pairs, and is no more than where a fit to labels starts from.
+        labelled: whether `pair` was fitted to the user's labelled pairs; that of a ready model was fitted to the
+            bundled pairs, and is only the starting point of a fit to labels.
     """
 
     pair: PairSetting
@@ -401,10 +402,10 @@ class Verdict:
         """What scores mean among all pairs of a corpus; its threshold is the estimate's `default_threshold`.
 
         Args:
-            counts: the scores of the corpus, which say how it differs from the validation table; or its number of
-                questions alone, where they are not known: then it is taken to be like the validation table.
+            counts: the scores of the corpus, which say how it differs from the validation table; or only its number of
+                questions, if the scores are unknown: then it is assumed to be like the validation table.
 
-        A verdict without densities gives the setting for pairs, which says nothing of a corpus, and logs a warning.
+        A verdict without densities gives the setting for pairs, which does not hold in a corpus, and logs a warning.
         """
         if self.densities is None:
             log.warning(NO_DENSITIES)
@@ -418,37 +419,35 @@ class Verdict:
     def search(self, counts: ScoreCounts | int) -> Setting:
         """What scores mean for the hits of a search among n questions; `counts` as in `corpus`.
 
-        A pair that is among the nearest of a question is likelier right than another one of its score. A hit is called
-        a duplicate where that is more likely than not.
+        A nearest neighbour of a question is more likely right than another pair with the same score. A hit is called a
+        duplicate if that is more likely than not.
         """
         setting = self.corpus(counts)
         return setting.for_hits() if isinstance(setting, CorpusSetting) else setting
 
     def require_labelled(self, where: object, otherwise: str = "") -> None:
-        """Raises UserError where there is no threshold for pairs that people hand over.
+        """Raises UserError if there is no threshold for given pairs.
 
         Args:
             where: names the model.
-            otherwise: what else would serve.
+            otherwise: what to do instead.
         """
         if not self.labelled:
             raise UserError(
-                f"{where}: has no threshold for pairs, since it knows no labelled pair of yours; qpairs train learns "
-                "one from such pairs, and this fits one to them and says its F1: "
+                f"{where}: has no threshold for pairs, since it was not fitted to labelled pairs; train on such pairs "
+                "with qpairs train, or fit a threshold to them: "
                 + shown_command("qpairs", "calibrate", where, "--data", "PAIRS", "--output", "FOLDER")
                 + otherwise
             )
 
     def require_cosine(self, where: object) -> None:
-        """Raises UserError where the verdict of a model cannot be read from cosines; `where` names the model."""
+        """Raises UserError if the verdict of a model does not work on cosines; `where` names the model."""
         if self.score == "head":
-            raise UserError(
-                f"{where}: its verdict is that of a head, which cosines don't have; train with --score cosine"
-            )
+            raise UserError(f"{where}: its verdict needs the score of a head, not a cosine; train with --score cosine")
         if self.score != "cosine":
             raise UserError(
-                f"{where}: its verdict is read from {score_names(self.score)} of a cross-encoder, which cosines don't "
-                "have; name an encoder, or one joined to it by qpairs combine"
+                f"{where}: its verdict is read from {score_names(self.score)} of a cross-encoder, not from cosines; "
+                "name an encoder, or both combined by qpairs combine"
             )
 
 
@@ -462,12 +461,12 @@ def fit_verdict(
     prior: PairSetting | None = None,
     densities: Densities | None = None,
 ) -> Verdict:
-    """The verdict that labelled pairs give.
+    """The verdict fitted to labelled pairs.
 
     Args:
         scores: (n,) scores of the pairs.
         labels: (n,) 1 duplicate, 0 not; both occur.
-        tfidf_threshold: of the TF-IDF baseline on the same pairs; None where it is unknown.
+        tfidf_threshold: of the TF-IDF baseline on the same pairs; None if unknown.
         score: what the scores are.
         symmetric: whether the sides of a pair may be swapped.
         prior: an earlier setting, which threshold and calibration shrink towards when the pairs are few.

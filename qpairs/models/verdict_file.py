@@ -1,4 +1,4 @@
-"""The verdict as it is kept in the JSON file of a model."""
+"""The verdict as stored in the JSON file of a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
 
 
 def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
-    """The verdict in the JSON of a model; before format 2 its parts stood side by side in the file.
+    """The verdict in the JSON of a model; before format 2 its parts were separate keys of the file.
 
     Raises:
         KeyError, TypeError: a part is missing, or is not what it should be.

@@ -1,4 +1,4 @@
-"""Versions of what made a model."""
+"""Versions of the software that made a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LIBRARIES = ("qpairs", "torch", "transformers", "sentence-transformers", "datase
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that are installed, of python and the machine, and when it is (UTC)."""
+    """Versions of the installed libraries, of python and the machine, and the time (UTC)."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     libraries = {}
     for name in LIBRARIES:

@@ -1,4 +1,4 @@
-"""Batches: from the indices that a sampler gives to padded token ids and what the labels say of the questions."""
+"""Batches: from the indices of a sampler to padded token ids and the labels of the questions."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Questions(TypedDict):
     """The questions on one side of the similarity matrix.
 
     Attributes:
-        features: inputs of the tower, padded or packed, in chunks of similar length; of several processes, each has
-            those of its share of the questions alone.
+        features: inputs of the tower, padded or packed, in chunks of similar length; with several processes, each has
+            only its share of the questions.
         ids: (n,) int64, row of each question in the question table.
         component: (n,) int64, duplicate component of each question, equal texts joined; for losses with prototypes.
-        taught: (n, t) a teacher's vectors of them; None without such a teacher.
+        taught: (n, t) a teacher's vectors of the questions; None without such a teacher.
     """
 
     features: list[Features]
@@ -40,13 +40,13 @@ class Questions(TypedDict):
 
 
 class Batch(TypedDict):
-    """A training batch: n distinct questions as rows, m as columns, and what is known of each of the n x m pairs.
+    """A training batch: n distinct questions as rows, m as columns, and what is known about each of the n x m pairs.
 
-    It is a dict, since the Trainer moves the tensors in dicts and lists to the device, and no dataclass.
+    It is a dict, not a dataclass, since the Trainer moves only tensors in dicts and lists to the device.
 
     Attributes:
         rows: the n row questions.
-        columns: the m column questions, where these are others or another tower encodes them; None: the rows.
+        columns: the m column questions, if they differ or another tower encodes them; None: the rows.
         known: the fields of `labels.BatchLabels`: masks (n, m).
         left: (k,) int64, row of the first question of each labelled pair.
         right: (k,) int64, column of its second question.
@@ -64,7 +64,7 @@ class Batch(TypedDict):
 
 
 def model_inputs(items: list[Batch]) -> dict[str, Any]:
-    """The arguments of `PairModel.forward` for the one batch of a step, with the labels where the Trainer looks."""
+    """The arguments of `PairModel.forward` for the batch of a step, with the labels where the Trainer expects them."""
     (batch,) = items
     return {"batch": batch, "labels": batch["labels"]}
 
@@ -76,7 +76,7 @@ class TokenizedQuestions:
     Attributes:
         ids: token ids of each question.
         pad: from the token ids of some questions to the padded inputs of the tower.
-        word_dropout: changes the token ids of a question at random before it is encoded; None: they stay.
+        word_dropout: changes the token ids of a question at random before it is encoded; None: unchanged.
     """
 
     ids: Sequence[TokenIds]
@@ -105,8 +105,8 @@ def build_label_graph(pairs: Pairs) -> LabelGraph:
 class Batches:
     """A map-style dataset whose item i is the batch of step i, counted over all epochs.
 
-    An item depends on the seed and i alone (and on the negatives that the sampler mines), so that a resumed run gets
-    the same batches.
+    An item depends only on the seed and i (and on the negatives that the sampler mines), so that a resumed run gets the
+    same batches.
     """
 
     def __init__(
@@ -125,13 +125,13 @@ class Batches:
 
         Args:
             pairs: the pair table.
-            towers: its questions as the one tower reads them, or as each of two towers does.
+            towers: its questions as read by the one tower, or by each of two towers.
             sampler: the batches of each epoch.
             symmetric: whether every question of a batch is a row and a column; if not, the first question of a pair is
                 a row, and the second a column.
             steps: length of the dataset; None: one epoch.
-            chunk: questions that are padded together. The questions of a batch are sorted by length and cut into
-                chunks, each padded to its own longest.
+            chunk: number of questions that are padded together. The questions of a batch are sorted by length and cut
+                into chunks, each padded to its own longest.
             seed: seed of the word dropout.
             processes: number of processes that share the questions of each step: item i is then the share of process
                 i mod processes in step i // processes, every processes-th question.
@@ -161,10 +161,10 @@ class Batches:
         return self.collate(self.plan[place], np.random.default_rng(seed), process, draws)
 
     def collate(self, indices: BatchIndices, random: np.random.Generator, process: int = 0, seed: int = 0) -> Batch:
-        """A batch: its distinct questions by length, its pairs among them, and what is known of all.
+        """A batch: its distinct questions by length, its pairs, and what is known about all pairs.
 
         Args:
-            indices: what the batch is made of.
+            indices: the content of the batch.
             random: source of the word dropout.
             process: the process whose share of the questions is to be encoded.
             seed: of the random choices of miners and prototypes.
@@ -201,13 +201,13 @@ class Batches:
         }
 
     def _set(self, table: Tensor, left: Ints, right: Ints, values: Tensor | bool) -> None:
-        """Sets the cells (left, right) of a table (n, m), and of a symmetric one the mirrored cells, too."""
+        """Sets the cells (left, right) of a table (n, m), and the mirrored cells if it is symmetric."""
         table[left, right] = values
         if self.symmetric:
             table[right, left] = values
 
     def _by_length(self, ends: Ints) -> tuple[Ints, Ints]:
-        """The distinct questions, the shortest first, and the place of each end among them."""
+        """The distinct questions, the shortest first, and the position of each side of the pairs among them."""
         questions, inverse = np.unique(ends, return_inverse=True)
         order = np.argsort(self.lengths[questions], kind="stable")
         return questions[order], np.argsort(order)[inverse]

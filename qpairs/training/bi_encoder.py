@@ -1,4 +1,4 @@
-"""Trains an encoder: batches, model and optimiser of one pass, and what comes out of it."""
+"""Trains an encoder: batches, model and optimiser of one pass, and its result."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class Fitted:
     """A trained encoder, on the CPU.
 
     Attributes:
-        encoder: at its best state.
+        encoder: in its best state.
         head: the classifier that the verdict reads; None: it reads the cosine.
         history: losses and scores by step.
-        diverged: what happened where the loss became NaN, and the last good state was restored; else ''.
+        diverged: what happened if the loss became NaN and the last good state was restored; else ''.
     """
 
     encoder: SentenceTransformer
@@ -74,7 +74,7 @@ def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
 
     Raises:
         UserError: it cannot be built, its vectors are shorter than one of `dims`, it cannot have the adapters that
-            `lora` asks for, or the vectors of two towers are to be queued.
+            `lora` asks for, or vectors of two towers would be queued.
     """
     encoder = build_encoder(
         config.encoder,
@@ -91,7 +91,7 @@ def new_encoder(config: Config, train: Pairs) -> SentenceTransformer:
     if config.lora:
         check_adapters(encoder, config.encoder)
     if config.queue and not is_siamese(encoder):
-        raise UserError("queue: is of vectors of one tower, and this encoder has two; leave it out")
+        raise UserError("queue: needs one tower, and this encoder has two; leave it out")
     return encoder
 
 
@@ -105,15 +105,15 @@ def fit_bi_encoder(
 ) -> Fitted:
     """Trains an encoder on the training pairs, and keeps the state with the best average precision on validation.
 
-    Without labels of the user's own to judge by, the last state.
+    Without labels to evaluate with, it keeps the last state.
 
     Args:
-        run: config, data and the folder of the states, from the last of which training goes on.
+        run: config, data and the folder of the states; training resumes from the last state.
         encoder: what is trained.
         objective: the loss.
         stage: what progress calls it.
         rate_factor: factor on all learning rates.
-        taught: (n_questions, t) a teacher's vectors of the training questions, to be learned besides.
+        taught: (n_questions, t) a teacher's vectors of the training questions, to be learned, too.
 
     Raises:
         UserError: the loss became NaN before the first state was kept.
@@ -137,7 +137,7 @@ def encoder_pass(
     rate_factor: float = 1.0,
     taught: Floats | None = None,
 ) -> tuple[Pass, PairModel]:
-    """What `fit_bi_encoder` trains, and on what; adapters and dropout are in the encoder then."""
+    """What `fit_bi_encoder` trains, and on what; adds adapters and dropout to the encoder."""
     config = run.config
     if config.lora:  # before the batches, which are made for the layers that there are
         add_adapters(encoder, config.lora, dropout=config.dropout, seed=config.seed)
@@ -170,7 +170,7 @@ def encoder_pass(
 def _warn_of_no_dropout(config: Config) -> None:
     mend = "--word-dropout 0.1 masks tokens"
     if config.dropout != OPTIONS["dropout"].default:
-        log.warning("dropout: %s has no dropout, so that %g changes nothing; %s", config.encoder, config.dropout, mend)
+        log.warning("dropout: %s has no dropout, so %g has no effect; %s", config.encoder, config.dropout, mend)
     if config.unlabelled and not config.word_dropout:
         log.warning("unlabelled: %s has no dropout: both copies of a question are equal; %s", config.encoder, mend)
 
@@ -188,15 +188,16 @@ def _optimizer(model: PairModel, config: Config, rate_factor: float, steps: int)
 
 
 def own_rate(name: str, config: Config, steps: int) -> float:
-    """The learning rate of a tower where the config names none.
+    """The learning rate of a tower if the config sets none.
 
-    That of MiniLM, learning from labels, falls as the inverse root of the number of steps, as the best one of gradient
-    descent does where the loss is convex (Zinkevich 2003, theorem 1). docs/lab_book.md has the rates that were tried.
+    That of MiniLM, learning from labels, falls as the inverse square root of the number of steps, as the optimal rate
+    of gradient descent does for a convex loss (Zinkevich 2003, theorem 1). docs/lab_book.md has the rates that were
+    tried.
 
     Args:
         name: of the tower's encoder.
         config: the options of the run.
-        steps: of an epoch, or of all epochs where these are more: part of an epoch takes the rate of a whole one.
+        steps: of an epoch, or of all epochs if that is more: part of an epoch takes the rate of a whole one.
 
     >>> from qpairs.config import Config
     >>> [f"{own_rate('minilm', Config(), steps):.1e}" for steps in (105, 250, 500, 1225, 5000)]
@@ -229,7 +230,7 @@ def training_batches(encoder: SentenceTransformer, run: Run) -> Batches:
 
 
 def evaluation_batches(encoder: SentenceTransformer, run: Run) -> Batches:
-    """The validation pairs once, or a sample of them where they are more than `VALIDATION_LIMIT`."""
+    """The validation pairs once, or a sample of them if they are more than `VALIDATION_LIMIT`."""
     config, pairs = run.config, evaluation_pairs(run)
     questions = _tokenized(encoder, pairs)
     sampler = sequential_sampler(pair_lengths(questions[0], pairs), config.batch_size)
@@ -244,7 +245,7 @@ def _batches(
 
 
 def _tokenized(encoder: SentenceTransformer, pairs: Pairs, dropped: float = 0.0) -> list[TokenizedQuestions]:
-    """The questions as each tower reads them, with a share of the tokens dropped at random."""
+    """The questions as read by each tower, with a share of the tokens dropped at random."""
     return [
         TokenizedQuestions(
             token_ids(tower, pairs.questions),
@@ -256,7 +257,7 @@ def _tokenized(encoder: SentenceTransformer, pairs: Pairs, dropped: float = 0.0)
 
 
 def _batch_maker(tower: SentenceTransformer) -> Callable[[Sequence[Ids]], dict[str, Any]]:
-    """What makes a tower's inputs of token ids: packed ones, where it takes them."""
+    """A function from token ids to a tower's inputs: packed ones, if it takes them."""
     padded = functools.partial(features, tower)
     if not takes_packed(tower):
         return padded
@@ -264,7 +265,7 @@ def _batch_maker(tower: SentenceTransformer) -> Callable[[Sequence[Ids]], dict[s
 
 
 def _chunk(config: Config, encoder: SentenceTransformer) -> int:
-    """Questions in one call: as many as there are, but on a CPU fewer where they are padded, so that it is little."""
+    """Questions in one call: all of them, or fewer on a CPU if they are padded, to limit padding."""
     packed = all(map(takes_packed, towers(encoder)))
     if config.gradient_cache or packed or torch.cuda.is_available():
         return config.gradient_cache or 2**20

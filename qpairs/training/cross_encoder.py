@@ -1,7 +1,7 @@
 """Trains a cross-encoder: a transformer that reads both questions of a pair at once (Devlin et al. 2019).
 
-It learns the labels by cross-entropy, each pair in a random order. It is far too slow to search with; it judges pairs,
-takes a second look at what an encoder finds, and is a good teacher of an encoder.
+It learns the labels by cross-entropy, each pair in a random order. It is far too slow to search with; it scores pairs,
+takes a second look at what an encoder finds, and is a good teacher for an encoder.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class FittedPairs:
     """A trained cross-encoder, on the CPU.
 
     Attributes:
-        model: at its best state.
+        model: in its best state.
         history: losses and scores by step.
-        diverged: what happened where the loss became NaN, and the last good state was restored; else ''.
+        diverged: what happened if the loss became NaN and the last good state was restored; else ''.
     """
 
     model: CrossEncoder
@@ -54,21 +54,21 @@ class FittedPairs:
 
 
 def new_cross_encoder(name: str, *, texts: Sequence[str], max_length: int, seed: int) -> CrossEncoder:
-    """A cross-encoder over an encoder's transformer: first token and mean of all tokens, and a linear map to a logit.
+    """A cross-encoder over an encoder's transformer: first token and mean of all tokens, and a linear layer to a logit.
 
     Args:
         name: one of `TRANSFORMERS`, a Hub id, or the folder of an encoder.
-        texts: the training questions, from which `tiny` makes its vocabulary.
+        texts: the training questions, from which `tiny` builds its vocabulary.
         max_length: tokens of a question that are read; a pair may have twice as many.
         seed: seed of the random weights.
 
     Raises:
-        UserError: no transformer; or a model or package that is missing or broken.
+        UserError: not a transformer; or a model or package is missing or broken.
     """
     check_transformer("encoder", name)
     encoder = build_encoder(name, texts=texts, max_length=2 * max_length, seed=seed)
     if not is_transformer(encoder):
-        raise UserError(f"encoder: {name} is no transformer, so it cannot read two questions at once; use minilm")
+        raise UserError(f"encoder: {name} is not a transformer, so it cannot read two questions at once; use minilm")
     transformer: Any = encoder[0]
     pooling = Pooling(transformer.get_embedding_dimension(), ["cls", "mean"])
     with torch.random.fork_rng(devices=[]):
@@ -93,7 +93,7 @@ def fit_cross_encoder(run: Run, model: CrossEncoder, stage: str = "training") ->
     """Trains a cross-encoder, and keeps the state with the best average precision on validation.
 
     Args:
-        run: config, data and the folder of the states, from the last of which training goes on.
+        run: config, data and the folder of the states; training resumes from the last state.
         model: what is trained.
         stage: what progress calls it.
 
@@ -105,7 +105,7 @@ def fit_cross_encoder(run: Run, model: CrossEncoder, stage: str = "training") ->
 
 
 def cross_encoder_pass(run: Run, model: CrossEncoder) -> Pass:
-    """What `fit_cross_encoder` trains, and on what; dropout is in the model then."""
+    """What `fit_cross_encoder` trains, and on what; adds dropout to the model."""
     config, train, validation = run.config, run.parts.train, evaluation_pairs(run)
     validation = replace(validation, grades=None)  # what an evaluation compares with is 0 or 1
     sampler = pair_sampler(_tokens_of_pairs(model, train), config.batch_size, config.seed)
@@ -140,8 +140,8 @@ class CrossEncoderLoss(nn.Module):
         Args:
             labels: (k,) of all pairs of the batch.
             features: inputs for the pairs that this process reads, in each order: orders * n texts, packed or padded.
-            share: number of pairs that this process reads: n, or 0 where it reads one only to keep step.
-            orders: 1, or 2 where the logit of a pair is the mean over both orders.
+            share: number of pairs that this process reads: n, or 0 if it reads one only to stay in step.
+            orders: 1, or 2 if the logit of a pair is the mean over both orders.
 
         Raises:
             Diverged: the loss is not a finite number.
@@ -156,7 +156,7 @@ class CrossEncoderLoss(nn.Module):
 class PairBatches:
     """A map-style dataset whose item i is the batch of step i: pairs of similar length.
 
-    An item depends on the seed and i alone, so that a resumed run gets the same batches. With several processes, item i
+    An item depends only on the seed and i, so that a resumed run gets the same batches. With several processes, item i
     is the share of process i mod processes in step i // processes: every processes-th pair.
     """
 
@@ -177,7 +177,7 @@ class PairBatches:
             pairs: labelled.
             sampler: the batches of each epoch.
             seed: of the order of each pair.
-            both_orders: whether each pair is there in both orders, or in one at random.
+            both_orders: whether each pair appears in both orders, or in a random one.
             processes: number of processes that share the pairs of each step.
         """
         self.model, self.pairs, self.seed = model, pairs, seed

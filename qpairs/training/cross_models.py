@@ -1,4 +1,4 @@
-"""The cross-encoders of a run: trained, judged, and kept in its folder, so that a resumed run trains none twice."""
+"""The cross-encoders of a run: trained, evaluated, and kept in its folder, so that a resumed run trains none twice."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ENOUGH_PAIRS = 30_000  # that a cross-encoder reads in its training
 
 
 def cross_config(config: Config, encoder: str, epochs: float) -> Config:
-    """The config of a cross-encoder that is trained besides an encoder: it has its own learning rate, and no budget.
+    """The config of a cross-encoder that is trained besides an encoder: own learning rate, and no budget.
 
     Args:
         config: that of the encoder's run.
-        encoder: what the cross-encoder is made from.
+        encoder: the name of its transformer.
         epochs: passes over the training pairs.
 
     >>> cross_config(Config(loss="cosent", learning_rate=1.0, seed=3), "tiny", 2.0).learning_rate is None
@@ -44,10 +44,10 @@ def cross_config(config: Config, encoder: str, epochs: float) -> Config:
 
 
 def passes_for(pairs: int) -> float:
-    """The passes of a cross-encoder over so many training pairs: as many as make `ENOUGH_PAIRS`, 1 to 4.
+    """The passes of a cross-encoder over the training pairs: enough for `ENOUGH_PAIRS` pairs, 1 to 4.
 
-    It starts without any notion of a pair: on the bundled 6,664 pairs, one pass of MiniLM gave an average precision of
-    0.67 on validation, four gave 0.77; on 78,396 Quora pairs, a second pass made it worse (`docs/lab_book.md`).
+    It starts without any knowledge of pairs: on the bundled 6,664 pairs, one pass of MiniLM gave an average precision
+    of 0.67 on validation, four gave 0.77; on 78,396 Quora pairs, a second pass made it worse (`docs/lab_book.md`).
 
     >>> passes_for(6_000), passes_for(12_000), passes_for(100_000)
     (4.0, 3.0, 1.0)
@@ -56,21 +56,21 @@ def passes_for(pairs: int) -> float:
 
 
 def cross_folder(run: Run, encoder: str) -> Path:
-    """Where a run keeps the cross-encoder that it has trained from an encoder."""
+    """The folder in which a run keeps the cross-encoder that it has trained from an encoder."""
     name = "".join(c if c.isalnum() else "-" for c in encoder)
     return run.folder / f"trained-{name}"
 
 
 def trained_cross_model(run: Run, model: CrossEncoder | None = None, stage: str = "training") -> tuple[CrossModel, str]:
-    """The cross-encoder of a run's config: trained and judged, or resumed, or loaded where that is done.
+    """The cross-encoder of a run's config: trained and evaluated, or resumed, or loaded if that is done.
 
     Args:
         run: its config is that of the cross-encoder, its folder that of the whole run.
-        model: what is trained, where it is made already.
+        model: what is trained, if it is already built.
         stage: what progress calls it.
 
     Returns:
-        The cross-encoder; and what happened where the loss became NaN, and the last good state was judged, else ''.
+        The cross-encoder; and what happened if the loss became NaN and the last good state was evaluated, else ''.
 
     Raises:
         NothingKept: the loss became NaN before the first state was kept.
@@ -98,14 +98,16 @@ def trained_cross_model(run: Run, model: CrossEncoder | None = None, stage: str 
 
 
 def load_reranker(config: Config) -> CrossModel | None:
-    """The reranker of a config, where it is a folder; None where it is to be trained, or there is none.
+    """The reranker of a config if it is a folder; None if it will be trained, or there is none.
 
     Raises:
-        UserError: no cross-encoder of qpairs is there.
+        UserError: the folder has no cross-encoder of qpairs.
     """
     name = config.reranker
     if name and world() > 1:
-        raise UserError("reranker: is trained by one process; train it there, then join it with qpairs combine")
+        raise UserError(
+            "reranker: is trained by a single process; train it with one, then combine it with qpairs combine"
+        )
     if not name or name in TRANSFORMERS:
         return None
     check_transformer("reranker", name)
@@ -114,10 +116,10 @@ def load_reranker(config: Config) -> CrossModel | None:
         raise UserError(f"reranker: no cross-encoder {name!r}; {hint}")
     found = load(name, second_look=False)
     if not isinstance(found, CrossModel):
-        raise UserError(f"reranker: {name} is no cross-encoder; qpairs train --model cross-encoder trains one")
+        raise UserError(f"reranker: {name} is not a cross-encoder; qpairs train --model cross-encoder trains one")
     return found
 
 
 def warn_of_another_split(what: str) -> None:
-    """Warns of a model that is used in a run and was trained on other parts than those of the run."""
+    """Warns if a model used in a run was trained on other parts than those of the run."""
     log.warning("%s was not trained on this split; it may have seen validation and test pairs", what)

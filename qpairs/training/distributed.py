@@ -1,4 +1,4 @@
-"""Several processes that train one model: torchrun or accelerate starts them, and each encodes its share of a batch.
+"""Several processes train one model: torchrun or accelerate starts them, and each encodes its share of a batch.
 
 The shares are gathered before the loss, which every process computes on the whole batch: any loss and any miner sees
 what a single process would see, and the gradient is the same.
@@ -30,7 +30,7 @@ def initialize() -> None:
 
 
 def _group() -> Any:
-    """`torch.distributed` where processes have joined; None where none have, as before torch is imported."""
+    """`torch.distributed` if processes have joined; None if not, or if torch is not imported yet."""
     distributed = getattr(sys.modules.get("torch"), "distributed", None)
     return distributed if distributed is not None and distributed.is_initialized() else None
 
@@ -62,7 +62,7 @@ def broadcast(value: T) -> T:
 
 
 def check_once(check: Callable[[], None]) -> None:
-    """Runs a check in process 0 alone, as one that takes a lock, which no two processes can hold at the same time.
+    """Runs a check only in process 0, for example one that takes a lock, which only one process can hold.
 
     Args:
         check: raises UserError, or returns.
@@ -94,9 +94,9 @@ def rank_zero_first() -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_draws(seed: int) -> Iterator[None]:
-    """Lets torch's random choices in the block be the same in every process; a single process goes on with its own.
+    """Makes torch's random choices in the block the same in every process; a single process is not affected.
 
-    The dropout of shares of other sizes leaves the generators of the processes apart.
+    Dropout on shares of different sizes makes the generators of the processes diverge.
     """
     if world() == 1:
         yield
@@ -111,7 +111,7 @@ def same_draws(seed: int) -> Iterator[None]:
 def gather(share: Tensor, n: int) -> Tensor:
     """The embeddings (n, d) of a batch whose row i was encoded by process i mod world.
 
-    A gradient reaches the own share alone, times the number of processes: averaged over them, as
+    A gradient reaches only the process's own share, times the number of processes: averaged over them, as
     DistributedDataParallel does it, the gradients of the encoder are those of a single process with the whole batch.
 
     Args:

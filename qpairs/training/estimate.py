@@ -1,4 +1,4 @@
-"""What a run will take, from a few real steps: `qpairs train --dry-run`."""
+"""The time and memory of a run, estimated from a few real steps: `qpairs train --dry-run`."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ TRIED, LONGEST = 12, 20.0  # steps, and seconds, that an estimate takes at most;
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take on this machine.
+    """The time and memory that a run will take on this machine.
 
     Attributes:
-        config: its options, with the output folder that it would write.
-        split: of its data, as a checkpoint holds it.
-        parameters: numbers that are trained.
-        steps: of training; fewer where the time budget, or patience, ends it first.
-        step_seconds: of a step, median of those that were tried.
+        config: its options, with its output folder.
+        split: of its data, as a checkpoint stores it.
+        parameters: number of trained parameters.
+        steps: of training; fewer if the time budget or patience ends it first.
+        step_seconds: of a step, median of the timed ones.
         evaluations: on validation, during training.
         evaluation_seconds: of one.
         peak_bytes: greatest memory while the steps were tried: of the GPU, or else of the process.
         tried: steps that were timed.
-        without: what is not in the estimate: a teacher, with the pairs and passes that it adds, or a reranker.
+        without: what the estimate leaves out: a teacher, with the pairs and passes that it adds, or a reranker.
     """
 
     config: Config
@@ -58,7 +58,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of training with its evaluations, by the budget at most."""
+        """Of training with its evaluations, limited by the budget."""
         found = self.steps * self.step_seconds + self.evaluations * self.evaluation_seconds
         budget = 60 * self.config.budget_minutes
         return min(found, budget) if budget else found
@@ -72,7 +72,7 @@ def estimate(
     on_progress: OnProgress = ignore,
     **options: Unpack[TrainOptions],
 ) -> Estimate:
-    """What a training run would take: its data are loaded, its model is built, and a few real steps are timed.
+    """Estimates a training run: loads its data, builds its model, and times a few real steps.
 
     Nothing is written. The steps are spread over an epoch, so that short and long questions count.
 
@@ -83,7 +83,7 @@ def estimate(
         options: fields of `Config`, as in `train`.
 
     Raises:
-        UserError: something that the user can mend, as `train` would say it.
+        UserError: something that the user can fix, as `train` would say it.
 
     >>> found = estimate(data="mine.csv", encoder="minilm")  # doctest: +SKIP
     >>> f"{found.steps} steps, {found.seconds / 60:.0f} minutes"  # doctest: +SKIP
@@ -124,7 +124,7 @@ def estimate_plan(plan: Plan, on_progress: OnProgress = ignore) -> Estimate:
 
 
 def _on_top(plan: Plan) -> tuple[str, ...]:
-    """What comes on top of the steps that are timed."""
+    """What comes on top of the timed steps."""
     config = plan.config
     near = config.neighbours * len(plan.parts.train.questions)
     parts = {

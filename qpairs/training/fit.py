@@ -1,6 +1,6 @@
 """A training run, from the config to the saved model.
 
-What is wrong with options and data is said before torch and transformers are imported, which takes seconds: they are
+Errors in options and data are reported before torch and transformers are imported, which takes seconds: they are
 imported where they are used.
 """
 
@@ -42,27 +42,27 @@ def train(
     parts: Parts | None = None,
     **options: Unpack[TrainOptions],
 ) -> Model:
-    """Trains a model on question pairs, chooses the threshold on validation, judges it on the test part, and saves.
+    """Trains a model on question pairs, chooses the threshold on validation, evaluates on the test part, and saves.
 
     The model is an encoder (a `Checkpoint`); with `model="cross-encoder"` a `CrossModel`; with a `reranker`, an encoder
-    and a cross-encoder that judge together (`TwoStages`).
+    and a cross-encoder combined (`TwoStages`).
 
     States are kept in OUTPUT.partial until the model is complete in OUTPUT. A killed run resumes from the last of them
     and ends, on a CPU, with the same weights as an unbroken one.
 
     Args:
         config: the choices of the run; None: the defaults.
-        resume: go on with the interrupted run of `output`; its config is kept, and need not be given again.
+        resume: resume the interrupted run of `output`; its config is kept, and need not be given again.
         overwrite: replace the model, and the unfinished run, of `output`.
         on_progress: called at every step.
-        parts: the data, where it is loaded already; None: that of the config.
+        parts: the data, if it is already loaded; None: that of the config.
         options: fields of `Config`, over those of `config`. `loss` may also be a function (sim, Relation) -> scalar,
             and `miner` a function (sim, Relation) -> Relation, see `objectives.functions.objective_of`. The config
             stores their names; to resume such a run, pass them again. `data`, `validation`, `test` and
             `drop_suspects` may also be rows in memory, as in `load_pairs`: the same holds for them.
 
     Raises:
-        UserError: something that the user can mend; or the loss became NaN, and the last good state was saved.
+        UserError: something that the user can fix; or the loss became NaN, and the last good state was saved.
 
     >>> model = train(data="mine.csv", encoder="minilm", epochs=2)  # doctest: +SKIP
     >>> model.scores["test"]["f1_interval"]  # doctest: +SKIP
@@ -89,12 +89,12 @@ def train(
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do: its options, its data, and what its encoder is trained towards; nothing is written yet.
+    """A planned run: its options, its data, and what its encoder is trained towards; nothing is written yet.
 
     Attributes:
         config: with its output folder.
         parts: the data.
-        guides: None where a cross-encoder is trained.
+        guides: None if a cross-encoder is trained.
     """
 
     config: Config
@@ -104,7 +104,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The options of a run; rows in memory are read, which an iterator gives once only."""
+    """The options of a run; rows in memory are read, as an iterator gives them only once."""
 
     given: Mapping[str, Any]
     pairs: Mapping[str, Pairs]
@@ -124,7 +124,7 @@ def plan_run(config: Config | None, options: Mapping[str, Any], *, overwrite: bo
     """Reads the options of a run, checks them and loads its data; the arguments are those of `train`.
 
     Raises:
-        UserError: something that the user can mend.
+        UserError: something that the user can fix.
 
     >>> plan_run(None, {"data": "mine.csv", "encoder": "static"}).config.output  # doctest: +SKIP
     'runs/mine-static'

@@ -1,4 +1,4 @@
-"""What an encoder is trained towards: its loss, its teachers and its reranker, and what its options need of the data.
+"""What an encoder is trained towards: its loss, its teachers and its reranker, and what its options need from the data.
 
 A loss is read before teachers and rerankers are loaded, which imports transformers.
 """
@@ -38,9 +38,9 @@ class Guides:
 
     Attributes:
         objective: the loss.
-        teachers: those that are there already, by name.
-        reranker: the cross-encoder that is to be joined to it, where that is there already.
-        vectors: from questions to the vectors that are to be learned; None where none are.
+        teachers: those that exist already, by name.
+        reranker: the cross-encoder to combine it with, if that exists already.
+        vectors: from questions to the vectors to learn; None if there are none.
     """
 
     objective: Objective
@@ -50,12 +50,12 @@ class Guides:
 
 
 def load_guides(config: Config, functions: Mapping[str, Function], *, keep: bool) -> Guides | None:
-    """What the encoder of a config is trained towards; None where a cross-encoder is trained.
+    """What the encoder of a config is trained towards; None if a cross-encoder is trained.
 
     Args:
         config: the options of the run.
         functions: as in `build_objective`.
-        keep: whether a teacher that an earlier run has kept beside its output must stay.
+        keep: whether a teacher that an earlier run has kept next to its output must stay.
 
     Raises:
         UserError: options that do not go together, or a teacher or reranker that cannot be loaded.
@@ -75,7 +75,7 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
 
     Args:
         config: the options of the run.
-        functions: the `loss` and the `miner` where they are functions, which the config only names.
+        functions: the `loss` and the `miner` if they are functions, which the config only names.
 
     Raises:
         UserError: no such loss or miner, or options that do not go together.
@@ -97,7 +97,7 @@ def build_objective(config: Config, functions: Mapping[str, Function] | None = N
     if config.unlabelled:
         _check_unlabelled(config, objective)
     if teachers_to_train(config.probability_teachers) and world() > 1:
-        raise UserError("teacher: is trained by one process; train it there, then name its folder")
+        raise UserError("teacher: is trained by a single process; train it with one, then name its folder")
     return objective
 
 
@@ -107,21 +107,23 @@ def for_positives_alone(config: Config, functions: Mapping[str, Function], *, ke
     Args:
         config: the options of the run.
         functions: as in `build_objective`.
-        keeps_loss: whether the user has named the loss; else it becomes one with negatives of the batch.
+        keeps_loss: whether the user has named the loss; else it becomes one with in-batch negatives.
 
     Raises:
         UserError: options that need pairs labelled 0.
     """
     for name, why in NEED_LABELS.items():
         if name != "drop_suspects" and getattr(config, name) != OPTIONS[name].default:
-            raise UserError(f"{name}: {why} of both kinds, and the training pairs are all duplicates; leave it out")
+            raise UserError(f"{name}: {why} of both kinds, but the training pairs are all duplicates; leave it out")
     if teachers_to_train(config.probability_teachers):
-        raise UserError("teacher: the training pairs are all duplicates, too few to train one on; name a folder of one")
+        raise UserError(
+            "teacher: the training pairs are all duplicates, so none can be trained on them; name the folder of one"
+        )
     if not keeps_loss:
         config = dataclasses.replace(config, loss=WITHOUT_LABELS)
     elif not (build_objective(config, functions).learns_without_labels or config.probability_teachers):
         raise UserError(
-            f"loss: {config.loss!r} needs pairs labelled 0, and the training pairs are all duplicates; use "
+            f"loss: {config.loss!r} needs pairs labelled 0, but the training pairs are all duplicates; use "
             f"{WITHOUT_LABELS}, or add strangers"
         )
     return config
@@ -130,20 +132,20 @@ def for_positives_alone(config: Config, functions: Mapping[str, Function], *, ke
 def _check_unlabelled(config: Config, objective: Objective) -> None:
     if not (objective.learns_without_labels or config.probability_teachers):
         raise UserError(
-            f"loss: {config.loss!r} reads labelled pairs alone, and unlabelled data has none; use {WITHOUT_LABELS}, or "
+            f"loss: {config.loss!r} reads only labelled pairs, and unlabelled data has none; use {WITHOUT_LABELS}, or "
             "add strangers"
         )
     if teachers_to_train(config.probability_teachers):
         raise UserError("teacher: unlabelled data has no labels to train one on; name the folder of one")
     if config.without_labels and len(tower_names(config.encoder)) > 1:
-        raise UserError("encoder: two towers need labels to be judged by; name labelled pairs with --validation")
+        raise UserError("encoder: two towers need labels for evaluation; name labelled pairs with --validation")
 
 
 def without_grades(config: Config, parts: Parts) -> Parts:
-    """The parts for a loss that learns labels alone: scores that were cut are labels to it.
+    """The parts for a loss that learns only labels: scores with a cut are labels.
 
     Raises:
-        UserError: the pairs have grades that nobody has asked to cut.
+        UserError: the pairs have grades, but no cut is given.
     """
     if parts.train.grades is None:
         return parts

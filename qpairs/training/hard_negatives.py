@@ -1,4 +1,4 @@
-"""Offline mining: the nearest questions of other components, or without a label, in the whole training set."""
+"""Offline mining: the nearest questions of other components, or without labels, in the whole training set."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def mine_epoch(
     folder: Path,
     epoch: int,
 ) -> tuple[Ints, Ints]:
-    """The negatives of an epoch, by the encoder as it is now, as `nearest_negatives` returns them.
+    """The negatives of an epoch, mined with the current encoder, as `nearest_negatives` returns them.
 
     Args:
         encoder: with one tower or two.
-        questions: the questions of the pair table as each tower reads them.
+        questions: the questions of the pair table as read by each tower.
         pairs: the pair table.
         config: `mined`, `relative_margin` and `symmetric` are read.
-        folder: where they are kept, so that a run that is resumed within the epoch has the same.
+        folder: where they are kept, so that a run resumed within the epoch has the same.
         epoch: number of the epoch.
     """
     file = folder / f"mined-{epoch}.safetensors"
@@ -63,7 +63,7 @@ def mine_epoch(
             with atomic_file(file) as fresh:
                 save_file({"rows": rows, "negatives": negatives}, fresh)
             log.info("epoch %d: %d negatives mined for %d pairs", epoch, len(rows), len(pairs))
-    with reading_weights(file, "remove it, and the negatives are mined again"):
+    with reading_weights(file, "remove it to mine the negatives again"):
         mined = load_file(file)
         return mined["rows"], mined["negatives"]
 
@@ -89,7 +89,7 @@ def nearest_negatives(
         guard: (n_questions,) component of each question, equal texts joined; its members are never negatives.
         rows: (n_questions, d) unit embeddings of the questions as anchors.
         columns: (n_questions, d) unit embeddings of the questions as negatives.
-        count: negatives for each pair, at most.
+        count: most negatives for each pair.
         relative_margin: least gap to the similarity of the positive, as a share of it.
         candidates: question ids that may be negatives; None: all.
 

@@ -1,4 +1,4 @@
-"""The verdict of a trained model: chosen on the validation part, reported on it and on the test part."""
+"""The verdict of a trained model: chosen on the validation part, and reported on it and on the test part."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def judge(
 ) -> Checkpoint:
     """Chooses threshold and calibration on the validation part and reports on it, and on the test part if there is one.
 
-    With `dims`, each length of the vectors gets a verdict of its own, and the part `dimensions` of a report its scores.
+    With `dims`, each length of the vectors gets its own verdict, and a report has their scores in `dimensions`.
 
     Args:
         encoder: a trained encoder.
@@ -75,7 +75,7 @@ def untrained_scores(encoder: SentenceTransformer, config: Config, parts: Parts)
     """Part -> F1 and average precision of the cosine before training, at the threshold that is best on validation.
 
     Args:
-        encoder: as it comes; it is used and left as it was.
+        encoder: untrained; it is used, and not changed.
         config: the options of the run.
         parts: its data.
     """
@@ -94,7 +94,7 @@ def untrained_scores(encoder: SentenceTransformer, config: Config, parts: Parts)
 
 
 def beside_untrained(checkpoint: Checkpoint, untrained: Mapping[str, Mapping[str, float]]) -> Checkpoint:
-    """A judged checkpoint whose reports have the encoder as it comes among their baselines.
+    """An evaluated checkpoint whose reports have the encoder before training among their baselines.
 
     Args:
         checkpoint: from `judge`.
@@ -108,13 +108,13 @@ def beside_untrained(checkpoint: Checkpoint, untrained: Mapping[str, Mapping[str
 
 
 def judge_without_labels(encoder: SentenceTransformer, config: Config, parts: Parts, history: History) -> Checkpoint:
-    """The verdict of an encoder that has seen no label: that of a ready model (`models.borrowed`).
+    """The verdict of an encoder trained without labels: that of a ready model (`models.borrowed`).
 
-    It has a setting for a corpus, estimated from the corpus itself, and none for pairs that people hand over, until it
-    is calibrated. There is no report.
+    It has a setting for a corpus, estimated from the corpus itself, and none for given pairs until it is calibrated.
+    There is no report.
 
     Args:
-        encoder: of one tower, trained on questions alone.
+        encoder: of one tower, trained only on questions.
         config: the options of the run.
         parts: its data.
         history: what training reported.
@@ -136,7 +136,7 @@ def judge_cross_encoder(
     on_progress: OnProgress = ignore,
     stage: str = "evaluating",
 ) -> CrossModel:
-    """The verdict of a cross-encoder, as `judge` chooses that of an encoder; it has no vectors, so none on a corpus.
+    """The verdict of a cross-encoder, as `judge` chooses that of an encoder; there is none for a corpus.
 
     Args:
         reader: the trained cross-encoder.
@@ -177,7 +177,7 @@ def _reports(model: Model, parts: Parts, scored: Scored, score: Callable[[Pairs]
 
 
 def report_on_part(model: Model, pairs: Pairs, scored: Scored) -> dict[str, Any]:
-    """The report on a part, as a model keeps it; with the scores of each length of the vectors where there are several.
+    """The report on a part, as a model stores it; with the scores of each length of the vectors if there are several.
 
     Args:
         model: with its verdict.

@@ -1,4 +1,4 @@
-"""What the Trainer trains: an encoder, an objective and what the objective learns besides, as one module."""
+"""What the Trainer trains: an encoder, an objective and the objective's learned parameters, as one module."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class PairModel(nn.Module):
         encoder: texts to unit embeddings, with one tower or two.
         objective: the loss.
         learned: prototypes and heads of the objective, as `objective.learned` makes them.
-        score: what a verdict on a pair reads.
+        score: the score that a verdict on a pair reads.
         recompute: whether to drop the activations of a chunk of questions after the forward pass and compute them
             again, with the same dropout, when its gradient comes: gradient caching (Gao et al. 2021, section 3).
         lengths: of the prefixes whose losses are averaged, from `matryoshka.prefix_lengths`; none: whole embeddings.
-        distillation: what is learned of the vectors of a teacher, in batches that have them.
-        queue: vectors of past batches, which are columns, too, in training; None: there are none.
+        distillation: what is learned from the vectors of a teacher, in batches that have them.
+        queue: vectors of past batches, which are further columns in training; None: there are none.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PairModel(nn.Module):
 
         Args:
             batch: of n row and m column questions.
-            labels: (k,) those of the batch; read by the Trainer alone.
+            labels: (k,) those of the batch; read only by the Trainer.
 
         Raises:
             Diverged: the loss is not a finite number.
@@ -91,7 +91,7 @@ class PairModel(nn.Module):
             return {"loss": loss, "scores": self.score(rows.float(), columns.float(), batch["left"], batch["right"])}
 
     def _distilled(self, distillation: Distillation, *sides: tuple[Tensor, Questions | None]) -> Tensor | float:
-        """What the vectors of a teacher add to the loss: the mean over both sides, where a batch has two."""
+        """What the vectors of a teacher add to the loss: the mean over both sides if a batch has two."""
         costs = [
             distillation(embeddings, side["taught"])
             for embeddings, side in sides
@@ -118,7 +118,7 @@ def _shared_names(module: nn.Module) -> dict[str, str]:
 
 
 def _drop_shared(module: nn.Module, state: dict[str, Tensor], prefix: str, *metadata: Any) -> None:
-    """Keeps each tensor of a state dict once: safetensors refuses one that is there twice."""
+    """Keeps each tensor of a state dict once: safetensors refuses duplicates."""
     for name in _shared_names(module):
         del state[prefix + name]
 

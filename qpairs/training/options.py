@@ -1,6 +1,6 @@
 """The options of a training run as types, so that editors complete them and type checkers know them.
 
-`Config` is where they live, with defaults, help and ranges; a test holds that names and order are the same here.
+`Config` defines them, with defaults, help and ranges; a test checks that names and order are the same here.
 """
 
 from __future__ import annotations

@@ -47,10 +47,10 @@ class Pass:
 
     Attributes:
         model: from a batch to its loss and the scores of its pairs; at the end, in its best state.
-        encoder: the part of it whose kind decides the number format.
-        train, validation: datasets whose item i is the batch of step i; without validation, the last state is kept.
+        encoder: the part whose kind decides the number format. train, validation: datasets whose item i is the batch of
+        step i; without validation, the last state is kept.
         collate: from a list of one item to the inputs of the model.
-        optimizer: has the highest rates.
+        optimizer: has the peak rates.
         steps: of training.
         steps_per_epoch: of training.
     """
@@ -66,7 +66,7 @@ class Pass:
 
 
 def run_pass(run: Run, work: Pass, stage: str = "training") -> tuple[History, str]:
-    """Trains from the last state in the run's folder on, and leaves the model in its best state.
+    """Trains from the last state in the run's folder, and leaves the model in its best state.
 
     Args:
         run: config, and the folder of the states.
@@ -74,8 +74,8 @@ def run_pass(run: Run, work: Pass, stage: str = "training") -> tuple[History, st
         stage: what progress calls it.
 
     Returns:
-        Losses and scores by step; and what happened where the loss became NaN and the last good state was restored,
-        else ''.
+        Losses and scores by step; and what happened if the loss became NaN and the last good state was restored, else
+        ''.
 
     Raises:
         NothingKept: the loss became NaN before the first state was kept.
@@ -104,7 +104,7 @@ def run_pass(run: Run, work: Pass, stage: str = "training") -> tuple[History, st
 
 
 def tensorboard_folder(output: str) -> Path:
-    """The folder with the curves of all runs beside a run's output, for `tensorboard --logdir`.
+    """The folder with the curves of all runs, next to a run's output, for `tensorboard --logdir`.
 
     >>> tensorboard_folder("runs/mine").as_posix()
     'runs/tensorboard'
@@ -118,7 +118,7 @@ def steps_of(epochs: float, steps_per_epoch: int) -> int:
 
 
 def evaluation_pairs(run: Run) -> Pairs:
-    """The validation pairs, or a sample of them where they are more than `VALIDATION_LIMIT`."""
+    """The validation pairs, or a sample of them if they are more than `VALIDATION_LIMIT`."""
     pairs = run.parts.validation
     if len(pairs) <= VALIDATION_LIMIT:
         return pairs
@@ -187,7 +187,7 @@ def _validation_scores(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def _history(logs: list[dict[str, float]], steps_per_epoch: int) -> History:
-    """The Trainer's log as it is saved in a checkpoint."""
+    """The Trainer's log as stored in a checkpoint."""
     kept = ("loss", "eval_loss", "eval_f1", "eval_average_precision")
     rows = [
         {"step": row["step"], "epoch": row["step"] / steps_per_epoch, **{k: row[k] for k in kept if k in row}}

@@ -1,6 +1,6 @@
 """A run of training: its config, its data, and the folders that it writes.
 
-While it lasts, its states are in OUTPUT.partial, from where an interrupted run is resumed.
+While it runs, its states are in OUTPUT.partial, from which an interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Run:
     Attributes:
         config: the choices.
         parts: the data.
-        folder: where unfinished work is kept.
+        folder: for unfinished work.
         on_progress: called at every step.
     """
 
@@ -54,7 +54,7 @@ class Run:
 
 
 def default_output(config: Config) -> Path:
-    """The first free folder runs/DATA-ENCODER, runs/DATA-ENCODER-2, ...; the name says what else is in it."""
+    """The first free folder runs/DATA-ENCODER, runs/DATA-ENCODER-2, ...; the name also says what else it contains."""
     kind = [CROSS_ENCODER] if config.model == CROSS_ENCODER else ["reranker"] if config.reranker else []
     data = "given" if config.data[0].startswith(IN_MEMORY) else Path(config.data[0]).stem
     name = "-".join([data, Path(config.encoder).stem, *kind])
@@ -78,8 +78,8 @@ def run_config(options: Mapping[str, Any], *, resume: bool) -> Config:
     folder = partial_of(Path(config.output))
     if not is_interrupted(folder) and (Path(config.output) / FILE).exists():
         raise UserError(
-            f"{config.output}: this run is finished, nothing is left to resume; train anew with --overwrite, or judge "
-            f"it: {shown_command('qpairs', 'evaluate', config.output)}"
+            f"{config.output}: this run is finished, so there is nothing to resume; train again with --overwrite, or "
+            f"evaluate it: {shown_command('qpairs', 'evaluate', config.output)}"
         )
     if not is_interrupted(folder):
         raise UserError(f"{folder}: no interrupted run to resume")
@@ -87,31 +87,35 @@ def run_config(options: Mapping[str, Any], *, resume: bool) -> Config:
     asked, kept = to_dict(config), to_dict(stored)
     if changed := [name for name in options if asked.get(name) != kept.get(name)]:
         raise UserError(
-            f"{folder}: the interrupted run has another {changed[0]} ({kept.get(changed[0])!r}); "
-            "resume without that option, or start anew with --overwrite"
+            f"{folder}: the interrupted run has another {changed[0]} ({kept.get(changed[0])!r}); resume without that "
+            "option, or start again with --overwrite"
         )
     return stored
 
 
 def check_run(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Raises UserError where a run cannot report or write its results, before any work is done."""
+    """Raises UserError if a run cannot report or write its results, before any work is done."""
     if config.report_to != "none" and importlib.util.find_spec(config.report_to) is None:
         raise UserError(f"report_to: {config.report_to} is not installed; pip install {config.report_to}")
     output = Path(config.output)
     check_output(output, overwrite=overwrite)
     folder = partial_of(output)
     if is_interrupted(folder) and not (resume or overwrite):
-        raise UserError(f"{folder}: an unfinished run is here; go on with it by --resume, or start anew by --overwrite")
+        raise UserError(
+            f"{folder}: an unfinished run is here; resume it with --resume, or start again with --overwrite"
+        )
     if folder.exists() and not (is_interrupted(folder) or _is_own(folder)):
-        raise UserError(f"{folder}: is in the way of the states of this run; name another folder with --output")
+        raise UserError(
+            f"{folder}: is needed for the states of this run, but exists; name another folder with --output"
+        )
 
 
 @contextlib.contextmanager
 def open_run(run: Run, *, resume: bool) -> Iterator[None]:
-    """Locks the folder of a run, and empties it unless the run is resumed; the folder goes when the block ends well.
+    """Locks the folder of a run, and empties it unless the run is resumed; removes the folder when the block succeeds.
 
     Raises:
-        UserError: another process holds the folder; or the data has changed since the run was interrupted.
+        UserError: another process has locked the folder; or the data has changed since the run was interrupted.
     """
     from qpairs.encoders.precision import decided_before
 
@@ -124,16 +128,14 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
         fast = _fast_in_bf16(run.folder)
         if _read_split(run.folder)["fingerprint"] != run.parts.split["fingerprint"]:
             raise UserError(
-                f"{run.folder}: the data has changed since the run was interrupted; start anew with --overwrite"
+                f"{run.folder}: the data has changed since the run was interrupted; start again with --overwrite"
             )
         try:
             with decided_before(fast):
                 yield
         except KeyboardInterrupt:
             go_on = shown_command("qpairs", "train", "--resume", "--output", run.config.output)
-            log.warning(
-                "interrupted; go on from the last evaluation (before the first: from the start) with: %s", go_on
-            )
+            log.warning("interrupted; to resume from the last evaluation (before the first: from the start): %s", go_on)
             raise
         barrier()  # no process reads in the folder any more
         if rank() == 0:
@@ -142,7 +144,7 @@ def open_run(run: Run, *, resume: bool) -> Iterator[None]:
 
 
 def _fast_in_bf16(folder: Path) -> bool:
-    """Whether bfloat16 was found to be fast as the run began: in all its processes, and when it is resumed."""
+    """Whether bfloat16 was fast when the run began: the same in all its processes, and when it is resumed."""
     from qpairs.encoders.precision import transformers_fast_in_bf16
 
     with rank_zero_first():
@@ -152,16 +154,16 @@ def _fast_in_bf16(folder: Path) -> bool:
 
 
 def remove_run(folder: Path) -> None:
-    """Removes the folder of a run that is done, so that one killed meanwhile is not taken for an interrupted run."""
+    """Removes the folder of a finished run, so that one killed meanwhile is not mistaken for an interrupted run."""
     with contextlib.suppress(OSError):
         (folder / SPLIT).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def saved_before(config: Config) -> str | None:
-    """The output of a run that was killed after it had been saved, as its folder was removed, which goes now.
+    """The output of a run that was killed after saving, while its folder was being removed; the folder is removed now.
 
-    None where the run has to go on. All processes of a run call it.
+    None if the run must continue. All processes of a run call it.
     """
     saved = broadcast(is_saved(config) if rank() == 0 else False)
     barrier()  # no process reads in the folder any more
@@ -174,7 +176,7 @@ def saved_before(config: Config) -> str | None:
 
 
 def is_saved(config: Config) -> bool:
-    """Whether the model of an interrupted run is in its place: the run was killed while its folder was removed."""
+    """Whether the model of an interrupted run is in place: the run was killed while its folder was being removed."""
     file, split = Path(config.output) / FILE, partial_of(Path(config.output)) / SPLIT
     if not (file.exists() and split.exists() and file.stat().st_mtime_ns >= split.stat().st_mtime_ns):
         return False
@@ -183,14 +185,14 @@ def is_saved(config: Config) -> bool:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether a folder was made by a run that was killed as it began, or as its folder was emptied."""
+    """Whether a folder is from a run that was killed as it began, or while its folder was being emptied."""
     return folder.is_dir() and ((folder / CONFIG).exists() or not visible(folder))
 
 
 def _read_split(folder: Path) -> dict[str, Any]:
     shape = record({"fingerprint": text}, others=True)
     missing = f"{folder}: no interrupted run to resume"
-    return dict(read_json(folder / SPLIT, shape, missing=missing, mend="start anew with --overwrite"))
+    return dict(read_json(folder / SPLIT, shape, missing=missing, mend="start again with --overwrite"))
 
 
 def _clear(folder: Path) -> None:

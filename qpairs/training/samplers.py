@@ -1,6 +1,6 @@
 """Samplers: functions from an epoch to the list of its batches, each given as indices into the pair table.
 
-Training on pairs, triplets and groups of duplicates differs in the sampler alone.
+Training on pairs, triplets and groups of duplicates differs only in the sampler.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def triplet_sampler(pairs: Sampler, mine: Callable[[int], tuple[Ints, Ints]]) ->
 
 
 def group_sampler(graph: LabelGraph, batch_size: int, group_size: int, seed: int) -> Sampler:
-    """Batches of P duplicate components with up to K of their questions each; every question occurs once an epoch.
+    """Batches of P duplicate components with up to K of their questions each; every question occurs once per epoch.
 
     P is the number of components that fills the batch, since most of them have one or two members. A component of
     more than K members is cut into groups of at most K. Components with labelled non-duplicates between them follow
@@ -101,7 +101,7 @@ def group_sampler(graph: LabelGraph, batch_size: int, group_size: int, seed: int
 
     Args:
         graph: the labels.
-        batch_size: questions per batch, about.
+        batch_size: approximate number of questions per batch.
         group_size: K, at least 2.
         seed: seed of the order.
     """

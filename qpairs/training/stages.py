@@ -1,4 +1,4 @@
-"""The stages of a run: its encoder, after its teachers, and its reranker, trained, judged and joined."""
+"""The stages of a run: its teachers, its encoder and its reranker: trained, evaluated and combined."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Trained:
     """What a run has trained.
 
     Attributes:
-        model: judged, in process 0; None in the other processes.
-        warning: what the user must be told although a model is saved; else ''.
+        model: evaluated, in process 0; None in the other processes.
+        warning: a warning for the user although a model is saved; else ''.
     """
 
     model: Model | None
@@ -59,7 +59,7 @@ class Trained:
 
 
 def work_of(run: Run, guides: Guides | None) -> Callable[[], Trained]:
-    """What trains a run; the model is made now, so that what is wrong with its options is said at once."""
+    """The function that trains a run; the model is built now, so that errors in its options are reported at once."""
     train = run.parts.train
     if rank() == 0:
         _warn_of_checkpoint(run)
@@ -69,18 +69,16 @@ def work_of(run: Run, guides: Guides | None) -> Callable[[], Trained]:
 
 
 def _warn_of_checkpoint(run: Run) -> None:
-    """Warns of what an encoder that is a checkpoint has learned of a run's questions, and of what is left out of it."""
+    """Warns which of a run's questions a checkpoint used as encoder has seen, and what is left out of it."""
     folder = Path(run.config.encoder)
     if not (folder / FILE).exists():
         return
     if (folder / LOOK).exists():
         log.warning(
-            "encoder: %s has a second look, which is left out; --reranker %s takes it", folder, folder / RERANKER
+            "encoder: %s has a second look, which is left out; use it with --reranker %s", folder, folder / RERANKER
         )
     elif isinstance(load(folder), CrossModel):
-        log.warning(
-            "encoder: %s is a cross-encoder; its transformer is taken, and not the head that judges pairs", folder
-        )
+        log.warning("encoder: %s is a cross-encoder; its transformer is used, but not its head", folder)
     for name, pairs in (("validation", run.parts.validation), ("test", run.parts.test)):
         seen = seen_by_encoder(run.config, pairs) if pairs else None
         if seen and seen.questions:
@@ -89,13 +87,13 @@ def _warn_of_checkpoint(run: Run) -> None:
 
 
 def save_trained(model: Model, output: Path, *, overwrite: bool) -> Model:
-    """Writes a trained model into its folder; returns it as it is there."""
+    """Writes a trained model into its folder; returns the saved model."""
     model.save(output, overwrite=overwrite)
     return dataclasses.replace(model, path=output) if isinstance(model, Checkpoint) else load(output)
 
 
 def _train_cross_encoder(run: Run, network: CrossEncoder) -> Trained:
-    """Trains and judges the cross-encoder of a run."""
+    """Trains and evaluates the cross-encoder of a run."""
     try:
         model, diverged = trained_cross_model(run, network)
     except NothingKept:
@@ -105,12 +103,12 @@ def _train_cross_encoder(run: Run, network: CrossEncoder) -> Trained:
 
 
 def _last_state(diverged: str, config: Config) -> str:
-    """What the user is told of a loss that became NaN after a state was kept; '' where it did not."""
+    """The warning about a loss that became NaN after a state was kept; '' if it did not."""
     return diverged and f"{diverged}; the last good state is saved in {config.output}; lower --learning-rate"
 
 
 def _train_encoder(run: Run, encoder: SentenceTransformer, guides: Guides) -> Trained:
-    """Trains and judges the encoder of a run, after its teachers, and joins it to its reranker, if it has one."""
+    """Trains and evaluates the encoder of a run, after its teachers, and combines it with its reranker, if any."""
     kept = run.folder / ENCODER
     if not kept.exists():
         untrained = _untrained_scores(run, encoder)
@@ -134,7 +132,7 @@ def _train_encoder(run: Run, encoder: SentenceTransformer, guides: Guides) -> Tr
 
 
 def _untrained_scores(run: Run, encoder: SentenceTransformer) -> dict[str, dict[str, float]]:
-    """What training starts from, by part; nothing where the encoder has learned nothing yet, or there are no labels."""
+    """The scores before training, by part; none if the encoder is not pretrained, or there are no labels."""
     config = run.config
     known = is_pretrained(config.encoder, config.vectors) and not config.project
     if not known or config.without_labels or rank() > 0:
@@ -146,9 +144,9 @@ def _untrained_scores(run: Run, encoder: SentenceTransformer) -> dict[str, dict[
 
 
 def _with_reranker(run: Run, encoder: Checkpoint, reranker: CrossModel | None) -> Trained:
-    """The encoder of a run and its reranker, which is trained if it is not there, as one model.
+    """The encoder of a run and its reranker, which is trained if needed, as one model.
 
-    Where the loss of the reranker becomes NaN, the encoder alone.
+    If the loss of the reranker becomes NaN, only the encoder.
     """
     config = run.config
     if reranker is None:
@@ -166,7 +164,7 @@ def _with_reranker(run: Run, encoder: Checkpoint, reranker: CrossModel | None) -
             return Trained(
                 encoder,
                 f"reranker: its loss became NaN; the encoder alone is saved in {config.output}; train a reranker with "
-                "another --seed, and join them with qpairs combine",
+                "another --seed, and combine them with qpairs combine",
             )
     elif reranker.split.get("fingerprint") != run.parts.split["fingerprint"]:
         warn_of_another_split(f"reranker: {config.reranker}")
@@ -179,7 +177,7 @@ def _with_reranker(run: Run, encoder: Checkpoint, reranker: CrossModel | None) -
 
 
 def _fit(run: Run, encoder: SentenceTransformer, guides: Guides) -> tuple[Parts, Fitted]:
-    """Trains the encoder of a run, after its teachers; returns the parts with what the teachers answered, too."""
+    """Trains the encoder of a run, after its teachers; returns the parts with the teachers' answers, too."""
     objective, teachers, schedule, rate_factor = guides.objective, guides.teachers, run.config, 1.0
     if ITSELF in run.config.probability_teachers:
         first = _first_pass(run, objective)
@@ -215,7 +213,7 @@ def _first_pass(run: Run, objective: Objective) -> Checkpoint:
 
 
 def _in_turn(config: Config, epochs: float) -> Config:
-    """The config of one of the two passes of an encoder that is its own teacher: its share of the time, by epochs."""
+    """The config of one of the two passes of an encoder that is its own teacher; epochs divide the time."""
     share = epochs / (config.epochs + config.second_epochs)
     return dataclasses.replace(config, epochs=epochs, budget_minutes=config.budget_minutes * share)
 
@@ -225,7 +223,7 @@ def second_objective(first: Checkpoint, objective: Objective) -> Objective:
 
     Its own are those that the calibration of its first pass gives for its cosines, so that the second pass starts
     where the encoder agrees with itself. The loss of a head is that already; and an encoder whose calibration does not
-    rise with the cosine has no probabilities to speak of. Both keep their loss.
+    rise with the cosine has no useful probabilities. Both keep their loss.
     """
     calibration = first.verdict.pair.calibration
     slope, intercept = calibration.slope, calibration.intercept

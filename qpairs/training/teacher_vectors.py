@@ -27,7 +27,7 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 def vector_teacher(config: Config) -> Embed | None:
-    """From questions to the teacher's unit vectors; None where a run learns no vectors.
+    """From questions to the teacher's unit vectors; None if a run learns no vectors.
 
     The teacher is a checkpoint, alone or with a reranker, or an export; or an encoder that is ready: minilm, mpnet, a
     Hub id or the folder of a SentenceTransformer.
@@ -44,7 +44,7 @@ def vector_teacher(config: Config) -> Embed | None:
             raise UserError(f"teacher: {name} is a cross-encoder, which has no vectors; use --distill probabilities")
         return lambda questions: model.embed_tables(questions)[0]
     if name in ENCODERS and ENCODERS[name].own_vocabulary:
-        raise UserError(f"teacher: {name} has to be trained first; name the folder of a checkpoint, minilm or mpnet")
+        raise UserError(f"teacher: {name} must be trained first; name the folder of a checkpoint, minilm or mpnet")
     encoder = towers(build_encoder(name, max_length=config.max_length, seed=config.seed))[0]
     return lambda questions: embed(encoder, token_ids(encoder, list(questions)))
 
@@ -55,7 +55,7 @@ def taught_vectors(run: Run, teacher: Embed, dimension: int) -> NDArray[np.float
     Args:
         run: config, data and folder.
         teacher: from `vector_teacher`.
-        dimension: of the encoder that learns: vectors that are to be matched one by one are of its length.
+        dimension: of the encoder that learns: vectors to be matched one by one get its length.
     """
     file = run.folder / "teacher-vectors.safetensors"
     with rank_zero_first():
@@ -67,5 +67,5 @@ def taught_vectors(run: Run, teacher: Embed, dimension: int) -> NDArray[np.float
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(file) as fresh:
                 save_file({"vectors": vectors}, fresh)
-    with reading_weights(file, "start anew with --overwrite"):
+    with reading_weights(file, "start again with --overwrite"):
         return load_file(file)["vectors"]

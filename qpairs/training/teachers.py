@@ -1,6 +1,6 @@
 """Teachers give a probability for each pair, labelled or not, and an encoder learns from these probabilities.
 
-A cross-encoder, trained on the labelled pairs, judges them and the pairs of nearest questions: Augmented SBERT (Thakur
+A cross-encoder, trained on the labelled pairs, scores them and the pairs of nearest questions: Augmented SBERT (Thakur
 et al. 2021, section 3), with soft labels (Hinton et al. 2015, section 2). A checkpoint can be a teacher, too, and so
 can the encoder itself after a first pass (Furlanello et al. 2018, Born-Again Neural Networks). Several teachers are
 combined by the mean of their log odds.
@@ -57,13 +57,13 @@ OLD_FILE = "qpairs-teacher.json"  # what older versions wrote beside a cross-enc
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model that judges pairs.
+    """A model that scores pairs.
 
     Attributes:
         model: a cross-encoder, from a pair of texts to a logit; or a checkpoint, alone or with a reranker, with a
             calibrated probability.
-        encoder: the encoder that it was made from; '' where that is not known.
-        fingerprint: fingerprint of the split that it was trained on; '' where that is not known.
+        encoder: the encoder that it was trained from; '' if unknown.
+        fingerprint: fingerprint of the split that it was trained on; '' if unknown.
     """
 
     model: CrossEncoder | Checkpoint | TwoStages
@@ -75,7 +75,7 @@ class Teacher:
 
 
 def teacher_of(output: Path) -> Path:
-    """The folder of the cross-encoder that a run trains, beside its output: later runs can learn from it."""
+    """The folder of the cross-encoder that a run trains, next to its output: later runs can learn from it."""
     return output.with_name(f"{output.name}-teacher")
 
 
@@ -87,18 +87,18 @@ def load_teachers(config: Config, *, overwrite: bool) -> dict[str, Teacher]:
         overwrite: whether the run may replace a cross-encoder that an earlier run trained.
 
     Raises:
-        UserError: a teacher cannot be loaded, or the place of the one to be trained is taken.
+        UserError: a teacher cannot be loaded, or the folder for the one to train exists.
     """
     trained = teachers_to_train(config.probability_teachers)
     folder = teacher_of(Path(config.output))
     ours = any((folder / name).exists() for name in (FILE, OLD_FILE))
     if teacher_to_keep(config) and folder.exists() and not (overwrite and ours):
-        raise UserError(f"{folder}: is there already; learn from it with --teacher {folder}, or pass --overwrite")
+        raise UserError(f"{folder}: exists already; learn from it with --teacher {folder}, or pass --overwrite")
     return {name: load_teacher(name) for name in config.probability_teachers if name not in trained}
 
 
 def load_teacher(name: str) -> Teacher:
-    """A teacher from a folder or the Hub: a cross-encoder, whoever trained it, or a folder with a checkpoint.
+    """A teacher from a folder or the Hub: any cross-encoder, or a folder with a checkpoint.
 
     Raises:
         UserError: there is none, or it does not give one logit for a pair.
@@ -148,13 +148,13 @@ def trained_teacher(run: Run) -> Teacher:
 
 
 def teacher_to_keep(config: Config) -> str:
-    """The transformer of the cross-encoder that a run keeps beside its output; '' where that is the reranker in it."""
+    """The transformer of the cross-encoder kept next to a run's output; '' if that is the reranker in it."""
     name = cross_encoder_to_train(config.probability_teachers)
     return "" if name == config.reranker else name
 
 
 def keep_teacher(run: Run) -> None:
-    """Copies the cross-encoder of a run, if it trained one, from the unfinished run to its place beside the output."""
+    """Copies the cross-encoder of a run, if it trained one, from the unfinished run to a folder next to the output."""
     if name := teacher_to_keep(run.config):
         with atomic_folder(teacher_of(Path(run.config.output))) as fresh:
             shutil.copytree(cross_folder(run, name), fresh, dirs_exist_ok=True)
@@ -164,13 +164,13 @@ def keep_teacher(run: Run) -> None:
 
 
 def ask_teachers(run: Run, teachers: Mapping[str, Teacher], encoder: SentenceTransformer) -> Parts:
-    """The parts of a run, the training pairs with the teachers' probabilities and with pairs of nearest questions.
+    """The parts of a run; the training pairs get the teachers' probabilities, and pairs of nearest questions are added.
 
-    Trained teacher and probabilities are kept in the folder of the run, so that a resumed run does nothing twice.
+    Trained teacher and probabilities are kept in the folder of the run, so that a resumed run repeats nothing.
 
     Args:
         run: config, data and folder.
-        teachers: those that are there, by name; the cross-encoder that is to be trained is not among them.
+        teachers: the existing ones, by name, without the cross-encoder to train.
         encoder: the encoder of the run, before its training.
     """
     probabilities, about = run.folder / "taught.safetensors", run.folder / "teacher.json"
@@ -184,10 +184,10 @@ def ask_teachers(run: Run, teachers: Mapping[str, Teacher], encoder: SentenceTra
             with atomic_file(probabilities) as fresh:
                 save_file(arrays, fresh)
             write_text(about, json.dumps(summary))
-    with reading_weights(probabilities, "start anew with --overwrite"):
+    with reading_weights(probabilities, "start again with --overwrite"):
         kept = load_file(probabilities)
         train = Pairs(run.parts.train.questions, kept["left"], kept["right"], kept["labels"], taught=kept["taught"])
-    summary = read_json(about, named(anything), missing=f"{about}: missing", mend="start anew with --overwrite")
+    summary = read_json(about, named(anything), missing=f"{about}: missing", mend="start again with --overwrite")
     split = {**run.parts.split, "teacher": summary}
     return dataclasses.replace(run.parts, train=train, split=split)
 
@@ -195,7 +195,7 @@ def ask_teachers(run: Run, teachers: Mapping[str, Teacher], encoder: SentenceTra
 def _answers(
     run: Run, teachers: Mapping[str, Teacher], encoder: SentenceTransformer
 ) -> tuple[Pairs, dict[str, bool | float]]:
-    """The training pairs with probabilities, and what the checkpoint says of the teachers."""
+    """The training pairs with probabilities, and what the checkpoint says about the teachers."""
     parts, asked = run.parts, list(teachers.values())
     foreign = [name for name, teacher in teachers.items() if teacher.fingerprint != parts.split["fingerprint"]]
     for name in foreign:
@@ -209,7 +209,7 @@ def _answers(
 
 
 def teacher_scores(teachers: Sequence[Teacher], validation: Pairs) -> dict[str, float]:
-    """F1, at the best threshold, and average precision of teachers together on labelled pairs."""
+    """F1, at the best threshold, and average precision of all teachers together on labelled pairs."""
     probability, labels = probabilities_of(teachers, validation), validation.labels
     return {
         "f1": metrics.confusion(probability, labels, metrics.best_threshold(probability, labels)).f1,
@@ -228,12 +228,12 @@ def probabilities_of(
     """The probability (n_pairs,) that each pair is of duplicates, by the mean of the teachers' log odds.
 
     Args:
-        teachers: one at least.
+        teachers: at least one.
         pairs: labelled or not.
         on_progress: called while a cross-encoder reads the pairs.
         both_orders: a cross-encoder's log odds are the mean over both orders of a pair; or, in half the time, those of
             the given order.
-        tables: place of a checkpoint among the teachers -> its embeddings of the questions, where they are known.
+        tables: position of a checkpoint among the teachers -> its embeddings of the questions, if known.
     """
     odds: list[NDArray[np.floating[Any]]] = []
     tables = tables or {}
@@ -269,8 +269,8 @@ def add_probabilities(
 
     Args:
         train: labelled pairs.
-        teachers: one at least.
-        encoder: its embeddings say which questions are near, where no teacher is a checkpoint.
+        teachers: at least one.
+        encoder: its embeddings say which questions are near, if no teacher is a checkpoint.
         neighbours: number of nearest questions of each question; pairs with a label are left out.
         on_progress: called while the teachers are asked.
     """

@@ -1,4 +1,4 @@
-"""What every run of the Hugging Face Trainer has in common: arguments, optimiser, schedule, progress, states."""
+"""What all runs of the Hugging Face Trainer share: arguments, optimiser, schedule, progress, states."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Diverged(ArithmeticError):
 
 
 def check_loss(loss: Tensor) -> None:
-    """Raises Diverged where a loss on the CPU is not finite; on a GPU, `Observer` looks when the loss is logged."""
+    """Raises Diverged if a loss on the CPU is not finite; on a GPU, `Observer` checks when the loss is logged."""
     if loss.device.type == "cpu" and not torch.isfinite(loss):
         raise Diverged
 
@@ -52,9 +52,9 @@ def trainer_arguments(
     Args:
         config: the choices of the run.
         encoder: what is trained.
-        folder: where its states are kept.
+        folder: for its states.
         steps: number of steps to train for.
-        every: number of steps between two states, and between two evaluations where `more` asks for them.
+        every: number of steps between two states, and between two evaluations if `more` has them.
         more: further arguments.
     """
     bf16 = trains_in_bf16(encoder, config.precision)
@@ -88,7 +88,7 @@ def only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def adamw(parts: Iterable[tuple[nn.Module, float, float | None]]) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) in which a parameter has the options of the first part that it is in.
+    """AdamW (Loshchilov and Hutter 2019) in which a parameter has the options of the first part that contains it.
 
     Args:
         parts: module, learning rate, and weight decay of its matrices; vectors never decay. None: nothing decays.
@@ -116,12 +116,12 @@ def adamw(parts: Iterable[tuple[nn.Module, float, float | None]]) -> torch.optim
 def linear_schedule(
     optimizer: torch.optim.Optimizer, steps: int, warmup: float, budget_minutes: float = 0.0, spent: float = 0.0
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """A learning rate that rises linearly, then falls linearly to 0: over the steps, or over the budget if it is less.
+    """A learning rate that rises linearly, then falls linearly to 0: over the steps, or over a budget that ends first.
 
     Args:
-        optimizer: has the highest rates.
+        optimizer: has the peak rates.
         steps: number of steps.
-        warmup: share of the steps in which the rate rises; less than a step: it falls from the first step on.
+        warmup: share of the steps in which the rate rises; less than a step: it falls from the first step.
         budget_minutes: time after which the rate is 0, whatever the steps; 0: no limit.
         spent: seconds of the budget before an interruption.
 
@@ -146,7 +146,7 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
     """Reports progress, ends a run whose time budget is spent, and marks states that are complete.
 
     Progress counts steps; its metrics are epoch, pairs_per_second and, as soon as they are known, loss (mean since the
-    last report), f1 (validation, at its best threshold), average_precision (validation) and collapsed (1.0 where the
+    last report), f1 (validation, at its best threshold), average_precision (validation) and collapsed (1.0 if the
     validation similarities do not vary).
     """
 
@@ -186,7 +186,7 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
         self._report(state)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Reports loss and scores, and warns of a model that has collapsed.
+        """Reports loss and scores, and warns if the model has collapsed.
 
         Raises:
             Diverged: the loss is not a finite number.
@@ -223,7 +223,7 @@ class Observer(TrainerCallback):  # the Trainer's own seam: it calls every event
 
 
 def spent_seconds(folder: Path) -> float:
-    """The seconds that an interrupted run had trained when it wrote its last complete state; 0 where there is none.
+    """The seconds that an interrupted run had trained when it wrote its last complete state; 0 if there is none.
 
     >>> spent_seconds(Path("nowhere"))
     0.0
@@ -231,7 +231,7 @@ def spent_seconds(folder: Path) -> float:
     found = complete_states(folder)
     if not found or not (file := found[-1] / SPENT).exists():  # the states of older versions have none
         return 0.0
-    mend = f"remove {found[-1].name} to go on without this state, or start anew with --overwrite"
+    mend = f"remove {found[-1].name} to resume without this state, or start again with --overwrite"
     return float(parse_json(read_text(file), number(0), where=str(file), mend=mend))
 
 
@@ -242,9 +242,9 @@ def mark_complete(state: Path) -> None:
 
 
 def check_state(state: Path) -> None:
-    """Raises UserError where a state is not as it was written, so that a run would go on as another one.
+    """Raises UserError if a state has changed since it was written, so that the resumed run would differ.
 
-    States of older versions have an empty mark; of them, only what is missing is found.
+    States of older versions have an empty mark; for them, only missing files are found.
     """
     written = read_text(state / COMPLETE)
     known = (
@@ -254,22 +254,22 @@ def check_state(state: Path) -> None:
         found = sha256(state / name)
         if not found or (checksum and checksum != found):
             raise UserError(
-                f"{state / name}: {'damaged' if found else 'missing'}, and without it the run would not go on as it "
-                f"was; remove {state.name} to go on without this state, or start anew with --overwrite"
+                f"{state / name}: {'damaged' if found else 'missing'}, and without it the run would not resume as it "
+                f"was; remove {state.name} to resume without this state, or start again with --overwrite"
             )
 
 
 def complete_states(folder: Path) -> list[Path]:
-    """The states of an interrupted run that were written to the end, the oldest first."""
+    """The completely written states of an interrupted run, the oldest first."""
     found = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
 
 
 def run_trainer(trainer: Trainer, folder: Path) -> None:
-    """Trains, from the last complete state in a folder on if there is one, without lines on the terminal.
+    """Trains, from the last complete state in a folder if there is one, without output on the terminal.
 
-    Where the pass was over in that state, by its steps, `patience` or its budget, the best state is loaded, and no step
-    is made: the Trainer would make another one.
+    If the pass had ended in that state, by its steps, `patience` or its budget, the best state is loaded without a
+        step: the Trainer would make another one.
     """
     trainer.remove_callback(PrinterCallback)
     found = complete_states(folder)

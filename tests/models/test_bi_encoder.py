@@ -186,7 +186,7 @@ def test_the_whole_encoder_is_never_that_of_another_model(tmp_path: Path) -> Non
     before = model.encode(TEXTS)
     other = build_encoder("tiny", texts=TEXTS, seed=1)
     save_checkpoint(dataclasses.replace(untrained("tiny"), source=other), path, overwrite=True)
-    with pytest.raises(OtherWeights, match="not the weights that the verdict beside them was fitted to"):
+    with pytest.raises(OtherWeights, match="not the weights that the verdict next to them was fitted to"):
         _ = model.encoder
     np.testing.assert_array_equal(model.encode(TEXTS), before)
     assert np.abs(load_checkpoint(path).encode(TEXTS) - before).max() > 0.01

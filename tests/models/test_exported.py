@@ -103,7 +103,7 @@ def test_the_fingerprint_is_of_the_vectors_alone(checkpoint: Checkpoint, trained
     words = shutil.copytree(trained, tmp_path / "words")
     (words / "tokenizer.json").write_text((words / "tokenizer.json").read_text().replace('"the"', '"teh"'))
     assert len({first, fingerprint(other), fingerprint(words)}) == 3
-    with pytest.raises(qpairs.UserError, match="not the weights that the verdict beside them was fitted to"):
+    with pytest.raises(qpairs.UserError, match="not the weights that the verdict next to them was fitted to"):
         qpairs.load(other)
 
 
@@ -111,7 +111,7 @@ def test_the_fingerprint_is_of_the_vectors_alone(checkpoint: Checkpoint, trained
 def test_a_file_that_tells_how_to_read_is_that_of_its_verdict(trained: Path, tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(trained, tmp_path / "x")
     (folder / name).write_text((folder / name).read_text() + " ")
-    with pytest.raises(qpairs.UserError, match=f"{name}: not the file that the verdict beside it was fitted to"):
+    with pytest.raises(qpairs.UserError, match=f"{name}: not the file that the verdict next to it was fitted to"):
         qpairs.load(folder)
     (folder / name).unlink()
     with pytest.raises(qpairs.UserError, match=f"{name}: cannot be read"):
@@ -224,7 +224,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(folder: Path, tmp_path: Path)
     (copy / "qpairs.json").write_text(json.dumps(data))
     for file in [*copy.glob("*.onnx"), *copy.glob("*.safetensors")]:
         file.write_bytes(b"no weights")
-    assert "not the weights that the verdict beside them was fitted to" in message(copy)
+    assert "not the weights that the verdict next to them was fitted to" in message(copy)
 
 
 WORD = st.text(st.sampled_from("aAbB.,'!? "), min_size=1, max_size=6)

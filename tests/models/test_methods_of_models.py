@@ -118,7 +118,7 @@ def test_an_index_in_memory_is_made_once_and_grows(checkpoint: Checkpoint, texts
     assert index.questions.delete(["new", "id7", "old"]) == 2
     assert len(index.questions) == len(texts) - 1
     assert checkpoint.search([texts[7]], index, k=1)["id"].tolist() != ["id7"]
-    with pytest.raises(UserError, match=r"^list: the id 'a' is there twice"):
+    with pytest.raises(UserError, match=r"^list: the id 'a' appears twice"):
         qpairs.index_in_memory(checkpoint, [("a", "How?"), ("a", "Why?")], id_column="id")
     with pytest.raises(UserError, match="k is 0, must be k >= 1"):
         checkpoint.search(["How?"], index, k=0)
@@ -137,7 +137,7 @@ def test_one_text_in_place_of_a_list_is_refused_by_every_method(checkpoint: Chec
         lambda model: qpairs.dedupe("hello there", model.encode, 0.5),
     ):
         for model in (checkpoint, qpairs.load(MADE / "one-static")):
-            with pytest.raises(UserError, match="is one text where a list is meant"):
+            with pytest.raises(UserError, match="is one text, not a list"):
                 call(model)
     with pytest.raises(UserError, match="a list of texts"):
         checkpoint.dedupe("hello there")

@@ -134,7 +134,7 @@ def test_an_export_of_it_is_as_unlabelled(plain: Path, pairs_csv: Path, run) -> 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("lstm", "has to be trained"),
+        ("lstm", "must be trained first"),
         ("nowhere", "no such checkpoint or export folder"),
         ("acme/none", "no such checkpoint or export folder, and as a Hub id"),
     ],

@@ -101,7 +101,7 @@ def test_a_precision_out_of_range_is_called_one(checkpoint: qpairs.Checkpoint, p
     ):
         with pytest.raises(UserError, match=r"^precision: 2, must be 0 < precision <= 1$"):
             call()
-    with pytest.raises(UserError, match=r"^threshold, precision: give one of them, not both$"):
+    with pytest.raises(UserError, match=r"^threshold, precision: give only one of them$"):
         checkpoint.predict(pairs, threshold=0.5, precision=0.5)
 
 

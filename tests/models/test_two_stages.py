@@ -255,6 +255,6 @@ def test_an_export_of_both_needs_no_training_library(tmp_path: Path) -> None:
 def test_a_folder_with_a_cross_encoder_that_nothing_joins_is_refused(both: Path, tmp_path: Path) -> None:
     shutil.copytree(both, tmp_path / "x")
     (tmp_path / "x" / "second_look.json").unlink()
-    with pytest.raises(qpairs.UserError, match="which says what it adds, is missing; join them anew"):
+    with pytest.raises(qpairs.UserError, match="which describes how to use it, is missing; combine them again"):
         load(tmp_path / "x")
     assert load(tmp_path / "x", second_look=False).dimension

@@ -27,7 +27,7 @@ def test_equal_scores_are_never_split_and_singles_are_compared_as_doubles() -> N
 
 def test_the_verdict_of_a_head_is_not_read_from_cosines() -> None:
     Verdict(SETTING).require_cosine("runs/x")
-    with pytest.raises(qpairs.UserError, match="runs/x: its verdict is that of a head"):
+    with pytest.raises(qpairs.UserError, match="runs/x: its verdict needs the score of a head"):
         Verdict(SETTING, score="head").require_cosine("runs/x")
 
 

@@ -55,7 +55,7 @@ def test_a_model_whose_run_is_unfinished_is_told_from_one_that_is_nowhere(output
         with pytest.raises(UserError) as told:
             qpairs.load(path)
         assert f"its run is unfinished, in {partial}" in str(told.value)
-        assert str(told.value).endswith(f"go on with it: qpairs train --resume --output {output}")
+        assert str(told.value).endswith(f"to resume it: qpairs train --resume --output {output}")
 
 
 def test_a_folder_of_the_users_own_is_not_emptied(output: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_folder_of_the_users_own_is_not_emptied(output: Path) -> None:
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(UserError, match="is in the way"):
+        with pytest.raises(UserError, match="is needed for the states of this run"):
             check_run(Config(output=str(output)), resume=False, overwrite=overwrite)
     assert (folder / "notes.txt").read_text() == "mine"
 

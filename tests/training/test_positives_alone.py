@@ -49,7 +49,7 @@ def test_losses_that_need_negatives_are_refused(
     assert loss in LOSSES
     output = tmp_path / "run"
     with pytest.raises(
-        UserError, match="needs pairs labelled 0, and the training pairs are all duplicates; use info_nce"
+        UserError, match="needs pairs labelled 0, but the training pairs are all duplicates; use info_nce"
     ):
         qpairs.train(**FAST, data=str(positives_csv), validation=str(pairs_csv), loss=loss, output=str(output))
     assert not output.exists()

@@ -57,7 +57,7 @@ def test_it_goes_with_the_other_options(more: dict[str, Any], pairs_csv: Path, t
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"encoder": "static+static"}, "queue: is of vectors of one tower, and this encoder has two"),
+        ({"encoder": "static+static"}, "queue: needs one tower, and this encoder has two"),
         ({"symmetric": False}, "queue: its vectors stand on both sides of a pair, which --no-symmetric"),
         ({"loss": "softmax"}, "queue: no part of 'softmax' takes other questions as negatives"),
         ({"queue": 31}, "queue: must be at least twice batch_size, the number of questions in a batch"),

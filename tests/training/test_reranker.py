@@ -207,10 +207,10 @@ def test_what_is_no_reranker_is_refused_before_any_work(
     def told(*options: object) -> Any:
         return run("train", "--data", half_csv, "--encoder", "static", "--output", "x", *options)
 
-    refused(told("--reranker", "lstm"), "reranker: lstm is no transformer")
+    refused(told("--reranker", "lstm"), "reranker: lstm is not a transformer")
     refused(told("--reranker", "tini"), "reranker: no cross-encoder 'tini'", "did you mean 'tiny'?")
-    refused(told("--reranker", checkpoint.path), "is no cross-encoder", "--model cross-encoder")
-    refused(told("--reranker", trained), "is no cross-encoder")
+    refused(told("--reranker", checkpoint.path), "is not a cross-encoder", "--model cross-encoder")
+    refused(told("--reranker", trained), "is not a cross-encoder")
     refused(told("--reranker", "tiny", "--no-symmetric"), "reranker: reads a pair in both orders")
     refused(told("--reranker", "tiny", "--teacher", "tiny", "--reranker-epochs", "2"), "trained once")
     refused(run("audit", "--data", half_csv, "--reranker", trained / "reranker", "--output", "s.csv"), "disputes none")

@@ -428,7 +428,7 @@ def test_what_the_user_can_mend(run: Any, half_csv: Path, trained: Path, tmp_pat
     def told(*options: str) -> Any:
         return run("train", "--data", half_csv, "--encoder", "static", "--output", "x", *options)
 
-    refused(told("--teacher", "lstm"), "lstm is no transformer", "minilm")
+    refused(told("--teacher", "lstm"), "lstm is not a transformer", "minilm")
     refused(told("--teacher", "minilmm"), "minilmm", "minilm")
     refused(told("--teacher", "tiny", "--loss", "contrastive"), "no part of the loss", "online_contrastive")
     refused(told("--teacher", "tiny", "--sampler", "groups"), "groups")

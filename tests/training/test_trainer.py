@@ -133,7 +133,7 @@ def test_what_was_spent_before_an_interruption_counts(tmp_path: Path, monkeypatc
     mark_complete(state)
     assert spent_seconds(tmp_path) == 40.5
     (state / SPENT).write_text("?")
-    with pytest.raises(UserError, match=rf"{state.name}/{SPENT}: damaged .*; remove {state.name} to go on"):
+    with pytest.raises(UserError, match=rf"{state.name}/{SPENT}: damaged .*; remove {state.name} to resume"):
         spent_seconds(tmp_path)
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)

@@ -170,7 +170,7 @@ def test_a_dropout_that_is_nowhere_is_warned_of(
     for dropout, warned in ((0.1, False), (0.5, True)):
         options: dict[str, Any] = {"encoder": "static", "epochs": 0.1, "dropout": dropout}
         qpairs.train(data=str(pairs_csv), output=str(tmp_path / str(dropout)), **options)
-        assert ("dropout: static has no dropout, so that 0.5 changes nothing" in caplog.text) == warned
+        assert ("dropout: static has no dropout, so 0.5 has no effect" in caplog.text) == warned
 
 
 def test_the_speed_of_bf16_is_measured_once() -> None:

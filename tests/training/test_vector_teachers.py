@@ -67,7 +67,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(pairs_csv: Path, tmp_p
     [
         (["--distill", "embeddings"], ["one teacher", "--teacher"]),
         (["--distill", "relations", "--teacher", "minilm", "--teacher", "mpnet"], ["one teacher"]),
-        (["--distill", "embeddings", "--teacher", "tiny"], ["tiny has to be trained first"]),
+        (["--distill", "embeddings", "--teacher", "tiny"], ["tiny must be trained first"]),
         (["--distill", "embeddings", "--teacher", "nowhere"], ["nowhere"]),
         (["--distill", "vectors", "--teacher", "minilm"], ["'vectors'"]),
         (["--model", "cross-encoder", "--encoder", "tiny", "--project", "32"], ["project", "has no vectors"]),
@@ -127,5 +127,5 @@ def test_two_towers_have_the_projection_in_common() -> None:
 def test_damaged_vectors_of_a_teacher_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "teacher-vectors.safetensors").write_bytes(b"torn")
     run = Run(qpairs.Config(), None, tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"damaged .*start anew with --overwrite"):
+    with pytest.raises(UserError, match=r"damaged .*start again with --overwrite"):
         taught_vectors(run, lambda texts: np.empty((0, 1), np.float32), 1)
