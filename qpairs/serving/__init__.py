@@ -1,1 +1,1 @@
-"""A model and an index to an HTTP application."""
+"""Serves a model and an index as an HTTP application."""

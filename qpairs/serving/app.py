@@ -67,19 +67,19 @@ def create_app(
     Args:
         model: scores and encodes.
         index: is searched and changed; changes to one of `journal.journalled` survive the process.
-        limits: beyond which requests are refused.
+        limits: above which requests are refused.
         token: bearer token that requests need; None: no token.
-        origins: whose web pages may ask.
-        labels: file of labels, for labelling pairs of the index; opened already where the annotator has a name.
+        origins: whose web pages may send requests.
+        labels: file of labels, for labelling pairs of the index; already opened if the annotator has a name.
         session: of `start.open_session`, whose index is served, for the page that does what `qpairs start` does; its
-            labels take the place of `labels`, and what it finds that of `clusters`.
-        clusters: folder that `qpairs dedupe` wrote, for mending its clusters.
+            labels replace `labels`, and its results replace `clusters`.
+        clusters: folder that `qpairs dedupe` wrote, to correct its clusters.
         url_template: of the addresses of questions, with {id}, from `links.check_url_template`.
-        read_only: whether to refuse every change: of the index, labels (which are not asked for) and clusters.
+        read_only: whether to refuse every change to the index, labels (which are not asked for) and clusters.
         uploads: takes files of questions that browsers send; see `uploads.with_uploads`.
 
     Raises:
-        UserError: the verdict cannot be read from cosines, or the index is of another model.
+        UserError: the verdict does not work on cosines, or the index is of another model.
     """
     folder = session.folder.duplicates if session else clusters
     asking, labels, uploads = (None, None, None) if read_only else (session, labels, uploads)
@@ -110,7 +110,7 @@ def create_app(
 
 
 def _allow_origins(app: FastAPI, origins: Origins) -> None:
-    """Answers browsers that ask, without a token, whether a page may send one; outermost."""
+    """Answers CORS preflight requests, which have no token; outermost."""
     if origins.allowed:
         app.add_middleware(
             CORSMiddleware,
@@ -129,7 +129,7 @@ def _application(service: Service, reviewed: ReviewedFolder | None) -> FastAPI:
     return FastAPI(
         title="qpairs",
         version=__version__,
-        description="Has this been asked? Tells whether two questions ask the same, and finds those that do.",
+        description="Has this been asked? Says whether two questions ask the same, and finds questions that do.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -152,7 +152,7 @@ def _view_routes(
     reviewed: ReviewedFolder | None,
     uploads: Uploads | None,
 ) -> list[APIRouter]:
-    """The routes of the views that are shown besides those to search and to compare."""
+    """The routes of the views besides search and compare."""
     routers: list[APIRouter] = []
     if page:
         from qpairs.serving.labelling_routes import labelling_routes
@@ -206,7 +206,7 @@ def _labelling(service: Service, model: Model, index: Index, labels: Path | Labe
 
 
 def _examples(index: Index) -> list[str]:
-    """Some questions of the index to try, short ones that are more than a word."""
+    """Some questions of the index to try: short ones of more than one word."""
     some = [text for text in itertools.islice(index.questions.texts(), LOOKED_AT) if len(text.split()) > 2]
     return sorted(dict.fromkeys(some), key=lambda text: abs(len(text) - GOOD_LENGTH))[:EXAMPLES]
 
@@ -262,9 +262,9 @@ async def _on_conflict(_: Request, error: Exception) -> Response:
 
 
 async def _on_full(_: Request, __: Exception) -> Response:
-    return error_response(503, "too many requests wait; come back in a second", {"retry-after": "1"})
+    return error_response(503, "too many requests are waiting; try again in a second", {"retry-after": "1"})
 
 
 async def _on_user_error(_: Request, error: Exception) -> Response:
     log.error("%s", error)
-    return error_response(503, "the service cannot read or write its files now; its log says why")
+    return error_response(503, "the service cannot read or write its files now; see its log")

@@ -1,4 +1,4 @@
-"""What the bodies of requests have in common."""
+"""What the bodies of requests share."""
 
 from typing import Annotated
 

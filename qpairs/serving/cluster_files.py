@@ -1,4 +1,4 @@
-"""The files of clusters that `qpairs dedupe` wrote, and those that are written anew of what people made of them."""
+"""The cluster files of `qpairs dedupe`, and those written after corrections."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FACTS = record(
 
 
 class SourceChanged(UserError):
-    """What was deduplicated is gone, or is not as it was then.
+    """The deduplicated file is gone, or has changed since.
 
     >>> raise SourceChanged("questions.csv: no such file")
     Traceback (most recent call last):
@@ -52,11 +52,11 @@ class Member:
 
     Attributes:
         row: its number in the file, from 1.
-        id: its id; '' where no column of ids was read.
+        id: its id; '' if no id column was read.
         question: its text.
         similarity: cosine to the representative of its cluster.
-        differ: the word of the representative and that of this question, where they differ in one name, number or
-            sign alone (`differing_words`); else None.
+        differ: the word of the representative and that of this question, if they differ only in one name, number or
+            sign (`differing_words`); else None.
     """
 
     row: int
@@ -71,7 +71,7 @@ def read_clusters(file: Path, *, raw: bool) -> tuple[dict[int, Member], dict[int
 
     Args:
         file: of clusters.
-        raw: whether its texts are as they are, where others are `guarded`.
+        raw: whether its texts are unchanged, not `guarded`.
     """
     reader = open_file(file)
     text_of = unguarded if file.suffix in DELIMITED and not raw else str
@@ -87,7 +87,7 @@ def read_clusters(file: Path, *, raw: bool) -> tuple[dict[int, Member], dict[int
             identity = text_of(str(values[5])) if with_ids else ""
             members[row] = Member(row, identity, text_of(str(values[2])), float(values[4]))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{file}, {reader.unit} {number}: {error}; run qpairs dedupe anew") from None
+            raise UserError(f"{file}, {reader.unit} {number}: {error}; run qpairs dedupe again") from None
         heads[row] = head
         clusters.setdefault(head, []).append(row)
     for head, rows in clusters.items():
@@ -96,15 +96,15 @@ def read_clusters(file: Path, *, raw: bool) -> tuple[dict[int, Member], dict[int
 
 
 def write_kept(folder: Path, removed: set[int], questions: Mapping[int, str]) -> Path:
-    """Writes the rows that are left of what was deduplicated, in the format in which dedupe writes them.
+    """Writes the remaining rows of the deduplicated file, in the format of dedupe.
 
     Args:
         folder: that dedupe wrote.
         removed: numbers of rows.
-        questions: the question of each row of a cluster, as it was looked at.
+        questions: the question of each row of a cluster, as it was reviewed.
 
     Raises:
-        SourceChanged: it is gone, or has other rows or other questions in them than then.
+        SourceChanged: it is gone, or has other rows or questions than before.
         UserError: the file cannot be written.
     """
     summary, source = summary_in(folder), deduplicated_file(folder)
@@ -135,7 +135,7 @@ def write_kept(folder: Path, removed: set[int], questions: Mapping[int, str]) ->
 
 
 def _rows_of_asked(file: Path, corpus: Corpus) -> set[int]:
-    """All rows of the questions that the other corpus has; the file has the first row of each."""
+    """All rows of the questions that the other corpus has; the file has only the first row of each."""
     first = {int(values[0]) for _, values in open_file(file).rows(["row"]) if not isinstance(values, str)}
     questions = list(zip(corpus.rows.tolist(), map(canonical, corpus.texts), strict=True))
     asked = {question for row, question in questions if row in first}
@@ -145,10 +145,10 @@ def _rows_of_asked(file: Path, corpus: Corpus) -> set[int]:
 def _embedded_rows(
     source: Path, count: int, removed: set[int], questions: Mapping[int, str]
 ) -> Iterator[pandas.DataFrame]:
-    """Row, id and question of embedded questions that are left, some at a time.
+    """Row, id and question of the remaining embedded questions, in parts.
 
     Raises:
-        SourceChanged: the embeddings are gone, are not so many, or are of other questions.
+        SourceChanged: the embeddings are gone, have another number, or are of other questions.
     """
     import pandas
 
@@ -168,14 +168,14 @@ def _embedded_rows(
 
 def _require_rows(source: Path, found: int, count: int) -> None:
     if found != count:
-        raise SourceChanged(f"{source}: has {found:,} rows, not the {count:,} that were looked at; dedupe it anew")
+        raise SourceChanged(f"{source}: has {found:,} rows, not the {count:,} that were reviewed; dedupe it again")
 
 
 def deduplicated_file(folder: Path) -> Path:
-    """What was deduplicated into a folder: where it was then, or else as it was named, from the folder of today.
+    """The source that was deduplicated into a folder: at its old path, or else at the path that was given.
 
     Raises:
-        UserError: the folder is none of dedupe.
+        UserError: the folder is not from dedupe.
     """
     summary = summary_in(folder)
     named = Path(summary["questions"])
@@ -184,17 +184,17 @@ def deduplicated_file(folder: Path) -> Path:
         return there if there.exists() else named
     except (OSError, ValueError) as error:  # no path at all
         reason = os_reason(error) if isinstance(error, OSError) else error
-        raise UserError(f"{folder / SUMMARY}: damaged ({reason}); run qpairs dedupe anew") from None
+        raise UserError(f"{folder / SUMMARY}: damaged ({reason}); run qpairs dedupe again") from None
 
 
 def summary_in(folder: Path) -> dict[str, Any]:
-    """What dedupe.json says."""
+    """The content of dedupe.json."""
     missing = f"{folder / SUMMARY}: not what qpairs dedupe wrote"
-    summary: dict[str, Any] = read_json(folder / SUMMARY, FACTS, missing=missing, mend="run qpairs dedupe anew")
+    summary: dict[str, Any] = read_json(folder / SUMMARY, FACTS, missing=missing, mend="run qpairs dedupe again")
     return summary
 
 
 def _require_questions(source: Path, rows: Iterable[int], texts: Iterable[str], questions: Mapping[int, str]) -> None:
     for row, question in zip(rows, texts, strict=True):
         if questions.get(row, question) != question:
-            raise SourceChanged(f"{source}: has another question in row {row:,} than was looked at; dedupe it anew")
+            raise SourceChanged(f"{source}: has another question in row {row:,} than was reviewed; dedupe it again")

@@ -20,7 +20,7 @@ LONGEST = 200  # characters of a text to look for
 
 
 class RepresentRequest(BaseModel):
-    """The cluster, by the row of its representative, and the row of the member that is to represent it."""
+    """The cluster, by the row of its representative, and the row of its new representative."""
 
     model_config = STRICT
     cluster: int
@@ -44,13 +44,13 @@ class MergeRequest(BaseModel):
 
 
 class Changed(BaseModel):
-    """How many changes there are, all of them on the disk."""
+    """The number of changes, all stored on the disk."""
 
     changes: int
 
 
 class Exported(BaseModel):
-    """The folder that the mended files were written to, and their names."""
+    """The folder of the corrected files, and their names."""
 
     folder: str
     files: list[str]
@@ -74,7 +74,7 @@ def cluster_routes(reviewed: ReviewedFolder, *, read_only: bool = False) -> APIR
         text: Annotated[str, Query(max_length=LONGEST)] = "",
         order: Order = "doubt",
     ) -> Clusters:
-        """Some clusters, as they are mended so far: those of the least similar members first, or the largest."""
+        """Some clusters with all corrections: those with the least similar members first, or the largest first."""
         with _review(reviewed) as review:
             return review.page(offset, limit, text, order)
 
@@ -83,7 +83,7 @@ def cluster_routes(reviewed: ReviewedFolder, *, read_only: bool = False) -> APIR
         """A file that was exported."""
         known = {path.name: path for path in (reviewed.folder / EDITED).glob("*.*")}
         if name not in known:
-            raise HTTPException(404, "there is no such file; export first")
+            raise HTTPException(404, "no such file; export first")
         return FileResponse(known[name], filename=name)
 
     if not read_only:
@@ -94,27 +94,27 @@ def cluster_routes(reviewed: ReviewedFolder, *, read_only: bool = False) -> APIR
 def _add_changes(router: APIRouter, reviewed: ReviewedFolder) -> None:
     @router.post("/represent")
     def represent(body: RepresentRequest) -> Changed:
-        """Let another member represent a cluster; this is on the disk when it answers."""
+        """Let another member represent a cluster; the change is on the disk before the response."""
         return _change(reviewed, lambda review: review.represent(body.cluster, body.row))
 
     @router.post("/split")
     def split(body: SplitRequest) -> Changed:
-        """Take members out of a cluster; together they are a new one."""
+        """Take members out of a cluster; together they form a new one."""
         return _change(reviewed, lambda review: review.split(body.cluster, body.rows))
 
     @router.post("/merge")
     def merge(body: MergeRequest) -> Changed:
-        """Make two clusters one."""
+        """Merge two clusters."""
         return _change(reviewed, lambda review: review.merge(body.cluster, body.other))
 
     @router.post("/undo")
     def undo(_: Nothing) -> Changed:
-        """Take the last change back."""
+        """Undo the last change."""
         return _change(reviewed, ClusterReview.undo)
 
     @router.post("/export")
     def export(_: Nothing) -> Exported:
-        """Write the clusters as they are now, and the file without its duplicates by them."""
+        """Write the current clusters, and the file without duplicates according to them."""
         try:
             with _review(reviewed) as review:
                 made = review.export()

@@ -1,7 +1,7 @@
-"""The clusters that `qpairs dedupe` found, as people mend them: another representative, splits, merges.
+"""The clusters that `qpairs dedupe` found, and corrections by people: another representative, splits, merges.
 
-Each change is in a journal beside the clusters before it is acknowledged. The files of dedupe stay as they are; the
-mended clusters, and the file without its duplicates by them, are written into the folder `edited` beside them. Several
+Each change is in a journal next to the clusters before it is acknowledged. The files of dedupe are unchanged; the
+corrected clusters, and the file without duplicates according to them, are written into the folder `edited`. Several
 processes may change the same clusters: each reads what the others wrote before it writes.
 """
 
@@ -49,12 +49,12 @@ LISTED = 50  # members of a cluster that are listed, the least similar
 
 @dataclass(frozen=True)
 class Cluster:
-    """Questions that count as one, by the one that represents them.
+    """Questions that count as duplicates, identified by their representative.
 
     Attributes:
         id: the row of the representative.
         size: members.
-        members: the representative, and then the least similar first, `LISTED` of them at most.
+        members: the representative, then the least similar first; at most `LISTED`.
     """
 
     id: int
@@ -69,8 +69,8 @@ class Clusters:
     Attributes:
         folder: of dedupe.
         total: clusters that have all words of the text that was looked for.
-        removed: rows that the file without duplicates lacks, by all clusters as they are now.
-        changes: that were made, and can be undone.
+        removed: rows removed from the file without duplicates, by all current clusters.
+        changes: number that can be undone.
         clusters: those of the page.
     """
 
@@ -89,7 +89,7 @@ class _State(NamedTuple):
 
 
 class ClusterReview:
-    """The clusters in a folder of dedupe with the changes to them; `ReviewedFolder.review` gives them to one thread."""
+    """The clusters in a folder of dedupe and the changes to them; `ReviewedFolder.review` gives them to one thread."""
 
     def __init__(self, folder: Path, file: Path, journal: JournalFile, encode: Encode) -> None:
         """Reads the clusters and replays the changes.
@@ -115,11 +115,11 @@ class ClusterReview:
 
     @property
     def changes(self) -> int:
-        """Changes that were made, and can be undone."""
+        """The number of changes that can be undone."""
         return len(self._changes)
 
     def page(self, offset: int = 0, limit: int = 20, text: str = "", order: Order = "doubt") -> Clusters:
-        """Some clusters: the largest first, or those first whose least similar member is least similar."""
+        """Some clusters: the largest first, or those with the least similar member first."""
         wanted = [word.casefold() for word in text.split()]
         found = [
             head
@@ -151,16 +151,16 @@ class ClusterReview:
         self._change({"change": "represent", "cluster": cluster, "row": row})
 
     def split(self, cluster: int, rows: Sequence[int]) -> None:
-        """Takes members out of a cluster; together they are a cluster of their own, represented by the first.
+        """Takes members out of a cluster; together they form a new cluster, represented by the first.
 
         Raises:
-            LookupError: there is no such cluster or member, or none would be left.
+            LookupError: there is no such cluster or member, or no member would be left.
             UserError: the journal cannot be written.
         """
         self._change({"change": "split", "cluster": cluster, "rows": list(rows)})
 
     def merge(self, cluster: int, other: int) -> None:
-        """Makes two clusters one, represented as the first is.
+        """Merges two clusters; the first keeps its representative.
 
         Raises:
             LookupError: there is no such cluster, or both are the same.
@@ -169,7 +169,7 @@ class ClusterReview:
         self._change({"change": "merge", "cluster": cluster, "other": other})
 
     def undo(self) -> None:
-        """Takes the last change back.
+        """Undoes the last change.
 
         Raises:
             LookupError: there is none.
@@ -183,10 +183,10 @@ class ClusterReview:
             self._replay()
 
     def export(self) -> list[Path]:
-        """Writes the clusters as they are now, and the file without its duplicates by them, into the folder `edited`.
+        """Writes the current clusters, and the file without duplicates according to them, into the folder `edited`.
 
         Raises:
-            SourceChanged: what was deduplicated is gone, or has other rows than then.
+            SourceChanged: the deduplicated file is gone, or has other rows than before.
             UserError: a file cannot be written.
         """
         with self._newest():
@@ -223,7 +223,7 @@ class ClusterReview:
 
     @contextmanager
     def _newest(self) -> Iterator[None]:
-        """Holds the changes against other processes, and takes over what these have changed."""
+        """Locks the changes against other processes, and reads what these have changed."""
         with _held(self._folder):
             changes = _effective(self._journal.read())
             if changes != self._changes:
@@ -232,14 +232,14 @@ class ClusterReview:
             yield
 
     def _replay(self) -> None:
-        """Makes the changes; one that the clusters do not allow is left out."""
+        """Applies the changes; one that the clusters do not allow is left out."""
         self._clusters = {head: list(rows) for head, rows in self._base.items()}
         for number, change in enumerate(self._changes, 1):
             try:
                 self._clusters = _changed(_State(self._members, self._clusters), change)
             except (LookupError, TypeError):
                 log.warning(
-                    "%s: change %d of %d is none of these clusters, and is left out",
+                    "%s: change %d of %d does not fit these clusters, and is left out",
                     self._journal.path,
                     number,
                     len(self._changes),
@@ -261,7 +261,7 @@ class ClusterReview:
         return self._members[row].similarity if self._heads[row] == head else self._similarity[row, head]
 
     def _measure(self, heads: Sequence[int]) -> None:
-        """Computes the cosines of members to representatives that are not those of dedupe."""
+        """Computes the cosines of members to new representatives."""
         new = [
             (row, head)
             for head in heads
@@ -280,7 +280,7 @@ class ClusterReview:
 
 
 class ReviewedFolder:
-    """The clusters that are in a folder now: dedupe may write them, or others, while they are looked at."""
+    """The current clusters in a folder: dedupe may write them, or others, while they are reviewed."""
 
     def __init__(self, folder: Path, encode: Encode, *, read_only: bool = False) -> None:
         """Reads nothing yet.
@@ -288,7 +288,7 @@ class ReviewedFolder:
         Args:
             folder: of dedupe, now or later.
             encode: as for `ClusterReview`.
-            read_only: whether nobody changes the clusters, and no file is made.
+            read_only: whether the clusters cannot be changed, and no file is created.
         """
         self.folder = folder
         self._encode, self._read_only = encode, read_only
@@ -298,7 +298,7 @@ class ReviewedFolder:
 
     @contextmanager
     def review(self) -> Iterator[ClusterReview]:
-        """The clusters as they are mended so far, for one thread at a time.
+        """The clusters with all corrections, for one thread at a time.
 
         Raises:
             LookupError: there are none.
@@ -317,7 +317,7 @@ class ReviewedFolder:
             yield self._open[0]
 
     def close(self) -> None:
-        """Closes the journal of changes, when no thread needs it; the next review opens it again."""
+        """Closes the journal of changes once no thread needs it; the next review opens it again."""
         with self._lock:
             self._close()
 
@@ -335,9 +335,9 @@ class ReviewedFolder:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Holds the changes to the clusters in a folder against other processes, which wait.
+    """Locks the changes to the clusters in a folder; other processes wait.
 
-    The lock is beside the folder, which dedupe exchanges for another one; where it cannot be exchanged, in it.
+    The lock is next to the folder, which dedupe replaces; if it cannot be replaced, inside it.
     """
     place = folder.resolve()
     stays = place.is_mount() or not os.access(place.parent, os.W_OK)
@@ -347,7 +347,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _effective(changes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The changes of a journal without those that were undone."""
+    """The changes in a journal that were not undone."""
     kept: list[dict[str, Any]] = []
     for change in changes:
         if change.get("change") == "undo":
@@ -361,12 +361,12 @@ def _changed(state: _State, change: Mapping[str, Any]) -> dict[int, list[int]]:
     """The clusters after a change.
 
     Raises:
-        LookupError: it cannot be made.
+        LookupError: the change is not possible.
     """
     clusters = dict(state.clusters)
     head = change.get("cluster", 0)
     if head not in clusters:
-        raise LookupError("this cluster is not there any more; load the page anew")
+        raise LookupError("this cluster no longer exists; reload the page")
     rows = clusters.pop(head)
     match change:
         case {"change": "represent", "row": row} if row in rows:
@@ -378,5 +378,5 @@ def _changed(state: _State, change: Mapping[str, Any]) -> dict[int, list[int]]:
         case {"change": "merge", "other": other} if other in clusters:
             clusters[head] = [*rows, *clusters.pop(other)]
         case _:
-            raise LookupError("this is not possible in this cluster; load the page anew")
+            raise LookupError("this is not possible in this cluster; reload the page")
     return clusters

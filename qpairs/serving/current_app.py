@@ -1,4 +1,4 @@
-"""An application that another one can take the place of, while requests are answered."""
+"""An application that can be replaced by another one while requests are answered."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class _Running:
 class CurrentApp:
     """An ASGI application that hands requests to another one, which can be replaced.
 
-    What an application was asked before it was replaced it still answers; its lifespan ends after that.
+    A replaced application still answers the requests it has received; then its lifespan ends.
     """
 
     def __init__(self, first: FastAPI) -> None:
-        """Stores the first application; the lifespan begins that of it."""
+        """Stores the first application, whose lifespan begins with this one's."""
         self._first = first
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: _Running | None = None
@@ -37,7 +37,7 @@ class CurrentApp:
 
     @property
     def app(self) -> FastAPI:
-        """The application that answers now."""
+        """The current application."""
         return self._running.app if self._running else self._first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +47,7 @@ class CurrentApp:
             return
         running = self._running
         if running is None:
-            raise RuntimeError("a request before the lifespan began")
+            raise RuntimeError("a request arrived before the lifespan began")
         running.requests += 1
         running.idle.clear()
         try:
@@ -58,11 +58,11 @@ class CurrentApp:
                 running.idle.set()
 
     def replace(self, app: FastAPI, over: Callable[[], None]) -> None:
-        """Lets another application answer from now on; called by a thread that is not that of the service.
+        """Replaces the application; called by another thread than the service's.
 
         Args:
             app: the application.
-            over: called, by a thread, when it in turn has been replaced, or the service ends.
+            over: called by a thread when it has itself been replaced, or the service ends.
 
         Raises:
             RuntimeError: the service does not run.

@@ -1,4 +1,4 @@
-"""What scores mean for the searches of a service, while questions come and go."""
+"""What scores mean for the searches of a service while questions are added and deleted."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CHANGE = 0.1  # of the number of questions, from which on the setting is made an
 
 
 class CurrentSetting:
-    """The setting for searches in an index; made anew, by a thread of its own, when the index has changed in size.
+    """The setting for searches in an index; recomputed by its own thread when the size of the index has changed.
 
     Attributes:
         setting: for about as many questions as there are.
     """
 
     def __init__(self, index: Index, model: Model) -> None:
-        """Makes the setting for the questions that there are now."""
+        """Computes the setting for the current questions."""
         self._index, self._model = index, model
         self._made_for = self._questions = len(index.questions)
         verdict = verdict_at(first_stage(model), index.manifest.dimension)
@@ -34,10 +34,10 @@ class CurrentSetting:
         self.setting: Setting = setting_for(index, model, self._made_for)
 
     def update(self, questions: int | None = None) -> None:
-        """Starts to make the setting anew where that is due, and returns at once.
+        """Starts to recompute the setting if that is due, and returns at once.
 
         Args:
-            questions: that there are now; without it, those of the last call.
+            questions: current number; without it, that of the last call.
         """
         self._questions = self._questions if questions is None else questions
         if self._due() and not (self._worker and self._worker.is_alive()):
@@ -45,7 +45,7 @@ class CurrentSetting:
             self._worker.start()
 
     def wait(self, seconds: float | None = None) -> None:
-        """Returns when no setting is being made, or after some seconds."""
+        """Returns when no setting is being computed, or after some seconds."""
         if self._worker:
             self._worker.join(seconds)
 

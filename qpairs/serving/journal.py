@@ -45,7 +45,7 @@ def _change_shape(value: Any, where: str) -> None:
 def journalled(folder: str | Path) -> Iterator[Index]:
     """Opens the index in a folder for changes, and locks it; a change is on the disk when its method returns.
 
-    A change that was being written when a process died, and so was not acknowledged, is discarded.
+    A change that was only partly written when a process died, and so was not acknowledged, is discarded.
 
     Raises:
         UserError: the folder has no index or is locked, the journal is damaged or of another model, or the disk is
@@ -146,8 +146,8 @@ class JournalledIndex:
             ) from None
         if (change["model"], vectors.shape[1]) != (manifest.fingerprint, manifest.dimension):
             raise UserError(
-                f"{self._index.folder / FILE}: has questions that were added to another index, of the model "
-                f"{change['model']}; remove it to continue without them"
+                f"{self._index.folder / FILE}: has questions added to an index of another model, {change['model']}; "
+                "remove it to continue without them"
             )
         known = set(questions.known(ids))
         new = [row for row, name in enumerate(ids) if name not in known]

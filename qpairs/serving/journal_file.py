@@ -1,4 +1,4 @@
-"""A file of changes, a line with a checksum for each: a change is on the disk when its writing returns."""
+"""A file of changes, a line with a checksum for each: a change is on the disk when its write returns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITHOUT = "remove the line to continue without its change"
 class JournalFile:
     """Changes in the order in which they were made; `open_journal` opens one.
 
-    A change that was being written when a process died, and so was not acknowledged, is discarded.
+    A change that was only partly written when a process died, and so was not acknowledged, is discarded.
 
     >>> import tempfile
     >>> with open_journal(Path(tempfile.mkdtemp(), "changes.jsonl")) as journal:
@@ -43,7 +43,7 @@ class JournalFile:
         return self._file.seek(0, os.SEEK_END) > 0
 
     def read(self) -> list[dict[str, Any]]:
-        """The changes; an incomplete last line does not count, and is removed unless the journal is read only.
+        """The changes; an incomplete last line is ignored, and removed unless the journal is read-only.
 
         Raises:
             UserError: another line is damaged.
@@ -86,15 +86,15 @@ class JournalFile:
 
 @contextmanager
 def open_journal(path: Path, shape: Shape = CHANGE, *, read_only: bool = False) -> Iterator[JournalFile]:
-    """Opens a journal, made if need be.
+    """Opens a journal, and creates it if needed.
 
     Args:
         path: the file.
         shape: of each change in it.
-        read_only: whether it is read and never written; where there is none, none is made, and there are no changes.
+        read_only: whether it is only read; a missing one is not created, and has no changes.
 
     Raises:
-        UserError: it cannot be written, or not be read.
+        UserError: it cannot be written or read.
     """
     try:
         if read_only:

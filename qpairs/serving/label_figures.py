@@ -1,4 +1,4 @@
-"""What the labels of one choice say of the model: a figure with its interval, as the labels grow."""
+"""What the labels of one choice say about the model: a figure with its interval, for growing numbers of labels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def f1_figures(rows: Sequence[Row], verdict: NDArray[np.bool_]) -> tuple[list[Fi
         verdict: (n,) whether the model calls them duplicates.
 
     Returns:
-        The figures, and what is needed for the first one, '' where there is one.
+        The figures, and what is needed for the first one, '' if there is one.
     """
     labels = [row.label for row in rows]
     pairs = pairs_from_texts([row.question1 for row in rows], [row.question2 for row in rows], labels)
@@ -52,7 +52,7 @@ def f1_figures(rows: Sequence[Row], verdict: NDArray[np.bool_]) -> tuple[list[Fi
         low, high = metrics.bootstrap_interval(verdict[:n], labels[:n], groups[:n], 0.5)["f1"]
         figures.append(Figure(n, metrics.confusion(verdict[:n], labels[:n], 0.5).f1, low, high))
     missing = (
-        f"F1 takes {MIN_LABELS} answers or more, {MIN_OF_EACH} of each kind; so far there are {len(rows)}: "
+        f"F1 needs at least {MIN_LABELS} answers, {MIN_OF_EACH} of each kind; so far there are {len(rows)}: "
         f"{sum(labels)} the same, {len(rows) - sum(labels)} different"
     )
     return figures, "" if figures else missing
@@ -62,15 +62,15 @@ def precision_figures(rows: Sequence[Row], verdict: NDArray[np.bool_]) -> tuple[
     """Precision over all pairs of the corpus after 10, 20, 40, ... labels of stratified pairs, and after all.
 
     Each pair counts with the number of pairs w that it stands for (`_weights`). The interval is that of Wilson (1927)
-    for as many pairs of equal weight as say as much: (sum of w)^2 / (sum of w (w - 1)). This is the effective size of
-    Kish ("Survey Sampling", 1965), but for strata of which all pairs are labelled, which are known for sure.
+    for the effective number of pairs of equal weight: (sum of w)^2 / (sum of w (w - 1)). This is the effective size of
+        Kish ("Survey Sampling", 1965), except for strata whose pairs are all labelled, which are known exactly.
 
     Args:
         rows: (n,) stratified pairs, oldest first.
         verdict: (n,) whether the model calls them duplicates.
 
     Returns:
-        The figures, and what is needed for the first one, '' where there is one.
+        The figures, and what is needed for the first one, '' if there is one.
 
     >>> rows = [Row("a", "b", i % 2, "stratified", 0.01) for i in range(10)]
     >>> figures, missing = precision_figures(rows, np.ones(10, dtype=bool))
@@ -90,18 +90,18 @@ def precision_figures(rows: Sequence[Row], verdict: NDArray[np.bool_]) -> tuple[
         low, high = _wilson(precision, float(total**2 / max(weights @ (weights - 1), 1e-12)))
         figures.append(Figure(n, precision, low, high))
     missing = (
-        f"Precision takes {MIN_LABELS} answers or more to pairs of this choice, {MIN_CALLED} of them to pairs that the "
+        f"Precision needs at least {MIN_LABELS} answers to pairs of this kind, {MIN_CALLED} of them to pairs that the "
         f"model calls the same; so far there are {len(rows)} and {np.count_nonzero(verdict)}"
     )
     return figures, "" if figures else missing
 
 
 def _weights(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) how many pairs of the corpus each labelled one stands for: 1 where its stratum has none left.
+    """(n,) how many pairs of the corpus each labelled one stands for: 1 if its stratum has none left.
 
-    `draw_pairs` draws as often from each stratum that has pairs left. One draw takes a given pair with `probability`,
-    so as many `draws` as there would be if no stratum ran out take it with `draws` times that, or for sure. Those that
-    were not made have the share of the strata that ran out.
+    `draw_pairs` draws equally often from each stratum that has pairs left. One draw takes a given pair with
+    `probability`, so as many `draws` as there would be if no stratum ran out take it with `draws` times that, or for
+    sure. Those that were not made have the share of the strata that ran out.
     """
     draws, used_up = float(len(probability)), np.zeros(len(probability), dtype=np.bool_)
     while (now := probability * draws > 1 + 1e-9).sum() > used_up.sum():

@@ -1,4 +1,4 @@
-"""The CSV file of labels, and beside it that of skipped pairs.
+"""The CSV file of labels, and next to it the file of skipped pairs.
 
 Both are read for each request and replaced as a whole, so that an acknowledged label is on the disk. The file of labels
 is a table of pairs that training and calibration read; `qpairs.data.labels` has its format.
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Labels:
-    """The rows of both files, oldest first: those of one annotator, and apart from them those of all others."""
+    """The rows of both files, oldest first: those of one annotator, and separately those of all others."""
 
     labelled: list[Row]
     skipped: list[Skip]
@@ -55,9 +55,9 @@ class Labels:
 
 
 class LabelFile:
-    """A file of labels, `NAME.csv`, and its `NAME.skipped.csv`, as one annotator adds to them.
+    """A file of labels, `NAME.csv`, and its `NAME.skipped.csv`, as written by one annotator.
 
-    Who reads, changes and writes them holds them meanwhile (`held`), since several processes may write one file.
+    Reading, changing and writing them requires the lock (`held`), since several processes may write one file.
 
     Raises:
         UserError: of every method: a file is not what it should be, or cannot be read or written.
@@ -76,10 +76,10 @@ class LabelFile:
         self.read()
 
     def of(self, annotator: str) -> LabelFile:
-        """The same files, as another annotator adds to them.
+        """The same files, as written by another annotator.
 
         Raises:
-            UserError: the name cannot be one.
+            UserError: the name is not valid.
         """
         other = copy.copy(self)
         other.annotator = annotator_name(annotator)
@@ -87,7 +87,7 @@ class LabelFile:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the files against other processes, which wait."""
+        """Locks the files; other processes wait."""
         name = hashlib.sha256(self.path.name.encode()).hexdigest()[:16]  # of any length, as that of the file may be
         with exclusive_lock(self.path.with_name(f".labels-{name}"), wait=True, called=self.path, passing=True):
             yield

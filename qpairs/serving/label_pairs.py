@@ -27,7 +27,7 @@ NEIGHBOURS = 5  # of each question, for the choice `threshold`
 
 
 class Candidate(NamedTuple):
-    """A pair to label, and the probability that one draw of its choice gives it; nan where the choice is not random."""
+    """A pair to label, and the probability that one draw of its choice gives it; nan if the choice is not random."""
 
     question1: str
     question2: str
@@ -38,13 +38,13 @@ Candidates = Mapping[Texts, Candidate]  # by `pair_key`, in the order in which t
 
 
 def pairs_to_label(index: Index, model: Model, seed: int = 0) -> dict[Choice, Candidates]:
-    """Pairs of different questions, for each choice by `pair_key` in the order in which they are labelled.
+    """Pairs of different questions, for each choice, by `pair_key`, in the order in which they are labelled.
 
     With the choice `stratified`, the pairs are drawn at random from all pairs of the corpus, equally often from each of
     several ranges of the score (`label_strata.draw_pairs`): their labels estimate precision and recall in the corpus.
     With `random`, they are those of random questions with their nearest neighbour, which a search shows first.
-    With `threshold`, pairs nearest the threshold for the corpus come first: their labels are the most informative, and
-    no random sample.
+    With `threshold`, pairs nearest the threshold for the corpus come first: their labels are the most informative, but
+        not a random sample.
 
     All are pairs of a sample of questions, those with the smallest hashes, so that adding or deleting questions hardly
     changes the sample.
@@ -76,11 +76,11 @@ def pairs_to_label(index: Index, model: Model, seed: int = 0) -> dict[Choice, Ca
 
 
 def mark_drawn(rows: Sequence[Row], choice: Choice, candidates: Candidates, skipped: Iterable[Texts]) -> list[Row]:
-    """The rows, marked with how they were drawn, after the last one was answered with a choice.
+    """The rows, marked with how they were drawn, after the last one was answered.
 
-    A random choice marks all pairs up to the one just answered: these are a random sample, also where one of them was
-    answered with another choice before. It marks none where an earlier pair still waits for an answer. A pair that was
-    drawn by both random choices is `stratified`.
+    A random choice marks all pairs up to the one just answered: these are a random sample, even if one of them was
+    answered under another choice before. It marks none if an earlier pair still has no answer. A pair that was drawn by
+    both random choices is `stratified`.
 
     Args:
         rows: labelled pairs, oldest first.

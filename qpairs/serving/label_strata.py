@@ -1,9 +1,9 @@
-"""Draws pairs of a corpus at random from all heights of the score, so that few labels say most about precision.
+"""Draws pairs of a corpus at random from all score ranges, so that few labels say most about precision.
 
 Nearly all pairs of a corpus are strangers, and the duplicates are among the few with the highest scores. A plain random
-sample of pairs would hold no duplicate. So the pairs are divided into strata by the rank of their score, and as many
-pairs are drawn from each, until it has none left; a weight of 1 / (probability of drawing) then makes estimates those
-of the whole corpus (Cochran, "Sampling Techniques", 1977, chapters 5 and 5A; Horvitz and Thompson 1952).
+sample of pairs would contain no duplicates. So the pairs are divided into strata by the rank of their score, and as
+many pairs are drawn from each, until it has none left; weights of 1 / (probability of drawing) then give estimates for
+the whole corpus (Cochran, "Sampling Techniques", 1977, chapters 5 and 5A; Horvitz and Thompson 1952).
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def nearest_questions(index: Index, vectors: Floats, frame: Frame) -> list[dict[
 
 
 def _lowest_bound(found: Sequence[Mapping[str, Hit]], sampled: set[str], frame: Frame) -> float:
-    """A score that is at most that of the last pair above the last stratum; minus infinity where too few are found."""
+    """A score that is at most that of the last pair above the last stratum; minus infinity if too few are found."""
     hits = [(hit.similarity, 0.5 if name in sampled else 1.0) for row in found for name, hit in row.items()]
     if not hits:
         return -np.inf
@@ -118,7 +118,7 @@ def draw_pairs(scores: Mapping[Texts, float], frame: Frame, seed: int = 0) -> di
     A corpus of n questions has n (n - 1) / 2 pairs. The n / 8 pairs with the highest scores are the first stratum; the
     next end at ranks n / 4, n / 2, n, 2 n ... 32 n; all other pairs are the last one. Each draw takes the next stratum
     in a balanced random order (each block of draws is a permutation of the strata), and a random pair of it, without
-    replacement. So wherever a person stops, each stratum that has pairs left has the same number of draws up to one.
+    replacement. So wherever a person stops, the number of draws of strata that have pairs left differs by at most one.
 
     Of a large corpus only the pairs of the frame are drawn, each with the same probability within a stratum, and the
     number of pairs of a stratum in the whole corpus is estimated by that in the frame over the frame's share.
@@ -157,7 +157,7 @@ def _strata(ranked: Sequence[Texts], frame: Frame) -> list[Sequence[Texts]]:
 
 
 def _draw_last(frame: Frame, above: set[Texts], seed: int) -> list[Texts]:
-    """Random pairs of the frame that are not above the last stratum, all alike, in random order."""
+    """Random pairs of the frame that are not above the last stratum, with equal probability, in random order."""
     numbers = random.Random(seed).sample(range(frame.size), min(frame.size, DRAWS + len(above)))
     keys: Iterator[Texts] = ((min(pair), max(pair)) for pair in map(frame.pair, numbers))
     return [key for _, key in zip(range(DRAWS), (key for key in keys if key not in above), strict=False)]

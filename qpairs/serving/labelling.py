@@ -1,4 +1,4 @@
-"""Labelling of a corpus: which pair comes next, the labels so far, and what they say of the model."""
+"""Labelling of a corpus: which pair comes next, the labels so far, and what they say about the model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Pair:
 class LabelRequest:
     """A person's answer: whether both questions ask the same; `choice` selected the pair, and selects the next.
 
-    `annotator` is the person's name; without it, that of the labelling.
+    `annotator` is the person's name; without it, the name set for the service.
     """
 
     question1: str
@@ -70,8 +70,8 @@ class State:
         pair: to label next; None if none is left.
         left: pairs of this choice without an answer.
         duplicates, different, skipped: answers so far, of all choices.
-        measure: what the figures are: the precision of the model over all pairs of the corpus, from stratified pairs;
-            or its F1 on pairs such as those of the choice.
+        measure: what the figures measure: the precision of the model over all pairs of the corpus, from stratified
+            pairs; or its F1 on pairs such as those of the choice.
         figures: after 10, 20, 40, ... of the labels that count for this choice, and after all of them; four times as
             many labels halve the interval.
         missing: what is needed for the first figure; '' if there is one.
@@ -113,7 +113,7 @@ class Labelling:
 
         Args:
             path: CSV file of the labels, or one opened for a named annotator: labels of others then stay, and do not
-                count as answers. Skipped pairs are kept in `*.skipped.csv` beside it.
+                count as answers. Skipped pairs are kept in `*.skipped.csv` next to it.
             model: that made the index.
             index: the corpus.
             seed: of the random choices.
@@ -129,7 +129,7 @@ class Labelling:
 
     @property
     def annotator(self) -> str:
-        """Whose labels are added, where a request names nobody else."""
+        """The annotator whose labels are added, if a request names nobody else."""
         return self._file.annotator
 
     @property
@@ -138,10 +138,10 @@ class Labelling:
         return self._file.path
 
     def state(self, choice: Choice = "stratified", annotator: str | None = None) -> State:
-        """The labels so far of an annotator, without a name of that of the file, and the next pair.
+        """The labels so far of an annotator, by default that of the file, and the next pair.
 
         Raises:
-            UserError: the files cannot be read, or the name cannot be one.
+            UserError: the files cannot be read, or the name is not valid.
         """
         with self._lock:
             return self._state(choice, self._file_of(annotator))
@@ -154,7 +154,7 @@ class Labelling:
             UserError: the files cannot be read or written.
         """
         if request.answer not in get_args(Answer):
-            raise UserError(f"answer: {request.answer!r} is none of {', '.join(get_args(Answer))}")
+            raise UserError(f"answer: {request.answer!r} is not one of {', '.join(get_args(Answer))}")
         key = pair_key((request.question1, request.question2))
         choices = self._pairs[request.choice], *self._pairs.values()
         pair = next((pairs[key] for pairs in choices if key in pairs), None)
@@ -162,7 +162,7 @@ class Labelling:
         with self._lock, file.held():
             labels = file.read()
             if pair is None or key in map(pair_key, [*labels.labelled, *labels.skipped]):
-                raise LookupError("this pair does not wait for an answer; load the next one")
+                raise LookupError("this pair is not waiting for an answer; load the next one")
             if request.answer == "skip":
                 file.add_skip(labels, pair[:2])
             else:
@@ -173,7 +173,7 @@ class Labelling:
             return self._state(request.choice, file)
 
     def judge_by(self, setting: Setting) -> None:
-        """From now on, the model's verdict on pairs is that of another setting, such as one fitted to the labels."""
+        """Replaces the setting that decides on pairs, for example by one fitted to the labels."""
         with self._lock:
             self._setting = setting
 
@@ -240,7 +240,7 @@ class Labelling:
         )
 
     def _similarity(self, pairs: Sequence[Sequence[Any]]) -> list[float]:
-        """The cosine of each pair, of vectors as long as those of the index."""
+        """The cosine of each pair, from vectors cut to the length of the index."""
         new = {pair_key(pair): pair[:2] for pair in pairs if pair_key(pair) not in self._cosines}
         if new:
             one, other = (

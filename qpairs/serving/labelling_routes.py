@@ -30,7 +30,7 @@ class AnswerRequest(BaseModel):
 
 
 class UndoRequest(BaseModel):
-    """How the pair that comes next is chosen, and whose last answer is taken back."""
+    """How the next pair is chosen, and whose last answer is undone."""
 
     model_config = STRICT
     choice: Choice = "stratified"
@@ -40,12 +40,12 @@ class UndoRequest(BaseModel):
 def labelling_routes(labelling: Labelling, refit: Callable[[], CorpusFit]) -> APIRouter:
     """GET /labelling, POST /labelling/answer, /undo, /apply, GET /labelling/labels.csv.
 
-    An answer to a pair that does not wait for one is refused with 409; the application handles a UserError and a
-    full queue.
+    An answer to a pair that is not waiting for one is refused with 409; the application handles a UserError and a full
+    queue.
 
     Args:
         labelling: the pairs and the answers.
-        refit: fits the verdict to all labels, and lets the service judge by it.
+        refit: fits the verdict to all labels, and lets the service use it.
     """
     router = APIRouter(prefix="/labelling", tags=["labelling"])
 
@@ -56,7 +56,7 @@ def labelling_routes(labelling: Labelling, refit: Callable[[], CorpusFit]) -> AP
 
     @router.post("/answer")
     def answer(request: AnswerRequest) -> State:
-        """Store the answer to a pair; it is on the disk when this answers."""
+        """Store the answer to a pair; it is on the disk before the response."""
         try:
             return labelling.answer(LabelRequest(**request.model_dump()))
         except LookupError as error:
@@ -72,13 +72,15 @@ def labelling_routes(labelling: Labelling, refit: Callable[[], CorpusFit]) -> AP
 
     @router.post("/apply")
     def apply(_: Nothing) -> Known:
-        """Fit the verdict to all labels, and judge all later requests by it, until the service stops."""
+        """Fit the verdict to all labels, and use it for all later requests, until the service stops."""
         try:
             return known(refit())
         except UserError as error:
             log.warning("%s", error)
             raise HTTPException(
-                409, "these labels cannot be fitted: label pairs from all scores, or see the log of the service"
+                409,
+                "the verdict cannot be fitted to these labels: label pairs from all scores, or see the log of "
+                "the service",
             ) from None
 
     @router.get("/labels.csv", response_class=FileResponse)

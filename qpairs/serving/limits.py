@@ -40,7 +40,7 @@ SECURITY_HEADERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Beyond which a service refuses requests.
+    """Limits above which a service refuses requests.
 
     Attributes:
         body: bytes of a request.
@@ -49,7 +49,7 @@ class Limits:
         queue: waiting requests; a client is asked to try again later.
         seconds: from the first byte of a request to its answer.
         batch: texts that are encoded and pairs that are read together; with 1, each request is answered alone.
-        reads: hits of a search that have a second look, the nearest; the others are judged by their similarity.
+        reads: hits of a search that have a second look, the nearest; for the others the similarity decides.
         upload: bytes of a file that is sent.
     """
 
@@ -73,13 +73,13 @@ def error_response(status: int, detail: str, headers: Mapping[str, str] | None =
 
 
 def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Origins, observe: Observe) -> ASGIApp:
-    """ASGI middleware that checks origin, token, size and time of each request, and adds the security headers.
+    """ASGI middleware that checks origin, token, size and duration of each request, and adds the security headers.
 
     Args:
         app: answers the allowed requests.
         limits: of size and time.
         token: bearer token of all requests, except for open paths; None: no token is needed.
-        origins: whose requests are answered; open paths are for all.
+        origins: whose requests are answered; open paths are open to all.
         observe: called for each request with the path of its route (or `other`), the status and the seconds it took.
     """
 
@@ -128,7 +128,7 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
             pass
         except Exception:
             log.exception("%s %s", scope["method"], scope["path"])
-            await refuse(500, "the service failed; its log says why")
+            await refuse(500, "the service failed; see its log")
         observe(getattr(scope.get("route"), "path", "other"), status, time.perf_counter() - start)
 
     return serve
@@ -137,7 +137,7 @@ def enforce_limits(app: ASGIApp, limits: Limits, token: str | None, origins: Ori
 async def _body_of(
     scope: Scope, receive: Receive, limits: Limits, clock: asyncio.Timeout, *, wanted: bool
 ) -> tuple[bytes | None, Receive]:
-    """The body, None if it is too long, and what the app receives: of a file that is sent, its parts as they come."""
+    """The body, None if it is too long, and what the app receives: for an uploaded file, its parts as they arrive."""
     if wanted and _is_upload(scope):
         return b"", streamed(receive, limits, clock)
     body = await read_body(receive, *((limits.body, math.inf) if wanted else (0, UNWANTED)))
@@ -145,7 +145,7 @@ async def _body_of(
 
 
 def refuse_changes(app: ASGIApp) -> ASGIApp:
-    """ASGI middleware of a read-only service: all but reading is refused with 403, whatever the path.
+    """ASGI middleware of a read-only service: everything but reading is refused with 403, whatever the path.
 
     >>> from fastapi import FastAPI
     >>> refuse_changes(FastAPI()).__name__
@@ -173,7 +173,7 @@ def _has_token(headers: Headers, token: str) -> bool:
 
 
 def run_server(app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
-    """Serves until SIGINT or SIGTERM, then answers the requests already received; a second SIGINT cuts these off."""
+    """Serves until SIGINT or SIGTERM, then answers the requests already received; a second SIGINT aborts these."""
 
     class IdleTimeoutProtocol(H11Protocol):
         """Closes a connection on which no request arrives in time; `enforce_limits` times requests that do."""

@@ -13,7 +13,7 @@ def check_url_template(template: str) -> str:
     """The template of the addresses of questions.
 
     Raises:
-        UserError: it is no address of http or https, or does not have {id} in its path, query or fragment.
+        UserError: it is not an http or https address, or has no {id} in its path, query or fragment.
 
     >>> check_url_template("https://forum.example/q/{id}")
     'https://forum.example/q/{id}'
@@ -23,13 +23,11 @@ def check_url_template(template: str) -> str:
         parts = urlsplit(template)
         where = parts.scheme, parts.hostname, parts.port
     except ValueError as error:
-        raise UserError(f"{given} is no address ({error})") from None
+        raise UserError(f"{given} is not an address ({error})") from None
     if where[0] not in ("http", "https") or not where[1] or not template.isprintable() or " " in template:
-        raise UserError(f"{given} is no address; give one such as https://my.site/questions/{ID}")
+        raise UserError(f"{given} is not an address; give one such as https://my.site/questions/{ID}")
     if ID not in template or ID in parts.netloc:
-        raise UserError(
-            f"{given}: {ID} must stand once or more behind the host, such as https://my.site/questions/{ID}"
-        )
+        raise UserError(f"{given}: {ID} must appear after the host, such as https://my.site/questions/{ID}")
     return template
 
 

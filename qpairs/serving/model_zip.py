@@ -16,7 +16,7 @@ BLOCK = 1 << 18  # bytes that are read at once
 
 
 class _Sink(io.RawIOBase):
-    """A file that keeps what is written until it is taken."""
+    """A file object that keeps what is written until it is taken."""
 
     def __init__(self) -> None:
         self._parts = list[bytes]()
@@ -35,13 +35,13 @@ class _Sink(io.RawIOBase):
 
 
 def zip_folder(folder: Path) -> Iterator[bytes]:
-    """The parts of a .zip with the files of a folder, under its name. Memory is flat.
+    """The parts of a .zip with the files of a folder, under its name. Memory use is constant.
 
-    Links, hidden files and pickles are left out. All files are opened before the first part, so that a folder that is
-    replaced meanwhile is in it as it was.
+    Links, hidden files and pickles are left out. All files are opened before the first part, so that a folder replaced
+    meanwhile is stored as it was.
 
     Raises:
-        OSError: the folder is not there, or cannot be read.
+        OSError: the folder is missing, or cannot be read.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp(), "model")

@@ -22,7 +22,7 @@ class Monitor:
         self.batch_texts = Histogram(
             "qpairs_batch_texts", "Texts of the requests that were answered together.", buckets=SIZES, registry=registry
         )
-        self.queue = Gauge("qpairs_queue_length", "Requests that wait.", registry=registry)
+        self.queue = Gauge("qpairs_queue_length", "Requests that are waiting.", registry=registry)
         self.questions = Gauge("qpairs_questions", "Questions in the index.", registry=registry)
 
         self.pairs_read = Counter("qpairs_pairs_read", "Pairs that had a second look.", registry=registry)

@@ -1,8 +1,8 @@
-"""Which web pages may ask a service: its own, and those of origins that are allowed by name.
+"""Which web pages may send requests to a service: its own, and those of allowed origins.
 
-A page of any site can send requests to a service on the reader's machine or network, and with a host name that it
-points there (DNS rebinding) read the answers. What a browser says of a request tells them apart: `Host`, `Origin`
-(RFC 6454) and `Sec-Fetch-Site` (W3C Fetch Metadata). Programs other than browsers send none of the last two.
+A page of any site can send requests to a service on the reader's machine or network, and read the answers through a
+host name that points there (DNS rebinding). The headers that a browser sends distinguish them: `Host`, `Origin` (RFC
+6454) and `Sec-Fetch-Site` (W3C Fetch Metadata). Other programs send neither of the last two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Origins:
     """Whose requests are answered.
 
     Attributes:
-        allowed: origins whose pages may ask, besides the service's own, such as `https://my.site`.
+        allowed: origins whose pages may send requests, besides the service's own, such as `https://my.site`.
         loopback: whether a request must name a loopback host, such as localhost, or that of an allowed origin: for a
             service on a loopback address without a token.
     """
@@ -34,7 +34,7 @@ class Origins:
     loopback: bool = False
 
     def refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
-        """Status and reason why a request is refused; None where it is allowed.
+        """Status and reason why a request is refused; None if it is allowed.
 
         Args:
             method: in upper case.
@@ -48,10 +48,10 @@ class Origins:
         """
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.loopback and not (_is_loopback(host) or host in map(_host_of, self.allowed)):
-            return 403, f"this service answers requests to localhost only, not to {host!r}"
+            return 403, f"this service answers only requests to localhost, not to {host!r}"
         if not self._may_ask(host, origin, headers.get("sec-fetch-site", "none")):
             what = f"a page of {origin!r}" if origin else "a page of another site"
-            return 403, f"{what} may not ask this service; qpairs serve --allow-origin allows it"
+            return 403, f"{what} may not send requests to this service; qpairs serve --allow-origin allows it"
         if method == "POST" and not _is_json(headers.get("content-type", "")):  # of forms; others have no routes
             return 415, "the body must be JSON, with the header content-type: application/json"
         return None
@@ -69,7 +69,7 @@ def allowed_origins(names: Sequence[str]) -> tuple[str, ...]:
     """Origins as browsers send them: in lower case, without a path or the default port.
 
     Raises:
-        UserError: no origin.
+        UserError: not an origin.
 
     >>> allowed_origins(["https://My.site/", "http://localhost:3000"])
     ('https://my.site', 'http://localhost:3000')
@@ -78,14 +78,14 @@ def allowed_origins(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         origin = name.lower().removesuffix("/")
         if not (_ORIGIN.fullmatch(origin) and _host_of(origin)):
-            raise UserError(f"allow-origin: {name!r} is no origin; give scheme and host, such as https://my.site")
+            raise UserError(f"allow-origin: {name!r} is not an origin; give scheme and host, such as https://my.site")
         default = {"http": ":80", "https": ":443"}[origin.partition(":")[0]]
         found.append(origin.removesuffix(default))
     return tuple(found)
 
 
 def _host_of(origin: str) -> str:
-    """Host and port of an origin; '' where it has none, or is no origin at all."""
+    """Host and port of an origin; '' if it has none, or is not an origin."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:

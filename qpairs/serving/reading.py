@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 async def read_body(receive: Receive, max_bytes: int, most: float) -> bytes | None:
-    """The body; None if it is larger. It is read to its end even then, or the client would not read the response.
+    """The body; None if it is larger. It is always read to its end, or the client would not read the response.
 
     Args:
         receive: of the request.
-        max_bytes: of a body that is kept.
-        most: bytes after which no more is read, whatever the client does then.
+        max_bytes: largest size of a body that is kept.
+        most: bytes after which reading stops in any case.
     """
     body, size, more = bytearray(), 0, True
     while more and size <= most:
@@ -34,7 +34,7 @@ async def read_body(receive: Receive, max_bytes: int, most: float) -> bytes | No
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that returns a body already read, and then goes on with the original."""
+    """A `receive` that returns a body already read, and then continues with the original."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:
@@ -44,14 +44,15 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 def streamed(receive: Receive, limits: Limits, clock: asyncio.Timeout) -> Receive:
-    """A `receive` of a file that is sent: what arrives is counted and passed on, so that nothing is held in memory.
+    """A `receive` of an uploaded file: data is counted and passed on, so that nothing is held in memory.
 
     A file may take as long as it would in requests of the largest size, one after the other: `limits.seconds` for each
-    `limits.body` bytes. One that is too large is read on, or the client would not read the response, for that time.
+    `limits.body` bytes. One that is too large is still read for that time, as the client would otherwise not read the
+    response.
 
     Args:
         receive: of the request.
-        limits: of which `upload` is that of the file.
+        limits: `upload` is the one for the file.
         clock: of the whole request; it waits for the file, and begins again after it.
 
     The `receive` raises HTTPException: 413 for a file that is too large, 408 for one that comes too slowly.
@@ -68,7 +69,7 @@ def streamed(receive: Receive, limits: Limits, clock: asyncio.Timeout) -> Receiv
                 async with asyncio.timeout_at(begun + limits.seconds * periods):
                     message = await receive()
             except TimeoutError:
-                detail = f"the file came too slowly: {limits.body:,} bytes in {limits.seconds:g} s are the least"
+                detail = f"the file is too slow: at least {limits.body:,} bytes in {limits.seconds:g} s are needed"
                 raise HTTPException(408, detail, {"connection": "close"}) from None
             size += len(message.get("body", b""))
             if message.get("more_body", False):

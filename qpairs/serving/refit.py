@@ -1,4 +1,4 @@
-"""The verdict of a model, fitted to a corpus anew as labels come, and what is then known of it."""
+"""The verdict of a model, refitted to a corpus as labels arrive, and what is then known about the corpus."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from qpairs.serving.labelling import Labelling
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the duplicates of a corpus, by a model and the labels so far.
+    """What is known about the duplicates in a corpus, from a model and the labels so far.
 
     Attributes:
         pairs: called duplicates.
-        threshold: the least similarity of duplicates.
-        precision, precision_interval: expected among all pairs that are called duplicates; 95 %.
-        recall, recall_interval: expected of all pairs of duplicates; 95 %.
-        basis: what this rests on, in words.
-        labels: that it rests on.
-        more: labels whose effect is foretold.
-        width, width_with_more: of the interval of the precision, now and with so many more labels.
+        threshold: the lowest similarity of a duplicate. precision, precision_interval: expected among all pairs that
+        are called duplicates; 95 %. recall, recall_interval: expected of all pairs of duplicates; 95 %.
+        basis: what this is based on, in words.
+        labels: that it is based on.
+        more: further labels whose effect is predicted. width, width_with_more: of the interval of the precision, now
+        and with so many more labels.
     """
 
     pairs: float
@@ -47,7 +46,7 @@ class Known:
 
 
 def known(fit: CorpusFit) -> Known:
-    """What a fit says of its corpus."""
+    """What a fit says about its corpus."""
     after, more = fit.after, fit.with_more
     return Known(
         pairs=after.pairs,
@@ -65,7 +64,7 @@ def known(fit: CorpusFit) -> Known:
 
 
 def count_index(model: Model, index: Index) -> CountedCorpus:
-    """An index as a corpus to fit a verdict to: its questions, and the scores of their pairs as they were counted.
+    """An index as a corpus to fit a verdict to: its questions, and the counted scores of their pairs.
 
     Args:
         model: that made it.
@@ -83,13 +82,13 @@ def count_index(model: Model, index: Index) -> CountedCorpus:
     rows = list(index.questions.texts())
     texts = [rows[row] for row in distinct_texts(rows)[1]]
     if index.manifest.scores is None:
-        raise UserError(f"{index.folder}: of an older version, without the scores of its pairs; build it anew")
+        raise UserError(f"{index.folder}: built by an older version, without the scores of its pairs; rebuild it")
     counts = ScoreCounts.from_dict(dict(index.manifest.scores)).scaled(max(2, len(texts)))
     return CountedCorpus(model, texts, {encoder.dimension: counts})
 
 
 class Refit:
-    """A verdict that is fitted to the labels in a file, whenever these are others than before; for several threads."""
+    """A verdict that is refitted when the labels in a file have changed; for several threads."""
 
     def __init__(
         self, count: Callable[[], CountedCorpus], labelling: Labelling, changes: Callable[[], int] = lambda: 0
@@ -98,8 +97,8 @@ class Refit:
 
         Args:
             count: counts the corpus.
-            labelling: has the labels, and judges pairs by the verdict.
-            changes: of the corpus so far; after another one it is counted anew.
+            labelling: has the labels, and decides on pairs with the verdict.
+            changes: of the corpus so far; after a change it is counted again.
         """
         self._count, self._labelling, self._changes = count, labelling, changes
         self._lock = threading.RLock()
@@ -109,7 +108,7 @@ class Refit:
 
     @property
     def fit(self) -> CorpusFit:
-        """The verdict as the labels told last, or the corpus alone where they told nothing so far.
+        """The verdict of the last fit to labels, or to the corpus alone if there is none yet.
 
         Raises:
             UserError: the verdict of the model cannot be fitted.
@@ -119,7 +118,7 @@ class Refit:
             return self._fit
 
     def refit(self) -> bool:
-        """Fits to all labels where they or the corpus may be others than before, and judges pairs by them.
+        """Fits to all labels if they or the corpus may have changed, and decides on pairs with the result.
 
         Returns:
             whether it was fitted.

@@ -28,7 +28,7 @@ ThresholdOf = Literal["similarity", "probability"]
 
 
 class IndexConflict(Exception):
-    """A request that the index in its present state does not allow."""
+    """A request that the index does not allow in its present state."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class DeleteRequest:
 
 @dataclass(frozen=True)
 class JudgeRequest:
-    """From now on, the verdicts are those of another model with the same encoder, such as one fitted to labels."""
+    """Replaces the verdicts by those of another model with the same encoder, such as one fitted to labels."""
 
     model: Model
 
@@ -72,8 +72,8 @@ class JudgeRequest:
 class Scored:
     """The verdicts on n pairs: (n,) cosines, probabilities and decisions; and what decided.
 
-    `threshold` is one of similarities or probabilities, as `threshold_of` says; `precision_of` says what the
-    probabilities are true of.
+    `threshold` is one of similarities or probabilities, as `threshold_of` says; `precision_of` says for which pairs the
+    probabilities hold.
     """
 
     similarity: NDArray[np.float64]
@@ -86,7 +86,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found, in the order in which it is shown, and the setting that judged it."""
+    """What a search found, in the order in which it is shown, and the setting that decided."""
 
     answers: Sequence[Answer]
     setting: Setting
@@ -101,7 +101,7 @@ MOST_READ = 64  # hits of a search that have a second look, at most
 
 @dataclass(frozen=True)
 class CountedReader:
-    """A `PairReader` that tells how many pairs are read."""
+    """A `PairReader` that reports how many pairs are read."""
 
     reader: PairReader
     on_read: OnRead
@@ -123,7 +123,7 @@ class RequestHandler:
         encoder: the model, or its first stage.
         second: the model, if it has two stages.
         pair_setting: decides on pairs of questions; for a ready model, which has no threshold for labelled pairs, as on
-            pairs of the index; None where that is still to come.
+            pairs of the index; None if no corpus has been given yet.
         current: has the setting that decides on the questions that a search finds; None without an index.
         changes: of the index so far.
     """
@@ -144,7 +144,7 @@ class RequestHandler:
             index: that is searched.
             most_read: hits of a search that have a second look, at most: the nearest.
             on_read: called with the number of pairs before each second look.
-            waiting: whether a file of questions is to come, so that a ready model has nothing to judge by yet.
+            waiting: whether a file of questions will be sent, so that a ready model has no threshold yet.
 
         Raises:
             UserError: the verdict cannot be read from cosines, or the index is of another model.
@@ -156,7 +156,8 @@ class RequestHandler:
         self._most_read, self._on_read = most_read, on_read
         if not (index or model.verdict.labelled or waiting):
             raise UserError(
-                f"{shown_name(model)}: a ready model judges by a corpus; name one with --questions or --index"
+                f"{shown_name(model)}: a ready model needs a corpus to set its threshold; name one with --questions "
+                "or --index"
             )
         self._judge_by(model)
 
@@ -171,7 +172,7 @@ class RequestHandler:
 
     @property
     def pair_threshold(self) -> tuple[float | None, ThresholdOf]:
-        """What decides on pairs, as people read it, and what it is one of; None where that is still to come."""
+        """The threshold for pairs as shown to people, and its kind; None if there is none yet."""
         if self.model.verdict.labelled:
             return shown_threshold(self.model)
         return self.pair_setting.threshold if self.pair_setting else None, "similarity"
@@ -182,10 +183,11 @@ class RequestHandler:
         return self.current.setting if self.current else None
 
     def answer(self, requests: Sequence[ServiceRequest]) -> Sequence[object]:
-        """The answers in the order of the requests; an exception where a request fails.
+        """The answers in the order of the requests; an exception if a request fails.
 
-        Another verdict and changes of the index come first: a search in the same batch sees them. An answer is, by type
-        of request: `Scored`; `Found`; the number of questions after adding; whether the deleted question existed; None.
+        A new verdict and changes of the index are applied first: a search in the same batch sees them. An answer is, by
+        type of request: `Scored`; `Found`; the number of questions after adding; whether the deleted question existed;
+        None.
         """
         vectors = self._encode(requests)
         found: dict[int, object] = {}
@@ -256,7 +258,9 @@ class RequestHandler:
     def _score(self, requests: Sequence[ScoreRequest], vectors: Vectors) -> Sequence[Scored]:
         (threshold, threshold_of), setting = self.pair_threshold, self.pair_setting
         if setting is None or threshold is None:
-            raise IndexConflict("a ready model judges by a corpus; send a file of questions to the page first")
+            raise IndexConflict(
+                "a ready model needs a corpus to set its threshold; send a file of questions to the page first"
+            )
         first, second = zip(*(pair for request in requests for pair in request.pairs), strict=True)
         cosines = self._cosines(first, second, vectors)
         if self.second and self._reader:
@@ -270,7 +274,7 @@ class RequestHandler:
         return [Scored(a, b, c, threshold, threshold_of, of) for a, b, c in zip(*columns, strict=True)]
 
     def _cosines(self, first: Sequence[str], second: Sequence[str], vectors: Vectors) -> NDArray[np.float64]:
-        """The cosines (n,) of pairs, of vectors as long as those that `pair_setting` judges."""
+        """The cosines (n,) of pairs, from vectors of the length that `pair_setting` is for."""
         index = None if self.model.verdict.labelled else self.index
         dimension = index.manifest.dimension if index else self.encoder.dimension
 
@@ -330,7 +334,7 @@ class RequestHandler:
         ]
 
     def _delete(self, requests: Sequence[DeleteRequest], _: Vectors) -> Sequence[bool]:
-        """Of several requests to delete one question, the first finds it."""
+        """If several requests delete the same question, the first finds it."""
         index, current = self._require_index()
         known = index.questions.known([request.id for request in requests])
         index.questions.delete(known)

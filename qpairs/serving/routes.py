@@ -44,14 +44,14 @@ NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # white space as in Python, in the syntax of 
 EXAMPLE_PAIRS = [["How do I pay?", "Which ways to pay are there?"]]
 ERRORS = {
     401: "The bearer token is missing or wrong.",
-    403: "The request comes from a page of another site, is to another host name, or would change what is read-only.",
+    403: "The request comes from a page of another site, names another host, or would change a read-only service.",
     404: "There is no such question.",
-    408: "The request did not come in time.",
+    408: "The request did not arrive in time.",
     409: "The index does not allow it.",
     413: "The body is too large.",
-    415: "The body is not said to be JSON.",
+    415: "The body is not declared as JSON.",
     422: "The body is not as described here.",
-    503: "Too many requests wait (Retry-After says when to come back), or the answer took too long.",
+    503: "Too many requests are waiting (Retry-After says when to try again), or the answer took too long.",
 }
 
 
@@ -65,9 +65,9 @@ class Service:
         monitor: counts them.
         limits: of the bodies of requests.
         secured: whether a token is needed.
-        url_template: of the addresses of questions, with {id}; '' where they have none.
+        url_template: of the addresses of questions, with {id}; '' if they have none.
         read_only: whether nothing may be changed.
-        views: of the page, besides those to search and to compare.
+        views: of the page, besides search and compare.
         examples: questions to try.
     """
 
@@ -85,20 +85,20 @@ class Service:
         """The answer of the handler.
 
         Raises:
-            queue.Full: too many requests wait.
+            queue.Full: too many requests are waiting.
         """
         return await asyncio.wrap_future(self.queue.submit(request))
 
     def judge_by(self, model: Model) -> None:
-        """Lets all later requests be judged by another model with the same encoder; waits until that is so.
+        """Uses the verdict of another model with the same encoder for all later requests; returns when it is in use.
 
         Raises:
-            queue.Full: too many requests wait.
+            queue.Full: too many requests are waiting.
         """
         self.queue.submit(JudgeRequest(model)).result()
 
     def errors(self, *codes: int) -> dict[int | str, dict[str, Any]]:
-        """Descriptions of error responses for the OpenAPI document; those of origin and token are added."""
+        """Descriptions of error responses for the OpenAPI document, including those of origin and token."""
         codes = (*codes, 403, 401) if self.secured else (*codes, 403)
         return {code: {"model": Error, "description": ERRORS[code]} for code in sorted(codes)}
 
@@ -129,8 +129,8 @@ class ScoredPair(BaseModel):
 class Scores(BaseModel):
     """The verdicts on pairs, in their order.
 
-    `threshold` is the least similarity of duplicates, or after a second look their least probability, as `threshold_of`
-    says; `of` says what the probabilities are those of.
+    `threshold` is the lowest similarity of a duplicate, or after a second look the lowest probability, as
+    `threshold_of` says; `of` says for which pairs the probabilities hold.
     """
 
     threshold: float
@@ -142,7 +142,7 @@ class Scores(BaseModel):
 class FoundQuestion(BaseModel):
     """A question of the index, and the verdict on it: decision, probability, and both in words.
 
-    `url` is its address, where the service was told one.
+    `url` is its address, if the service knows one.
     """
 
     id: str
@@ -157,8 +157,8 @@ class FoundQuestion(BaseModel):
 class Hits(BaseModel):
     """The nearest questions, nearest first, or after a second look most probable first, with their verdicts.
 
-    `threshold` is the least similarity or probability of duplicates, as `threshold_of` says; `of` says what the
-    probabilities are those of, and `heading` says in one line whether the question was asked before.
+    `threshold` is the lowest similarity or probability of a duplicate, as `threshold_of` says; `of` says for which hits
+    the probabilities hold, and `heading` says in one line whether the question was asked before.
     """
 
     threshold: float
@@ -178,7 +178,7 @@ class Added(BaseModel):
 class Ready(BaseModel):
     """The model's name and identity, the number of questions in the index, and the threshold for pairs.
 
-    `questions` is null without an index, and `threshold` where a ready model waits for a file of questions.
+    `questions` is null without an index, and `threshold` if a ready model waits for a file of questions.
     """
 
     model: str
@@ -189,7 +189,7 @@ class Ready(BaseModel):
 
 
 class About(BaseModel):
-    """What the page shows: its views, questions to try, and whether nothing can be changed."""
+    """What the page shows: its views, questions to try, and whether it is read-only."""
 
     views: list[str]
     examples: list[str]
@@ -197,7 +197,7 @@ class About(BaseModel):
 
 
 class Alive(BaseModel):
-    """The process runs."""
+    """The process is running."""
 
     status: Literal["alive"] = "alive"
 
@@ -244,7 +244,7 @@ def _add_score(routes: APIRouter, service: Service) -> None:
 
     @routes.post("/score")
     async def score(body: Pairs) -> Scores:
-        """Judge pairs of questions: whether both ask the same."""
+        """Score pairs of questions: whether both ask the same."""
         scored: Scored = await service.ask(ScoreRequest(body.pairs))
         columns = (scored.similarity, scored.probability, scored.duplicate)
         results = [
@@ -315,7 +315,7 @@ def _add_changes(routes: APIRouter, service: Service) -> None:
 
     @routes.post("/questions", status_code=201, responses=service.errors(409))
     async def add(body: NewQuestions) -> Added:
-        """Add questions to the index, all or none; they are on the disk when this answers."""
+        """Add questions to the index, all or none; they are on the disk before the response."""
         ids = [uuid.uuid4().hex if new.id is None else new.id for new in body.questions]
         repeated = next((name for name, count in Counter(ids).items() if count > 1), None)
         if repeated is not None:
@@ -324,7 +324,7 @@ def _add_changes(routes: APIRouter, service: Service) -> None:
 
     @routes.delete("/questions/{id:path}", status_code=204, responses=service.errors(404, 409))
     async def delete(id: str) -> None:
-        """Delete a question from the index; this is on the disk when it answers."""
+        """Delete a question from the index; the change is on the disk before the response."""
         if not await service.ask(DeleteRequest(id)):
             raise HTTPException(404, f"id {reprlib.repr(id)} is not in the index")
 
@@ -336,7 +336,7 @@ def operator_routes(service: Service) -> APIRouter:
 
     @routes.get("/health")
     async def health() -> Alive:
-        """Whether the process runs."""
+        """Whether the process is running."""
         return Alive()
 
     @secured.get("/ready", responses=service.errors(503))

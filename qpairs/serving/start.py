@@ -1,7 +1,7 @@
-"""From a file of questions to its duplicates and a calibrated model, by a few answers: what `qpairs start` does.
+"""From a file of questions to its duplicates and a calibrated model with a few answers, as `qpairs start` does.
 
 A session is a folder. Every answer is on the disk before the next pair is asked for, so that it may be stopped at any
-time; opened again, it goes on.
+time; opened again, it resumes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WRONG = 0.5  # expected precision below which the result is warned of
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder of a session, and the file of its labels where that is elsewhere."""
+    """The folder of a session, and the file of its labels if that is elsewhere."""
 
     path: Path
     other_labels: Path | None = None
@@ -70,10 +70,10 @@ class Session:
     """A file of questions that is being labelled; `open_session` opens one.
 
     Attributes:
-        folder: where all of it is kept.
+        folder: where everything is kept.
         questions: the file.
-        corpus: what is in it.
-        index: of the questions; changes to it are journalled where the session was opened so.
+        corpus: its content.
+        index: of the questions; changes to it are journalled if the session was opened for serving.
         labelling: has the pairs to label.
         refitting: fits the verdict to the labels.
         state: the answers so far of the annotator who answered last, and the next pair.
@@ -107,17 +107,17 @@ class Session:
 
     @property
     def fit(self) -> CorpusFit:
-        """The verdict as the answers told last: it is fitted anew after every `STEP` of them."""
+        """The verdict of the last fit: it is refitted after every `STEP` answers."""
         return self.refitting.fit
 
     @property
     def judge(self) -> Model:
-        """What a service judges by: the model as it was fitted to the answers, or where there are none the model."""
+        """The model that a service uses: fitted to the answers, or unchanged if there are none."""
         return self.fit.model if self.fit.used else self.model
 
     @property
     def known(self) -> Known:
-        """What is known of the duplicates, by `fit`."""
+        """What is known about the duplicates, from `fit`."""
         return known(self.fit)
 
     @property
@@ -130,10 +130,10 @@ class Session:
         self.state = self.labelling.state(annotator=annotator)
 
     def answer(self, pair: Pair, answer: Answer, annotator: str | None = None) -> bool:
-        """Stores an answer; returns whether the verdict was fitted anew.
+        """Stores an answer; returns whether the verdict was refitted.
 
         Raises:
-            LookupError: the pair does not wait for an answer.
+            LookupError: the pair is not waiting for an answer.
             UserError: the labels cannot be read or written.
         """
         request = LabelRequest(pair.question1, pair.question2, answer, annotator=annotator)
@@ -141,7 +141,7 @@ class Session:
         return self.answers % STEP == 0 and self.refit()
 
     def undo(self, annotator: str | None = None) -> None:
-        """Takes the last answer back.
+        """Undoes the last answer.
 
         Raises:
             LookupError: there is none.
@@ -149,18 +149,18 @@ class Session:
         self.state = self.labelling.undo(annotator=annotator)
 
     def refit(self) -> bool:
-        """Fits the verdict to all answers, where they are others than before; returns whether it was fitted."""
+        """Fits the verdict to all answers if they have changed; returns whether it was fitted."""
         try:
             fitted = self.refitting.refit()
         except UserError as error:  # labels that were drawn in another way than these answers
-            log.warning("%s; the verdict stays the one %s", error, self.fit.setting.basis)
+            log.warning("%s; the earlier verdict is kept, %s", error, self.fit.setting.basis)
             return False
         if fitted:
             self.look(self.state.annotator)
         return fitted
 
     def duplicates(self, on_progress: OnProgress = ignore) -> DedupeResult:
-        """The duplicates by the verdict as it is now; nothing is written."""
+        """The duplicates by the current verdict; nothing is written."""
         return self._dedupe(self.fit.model, on_progress)
 
     def _dedupe(self, model: Model, on_progress: OnProgress) -> DedupeResult:
@@ -176,7 +176,7 @@ class Session:
         return self.write(self.fit, on_progress)
 
     def write(self, fit: CorpusFit, on_progress: OnProgress = ignore) -> DedupeResult:
-        """Writes the calibrated model of a fit, and the duplicates by it; answers that come meanwhile are not in them.
+        """Writes the calibrated model of a fit, and the duplicates by it; answers given meanwhile are not included.
 
         Raises:
             UserError: a folder cannot be written, or there are far too many pairs.
@@ -194,14 +194,14 @@ class Session:
 
     @property
     def mostly_wrong(self) -> bool:
-        """Whether most of the pairs that are called duplicates are expected to be none."""
+        """Whether most of the pairs called duplicates are expected to be wrong."""
         return self.fit.after.pairs >= 1 and self.fit.after.precision < WRONG
 
     def commands(self, shared: Sequence[str] = ()) -> Sequence[Sequence[str]]:
-        """The plain commands that do the same, as the words of each.
+        """The single commands that do the same, as the words of each.
 
         Args:
-            shared: words that those that read the file need besides, such as --separator, or --import and a module.
+            shared: further words for commands that read the file, such as --separator, or --import and a module.
         """
         questions, folder = self.questions, self.folder
         model, file = shown_name(self._counted.model), str(questions.path)
@@ -223,11 +223,11 @@ class Session:
         return [["qpairs", *line] for line in lines]
 
     def dedupe_command(self, shared: Sequence[str], *ends: str) -> Sequence[str]:
-        """The words of the plain command that finds the duplicates as the calibrated model says.
+        """The words of the single command that finds the duplicates with the calibrated model.
 
         Args:
             shared: as in `commands`.
-            ends: its last words: what becomes of them.
+            ends: its last words: what to do with them.
         """
         folder, vectors = self.folder, str(embeddings_folder(self.folder.path))
         read = [str(self.questions.path), *self.questions.words(), *shared]
@@ -246,18 +246,18 @@ def open_session(
     serve: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Iterator[Session]:
-    """Opens the session in a folder, a new one or one that was stopped, and holds it against other processes.
+    """Opens the session in a folder, new or resumed, and locks it against other processes.
 
-    Where the file or the model is another one than before, its questions are embedded anew, and the answers stay.
+    If the file or the model differs from before, the questions are embedded again, and the answers stay.
 
     Args:
         model: a ready model, or another with one tower.
         questions: the file.
         folder: gets embeddings, index, labels.csv, and in the end the folders model and duplicates.
-        labels: file of the answers, where it is another than labels.csv in the folder.
-        annotator: name beside the answers.
+        labels: file of the answers, if it is not labels.csv in the folder.
+        annotator: name stored with the answers.
         seed: of the order of the pairs.
-        serve: whether the index may be changed meanwhile, in which case one of other questions is not replaced.
+        serve: whether the index may be changed meanwhile; then an index of other questions is not replaced.
         on_progress: the stages of `embed` and `build_index`, and estimating.
 
     Raises:
@@ -288,7 +288,7 @@ def open_session(
 
 
 def _check_answers(file: Path, corpus: Corpus) -> None:
-    """Raises UserError where there are answers, and none is about two questions of the corpus."""
+    """Raises UserError if there are answers, but none about two questions of the corpus."""
     if not file.exists():
         return
     labels = LabelFile(file).read()
@@ -296,13 +296,13 @@ def _check_answers(file: Path, corpus: Corpus) -> None:
     known = {canonical(text) for text in corpus.texts}
     if pairs and not any(pair <= known for pair in pairs):
         raise UserError(
-            f"{file}: none of its {len(pairs):,} answers is about questions of {corpus.path}, as it is read now; read "
-            "the columns that were answered, or begin in another folder"
+            f"{file}: none of its {len(pairs):,} answers is about questions of {corpus.path}, as read now; read the "
+            "same columns as before, or use another folder"
         )
 
 
 def examples(found: DedupeResult, count: int) -> pandas.DataFrame:
-    """Some of the pairs of duplicates, from the surest to the least sure, at equal distances in that order.
+    """Some of the pairs of duplicates, from the most to the least certain, at equal distances in that order.
 
     Args:
         found: the duplicates.

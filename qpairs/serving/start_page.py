@@ -1,4 +1,4 @@
-"""The page of `qpairs start`: a session as a browser sees it, with the long work in a thread of its own."""
+"""The page of `qpairs start`: a session as a browser sees it, with long work in its own thread."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from qpairs.serving.start import EXAMPLES, STEP, WRONG, Session, examples
 
 log = logging.getLogger(__name__)
 
-FAILED = "this failed; the log of the service says why"
+FAILED = "this failed; see the log of the service"
 MODEL_ZIP = "model.zip"
 
 
 @dataclass(frozen=True)
 class Example:
-    """A pair that is called duplicates, now; `differ` is the result of `differing_words`."""
+    """A pair that is now called duplicates; `differ` is the result of `differing_words`."""
 
     question1: str
     question2: str
@@ -42,7 +42,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Work:
-    """What the service is at, and how far: `done` of `total`, or of an unknown number where that is 0."""
+    """The service's current work and its progress: `done` of `total`, or of an unknown number if that is 0."""
 
     stage: str
     done: int
@@ -51,9 +51,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Finished:
-    """What was written last: counts, what they rest on, the folders, and the files that can be fetched.
+    """What was written last: counts, their basis, the folders, and the files that can be fetched.
 
-    `mostly_wrong`: most of the pairs are expected to be no duplicates.
+    `mostly_wrong`: most of the pairs are expected not to be duplicates.
     """
 
     rows: int
@@ -73,20 +73,20 @@ class StartState:
     """The state of a session.
 
     Attributes:
-        file, folder, model: what is worked on, where, and by which model.
+        file, folder, model: the source, the folder, and the model of the session.
         questions: rows of the file that are used.
         skipped: rows that are left out.
-        step: answers after which the verdict is fitted anew.
+        step: answers after which the verdict is refitted.
         fitted: whether the last answer was one of these.
-        known: what is known of the duplicates.
-        mostly_wrong: whether most of what is called duplicates is expected to be none.
+        known: what is known about the duplicates.
+        mostly_wrong: whether most of the pairs called duplicates are expected to be wrong.
         state: the answers so far, and the next pair.
-        examples: pairs that are called duplicates, from the surest to the least sure.
+        examples: pairs that are called duplicates, from the most to the least certain.
         work: what is being done in the background; None: nothing.
-        error: why the last work failed; '' where it did not.
+        error: why the last work failed; '' if it did not.
         finished: what was written last; None: nothing yet.
-        training_may_pay: whether there are labels enough to train on.
-        commands: the plain commands that do the same.
+        training_may_pay: whether there are enough labels to train on.
+        commands: the single commands that do the same.
     """
 
     file: str
@@ -111,11 +111,11 @@ class StartPage:
     """A session for the threads of a service."""
 
     def __init__(self, session: Session, judge_by: Callable[[Model], None]) -> None:
-        """Begins to look for examples.
+        """Starts to look for examples.
 
         Args:
             session: the session.
-            judge_by: lets the service judge by another model; called whenever the verdict was fitted anew.
+            judge_by: lets the service use another model; called whenever the verdict was refitted.
         """
         self.session = session
         self._judged = session.fit  # what the service judges by
@@ -138,12 +138,12 @@ class StartPage:
             return self._state()
 
     def answer(self, pair: Pair, answer: Answer, annotator: str | None = None) -> StartState:
-        """Stores an answer; after every `STEP` of them the service judges as they say.
+        """Stores an answer; after every `STEP` answers the service uses a verdict fitted to them.
 
         Raises:
-            LookupError: the pair does not wait for an answer.
+            LookupError: the pair is not waiting for an answer.
             UserError: the labels cannot be read or written.
-            queue.Full: the answer is stored, and the service is too busy to judge by it now.
+            queue.Full: the answer is stored, but the service is too busy to use it now.
         """
         with self._lock:
             fitted = self.session.answer(pair, answer, annotator)
@@ -151,7 +151,7 @@ class StartPage:
             return self._state(fitted)
 
     def undo(self, annotator: str | None = None) -> StartState:
-        """Takes the last answer back.
+        """Undoes the last answer.
 
         Raises:
             LookupError: there is none.
@@ -161,15 +161,15 @@ class StartPage:
             return self._state()
 
     def finish(self, annotator: str | None = None) -> StartState:
-        """Begins to write the calibrated model and the duplicates; `work` then says how far that is.
+        """Starts to write the calibrated model and the duplicates; `work` then has the progress.
 
         Raises:
-            LookupError: it is being done.
-            queue.Full: the service is too busy to judge by all answers now; nothing was begun.
+            LookupError: it is already running. queue.Full: the service is too busy to use all answers now; nothing was
+                started.
         """
         with self._lock:
             if self._worker.is_alive() and self._work:
-                raise LookupError("the service is at work on this already; wait until it is done")
+                raise LookupError("this is already running; wait until it is done")
             self.session.refit()
             self._judge()
             fit = self.session.fit  # answers that come while it is written belong to the next one
@@ -178,11 +178,11 @@ class StartPage:
             return self._state()
 
     def apply(self) -> CorpusFit:
-        """Fits the verdict to all labels, and lets the service judge by it.
+        """Fits the verdict to all labels, and lets the service use it.
 
         Raises:
             UserError: the labels cannot be read, or none can be used.
-            queue.Full: the service is too busy to judge by them now.
+            queue.Full: the service is too busy to use them now.
         """
         with self._lock:
             self.session.refitting.refit()
@@ -190,7 +190,7 @@ class StartPage:
             return self._judged
 
     def _judge(self, *, always: bool = False) -> None:
-        """Lets the service judge by the verdict, where it does not yet."""
+        """Lets the service use the verdict, if it does not yet."""
         fit = self.session.fit
         if always or fit is not self._judged:
             self._judge_by(fit.model)
@@ -215,7 +215,7 @@ class StartPage:
             LookupError: it is being written, or was not written yet.
         """
         if self._work:
-            raise LookupError("the service is at work; wait until it is done")
+            raise LookupError("the service is busy; wait until it is done")
         try:
             return zip_folder(self.session.folder.model)
         except OSError:
@@ -285,7 +285,7 @@ def _examples(found: DedupeResult) -> list[Example]:
 
 
 def _written(folder: Path) -> list[Path]:
-    """The tables in the folder of duplicates, those that people want first."""
+    """The tables in the folder of duplicates, the most useful first."""
     return [path for kind in ("kept", "pairs", "clusters") for path in sorted(folder.glob(f"{kind}.*"))]
 
 

@@ -13,7 +13,7 @@ from qpairs.serving.start_page import MODEL_ZIP, StartPage, StartState
 
 
 class NamedRequest(BaseModel):
-    """Whose answers are meant; without a name, those of the service's own annotator."""
+    """The annotator; without a name, that of the service."""
 
     model_config = STRICT
     annotator: Name | None = None
@@ -33,23 +33,23 @@ def start_routes(page: StartPage) -> APIRouter:
 
     @router.get("")
     def state(annotator: Name | None = None) -> StartState:
-        """The session: what is known of the duplicates, and the next pair."""
+        """The session: what is known about the duplicates, and the next pair."""
         return page.state(annotator)
 
     @router.post("/answer")
     def answer(request: AnswerRequest) -> StartState:
-        """Store the answer to a pair; after every ten, the service judges as the answers say."""
+        """Store the answer to a pair; after every ten, the service uses a verdict fitted to the answers."""
         pair = Pair(request.question1, request.question2)
         return _done(lambda: page.answer(pair, request.answer, request.annotator))
 
     @router.post("/undo")
     def undo(request: NamedRequest) -> StartState:
-        """Take the last answer back."""
+        """Undo the last answer."""
         return _done(lambda: page.undo(request.annotator))
 
     @router.post("/finish", status_code=202)
     def finish(request: NamedRequest) -> StartState:
-        """Begin to write the calibrated model and the file without its duplicates; GET /start says how far that is."""
+        """Start to write the calibrated model and the file without duplicates; GET /start has the progress."""
         return _done(lambda: page.finish(request.annotator))
 
     @router.get("/files/{name}", response_class=FileResponse)

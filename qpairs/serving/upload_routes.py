@@ -20,7 +20,7 @@ FILE: dict[str, Any] = {
 
 
 class ColumnsRequest(BaseModel):
-    """What separates the fields of a .csv or .tsv file: one character, or tab; '' finds it."""
+    """The separator of the fields of a .csv or .tsv file: one character, or tab; '' detects it."""
 
     model_config = STRICT
     separator: str = ""
@@ -40,7 +40,7 @@ def upload_routes(uploads: Uploads) -> APIRouter:
 
     @router.get("/upload")
     def state() -> UploadState:
-        """How far the file that was sent last is, and what its columns are."""
+        """The progress of the last file that was sent, and its columns."""
         return uploads.state()
 
     @router.put("/upload/{name}", status_code=202, openapi_extra=FILE)
@@ -56,14 +56,14 @@ def upload_routes(uploads: Uploads) -> APIRouter:
 
     @router.post("/columns", status_code=202)
     def columns(request: ColumnsRequest) -> UploadState:
-        """Read the columns of the file anew, with another separator; GET /start/upload says what they are."""
+        """Read the columns of the file again, with another separator; GET /start/upload returns them."""
         return _begun(lambda: uploads.read(request.separator))
 
     @router.post("/open", status_code=202)
     def open_file(request: OpenRequest) -> UploadState:
-        """Begin to embed and index the file; GET /start/upload says how far that is, and then GET /start answers.
+        """Start to embed and index the file; GET /start/upload has the progress, and then GET /start answers.
 
-        The texts of several columns, with commas between in `text_column`, are joined.
+        The texts of several columns, separated by commas in `text_column`, are joined.
         """
         how: dict[str, Any] = {"separator": request.separator, "skip_bad_rows": request.skip_bad_rows}
         return _begun(lambda: uploads.open(request.text_column, request.id_column, **how))

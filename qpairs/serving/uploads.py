@@ -1,4 +1,4 @@
-"""Files of questions that browsers send, each kept in a private folder, and the session of the one that is chosen."""
+"""Files of questions sent by browsers, each kept in a private folder, and the session of the chosen one."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ _UNSAFE = re.compile(r"[^\w.\- ]+")
 
 @dataclass(frozen=True)
 class UploadState:
-    """How far a file is.
+    """The progress of a file.
 
     Attributes:
         limit: bytes of a file.
-        endings: of the names of files that are read; each may have one of `compressed` behind it.
+        endings: of file names that are read; each may be followed by one of `compressed`.
         compressed: the endings of compressed files.
         file: the name of the file that was sent last; '' before the first.
-        separator: what was named to separate its fields; '' where that is found.
-        separated_by: what separates them; '' where that is not known, or its format has no separator.
-        texts: its columns that may hold the questions, the likeliest first; none until it has been read.
+        separator: the separator that was named; '' to detect it.
+        separated_by: the separator in use; '' if unknown, or if the format has none.
+        texts: its columns that may hold the questions, the most likely first; none until it has been read.
         columns: all its columns.
-        sure: whether the first of `texts` is surely it.
-        row: what the values of one row begin with, in the order of `columns`.
+        sure: whether the first of `texts` is certainly the right one.
+        row: the beginnings of the values of one row, in the order of `columns`.
         work: what is being done; None: nothing.
-        error: why the file cannot be used; '' where it can.
-        opened: the name of the file that is worked on; '' before the first.
+        error: why the file cannot be used; '' if it can.
+        opened: the name of the opened file; '' before the first.
     """
 
     limit: int
@@ -106,7 +106,7 @@ def safe_name(name: str) -> str:
 
 
 class Uploads:
-    r"""The files that were sent to a service, and the session of the one that is worked on.
+    r"""The files that were sent to a service, and the session of the opened one.
 
     >>> import tempfile
     >>> from qpairs.serving.app import create_app
@@ -124,10 +124,10 @@ class Uploads:
 
         Args:
             model: as in `open_session`.
-            folder: of the files, made with the first one, for the user of the service alone.
+            folder: of the files, created with the first one, and private to the user of the service.
             make: `create_app`, called with a model, an index, and the keywords `session` and `uploads`.
             limit: bytes of a file.
-            annotator: name beside the answers.
+            annotator: name stored with the answers.
         """
         self._model = model
         self._folder = folder
@@ -143,7 +143,7 @@ class Uploads:
         self.app = CurrentApp(make(model, uploads=self))
 
     def state(self) -> UploadState:
-        """How far the last file is."""
+        """The progress of the last file."""
         work, error = self._work, self._error  # before the file: where no work is left, all of it has been read
         sent = self._sent or _Sent(Path(""))
         return UploadState(
@@ -168,7 +168,7 @@ class Uploads:
         return self.state()
 
     def put(self, name: str, parts: Iterable[bytes]) -> UploadState:
-        """Keeps a file, whole or not at all, and begins to read its columns.
+        """Stores a file, completely or not at all, and starts to read its columns.
 
         Args:
             name: of the file, as it was sent.
@@ -190,10 +190,10 @@ class Uploads:
         return self.state()
 
     def read(self, separator: str) -> UploadState:
-        """Begins to read the columns of the file that was sent last anew.
+        """Starts to read the columns of the last file again.
 
         Args:
-            separator: of its fields, as in `open_file`; '' finds it.
+            separator: of its fields, as in `open_file`; '' detects it.
 
         Raises:
             LookupError: there is no file, or another one is being sent or opened.
@@ -207,7 +207,7 @@ class Uploads:
     def open(
         self, text_column: str, id_column: str = "", *, separator: str = "", skip_bad_rows: bool = False
     ) -> UploadState:
-        """Begins to embed and index the file that was sent last; its session takes the place of the one before.
+        """Starts to embed and index the last file; its session replaces the previous one.
 
         Args:
             text_column: the column of the questions, as in `QuestionFile`, and so
@@ -261,7 +261,7 @@ class Uploads:
         self._worker.start()
 
     def _do(self, work: Callable[[], Callable[[], None] | None]) -> None:
-        """Runs work that others wait for, and then what it returns, which nobody waits for."""
+        """Runs work that others wait for, and then the function it returns, which nobody waits for."""
         rest = None
         try:
             rest = work()
@@ -294,7 +294,7 @@ class Uploads:
         self._sent = replace(sent, separated_by=by, texts=texts, columns=columns, sure=found.sure, row=row)
 
     def _serve(self, questions: QuestionFile, folder: Path) -> Callable[[], None]:
-        """Opens a session; returns what holds it until another one has taken its place: locks belong to a thread."""
+        """Opens a session; returns a function that holds it until it is replaced: locks belong to a thread."""
         over, worker = threading.Event(), threading.current_thread()
 
         def end() -> None:
@@ -332,7 +332,7 @@ def with_uploads(
 
 
 def check_unpacked(path: Path, most: int) -> None:
-    """Raises UserError where a compressed file has more bytes than that, unpacked; memory is flat."""
+    """Raises UserError if a compressed file has more bytes than `most` when unpacked; memory use is constant."""
     if not is_compressed(path):
         return
     size = 0
@@ -351,6 +351,6 @@ def _digest(*parts: str) -> str:
 
 
 def _for_the_sender(text: str, sent: _Sent | None) -> str:
-    """A message that calls a file, and what the page has for its rows, as its sender does."""
+    """A message with the sender's name for a file, and the page's option for its rows."""
     text = text.replace(SKIP_THEM, SKIP_HERE)
     return text.replace(str(sent.path), sent.path.name) if sent else text

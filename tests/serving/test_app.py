@@ -379,7 +379,7 @@ def test_an_error_inside_is_told_to_the_log_alone(client: TestClient, caplog: py
     model = a_model(VECTORS[:3])
     with TestClient(create_app(model)) as client:
         answer = client.post("/score", json={"pairs": [["t0", "t99"]]})
-        assert (answer.status_code, one_line(answer)) == (500, "the service failed; its log says why")
+        assert (answer.status_code, one_line(answer)) == (500, "the service failed; see its log")
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert client.post("/score", json={"pairs": [["t0", "t1"]]}).status_code == 200
     assert "IndexError" in caplog.text
@@ -726,7 +726,7 @@ def test_sixty_four_clients_over_the_network(served: Served, questions: Path) ->
 
 def test_an_index_is_served_by_one_process(served: Served, model: Path, questions: Path, run) -> None:
     assert served.get("/health").status_code == 200
-    refused(run("serve", model, "--index", questions, "--port", "0"), "another process is at work here")
+    refused(run("serve", model, "--index", questions, "--port", "0"), "another process is using this folder")
     port = urlsplit(served.url).port
     refused(run("serve", model, "--port", port), f"127.0.0.1:{port}", "in use", "--port")
 

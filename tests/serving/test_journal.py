@@ -112,7 +112,7 @@ def test_a_journal_of_another_index_is_refused(exact: Path, tmp_path: Path) -> N
     shutil.rmtree(tmp_path / "a")
     other = embedded(tmp_path / "a", a_model(VECTORS, fingerprint="b" * 16), range(50))
     build_index(other, exact, overwrite=True)
-    with pytest.raises(UserError, match="another index, of the model aaaaaaaaaaaaaaaa"), journalled(exact):
+    with pytest.raises(UserError, match="an index of another model, aaaaaaaaaaaaaaaa"), journalled(exact):
         pass
     assert (exact / FILE).stat().st_size, "what it holds is not thrown away"
 
@@ -121,7 +121,7 @@ def test_nobody_else_changes_an_index_meanwhile(exact: Path, tmp_path: Path) -> 
     more = embedded(tmp_path / "b", a_model(VECTORS), range(2500, 2510))
     with journalled(exact):
         for attempt in (lambda: add_to_index(exact, more), lambda: journalled(exact).__enter__()):
-            with pytest.raises(UserError, match="another process is at work here"):
+            with pytest.raises(UserError, match="another process is using this folder"):
                 attempt()
     add_to_index(exact, more)
 

@@ -304,7 +304,7 @@ def test_only_a_pair_that_waits_is_answered(labelling: Labelling) -> None:
         (pair.question2, pair.question1.upper()),
         ("t1", "=cmd()"),
     ]:
-        with pytest.raises(LookupError, match="does not wait"):
+        with pytest.raises(LookupError, match="is not waiting"):
             labelling.answer(LabelRequest(one, other, "no"))
     assert labelling.path.read_bytes() == before
 

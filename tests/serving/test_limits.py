@@ -134,7 +134,7 @@ def test_an_error_of_the_application_is_in_the_log_alone(caplog: pytest.LogCaptu
         raise OSError("/secret/path")
 
     answer = Answer(fails, b"1")
-    assert (answer.status, answer.detail) == (500, "the service failed; its log says why")
+    assert (answer.status, answer.detail) == (500, "the service failed; see its log")
     assert "/secret/path" in caplog.text
 
 

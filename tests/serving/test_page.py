@@ -273,7 +273,8 @@ def test_compare_tells_verdict_threshold_and_words(page: "Page", site: str, mode
         in verdict
     )
     said = page.inner_text("#similarity")
-    assert said.startswith(f"Similarity {similarity:.2f}; from the threshold of {model.verdict.pair.threshold:.2f}")
+    threshold = f"the threshold of {model.verdict.pair.threshold:.2f}"
+    assert said.startswith(f"Similarity {similarity:.2f}; the verdict is yes at or above {threshold}")
     assert page.get_attribute("#scale", "aria-label") == said
     assert page.locator("#words dd").all_inner_texts() == ["How, I, my, Password", "do, change", "can, reset"]
     page.fill("#first", "Is C++ fast?")
@@ -333,9 +334,9 @@ def test_each_choice_says_what_its_labels_are_for(page: "Page", site: str) -> No
     open_labelling(page, site)
     assert page.is_checked("[value=stratified]")
     for choice, said in [
-        ("stratified", "that is found, in the whole corpus: qpairs calibrate MODEL --corpus QUESTIONS --labels"),
+        ("stratified", "that are found, in the whole corpus: qpairs calibrate MODEL --corpus QUESTIONS --labels"),
         ("random", "how often the first hit of a search is right"),
-        ("threshold", "no random sample"),
+        ("threshold", "not a random sample"),
     ]:
         page.check(f"[value={choice}]")
         until(page, lambda said=said: said in page.inner_text("#purpose"))
@@ -343,7 +344,7 @@ def test_each_choice_says_what_its_labels_are_for(page: "Page", site: str) -> No
 
 def test_the_precision_in_the_corpus_is_drawn(page: "Page", site: str) -> None:
     open_labelling(page, site)
-    assert page.inner_text("#figure").startswith("Precision takes 10 answers or more")
+    assert page.inner_text("#figure").startswith("Precision needs at least 10 answers")
     assert not page.is_visible("#intervals")
     answers(page, "yn" * 75)  # so many that 5 of them lie above the threshold for the corpus
     until(page, lambda: page.inner_text("#figure").startswith("Precision in the corpus 0."))
@@ -354,7 +355,7 @@ def test_the_precision_in_the_corpus_is_drawn(page: "Page", site: str) -> None:
 def test_the_interval_of_f1_is_drawn_and_its_meaning_told(page: "Page", site: str, labels: Path) -> None:
     open_labelling(page, site)
     page.check("[value=threshold]")
-    until(page, lambda: page.inner_text("#figure").startswith("F1 takes 10 answers or more"))
+    until(page, lambda: page.inner_text("#figure").startswith("F1 needs at least 10 answers"))
     assert not page.is_visible("#intervals")
     answers(page, "ynyn" * 6)
     bars = page.locator("#intervals div")
@@ -549,7 +550,7 @@ def test_without_an_index_there_is_comparing_alone(page: "Page", model: Model) -
 def test_a_read_only_service_offers_no_labelling(page: "Page", model: Model, index: Path) -> None:
     with served(create_app(model, open_index(index), read_only=True)) as address:
         page.goto(f"{address}#label")
-        until(page, lambda: "no --read-only" in page.inner_text("#label-status"))
+        until(page, lambda: "without --read-only" in page.inner_text("#label-status"))
         assert not page.is_visible("nav a[href='#label']")
 
 
@@ -587,14 +588,14 @@ def test_a_token_is_asked_for_and_kept_for_the_tab(page: "Page", browser: "Brows
             other.goto(address)
             other.wait_for_selector("#token-dialog:visible")
             other.keyboard.press("Escape")
-            until(other, lambda: "asks for a token" in other.inner_text("#about"))
+            until(other, lambda: "needs a token" in other.inner_text("#about"))
 
 
 def test_what_the_service_refuses_is_said_and_the_next_try_works(page: "Page", site: str, questions: list[str]) -> None:
     page.goto(site)
-    page.route("**/search", lambda route: route.fulfill(status=503, json={"detail": "too many requests wait"}))
+    page.route("**/search", lambda route: route.fulfill(status=503, json={"detail": "too many requests are waiting"}))
     search(page, questions[0])
-    assert page.inner_text(".verdict.wrong p") == "too many requests wait"
+    assert page.inner_text(".verdict.wrong p") == "too many requests are waiting"
     page.unroute("**/search")
     page.route("**/search", lambda route: route.abort())
     page.fill("#question", questions[1])

@@ -96,7 +96,7 @@ def test_of_a_handful_of_questions_the_page_says_that_nothing_is_known_yet(
     ):
         open_start(page, address)
         assert page.locator("#known dt").all_inner_texts() == ["Pairs called duplicates"]
-        assert "No pair is likelier a duplicate than not" in page.inner_text("#known-note")
+        assert "No pair is more likely a duplicate than not" in page.inner_text("#known-note")
         assert not page.is_visible("#known-warning")
 
 
@@ -127,7 +127,7 @@ def test_labels_are_applied_from_the_view_of_labels(page: "Page", site: str) -> 
             page.keyboard.press("n")
         page.wait_for_selector("#judge[aria-busy=false]")
     page.click("#apply")
-    until(page, lambda: page.inner_text("#applied").startswith("Applied: this service now calls duplicates from"))
+    until(page, lambda: page.inner_text("#applied").startswith("Applied: this service now calls pairs duplicates at"))
     assert "estimated from 4 labels of this corpus" in page.inner_text("#applied")
 
 
@@ -154,7 +154,7 @@ def test_clusters_are_split_merged_undone_and_exported(page: "Page", site: str, 
     page.locator("#clusters li.card").first.get_by_role("button", name="Merge another").click()
     page.wait_for_selector("#merge-cancel:visible")
     assert head.split("T")[0].strip()[:10] in page.inner_text("#clusters-status")
-    page.get_by_role("button", name="Merge this one there").first.click()
+    page.get_by_role("button", name="Merge this one").first.click()
     until(page, lambda: total() == before)
     page.get_by_role("button", name="Undo (2 changes)").click()
     until(page, lambda: total() == before + 1)

@@ -54,8 +54,8 @@ def test_of_a_handful_of_questions_it_says_that_nothing_is_known_yet(start: Star
     tickets(tmp_path / "few.csv", limit=20)
     result = start("q", file="few.csv")
     assert result.code == 0, result.err
-    assert "No pair is likelier a duplicate than not, estimated from this corpus, no labels: answers" in words(result)
-    assert "would narrow" not in result.out and "expected to be none" not in result.out
+    assert "No pair is more likely a duplicate than not, estimated from this corpus, no labels: answer" in words(result)
+    assert "would narrow" not in result.out and "expected to be wrong" not in result.out
     assert len(pandas.read_csv("few-qpairs/duplicates/kept.csv")) == 20
 
 
@@ -106,7 +106,7 @@ def test_it_goes_on_where_it_was_stopped_and_loses_no_answer(start: Start, plain
     assert after["is_duplicate"].tolist() == [1, 0, 1, 0, 0]
     third = start("", "--budget", "5")
     assert "Do both ask the same?" not in third.out and len(labels()) == 5
-    assert "No pair is asked: the answers reach --budget 5." in third.out
+    assert "No pairs are asked: --budget 5 is reached." in third.out
 
 
 def test_a_budget_of_no_answers_is_refused(run, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_end_of_the_input_finishes(start: Start) -> None:
 def test_undo_takes_back_skip_asks_on_and_another_key_is_told(start: Start) -> None:
     result = start("uynusxNq")
     assert result.code == 0
-    assert "there is no answer to undo" in result.out and "'x' is no answer" in result.out
+    assert "there is no answer to undo" in result.out and "'x' is not an answer" in result.out
     assert labels()["is_duplicate"].tolist() == [1, 0]
     skipped = pandas.read_csv("tickets-qpairs/labels.skipped.csv")
     assert len(skipped) == 1
@@ -136,7 +136,7 @@ def test_the_plain_commands_do_the_same(start: Start, run) -> None:
     commands = {shlex.split(line)[1]: shlex.split(line)[1:] for line in lines}
     assert list(commands) == ["dedupe", "start", "search", "embed", "index", "serve", "calibrate"]
     trial = next(line for line in lines if line.endswith("--dry-run"))
-    assert "expected to be none" in words(shown) and run(*shlex.split(trial)[1:]).code == 0
+    assert "expected to be wrong" in words(shown) and run(*shlex.split(trial)[1:]).code == 0
     for name in ("embed", "index", "calibrate", "dedupe"):
         command = [part.replace("tickets-qpairs/", "again/") for part in commands[name]]
         if name == "calibrate":
@@ -218,7 +218,7 @@ def _answer(session: Session) -> bool:
 
 def test_two_sessions_do_not_share_a_folder(plain: Path, tmp_path: Path, start: Start) -> None:
     with open_session(plain, QuestionFile(tmp_path / "tickets.csv", "title"), tmp_path / "tickets-qpairs"):
-        refused(start("y"), "another process is at work here")
+        refused(start("y"), "another process is using this folder")
     assert start("y", "--budget", "1").code == 0
 
 
@@ -282,5 +282,5 @@ def test_two_people_answer_in_the_terminal_and_their_agreement_is_measured(start
     assert serve.endswith(" --annotator ben")
     assert labels()["annotator"].tolist() == ["ana"] * 4 + ["ben"] * 4
     found = run("label", "agreement", "tickets-qpairs/labels.csv")
-    assert found.code == 0 and "4 pairs, 4 of them judged by two annotators or more" in found.out
+    assert found.code == 0 and "4 pairs, 4 of them labelled by two annotators or more" in found.out
     assert "2 pairs in dispute" in found.out

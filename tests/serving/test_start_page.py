@@ -316,7 +316,7 @@ def test_too_many_waiting_requests_are_told_by_every_route(
         }.items():
             busy = client.post(path, json=body)
             assert (busy.status_code, busy.headers["retry-after"]) == (503, "1"), path
-            assert busy.json()["detail"].startswith("too many requests wait")
+            assert busy.json()["detail"].startswith("too many requests are waiting")
 
 
 def test_a_service_that_starts_after_answers_says_that_it_judges_by_them(

@@ -332,7 +332,9 @@ def test_rows_that_cannot_be_used_are_left_out_on_request(client: TestClient, ta
     send(client, "tickets.csv", table + b"T999,,open\n")
     client.post("/start/open", json={"text_column": "title"})
     said = "tickets.csv, row 151: column 'title' has no question"
-    assert until(client)["error"] == f'{said}; mend it, or choose "Leave out rows that cannot be used" (skip_bad_rows)'
+    assert (
+        until(client)["error"] == f'{said}; correct it, or choose "Leave out rows that cannot be used" (skip_bad_rows)'
+    )
     client.post("/start/open", json={"text_column": "title", "skip_bad_rows": True})
     assert until(client)["error"] == ""
     found = client.get("/start").json()

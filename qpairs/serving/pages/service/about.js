@@ -11,7 +11,7 @@ export async function introduce() {
     $("about").textContent = `${ready.model}, ${questions}${threshold}`;
     $("question").disabled = ready.questions === null;
     if (ready.questions === null) {
-      tell("search-status", "There is nothing to search: start the service with --index. Comparing works without.");
+      tell("search-status", "There is nothing to search: start the service with --index. Comparing works without an index.");
     }
   } catch (error) {
     $("about").textContent = error.message;

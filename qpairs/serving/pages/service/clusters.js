@@ -27,7 +27,7 @@ export const clusters = newest(async (signal) => {
 function show(found) {
   $("clusters-about").textContent =
     `${count(found.total, "cluster")} in ${found.folder}; the file without duplicates lacks ${count(found.removed, "row")}. ` +
-    `The first question of each represents it.${document.body.classList.contains("read-only") ? "" : " Every change is kept at once."}`;
+    `The first question of each cluster represents it.${document.body.classList.contains("read-only") ? "" : " Every change is saved at once."}`;
   $("clusters-apart").hidden = !found.clusters.some(({ members }) => members.some(({ differ }) => differ));
   $("clusters").replaceChildren(...found.clusters.map(shownCluster));
   $("clusters-undo").disabled = !found.changes;
@@ -57,8 +57,8 @@ function shownCluster(cluster) {
     list.append(line);
   }
   const unlisted = cluster.size - cluster.members.length;
-  if (unlisted) list.append(make("li", `and ${number(unlisted)} more, nearer to the first`, "note"));
-  const split = button("Split off the marked", "quiet", () =>
+  if (unlisted) list.append(make("li", `and ${number(unlisted)} more, which are more similar to the first`, "note"));
+  const split = button("Split off selected", "quiet", () =>
     change("split", { cluster: cluster.id, rows: boxes.filter((one) => one.box.checked).map((one) => one.row) }),
   );
   split.disabled = true;
@@ -71,13 +71,13 @@ function shownCluster(cluster) {
 
 function mergeButton(cluster, head) {
   if (!merging) {
-    return button("Merge another into this …", "quiet", () => {
+    return button("Merge another cluster into this …", "quiet", () => {
       merging = { id: cluster.id, question: head.question };
       told = `Choose the cluster to merge into “${head.question}”, on any page.`;
       clusters();
     });
   }
-  const into = button(merging.id === cluster.id ? "Others go here" : "Merge this one there", "", () => change("merge", { cluster: merging.id, other: cluster.id }));
+  const into = button(merging.id === cluster.id ? "Merge into this cluster" : "Merge this one", "", () => change("merge", { cluster: merging.id, other: cluster.id }));
   into.disabled = merging.id === cluster.id;
   return into;
 }

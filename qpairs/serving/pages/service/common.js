@@ -70,7 +70,7 @@ function askForToken(refused) {
     };
     $("token-dialog").onclose = () => {
       asking = null;
-      reject(new Refusal(401, "The service asks for a token; load the page anew to give it."));
+      reject(new Refusal(401, "The service needs a token; reload the page to enter it."));
     };
   });
   return asking;

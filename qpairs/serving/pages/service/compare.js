@@ -6,7 +6,7 @@ export const compare = newest(async (signal) => {
   const pair = [$("first").value.trim(), $("second").value.trim()];
   if (pair.includes("")) {
     $("comparison").hidden = true;
-    tell("compare-status", "The verdict appears when there are two questions.");
+    tell("compare-status", "Enter two questions to see the verdict.");
     return;
   }
   try {
@@ -25,14 +25,14 @@ function showComparison([first, second], threshold, thresholdOf, of, { similarit
   const onScale = (value) => Math.min(1, Math.max(0, value));
   $("scale").style.setProperty("--at", onScale(decisive));
   $("scale").style.setProperty("--threshold", onScale(threshold));
-  const said = `${name} ${decisive.toFixed(2)}; from the threshold of ${threshold.toFixed(2)} on, the verdict is yes.`;
+  const said = `${name} ${decisive.toFixed(2)}; the verdict is yes at or above the threshold of ${threshold.toFixed(2)}.`;
   $("scale").ariaLabel = said;
   $("similarity").textContent = said;
   const [one, other] = [words(first), words(second)];
   const kinds = {
     "In both": [...one].filter(([word]) => other.has(word)),
-    "In the first alone": [...one].filter(([word]) => !other.has(word)),
-    "In the second alone": [...other].filter(([word]) => !one.has(word)),
+    "Only in the first": [...one].filter(([word]) => !other.has(word)),
+    "Only in the second": [...other].filter(([word]) => !one.has(word)),
   };
   const listed = (found) => found.map(([, word]) => word).join(", ") || "none";
   $("words").replaceChildren(

@@ -189,5 +189,5 @@ try {
   }
   $("docs-status").textContent = "";
 } catch {
-  $("docs-status").textContent = "The description cannot be read; load the page anew.";
+  $("docs-status").textContent = "The description cannot be read; reload the page.";
 }

@@ -6,15 +6,15 @@ import { annotator, judgeIn, request, showPair, whose } from "./judge.js";
 
 const PURPOSE = {
   stratified:
-    "Pairs drawn at random, as many from each range of the score, with known probabilities. Use their labels for precision, " +
-    "the share of what is called a duplicate that is one, and recall, the share of all duplicates that is found, in the whole corpus: qpairs calibrate MODEL --corpus QUESTIONS --labels labels.csv. Skipping a pair " +
-    "should have nothing to do with whether it is a duplicate.",
+    "Pairs drawn at random, equally many from each range of the score, with known probabilities. Use their labels for precision, " +
+    "the share of pairs called duplicates that are duplicates, and recall, the share of all duplicates that are found, in the whole corpus: qpairs calibrate MODEL --corpus QUESTIONS --labels labels.csv. Skipping a pair " +
+    "should not depend on whether it is a duplicate.",
   random:
     "Questions drawn at random, each with its nearest neighbour. Use their labels to see how often the first hit of a " +
     "search is right. F1 is for such pairs; skipped ones are left out of it.",
   threshold:
-    "The pairs that the model is least sure of. Use their labels to fit the threshold: an answer teaches most here. They " +
-    "are no random sample, so F1 on other questions differs.",
+    "The pairs that the model is least certain of. Use their labels to fit the threshold: here an answer adds most. They " +
+    "are not a random sample, so F1 on other questions differs.",
 };
 const MEASURES = { precision: "Precision in the corpus", F1: "F1" };
 
@@ -33,7 +33,7 @@ const VIEW = {
   },
 };
 
-const NONE = "This service asks for no labels: it takes --index and --labels labels.csv for that, and no --read-only.";
+const NONE = "This service does not take labels: start it with --index and --labels labels.csv, and without --read-only.";
 
 export function label() {
   judgeIn(VIEW);
@@ -76,9 +76,9 @@ async function apply() {
     const known = await ask("POST", "/labelling/apply", {});
     const [low, high] = known.precision_interval;
     $("applied").textContent =
-      `Applied: this service now calls duplicates from a similarity of ${known.threshold.toFixed(3)} on; expected precision ` +
-      `${share(known.precision)} (${share(low)} to ${share(high)}), recall ${share(known.recall)}; ${known.basis}. It holds until the ` +
-      "service stops; qpairs calibrate keeps it.";
+      `Applied: this service now calls pairs duplicates at a similarity of at least ${known.threshold.toFixed(3)}; expected precision ` +
+      `${share(known.precision)} (${share(low)} to ${share(high)}), recall ${share(known.recall)}; ${known.basis}. This lasts until the ` +
+      "service stops; use qpairs calibrate to keep it.";
     introduce();
   } catch (error) {
     $("applied").textContent = `Not applied: ${error.message}`;

@@ -19,7 +19,7 @@ const VIEW = {
   show: showState,
   fail(error) {
     if (error?.status === 404) $("session").hidden = true;
-    const none = takesFiles() ? "" : "There is no file to work on: start the service with --questions FILE.";
+    const none = takesFiles() ? "" : "There is no file: start the service with --questions FILE.";
     $("start-status").textContent = error?.status === 404 ? none : (error?.message ?? "");
   },
 };
@@ -35,8 +35,8 @@ function showState(session) {
   $("start-title").textContent = `Find the duplicates in ${session.file.split(/[\\/]/).at(-1)}`;
   const left = session.skipped ? `, ${count(session.skipped, "row")} left out` : "";
   $("start-about").textContent =
-    `${count(session.questions, "question")}${left}, judged by ${session.model}. Answer some pairs, and the threshold is fitted to ` +
-    `what you say. Everything is kept in ${session.folder}; you can stop at any time.`;
+    `${count(session.questions, "question")}${left}, scored by ${session.model}. Answer some pairs, and the threshold is fitted to ` +
+    `your answers. Everything is kept in ${session.folder}; you can stop at any time.`;
   showPair(state);
   showKnown(known, session.mostly_wrong);
   const answers = state.duplicates + state.different;
@@ -66,7 +66,7 @@ function showKnown(known, mostlyWrong) {
   $("known-warning").hidden = !mostlyWrong;
   if (known.pairs < 1) {
     $("known").replaceChildren(...figure("Pairs called duplicates", "0", `similarity ${known.threshold.toFixed(3)} and above`));
-    $("known-note").textContent = `No pair is likelier a duplicate than not, ${known.basis}: answers tell more.`;
+    $("known-note").textContent = `No pair is more likely a duplicate than not, ${known.basis}: answer some for a better estimate.`;
     return;
   }
   $("known").replaceChildren(
@@ -118,10 +118,10 @@ function showWork({ work, error, finished }) {
     const basis = finished.basis ? `; ${finished.basis}` : "";
     $("finished-said").textContent =
       `${number(finished.kept)} of ${number(finished.rows)} rows are left without duplicates: ${count(finished.pairs, "pair")} in ` +
-      `${count(finished.clusters, "cluster")}, from a similarity of ${finished.threshold.toFixed(3)} on${basis}.`;
+      `${count(finished.clusters, "cluster")}, at a similarity of at least ${finished.threshold.toFixed(3)}${basis}.`;
     $("finished-warning").hidden = !finished.mostly_wrong;
     showFiles($("finished-files"), "/start/files", finished.files, "work");
-    $("finished-where").textContent = `The model is in ${finished.model}, the files in ${finished.duplicates}. The view Clusters mends what was found.`;
+    $("finished-where").textContent = `The model is in ${finished.model}, the files in ${finished.duplicates}. Correct the clusters in the view Clusters.`;
   }
   clearTimeout(watching);
   if (work) watching = setTimeout(watch, AGAIN);

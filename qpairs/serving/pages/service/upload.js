@@ -34,7 +34,7 @@ function show(found) {
   const { file, work, error, opened, texts, limit, endings, compressed } = state;
   if (awaited && opened && !work && !error) return location.reload(); // it has other views now
   $("upload").hidden = false;
-  $("upload-summary").textContent = opened ? "Work on another file" : "Choose a file of questions";
+  $("upload-summary").textContent = opened ? "Open another file" : "Choose a file of questions";
   if (opened) $("session").append($("upload")); // below what is worked on
   else $("upload").open = true;
   $("upload-about").textContent =
@@ -79,7 +79,7 @@ function showColumns({ texts, columns, sure }) {
   const [text, id, joined] = [$("text-column").value, $("id-column").value, new Set(joinedColumns())];
   $("text-column").replaceChildren(...names.map((name) => option(name)));
   if (names.includes(text)) $("text-column").value = text;
-  $("id-column").replaceChildren(option("", "no column: the number of the row"), ...columns.map((name) => option(name)));
+  $("id-column").replaceChildren(option("", "no column: use the row number"), ...columns.map((name) => option(name)));
   if (columns.includes(id)) $("id-column").value = id;
   $("join").replaceChildren(
     ...columns.map((name) => {
@@ -89,7 +89,7 @@ function showColumns({ texts, columns, sure }) {
       return label;
     }),
   );
-  $("columns-sure").textContent = sure ? "" : "Several columns hold texts: which are the questions?";
+  $("columns-sure").textContent = sure ? "" : "Several columns hold texts: which one holds the questions?";
   showExample();
 }
 
