@@ -30,10 +30,10 @@ from qpairs.training.fit import train
 
 
 class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Tells duplicates from other pairs, as an estimator of scikit-learn.
+    """A scikit-learn classifier that separates duplicates from other pairs.
 
     A row of X is a pair of texts: X is an array (n, 2) of texts, a list of tuples, or a data frame with two columns of
-    questions. y has two classes, of which the greater one is that of the duplicates.
+    questions. y has two classes; the greater one is for duplicates.
 
     Args:
         encoder: as the option of `qpairs.train`, as are the next six.
@@ -41,9 +41,9 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         miner: an expression, or a function (sim, Relation) -> Relation.
         epochs: passes over the pairs.
         batch_size: pairs in a batch.
-        learning_rate: the highest one; None: the encoder's own.
+        learning_rate: the peak rate; None: the encoder's default.
         validation_fraction: share of the pairs, whole components, on which the threshold is chosen.
-        threshold: from which score on a pair is a duplicate; None: the one that is chosen on validation.
+        threshold: the lowest score of a duplicate; None: the one that is chosen on validation.
         options: further options of `qpairs.train`, by name.
         random_state: seed of every random choice; None is 0.
 
@@ -82,14 +82,14 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def fit(self, X: PairSource, y: ArrayLike | None = None) -> Self:
-        """Trains on pairs and their classes; a part of them chooses the threshold.
+        """Trains on pairs and their classes; the threshold is chosen on a part of them.
 
         Args:
             X: (n, 2) pairs of texts.
             y: (n,) classes, two of them.
 
         Raises:
-            UserError: X is no pairs of texts, y does not go with it, or no score can have the threshold.
+            UserError: X does not hold pairs of texts, y does not match it, or no score can have the threshold.
 
         >>> from sklearn.base import clone
         >>> clone(DuplicateClassifier(encoder="static", epochs=2)).epochs
@@ -123,7 +123,7 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: PairSource) -> NDArray[np.float64]:
-        """Scores (n,) less the threshold: what is 0 or more is called a duplicate.
+        """Scores (n,) minus the threshold: 0 or more means duplicate.
 
         >>> classifier.decision_function([("How do I pay?", "How can I pay?")]) >= 0
         array([ True])
@@ -134,8 +134,8 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: PairSource) -> NDArray[np.float64]:
         """Probabilities (n, 2) of the classes, calibrated on validation.
 
-        The class is decided by the threshold, not by a probability of one half: that of `qpairs` is the one of greatest
-        F1.
+        The class is decided by the threshold, not by a probability of one half: that of `qpairs` is the one with the
+            highest F1.
 
         >>> classifier.predict_proba([("How do I pay?", "How can I pay?")]).shape
         (1, 2)
@@ -161,7 +161,7 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return model
 
     def __getstate__(self) -> dict[str, Any]:
-        """The parameters, and the files of the model: its weights are safetensors, in a pickle, too."""
+        """The parameters and the files of the model; its weights are safetensors, even in a pickle."""
         state = {name: value for name, value in super().__getstate__().items() if name not in ("model_", "_folder")}
         if hasattr(self, "model_"):
             folder = self.model_.path
@@ -170,7 +170,7 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Writes the files into a folder of its own, and loads the model from there."""
+        """Writes the files into a new folder, and loads the model from there."""
         files: dict[str, bytes] | None = state.pop("_files", None)
         super().__setstate__(state)
         if files is not None:
@@ -211,7 +211,7 @@ def as_question_pairs(X: PairSource) -> Pairs:
     """The pairs in the rows of X, without labels.
 
     Raises:
-        UserError: X has numbers in place of texts, is sparse, or its rows are no pairs.
+        UserError: X has numbers instead of texts, is sparse, or its rows are not pairs.
 
     >>> len(as_question_pairs([("How?", "Why?")]))
     1
@@ -243,7 +243,7 @@ def _python(cell: Any) -> Any:
 
 
 def _score_of(options: Mapping[str, Any]) -> str:
-    """The score of the model that these options train, as far as they tell: see `check_threshold`."""
+    """The score of the model that these options train, if known from them: see `check_threshold`."""
     any_number = options.get("model", OPTIONS["model"].default) != OPTIONS["model"].default or options.get("reranker")
     return "logit" if any_number else str(options.get("score", "cosine"))
 
@@ -264,6 +264,6 @@ def _two_classes(y: ArrayLike | None) -> tuple[NDArray[Any], NDArray[np.int8]]:
 
 
 def _split_of(train_part: Pairs, validation: Pairs, fingerprint: str) -> dict[str, Any]:
-    """What the model keeps of its parts."""
+    """What the model stores about its parts."""
     parts = {"train": train_part, "validation": validation}
     return {"fingerprint": fingerprint, "sizes": {name: len(part) for name, part in parts.items()}}

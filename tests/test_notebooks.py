@@ -17,7 +17,9 @@ from qpairs.data.splits import question_components
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/\w[\w.-]*/\w|\b[A-Z]:\\")
-TOGETHER = "more than half of the pairs hang together"  # which is said of the small data of these tests
+TOGETHER = (
+    "more than half of the pairs are linked by shared questions"  # which is said of the small data of these tests
+)
 LIMITS = {"loss_gallery": 1_500_000}  # bytes
 LIMIT = 500_000  # of the others
 

@@ -1,1 +1,1 @@
-"""A model and labelled pairs to a report: verdict, mistakes, robustness, one HTML page."""
+"""From a model and labelled pairs to a report: verdict, mistakes, robustness, an HTML page."""

@@ -1,4 +1,4 @@
-"""All pairs of a question table whose duplicates are known: which are duplicates above a threshold, and the best hits.
+"""All pairs of a question table with known duplicates: the pairs above a threshold, and the best hits.
 
 The pairs are compared in blocks, so that memory does not grow with their number.
 """
@@ -32,12 +32,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class AllPairs:
-    """What is kept of the comparison of all pairs of n questions.
+    """The stored part of the comparison of all pairs of n questions.
 
     Attributes:
         counts: the scores of all pairs.
         floor: pairs at or above this score are kept.
-        left, right: (m,) the questions of the kept pairs, left < right; those of greatest score first.
+        left, right: (m,) the questions of the kept pairs, left < right; the highest score first.
         scores: (m,) their scores, falling.
         same: (m,) whether they are duplicates.
         duplicates: (k,) scores of all duplicates, rising.
@@ -70,7 +70,7 @@ class AllPairs:
         return np.asarray(len(self.duplicates) - np.searchsorted(self.duplicates.astype(np.float64), wanted, "left"))
 
     def best(self) -> tuple[float, float]:
-        """The threshold of greatest F1 over all pairs, not lower than `floor`, and that F1."""
+        """The threshold with the highest F1 over all pairs, at least `floor`, and that F1."""
         if not len(self.scores):
             return 1.0, 0.0
         cuts, right, called = distinct_cuts(self.scores.astype(np.float64), self.same)
@@ -134,7 +134,7 @@ def read_again(
 ) -> tuple[AllPairs, ReadEstimate]:
     """All pairs after the second look of a model of two stages: their scores are probabilities in this corpus.
 
-    In a large corpus only the pairs of greatest cosine and the hits of some random questions are read.
+    In a large corpus only the pairs with the highest cosines and the hits of some random questions are read.
 
     Args:
         compared: by the cosines of the model's encoder.
@@ -170,7 +170,7 @@ def read_again(
 
 
 def _few(costs: Ints, most: int) -> Ints:
-    """Rows, rising: all, or as many random ones as cost (n,) no more than `most` together."""
+    """Rows, rising: all, or random ones whose total cost (n,) is at most `most`."""
     order = np.random.default_rng(0).permutation(len(costs))
     return np.sort(order[np.cumsum(costs[order]) <= most])
 
@@ -184,7 +184,7 @@ def _logits(
 
 
 def _floor(counts: ScoreCounts, cluster: Ints) -> float:
-    """The score from which on pairs are kept: above it lie `KEPT` for each question, and more than the duplicates."""
+    """The lowest score of the kept pairs: above it are `KEPT` for each question, and more than the duplicates."""
     size = np.bincount(cluster - cluster.min())
     wanted = min(KEPT * counts.n + 4 * int((size * (size - 1) // 2).sum()), max(MOST, KEPT * counts.n))
     few = counts.at_or_above(EDGES) <= wanted
@@ -192,7 +192,7 @@ def _floor(counts: ScoreCounts, cluster: Ints) -> float:
 
 
 def _nearest(scores: Floats, k: int, row: Ints, column: Ints, above: Floats) -> tuple[Floats, Ints]:
-    """The k greatest scores of each row and their places, (rows, k) each, the greatest first.
+    """The k highest scores of each row and their positions, (rows, k) each, the highest first.
 
     Args:
         scores: (rows, n) scores.

@@ -1,4 +1,4 @@
-"""Several annotators of the same pairs: how far they agree, how often each errs, and what a pair most likely is."""
+"""Several annotators of the same pairs: how far they agree, how often each is wrong, and each pair's likely label."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ CONSENSUS = "consensus"  # annotator in the file of joint labels
 
 @dataclass(frozen=True)
 class Noise:
-    """How often an annotator errs.
+    """How often an annotator is wrong.
 
     Attributes:
         annotator: name; '' without one.
-        answers: pairs judged.
-        shared: those that another judged, too.
-        sensitivity: share of the duplicates that are called so; None where it cannot be told, and the answers are
-            taken as right.
+        answers: pairs labelled.
+        shared: those that another annotator labelled, too.
+        sensitivity: share of the duplicates that are labelled so; None if unknown, and the answers are assumed to be
+            right.
         specificity: share of the other pairs that are called different; None likewise.
         sensitivity_interval: central 95 %, where it was asked for.
         specificity_interval: likewise.
@@ -55,12 +55,12 @@ class Noise:
 
 @dataclass(frozen=True)
 class Consensus:
-    """What the answers of all annotators say of each pair.
+    """What the answers of all annotators say about each pair.
 
     Attributes:
         judged: the distinct pairs and their answers.
         noise: of each annotator.
-        log_ratio: (n,) log of P(answers | duplicate) / P(answers | not); infinite where the answer is taken as right.
+        log_ratio: (n,) log of P(answers | duplicate) / P(answers | not); infinite if the answer is assumed to be right.
         probability: (n,) that a pair is a duplicate, by its answers and the share of duplicates among pairs that were
             drawn as often.
     """
@@ -72,18 +72,18 @@ class Consensus:
 
     @property
     def labels(self) -> NDArray[np.int8]:
-        """(n,) the likelier label of each pair."""
+        """(n,) the more likely label of each pair."""
         return np.asarray(self.probability > 0.5, dtype=np.int8)
 
     @property
     def ties(self) -> NDArray[np.bool_]:
-        """(n,) whether the answers speak as much for one label as for the other."""
+        """(n,) whether the answers support both labels equally."""
         return np.asarray(np.abs(self.probability - 0.5) < TIE)
 
     def table(self) -> pandas.DataFrame:
         """A row for each pair, in the columns of a file of labels, with the probability that it is a duplicate.
 
-        A pair of which no label is the likelier one (`ties`) has no row.
+        A pair without a more likely label (`ties`) has no row.
         """
         rows = np.flatnonzero(~self.ties)
         table = _table(self.judged, rows, CONSENSUS)
@@ -91,9 +91,10 @@ class Consensus:
         return table.assign(probability=self.probability[rows].round(4))
 
     def disputes(self) -> pandas.DataFrame:
-        """A row for each pair that annotators judge differently, the least certain first, to be settled by a person.
+        """A row for each pair that annotators label differently, the least certain first, for a person to settle.
 
-        The label is empty. With one filled in, the file is read as answers of the annotator `adjudicated`, which win.
+        The label is empty. With labels filled in, the file is read as answers of the annotator `adjudicated`, which
+        override the others.
         """
         rows = np.flatnonzero(self.judged.disputed)
         rows = rows[np.argsort(np.abs(self.probability[rows] - 0.5), kind="stable")]
@@ -105,13 +106,13 @@ class Consensus:
 
 @dataclass(frozen=True)
 class PairOfAnnotators:
-    """How far two annotators agree on the pairs that both judged.
+    """How far two annotators agree on the pairs that both labelled.
 
     Attributes:
         first, second: their names.
-        n: pairs that both judged.
-        agreement: share of these that they judge alike, with its 95 % interval.
-        kappa: Cohen's kappa, with its 95 % interval; nan where it is undefined.
+        n: pairs that both labelled.
+        agreement: share of these with the same label, with its 95 % interval.
+        kappa: Cohen's kappa, with its 95 % interval; nan if undefined.
     """
 
     first: str
@@ -128,9 +129,9 @@ class Agreement:
     """How far annotators agree, among the pairs that were labelled; not among all pairs of a corpus.
 
     Attributes:
-        consensus: what the answers say of each pair, and how often each annotator errs.
+        consensus: what the answers say about each pair, and how often each annotator is wrong.
         pairs: each two annotators with a pair in common.
-        alpha: Krippendorff's alpha (nominal) over all annotators; nan where it is undefined.
+        alpha: Krippendorff's alpha (nominal) over all annotators; nan if undefined.
         alpha_interval: its 95 % interval.
     """
 
@@ -141,18 +142,19 @@ class Agreement:
 
 
 def find_consensus(labels: LabelledPairs, *, trusted: Sequence[str] = ()) -> Consensus:
-    """Estimates how often each annotator errs, and what each pair most likely is (see `metrics.dawid_skene`).
+    """Estimates how often each annotator is wrong, and the most likely label of each pair (see `metrics.dawid_skene`).
 
     Pairs that were drawn with like probability form a group with its own share of duplicates. The answers of an
-    annotator who shares fewer than `LEAST_SHARED` pairs with others are taken as right; so are those of two whose pairs
-    are one group and not adjudicated, since nothing then tells who errs. Adjudicated answers count before all others.
+    annotator who shares fewer than `LEAST_SHARED` pairs with others are assumed to be right; so are those of two whose
+    pairs are one group and not adjudicated, since nothing then shows who is wrong. Adjudicated answers override all
+    others.
 
     Args:
         labels: a row for each answer.
-        trusted: annotators whose answers are taken as right.
+        trusted: annotators whose answers are assumed to be right.
 
     Raises:
-        UserError: there are no labels, or none of an annotator who is trusted.
+        UserError: there are no labels, or none from a trusted annotator.
 
     >>> rows = LabelledPairs(("How?",), ("Why?",), np.array([1]), ("",), np.ones(1), ("ana",))
     >>> find_consensus(rows).probability.tolist(), find_consensus(rows).noise[0].sensitivity
@@ -196,8 +198,8 @@ def find_consensus(labels: LabelledPairs, *, trusted: Sequence[str] = ()) -> Con
 def measure_agreement(labels: LabelledPairs, *, trusted: Sequence[str] = (), seed: int = 0) -> Agreement:
     """How far annotators agree, with 95 % intervals by bootstrap.
 
-    Pairs that were drawn at random, with a known probability, are resampled each for itself; all others in components
-    of pairs that share questions.
+    Pairs drawn at random with a known probability are resampled individually; all others in components of pairs that
+    share questions.
 
     Args:
         labels: a row for each answer.
@@ -217,8 +219,8 @@ def measure_agreement(labels: LabelledPairs, *, trusted: Sequence[str] = (), see
     if not judged.shared.any():
         names = ", ".join(repr(name) if name else "one without a name" for name in judged.annotators)
         raise UserError(
-            f"labels: no pair was judged by two annotators (there are: {names}); agreement takes pairs that several "
-            "have labelled: label some of the same pairs again under another name"
+            f"labels: no pair was labelled by two annotators (there are: {names}); agreement needs pairs with several "
+            "labels: label some of the same pairs again under another name"
         )
     units = _units(judged)
     return Agreement(
@@ -230,7 +232,7 @@ def measure_agreement(labels: LabelledPairs, *, trusted: Sequence[str] = (), see
 
 
 def _known(judged: Judgements, judges: NDArray[np.bool_]) -> NDArray[np.int8]:
-    """(n,) the answer that is taken as right, -1 where there is none or two such answers differ."""
+    """(n,) the answer that is assumed to be right, -1 if there is none or two such answers differ."""
     trusted = judged.answers[:, ~judges]
     yes, no = (trusted == 1).any(axis=1), (trusted == 0).any(axis=1)
     known = np.where(yes == no, -1, np.where(yes, 1, 0))
@@ -244,7 +246,7 @@ def _groups(judged: Judgements) -> NDArray[np.int64]:
 
 
 def _units(judged: Judgements) -> NDArray[np.int64]:
-    """(n,) what each pair is resampled with: itself if it was drawn at random, else its component."""
+    """(n,) the group with which each pair is resampled: itself if it was drawn at random, else its component."""
     pairs = pairs_from_texts(judged.first, judged.second, np.zeros(len(judged), np.int8))
     alone = ~np.isnan(judged.probability)
     return np.where(alone, -1 - np.arange(len(judged)), question_components(pairs)[pairs.left])
@@ -314,6 +316,6 @@ def _table(judged: Judgements, rows: NDArray[np.int64], annotator: str) -> panda
 
 
 def _answers(judged: Judgements, row: int) -> str:
-    """Who said what of a pair, such as `ana: yes; llm: no`."""
+    """The answers of all annotators to a pair, such as `ana: yes; llm: no`."""
     said = zip(judged.annotators, judged.answers[row].tolist(), strict=True)
     return "; ".join(f"{name or 'no name'}: {'yes' if answer else 'no'}" for name, answer in said if answer >= 0)

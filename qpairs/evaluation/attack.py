@@ -1,7 +1,7 @@
-"""Adversarial rewordings: the smallest change of words, which leaves the meaning alone, that turns a right verdict.
+"""Adversarial rewordings: the smallest change of words that keeps the meaning and flips a right decision.
 
 Words are changed greedily in the order of their importance, as in TextFooler (Jin et al. 2020, algorithm 1): the
-importance of a word is how far the score moves towards the other verdict where the word is left out. Scores alone are
+importance of a word is how far the score moves towards the other decision if the word is left out. Only scores are
 read, so any model can be attacked. Where HotFlip (Ebrahimi et al. 2018) takes gradients, every candidate is scored.
 """
 
@@ -42,11 +42,10 @@ Nearest = Callable[[str], Sequence[str]]
 
 @dataclass(frozen=True)
 class Rewording:
-    """A pair whose verdict a rewording has turned.
+    """A pair whose decision was flipped by a rewording.
 
     Attributes:
-        question1, question2: as they were.
-        changed1, changed2: as they are reworded.
+        question1, question2: the originals. changed1, changed2: the reworded questions.
         label: of the pair: 1 duplicates, 0 not.
         words: words that are changed.
         before, after: scores.
@@ -64,17 +63,17 @@ class Rewording:
 
 @dataclass(frozen=True)
 class AttackReport:
-    """How easily right verdicts are turned by rewording.
+    """How easily right decisions are flipped by rewording.
 
     Attributes:
-        attacked: pairs with a right verdict that were attacked, label -> number.
-        turned: those whose verdict was turned, label -> number.
+        attacked: correctly decided pairs that were attacked, label -> number.
+        turned: those whose decision was flipped, label -> number.
         interval: 95 % of the rate (Wilson 1927).
-        words: changed words, mean over the turned pairs; nan where there are none.
+        words: changed words, mean over the flipped pairs; nan if there are none.
         scored: pairs that the model scored for one attack, mean.
         budget: the most that it may score.
-        vectors: where nearest words came from; '' where only spellings were changed.
-        rewordings: every turned pair, the fewest words first.
+        vectors: source of the nearest words; '' if only spellings were changed.
+        rewordings: every flipped pair, the fewest words first.
     """
 
     attacked: Mapping[int, int]
@@ -88,7 +87,7 @@ class AttackReport:
 
     @property
     def rate(self) -> float:
-        """Share of the attacked pairs whose verdict was turned."""
+        """Share of the attacked pairs whose decision was flipped."""
         return sum(self.turned.values()) / sum(self.attacked.values())
 
     def to_dict(self, examples: int = EXAMPLES) -> dict[str, Any]:
@@ -143,7 +142,7 @@ class _Attack:
         return not self.turned and bool(self.order) and self.scored < budget and len(self.changes) < most_words
 
     def gain(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How far scores are towards the other verdict: greater is nearer."""
+        """How close scores are to the other decision: greater is closer."""
         return -scores if self.label == 1 else scores
 
 
@@ -158,26 +157,26 @@ def attack(
     seed: int = 0,
     on_progress: OnProgress = ignore,
 ) -> AttackReport:
-    """Searches, for pairs that a model decides rightly, rewordings that turn its verdict.
+    """Searches for rewordings that flip the decisions of a model, on pairs that it decides correctly.
 
-    Tried are, in this order: a contraction, a mark at the end or two phrases that change places (the invariant rules
-    of `data.perturbations`); then, word by word, the most important first, slips of spelling and, with word vectors,
-    the nearest words. Of those of a word the one is kept that moves the score farthest. At the end, changes that are
-    not needed are taken back. After rules and slips a question still asks the same; after a nearest word it may not
-    (vectors put `before` beside `after`), so read those.
+    Tried are, in this order: a contraction, a mark at the end or two swapped phrases (the invariant rules of
+    `data.perturbations`); then, word by word, the most important first, slips of spelling and, with word vectors, the
+    nearest words. For each word, the change that moves the score farthest is kept. At the end, changes that are not
+    needed are undone. After rules and slips a question still asks the same; after a nearest word it may not (vectors
+    place `before` near `after`), so check those.
 
     Args:
         model: a model, or its folder.
         data: labelled pairs, or their source, as in `load_pairs`.
-        n: pairs that are attacked, at most.
-        vectors: '' for rules and slips alone; 'glove' or a file of word vectors (`encoders.vectors`) for words, too.
-        budget: pairs that the model scores for one attack, at most.
-        most_words: words that are changed, at most.
+        n: most pairs to attack.
+        vectors: '' for rules and slips only; 'glove' or a file of word vectors (`encoders.vectors`) for words, too.
+        budget: most pairs that the model scores for one attack.
+        most_words: most words to change.
         seed: of the choice of pairs.
         on_progress: called after each round; counts attacks that are over.
 
     Raises:
-        UserError: the data cannot be used, no pair is decided rightly, or a number is out of range.
+        UserError: the data cannot be used, no pair is decided correctly, or a number is out of range.
 
     >>> found = attack(model, pairs, 20)
     >>> 0 <= found.rate <= 1, found.budget
@@ -191,7 +190,7 @@ def attack(
     scores = model.score_pairs(pairs)[0]
     right = np.flatnonzero(model.verdict.pair.decide(scores) == (pairs.labels == 1))
     if not len(right):
-        raise UserError("attack: the model decides no pair rightly, so there is no verdict to turn")
+        raise UserError("attack: the model decides no pair correctly, so there is no decision to flip")
     chosen = np.sort(np.random.default_rng(seed).permutation(right)[:n])
     attacks = [_begin(pairs, row, float(scores[row])) for row in chosen.tolist()]
     vocabulary, meter = vocabulary_of(pairs.questions), Meter(on_progress)
@@ -299,7 +298,7 @@ class _Scorer:
             one.order = [*(places[i] for i in np.argsort(-one.gain(scores), kind="stable").tolist()), *alone]
 
     def try_words(self, attacks: Sequence[_Attack], vocabulary: Vocabulary, nearest: Nearest | None) -> None:
-        """One more word of each attack: the next one in order that has candidates."""
+        """The next word of each attack, in order, that has candidates."""
         asked, tried = [], []
         for one in attacks:
             candidates: list[Change] = []
@@ -318,7 +317,7 @@ class _Scorer:
                     one.turned = self.turns(one, one.score)
 
     def take_back(self, attacks: Sequence[_Attack]) -> None:
-        """Takes changes back, the oldest first, that the turned verdict does not need."""
+        """Undoes changes, the oldest first, that the flipped decision does not need."""
         several = {place: 0 for place, one in enumerate(attacks) if one.turned and len(one.changes) > 1}
         while several:
             fewer = {p: attacks[p].changes[:at] + attacks[p].changes[at + 1 :] for p, at in several.items()}
@@ -332,7 +331,7 @@ class _Scorer:
 
 
 def _candidates(written: str, vocabulary: Vocabulary, nearest: Nearest | None) -> list[str]:
-    """What may be written in place of a word, with the marks around it."""
+    """The replacements of a word, with the punctuation around it."""
     slips = list(dict.fromkeys(PERTURBATIONS["typos"].rule(written, vocabulary)))
     step = max(1, len(slips) // CANDIDATES)
     found = slips[::step][:CANDIDATES]

@@ -33,7 +33,7 @@ def tfidf_scores(pairs: Pairs) -> NDArray[np.float32]:
 
 
 def tfidf_threshold(pairs: Pairs) -> float | None:
-    """The best threshold of `tfidf_scores` on labelled pairs; None where scikit-learn is not installed."""
+    """The best threshold of `tfidf_scores` on labelled pairs; None if scikit-learn is not installed."""
     return metrics.best_threshold(tfidf_scores(pairs), pairs.labels) if _sklearn_installed() else None
 
 
@@ -62,10 +62,10 @@ IN_WORDS = {  # a baseline -> what it does
 
 
 def trivial_note(report: Mapping[str, Any]) -> str:
-    """Which baselines a model is no better than, as the end of a sentence; empty where it is better than all.
+    """Which baselines a model is no better than, as the end of a sentence; empty if it is better than all.
 
-    A model is better where the whole 95 % interval of its F1 lies above the F1 of the baseline, and its ranking
-    is better than a random one where that of its average precision lies above the share of duplicates.
+    A model is better if the whole 95 % interval of its F1 is above the F1 of the baseline, and its ranking is better
+    than a random one if the interval of its average precision is above the share of duplicates.
 
     Args:
         report: `f1`, `f1_interval`, `average_precision_interval`, `duplicates` and `baselines`, as in `Report`.

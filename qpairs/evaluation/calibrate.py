@@ -1,4 +1,4 @@
-"""Fitting the verdict of a model to a user's own pairs, and estimating F1 on the pairs it is fitted to."""
+"""Fits the verdict of a model to a user's own pairs, and estimates F1 on these pairs."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def calibrate(model: Model | str | Path, data: PairSource, *, seed: int = 0) -> 
     """Fits threshold and probability to labelled pairs of the user's own, without training.
 
     Both are shrunk towards the old ones when the pairs are few (see `metrics.fit_threshold`, `fit_calibration`). The
-    verdicts for shortened vectors, where the model has some, are fitted likewise. In a model of two stages the verdict
-    of the encoder is fitted first, and then that of both; what the cross-encoder's logit adds is fitted anew where the
-    pairs are many.
+    verdicts for shortened vectors, if the model has some, are fitted in the same way. In a model of two stages the
+    verdict of the encoder is fitted first, and then that of both; what the cross-encoder's logit adds is fitted again
+    if there are many pairs.
 
     Args:
         model: a model, or its folder.
@@ -89,15 +89,15 @@ def calibrate(model: Model | str | Path, data: PairSource, *, seed: int = 0) -> 
     fit = _calibrate_both(model, pairs, seed) if isinstance(model, TwoStages) else _calibrate_one(model, pairs, seed)
     if fit.model.verdict.pair.calibration.slope <= 0:
         log.warning(
-            "the scores do not rise with the labels of these pairs: every pair gets the probability %.2f, the share of "
-            "duplicates; look at the labels (qpairs audit), or train a model on pairs like these",
+            "duplicates do not score higher in these pairs: every pair gets the probability %.2f, the share of "
+            "duplicates; check the labels (qpairs audit), or train a model on pairs like these",
             fit.model.verdict.pair.probability([0.0])[0],
         )
     return fit
 
 
 def _calibrate_one(model: Model, pairs: Pairs, seed: int) -> Fit:
-    """Fits the verdict of a model that is no `TwoStages`."""
+    """Fits the verdict of a model that is not a `TwoStages`."""
     scores, tables = model.score_pairs(pairs)
     labels, groups, old = pairs.labels, question_components(pairs)[pairs.left], model.verdict
     tfidf, shortened = tfidf_threshold(pairs), {}
@@ -142,7 +142,7 @@ def _calibrate_both(model: TwoStages, pairs: Pairs, seed: int) -> Fit:
 
 
 def _cross_fitted_both(judged: Judged, model: TwoStages, kept: SecondLook | None) -> NDArray[np.bool_]:
-    """Decisions (n,) of both models on each fold, with all that is calibrated fitted to the other folds."""
+    """Decisions (n,) of both models on each fold, with everything calibrated on the other folds."""
     scores, labels, old = judged.scores, judged.labels, model.first.verdict.pair
     decided = np.zeros(len(scores), dtype=np.bool_)
     for here, rest in folds_of(judged.groups, labels, 10):
@@ -170,7 +170,7 @@ def _refit(
 
 
 def _densities(old: Verdict, pairs: Pairs, scores: NDArray[np.float32], tables: Tables | None) -> Densities | None:
-    """Those of the pairs' own question table where there are many pairs; the old ones, moved, where there are few."""
+    """Those of the pairs' own question table if there are many pairs; the old ones, moved, if there are few."""
     if old.score != "cosine" or tables is None:
         return None
     if old.densities and len(pairs) < metrics.MANY_PAIRS:
@@ -207,7 +207,7 @@ def cross_fitted(
 def cross_fitted_scores(
     scores: NDArray[np.float32], labels: NDArray[np.int8], groups: NDArray[np.int64], seed: int = 0
 ) -> dict[str, float | Interval]:
-    """F1 by cross-fitting and its 95 % interval, as a model keeps them: `f1_cross_fitted`, `f1_cross_fitted_interval`.
+    """F1 by cross-fitting and its 95 % interval, as stored in a model: `f1_cross_fitted`, `f1_cross_fitted_interval`.
 
     Args:
         scores: (n,) scores.

@@ -1,4 +1,4 @@
-"""Fitting the verdict of a model to a corpus: from the scores of its pairs, and from labels where there are some."""
+"""Fitting the verdict of a model to a corpus: from the scores of its pairs, and from labels if there are any."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ BY_RANK = "nearest neighbours of random questions"
 FOREIGN = "with a question that is not in the corpus"
 LEAST_QUESTIONS = 20
 FITTED_BEFORE = (
-    "the model was fitted to %d labels before; if the same are given again, they count twice: start from the model as "
-    "it was trained"
+    "the model was already fitted to %d labels; if the same are given again, they count twice: start from the model "
+    "before that fit"
 )
 
 
@@ -48,9 +48,9 @@ class Promise:
     """What a precision costs in a corpus.
 
     Attributes:
-        precision: the one-sided 95 % lower bound that is asked for.
-        expected: precision and recall at the lowest threshold that reaches it; None where none does.
-        labels: about how many stratified labels may get there, where none does; None where labels hardly can.
+        precision: the requested one-sided 95 % lower bound.
+        expected: precision and recall at the lowest threshold that reaches it; None if none does.
+        labels: about how many stratified labels may reach it, if no threshold does; None if labels hardly can.
     """
 
     precision: float
@@ -70,7 +70,7 @@ class CorpusFit:
         with_more: expected at the new threshold after `MORE` more stratified labels.
         used: how pairs were drawn ("" where unknown) -> labels that were used.
         left_out: reason -> labels that were not.
-        noise: how often each annotator errs, where there are several.
+        noise: how often each annotator is wrong, if there are several.
     """
 
     model: Model
@@ -84,7 +84,7 @@ class CorpusFit:
 
     @cached_property
     def promises(self) -> tuple[Promise, ...]:
-        """What each of some precisions costs."""
+        """The cost of each of several precisions."""
         return tuple(_promise(self.setting, precision) for precision in PROMISES)
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
@@ -101,7 +101,7 @@ class CorpusFit:
 
 
 class Answers(NamedTuple):
-    """Labelled pairs as the fit takes them: vectors (r, d) of both sides, labels (r,), and their log ratios (r,)."""
+    """Labelled pairs as input of the fit: vectors (r, d) of both sides, labels (r,), and their log ratios (r,)."""
 
     vectors: Tables
     labels: NDArray[np.int8]
@@ -119,15 +119,15 @@ def calibrate_corpus(
     """Fits what scores mean in a corpus to the corpus itself, without training. The setting for pairs stays.
 
     Without labels, the mixture of duplicates, near misses and strangers is estimated from the scores of the corpus (see
-    `metrics.estimate_corpus`): an estimate that takes duplicates and near misses to score as they do in validation.
-    With labels, the share of duplicates at each score is fitted to them (`metrics.with_labels`), and weighted by how
-    many pairs of the corpus have that score; so it does not matter how often each score was drawn. Labels of the
-    nearest neighbour of random questions (`drawn` is random) are left out: they were chosen by rank, not by score. The
-    verdicts for shortened vectors, where the model has some, are fitted likewise. A pair counts once, however many
-    annotators labelled it: where annotators share pairs, it is estimated how often each errs, and what is less certain
-    counts less (`qpairs.evaluation.annotators.find_consensus`).
+    `metrics.estimate_corpus`): an estimate that assumes that duplicates and near misses score as in validation. With
+    labels, the share of duplicates at each score is fitted to them (`metrics.with_labels`), and weighted by how many
+    pairs of the corpus have that score; so it does not matter how often each score was drawn. Labels of the nearest
+    neighbour of random questions (`drawn` is random) are left out: they were chosen by rank, not by score. The verdicts
+    for shortened vectors, if the model has some, are fitted in the same way. A pair counts once, however many
+    annotators labelled it: if annotators share pairs, the error rate of each is estimated, and less certain labels
+    count less (`qpairs.evaluation.annotators.find_consensus`).
 
-    Of a model of two stages, the verdict of the encoder is fitted: what the second look adds to its log odds is the
+    For a model of two stages, the verdict of the encoder is fitted: what the second look adds to its log odds is the
     same in every corpus.
 
     Args:
@@ -135,12 +135,12 @@ def calibrate_corpus(
         corpus: a file of questions, or rows in memory, as in `read_corpus`.
         labels: pairs of the corpus with labels, as in `read_labels`, such as the labelling view of `qpairs serve`
             writes; or several such files or data frames.
-        trusted: annotators whose labels are taken as right, where there are several.
+        trusted: annotators whose labels are assumed to be right, if there are several.
         on_progress: the stages encoding (texts) and estimating.
 
     Raises:
-        UserError: the model has two towers, a head, is a cross-encoder alone, or comes from a version that kept
-            nothing of validation; a file cannot be used.
+        UserError: the model has two towers, a head, is a cross-encoder alone, or comes from a version that stored
+            nothing about validation; a file cannot be used.
     """
     counted = count_corpus(model, corpus, on_progress=on_progress)
     if labels is not None and not isinstance(labels, LabelledPairs):
@@ -154,13 +154,13 @@ def calibrate_corpus(
 
 @dataclass(frozen=True)
 class CountedCorpus:
-    """A corpus as a model sees it, so that it can be fitted again and again as labels come.
+    """A corpus as a model sees it, so that the fit can be repeated as labels arrive.
 
     Attributes:
         model: whose verdict is fitted.
         texts: its distinct questions.
-        counts: length of the vectors -> scores of all pairs; the full length, and those with a verdict of their own,
-            which stays as it is where they are missing.
+        counts: length of the vectors -> scores of all pairs; the full length, and those with their own verdict, which
+            is unchanged if they are missing.
     """
 
     model: Model
@@ -185,14 +185,14 @@ def count_corpus(
     Args:
         model: a model with one tower, or its folder.
         corpus: the questions.
-        encode: gives vectors (n, d) of texts that are encoded already; without it, the model encodes.
+        encode: gives vectors (n, d) of texts that are already encoded; without it, the model encodes.
         on_progress: the stage encoding.
     """
     model = as_model(model)
     encoder = model.first if isinstance(model, TwoStages) else model
     encoder.verdict.require_cosine(encoder.path)
     if not (encoder.verdict.symmetric and encoder.one_tower):
-        raise UserError(f"{encoder.path}: two towers; a corpus needs one encoder for all of it")
+        raise UserError(f"{encoder.path}: two towers; a corpus needs a single encoder")
     texts = enough_questions(read_corpus(corpus))
     vectors = encode(texts) if encode else encode_in_blocks(encoder, texts, Meter(on_progress))
     lengths = [encoder.dimension, *encoder.verdict.shortened]
@@ -219,16 +219,16 @@ def enough_questions(corpus: Corpus) -> list[str]:
 def fit_corpus(
     counted: CountedCorpus, labels: LabelledPairs | None = None, *, trusted: Sequence[str] = (), warn: bool = False
 ) -> CorpusFit:
-    """Fits the verdict of a model to a corpus that is counted, and to labels of its pairs; see `calibrate_corpus`.
+    """Fits the verdict of a model to a counted corpus, and to labels of its pairs; see `calibrate_corpus`.
 
     Args:
         counted: from `count_corpus`.
         labels: pairs of the corpus.
-        trusted: annotators whose labels are taken as right, where there are several.
-        warn: whether to log a warning of labels that are all alike.
+        trusted: annotators whose labels are assumed to be right, if there are several.
+        warn: whether to log a warning if all labels are the same.
 
     Raises:
-        UserError: no label can be used, or the model comes from a version that kept nothing of validation.
+        UserError: no label can be used, or the model comes from a version that stored nothing about validation.
     """
     model, encoder = counted.model, counted.encoder
     old = encoder.verdict
@@ -281,18 +281,18 @@ def _usable(labels: Judgements, texts: Sequence[str]) -> tuple[list[int], dict[s
             kept.append(row)
     if not kept:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
-        raise UserError(f"labels: none can be used: {reasons}; label pairs of the stratified view of this corpus")
+        raise UserError(f"labels: none can be used: {reasons}; label pairs of this corpus in the stratified view")
     return kept, dict(left_out)
 
 
 def _warn_of_missed(answers: Answers, lowest: float) -> None:
-    """Warns of labelled duplicates whose scores are so low that the expected recall knows nothing of them."""
+    """Warns of labelled duplicates whose scores are so low that the expected recall does not include them."""
     rows, columns = answers.vectors
     duplicates = (rows * columns).sum(axis=1)[answers.labels == 1]
     if missed := int((duplicates < lowest).sum()):
         log.warning(
-            "%d of %d labelled duplicates have a similarity below %.3f, where duplicates are not looked for: the "
-            "expected recall leaves them out; see whether these labels are right",
+            "%d of %d labelled duplicates have a similarity below %.3f, where duplicates are not searched: the "
+            "expected recall leaves them out; check whether these labels are right",
             missed,
             len(duplicates),
             lowest,
@@ -308,7 +308,7 @@ def _warn_of_one_kind(labels: NDArray[np.int8]) -> None:
 def _own_densities(
     verdict: Verdict, counts: ScoreCounts, answers: Answers | None, where: Path
 ) -> tuple[Densities, CorpusEstimate]:
-    """Densities fitted to the scores of a corpus and to labels, and the estimate by those that were known.
+    """Densities fitted to the scores of a corpus and to labels, and the estimate from the earlier ones.
 
     Args:
         verdict: with what was known.
@@ -329,8 +329,8 @@ def _densities(verdict: Verdict, counts: ScoreCounts, where: Path) -> Densities:
         return verdict.densities
     if verdict.reference is None:
         raise UserError(
-            f"{where}: was made by an older version, and nothing is known of the pairs that its threshold was chosen "
-            "on; first qpairs calibrate --data with labelled pairs, or train anew"
+            f"{where}: was made by an older version, which stored nothing about the pairs for its threshold; first "
+            "run qpairs calibrate --data with labelled pairs, or train again"
         )
     reference = verdict.reference
     return metrics.densities_of_pairs(reference.quantiles, reference.n, verdict.pair.calibration, counts)

@@ -1,4 +1,4 @@
-"""Charts as SVG text, for the pages of a report and for a file of a comparison: drawing only, no computing.
+"""Charts as SVG text, for the pages of a report and for a file of a comparison: drawing only, no computation.
 
 Colours and line widths are left to style sheets: every mark has a class. Text is escaped.
 """
@@ -21,7 +21,7 @@ SHORT = 3  # letters of a tick for which LEFT has room
 
 @dataclass(frozen=True)
 class Axis:
-    """What one side of a chart measures.
+    """One axis of a chart.
 
     Attributes:
         label: in words; without it, no label is drawn.
@@ -42,7 +42,7 @@ class Axis:
 
     @property
     def extra(self) -> float:
-        """Room that its ticks take, as those of a vertical axis, beyond that for `SHORT` letters."""
+        """Extra room for its ticks, as those of a vertical axis, beyond that for `SHORT` letters."""
         return LETTER * max(0, max(len(self.text(tick)) for tick in self.ticks()) - SHORT)
 
     def ticks(self) -> list[float]:

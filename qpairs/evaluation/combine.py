@@ -1,4 +1,4 @@
-"""Joins an encoder and a cross-encoder to a model of two stages: what both tell together, read off labelled pairs."""
+"""Combines an encoder and a cross-encoder into a model of two stages, fitted on labelled pairs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 def combine(
     first: Model, second: CrossModel, pairs: Pairs, *, seed: int = 0, on_progress: OnProgress = ignore
 ) -> TwoStages:
-    """Joins an encoder and a cross-encoder.
+    """Combines an encoder and a cross-encoder.
 
     What the second look adds is fitted on all pairs; threshold, calibration and operating points are fitted to scores
     of cross-fitting, where each pair is scored by a fit to pairs of other components, so that they are not optimistic.
@@ -48,7 +48,7 @@ def combine(
         on_progress: the stages encoding (questions), reading pairs, fitting the second look, evaluating both.
 
     Raises:
-        UserError: the models do not go together, or the pairs have one label only.
+        UserError: the models do not fit together, or the pairs have only one label.
 
     >>> model = combine(encoder, cross_encoder, validation)  # doctest: +SKIP
     >>> model.scores["validation"]["f1_cross_fitted"]  # doctest: +SKIP
@@ -81,7 +81,7 @@ def combine(
 
 
 def check_stages(first: Model, second: Model) -> None:
-    """Raises UserError where an encoder and a cross-encoder cannot judge together."""
+    """Raises UserError if an encoder and a cross-encoder cannot be combined."""
     if isinstance(first, CrossModel) and not isinstance(second, CrossModel):
         raise UserError(f"{first.path}: is a cross-encoder; name it second, and the encoder first")
     if isinstance(second, TwoStages):
@@ -96,7 +96,9 @@ def check_stages(first: Model, second: Model) -> None:
 
 
 def _no_cross_encoder(name: object) -> UserError:
-    return UserError(f"{name}: no cross-encoder; train one with qpairs train --model cross-encoder, and name it second")
+    return UserError(
+        f"{name}: not a cross-encoder; train one with qpairs train --model cross-encoder, and name it second"
+    )
 
 
 def combine_folders(
@@ -109,11 +111,11 @@ def combine_folders(
     seed: int = 0,
     on_progress: OnProgress = ignore,
 ) -> TwoStages:
-    """Joins an encoder and a cross-encoder, fitted to labelled pairs, and writes the result.
+    """Combines an encoder and a cross-encoder, fitted to labelled pairs, and writes the result.
 
     Args:
         encoder: folder of a checkpoint, or of an export.
-        cross_encoder: folder of a cross-encoder, likewise.
+        cross_encoder: folder of a cross-encoder: a checkpoint or an export.
         output: the new folder.
         data: labelled pairs that neither was trained on, or their source; without it, the validation pairs of the
             encoder.
@@ -122,7 +124,7 @@ def combine_folders(
         on_progress: the stages encoding (questions), reading pairs, fitting the second look, evaluating both.
 
     Raises:
-        UserError: the models do not go together; the pairs are unavailable, or have one label only; or the folder is
+        UserError: the models do not fit together; the pairs are unavailable, or have only one label; or the folder is
             not empty.
 
     >>> both = combine_folders("runs/encoder", "runs/cross-encoder", "runs/both")  # doctest: +SKIP
@@ -131,7 +133,7 @@ def combine_folders(
     """
     output = Path(output)
     if output.resolve() in (Path(encoder).resolve(), Path(cross_encoder).resolve()):
-        raise UserError(f"{output}: is one of the models to join; name another folder with --output")
+        raise UserError(f"{output}: is one of the models to combine; name another folder with --output")
     with hold_output(output):
         check_output(output, overwrite=overwrite)
         if str(cross_encoder) in READY:  # to load one measures how it scores, which takes minutes
@@ -158,7 +160,7 @@ def _warn_of_seen(first: Model, second: CrossModel, pairs: Pairs) -> None:
 
 
 def _validation_pairs(first: Model, second: Model) -> Pairs:
-    """The validation pairs of the encoder; a warning where the cross-encoder may have been trained on them."""
+    """The validation pairs of the encoder; warns if the cross-encoder may have been trained on them."""
     where = "name labelled pairs with --data"
     if not first.split:
         raise UserError(f"combine: {first.path} does not say which pairs it was validated on; {where}")

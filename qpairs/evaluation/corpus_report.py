@@ -1,7 +1,7 @@
 """How well a model finds the duplicates of a corpus: over all pairs of a question table, not only the labelled ones.
 
-Where not all duplicates are known, one that nobody labelled counts as wrong: then precision, and the share of
-duplicates among hits, are lower bounds.
+If not all duplicates are known, an unlabelled one counts as wrong: then precision, and the share of duplicates among
+hits, are lower bounds.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ LOWER_BOUNDS = (
     "bounds"
 )
 NO_DENSITIES = (
-    "The model has a verdict for labelled pairs alone: in a corpus its threshold is too low and its probabilities are "
-    "too high; train it anew, or fit it with qpairs calibrate"
+    "The model has a verdict only for labelled pairs: in a corpus its threshold is too low and its probabilities are "
+    "too high; train it again, or fit it with qpairs calibrate"
 )
 PROBABILITIES = "Scores and thresholds in the corpus are probabilities, after the second look"
 
@@ -66,11 +66,11 @@ class Hits:
 
 @dataclass(frozen=True)
 class Promise:
-    """What became of a precision that was asked for.
+    """The result for a requested precision.
 
     Attributes:
-        asked: the precision.
-        threshold: that the verdict gives for it; None where it promises none.
+        asked: the requested precision.
+        threshold: that the verdict gives for it; None if it promises none.
         pairs: pairs at or above the threshold.
         precision: found among them; 0 without pairs.
         recall: found.
@@ -85,7 +85,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Point:
-    """Found and expected precision and recall at a threshold; what is expected is None in the setting for pairs."""
+    """Found and expected precision and recall at a threshold; expected values are None in the setting for pairs."""
 
     threshold: float
     pairs: int
@@ -99,7 +99,7 @@ class Point:
 
 @dataclass(frozen=True)
 class WrongPair:
-    """A pair called duplicates that is none, as far as the duplicates are known."""
+    """A pair wrongly called duplicates, as far as the duplicates are known."""
 
     question1: str
     question2: str
@@ -115,14 +115,14 @@ class CorpusReport:
         n: questions.
         duplicates: pairs of duplicates among them.
         complete: whether all duplicates are known.
-        setting: what the verdict was read as: that of a corpus, or that of pairs for models without densities.
+        setting: the setting that was used: that of a corpus, or that of pairs for models without densities.
         at_threshold: found and expected, at the threshold of the setting.
         f1: found there.
-        best_f1: the greatest over all thresholds: what the same vectors could do.
-        best_threshold: where it is.
+        best_f1: the highest over all thresholds: what the same vectors could reach.
+        best_threshold: its threshold.
         hits: the 10 nearest others of each question, by their probability in 12 fixed ranges.
         hit_calibration_error: expected calibration error of these hits.
-        promises: for precisions that are asked for.
+        promises: for requested precisions.
         clusters: scores of the star clusters at the threshold; None where more than 64 pairs for each question lie
             above it.
         curve: found and expected at rising thresholds.
@@ -145,7 +145,7 @@ class CorpusReport:
     wrong: Sequence[WrongPair]
 
     def brief(self) -> CorpusReport:
-        """The report without the texts of questions and without the curve, as a model keeps it."""
+        """The report without the texts of questions and without the curve, as stored in a model."""
         return dataclasses.replace(self, curve=(), wrong=())
 
 
@@ -162,8 +162,8 @@ def corpus_report(
         complete: whether the clusters hold all duplicates.
 
     Returns:
-        None where there is none: for more than 50,000 questions, where the sides of a pair may not be swapped, where a
-        head decides, and where no question has a duplicate.
+        None if there is none: for more than 50,000 questions, if the sides of a pair may not be swapped, if a head
+            decides, or if no question has a duplicate.
     """
     second, verdict, n = second_stage(model), first_stage(model).verdict, len(pairs.questions)
     if n > LIMIT or not verdict.symmetric or verdict.score != "cosine":
@@ -254,7 +254,7 @@ def _clusters(compared: AllPairs, threshold: float, cluster: NDArray[np.int64]) 
 
 
 def _curve(compared: AllPairs, setting: Setting) -> list[Point]:
-    """Rising thresholds, from the lowest that the setting judges to that above which `FEW` pairs lie."""
+    """Rising thresholds, from the lowest that the setting covers to that with `FEW` pairs above it."""
     if not len(compared.scores):
         return []
     lowest = setting.estimate.lowest if isinstance(setting, CorpusSetting) else compared.floor
@@ -303,7 +303,7 @@ def corpus_lines(found: Mapping[str, Any], *, clusters: bool = True) -> list[str
 
 
 def corpus_notes(found: Mapping[str, Any], score: str = "cosine") -> list[str]:
-    """What a reader must know to read a report on a corpus right, as sentences without a full stop.
+    """Notes for reading a report on a corpus correctly, as sentences without a full stop.
 
     Args:
         found: `CorpusReport` as plain values.
@@ -315,7 +315,7 @@ def corpus_notes(found: Mapping[str, Any], score: str = "cosine") -> list[str]:
 
 
 def shown_hits(hits: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The most probable hits that are at least `ENOUGH`, or the most probable ones; None without hits."""
+    """The most probable bin with at least `ENOUGH` hits, or the most probable one; None without hits."""
     some = [row for row in hits if row["n"]]
     return next((row for row in reversed(some) if row["n"] >= ENOUGH), some[-1] if some else None)
 

@@ -1,6 +1,6 @@
 """Evaluation: a model and labelled pairs give a `Report`.
 
-The threshold is the model's own, chosen on validation: nothing is chosen on the pairs that are reported.
+The threshold is the model's, chosen on validation: nothing is chosen on the reported pairs.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ SHIFTED = 0.15  # Kolmogorov-Smirnov distance from which on the old threshold sh
 
 @dataclass(frozen=True)
 class Shift:
-    """How far the scores lie from those that the threshold was chosen on.
+    """How far the scores differ from those on which the threshold was chosen.
 
     Attributes:
-        statistic: Kolmogorov-Smirnov distance, 0 to 1; nan where those are not known.
+        statistic: Kolmogorov-Smirnov distance, 0 to 1; nan if those are unknown.
         p_value: of so large a distance by chance; nan likewise.
-        differs: whether the distance is so large that the threshold should be fitted anew.
+        differs: whether the distance is so large that the threshold should be fitted again.
     """
 
     statistic: float
@@ -80,19 +80,19 @@ class Report:
         calibration_error: expected calibration error over 15 bins of equal mass.
         brier: mean squared error of the probability.
         collapsed: the scores do not vary, and the other numbers mean nothing.
-        shift: distance to the pairs that the threshold was chosen on.
+        shift: distance to the pairs on which the threshold was chosen.
         baselines: scores of trivial baselines on the same pairs: name -> f1 and average_precision.
         slices: the decisions by length and by word overlap.
         retrieval: over the question table: mrr_at_10, recall_at_1, 5 and 10, mining_average_precision.
         scores, labels: (n,) score and label of each pair; not in the JSON form.
-        seen_in_training: how many of the questions were in the training pairs; None where that is not known.
-        corpus: the decisions over all pairs of the questions; None where `corpus_report` gives none.
+        seen_in_training: how many of the questions were in the training pairs; None if unknown.
+        corpus: the decisions over all pairs of the questions; None if `corpus_report` gives none.
         score: what the scores are.
         pairs, setting: the pairs, and what decided on them; not in the JSON form.
-        spearman, spearman_interval: rank correlation of score and graded label, with 95 %; None where the labels are 0
-            and 1.
-        from_validation: whether the threshold is the one that was chosen on validation, so that nothing is chosen on
-            the pairs that are reported; false after `rethreshold`.
+        spearman, spearman_interval: rank correlation of score and graded label, with 95 %; None if the labels are 0 and
+            1.
+        from_validation: whether the threshold is the one chosen on validation, so that nothing is chosen on the
+            reported pairs; false after `rethreshold`.
 
     >>> report = qpairs.evaluate(model, pairs)
     >>> f"{report.f1:.2f}, {len(report.mistakes)} mistakes"
@@ -141,7 +141,7 @@ class Report:
     def mistakes(self) -> pandas.DataFrame:
         """The wrong decisions, the farthest from the threshold first.
 
-        A row for each: question1, question2, is_duplicate (the label), similarity (`score`, where it is no cosine),
+        A row for each: question1, question2, is_duplicate (the label), similarity (`score`, if it is not a cosine),
         probability, duplicate (the decision), and distance (score minus threshold).
 
         >>> list(qpairs.evaluate(model, pairs).mistakes)[:4]
@@ -155,14 +155,14 @@ class Report:
         return wrong.sort_values("distance", key=abs, ascending=False, kind="stable")
 
     def rethreshold(self, threshold: float) -> Report:
-        """The report with another threshold: decisions, their scores and intervals, and the slices are made anew.
+        """The report with another threshold: decisions, their scores and intervals, and the slices are recomputed.
 
         What does not depend on the threshold stays, and so does the part on the corpus, which has its own. The
-        threshold is then no longer the one chosen on validation (`from_validation` is false): one that is chosen by its
-        F1 on these very pairs makes that F1 too good.
+        threshold is then no longer the one chosen on validation (`from_validation` is false): choosing it by its F1 on
+        these same pairs makes that F1 optimistic.
 
         Args:
-            threshold: from which score on a pair is called a duplicate.
+            threshold: the lowest score of a duplicate.
 
         Raises:
             UserError: no score can be on one side of it.
@@ -186,7 +186,7 @@ class Report:
     @property
     def _judged(self) -> tuple[Pairs, Setting]:
         if self.pairs is None or self.setting is None:
-            raise UserError("report: it was made without its pairs; evaluate the model anew")
+            raise UserError("report: it was made without its pairs; evaluate the model again")
         return self.pairs, self.setting
 
     def _facts(self) -> tuple[str, Mapping[str, object]]:
@@ -206,14 +206,14 @@ class Report:
 
     @property
     def trivial(self) -> str:
-        """Which trivial answers the model is no better than, as `trivial_note` has it; empty where it is better."""
+        """Which trivial baselines the model is no better than, see `trivial_note`; empty if it is better than all."""
         return trivial_note(vars(self))
 
     def to_dict(self, *, brief: bool = False) -> dict[str, Any]:
         """The report as plain values for JSON, without the arrays; an unknown shift is None.
 
         Args:
-            brief: without the texts of questions and the curve of the corpus, as a model keeps it.
+            brief: without the texts of questions and the curve of the corpus, as stored in a model.
 
         >>> import json
         >>> len(json.dumps(qpairs.evaluate(model, pairs).to_dict())) > 1000
@@ -277,10 +277,10 @@ def evaluate(
 
 @functools.cache
 def _tell_of_one_group() -> None:
-    """Says once in a process why intervals are too narrow."""
+    """Warns once per process that intervals are too narrow."""
     log.warning(
-        "more than half of the pairs hang together by the questions that they share; intervals and cross-fitting take "
-        "each of them by itself, and are narrower than they should be"
+        "more than half of the pairs are linked by shared questions; intervals and cross-fitting treat each of them "
+        "as independent, and are narrower than they should be"
     )
 
 
@@ -293,7 +293,7 @@ def report(
     intents: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Report:
-    """The report on pairs that are scored already.
+    """The report on pairs that are already scored.
 
     Args:
         model: whose verdict is applied.
@@ -349,7 +349,7 @@ def _graded(
 def _decided(
     scores: NDArray[np.float32], labels: NDArray[np.int8], groups: NDArray[np.int64], threshold: float, seed: int
 ) -> dict[str, Any]:
-    """The fields of a report that say what a threshold decides, with their intervals."""
+    """The fields of a report that depend on the threshold, with their intervals."""
     found = metrics.confusion(scores, labels, threshold)
     interval = metrics.bootstrap_interval(scores, labels, groups, threshold, seed=seed)
     names = ("f1", "precision", "recall", "accuracy")
@@ -358,7 +358,7 @@ def _decided(
 
 
 def shift(scores: NDArray[np.float32], reference: Reference | None) -> Shift:
-    """How far scores (n,) lie from those that the threshold was chosen on; nan where these are not known.
+    """How far scores (n,) differ from those on which the threshold was chosen; nan if these are unknown.
 
     >>> shift(np.array([0.8, 0.9], dtype=np.float32), None)
     Shift(statistic=nan, p_value=nan, differs=False)
@@ -372,7 +372,7 @@ def shift(scores: NDArray[np.float32], reference: Reference | None) -> Shift:
 def retrieval(pairs: Pairs, tables: Tables, symmetric: bool = True) -> dict[str, float]:
     """Scores of searching the duplicates of each question among all others, and of mining all pairs, by cosine.
 
-    Empty for too many questions, where the sides of a pair may not be swapped, and where no question has a duplicate.
+    Empty for too many questions, if the sides of a pair may not be swapped, or if no question has a duplicate.
 
     Args:
         pairs: labelled pairs.

@@ -32,9 +32,9 @@ class Word:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training pair, its label, and its similarity: mean over both sides, in the better order.
+    """A training pair, its label, and its similarity: the mean over both sides, in the better order.
 
-    The similarity is the cosine of vectors; of a cross-encoder, which has none, that of TF-IDF over words.
+    The similarity is the cosine of vectors; for a cross-encoder, which has none, that of TF-IDF over words.
     """
 
     question1: str
@@ -45,12 +45,12 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The prediction for one pair, and what it rests on.
+    """The prediction for one pair, and what it is based on.
 
     Attributes:
         similarity, probability, duplicate: the prediction; the first is the score of the pair.
         threshold: of the model.
-        words: those of both questions in their order, with punctuation: split at blanks, and in scripts that write none
+        words: those of both questions in their order, with punctuation: split at spaces, and in scripts without spaces
             into characters.
         neighbours: the nearest training pairs of either label, the nearest first.
         by_words: whether these are the nearest by TF-IDF over words, because the model has no vectors.
@@ -70,14 +70,14 @@ def explain(
 ) -> Explanation:
     """Leaves each word out in turn, and finds the nearest training pairs.
 
-    The effect of a word is exact: the model judges the shortened question. All variants are judged together; a model of
-    two stages takes a second look at all of them or at none, as it does at the pair itself.
+    The effect of a word is exact: the model scores the shortened question. All variants are scored together; a model of
+        two stages takes a second look at all of them or at none, as for the pair itself.
 
     Args:
         model: a model, or its folder.
         question1: the first question.
         question2: the second one.
-        trained_on: where the neighbours come from; without it there are none.
+        trained_on: the source of the neighbours; without it there are none.
         count: neighbours of each label.
 
     Raises:
@@ -108,7 +108,7 @@ def explain(
 
 
 def _scores(model: Model, variants: Pairs) -> Floats:
-    """(n,) scores of a pair, the first row, and its variants: those that the second look is taken at as at the pair."""
+    """(n,) scores of a pair (the first row) and its variants, with a second look at all if the pair gets one."""
     if not isinstance(model, TwoStages):
         return model.score_pairs(variants)[0]
     scores, _ = model.first.score_pairs(variants)
@@ -121,7 +121,7 @@ def neighbours(
     """The training pairs nearest to a pair, `count` of each label, the nearest first: by cosine, or by TF-IDF.
 
     Of more than `compared` training pairs, only the nearest by TF-IDF are encoded. A cross-encoder has no vectors, so
-    that TF-IDF decides alone.
+    TF-IDF alone decides.
 
     Raises:
         UserError: TF-IDF is needed, and scikit-learn is not installed.
@@ -146,7 +146,7 @@ def _by_words(texts: tuple[str, str], pairs: Pairs) -> NDArray[np.float64]:
 
 
 def _nearest(pairs: Pairs, similarity: NDArray[np.float64], count: int) -> list[Neighbour]:
-    """The pairs of greatest similarity (n,), `count` of each label; a pair without label is none."""
+    """The pairs with the highest similarity (n,), `count` of each label; pairs without a label do not count."""
     order = np.argsort(-similarity, kind="stable")
     chosen = [row for label in (1, 0) for row in order[pairs.labels[order] == label][:count].tolist()]
     return [

@@ -1,4 +1,4 @@
-"""What an encoder and a cross-encoder tell together, read off labelled pairs: gain, band and verdict."""
+"""What an encoder and a cross-encoder mean together, fitted on labelled pairs: gain, band and verdict."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Joint:
-    """What both tell together.
+    """What both mean together.
 
     Attributes:
         look: the gain of the second, fitted to all pairs.
         verdict: of both.
-        scores: (n,) log odds that the verdict was fitted to, read in the band alone.
+        scores: (n,) log odds that the verdict was fitted to, read only in the band.
         everywhere: (n,) log odds with all pairs read.
         seen: (n,) whether a pair lies in the band.
     """
@@ -70,8 +70,8 @@ def fit_joint(
     Args:
         judged: labelled pairs that neither model was trained on.
         setting: of the encoder, for pairs.
-        tfidf_threshold: of the TF-IDF baseline on these pairs; None where it is unknown.
-        look: a gain that is kept, where the pairs are too few to fit one.
+        tfidf_threshold: of the TF-IDF baseline on these pairs; None if unknown.
+        look: an earlier gain, kept if the pairs are too few to fit one.
         prior: an earlier setting of both, which threshold and calibration shrink towards when the pairs are few.
         seed: of the folds.
     """
@@ -107,7 +107,7 @@ def _cross_fitted_gain(judged: Judged, setting: PairSetting, seed: int) -> NDArr
 def folds_of(
     groups: NDArray[np.int64], labels: NDArray[np.int8], folds: int, seed: int = 0
 ) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """The pairs of each fold, and those of the others that something is fitted to: all, where these have one label.
+    """The pairs of each fold, and the other pairs to fit on: all pairs, if the others have only one label.
 
     Args:
         groups: (n,) component of each pair; folds share none, but for one that is `metrics.taken_apart`.

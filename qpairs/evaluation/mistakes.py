@@ -39,7 +39,7 @@ class Mistake:
         component1, component2: duplicate component of each question; the same for a pair labelled 0 means that other
             labels contradict its own.
         shared: words that both questions have.
-        only1, only2: words that one question alone has.
+        only1, only2: words that only one question has.
         why: the slices it lies in where mistakes are significantly more frequent, the worst first.
         slices: all slices it lies in.
     """
@@ -104,7 +104,7 @@ class Analysis:
 
     @property
     def missed(self) -> int:
-        """Duplicates that are called none."""
+        """Duplicates that are missed."""
         return int((self.wrong & (self.pairs.labels == 1)).sum())
 
     def mistakes(self, slice_number: int | None = None) -> list[Mistake]:
@@ -152,7 +152,7 @@ def analyse(
         model: a model, or its folder.
         data: labelled pairs, or their source, as in `load_pairs`.
         trained_on: the training pairs, whose words are the known ones; without it, those of the data.
-        predictions: of the model on the pairs, where they are there already.
+        predictions: of the model on the pairs, if they exist already.
         seed: of the bootstrap and of the test.
 
     Raises:

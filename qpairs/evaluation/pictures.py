@@ -1,7 +1,7 @@
-"""Charts as files that stand alone: SVG, and where matplotlib is installed the same drawing as PDF and PNG.
+"""Charts as standalone files: SVG, and if matplotlib is installed, the same drawing as PDF and PNG.
 
-What is drawn are SVG elements of a few kinds (`charts.draw`); their looks are rules by class, which become a style
-sheet in the SVG file, and colours and widths in the others. Letters in a PDF are embedded, as journals ask for.
+A drawing has SVG elements of a few kinds (`charts.draw`); their looks are rules by class, which become a style sheet in
+the SVG file, and colours and widths in the others. Fonts in a PDF are embedded, as journals require.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LOOKS: Sequence[tuple[str, Look]] = (
 
 @dataclass(frozen=True)
 class Picture:
-    """What a file shows: SVG elements on a white ground.
+    """The content of a file: SVG elements on a white background.
 
     Attributes:
         width, height: in units of 1/96 inch.
@@ -61,7 +61,7 @@ class Picture:
     drawn: Sequence[str]
 
     def svg(self) -> str:
-        """The file that a browser opens.
+        """The SVG file, for browsers.
 
         >>> Picture(10, 10, ['<circle class="dot m0" cx="5" cy="5" r="3"/>']).svg().count("<circle")
         1
@@ -80,7 +80,7 @@ class Picture:
 
 
 def save_picture(picture: Picture, path: Path) -> list[Path]:
-    """Writes a picture as SVG, and beside it as PDF and PNG where matplotlib is installed.
+    """Writes a picture as SVG, and next to it as PDF and PNG if matplotlib is installed.
 
     Args:
         picture: what is drawn.
@@ -127,7 +127,7 @@ def _paint(picture: Picture, path: Path, kind: str) -> None:
 
 
 def _look(element: ElementTree.Element) -> dict[str, str]:
-    """How an element looks by the rules that its name and classes meet, later ones first."""
+    """The look of an element by the rules that match its name and classes, later ones first."""
     classes, look = set(element.get("class", "").split()), dict[str, str]()
     for selector, rule in LOOKS:
         if selector == element.tag or (selector.startswith(".") and set(selector[1:].split(".")) <= classes):

@@ -35,14 +35,14 @@ def predict(
     skip_bad_rows: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Predictions:
-    """Predictions for pairs as people hand them over; labels are not read.
+    """Predictions for given pairs; labels are not read.
 
     Args:
         model: a model, or its folder.
         pairs: labelled or not, or their source, as in `load_pairs`, such as a list of (question1, question2).
-        threshold: the score from which on a pair is called a duplicate; without it, that of the model.
-        precision: that the duplicates shall have on pairs like those of validation, as a one-sided 95 % lower bound,
-            in place of a threshold.
+        threshold: the lowest score of a duplicate; without it, that of the model.
+        precision: that the duplicates must have on pairs like those of validation, as a one-sided 95 % lower bound,
+            instead of a threshold.
         columns: as in `load_pairs`, and so
         skip_bad_rows: whether rows that cannot be used are left out.
         on_progress: the stages encoding (questions) and reading pairs.
@@ -77,19 +77,19 @@ def predict_file(
     skip_bad_rows: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Predictions:
-    """Writes a table of pairs again, with the columns similarity, probability and duplicate (0 or 1) added.
+    """Writes a table of pairs with the columns similarity, probability and duplicate (0 or 1) added.
 
-    The first is called score where it is the logit of a cross-encoder, or the log odds of a model of two stages. All
-    rows stay, in their order: what is added is empty in a row without two questions, which `pairs.skipped` counts. No
-    column is replaced: a result whose name the table has already is called predicted_NAME, and a warning is logged.
+    The first is called score if it is the logit of a cross-encoder, or the log odds of a model of two stages. All rows
+    stay, in order: the new columns are empty in a row without two questions, which `pairs.skipped` counts. No column is
+    replaced: a new column whose name exists is called predicted_NAME, and a warning is logged.
 
     Args:
         model: a model, or its folder.
         source: a file of pairs, or another source, as in `load_pairs`; labels are not needed.
         output: a .csv, .tsv, .jsonl or .parquet file; a .csv file has the separator of a .csv source.
-        columns: the two text columns, where their names are unusual.
+        columns: the two text columns, if their names are unusual.
         threshold: as in `predict`, and so
-        precision: in its place.
+        precision: instead of it.
         skip_bad_rows: leave out malformed rows, and log how many; without it, the first one is an error.
         on_progress: the stages reading, encoding (questions) and reading pairs.
 
@@ -118,14 +118,14 @@ def predict_file(
     called = result_names(list(map(str, frame.columns)), list(results))
     for name, new in called.items():
         if new != name:
-            log.warning("%s: has a column %r already; the result is in the column %r", where, name, new)
+            log.warning("%s: already has a column %r; the result is in the column %r", where, name, new)
     added = {called[name]: _spread(values, given.usable) for name, values in results.items()}
     write_table(output, frame.assign(**added), raw=True, dialect=given.table.dialect)
     return found
 
 
 def result_names(taken: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
-    """What columns of results are called in a table, whatever the case of the names that it has.
+    """The names of the result columns in a table; existing names are compared without case.
 
     >>> result_names(["question1", "question2", "Duplicate"], ["probability", "duplicate"])
     {'probability': 'probability', 'duplicate': 'predicted_duplicate'}
@@ -139,7 +139,7 @@ def result_names(taken: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
 
 
 def _spread(values: NDArray[Any], rows: NDArray[np.bool_]) -> Any:
-    """Values (k,) in the k rows that a mask (n,) names, and nothing in the others: (n,)."""
+    """Values (k,) in the k rows of a mask (n,), and missing values in the others: (n,)."""
     import pandas
 
     if rows.all():

@@ -1,4 +1,4 @@
-"""Judging prefixes of vectors: a verdict for each length, and how good it is."""
+"""Prefixes of vectors: a verdict for each length, and its scores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def prefix_verdicts(
     """A verdict for each length that is shorter than the vectors, fitted to labelled pairs.
 
     Args:
-        lengths: numbers in a vector; the full length is left out.
+        lengths: lengths of the vectors; the full length is left out.
         pairs: labelled, with pairs of both labels.
         tables: whole vectors of their questions, from `Model.embed_tables`.
         whole: the verdict on whole vectors, fitted to the same pairs.

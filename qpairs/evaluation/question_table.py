@@ -1,4 +1,4 @@
-"""All pairs of the questions of labelled pairs: their score counts, what is known of them, and their densities."""
+"""All pairs of the questions of labelled pairs: their score counts, what is known about them, and their densities."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def table_densities(pairs: Pairs, tables: Tables, *, symmetric: bool = True, see
         seed: of the bootstrap over components.
 
     Returns:
-        None where there are none: sides of different kinds, or pairs of one label only.
+        None if there are none: sides of different kinds, or pairs with only one label.
     """
     different = pairs.labels == 0
     if not symmetric or not different.any() or different.all():
@@ -70,7 +70,7 @@ def _directions_among_hits(
 ) -> NDArray[np.float64]:
     """(m,) share of the two directions in which a pair is among the 10 nearest of its first question.
 
-    Only as many questions are looked at as `metrics.count_scores` compares; a pair of others has the mean share.
+    Only as many questions are used as `metrics.count_scores` compares; pairs of other questions get the mean share.
     """
     rows, columns = symmetric_tables(tables)
     asked = np.unique(np.concatenate([left, right]))

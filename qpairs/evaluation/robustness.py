@@ -1,4 +1,4 @@
-"""Robustness: how often the decisions of a model are wrong about questions that were changed by rule.
+"""Robustness: how often the decisions of a model about questions changed by rule are wrong.
 
 Behavioural testing as in CheckList (Ribeiro et al. 2020, section 2): invariance and directional expectation. F1 hardly
 shows these errors, because few real pairs differ only in words like `before` and `after`.
@@ -48,8 +48,8 @@ class Behaviour:
     Attributes:
         kind: a row of `PERTURBATIONS`.
         same: whether a changed question still asks the same.
-        against: `itself`, where the changed question is compared with the original; `pairs`, where it replaces the
-            original in a pair: the decision should stay, or, for duplicates that were found, become "not duplicates".
+        against: `itself`: the changed question is compared with the original; `pairs`: it replaces the original in a
+            pair, and the decision should stay, or, for duplicates that were found, become "not duplicates".
         n: comparisons.
         failures: wrong decisions.
         interval: 95 % of the failure rate (Wilson 1927).
@@ -113,12 +113,12 @@ def probe(
         model: a model, or its folder.
         data: labelled pairs, or their source, as in `load_pairs`.
         kinds: rows of `PERTURBATIONS`.
-        cases: changed questions of a kind, at most.
+        cases: most changed questions of a kind.
         seed: of the choice of questions and changes.
 
     Returns:
-        Two for each kind, `itself` and `pairs`; none where no question fits. `itself` is left out where the sides of
-        a pair may not be swapped (`symmetric` is off).
+        Two for each kind, `itself` and `pairs`; none if no question fits. `itself` is left out if the sides of a pair
+        may not be swapped (`symmetric` is off).
 
     >>> [found.kind for found in probe(model, pairs, ["typos"])]
     ['typos', 'typos']

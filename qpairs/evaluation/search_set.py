@@ -1,4 +1,4 @@
-"""A retrieval set of one's own: queries, what is relevant to each, and the corpus that is searched."""
+"""The user's retrieval set: queries, what is relevant to each, and the corpus that is searched."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Miss:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """How well a model finds what is relevant in a corpus.
+    """How well a model retrieves relevant texts from a corpus.
 
     Attributes:
         queries, corpus: how many.
@@ -102,11 +102,11 @@ def read_search_set(
 
     Args:
         judgements: a table with the columns `query` and `relevant`, the id of a text of the corpus, and, if some are
-            more relevant than others, `grade`, a number from 0 on. A row for each judgement; in JSON and Parquet
+            more relevant than others, `grade`, a number of at least 0. A row for each judgement; in JSON and Parquet
             `relevant` may be a list of ids.
         corpus: the texts that are searched, as in `read_corpus`.
         text_column: the column of the texts, as there.
-        id_column: the column of their ids; without it `id`, and where there is none, the number of the row, from 1.
+        id_column: the column of their ids; without it `id`, or if there is none, the row number, from 1.
         separator: of the corpus, as in `read_corpus`.
         skip_bad_rows: leave out rows of both files that cannot be used; without it, the first one is an error.
 
@@ -130,7 +130,7 @@ def read_search_set(
     for query, names, grade, where in _judgements(judgements, skip_bad_rows):
         for name in names:
             if name not in places:
-                raise UserError(f"{where}: {RELEVANT} {name!r} is no id in {found.path}")
+                raise UserError(f"{where}: {RELEVANT} {name!r} is not an id in {found.path}")
             if grade > 0:
                 of_query = queries.setdefault(query, {})
                 of_query[places[name]] = max(grade, of_query.get(places[name], 0.0))
@@ -158,14 +158,14 @@ def _ids(corpus: Corpus, id_column: str) -> list[str]:
         for row, value in zip(rows, ids, strict=True):
             if fault := id_fault(value, column):
                 raise UserError(
-                    f"{corpus.path}, row {row}: {fault[1]}; mend it, or name another column with --id-column"
+                    f"{corpus.path}, row {row}: {fault[1]}; correct it, or name another column with --id-column"
                 )
         return [id_text(value) for value in ids]
     return [str(row) for row in corpus.rows.tolist()]
 
 
 def _judgements(source: QuestionSource, skip: bool) -> Iterator[tuple[str, list[str], float, str]]:
-    """Query, ids, grade and place of each row of a table of judgements."""
+    """Query, ids, grade and position of each row of a table of judgements."""
     reader, where = open_table(source)
     names = [named_column(reader.columns, name, where=where) for name in (QUERY, RELEVANT)]
     names += filter(None, [column_like(reader.columns, GRADE)])
@@ -182,7 +182,7 @@ def _judgements(source: QuestionSource, skip: bool) -> Iterator[tuple[str, list[
 
 
 def _fault(row: Mapping[str, Any]) -> str:
-    """What keeps a row, its values by their columns, from being a judgement; '' where nothing does."""
+    """Why a row, its values by column, is not a judgement; '' if it is one."""
     (query, text), (names, relevant), *graded = row.items()
     if fault := text_fault(text, query):
         return fault[1]
@@ -194,7 +194,7 @@ def _fault(row: Mapping[str, Any]) -> str:
         except (TypeError, ValueError):
             worth = np.nan
         if not (worth >= 0 and np.isfinite(worth)):
-            return f"column {name!r} holds {grade!r}, not a number from 0 on"
+            return f"column {name!r} holds {grade!r}, not a number of at least 0"
     return ""
 
 
@@ -206,10 +206,10 @@ def evaluate_search(
     seed: int = 0,
     on_progress: OnProgress = ignore,
 ) -> SearchReport:
-    """Searches a corpus for each query by cosine, and scores what is found against what is relevant.
+    """Searches a corpus for each query by cosine, and scores the results against the relevant texts.
 
-    A text of the corpus that is the query itself, letter by letter, and is not judged relevant, is not searched. Of a
-    model of two stages the encoder searches. Ties are broken pessimistically.
+    A text of the corpus that equals the query exactly, and is not marked relevant, is left out. For a model of two
+    stages, the encoder searches. Ties are broken pessimistically.
 
     Args:
         model: a model with vectors, or its folder.
@@ -261,7 +261,7 @@ def _gains(data: SearchSet, query: int) -> NDArray[np.float64]:
 
 
 def _similarities(data: SearchSet, queries: Floats, corpus: Floats) -> Iterator[Floats]:
-    """The cosines (m,) of each query; -inf for a text that is the query itself and is not judged relevant."""
+    """The cosines (m,) of each query; -inf for a text that equals the query and is not marked relevant."""
     places: dict[str, list[int]] = {}
     for place, text in enumerate(data.corpus):
         places.setdefault(text, []).append(place)

@@ -1,4 +1,4 @@
-"""Whether the evaluated questions were in the training pairs: then the figures are not those of new questions."""
+"""Whether the evaluated questions were in the training pairs: then the figures do not hold for new questions."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ LARGEST = 200_000  # training pairs; to cut more of them again takes minutes
 def seen_in_training(model: Model, pairs: Pairs, trained_on: Pairs | None = None) -> Leak | None:
     """How many of the questions were in the training pairs, without regard to case, spaces and punctuation.
 
-    The training pairs are read again from their files; nothing is fetched. If no question is anywhere in those files,
-    they are not cut into parts again, which is what takes the time. Of a model that was trained on pairs in memory or
-    on the Hub, the split has digests of the questions. Of a model of two stages, the training pairs of both count; and
-    those of a checkpoint that was named as the encoder, as long as it is where it was.
+    The training pairs are read again from their files; nothing is downloaded. If no question is in those files, they
+    are not split again, which takes most of the time. For a model trained on pairs in memory or on the Hub, the split
+    has digests of the questions. For a model of two stages, the training pairs of both count; and those of a checkpoint
+    that was the initial encoder, if it still exists.
 
     Args:
         model: its config names the sources of its training pairs, and its split how they were cut.
         pairs: the evaluated pairs.
-        trained_on: the training pairs, where they are there already; of a model of two stages, those of its encoder.
+        trained_on: the training pairs, if already loaded; for a model of two stages, those of its encoder.
 
     Returns:
-        The counts; None where the training pairs are not in files here (and no digests are kept), have changed, or are
+        The counts; None if the training pairs are not in files here (and no digests are stored), have changed, or are
         more than LARGEST.
 
     >>> from qpairs.models.base import load
     >>> seen = seen_in_training(load("runs/support"), load_pairs("more.csv"))  # doctest: +SKIP
     >>> seen_note(seen.questions, seen.of_questions)  # doctest: +SKIP
-    '12 of 340 questions were seen in training; F1 on them is not that of new questions'
+    '12 of 340 questions were seen in training; F1 on them does not hold for new questions'
     """
     first, second, asked = (
         first_stage(model),
@@ -60,14 +60,14 @@ def seen_in_training(model: Model, pairs: Pairs, trained_on: Pairs | None = None
 
 
 def seen_by_encoder(config: Config, pairs: Pairs) -> Leak | None:
-    """How many of the questions the encoder of a run had learned before, if it is a checkpoint of an earlier run.
+    """How many of the questions the encoder of a run was trained on before, if it is a checkpoint of an earlier run.
 
     Args:
         config: of the run.
         pairs: its validation or test pairs.
 
     Returns:
-        The counts; None where that cannot be told.
+        The counts; None if unknown.
 
     >>> seen_by_encoder(Config(encoder="minilm"), load_pairs([("How do I pay?", "How can I pay?", 1)])).questions
     0
@@ -77,12 +77,12 @@ def seen_by_encoder(config: Config, pairs: Pairs) -> Leak | None:
 
 
 def _known(model: Model, asked: Set[str], passed: frozenset[Path] = frozenset()) -> Set[str] | None:
-    """Those of the questions, in canonical form, that are in the training pairs; None where that cannot be told.
+    """Those of the questions, in canonical form, that are in the training pairs; None if unknown.
 
     Args:
         model: its encoder may be a checkpoint, whose training pairs count, too.
         asked: canonical forms.
-        passed: folders of checkpoints that began with this one, directly or in steps.
+        passed: folders of checkpoints trained from this one, directly or in steps.
     """
     own = _known_of_run(model.config, model.split, asked)
     earlier = None if own is None else _known_before(model.config, asked, passed)
@@ -115,14 +115,16 @@ def _known_of_run(config: Config, split: Mapping[str, Any], asked: Set[str]) -> 
 
 
 def seen_note(questions: int, of_questions: int) -> str:
-    """What a reader must know of evaluated questions that were in the training pairs; empty where there are none.
+    """The note on evaluated questions that were in the training pairs; empty if there are none.
 
     >>> seen_note(3, 1200)
-    '3 of 1,200 questions were seen in training; F1 on them is not that of new questions'
+    '3 of 1,200 questions were seen in training; F1 on them does not hold for new questions'
     """
     if not questions:
         return ""
-    return f"{questions:,} of {of_questions:,} questions were seen in training; F1 on them is not that of new questions"
+    return (
+        f"{questions:,} of {of_questions:,} questions were seen in training; F1 on them does not hold for new questions"
+    )
 
 
 def _pairs_before(config: Config, split: Mapping[str, Any]) -> int:

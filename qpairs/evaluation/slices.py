@@ -1,4 +1,4 @@
-"""Slices: the pairs of one kind, the decisions on them, and whether mistakes are more frequent there than by chance."""
+"""Slices: the pairs of one kind, the decisions on them, and whether mistakes are significantly more frequent there."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class ErrorSlice:
         f1_interval: 95 %, by bootstrap over components.
         error_rate: errors / n.
         lift: error_rate over the error rate of all other pairs.
-        p_value: of so large a difference of the error rates by chance.
-        p_corrected: that the largest difference of all slices would be so large by chance.
+        p_value: of such a large difference of the error rates by chance.
+        p_corrected: of such a large difference in any of the slices by chance.
     """
 
     kind: str
@@ -164,13 +164,13 @@ def sign_flip_test(
     flips: int = FLIPS,
     seed: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """P values of each slice: is being wrong independent of being in it, where pairs of a group are dependent?
+    """P values of each slice: are mistakes independent of the slice, if pairs of a group are dependent?
 
     If it is, the contribution of each group to their covariance is as likely positive as negative, so the signs of
     the groups are flipped at random (Hemerik, Goeman and Finos, 2020, for the model with only an intercept). The
     corrected p value compares with the largest statistic of all slices under the same flips (Westfall and Young,
     1993), which accounts for slices that overlap. A group with more than half of the pairs is taken apart
-    (`metrics.taken_apart`): a single sign would tell nothing.
+    (`metrics.taken_apart`): a single sign would not be informative.
 
     Args:
         wrong: (n,) wrong decisions.

@@ -19,12 +19,12 @@ def as_pairs(data: PairSource, *, columns: str | Sequence[str] = (), skip_bad_ro
 
 
 def pairs_if_given(data: PairSource | None) -> Pairs | None:
-    """As `as_pairs`; None where nothing, or an empty list, is given."""
+    """As `as_pairs`; None if nothing, or an empty list, is given."""
     return None if data is None or (isinstance(data, list | tuple) and not data) else as_pairs(data)
 
 
 def training_pairs_of(model: Model) -> Pairs | None:
-    """The training pairs of a model; None where they are unknown, gone, or have changed."""
+    """The training pairs of a model; None if they are unknown, gone, or have changed."""
     return training_pairs(model.config, model.split) if model.split else None
 
 
@@ -33,15 +33,15 @@ def tested_on(model: Model, what: str = "report") -> tuple[Pairs, str, Pairs]:
 
     Args:
         model: trained by qpairs.
-        what: the first word of an error: who asks.
+        what: the first word of an error: the caller.
 
     Raises:
         UserError: they are unknown, gone, or have changed.
     """
     if not model.split:
         raise UserError(
-            f"{what}: an export of an older version does not say which pairs it was tested on; "
-            "name labelled pairs with data (--data)"
+            f"{what}: an export of an older version does not store which pairs it was tested on; name labelled pairs "
+            "with data (--data)"
         )
     try:
         parts = parts_of(model.config, model.split)

@@ -1,7 +1,7 @@
 """Kinds of pair by the wording of their questions.
 
 A kind is a rule that reads a pair and gives a value; the pairs of one value are a slice. The rules are simple on
-purpose: each can be said in one sentence, which stands beside it.
+purpose: each has a description in one sentence.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Wording:
 
 
 def vocabulary(questions: Sequence[str]) -> frozenset[str]:
-    """The words that at least two questions have: a word of one question alone may be a spelling mistake.
+    """The words that at least two questions have: a word in only one question may be a spelling mistake.
 
     >>> sorted(vocabulary(["How do I pay?", "How do I psy?", "Can I pay?"]))
     ['do', 'how', 'i', 'pay']
@@ -98,7 +98,7 @@ def band_of(value: Number, bands: Bands[Number]) -> str:
 
 
 def _same(one: Collection[str], other: Collection[str]) -> str | None:
-    """Whether two sets are the same; None where both are empty."""
+    """Whether two sets are the same; None if both are empty."""
     if not (one or other):
         return None
     return "the same" if one == other else "different"
@@ -143,7 +143,7 @@ def _names(pair: Wording) -> str | None:
 
 
 def names_in(text: str) -> set[str]:
-    """The capitalised words within a sentence, in lower case; none where every word is capitalised.
+    """The capitalised words within a sentence, in lower case; none if every word is capitalised.
 
     >>> names_in("Is Rome older than Paris?") == {"rome", "paris"}
     True
@@ -160,7 +160,7 @@ def names_in(text: str) -> set[str]:
 
 
 def differing_words(one: str, other: str) -> tuple[str, str] | None:
-    """The word of each of two questions in which alone they differ, if both are names, numbers, or have a sign.
+    """The only word in which two questions differ, from each, if both are names, numbers, or have a sign.
 
     >>> differing_words("How do I sort a list in C++?", "How do I sort a list in C#?")
     ('C++', 'C#')
@@ -226,7 +226,7 @@ def _known_words(pair: Wording) -> str:
 
 @dataclass(frozen=True)
 class Kind:
-    """A rule by which pairs are sorted: in one sentence, and as a function to a value; None where it does not apply."""
+    """A rule by which pairs are sorted: in one sentence, and as a function to a value; None if it does not apply."""
 
     rule: str
     value: Callable[[Wording], str | None]

@@ -106,12 +106,12 @@ def test_it_refuses_what_it_cannot_do() -> None:
     with pytest.raises(UserError, match="1 or more"):
         attack(MockModel(BagOfWords()), PAIRS, 0)
     wrong = qpairs.load_pairs([("a b", "a b", 0), ("c d", "e f", 1)])
-    with pytest.raises(UserError, match="no pair rightly"):
+    with pytest.raises(UserError, match="no pair correctly"):
         attack(MockModel(BagOfWords()), wrong, 5)
 
 
 def test_the_command_prints_rate_and_examples(run, checkpoint, pairs_csv) -> None:
     result = run("evaluate", checkpoint.path, "--data", pairs_csv, "--attack", "30", "--json", "x.json")
     assert result.code == 0, result.err
-    assert "turned by rewording" in " ".join(result.out.split())
+    assert "flipped by rewording" in " ".join(result.out.split())
     refused(run("evaluate", checkpoint.path, "--data", pairs_csv, "--attack", "-1"), "--attack")

@@ -161,7 +161,7 @@ def test_models_that_cannot_are_refused_in_one_line(corpus: Path) -> None:
         calibrate_corpus(replace(model(1), one_tower=False), corpus)
     with pytest.raises(qpairs.UserError, match="head"):
         calibrate_corpus(replace(model(1), verdict=replace(VERDICT, score="head")), corpus)
-    with pytest.raises(qpairs.UserError, match="nothing is known of the pairs"):
+    with pytest.raises(qpairs.UserError, match="stored nothing about the pairs"):
         calibrate_corpus(replace(model(1), verdict=VERDICT), corpus)
 
 

@@ -88,7 +88,7 @@ def test_what_an_export_of_an_older_version_does_not_know_is_said(run, name: str
 
 @pytest.mark.parametrize("name", OLD)
 def test_the_report_of_an_older_export_needs_data(run, name: str) -> None:
-    refused(run("report", MADE / name), "does not say which pairs it was tested on", "--data")
+    refused(run("report", MADE / name), "does not store which pairs it was tested on", "--data")
     page = render(MADE / name, MADE / "pairs.csv")
     for words in (
         "this export",

@@ -77,7 +77,7 @@ def test_errors_again_keeps_the_files_of_before(run, checkpoint: Checkpoint, pai
     assert "are in errors." in first.out and "are in errors-2." in second.out
     assert Path("errors/mistakes.csv").read_text() == Path("errors-2/mistakes.csv").read_text()
     assert "are in errors." in run(*command, "--overwrite").out
-    refused(run(*command, "--output", "errors"), "is there already")
+    refused(run(*command, "--output", "errors"), "exists already")
     assert not Path("errors-3").exists()
 
 

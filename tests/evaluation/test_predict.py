@@ -88,7 +88,7 @@ def test_rows_without_results_are_counted_by_the_command(run, checkpoint: Checkp
 def test_malformed_rows_are_left_out_if_asked(run, checkpoint: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("question1,question2\nhow do I pay?,who?\nhow?,why?,what?\n")
     asked = ("predict", checkpoint.config.output, tmp_path / "test.csv", "--output", tmp_path / "o.csv")
-    refused(run(*asked), "row 2: 3 fields where the header has 2", "--skip-bad-rows")
+    refused(run(*asked), "row 2: 3 fields, but the header has 2", "--skip-bad-rows")
     done = run(*asked, "--skip-bad-rows")
     assert done.code == 0 and "rows left out: 1 malformed" in done.err, done.err
     assert len(pandas.read_csv(tmp_path / "o.csv")) == 1

@@ -201,11 +201,11 @@ def test_a_checkpoint_without_test_part_says_what_its_figures_are_worth(
     parts = load_parts(config)
     scores = {"validation": {**checkpoint.scores["validation"], "f1_cross_fitted": 0.4321}}
     shown = Reader(render(dataclasses.replace(checkpoint, config=config, split=parts.split, scores=scores))).text
-    assert "chosen on these very pairs" in shown
+    assert "fitted to these same pairs" in shown
     assert "F1 was 0.432" in shown
     assert "other.csv (validation)" in shown
     seen = len(parts.validation.questions)
-    assert f"{seen} of {seen} questions were seen in training; F1 on them is not that of new questions." in shown
+    assert f"{seen} of {seen} questions were seen in training; F1 on them does not hold for new questions." in shown
 
 
 def test_what_is_not_known_is_said(checkpoint: Checkpoint, pairs: qpairs.Pairs, reader: Reader) -> None:
@@ -213,7 +213,7 @@ def test_what_is_not_known_is_said(checkpoint: Checkpoint, pairs: qpairs.Pairs, 
     right = np.flatnonzero(qpairs.predict(checkpoint, pairs).duplicate == (pairs.labels == 1))
     few = pairs.subset(np.array([right[pairs.labels[right] == label][0] for label in (0, 1)]))
     shown = Reader(render(dataclasses.replace(checkpoint, history=()), few)).text
-    for words in ("has no training history", "In none of 0 slices", "0 of 2 decisions are wrong", "nothing to map"):
+    for words in ("has no training history", "In none of 0 slices", "0 of 2 decisions are wrong", "There is no map"):
         assert words in shown
 
 
@@ -221,7 +221,7 @@ def test_a_collapsed_model_is_named(checkpoint: Checkpoint) -> None:
     shown = Reader(render(checkpoint, qpairs.pairs_from_texts(["why"] * 8, ["Why"] * 8, [0, 1] * 4))).text
     assert "has collapsed" in shown
     assert "no better than" not in shown
-    assert "nothing to map" in shown
+    assert "There is no map" in shown
 
 
 def test_a_model_no_better_than_trivial_answers_is_named_so(checkpoint: Checkpoint) -> None:

@@ -67,7 +67,7 @@ def test_the_case_of_columns_does_not_count(tmp_path: Path) -> None:
         ([{"question": "a", "relevant": "A0"}], ["no column 'query'"]),
         ([{"query": "", "relevant": "A0"}], ["row 1", "no question"]),
         ([{"query": "a", "relevant": None}], ["row 1", "names no text"]),
-        ([{"query": "a", "relevant": "A0", "grade": "high"}], ["'high'", "number from 0 on"]),
+        ([{"query": "a", "relevant": "A0", "grade": "high"}], ["'high'", "number of at least 0"]),
         ([{"query": "a", "relevant": "A0", "grade": 0}], ["nothing is relevant"]),
     ],
 )

@@ -222,7 +222,7 @@ def test_the_command_and_the_page_say_it(
     for name, part in (("train", parts.train), ("test", parts.test)):
         write_csv(files[name], [(*part.texts(row), int(part.labels[row])) for row in range(len(part))])
     n = len(parts.train.questions)
-    said = f"{n} of {n} questions were seen in training; F1 on them is not that of new questions."
+    said = f"{n} of {n} questions were seen in training; F1 on them does not hold for new questions."
     for name, wanted in (("train", True), ("test", False)):
         code, out, err = run("evaluate", checkpoint.path, "--data", files[name])
         assert code == 0, err

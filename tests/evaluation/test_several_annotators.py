@@ -66,7 +66,7 @@ def test_agreement_is_that_of_the_measures_on_the_shared_pairs() -> None:
 
 
 def test_agreement_takes_pairs_that_two_have_judged() -> None:
-    with pytest.raises(UserError, match="no pair was judged by two annotators"):
+    with pytest.raises(UserError, match="no pair was labelled by two annotators"):
         measure_agreement(labels_by({"a": np.array([1, -1]), "b": np.array([-1, 0])}))
     with pytest.raises(UserError, match="no labels"):
         find_consensus(labels_by({}))

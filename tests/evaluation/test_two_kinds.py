@@ -164,7 +164,7 @@ def test_the_page_of_both_has_a_section_on_the_second_look(folders: Folders, few
         assert words in text
     assert "$" not in re.sub(r"<(script|style).*?</\1>", "", page, flags=re.S)
     assert 'id="map"' in page
-    assert "nothing to map" not in text
+    assert "There is no map" not in text
 
 
 def test_the_page_of_a_cross_encoder_says_what_it_lacks(folders: Folders) -> None:
@@ -172,7 +172,7 @@ def test_the_page_of_a_cross_encoder_says_what_it_lacks(folders: Folders) -> Non
     for words in (
         "this cross-encoder",
         "no vectors to search with",
-        "There is nothing to map: a cross-encoder has no vectors",
+        "There is no map: a cross-encoder has no vectors",
         "the part kept for the test",
         "How the logit",
     ):
@@ -193,7 +193,7 @@ def test_unbounded_scores_stay_inside_the_charts(checkpoint: Checkpoint, pairs: 
 
 
 def test_no_threshold_is_said_to_be_chosen_on_the_test_pairs_of_the_encoder(folders: Folders) -> None:
-    assert "these very pairs" not in words_of(render(folders.both))
+    assert "these same pairs" not in words_of(render(folders.both))
 
 
 def test_few_pairs_keep_the_gain_and_many_fit_it_anew(

@@ -1,4 +1,4 @@
-"""The section on the corpus: what the model finds among all pairs of the questions, and how true its hits are."""
+"""The section on the corpus: what the model finds among all pairs of the questions, and how reliable its hits are."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NONE = (
     "swapped, a verdict that reads cosines, and at most 50,000 questions."
 )
 NO_VECTORS = (
-    "There is no report on the corpus: a cross-encoder has no vectors to search with. Joined to an encoder by qpairs "
-    "combine, it takes a second look at what the encoder finds."
+    "There is no report on the corpus: a cross-encoder has no vectors to search with. Combined with an encoder by "
+    "qpairs combine, it takes a second look at what the encoder finds."
 )
 
 
@@ -41,7 +41,7 @@ def corpus_section(found: CorpusReport | None, score: str = "cosine") -> str:
     headline, *others = corpus_lines(values)
     known = "all known" if found.complete else "as far as they are labelled"
     return (
-        f"<p>The labelled pairs are chosen; a search or a removal of duplicates meets all pairs. Among the "
+        "<p>The labelled pairs are a selection; a search or a deduplication compares all pairs. Among the "
         f"{found.n * (found.n - 1) // 2:,} pairs of these {found.n:,} questions {found.duplicates:,} are duplicates "
         f"({known}), and {found.at_threshold.pairs:,} are called duplicates.</p>\n"
         + "".join(f"<p>{escape(line[0].upper() + line[1:])}.</p>\n" for line in (headline, *others))
@@ -75,8 +75,8 @@ def _reliability(found: CorpusReport) -> str:
             Axis("share of duplicates", 0, 1),
             [Line([0, 1], [0, 1], "guide"), Line(xs, ys, "main"), *dots],
         ),
-        "Hits are the 10 nearest other questions of each; a larger dot stands for more of them. The mean distance "
-        f"from the dashed line is {found.hit_calibration_error:.3f}.",
+        "Hits are the 10 nearest other questions of each; a larger dot means more hits. The mean distance from the "
+        f"dashed line is {found.hit_calibration_error:.3f}.",
     )
 
 
@@ -132,7 +132,7 @@ def _hit_table(found: CorpusReport) -> str:
 
 
 def _promise_table(promises: Sequence[Promise]) -> str:
-    heads = ["Precision asked for", "Threshold", "Pairs", "Precision found", "Recall found"]
+    heads = ["Requested precision", "Threshold", "Pairs", "Precision found", "Recall found"]
     table = _wrapped("Promises of precision", _heads(heads), map(_promise_row, promises))
     return f"<h3>Promises of precision</h3>\n{table}\n"
 
@@ -140,29 +140,29 @@ def _promise_table(promises: Sequence[Promise]) -> str:
 def _promise_row(promise: Promise) -> str:
     asked = f'<td class="number">{promise.asked:g}</td>'
     if promise.threshold is None:
-        return f'<tr>{asked}<td class="number soft" colspan="4">refused: the evidence does not reach</td></tr>'
+        return f'<tr>{asked}<td class="number soft" colspan="4">refused: not enough evidence</td></tr>'
     shares = (f"{promise.precision:.3f}", f"{promise.recall:.3f}") if promise.pairs else ("", "")
     return f"<tr>{asked}{_cells([f'{promise.threshold:.3f}', f'{promise.pairs:,}', *shares])}</tr>"
 
 
 def _wrong_list(wrong: Sequence[WrongPair], complete: bool) -> str:
     if not wrong:
-        return "<p>No pair that is called duplicates is wrong.</p>"
-    doubt = "" if complete else " Some may be duplicates that nobody labelled."
+        return "<p>No pair called duplicates is wrong.</p>"
+    doubt = "" if complete else " Some may be unlabelled duplicates."
     rows = (
         f"<tr><td>{escape(pair.question1)}<br>{escape(pair.question2)}</td>"
         f'<td class="number">{pair.similarity:.3f}</td><td class="number">{100 * pair.probability:.0f} %</td></tr>'
         for pair in wrong
     )
     table = _wrapped(
-        "Wrong pairs of greatest score",
+        "Wrong pairs with the highest scores",
         '<th scope="col">Questions</th><th scope="col" class="number">Score</th>'
         '<th scope="col" class="number">Probability</th>',
         rows,
     )
-    either = "either the model errs or the labels"
-    note = f"<p>The {len(wrong)} pairs of greatest score that count as wrong: {either}.{doubt}</p>"
-    return _details("Pairs of greatest score that count as wrong", f"{note}\n{table}")
+    either = "either the model or the label is wrong"
+    note = f"<p>The {len(wrong)} pairs with the highest scores that count as wrong: {either}.{doubt}</p>"
+    return _details("Pairs with the highest scores that count as wrong", f"{note}\n{table}")
 
 
 def _details(title: str, inside: str) -> str:

@@ -36,7 +36,7 @@ def curves(found: Report, predicted: Predictions, score: str) -> list[str]:
     Args:
         found: the report.
         predicted: predictions for the same pairs.
-        score: what the page calls the score of a pair.
+        score: the name of the score on the page.
     """
     curve = _Curve(*metrics.precision_recall_curve(found.scores, found.labels))
     return [
@@ -124,7 +124,7 @@ def _histogram(found: Report, predicted: Predictions, score: str) -> str:
         "bar wrong": "others called duplicates",
     }
     return figure(
-        f"How the {score} separates them",
+        f"How the {score} separates duplicates from others",
         plot(
             f"Histogram of the {score}: duplicates upwards, the others downwards",
             Axis(score, float(edges[0]), float(edges[-1])),
@@ -132,7 +132,7 @@ def _histogram(found: Report, predicted: Predictions, score: str) -> str:
             marks,
         )
         + legend(names),
-        f"Upwards the duplicates, downwards the others. {int((predicted.duplicate != (found.labels == 1)).sum()):,} "
+        f"Duplicates point upwards, others downwards. {int((predicted.duplicate != (found.labels == 1)).sum()):,} "
         "pairs are on the wrong side.",
     )
 
@@ -157,8 +157,8 @@ def _reliability(found: Report, predicted: Predictions) -> str:
             Axis("share of duplicates", 0, 1),
             [Line([0, 1], [0, 1], "guide"), Line(mean, share, "main"), *dots],
         ),
-        "Of pairs at 0.7, seven in ten should be duplicates: the dashed line. The mean distance from it is "
-        f"{found.calibration_error:.3f}.",
+        "Of pairs with probability 0.7, seven in ten should be duplicates: the dashed line. The mean distance from "
+        f"it is {found.calibration_error:.3f}.",
     )
 
 
@@ -197,5 +197,5 @@ def _validation(rows: Sequence[Mapping[str, Any]], epochs: Axis) -> str:
         "Validation during training",
         plot("Average precision and F1 on validation over time", epochs, axis, marks)
         + legend({"main": "average precision", "second": "F1 at its best threshold"}),
-        f"The state of greatest average precision is kept: {max(scores['average_precision']):.3f}.",
+        f"The checkpoint with the highest average precision is kept: {max(scores['average_precision']):.3f}.",
     )

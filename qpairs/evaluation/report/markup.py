@@ -1,4 +1,4 @@
-"""Small pieces of HTML, and how numbers are written, for all sections of the page."""
+"""Small pieces of HTML, and the format of numbers, for all sections of the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qpairs.models.two_stages import TwoStages, first_stage
 
 
 def noun(model: Model) -> str:
-    """What the page calls a model."""
+    """The name of a kind of model on the page."""
     if isinstance(model, TwoStages):
         return "model of two stages"
     if isinstance(model, CrossModel):

@@ -1,6 +1,6 @@
 """The page: its sections, its style and its script in one file.
 
-The page loads nothing, and its policy lets it load nothing; the same model, pairs and seed give the same bytes.
+The page loads nothing, and its content policy forbids it; the same model, pairs and seed give the same bytes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def render(
         seed: of the bootstrap, of the test of slices, and of the map.
 
     Raises:
-        UserError: the data cannot be used, or has pairs of one label only; the test pairs are gone, or have changed.
+        UserError: the data cannot be used, or has pairs of one label only; the test pairs are gone or have changed.
     """
     model = as_model(model)
     model.verdict.require_labelled(shown_name(model))
@@ -112,5 +112,5 @@ def _hash(text: str) -> str:
 
 
 def _json(values: Any) -> str:
-    """JSON in which no text can end a script element."""
+    """JSON in which no text can close a script element."""
     return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""The section of the map: questions in the plane by t-SNE, with pairs as lines."""
+"""The section with the map: questions in the plane by t-SNE, with pairs as lines."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def question_map(found: Analysis, tables: Tables | None, collapsed: bool, seed: 
     """
     pairs = found.pairs
     if tables is None:
-        return "<p>There is nothing to map: a cross-encoder has no vectors.</p>"
+        return "<p>There is no map: a cross-encoder has no vectors.</p>"
     if not importlib.util.find_spec("sklearn"):
         return "<p>The map needs scikit-learn: pip install scikit-learn.</p>"
     questions = chosen_questions(pairs, found.wrong, MAPPED, seed)
     if collapsed or len(questions) < 5:
-        return "<p>There is nothing to map: too few questions, or all at one point.</p>"
+        return "<p>There is no map: too few questions, or all have the same vector.</p>"
     rows, columns = tables
     vectors = rows if columns is rows else np.concatenate([rows, columns], axis=1)
     place = dict(zip(questions.tolist(), layout(vectors[questions], seed).tolist(), strict=True))
     component = duplicate_components(pairs)
     chart = plot(
-        f"Map of {len(questions):,} questions, those of one meaning near each other",
+        f"Map of {len(questions):,} questions, those with the same meaning near each other",
         Axis("", 0, 1),
         Axis("", 0, 1),
         [*_links(found, place, component), *_dots(found, place, component), *_names(found, place, component)],
@@ -56,7 +56,7 @@ def question_map(found: Analysis, tables: Tables | None, collapsed: bool, seed: 
     return (
         f"<p>{len(questions):,} of {len(pairs.questions):,} questions, chosen to show mistakes and whole "
         "components of duplicates. Questions with similar embeddings are near each other (t-SNE: long distances "
-        "mean little). A ring marks a question of a mistake, a line joins a pair. The largest components that "
+        "mean little). A ring marks a question of a mistake, a line connects a pair. The largest components that "
         "lie together have a name, the shortest of their questions. Point at a question to read it and "
         "to see its component, or use the arrow keys."
         f'</p>\n<figure><div class="map">{chart}</div>'
@@ -102,7 +102,7 @@ def _dots(found: Analysis, place: Mapping[int, Sequence[float]], component: NDAr
 
 
 def _names(found: Analysis, place: Mapping[int, Sequence[float]], component: NDArray[np.int64]) -> list[Mark]:
-    """Names of components of duplicates that lie together, the largest first, where no other name is."""
+    """Names of compact components of duplicates, the largest first, where they do not overlap."""
     shown = np.array(list(place))
     groups, sizes = np.unique(component[shown], return_counts=True)
     names = list[Name]()
@@ -121,7 +121,7 @@ def _names(found: Analysis, place: Mapping[int, Sequence[float]], component: NDA
 
 
 def _meet(one: Name, other: Name) -> bool:
-    """Whether two names would lie on each other."""
+    """Whether two names would overlap."""
     width = LETTER * (len(one.text) + len(other.text)) / 2 / SIZE[0]
     return abs(one.x - other.x) < width and abs(one.y - other.y) < 20 / SIZE[1]
 
@@ -132,7 +132,7 @@ def chosen_questions(pairs: Pairs, wrong: NDArray[np.bool_], most: int, seed: in
     Args:
         pairs: labelled pairs.
         wrong: (n,) whether the verdict on each is wrong.
-        most: questions at most; a component that no longer fits is left out.
+        most: most questions; a component that no longer fits is left out.
         seed: of the order in which components are tried.
     """
     component, random = duplicate_components(pairs), np.random.default_rng(seed)

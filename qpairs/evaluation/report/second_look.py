@@ -12,7 +12,7 @@ from qpairs.models.base import Floats, Model, Tables
 from qpairs.models.two_stages import TwoStages
 from qpairs.models.verdict import score_name
 
-COLUMNS = ("", "F1, when joined", "average precision, when joined", "F1 here", "average precision here")
+COLUMNS = ("", "F1, when combined", "average precision, when combined", "F1 here", "average precision here")
 
 
 def second_look_section(model: Model, found: Report, tables: Tables | None, pairs: Pairs) -> str:
@@ -50,7 +50,7 @@ def second_look_section(model: Model, found: Report, tables: Tables | None, pair
         f'<section id="second-look">\n<h2>Second look</h2>\n<p>{escape(_band(model, scores))}</p>\n'
         f'<div class="scroll" tabindex="0" role="region" aria-label="Second look"><table><thead><tr>{heads}</tr>'
         f"</thead><tbody>{body}</tbody></table></div>\n"
-        '<p class="soft">When joined: on the validation pairs, F1 by cross-fitting. Here: on the pairs of this page, '
+        '<p class="soft">When combined: on the validation pairs, F1 by cross-fitting. Here: on the pairs of this page, '
         "at the threshold of the encoder, and of both.</p>\n</section>\n"
     )
 

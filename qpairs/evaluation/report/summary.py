@@ -1,4 +1,4 @@
-"""The first section: the figures beside trivial baselines, what was evaluated, and what to keep in mind."""
+"""The first section: the figures next to trivial baselines, what was evaluated, and notes."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def summary(model: Model, found: Report, source: str, notes: Iterator[str]) -> s
     if found.collapsed:
         compared = ""  # a notice says it
     rows = [_row(f"this {noun(model)}", found.f1, found.f1_interval), *(_row(name, f1) for f1, name in trivial)]
-    tfidf = "TF-IDF compares the letters alone; " if "TF-IDF" in found.baselines else ""
+    tfidf = "TF-IDF compares only letters; " if "TF-IDF" in found.baselines else ""
     return (
         f'<p class="lead">F1 <strong>{found.f1:.3f}</strong> '
         f'<span class="soft">95 % interval {low:.3f} to {high:.3f}</span><br>'
         f"Of 100 pairs that it calls duplicates, {100 * found.precision:.0f} are. "
         f"Of 100 duplicates, it finds {100 * found.recall:.0f}. {compared}</p>\n"
         + "".join(f'<p class="notice">{escape(note)}</p>\n' for note in notes)
-        + f'<div class="sides">\n<div class="panel"><h3>F1 beside trivial baselines</h3>\n<table class="trivial">'
+        + f'<div class="sides">\n<div class="panel"><h3>F1 and trivial baselines</h3>\n<table class="trivial">'
         f"{''.join(rows)}</table>\n"
-        f'<p class="soft">{tfidf}all duplicate calls every pair one.</p></div>\n'
+        f'<p class="soft">{tfidf}all duplicate calls every pair a duplicate.</p></div>\n'
         f'<div class="panel"><h3>What was evaluated</h3>\n{facts(_about(model, found, source))}</div>\n</div>'
     )
 
@@ -74,7 +74,7 @@ def _about(model: Model, found: Report, source: str) -> dict[str, str]:
 
 
 def _made(model: Model, trained: str) -> dict[str, str]:
-    """When a model was trained, and what became of it since."""
+    """When a model was trained, and what was done with it since."""
     written = model.versions.get("written", "")[:10]
     if second_stage(model):
         return {"Trained": trained, "Joined": written}
@@ -82,13 +82,13 @@ def _made(model: Model, trained: str) -> dict[str, str]:
 
 
 def notices(model: Model, found: Report, own: bool, trained_on: Pairs | None) -> Iterator[str]:
-    """What a reader must know to read the figures right.
+    """Notes for reading the figures correctly.
 
     Args:
         model: the model.
         found: its report.
         own: whether the pairs are the test or validation pairs of the model itself.
-        trained_on: the training pairs, where they are available.
+        trained_on: the training pairs, if available.
     """
     from qpairs.encoders.build import encoder_note
 
@@ -99,18 +99,18 @@ def notices(model: Model, found: Report, own: bool, trained_on: Pairs | None) ->
     if own and on_validation and not tested & {"test", "calibrated_on"}:
         low, high = on_validation["f1_cross_fitted_interval"]
         yield (
-            f"The {noun(model)} has no test part: threshold and probability were chosen on these very pairs. With each "
-            f"half evaluated at the threshold of the other, F1 was {on_validation['f1_cross_fitted']:.3f} "
+            f"The {noun(model)} has no test part: threshold and probability were fitted to these same pairs. With "
+            f"each half evaluated at the threshold of the other, F1 was {on_validation['f1_cross_fitted']:.3f} "
             f"({low:.3f} to {high:.3f})."
         )
     if found.shift.differs:
         yield (
-            f"The {names} here differ from those that the threshold was chosen on: fit it to a few dozen labelled "
+            f"The {names} here differ from those on which the threshold was chosen: fit it to a few dozen labelled "
             "pairs with qpairs calibrate."
         )
     if model.verdict.reference is None:
         unknown = f"is unknown for this {noun(model)}"
-        yield f"Whether the {names} differ from those that the threshold was chosen on {unknown}."
+        yield f"Whether the {names} differ from those on which the threshold was chosen {unknown}."
     if trained_on is None:
         yield "The training pairs are unavailable: known words are those of these pairs themselves."
     if found.seen_in_training and (note := seen_note(*dataclasses.astuple(found.seen_in_training)[:2])):

@@ -32,9 +32,9 @@ def slice_section(found: Analysis, f1: float) -> str:
         which = "The other" if worse else "All"
         parts.append(f"<details><summary>{which} {len(others)} slices</summary>{_slice_table(others, f1)}</details>")
     parts.append(
-        '<p class="soft">Lift: error rate here over error rate elsewhere. p: of so large a difference by chance '
-        f"in any of so many slices. The tick in each bar is the F1 of all pairs, {f1:.3f}; a slice of many "
-        "duplicates may exceed it in spite of more mistakes.</p>"
+        '<p class="soft">Lift: error rate here over error rate elsewhere. p: probability of such a large '
+        "difference by chance in any of the slices. The tick in each bar is the F1 of all pairs, "
+        f"{f1:.3f}; a slice with many duplicates may exceed it despite more mistakes.</p>"
     )
     return "\n".join(parts)
 
@@ -58,18 +58,18 @@ def _slice_table(numbered: Iterable[tuple[int, ErrorSlice]], f1: float) -> str:
 
 
 def mistake_section(found: Analysis) -> str:
-    """What is said above the table of mistakes."""
+    """The text above the table of mistakes."""
     n, wrong = len(found.pairs), int(found.wrong.sum())
     text = (
         f"{wrong:,} of {n:,} decisions are wrong ({percent(wrong / n)}): {wrong - found.missed:,} pairs are called "
         f"duplicates and are not, {found.missed:,} duplicates are missed. Words of only one question are marked; "
         "off by is the distance from the threshold."
     )
-    return text + (f" Shown are the {LISTED:,} farthest off." if wrong > LISTED else "")
+    return text + (f" The {LISTED:,} farthest from the threshold are shown." if wrong > LISTED else "")
 
 
 def mistake_data(found: Analysis) -> dict[str, Any]:
-    """What the script of the page lists: the slices, and the mistakes with the numbers of their slices."""
+    """The data for the script of the page: the slices, and the mistakes with the numbers of their slices."""
     number = {part.name: place for place, part in enumerate(found.slices)}
     return {
         "slices": [{"name": part.name, "errors": part.errors, "worse": part.worse} for part in found.slices],
