@@ -1,4 +1,4 @@
-"""A large language model as annotator: it is asked about pairs, and its answers become a file of labels."""
+"""A large language model as annotator: it labels pairs, and its answers become a file of labels."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Annotator:
     """A language model with a name and a guideline.
 
     Attributes:
-        endpoint: where it answers.
-        name: of the annotator in the file of labels; that of the model where it is ''.
+        endpoint: its service.
+        name: of the annotator in the file of labels; '' for the name of the model.
         guideline: what decides doubtful cases.
 
     >>> Annotator(Endpoint("http://localhost:8000/v1/chat/completions", "llama3")).called
@@ -55,20 +55,20 @@ class Annotator:
         """
         name = annotator_name(self.name or self.endpoint.model)
         if name == ADJUDICATED:
-            raise UserError(f"annotator: answers of {name!r} settle disagreements; give the model another name")
+            raise UserError(f"annotator: the name {name!r} is for settling disagreements; give the model another name")
         return name
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What came of asking a language model.
+    """The result of labelling with a language model.
 
     Attributes:
         yes, no, unsure, unanswered: pairs by answer, of this run and of earlier ones.
-        failed: pairs of this run that could not be asked; a further run asks them.
+        failed: pairs of this run that failed; the next run asks them again.
         asked: pairs of this run.
-        tokens_in, tokens_out: read and written, of all runs.
-        uncounted: answers whose tokens the service did not tell.
+        tokens_in, tokens_out: read and written, in all runs.
+        uncounted: answers for which the service gave no token counts.
         seconds: of this run.
     """
 
@@ -84,7 +84,7 @@ class Annotation:
     seconds: float
 
     def cost(self, price_in: float, price_out: float) -> float:
-        """Price of all tokens, from that of a million tokens read and of a million written."""
+        """Price of all tokens, from the prices of a million tokens read and a million written."""
         return (self.tokens_in * price_in + self.tokens_out * price_out) / 1e6
 
 
@@ -96,18 +96,18 @@ def annotate(
     concurrency: int = 4,
     on_progress: OnProgress = ignore,
 ) -> Annotation:
-    """Asks a language model about pairs, and writes its answers to a file of labels, with its name beside them.
+    """Asks a language model about pairs, and writes its answers with its name to a file of labels.
 
-    Each answer is in the journal `NAME.answers` beside the file before the next pair is asked; a further run asks what
-    is missing. Answers `yes` and `no` become labels; a pair without an answer, or with `unsure`, is kept in the journal
-    alone. An answer that cannot be read is asked for once more. Labels of other annotators in the file stay.
+    Each answer is in the journal `NAME.answers` next to the file before the next pair is asked; a later run asks what
+    is missing. Answers `yes` and `no` become labels; a pair without an answer, or with `unsure`, is kept only in the
+    journal. If an answer cannot be parsed, the pair is asked once more. Labels of other annotators in the file stay.
 
     Args:
-        pairs: such as the first n of `pairs_to_label(index, model)["stratified"].values()`, whose labels can calibrate.
-            A pair with a probability of being drawn is taken as `stratified`.
-        annotator: who is asked, and under which name and guideline.
+        pairs: such as the first n of `pairs_to_label(index, model)["stratified"].values()`, whose labels can be used
+            for calibration. A pair with a probability of being drawn is taken as `stratified`.
+        annotator: the model, its name and its guideline.
         labels: CSV file of the labels.
-        concurrency: requests at the same time.
+        concurrency: number of concurrent requests.
         on_progress: counts the pairs; the note has the tokens.
 
     Raises:
@@ -142,7 +142,7 @@ def annotate(
 
 
 class _Run:
-    """One run over pairs: the counts that decide whether to go on."""
+    """One run over pairs, with the counts that decide whether to continue."""
 
     def __init__(self, annotator: Annotator, journal: Journal) -> None:
         self.asked = self.failed = 0
@@ -168,7 +168,7 @@ class _Run:
                 raise
 
     def _ask(self, pair: Candidate) -> None:
-        """Asks about a pair, and keeps the answer."""
+        """Asks about a pair, and stores the answer."""
         try:
             answer = self._answer(pair)
         except Unavailable as problem:
@@ -178,7 +178,7 @@ class _Run:
         self._count(answer.why if answer.why != UNREADABLE else "", answer)
 
     def _count(self, problem: str, answer: Answer | None = None, failed: int = 0) -> None:
-        """Counts an answer or a failure; ends the run where failures follow each other."""
+        """Counts an answer or a failure; ends the run after several failures in a row."""
         with self._lock:
             self.failed += failed
             if answer:
@@ -188,12 +188,12 @@ class _Run:
             self._in_succession = self._in_succession + 1 if problem else 0
             if self._in_succession >= PATIENCE and not self._chat.stop.is_set():
                 raise UserError(
-                    f"{self._annotator.endpoint.url}: {PATIENCE} pairs in succession failed ({problem}); the answers "
-                    "so far are kept, and the same command goes on from them"
+                    f"{self._annotator.endpoint.url}: {PATIENCE} pairs in a row failed ({problem}); the answers so "
+                    "far are kept, and the same command resumes from them"
                 )
 
     def _answer(self, pair: Candidate) -> Answer:
-        """The answer to a pair; one that cannot be read is asked for once more.
+        """The answer to a pair; if it cannot be parsed, the pair is asked once more.
 
         Raises:
             Unavailable: every attempt failed; or the service has given no answer that can be read in this run, and
@@ -221,13 +221,13 @@ class _Run:
 
 
 def _total(counts: Sequence[int | None]) -> int | None:
-    """The sum; None where a count is not known."""
+    """The sum; None if a count is unknown."""
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
 
 
 def _write_labels(file: LabelFile, answers: Iterable[Answer]) -> None:
-    """Writes the answers yes and no as labels of the annotator; those of the file that no answer replaces stay."""
+    """Writes the answers yes and no as labels of the annotator; other labels in the file stay."""
     with file.held():
         labels = file.read()
         rows = {pair_key(row): row for row in labels.labelled}

@@ -39,14 +39,14 @@ _answer = record(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a language model said of a pair.
+    """The answer of a language model about a pair.
 
     Attributes:
         question1, question2: the pair.
-        answer: yes, no, unsure; '' where it gave none.
-        probability: of drawing the pair, as in `qpairs.data.labels.LabelledPairs`; None where it is not known.
+        answer: yes, no, unsure; '' if it gave none.
+        probability: of drawing the pair, as in `qpairs.data.labels.LabelledPairs`; None if unknown.
         why: why there is no answer.
-        tokens_in, tokens_out: read and written, in all attempts that were answered; None where it is not known.
+        tokens_in, tokens_out: read and written, in all attempts that were answered; None if unknown.
         seconds: until the answer, waits included.
     """
 
@@ -87,7 +87,7 @@ class Journal:
             self._answers[pair_key((answer.question1, answer.question2))] = answer
 
     def begin(self, header: Mapping[str, str]) -> None:
-        """Reads what is there, or starts with a header that says who was asked what.
+        """Reads the existing answers, or starts with a header that names the model and the guideline.
 
         Raises:
             UserError: the file is damaged or has another header.
@@ -110,7 +110,7 @@ class Journal:
             if answer is None:
                 self._check(values, header)
             elif answer.answer not in ANSWERS:
-                raise UserError(f"{where}: {answer.answer!r} is no answer; remove the line")
+                raise UserError(f"{where}: {answer.answer!r} is not an answer; remove the line")
             else:
                 self._answers[pair_key((answer.question1, answer.question2))] = answer
 
@@ -143,15 +143,15 @@ class Journal:
 
 @contextmanager
 def open_journal(labels: Path, annotator: str, header: Mapping[str, str]) -> Iterator[Journal]:
-    """The journal of an annotator beside a file of labels, in the folder `NAME.answers`, held against other processes.
+    """The journal of an annotator next to a file of labels, in `NAME.answers`, locked against other processes.
 
     Args:
         labels: the file of labels.
         annotator: name.
-        header: who was asked what; answers to another header are not continued.
+        header: the model and the guideline; a journal with another header is not continued.
 
     Raises:
-        UserError: another process is at work there, or the file is damaged, has another header, or cannot be written.
+        UserError: another process is using it, or the file is damaged, has another header, or cannot be written.
     """
     folder = labels.with_suffix(".answers")
     with exclusive_lock(folder):
@@ -168,7 +168,7 @@ def open_journal(labels: Path, annotator: str, header: Mapping[str, str]) -> Ite
 
 
 def _file_of(annotator: str, folder: Path) -> Path:
-    """The journal of an annotator in a folder: another one for each name, also for names without ASCII letters."""
+    """The journal of an annotator in a folder: a different one for each name, also for names without ASCII letters."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", annotator).strip("-")[:80]
     by_plain_name = folder / f"{plain}.jsonl"  # of an older version, whatever the name
     if plain == annotator or _begun_by(by_plain_name) == annotator:
@@ -178,7 +178,7 @@ def _file_of(annotator: str, folder: Path) -> Path:
 
 
 def _begun_by(path: Path) -> str | None:
-    """The annotator whose name is in the header of a journal; None where there is none."""
+    """The annotator named in the header of a journal; None if there is none."""
     try:
         with path.open(encoding="utf-8") as file:
             found = parse_json(file.readline(), named(text), where=str(path))

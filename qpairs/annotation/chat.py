@@ -1,7 +1,6 @@
 """Requests to an endpoint of chat completions: timeouts, retries, and what the service asks for.
 
-Nothing but the address of the endpoint is contacted: redirects are not followed, and proxies of the environment are not
-used.
+Only the address of the endpoint is contacted: redirects are not followed, and proxies of the environment are not used.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ THIS_ONE = {400, 413, 422}  # statuses that may concern this request alone
 
 
 class Refused(Exception):
-    """The service refuses this request, and may answer others; the text says why."""
+    """The service refuses this request, but may answer others; the text says why."""
 
 
 class Unavailable(Exception):
-    """A request failed in all attempts; the text says how the last one did."""
+    """A request failed in all attempts; the text is the error of the last one."""
 
 
 class _Passing(Exception):
@@ -47,7 +46,7 @@ class _Passing(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a language model wrote, and the tokens it read and wrote; None where the service does not tell."""
+    """What a language model wrote, and the tokens it read and wrote; None if the service gives no counts."""
 
     text: str
     tokens_in: int | None
@@ -73,8 +72,8 @@ class Chat:
     def ask(self, messages: Messages) -> Reply:
         """The reply to messages.
 
-        Failures that may pass are tried again, after waits that double, or as long as the service asks for with
-        `Retry-After`. A service that refuses `temperature`, `max_tokens` or `response_format` is asked without it.
+        Temporary failures are retried, after waits that double, or as long as the service asks for with `Retry-After`.
+        A service that refuses `temperature`, `max_tokens` or `response_format` is asked without it.
 
         Raises:
             Refused: the service refuses this request.
@@ -95,13 +94,13 @@ class Chat:
         raise Unavailable(why)
 
     def _hold(self, seconds: float) -> None:
-        """Waits so long, and until the service may be asked again."""
+        """Waits this long, and until the service may be asked again."""
         until = time.monotonic() + seconds
         while (left := max(until, self._resume) - time.monotonic()) > 0 and not self.stop.is_set():
             self.stop.wait(left)
 
     def _try(self, messages: Messages) -> Reply | None:
-        """The reply; None where the request should be sent anew without an option."""
+        """The reply; None if the request should be sent again without an option."""
         with self._lock:
             options = dict(self._options)
         body = json.dumps({"model": self._endpoint.model, "messages": messages, **options}).encode()
@@ -151,7 +150,7 @@ class Chat:
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, content
 
     def _without(self, said: str, options: Mapping[str, Any]) -> bool:
-        """Drops the option that the service complains of, for all requests to come; whether there is one."""
+        """Drops the option that the service complains about, for all further requests; whether there is one."""
         name = next((name for name in options if name in said), None)
         if name is None:
             return False
@@ -176,7 +175,7 @@ class Chat:
         return f": {text[:200]}" if text else ""
 
     def _final(self, status: int, said: str) -> UserError:
-        """The error of a status that no further request can mend."""
+        """The error of a status that no further request can resolve."""
         reasons = {
             401: f"refuses the key; set {OWN_KEY}",
             403: f"refuses access; check {OWN_KEY}",
@@ -193,7 +192,7 @@ def _reply(content: bytes) -> Reply:
         if not isinstance(text, str):
             raise TypeError
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise _Passing("the answer is not that of chat completions") from None
+        raise _Passing("the answer is not a chat completion") from None
     usage = found.get("usage")
     counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
     tokens_in, tokens_out = (n if isinstance(n, int) and 0 <= n < 10**9 else None for n in counts)
@@ -201,7 +200,7 @@ def _reply(content: bytes) -> Reply:
 
 
 def _seconds(text: str) -> float:
-    """How long a `Retry-After` asks to wait; 0 where it does not say."""
+    """How long a `Retry-After` asks to wait; 0 if it does not say."""
     try:
         return max(0.0, float(int(text)))
     except ValueError:

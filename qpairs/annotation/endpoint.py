@@ -1,4 +1,4 @@
-"""Where a language model answers, and which key it is given."""
+"""The address of a language model, and its key."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Endpoint:
     Attributes:
         url: full address, such as `http://localhost:8000/v1/chat/completions`.
         model: name of the language model there.
-        key: bearer token, sent to this address alone; '' for none. It is left out of the representation.
+        key: bearer token, sent only to this address; '' for none. It is left out of the representation.
         timeout: seconds until a request counts as failed.
-        attempts: of a request that fails for a reason that may pass.
+        attempts: of a request that fails temporarily.
         backoff: seconds before the second attempt; each further wait is twice as long, up to a minute.
         max_tokens: most tokens of an answer; models that reason before they answer take thousands.
     """
@@ -46,9 +46,9 @@ class Endpoint:
 
 
 def open_endpoint(url: str, model: str, environment: Mapping[str, str] = os.environ) -> Endpoint:
-    """The endpoint at an address, with the key that the environment has for it. Nothing is sent.
+    """The endpoint at an address, with its key from the environment. Nothing is sent.
 
-    The key is `QPAIRS_LLM_KEY`. `OPENAI_API_KEY` is taken for `https://api.openai.com` alone, so that it reaches no
+    The key is `QPAIRS_LLM_KEY`. `OPENAI_API_KEY` is used only for `https://api.openai.com`, so that it is sent to no
     other host.
 
     Args:
@@ -57,13 +57,13 @@ def open_endpoint(url: str, model: str, environment: Mapping[str, str] = os.envi
         environment: variables by name.
 
     Raises:
-        UserError: the address or the key is none.
+        UserError: the address or the key is invalid.
 
     >>> open_endpoint("http://localhost:11434", "llama3", {}).url
     'http://localhost:11434/v1/chat/completions'
     """
     if not model.strip():
-        raise UserError("--model: name the language model, as its service calls it")
+        raise UserError("--model: give the name of the language model at its service")
     parts = _parts(url)
     path = parts.path.rstrip("/")
     if not path.endswith(PATH):
@@ -72,9 +72,9 @@ def open_endpoint(url: str, model: str, environment: Mapping[str, str] = os.envi
     name = OWN_KEY if environment.get(OWN_KEY) or not openai else OPENAI_KEY
     key = environment.get(name, "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise UserError(f"{name}: has characters that no key has; set it anew")
+        raise UserError(f"{name}: has characters that are not allowed in a key; set it again")
     if key and parts.scheme == "http" and not _is_local(parts.hostname or ""):
-        log.warning("the key goes to %s without encryption; use https where you can", parts.hostname)
+        log.warning("the key is sent to %s without encryption; use https if possible", parts.hostname)
     return Endpoint(urlunsplit(parts._replace(path=path)), model.strip(), key)
 
 
@@ -95,5 +95,5 @@ def _parts(url: str) -> SplitResult:
     if not fine or not (url.isascii() and url.isprintable()) or " " in url:
         raise UserError(f"--llm: {url[:200]!r} is not an address such as http://localhost:8000/v1")
     if "@" in parts.netloc:
-        raise UserError(f"--llm: the address holds a name or a password; give the key in {OWN_KEY} instead")
+        raise UserError(f"--llm: the address contains a name or a password; give the key in {OWN_KEY} instead")
     return parts._replace(fragment="")

@@ -148,7 +148,7 @@ def audit(
     """
     require("cleanlab", "an audit")
     if not 0 <= confidence <= 1:
-        raise UserError(f"audit: confidence is {confidence:g}; it takes a probability, 0 to 1")
+        raise UserError(f"audit: confidence is {confidence:g}; it must be a probability, 0 to 1")
     values, given = separate_pairs({**(to_dict(config) if config else {}), **options})
     config = config_from(values, where="audit")
     register_custom(config.imports)
@@ -171,7 +171,7 @@ def audit(
                 on_progress=_in_fold(k, folds, on_progress),
             )
             probability[fold == k] = predict(model, pairs.subset(fold == k)).probability
-            log.info("audit: fold %d of %d is judged", k + 1, folds)
+            log.info("audit: fold %d of %d is evaluated", k + 1, folds)
     contradicted = np.zeros(len(pairs), dtype=np.bool_)
     contradicted[contradictions(pairs)] = True
     return Audit(pairs, probability, disputed(pairs.labels, probability, confidence), contradicted)
@@ -190,17 +190,18 @@ def _in_fold(k: int, folds: int, on_progress: OnProgress) -> OnProgress:
 
 
 def _check_strangers_to_labels(config: Config) -> None:
-    """Raises UserError where a model that a fold would begin with knows the labels already."""
+    """Raises UserError if a model that a fold would start from has already seen the labels."""
     trained = teachers_to_train(config.probability_teachers)
     ready = config.distill != "probabilities" and set(config.teacher) <= set(READY)
     if (len(trained) < len(config.teacher) and not ready) or config.reranker not in ("", *TRANSFORMERS):
         raise UserError(
-            "audit: a teacher or reranker that knows the labels disputes none; minilm trains one for each fold"
+            "audit: a teacher or reranker that has seen the labels disputes none; use minilm, to train one for each "
+            "fold"
         )
     if (Path(config.encoder) / FILE).exists() and not load(config.encoder).config.unlabelled:
         raise UserError(
-            f"audit: {config.encoder} is a checkpoint, and an encoder that knows the labels disputes none; name the "
-            "encoder that it was made from"
+            f"audit: {config.encoder} is a checkpoint, and an encoder that has seen the labels disputes none; name "
+            "the encoder that it was trained from"
         )
 
 

@@ -101,7 +101,7 @@ class Result:
     """What a cell measured.
 
     Attributes:
-        f1: on the judged pairs; where they are the validation pairs, cross-fitted.
+        f1: on the evaluated pairs; cross-fitted if they are the validation pairs.
         f1_interval: 95 % by bootstrap over components.
         threshold: chosen on all of validation.
         seconds: of training and its evaluations, without loading and the final evaluation.

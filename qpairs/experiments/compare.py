@@ -1,6 +1,6 @@
 """Compares encoders, losses and miners on the same pairs, split and seeds, each trained for the same wall-clock time.
 
-A cell of the comparison is one training run, in a process of its own. Its result stays in OUTPUT/cells, so that an
+A cell of the comparison is one training run, in its own process. Its result stays in OUTPUT/cells, so that an
 interrupted comparison continues with the cells that are missing.
 """
 
@@ -60,9 +60,9 @@ def compare(
     """Trains every encoder with every loss and miner, and tests which are better and by how much.
 
     The pairs are loaded and split once. Started again in the same folder, it trains the cells that failed or were
-    interrupted, and keeps the finished ones. Losses, miners, encoders and readers of one's own go with every cell into
-    its process, wherever they are defined: in a script, a notebook or a module; a cell whose function has changed is
-    trained again.
+    interrupted, and keeps the finished ones. The user's own losses, miners, encoders and readers are sent to the
+    process of every cell, wherever they are defined: in a script, a notebook or a module; a cell whose function has
+    changed is trained again.
 
     Args:
         losses: expressions as in `Config.loss`, a list or one text with commas; `all` is every loss; functions (sim,
@@ -78,7 +78,7 @@ def compare(
         epochs: passes over the pairs, at most.
         patience: as in `Config`; 0, so that all cells train equally long.
         keep_checkpoints: whether the trained models stay in OUTPUT/cells.
-        overwrite: start anew in a folder that holds another comparison.
+        overwrite: start again in a folder that holds another comparison.
         on_progress: counts finished cells; the stage names the cell, the note says how far it is or its result.
         options: further fields of `Config`, for every cell.
 
@@ -109,11 +109,11 @@ class _Asked:
 
 
 def _asked(options: Mapping[str, Any], losses: Any, encoders: Any, miners: Any, seeds: int) -> _Asked:
-    """What a comparison is asked to do: all that can be wrong is found before a cell is trained."""
+    """The plan of a comparison: all errors are found before a cell is trained."""
     values, pairs = separate_pairs(options)
     base = config_from(values, where="compare")
     if not base.budget_minutes and base.epochs >= NO_LIMIT:
-        raise UserError("compare: without a budget, say for how many --epochs the cells are trained")
+        raise UserError("compare: without a budget, set --epochs for the cells")
     check_experiment(base, seeds, "compare")
     register_custom(base.imports)
     cells, functions = _cells(base, losses, encoders, miners, seeds)
@@ -124,12 +124,12 @@ def _asked(options: Mapping[str, Any], losses: Any, encoders: Any, miners: Any, 
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What a comparison will take.
+    """The time that a comparison will take.
 
     Attributes:
         cells: the runs.
         split: of its data, as a checkpoint holds it.
-        minutes: encoder -> training time of one of its cells: the budget, or, without one, as a few steps foretell.
+        minutes: encoder -> training time of one of its cells: the budget, or, without one, predicted from a few steps.
     """
 
     cells: Sequence[Cell]
@@ -158,7 +158,7 @@ def plan_comparison(
         encoders: as there.
         miners: as there.
         seeds: as there.
-        on_progress: called while steps are tried, which is done where the cells have no time budget.
+        on_progress: called while steps are tried, which is done if the cells have no time budget.
         options: the other arguments of `compare`.
 
     Raises:
@@ -196,15 +196,15 @@ def _cells(base: Config, losses: Any, encoders: Any, miners: Any, seeds: int) ->
 
 
 def check_experiment(base: Config, seeds: int, where: str) -> None:
-    """Raises UserError, which names the experiment, where options contradict each other."""
+    """Raises UserError, which names the experiment, if options contradict each other."""
     if seeds < 1:
         raise UserError(f"{where}: seeds must be at least 1, not {seeds}")
     if teachers_to_train(base.probability_teachers):
-        raise UserError(f"{where}: every run would train a teacher of its own; train one first, then name its folder")
+        raise UserError(f"{where}: every run would train its own teacher; train one first, then name its folder")
 
 
 def try_encoders(cells: Sequence[Cell], base: Config, texts: Sequence[str]) -> None:
-    """Raises UserError where an encoder cannot be built."""
+    """Raises UserError if an encoder cannot be built."""
     for cell in {cell.encoder: cell for cell in cells}.values():
         config = cell.config(base, Path())
         build_encoder(
@@ -224,7 +224,7 @@ def interruptible(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        log.warning("interrupted; the same command goes on from the finished cells in %s", folder / CELLS)
+        log.warning("interrupted; the same command resumes from the finished cells in %s", folder / CELLS)
         raise
 
 
@@ -246,7 +246,7 @@ class CellRun:
 
     @property
     def custom(self) -> str:
-        """The digest of the code of one's own that the cell runs; '' where there is none."""
+        """The digest of the user's own code that the cell runs; '' if there is none."""
         return digest(self.functions.values(), self.config.imports)
 
 

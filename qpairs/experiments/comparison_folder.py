@@ -114,14 +114,14 @@ def hold_folder(
     file = folder / kind.manifest
     refuse_file(folder)
     if folder.exists() and not file.exists() and any(folder.glob("[!.]*")):
-        raise UserError(f"{folder}: is not empty, and holds no {kind.name}; name another folder with --output")
+        raise UserError(f"{folder}: is not empty, and does not hold a {kind.name}; name another folder with --output")
     with exclusive_lock(folder), writing(folder):
         kept = _read(file, overwrite=overwrite) if file.exists() else manifest
         differ = [name for name in {**kept, **manifest} if kept.get(name) != manifest.get(name)]
         if differ and not overwrite:
             raise UserError(
-                f"{folder}: holds a {kind.name} with another {', '.join(differ)}; "
-                "name another folder with --output, or start anew with --overwrite"
+                f"{folder}: holds a {kind.name} with another {', '.join(differ)}; name another folder with --output, "
+                "or start again with --overwrite"
             )
         if overwrite:
             shutil.rmtree(folder / CELLS, ignore_errors=True)
@@ -135,7 +135,7 @@ def hold_folder(
 def _read(file: Path, *, overwrite: bool) -> dict[str, Any]:
     """The manifest of a folder; a damaged one may be replaced."""
     try:
-        found = read_json(file, named(anything), missing=f"{file}: missing", mend="start anew with --overwrite")
+        found = read_json(file, named(anything), missing=f"{file}: missing", mend="start again with --overwrite")
     except UserError:
         if overwrite:
             return {}
@@ -160,7 +160,7 @@ def write_record(folder: Path, record: Record, arrays: Arrays | None = None, cus
 
 
 def read_record(folder: Path, cell: Cell, custom: str = "") -> Record | None:
-    """The record of a finished cell; None where it has not been trained, has failed, or ran other code.
+    """The record of a finished cell; None if it has not been trained, has failed, or ran other code.
 
     Args:
         folder: of the comparison.
@@ -178,9 +178,9 @@ def read_record(folder: Path, cell: Cell, custom: str = "") -> Record | None:
 
 
 def read_arrays(folder: Path, cell: Cell) -> Arrays:
-    """What a finished cell answered on the judged pairs, as `cells.train_cell` returns it."""
+    """The predictions of a finished cell on the evaluated pairs, as `cells.train_cell` returns it."""
     file = cell_file(folder, cell, "safetensors")
-    with reading_weights(file, f"remove {file.with_suffix('.json')}, and the cell is trained again"):
+    with reading_weights(file, f"remove {file.with_suffix('.json')}to train the cell again"):
         arrays: Arrays = load_file(file)
     return arrays
 

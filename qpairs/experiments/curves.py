@@ -1,4 +1,4 @@
-"""What a learning curve says: means with intervals, a fitted power law, what it predicts, and how that held before.
+"""A learning curve: means with intervals, a fitted power law, its predictions, and their error so far.
 
 Two things make a score uncertain: which questions are judged, and which pairs and seed a run was given. The judged
 components are resampled, the same ones for all runs, since a hard question is hard for all of them. The runs of a size
@@ -42,12 +42,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the curve predicts of more pairs than there are.
+    """What the curve predicts for more pairs than there are.
 
     Attributes:
         pairs: training pairs.
         value, interval: the score, with 95 % interval.
-        gain, gain_interval: what it is above the curve at all the pairs there are.
+        gain, gain_interval: the gain over the curve at the present number of pairs.
     """
 
     pairs: int
@@ -59,7 +59,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Backtest:
-    """What the curve had predicted of all pairs, had there been half of them.
+    """What the curve would have predicted for all pairs from half of them.
 
     Attributes:
         fitted_to: the largest size it was fitted to.
@@ -86,7 +86,7 @@ class Curve:
         points: by rising size.
         law: fitted to their means.
         predictions: for each of `FACTORS`.
-        backtest: None where there are too few sizes below half of the pairs.
+        backtest: None if there are too few sizes below half of the pairs.
     """
 
     measure: str
@@ -97,11 +97,11 @@ class Curve:
 
     @property
     def in_words(self) -> str:
-        """What twice the pairs would bring."""
+        """The gain from twice the pairs."""
         twice, (low, high) = self.predictions[0], self.predictions[0].gain_interval
         return (
-            f"twice the pairs ({twice.pairs:,}) would bring {twice.gain:.3f} {MEASURES[self.measure]} "
-            f"({low:.3f} to {high:.3f})"
+            f"twice the pairs ({twice.pairs:,}) would add {twice.gain:.3f} {MEASURES[self.measure]} ({low:.3f} to "
+            f"{high:.3f})"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def curves_of(records: Sequence[Record], answers: Mapping[Any, Arrays], *, seed:
     if len(sizes) < LEAST_SIZES:
         reasons = "; ".join(dict.fromkeys(record.error for record in records if record.error))
         raise UserError(
-            f"learning-curve: {len(sizes)} sizes are trained, and a curve needs {LEAST_SIZES}"
+            f"learning-curve: only {len(sizes)} sizes are trained; a curve needs {LEAST_SIZES}"
             + (reasons and f": {reasons}")
         )
     labels, groups = (next(iter(answers.values()))[name] for name in ("label", "component"))

@@ -1,4 +1,4 @@
-"""What a run of one's own needs in another process: functions, imports, and rows that were added to tables."""
+"""What a run with the user's own code needs in another process: functions, imports, and rows added to tables."""
 
 from __future__ import annotations
 

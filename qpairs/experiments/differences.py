@@ -152,7 +152,7 @@ def _seed_variances(scores: Sequence[Sequence[float]], beside: Sequence[Sequence
 
 
 def _quantile(rows: int, freedom: float) -> float:
-    """How many standard errors two of so many rows lie apart by chance, at most, in 95 % of comparisons.
+    """How many standard errors two of this many rows differ by chance, at most, in 95 % of comparisons.
 
     For more than two rows interpolated in 1 / freedom, as in printed tables, because the exact value takes a fifth of
     a second; it is at most three percent too large.

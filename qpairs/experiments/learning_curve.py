@@ -1,8 +1,8 @@
-"""How F1 grows with the number of labelled pairs, and what more of them would bring.
+"""How F1 grows with the number of labelled pairs, and what more of them would add.
 
-Each size is trained in several runs, each with a seed and a draw of its own of the training pairs: whole components, so
-that a subset looks like a smaller data set, and the larger ones of a draw hold the smaller ones. Validation and test
-stay as they are. A run is a cell of the folder, as those of a comparison, so that an interrupted curve goes on.
+Each size is trained in several runs, each with its own seed and draw of the training pairs: whole components, so that a
+subset looks like a smaller data set, and the larger ones of a draw hold the smaller ones. Validation and test stay as
+they are. A run is a cell of the folder, as in a comparison, so that an interrupted curve can be resumed.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def learning_curve(
     on_progress: OnProgress = ignore,
     **options: Any,
 ) -> LearningCurve:
-    """Trains on ever more of the labelled pairs, and says what twice as many would bring.
+    """Trains on more and more of the labelled pairs, and predicts the gain from twice as many.
 
     Started again in the same folder, it trains the runs that failed or were interrupted, and keeps the finished ones;
     more seeds and sizes may be asked for. In a script, call it under `if __name__ == "__main__":`: each run is a
@@ -137,7 +137,7 @@ def learning_curve(
         equal_epochs: whether each size is gone through for `epochs` passes. If not, all sizes take as many steps and
             evaluations as all pairs take in `epochs`, unless `patience` or `budget_minutes` ends them: then only the
             pairs differ.
-        overwrite: start anew in a folder that holds another curve.
+        overwrite: start again in a folder that holds another curve.
         on_progress: counts finished runs; the stage names the run, the note says how far it is or its result.
         options: further fields of `Config`, for every run.
 
@@ -189,7 +189,7 @@ def _sizes(asked: str | Sequence[int], pairs: int) -> list[int]:
     """The sizes of a curve, rising.
 
     Raises:
-        UserError: no whole numbers, too few, or more pairs than there are.
+        UserError: not whole numbers, too few, or more pairs than there are.
     """
     listed: list[str | int] = [*(asked.split(",") if isinstance(asked, str) and asked else asked)]
     try:
@@ -201,7 +201,7 @@ def _sizes(asked: str | Sequence[int], pairs: int) -> list[int]:
         raise UserError(f"sizes: {wrong:,}, must be 2 <= size <= {pairs:,}, the number of training pairs")
     if len(counts) < LEAST_SIZES:
         raise UserError(
-            f"sizes: {', '.join(map(str, counts))}; a curve needs {LEAST_SIZES} of them, and {pairs:,} pairs are there"
+            f"sizes: {', '.join(map(str, counts))}; a curve needs {LEAST_SIZES} of them, and there are {pairs:,} pairs"
         )
     return counts
 
@@ -223,12 +223,12 @@ def _notes(records: Sequence[Record], part: str, seeds: int) -> list[str]:
     notes = []
     if seeds == 1:
         notes.append(
-            "with one seed, how far other draws of the pairs differ is only seen in how far the points lie from the "
-            "curve; --seeds 3 or more tells"
+            "with one seed, the variation between draws of the pairs shows only in the distance of the points from "
+            "the curve; use --seeds 3 or more"
         )
     if part == "validation":
         notes.append(
-            "scores are cross-fitted on the pairs that also chose each run's best state: name others by --test"
+            "scores are cross-fitted on the pairs that also chose each run's best checkpoint: name others with --test"
         )
     if failed := [record for record in records if record.error]:
         notes.append(f"{len(failed)} runs failed, the first with: {failed[0].error}")

@@ -1,4 +1,4 @@
-"""Runs a function in a process of its own, so that a crash costs one result and memory is the function's own.
+"""Runs a function in its own process, so that a crash costs only one result and its memory is separate.
 
 `ProcessPoolExecutor` does not do this: it hides the exit code of a worker that was killed, and its shutdown waits for
 the running task. It has no channel for progress, either. And what `multiprocessing` spawns runs the calling script.
@@ -95,7 +95,7 @@ def _packed(function: Callable[..., Any]) -> bytes:
         packed: bytes = cloudpickle.dumps(function)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"compare: what is compared cannot be sent to another process: {reason}") from error
+        raise UserError(f"compare: a function cannot be sent to another process: {reason}") from error
     return packed
 
 

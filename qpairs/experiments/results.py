@@ -200,8 +200,8 @@ def _notes(rows: Sequence[Row], part: str, base: Config) -> Iterator[str]:
         yield from _unequal_steps(rows)
     if any(len(row.results) == 1 for row in rows):
         yield (
-            "where a row has one run, how far runs of other seeds differ is unknown: its interval is over questions "
-            "alone, and it is not called worse; compare with --seeds 3 or more"
+            "with one run in a row, the variation over seeds is unknown: its interval is over questions only, and it "
+            "is not called worse; compare with --seeds 3 or more"
         )
     losses = dict.fromkeys(row.loss for row in rows)
     for name in LOSSES:
@@ -210,19 +210,19 @@ def _notes(rows: Sequence[Row], part: str, base: Config) -> Iterator[str]:
     if base.score == "cosine":
         for loss in losses:
             if has_head(loss):
-                yield f"{loss} is judged by its cosine; --score head judges it by its classifier"
+                yield f"{loss} is evaluated by cosine; use --score head for its classifier"
     for row in rows:
         if any(result.report["collapsed"] for result in row.results):
             yield f"{row.encoder}, {row.loss}, {row.miner} has collapsed: its similarities do not vary"
     if part == "validation":
-        yield "F1 is cross-fitted on the pairs that also chose each run's best state: name unseen ones with --test"
+        yield "F1 is cross-fitted on the pairs that also chose each run's best checkpoint: name unseen ones with --test"
     yield from dict.fromkeys(note for row in rows if (note := encoder_note(row.encoder)))
 
 
 def _unequal_steps(rows: Sequence[Row]) -> Iterator[str]:
-    """Which runs of one encoder made far fewer steps than others in the same time.
+    """Which runs of an encoder made far fewer steps than others in the same time.
 
-    A slow loss does, and so does a run during which the machine did other work: the figures cannot tell which.
+    A slow loss does, and so does a run during which the machine did other work: the figures do not show which.
     """
     for encoder in dict.fromkeys(row.encoder for row in rows):
         of_encoder = [row for row in rows if row.encoder == encoder and row.results]
@@ -232,6 +232,6 @@ def _unequal_steps(rows: Sequence[Row]) -> Iterator[str]:
         slow = [f"{row.loss}, {row.miner}" for row in of_encoder if UNEQUAL * min(row.values("steps")) <= max(steps)]
         yield (
             f"{encoder}: runs made {min(steps):,} to {max(steps):,} steps in the same time, the fewest with "
-            f"{'; '.join(slow)}: a slow loss makes fewer, and so does a run beside other work on the machine; "
-            "--budget-minutes 0 --epochs N gives all runs as many"
+            f"{'; '.join(slow)}: a slow loss makes fewer, and so does a busy machine; --budget-minutes 0 --epochs N "
+            "gives all runs the same number"
         )

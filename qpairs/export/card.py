@@ -85,7 +85,7 @@ def _verdict(checkpoint: Model, part: str) -> str:
     ]
     if part == "validation":
         fair = f"{scores['f1_cross_fitted']:.3f}"
-        lines.append(f"The threshold was chosen on these very pairs; cross-fitted, F1 is {fair}.")
+        lines.append(f"The threshold was chosen on these same pairs; cross-fitted, F1 is {fair}.")
     fitted = checkpoint.scores.get("calibrated_on")
     if fitted:
         low, high = fitted["f1_interval"]
@@ -154,16 +154,16 @@ def _limits(model: Model, part: str) -> str:
     weakest = min(model.scores[part]["slices"], key=lambda kind: kind["f1"], default=None)
     configs = [stage.config for stage in _stages(model).values()]
     notes = [
-        f"The threshold does not travel: {score_names(model.verdict.score)} on another forum lie elsewhere. `qpairs "
-        "calibrate` fits it to a few dozen labelled pairs of yours.",
+        f"The threshold does not transfer: {score_names(model.verdict.score)} on another forum are distributed "
+        "differently. `qpairs calibrate` fits it to a few dozen labelled pairs of yours.",
         f"Only the first {model.config.max_length} tokens of a question are read.",
     ]
     if weakest:
         notes.append(f"Weakest kind of pair ({weakest['name']}, {weakest['n']:,} pairs): F1 {weakest['f1']:.3f}.")
     notes += dict.fromkeys(f"{note}." for config in configs if (note := encoder_note(config.encoder)))
     if any(side in ENCODERS and ENCODERS[side].own_vocabulary for c in configs for side in tower_names(c.encoder)):
-        notes.append("The vocabulary was made from the training questions, and holds words of theirs.")
-    notes.append("No license is set here: it is for the owner to choose, and what it was trained on may restrict it.")
+        notes.append("The vocabulary was built from the training questions, and contains their words.")
+    notes.append("No license is set here: the owner must choose one, and the training data may restrict it.")
     return "\n".join(["## Limits", "", *(f"- {note}" for note in notes)])
 
 

@@ -1,7 +1,7 @@
-"""A checkpoint -> a folder that answers without torch: ONNX graphs, or a table of word vectors.
+"""A checkpoint -> a folder that runs without torch: ONNX graphs, or a table of word vectors.
 
-An export is tried before it is kept: it embeds labelled pairs, gets a threshold and a calibration of its own, and is
-refused where its F1 falls too far behind that of the checkpoint.
+An export is tested before it is kept: it embeds labelled pairs, gets its own threshold and calibration, and is refused
+if its F1 is too far below that of the checkpoint.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ def export_checkpoint(
         output: folder of the export.
         format: one of `FORMATS`.
         data: labelled pairs, or their source, to compare on; without it, those that the checkpoint was validated on.
-        max_loss: of F1, beyond which nothing is written; without it, that of `MAX_LOSS`.
+        max_loss: of F1, above which nothing is written; without it, that of `MAX_LOSS`.
         overwrite: whether what is in the output folder may be replaced.
         on_progress: gets the stages comparing, vocabulary, distilling, tuning and writing.
 
     Raises:
-        UserError: something that the user can mend, or the export loses too much.
+        UserError: something that the user can fix, or the export loses too much.
 
     >>> parity = export_checkpoint("runs/support", "runs/fast", format="static")  # doctest: +SKIP
     >>> parity.f1_before - parity.f1_after <= 0.1  # doctest: +SKIP
@@ -183,7 +183,7 @@ def _exportable_encoder(model: Model) -> Checkpoint:
         raise UserError(f"{model.path}: an export ({kind}); name the checkpoint that it was made from")
     if model.head is not None:
         raise UserError(
-            f"{model.path}: its verdict is that of a head, which an export lacks; train with --score cosine"
+            f"{model.path}: its verdict needs a head, which an export does not have; train with --score cosine"
         )
     return model
 
@@ -197,7 +197,9 @@ def own_parts(checkpoint: Model) -> Parts:
     >>> own_parts(qpairs.load("runs/support")).validation  # doctest: +SKIP
     """
     if not (checkpoint.split or checkpoint.verdict.labelled):
-        raise UserError(f"{shown_name(checkpoint)}: no pairs of its own; name labelled ones to compare on with --data")
+        raise UserError(
+            f"{shown_name(checkpoint)}: has no known validation pairs; name labelled pairs to compare on with --data"
+        )
     try:
         parts = load_parts(checkpoint.config)
     except UserError as error:
@@ -269,7 +271,7 @@ def _write_tokenizer(tower: SentenceTransformer, folder: Path) -> Reading:
 def _compare(
     checkpoint: Checkpoint, before: tuple[Floats, Tables], export: Export, pairs: Pairs
 ) -> tuple[Export, Parity]:
-    """The export with a verdict of its own, and how it compares with its checkpoint.
+    """The export with its own verdict, and how it compares with its checkpoint.
 
     Args:
         checkpoint: what was exported.

@@ -1,4 +1,4 @@
-"""The export that is fastest on this machine, of those that lose little enough: found by trying."""
+"""The export that is fastest on this machine, of those that lose little enough F1: found by measurement."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def export_fastest(
     """Exports a checkpoint in the format that is fastest on this machine, of those that lose little enough.
 
     Each format whose packages are installed is written and timed on some of the pairs, in turns; then the fastest one
-    that stands the comparison on all of them is kept. Static vectors are not tried: they are a student, and lose more.
+    that passes the comparison on all of them is kept. Static vectors are not tried: they are a student model, and lose
+    more.
 
     Args:
         path: as of `export_checkpoint`, like the others.
@@ -70,7 +71,7 @@ def export_fastest(
         on_progress: gets the stage trying, and those of `export_checkpoint`.
 
     Raises:
-        UserError: something that the user can mend, or every format loses too much.
+        UserError: something that the user can fix, or every format loses too much.
 
     >>> export_fastest("runs/support", "runs/fast").format  # doctest: +SKIP
     'openvino-int8'

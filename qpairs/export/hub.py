@@ -1,7 +1,7 @@
 """A checkpoint, cross-encoder or model of two stages -> a model on the Hugging Face Hub, with its card.
 
-What is uploaded names no file, folder or column of the user's own, and holds nothing of the data beyond counts; only a
-vocabulary that was made from the training questions has words of theirs.
+The upload names none of the user's files, folders or columns, and contains only counts of the data; but a vocabulary
+built from the training questions has their words.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def push(checkpoint: str | Path, name: str, *, private: bool = False) -> str:
             api.whoami()  # one quick request, because the others are retried for long
             address = api.create_repo(name, private=private, exist_ok=True)
             if private and not api.model_info(name).private:
-                raise UserError(f"push: {name} is there and public; make it private on the Hub, or take another name")
+                raise UserError(f"push: {name} exists and is public; make it private on the Hub, or use another name")
             api.upload_folder(
                 repo_id=name,
                 folder_path=folder,
@@ -85,7 +85,7 @@ def stage(checkpoint: str | Path, name: str, folder: str | Path) -> Path:
         UserError: no such checkpoint, an export, a ready model, an invalid name, or a folder that cannot be written.
     """
     if not re.fullmatch(HUB_ID, name):
-        raise UserError(f"push: {name!r} is no name on the Hub; give OWNER/NAME")
+        raise UserError(f"push: {name!r} is not a name on the Hub; give OWNER/NAME")
     model, path = load(checkpoint), Path(folder)
     model.verdict.require_labelled(shown_name(model))
     found = _public_model(model)

@@ -67,7 +67,7 @@ def _of_cross_encoder(model: CrossModel, name: str) -> str:
     return f"""\
 Tells whether two questions ask the same thing. A cross-encoder reads both at once, in both orders; a mean logit of at
 least {model.verdict.pair.threshold:.4f} says that they are duplicates. It has no vectors, so it searches nothing;
-`qpairs combine` joins it to an encoder that does. Made with qpairs.
+`qpairs combine` combines it with an encoder that does. Made with qpairs.
 
 {_with_qpairs(name)}
 

@@ -1,4 +1,4 @@
-"""Cells of space, so that nearly all pairs above a threshold are found without comparing all vectors with all.
+"""Cells of the vector space, so that nearly all pairs above a threshold are found without comparing all vectors.
 
 k-means divides the columns into groups, and each group into cells of about `CELL` columns. A row is compared with the
 columns of the cells that it probes. Its own cell is the one of the most similar centre in the group of the most similar

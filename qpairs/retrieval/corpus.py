@@ -61,7 +61,7 @@ RESULTS = (SUMMARY, *(f"{name}{suffix}" for name in ("pairs", "clusters", "asked
 
 @dataclass(frozen=True)
 class DedupeResult:
-    """The duplicates of a corpus, as tables. Rows are counted from 1, as in the file; ids stand beside them if read.
+    """The duplicates of a corpus, as tables. Rows are counted from 1, as in the file; ids are next to them if read.
 
     Attributes:
         model: that encoded the questions.
@@ -130,12 +130,12 @@ class DedupeResult:
 
     @cached_property
     def expected(self) -> Expectation | None:
-        """Expected precision and recall over the corpus; None for a model with a verdict for pairs alone."""
+        """Expected precision and recall over the corpus; None for a model with a verdict only for pairs."""
         return expectation_of(self.setting)
 
     @property
     def labels(self) -> int:
-        """Labelled pairs of this corpus that the expectation rests on."""
+        """Number of labelled pairs of this corpus on which the expectation is based."""
         return labels_behind(self.setting)
 
     @cached_property
@@ -170,7 +170,7 @@ class DedupeResult:
     def one_word_apart(self) -> pandas.DataFrame:
         """The rows of `pairs` that differ in one name, number or sign alone, the most similar first.
 
-        Such questions are alike to an encoder, and seldom duplicates; see `evaluation.wording.differing_words`.
+        Such questions are similar to an encoder, but rarely duplicates; see `evaluation.wording.differing_words`.
 
         >>> asked = ["How do I sort a list in C++?", "How do I sort a list in C#?", "How can I sort a list in C#?"]
         >>> model.dedupe(asked, threshold=0.5).one_word_apart[["question1", "question2"]].values.tolist()
@@ -188,7 +188,7 @@ class DedupeResult:
             found["expected precision"] = f"{self.expected.precision:.2f} ({low:.2f} to {high:.2f})"
             found["expected recall"] = f"{self.expected.recall:.2f}"
         else:
-            found["expected precision"] = "unknown: the model has a verdict for labelled pairs alone"
+            found["expected precision"] = "unknown: the model has a verdict only for labelled pairs"
         return "DedupeResult", found
 
     __repr__, _repr_html_ = one_line, html_card
@@ -234,7 +234,7 @@ class DedupeResult:
 
 
 def expectation_of(setting: Setting) -> Expectation | None:
-    """Expected precision and recall over the corpus of a setting; None for the one of pairs alone.
+    """Expected precision and recall over the corpus of a setting; None for the setting for pairs.
 
     >>> expectation_of(model.verdict.pair) is None
     True
@@ -325,15 +325,15 @@ def dedupe_corpus(
 ) -> DedupeResult:
     """Finds the duplicates in a file of questions, and the questions that another file has already.
 
-    Without a threshold or a precision, the threshold is that of greatest expected F1 over the pairs of this corpus. A
-    model without densities (of an older version) takes its threshold for pairs, and logs a warning. A model of two
-    stages reads the candidates whose verdict that can change, and decides by their probabilities.
+    Without a threshold or a precision, the threshold is the one with the highest expected F1 over the pairs of this
+    corpus. A model without densities (of an older version) takes its threshold for pairs, and logs a warning. A model
+    of two stages reads the candidates whose decision this can change, and decides by their probabilities.
 
     Args:
         model: or its folder.
         corpus: a file of questions, or rows in memory, as in `read_corpus`.
-        threshold: from which cosine on two questions are duplicates; for a model of two stages, from which probability.
-        precision: that the pairs of duplicates shall have, as a one-sided 95 % lower bound.
+        threshold: the lowest cosine of duplicates; for a model of two stages, the lowest probability.
+        precision: that the pairs of duplicates must have, as a one-sided 95 % lower bound.
         against: the other questions, likewise.
         text_column: the column of the questions, of both, as in `read_corpus`.
         linkage: how clusters are made, see `clusters`.
@@ -463,7 +463,7 @@ def prepare(
 def _take_second_look(
     prepared: Prepared, model: TwoStages, wanted: float | None, recall: float, on_progress: OnProgress
 ) -> Prepared:
-    """Finds the pairs that may be duplicates, reads those whose verdict that can change, and estimates anew.
+    """Finds the pairs that may be duplicates, reads those whose decision this can change, and estimates again.
 
     The same question in both corpora is no matter of the model: it is not read, and its probability is 1.
 

@@ -77,7 +77,7 @@ def dedupe(
         on_progress: see `find_matches`.
 
     Raises:
-        UserError: one text in place of a list, a threshold that is no cosine, or there are far too many pairs.
+        UserError: one text instead of a list, a threshold that is not a cosine, or there are far too many pairs.
 
     >>> vectors = {"pay": [1, 0], "Pay": [1, 0], "pay how": [0.8, 0.6], "boat": [0, 1]}
     >>> encode = lambda texts: np.array([vectors[text] for text in texts], dtype=np.float32)
@@ -235,11 +235,9 @@ def to_representatives(vectors: Vectors, representative: Ints) -> Floats:
 
 
 def require_one_tower(model: Model) -> None:
-    """Raises UserError where both sides of a pair have their own encoder: cosines within a corpus then mean nothing."""
+    """Raises UserError if both sides of a pair have their own encoder: cosines within a corpus then mean nothing."""
     if not (model.verdict.symmetric and model.one_tower):
-        raise UserError(
-            f"{model.path}: two towers, or sides of different kinds; a corpus needs one encoder for all of it"
-        )
+        raise UserError(f"{model.path}: two towers, or sides of different kinds; a corpus needs a single encoder")
 
 
 def stored(embeddings: Embeddings, model: Model, encode: Encode | None = None) -> Encode:

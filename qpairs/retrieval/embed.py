@@ -46,13 +46,13 @@ from qpairs.retrieval.writer import Writer
 log = logging.getLogger(__name__)
 
 WRITTEN = f"{UNFINISHED}/made.jsonl"  # a line for each complete file
-REPEATED_IDS = "ids of column %r that several questions have: %s, such as %r; an index takes each id once"
+REPEATED_IDS = "ids of column %r that several questions have: %s, such as %r; an index needs unique ids"
 LOOKED_AT = 100_000  # questions, the first ones, that are looked at for texts that are cut and words that are unknown
 SHARD_SIZE = 50_000  # questions; 77 MB of 384 float32
 
 
 class OtherEmbeddings(UserError):
-    """A folder holds embeddings that were made otherwise; `differ` names how.
+    """A folder holds embeddings made with other options; `differ` names them.
 
     >>> OtherEmbeddings("emb", ["dtype"]).differ
     ['dtype']
@@ -62,8 +62,8 @@ class OtherEmbeddings(UserError):
         """Says which folder, and how its embeddings differ."""
         self.differ = differ
         super().__init__(
-            f"{folder}: holds embeddings with another {', '.join(differ)}; name another folder with --output, or start "
-            "anew with --overwrite"
+            f"{folder}: holds embeddings with another {', '.join(differ)}; name another folder with --output, or "
+            "start again with --overwrite"
         )
 
 
@@ -106,7 +106,7 @@ def embed(
         shard_size: questions in a shard.
         skip_bad_rows: leave out rows that cannot be used, and count them.
         distinct_ids: refuse ids that several questions have, as an index does; without it, a warning is logged.
-        overwrite: start anew where the folder holds other embeddings.
+        overwrite: start again if the folder holds other embeddings.
         engine: what runs the jobs: `run_serially`, or an executor from `ray_executor`.
         on_progress: the stages checking (files of an earlier run), reading (questions) and encoding (distinct texts).
 
@@ -143,7 +143,7 @@ def embed(
             if found.repeated_ids:
                 told = REPEATED_IDS % (plan.id_column, f"{found.repeated_ids:,}", found.repeated_id)
                 if distinct_ids:
-                    raise UserError(f"{questions.path}: {told}; mend them, or leave out --id-column (id_column)")
+                    raise UserError(f"{questions.path}: {told}; correct them, or leave out --id-column (id_column)")
                 log.warning(told)
             writer = Writer(model, output, plan, meter.advance)
             encoded = sum(file.encoded for file in written.values())
@@ -162,7 +162,9 @@ def embed(
 
 def _check(plan: Plan, model: Model, output: Path) -> None:
     if not 1 <= plan.dimension <= model.dimension:
-        raise UserError(f"dim: {plan.dimension} is out of range; the vectors of {model.path} have {model.dimension}")
+        raise UserError(
+            f"dim: {plan.dimension} is out of range; the vectors of {model.path} have {model.dimension} numbers"
+        )
     if note := shortened_note(model, plan.dimension):
         log.warning(note)
     for name, value, options in (("dtype", plan.dtype, get_args(DType)), ("side", plan.side, get_args(Side))):
@@ -172,7 +174,7 @@ def _check(plan: Plan, model: Model, output: Path) -> None:
         raise UserError(f"shard_size: {plan.shard_size} is out of range; 1 or more")
     refuse_file(output)
     if output.exists() and not _is_begun(output) and any(output.glob("[!.]*")):
-        raise UserError(f"{output}: is not empty, and holds no embeddings; name another folder with --output")
+        raise UserError(f"{output}: is not empty, and does not hold embeddings; name another folder with --output")
 
 
 def _is_begun(output: Path) -> bool:
@@ -186,7 +188,7 @@ def _earlier_run(output: Path) -> tuple[Mapping[str, Any], list[WrittenFile]]:
         return asdict(kept.plan), list(kept.shards)
     if not (output / PLAN).exists():
         return {}, []
-    plan = read_json(output / PLAN, plan_shape, missing="", mend="start anew with --overwrite")
+    plan = read_json(output / PLAN, plan_shape, missing="", mend="start again with --overwrite")
     lines, files = (output / WRITTEN).read_bytes().splitlines() if (output / WRITTEN).exists() else [], []
     for line in lines:
         with suppress(UserError, UnicodeDecodeError):  # cut off when the process was killed: its file is made again
@@ -232,7 +234,7 @@ def _record(output: Path, file: WrittenFile) -> None:
 def _finish(output: Path, model: Model, plan: Plan, found: Survey, written: Mapping[str, WrittenFile]) -> None:
     shards = [written[file] for file in sorted(written) if file.startswith(SHARDS)]
     if sum(shard.rows for shard in shards) != found.count:
-        raise UserError(f"{output}: the file of questions changed while it was read; start anew with --overwrite")
+        raise UserError(f"{output}: the file of questions changed while it was read; start again with --overwrite")
     manifest = {
         "format": FORMAT,
         "qpairs": __version__,

@@ -162,7 +162,7 @@ class Embeddings:
         if self.fingerprint != model.fingerprint:
             raise UserError(
                 f"{self.folder}: made by the model {self.fingerprint} ({self.model}), not by {model.path}; run qpairs "
-                "embed anew"
+                "embed again"
             )
 
     def vectors(self) -> Iterator[tuple[int, Floats]]:
@@ -228,13 +228,13 @@ def open_shards(folder: str | Path) -> Embeddings:
     40
     """
     folder = Path(folder)
-    missing = f"{folder}: no embeddings here (no {MANIFEST}); qpairs embed makes them of a file of questions"
+    missing = f"{folder}: no embeddings here (no {MANIFEST}); create them with qpairs embed"
     if (folder / PLAN).exists():
         missing = f"{folder}: the embeddings are not finished; run the same qpairs embed again"
 
     def parse(data: dict[str, Any]) -> Embeddings:
         if not data["shards"] or sum(shard["rows"] for shard in data["shards"]) != data["count"]:
-            raise ValueError(f"the shards have not {data['count']} rows together")
+            raise ValueError(f"the shards do not have {data['count']} rows in total")
         return Embeddings(
             folder=folder,
             model=Path(data["model"]),
@@ -255,4 +255,4 @@ def _floats(batch: pyarrow.RecordBatch) -> Floats:
 
 
 def _broken(file: Path) -> str:
-    return f"{file}: missing or damaged; run the same qpairs embed again, which makes it anew"
+    return f"{file}: missing or damaged; run the same qpairs embed again to rewrite it"

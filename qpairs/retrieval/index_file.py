@@ -67,7 +67,7 @@ def index_file(
     except OtherEmbeddings as error:
         differ = ", ".join(error.differ)
         raise UserError(
-            f"{folder}: was made with another {differ}; remove embeddings and index in it, and they are made anew"
+            f"{folder}: was made with another {differ}; remove embeddings and index in it to create them again"
         ) from None
     plan, note = json.dumps(asdict(made.plan)), folder / INDEXED
     there = (index_folder(folder) / FILE).exists()
@@ -75,7 +75,7 @@ def index_file(
         return made
     begun = note.exists() and note.read_text("utf-8", "replace") == BEGUN  # by a run that was killed
     if there and not (renew or begun):
-        raise UserError(f"{index_folder(folder)}: an index of other questions; remove it, or work in another folder")
+        raise UserError(f"{index_folder(folder)}: an index of other questions; remove it, or use another folder")
     write_text(note, BEGUN)
     build_index(made, index_folder(folder), overwrite=True, on_progress=on_progress)
     write_text(note, plan)

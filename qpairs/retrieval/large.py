@@ -172,8 +172,8 @@ def _encoder(model: Model, embeddings: Embeddings) -> Model:
     """
     if second_stage(model):
         raise UserError(
-            f"{model.path}: a model of two stages reads candidates, which a folder of embeddings is not made for; "
-            "decide by the encoder alone with --no-reranker, or give the file of questions"
+            f"{model.path}: a model of two stages reads the texts of candidates, which is not possible with a folder "
+            "of embeddings; use only the encoder with --no-reranker, or give the file of questions"
         )
     encoder = encoder_of(model)
     require_one_tower(encoder)

@@ -55,7 +55,7 @@ class MemoryIndex:
     def add(self, ids: Sequence[str], texts: Sequence[str], vectors: Floats) -> None:
         """As in `VectorIndex`."""
         if again := set(self.known(ids)) or {name for name, times in Counter(ids).items() if times > 1}:
-            raise UserError(f"the id {min(again)!r} is there twice")
+            raise UserError(f"the id {min(again)!r} appears twice")
         self.vectors = np.concatenate([self.vectors, vectors])
         self.ids += ids
         self.questions += texts
@@ -123,10 +123,10 @@ def index_in_memory(
     id_column: str = "",
     on_progress: OnProgress = ignore,
 ) -> Index:
-    """Encodes questions, for as many searches as you like; nothing is written.
+    """Encodes questions once, for any number of searches; nothing is written.
 
     Args:
-        model: that encodes them, and judges.
+        model: that encodes them, and decides.
         questions: a list of texts, a data frame, a file, or what else `open_questions` takes.
         text_column: as in `open_questions`.
         id_column: likewise.

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TWO_KINDS = (
-    "the model's two sides are of different kinds, so nothing is known of a corpus: the verdicts are those of labelled "
-    "pairs, and far too sure"
+    "the model's two sides are of different kinds, so it has no verdict for a corpus: the verdicts are those for "
+    "labelled pairs, and far too certain"
 )
 HEADINGS = {
     "very likely a duplicate": "Very likely asked before",
@@ -77,15 +77,15 @@ def search(
 ) -> list[list[Answer]]:
     """The nearest k questions of an index for each of some questions, nearest first.
 
-    A model of two stages finds by the encoder, reads the hits whose verdict that can change, and puts the most probable
-    first.
+    A model of two stages retrieves with the encoder, reads the hits whose decision this can change, and ranks the most
+    probable first.
 
     Args:
         index: from `open_index`.
         model: that made the vectors of the index.
         questions: to search for.
         k: how many to find.
-        threshold: least similarity of duplicates, or for a model of two stages their least probability; without it,
+        threshold: lowest similarity of duplicates, or for a model of two stages their lowest probability; without it,
             that of the setting.
         setting: turns similarities into verdicts, such as `setting_for(index, model).at_precision(0.9)`; without it,
             that of `setting_for`.
@@ -267,8 +267,8 @@ def require_searchable(index: Index, model: Model) -> None:
     require_model(index.manifest, encoder.fingerprint, str(index.folder))
     if encoder.verdict.symmetric and not encoder.one_tower:
         raise UserError(
-            f"{model.path}: its verdict is the mean of both directions between two towers, and an index has one; "
-            "train one encoder, or two with --no-symmetric"
+            f"{model.path}: its verdict is the mean of both directions between two towers, but an index has one "
+            "tower; train one encoder, or two with --no-symmetric"
         )
 
 

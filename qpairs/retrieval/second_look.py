@@ -105,7 +105,7 @@ class ReadShare:
     def __str__(self) -> str:
         """One line that says what was read, and why not the rest."""
         if not self.candidates:
-            return "no two different questions reach a probability of 10 %; --no-reranker decides by the encoder alone"
+            return "no two different questions reach a probability of 10 %; --no-reranker uses only the encoder"
         where = ""
         if self.band.low <= 1:
             where = f" (cosine {max(self.band.low, -1):.2f} to {min(self.band.high, 1):.2f})"
@@ -131,7 +131,7 @@ def read_candidates(
         if now.rate and now.total >= many and not warned:
             warned = True
             log.warning(
-                "%s candidates are to be read, about %s pairs/s: %s; --no-reranker decides by the encoder alone",
+                "%s candidates to read, at about %s pairs/s: %s; --no-reranker uses only the encoder",
                 f"{now.total:,}",
                 f"{now.rate:,.0f}",
                 _duration((now.total - now.done) / now.rate),
@@ -182,9 +182,9 @@ def read_hits(
 
 
 def called_from(setting: Setting) -> str:
-    """From what on a question is called a duplicate, in words: "from a similarity of 0.812 on"."""
+    """When a question is called a duplicate, in words: "at a similarity of 0.812 or more"."""
     if not isinstance(setting, SecondSetting):
-        return f"from a similarity of {setting.threshold:.3f} on"
+        return f"at a similarity of {setting.threshold:.3f} or more"
     if setting.bounded:
-        return f"where the probability is at least {setting.threshold:g}, with 95 % confidence"
-    return f"from a probability of {setting.threshold:.2f} on"
+        return f"if the probability is at least {setting.threshold:g}, with 95 % confidence"
+    return f"at a probability of {setting.threshold:.2f} or more"

@@ -1,4 +1,4 @@
-"""What deduplication would do at several thresholds, before anything is written."""
+"""What deduplication would find at several thresholds, before anything is written."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2)  # pairs for each question
 
 @dataclass(frozen=True)
 class TradeOff:
-    """What deduplication at a threshold would do.
+    """What deduplication at a threshold would find.
 
     Attributes:
-        threshold: from which cosine on two questions are duplicates, or after a second look from which probability.
+        threshold: the lowest cosine of duplicates, or after a second look the lowest probability.
         pairs: of duplicates.
         kept: rows that would be kept.
         expected: precision and recall over the corpus; None for a model with a verdict for pairs alone.
-        why: what speaks for the threshold, such as "greatest F1"; "" for a step between.
+        why: the reason for the threshold, such as "greatest F1"; "" for a step between.
     """
 
     threshold: float

@@ -141,7 +141,7 @@ def test_a_service_that_only_fails_ends_the_run_and_spoils_nothing(fault: Fault,
     with serving(right) as service:
         annotate(PAIRS[:5], of(service), tmp_path / "labels.csv")
         service.faults.extend([fault] * 200)
-        with pytest.raises(UserError, match="5 pairs in succession failed") as refused:
+        with pytest.raises(UserError, match="5 pairs in a row failed") as refused:
             annotate(PAIRS, of(service, attempts=2), tmp_path / "labels.csv", concurrency=2)
         assert "\n" not in str(refused.value)
         assert len(service.requests) < 40
@@ -249,7 +249,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
         first = threading.Thread(target=annotate, args=(PAIRS[:4], of(service), tmp_path / "labels.csv"))
         first.start()
         time.sleep(0.15)
-        with pytest.raises(UserError, match="another process is at work"):
+        with pytest.raises(UserError, match="another process is using"):
             annotate(PAIRS[:4], of(service), tmp_path / "labels.csv")
         first.join()
 

@@ -70,7 +70,7 @@ def test_confident_learning_finds_the_labels_that_sure_models_deny_and_no_other(
 
 
 def test_a_confidence_that_is_no_probability_is_refused() -> None:
-    with pytest.raises(qpairs.UserError, match="confidence is 80; it takes a probability"):
+    with pytest.raises(qpairs.UserError, match="confidence is 80; it must be a probability"):
         audit(confidence=80)
 
 

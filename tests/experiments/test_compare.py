@@ -180,7 +180,7 @@ def test_with_one_seed_no_row_is_called_worse_and_that_is_said(
     assert one.rows[1].difference.high < 0
     assert one.rows[1].difference.verdict == "unknown"
     assert one.rows[0].interval("f1") == pytest.approx(one.rows[0].values("f1_interval")[0])
-    assert sum("runs of other seeds" in note for note in one.notes) == 1
+    assert sum("the variation over seeds is unknown" in note for note in one.notes) == 1
     several = small(pairs_csv, tmp_path / "several", seeds=4)
     assert several.rows[1].difference is not None
     assert several.rows[1].difference.verdict == "worse"
@@ -356,7 +356,7 @@ def test_interrupted_and_killed_it_goes_on_and_a_diverging_loss_costs_its_own_ce
     os.killpg(started.process.pid, signal.SIGINT)  # as Ctrl-C does
     ended = started.wait()
     assert ended.returncode == 130
-    assert "the same command goes on" in " ".join(ended.stderr.split())
+    assert "the same command resumes" in " ".join(ended.stderr.split())
     assert "Traceback" not in ended.stderr
     assert "leaked" not in ended.stderr
 

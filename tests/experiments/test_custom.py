@@ -259,8 +259,8 @@ def test_two_functions_of_one_name_are_refused() -> None:
         ("broken.py", "x = 1\n\nx.y\n", "import: broken.py, line 3: AttributeError: 'int' object has no attribute 'y'"),
         ("broken.py", "x = 1\nx = = 2\n", "import: broken.py, line 2: SyntaxError: invalid syntax"),
         ("broken.py", "import my_nowhere\n", "import: broken.py, line 1: ModuleNotFoundError: No module named"),
-        ("json.py", "x = 1\n", "import: json.py: there is a module 'json' already"),
-        ("my-losses.py", "x = 1\n", "import: my-losses.py: there is a module 'my-losses' already"),
+        ("json.py", "x = 1\n", "import: json.py: a module 'json' exists already"),
+        ("my-losses.py", "x = 1\n", "import: my-losses.py: a module 'my-losses' exists already"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line(run, tmp_path: Path, name: str, code: str | None, words: str) -> None:

@@ -125,7 +125,7 @@ def test_sizes_that_failed_are_left_out_and_named_and_too_few_are_refused(
     assert [point.pairs for point in found.curves["f1"].points] == [12, 50, 100, 200, 400]
     assert "2 runs failed, the first with: it fell" in found.notes
     trained.failing = {12, 25, 50}
-    with pytest.raises(qpairs.UserError, match="3 sizes are trained, and a curve needs 4: it fell"):
+    with pytest.raises(qpairs.UserError, match="3 sizes are trained; a curve needs 4: it fell"):
         small(pairs_csv, tmp_path / "d", sizes=SIZES)
 
 
@@ -137,7 +137,7 @@ def test_sizes_that_failed_are_left_out_and_named_and_too_few_are_refused(
         ({"sizes": "1,20,30,40"}, "2 <= size"),
         ({"sizes": "10,20,30,4000"}, "number of training pairs"),
         ({"seeds": 0}, "learning-curve: seeds"),
-        ({"teacher": "minilm"}, "teacher of its own"),
+        ({"teacher": "minilm"}, "its own teacher"),
         ({"encoder": "lstn"}, "lstn"),
         ({"data": "missing.csv"}, "no such file"),
     ],

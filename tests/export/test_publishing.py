@@ -190,8 +190,8 @@ def test_the_card_tells_data_split_threshold_scores_limits_and_command(checkpoin
         "TF-IDF",
         f"{model.split['sizes']['train']:,}",
         model.split["fingerprint"],
-        "does not travel",
-        "vocabulary was made from the training questions",
+        "does not transfer",
+        "vocabulary was built from the training questions",
         "qpairs train --data DATA.csv --columns TEXT1,TEXT2,LABEL --encoder static --batch-size 16",
         f"torch {model.versions['torch']}",
     ):

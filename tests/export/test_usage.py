@@ -103,7 +103,7 @@ def test_the_card_of_both_tells_both(folders: dict[str, Path], tmp_path: Path) -
         f"between {low:.2f} and {high:.2f}",
         f"| its encoder alone, F1 cross-fitted | {model.scores['second_look']['f1_first']:.3f} |",
         f"| its cross-encoder alone, F1 cross-fitted | {model.scores['second_look']['f1_second']:.3f} |",
-        "log odds on another forum lie elsewhere",
+        "log odds on another forum are distributed differently",
         "qpairs train --data DATA.csv --encoder static",
         "qpairs combine ENCODER CROSS_ENCODER",
     ):

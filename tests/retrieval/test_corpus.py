@@ -214,7 +214,7 @@ def test_a_model_that_knows_pairs_alone_says_so(run, checkpoint: Path, corpus: P
     assert f"at or above {data['verdict']['pair']['threshold']:.3f}" in result.out
     for each in (result, dry):
         assert each.code == 0
-        assert "has a verdict for labelled pairs alone" in " ".join(each.err.split())
+        assert "has a verdict only for labelled pairs" in " ".join(each.err.split())
     assert "expected" not in result.out
     assert mended.code == 0, mended.err
     assert "of which duplicates, expected" in run("dedupe", "b", corpus, "--text-column", "q", "--output", "c").out
@@ -250,7 +250,7 @@ def test_a_recall_that_could_not_be_measured_is_said_and_null(
     result = run(*asked, "--threshold", "0.99999")
     assert result.code == 0, result.err
     assert (summary()["search_recall"], summary()["search_recall_measured_on"]) == (None, 0)
-    assert "Not all were compared with all: a sample had no pair, so it is not known" in result.out
+    assert "Not all pairs were compared: the share of pairs found is unknown, as a sample had none" in result.out
     everything = run(*asked, "--threshold", "0.99999", "--recall", "1")
     assert (summary()["search_recall"], summary()["search_recall_measured_on"]) == (1, 0)
     assert "Not all" not in everything.out

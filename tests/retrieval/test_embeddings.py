@@ -119,13 +119,13 @@ def test_ids_of_several_questions_are_told_before_an_index_refuses_them(
     rows = [{"q": f"question {k}", "id": f"id{k % 9}"} for k in range(11)]  # id0 and id1 twice, in one shard or two
     embed(a_model(Stub()), rows, tmp_path / "emb", text_column="q", id_column="id", shard_size=size)
     (told,) = (record.message for record in caplog.records if "ids of column" in record.message)
-    assert told == "ids of column 'id' that several questions have: 2, such as 'id0'; an index takes each id once"
+    assert told == "ids of column 'id' that several questions have: 2, such as 'id0'; an index needs unique ids"
     caplog.clear()
     embed(a_model(Stub()), rows[:9], tmp_path / "once", text_column="q", id_column="id", shard_size=size)
     embed(a_model(Stub()), rows, tmp_path / "rows", text_column="q", shard_size=size)
     assert "ids of column" not in caplog.text
     strict = {"text_column": "q", "id_column": "id", "distinct_ids": True}
-    with pytest.raises(UserError, match=f"^list: {told}; mend them, or leave out --id-column"):
+    with pytest.raises(UserError, match=f"^list: {told}; correct them, or leave out --id-column"):
         embed(a_model(Stub()), rows, tmp_path / "strict", **strict)
     assert embed(a_model(Stub()), rows[:9], tmp_path / "strict", **strict).count == 9
 
@@ -297,7 +297,7 @@ def test_the_list_of_files_meets_a_full_disk(source: Path, tmp_path: Path, monke
 
 
 def test_a_folder_that_another_process_writes_is_refused(source: Path, tmp_path: Path) -> None:
-    with exclusive_lock(tmp_path / "emb"), pytest.raises(UserError, match="another process is at work here"):
+    with exclusive_lock(tmp_path / "emb"), pytest.raises(UserError, match="another process is using this folder"):
         embed(a_model(Stub()), source, tmp_path / "emb", **OPTIONS)
 
 
@@ -380,7 +380,9 @@ def test_bad_options_are_one_line_and_nothing_is_written(
 def test_broken_rows_stop_the_run_before_it_encodes_or_are_counted(tmp_path: Path) -> None:
     source = write(tmp_path / "q.csv", ["a", "b", " ", "a"])
     encoder = Stub()
-    with pytest.raises(UserError, match=r"q\.csv, row 3: column 'q' has no question; mend it, or pass --skip-bad-rows"):
+    with pytest.raises(
+        UserError, match=r"q\.csv, row 3: column 'q' has no question; correct it, or pass --skip-bad-rows"
+    ):
         embed(a_model(encoder), source, tmp_path / "emb", text_column="q")
     assert encoder.encoded == []
     found = embed(a_model(encoder), source, tmp_path / "emb", text_column="q", skip_bad_rows=True, overwrite=True)

@@ -222,7 +222,7 @@ def test_a_build_that_was_killed_is_built_anew_and_a_foreign_folder_is_left_alon
     assert build_index(embeddings, folder, overwrite=True).count == 1
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("important")
-    with pytest.raises(UserError, match="holds no index"):
+    with pytest.raises(UserError, match="does not hold an index"):
         build_index(embeddings, tmp_path / "mine", overwrite=True)
 
 
@@ -267,7 +267,7 @@ def test_milvus_that_does_not_answer_or_has_the_collection_is_one_line(
         build_index(embeddings, tmp_path / "y", address="qdrant:here")
     address = f"milvus:{tmp_path}/v.db#mine"
     build_index(embeddings, tmp_path / "a", address=address)
-    with pytest.raises(UserError, match="collection is there already"):
+    with pytest.raises(UserError, match="collection exists already"):
         build_index(embeddings, tmp_path / "b", address=address)
 
 

@@ -279,7 +279,7 @@ def test_the_command_says_what_the_library_says(run, calibrated: Calibrated, mon
         result = run(*options, *more)
         assert (result.code, result.err) == (0, "")
         (answers,) = search(index, model, ["t5"], 4, setting=used)
-        assert f"from a similarity of {used.threshold:.3f} on" in " ".join(result.out.split())
+        assert f"at a similarity of {used.threshold:.3f} or more" in " ".join(result.out.split())
         assert heading(answers) in result.out
         rows = [line for line in result.out.splitlines() if line.strip()[:1] in "1234" and line.strip()[1:2] == " "]
         for row, answer in zip(rows, answers, strict=True):
@@ -291,7 +291,7 @@ def test_the_command_says_what_the_library_says(run, calibrated: Calibrated, mon
     delete_from_index(index.folder, [f"id{row}" for row in range(300, 3000)])
     result = run(*options)
     assert "that of a hit among 300 questions." in result.out
-    assert "build it anew" in result.out
+    assert "rebuild it" in result.out
 
 
 def test_the_command_says_once_that_a_model_knows_pairs_alone(
@@ -301,5 +301,5 @@ def test_the_command_says_once_that_a_model_knows_pairs_alone(
     monkeypatch.setattr("qpairs.models.base.load", lambda _, **__: a_model(vectors))
     result = run("search", index.folder, "t5", "t6", "--model", ".")
     assert result.code == 0
-    assert " ".join(result.err.split()).count("has a verdict for labelled pairs alone") == 1
+    assert " ".join(result.err.split()).count("has a verdict only for labelled pairs") == 1
     assert "that of pairs like those of validation." in result.out

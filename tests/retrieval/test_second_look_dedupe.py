@@ -320,10 +320,10 @@ def test_an_index_of_the_encoder_is_searched_by_both_stages(run, saved: Path, qu
     one = questions.read_text().splitlines()[3]
     result = run("search", "idx", one, "-k", "5")
     assert result.code == 0, result.err
-    assert "from a probability of 0.50 on" in " ".join(result.out.split())
+    assert "at a probability of 0.50 or more" in " ".join(result.out.split())
     moved = run("search", "idx", one, "--model", saved / "bi")
     assert moved.code == 0, moved.err
-    assert "from a similarity of" in " ".join(moved.out.split())
+    assert "at a similarity of" in " ".join(moved.out.split())
     file = run("search", "idx", "--file", questions, "--output", "found.csv")
     assert file.code == 0, file.err
     assert "econd look at" in file.out

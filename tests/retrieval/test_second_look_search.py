@@ -154,14 +154,14 @@ def test_the_command_shows_probabilities_and_what_was_read(
     rows = [line for line in result.out.splitlines() if line.strip()[:1] in "1234" and line.strip()[1:2] == " "]
     assert [row.split()[2] for row in rows] == [f"{answer.probability:.2f}" for answer in answers]
     said = " ".join(result.out.split())
-    assert "Called a duplicate: from a probability of 0.50 on." in said
+    assert "Called a duplicate: at a probability of 0.50 or more." in said
     assert f"Second look at {sum(answer.read for answer in answers)} of 4 candidates (cosine " in said
     sure = run(*options, "--precision", "0.8")
-    assert "where the probability is at least 0.8, with 95 % confidence" in " ".join(sure.out.split())
+    assert "if the probability is at least 0.8, with 95 % confidence" in " ".join(sure.out.split())
     refused(run(*options, "--precision", "1"), "the highest that can be promised")
     refused(run(*options, "--threshold", "-0.5"), "a probability, from 0 to 1")
     alone = run(*options, "--no-reranker")
-    assert "from a similarity of" in " ".join(alone.out.split())
+    assert "at a similarity of" in " ".join(alone.out.split())
     assert "econd look" not in alone.out
 
 

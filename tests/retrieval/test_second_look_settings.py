@@ -92,7 +92,7 @@ def test_a_precision_is_that_of_the_lower_bound_of_each_hit() -> None:
     assert setting.threshold_at(1.0) is None
     with pytest.raises(UserError, match=r"probability 1; the highest that can be promised is 0\.\d\d"):
         setting.at_precision(1.0)
-    with pytest.raises(UserError, match="labelled pairs alone"):
+    with pytest.raises(UserError, match="only for labelled pairs"):
         SecondSetting(VERDICT.pair, LOOK).at_precision(0.5)
     for threshold in (-0.1, 1.1):
         with pytest.raises(UserError, match="a probability, from 0 to 1"):
@@ -103,8 +103,8 @@ def test_the_threshold_is_even_or_that_of_the_verdict_on_pairs() -> None:
     model = two_stages(corpora.questions(20))
     assert second_setting(HITS, model).threshold == 0.5
     assert second_setting(VERDICT.pair, model).threshold == pytest.approx(float(expit(model.verdict.pair.threshold)))
-    assert called_from(HITS) == f"from a similarity of {HITS.threshold:.3f} on"
-    assert called_from(SecondSetting(HITS, LOOK)) == "from a probability of 0.50 on"
+    assert called_from(HITS) == f"at a similarity of {HITS.threshold:.3f} or more"
+    assert called_from(SecondSetting(HITS, LOOK)) == "at a probability of 0.50 or more"
     assert "0.8, with 95 %" in called_from(SecondSetting(HITS, LOOK).at_precision(0.8))
 
 
@@ -146,7 +146,7 @@ def test_long_reading_is_announced_once(caplog: pytest.LogCaptureFixture) -> Non
         reports = []
         read_candidates(IntentReader(), pairs, reports.append, many=5000)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "5,000 candidates are to be read" in caplog.text
+    assert "5,000 candidates to read" in caplog.text
     assert "--no-reranker" in caplog.text
     assert (reports[-1].stage, reports[-1].done, reports[-1].total) == ("reading pairs", 5000, 5000)
 

@@ -129,9 +129,9 @@ def _old_manifest(output: Path, *, overwrite: bool) -> Manifest | None:
 
 def _check_output(output: Path, old: Manifest | None, *, overwrite: bool) -> None:
     if old and not overwrite:
-        raise UserError(f"{output}: there is an index already; name another folder, or pass --overwrite")
+        raise UserError(f"{output}: an index exists already; name another folder, or pass --overwrite")
     if not old and any(entry for entry in visible(output) if entry.name != FILE and entry not in _parts(output)):
-        raise UserError(f"{output}: is not empty, and holds no index; name another folder with --output")
+        raise UserError(f"{output}: is not empty, and does not hold an index; name another folder with --output")
 
 
 def _parts(folder: Path) -> set[Path]:
@@ -179,7 +179,7 @@ def add_to_index(folder: str | Path, embeddings: Embeddings, on_progress: OnProg
         on_progress: the stages indexing (done, total: questions) and writing.
 
     Raises:
-        UserError: no index, another process at work there, vectors of another model, or ids that occur already (in
+        UserError: no index, another process is using it, vectors of another model, or ids that occur already (in
             Milvus, what was sent before these stays).
     """
     folder, meter = Path(folder), Meter(on_progress)
@@ -196,7 +196,7 @@ def delete_from_index(folder: str | Path, ids: Sequence[str]) -> tuple[Manifest,
     """Deletes questions from an index, without rebuilding it; returns how many of the ids it had.
 
     Raises:
-        UserError: no index, or another process at work there.
+        UserError: no index, or another process is using it.
     """
     folder = Path(folder)
     with _locked(folder) as manifest:
@@ -212,7 +212,7 @@ def hold_index(folder: str | Path) -> Iterator[Index]:
     Changes are in memory alone until `save_index`.
 
     Raises:
-        UserError: no index in it, another process at work there, or Milvus cannot be reached.
+        UserError: no index in it, another process is using it, or Milvus cannot be reached.
     """
     folder = Path(folder)
     with _locked(folder) as manifest:
@@ -277,7 +277,7 @@ def model_of(index: Index, option: str) -> Path:
             return place
     if there:
         require_model(index.manifest, fingerprint(there[-1]), str(there[-1]))
-    raise UserError(f"{index.folder}: its model, {named}, is not there; name it with {option}")
+    raise UserError(f"{index.folder}: its model, {named}, is missing; name it with {option}")
 
 
 def require_model(manifest: Manifest, fingerprint: str, where: str) -> None:
@@ -285,7 +285,7 @@ def require_model(manifest: Manifest, fingerprint: str, where: str) -> None:
     if fingerprint != manifest.fingerprint:
         raise UserError(
             f"{where}: made by the model {manifest.fingerprint} ({manifest.model}), whose vectors cannot be compared "
-            f"with those of {fingerprint}; use that model, or embed and index anew"
+            f"with those of {fingerprint}; use that model, or embed and index again"
         )
 
 
@@ -350,7 +350,7 @@ def _read_manifest(folder: Path) -> Manifest:
             ScoreCounts.from_dict(more["scores"])  # or it is damaged
         return Manifest(**{name: data[name] for name in names}, state=state, **more)
 
-    missing = f"{folder}: no index in it (no {FILE}); qpairs index EMBEDDINGS --output makes one"
+    missing = f"{folder}: no index in it (no {FILE}); create one with qpairs index EMBEDDINGS --output"
     return read_manifest(folder / FILE, parse, newest=FORMAT, missing=missing, shape=_manifest_shape)
 
 

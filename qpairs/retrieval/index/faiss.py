@@ -90,7 +90,7 @@ class FaissIndex:
                 raise ValueError(f"the vectors are not those of an index of the kind {manifest.kind}")
             return index
         except Exception as error:  # of FAISS, Arrow, NumPy and its parser of headers
-            raise UserError(f"{folder}: the index is damaged ({_reason(error)}); index anew") from None
+            raise UserError(f"{folder}: the index is damaged ({_reason(error)}); build it again") from None
 
     def _require_shapes(self) -> None:
         """Raises ValueError where the questions or the deletion marks are no such."""
@@ -251,7 +251,7 @@ def _reading(folder: Path) -> Iterator[None]:
     try:
         yield
     except (UnicodeDecodeError, IndexError, pa.ArrowException) as error:
-        raise UserError(f"{folder}: the index is damaged ({_reason(error)}); index anew") from None
+        raise UserError(f"{folder}: the index is damaged ({_reason(error)}); build it again") from None
 
 
 def _reason(error: Exception) -> str:

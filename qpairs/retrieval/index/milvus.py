@@ -64,7 +64,7 @@ class MilvusIndex:
             if client.has_collection(name):
                 if not overwrite:
                     raise UserError(
-                        f"{index._address}: the collection is there already; name another after #, or pass --overwrite"
+                        f"{index._address}: the collection exists already; name another after #, or pass --overwrite"
                     )
                 client.drop_collection(name)
             schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -162,8 +162,8 @@ class MilvusIndex:
         """
         if k > MOST_HITS and len(self) > MOST_HITS:
             raise UserError(
-                f"{self._address}: k is {k:,}, must be 1 <= k <= {MOST_HITS:,}: Milvus finds no more, and an index of "
-                "FAISS does"
+                f"{self._address}: k is {k:,}, must be 1 <= k <= {MOST_HITS:,}: that is the limit of Milvus; a FAISS "
+                "index has none"
             )
         k = min(k, MOST_HITS)
         params = {"exact": {}, "ivf": {"nprobe": self._effort}, "hnsw": {"ef": max(self._effort, k)}}[self._kind]
@@ -181,7 +181,7 @@ def _token(uri: str, given: bool) -> str:
     """The token for an address; '' for a file, or where there is none."""
     token = os.environ.get("MILVUS_TOKEN", "") if "://" in uri else ""
     if token and not given and os.environ.get("MILVUS_URI", "").rstrip("/") != uri.rstrip("/"):
-        raise UserError(f"{uri}: the index names this address; to send MILVUS_TOKEN there, set MILVUS_URI to it, too")
+        raise UserError(f"{uri}: the index names this address; to send MILVUS_TOKEN there, also set MILVUS_URI to it")
     return token
 
 
