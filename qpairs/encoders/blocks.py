@@ -1,4 +1,4 @@
-"""Transformers of BERT's kind as tensors: what each kind consists of, and where it keeps that.
+"""BERT-like transformers as tensors: the parts of each kind, and the names of their tensors.
 
 A kind is a row of names. The tensors under these names are those of a module of transformers, which train, or those of
 a file; nothing here needs transformers.
@@ -70,7 +70,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Blocks:
-    """What a transformer of BERT's kind consists of.
+    """The parts of a BERT-like transformer.
 
     Attributes:
         words: (vocabulary, d) the vectors of tokens.

@@ -63,7 +63,7 @@ class EncoderKind:
         shares_vectors: whether two towers of such kinds may have their word vectors in common.
         own_vocabulary: whether its vocabulary is made from the training questions.
         hub_id: the model of the Hub that it is, if any.
-        note: what must be said beside every figure of it.
+        note: what must be stated with every score of it.
     """
 
     about: str
@@ -181,7 +181,7 @@ def build_encoder(
 
 
 def check_encoder(name: str, vectors: str = "", *, share_vectors: bool = False, prompt: str = "") -> None:
-    """Raises UserError where arguments of `build_encoder` name no encoder, or do not go together; needs no torch.
+    """Raises UserError if arguments of `build_encoder` name no encoder, or do not fit together; needs no torch.
 
     >>> check_encoder("lstm", "glove")
     """
@@ -196,9 +196,9 @@ def check_encoder(name: str, vectors: str = "", *, share_vectors: bool = False, 
     if vectors and not any(map(takes_vectors, sides)):
         raise UserError(f"encoder {name!r} takes no word vectors (got {vectors!r}): use them with lstm, cnn or static")
     if share_vectors and not (len(sides) == 2 and all(n in ENCODERS and ENCODERS[n].shares_vectors for n in sides)):
-        raise UserError(f"encoder {name!r} cannot share word vectors: join two of lstm and cnn, like lstm+cnn")
+        raise UserError(f"encoder {name!r} cannot share word vectors: combine two of lstm and cnn, like lstm+cnn")
     if prompt and not takes_prompt(name):
-        raise UserError(f"prompt: is for one pretrained encoder, and {name!r} is none; leave it out")
+        raise UserError(f"prompt: is for a single pretrained encoder, which {name!r} is not; leave it out")
 
 
 def tower_names(name: str) -> tuple[str, ...]:
@@ -237,6 +237,6 @@ def is_pretrained(name: str, vectors: str = "") -> bool:
 
 
 def encoder_note(name: str) -> str:
-    """What must be said beside every figure of an encoder ('' where there is nothing to say)."""
+    """What must be stated with every score of an encoder ('' if nothing)."""
     sides = tower_names(name)
     return next((kind.note for own, kind in ENCODERS.items() if {own, kind.hub_id} & {*sides} and kind.note), "")

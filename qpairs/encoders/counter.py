@@ -1,4 +1,4 @@
-"""How many tokens whole texts have, and how many of these are unknown: what a cut and an unknown script are told by.
+"""How many tokens whole texts have, and how many of these are unknown: shows truncation and unknown scripts.
 
 This module imports no torch: an export counts, too.
 """

@@ -1,4 +1,4 @@
-"""Word vectors out of an encoder: what it makes of each token of its vocabulary alone, weighted by rarity."""
+"""Word vectors from an encoder: its vector of each single token of its vocabulary, weighted by rarity."""
 
 from __future__ import annotations
 

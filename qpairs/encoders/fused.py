@@ -1,4 +1,4 @@
-"""The two halves of a transformer's block over packed tokens, each with a gradient of its own.
+"""The two halves of a transformer block over packed tokens, each with its own gradient.
 
 Tokens are packed where those of one question directly follow those of another, without padding: (tokens, d). Attention
 is within a question; questions of one length that follow each other are a run, and are multiplied together.

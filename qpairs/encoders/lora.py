@@ -35,10 +35,10 @@ def check_adapters(encoder: SentenceTransformer, name: str) -> None:
         name: its name.
 
     Raises:
-        UserError: it is no transformer or not pretrained, or peft is not installed.
+        UserError: it is not a transformer or not pretrained, or peft is not installed.
     """
     if not takes_lora(name) or not all(is_transformer(tower) for tower in towers(encoder)):
-        raise UserError(f"lora: is for a pretrained transformer, and {name} is none; leave --lora out")
+        raise UserError(f"lora: is for a pretrained transformer, which {name} is not; leave out --lora")
     require("peft", "lora")
 
 

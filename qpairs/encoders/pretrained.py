@@ -1,4 +1,4 @@
-"""Encoders that come trained: from a folder, the Hub, or the packages of MiniLM and MPNet."""
+"""Pretrained encoders: from a folder, the Hub, or the packages of MiniLM and MPNet."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _prepared(encoder: SentenceTransformer, recipe: Recipe) -> SentenceTransform
             choose_prompt(encoder, recipe.prompt)
         before = prompt_length(encoder, prompt_of(encoder, recipe.route))
     elif recipe.prompt:
-        raise UserError(f"prompt: {recipe.name!r} has two towers with prompts of their own; leave it out")
+        raise UserError(f"prompt: {recipe.name!r} has two towers with their own prompts; leave it out")
     for tower in towers(encoder):
         reader_of(tower).shorten(recipe.max_length + before)
     return encoder
@@ -137,7 +137,7 @@ def _load(source: str, *, local: bool) -> SentenceTransformer:
     except Exception as error:  # missing files, broken JSON, foreign classes, tensors that don't fit
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"cannot load the encoder {source!r}: it needs code of its own (trust_remote_code), which qpairs does "
+                f"cannot load the encoder {source!r}: it needs its own code (trust_remote_code), which qpairs does "
                 "not run; choose one whose architecture transformers has, such as intfloat/multilingual-e5-small"
             ) from None
         reason = (_fault(Path(source)) or str(error).strip() or type(error).__name__).splitlines()[0]

@@ -50,8 +50,8 @@ def choose_prompt(encoder: SentenceTransformer, wanted: str = "") -> None:
         name, text = NONE, ""
     elif re.fullmatch(r"[\w.-]+", wanted):
         raise UserError(
-            f"prompt: the encoder has none of the name {wanted!r}; {nearest(wanted, [*named, NONE])}; "
-            "or write a text with a blank or a mark, like 'query: '"
+            f"prompt: the encoder has no prompt named {wanted!r}; {nearest(wanted, [*named, NONE])}; or write a text "
+            "with a space or punctuation, like 'query: '"
         )
     else:
         name, text = OWN, wanted

@@ -76,7 +76,7 @@ def reader_of(encoder: nn.Sequential) -> TextReader:
     for kind, tokenizer, make in READERS:
         if isinstance(module, kind) and isinstance(module.tokenizer, tokenizer):
             return make(module)
-    raise UserError(f"an encoder that starts with {type(module).__name__} takes no plain token ids")
+    raise UserError(f"an encoder that starts with {type(module).__name__} does not take plain token ids")
 
 
 def save_tokenizer(encoder: nn.Sequential, folder: Path) -> None:

@@ -74,11 +74,11 @@ def _read_vector_file(path: Path, needed: Container[str]) -> tuple[list[str], Fl
                 word, *numbers = line.decode().rstrip().split(" ")
                 dimension = dimension or len(numbers)
                 if len(numbers) != dimension or not numbers:
-                    raise ValueError(f"{len(numbers)} numbers after {word[:30]!r}, where line 1 has {dimension}")
+                    raise ValueError(f"{len(numbers)} numbers after {word[:30]!r}, but line 1 has {dimension}")
                 if _keep(row, word, needed):
                     vectors.setdefault(word, np.array(numbers, dtype=np.float32))
             except ValueError as error:
                 raise UserError(f"{str(path)!r}, line {row + 1}: {error}") from None
     if not vectors:
-        raise UserError(f"{str(path)!r} holds no word vectors: a word and its numbers a line are needed")
+        raise UserError(f"{str(path)!r} has no word vectors: each line must have a word and its numbers")
     return list(vectors), np.stack(list(vectors.values()))

@@ -125,7 +125,7 @@ def word_table(recipe: Recipe) -> tuple[list[str], Floats]:
         known, rows = [], np.empty((0, WORD_DIMENSION), np.float32)
     frequent = sorted((word for word in counts if counts[word] >= MIN_COUNT), key=lambda word: (-counts[word], word))
     if not known and not frequent:
-        raise UserError("no words to make a vocabulary from: the texts hold no word twice, and no vectors are given")
+        raise UserError("no words for a vocabulary: no word occurs twice in the texts, and no vectors are given")
     have = set(known)
     new = [*WORD_SPECIALS, *(word for word in frequent[:MAX_WORDS] if word not in have)]
     mean, spread = (rows.mean(axis=0), rows.std(axis=0)) if known else (0.0, 0.1)

@@ -1,4 +1,4 @@
-"""Distillation of vectors: an encoder learns how a teacher places the questions of a batch, besides its own loss.
+"""Distillation of vectors: an encoder learns how a teacher places the questions of a batch, in addition to its loss.
 
 A teacher's probabilities go another way: they are soft labels of pairs (`Relation.teacher_probability`).
 """
@@ -128,7 +128,7 @@ DISTILLATIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Distillation:
-    """What is learned of a teacher's vectors: a row of `DISTILLATIONS`, and how much it weighs beside the loss.
+    """What is learned from a teacher's vectors: a row of `DISTILLATIONS`, and its weight relative to the loss.
 
     Example:
         >>> embeddings = torch.tensor([[1.0, 0.0]])

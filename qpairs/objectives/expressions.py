@@ -24,7 +24,7 @@ class Row(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, float]:
-        """The row's parameters and their defaults. An int takes whole numbers from 0 on only."""
+        """The row's parameters and their defaults. An int takes only whole numbers of at least 0."""
 
     @property
     def ranges(self) -> Mapping[str, Range]:
@@ -106,7 +106,7 @@ def _parse_parameter(keyword: ast.keyword, owner: str, row: Row) -> tuple[str, f
         raise UserError(f"{owner} has no parameter {name!r}; {nearest(name, known) if known else 'there are none'}")
     whole = isinstance(known[name], int)
     if value is None or (whole and (value < 0 or not value.is_integer())):
-        kind = "a whole number from 0 on" if whole else "a number"
+        kind = "a whole number of at least 0" if whole else "a number"
         raise UserError(f"{owner}({name}=...) takes {kind}, not {ast.unparse(keyword.value)[:80]!r}")
     if name in row.ranges and not row.ranges[name].allows(value):
         raise UserError(f"{owner}: {name}: {value:g}, must be {row.ranges[name].text(name).removeprefix(f'{name} ')}")

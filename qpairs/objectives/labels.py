@@ -1,4 +1,4 @@
-"""What the labels of a question table say of the questions of a batch."""
+"""What the labels of a question table say about the questions of a batch."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class BatchLabels:
         """The masks of a loss.
 
         Args:
-            in_batch: whether unlabelled pairs of different clusters are negatives, too; those that a teacher takes for
-                duplicates are none.
-            soft_labels: whether the loss learns a teacher's probabilities, or grades. A pair without a label that a
-                teacher has judged is then positive or negative as it says; one labelled 0 is negative, whatever its
+            in_batch: whether unlabelled pairs of different clusters are negatives, too; except those that a teacher
+                takes for duplicates.
+            soft_labels: whether the loss learns a teacher's probabilities, or grades. An unlabelled pair that a teacher
+                has scored is then positive or negative as the teacher says; one labelled 0 is negative, whatever its
                 grade, inside a component, too.
-            only_unlabelled: whether unlabelled pairs of different clusters, which no teacher has judged either, are the
+            only_unlabelled: whether unlabelled pairs of different clusters, which no teacher has scored either, are the
                 only negatives.
         """
         probability = self.teacher_probability

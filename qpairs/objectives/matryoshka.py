@@ -14,7 +14,7 @@ from qpairs.objectives.objective import Objective
 
 
 def prefix_lengths(dims: Sequence[int], dimension: int) -> tuple[int, ...]:
-    """The lengths at which vectors are trained and judged, the full one first; none where `dims` is empty.
+    """The lengths at which vectors are trained and evaluated, the full one first; none if `dims` is empty.
 
     Args:
         dims: lengths of prefixes, as in the config.
@@ -65,7 +65,7 @@ def prefix_loss(
 
 
 def require_prefixes(objective: Objective) -> None:
-    """Raises UserError where a loss learns weights for whole vectors, which their prefixes don't have."""
+    """Raises UserError if a loss learns weights for whole vectors, which do not fit prefixes."""
     for term in objective.terms:
         if term.entry.prototypes or term.entry.similarity == "head":
             raise UserError(

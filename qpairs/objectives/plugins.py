@@ -26,7 +26,7 @@ GROUP = "qpairs.losses"
 
 
 def register_custom(imports: Iterable[str] = ()) -> None:
-    """Adds the losses, miners and other rows of one's own: of the modules to import, and of installed packages.
+    """Adds the user's own losses, miners and other rows: from the modules to import, and from installed packages.
 
     Args:
         imports: as in `import_all`.
@@ -40,7 +40,7 @@ def register_custom(imports: Iterable[str] = ()) -> None:
 
 @functools.cache
 def _add_entry_points() -> None:
-    """Adds the losses of installed packages, once in a process; one that cannot be loaded costs itself alone."""
+    """Adds the losses of installed packages, once per process; one that cannot be loaded is left out."""
     for point in entry_points(group=GROUP):
         from qpairs.objectives.losses import LOSSES, LossEntry  # which imports torch
 
@@ -49,9 +49,9 @@ def _add_entry_points() -> None:
             if isinstance(found, ModuleType):
                 continue
             if point.name in LOSSES:
-                raise UserError("there is a loss of that name already")
+                raise UserError("a loss of that name exists already")
             if not callable(found):
-                raise UserError("it is no loss: neither a LossEntry, nor a function (sim, Relation) -> scalar")
+                raise UserError("it is not a loss: neither a LossEntry, nor a function (sim, Relation) -> scalar")
             LOSSES[point.name] = found if isinstance(found, LossEntry) else LossEntry(found, in_batch=True)
         except Exception as error:
             log.warning("the loss %r of the package %s is left out: %s", point.name, point.value, error)

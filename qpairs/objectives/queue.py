@@ -118,7 +118,7 @@ def with_queue(queue: Queue, columns: Tensor, labels: BatchLabels, ids: Tensor) 
 
 
 def require_in_batch(objective: Objective, loss: str) -> None:
-    """Raises UserError where no loss takes questions that are not labelled as negatives, which a queue has.
+    """Raises UserError if no loss takes unlabelled questions as negatives, which a queue provides.
 
     Args:
         objective: that is trained with a queue.
@@ -127,5 +127,6 @@ def require_in_batch(objective: Objective, loss: str) -> None:
     if not any(term.entry.in_batch for term in objective.terms):
         taking = ", ".join(name for name, entry in LOSSES.items() if entry.in_batch)
         raise UserError(
-            f"queue: no part of {loss!r} takes other questions as negatives, which a queue has; use one of {taking}"
+            f"queue: no part of {loss!r} takes other questions as negatives, which a queue provides; use one of "
+            f"{taking}"
         )

@@ -95,7 +95,7 @@ def broken(name: str) -> dict[str, bytes]:
 def test_nothing_is_written_outside_of_the_folder(cache, tmp_path, monkeypatch, name):
     archive = write_packages(tmp_path / "site", broken(name))
     monkeypatch.syspath_prepend(tmp_path / "site")
-    with pytest.raises(UserError, match=r"harm\.txt', which lies outside"):
+    with pytest.raises(UserError, match=r"harm\.txt', which is outside"):
         unpacked(archive)
     assert not cache.exists()  # nor is a lock left behind
     assert not list(tmp_path.rglob("harm.txt"))

@@ -560,7 +560,7 @@ def test_a_vocabulary_needs_texts(name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"the 1 2 3\ncard 1 2\n", r"line 2: 2 numbers after 'card', where line 1 has 3"),
+        (b"the 1 2 3\ncard 1 2\n", r"line 2: 2 numbers after 'card', but line 1 has 3"),
         (b"the 1 2 3\ncard 1 2 3 4\n", r"line 2: 4 numbers"),
         (b"the 1 2 3\ncard 1 x 3\n", r"line 2: .*'x'"),
         (b"the 1 2 3\nof 1 2 3\n\xff\xfe 1 2 3\n", r"line 3: .*utf-8"),

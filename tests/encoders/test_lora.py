@@ -94,7 +94,7 @@ def test_what_cannot_have_adapters_is_one_line(folders, run, pairs_csv, monkeypa
         return run("train", "--data", pairs_csv, "--encoder", encoder, "--lora", rank, "--output", "x")
 
     for name in ("lstm", "cnn", "static", "tiny", "lstm+cnn"):
-        refused(told(name), f"lora: is for a pretrained transformer, and {name} is none")
+        refused(told(name), f"lora: is for a pretrained transformer, which {name} is not")
     refused(told("minilm", "-1"), "lora")
     encoder = build_encoder(str(folders["bert"]))
     monkeypatch.setitem(sys.modules, "peft", None)  # any import of it fails

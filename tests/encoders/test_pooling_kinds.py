@@ -132,7 +132,7 @@ def test_code_of_its_own_is_one_line_at_once(bare: Path, tmp_path: Path) -> None
     (tmp_path / "own" / "config.json").write_text(json.dumps(config))
     (tmp_path / "own" / "own.py").write_text("raise SystemExit('was run')\n")
     start = time.monotonic()
-    with pytest.raises(UserError, match=r"needs code of its own \(trust_remote_code\).*does not run; choose") as caught:
+    with pytest.raises(UserError, match=r"needs its own code \(trust_remote_code\).*does not run; choose") as caught:
         build_encoder(str(tmp_path / "own"))
     assert time.monotonic() - start < 10
     assert "\n" not in str(caught.value)

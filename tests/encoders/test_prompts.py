@@ -110,14 +110,14 @@ def test_a_prompt_that_does_not_fit_is_one_line(folder, run, pairs_csv, monkeypa
     def told(encoder: object, prompt: str) -> object:
         return run("train", "--data", pairs_csv, "--encoder", encoder, "--prompt", prompt, "--output", "x")
 
-    refused(told(folder, "sTS"), "none of the name 'sTS'", "did you mean 'STS'", "Clustering", "'query: '")
+    refused(told(folder, "sTS"), "no prompt named 'sTS'", "did you mean 'STS'", "Clustering", "'query: '")
     refused(told(folder, "so many " * 99), "leaves no room for a question", "reads 64 tokens")
-    refused(told("lstm", "query: "), "prompt: is for one pretrained encoder, and 'lstm' is none")
-    refused(told(f"{folder}+{folder}", "query: "), "is none; leave it out")
+    refused(told("lstm", "query: "), "prompt: is for a single pretrained encoder, which 'lstm' is not")
+    refused(told(f"{folder}+{folder}", "query: "), "is not; leave it out")
     assert not Path("x").exists() and not Path("x.partial").exists()
     joined = build_encoder("static+static", texts=TEXTS)
     joined.save_pretrained("joined", create_model_card=False)
-    with pytest.raises(UserError, match="two towers with prompts of their own"):
+    with pytest.raises(UserError, match="two towers with their own prompts"):
         build_encoder("joined", prompt="query: ")
 
 

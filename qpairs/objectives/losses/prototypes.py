@@ -93,7 +93,7 @@ def sphereface(sim: Tensor, relation: Relation, scale: float = 30.0, margin: int
         sim: (n, C) cosine similarity.
         relation: masks (n, C).
         scale: length that unit embeddings are given.
-        margin: m of the paper, a whole number from 1 on.
+        margin: m of the paper, a whole number of at least 1.
 
     Raises:
         ValueError: a margin below 1.
@@ -104,7 +104,7 @@ def sphereface(sim: Tensor, relation: Relation, scale: float = 30.0, margin: int
         tensor(2.4065)
     """
     if margin < 1:
-        raise ValueError(f"sphereface: margin is a whole number from 1 on, not {margin}")
+        raise ValueError(f"sphereface: margin must be a whole number of at least 1, not {margin}")
     cosine = sim[relation.positive]  # (p,)
     k = (cosine.detach().clamp(-1, 1).acos() * (margin / math.pi)).floor().clamp(max=margin - 1)
     before, multiple = torch.ones_like(cosine), cosine  # Chebyshev polynomials: cos(j theta), with no acos to derive
