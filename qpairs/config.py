@@ -149,7 +149,7 @@ class ObjectiveOptions:
         "online_contrastive + 0.6*strangers",
         "A loss, or a weighted sum with parameters: 'info_nce(temperature=0.05) + 0.5*contrastive'.",
     )
-    miner: str = option("everything", "Pairs of a batch that the loss reads: a miner, with parameters if need be.")
+    miner: str = option("everything", "Pairs of a batch that the loss reads: a miner, optionally with parameters.")
     score: str = option(
         "cosine",
         "Score of a pair: cosine, or head, the classifier that the loss pair_softmax trains.",
@@ -477,7 +477,7 @@ TYPES: dict[str, Any] = typing.get_type_hints(Config)
 
 
 def allowed_values(name: str) -> str:
-    """What an option allows, for `--help`; empty where anything of its type goes.
+    """What an option allows, for `--help`; empty if it allows any value of its type.
 
     >>> allowed_values("dropout"), allowed_values("precision"), allowed_values("output")
     ('0 <= x < 1', 'one of auto, fp32, bf16', '')

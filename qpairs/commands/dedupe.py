@@ -63,8 +63,8 @@ def dedupe(
     questions: Annotated[
         Path,
         typer.Argument(
-            help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line. Or a folder from qpairs embed, read "
-            "in parts: for more questions than fit in memory."
+            help="Questions: .csv .tsv .jsonl .parquet, or .txt with one per line. Or a folder from qpairs embed, "
+            "read in parts: for more questions than fit in memory."
         ),
     ],
     output: Annotated[

@@ -28,7 +28,7 @@ from qpairs.commands.terminal import (
 
 def embed(
     checkpoint: ModelArgument,
-    questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
+    questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one per line.")],
     output: Annotated[Path, typer.Option(help="Folder of the embeddings: manifest.json and shards/*.parquet.")],
     text_column: TextColumnOption = "",
     id_column: IdColumnOption = "",

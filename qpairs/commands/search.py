@@ -49,7 +49,7 @@ TextColumnOption = Annotated[
         "or question, text, sentence, q."
     ),
 ]
-IdColumnOption = Annotated[str, typer.Option(help="Column of their ids; without it, the row number.")]
+IdColumnOption = Annotated[str, typer.Option(help="Column of the ids; without it, the row number.")]
 
 
 def _threshold(default: str) -> Any:

@@ -40,7 +40,7 @@ END = ("\x04", "\x1a", "")  # of the input: Ctrl-D, Ctrl-Z, and of a pipe
 
 
 def start(
-    questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one a line.")],
+    questions: Annotated[Path, typer.Argument(help="Questions: .csv .tsv .jsonl .parquet, or .txt with one per line.")],
     model: Annotated[
         str,
         typer.Option(help="minilm, mpnet, a Hub id, or the folder of a SentenceTransformer or of a model you trained."),
@@ -58,7 +58,7 @@ def start(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the pairs.")] = 0,
     skip_bad_rows: SkipOption = False,
 ) -> None:
-    """Find the duplicates in a file of questions without labels to start from: label some pairs, and get a model.
+    """Find the duplicates in a file of unlabelled questions: label some pairs, and get a calibrated model.
 
     The same command resumes a stopped session. Answers are single keys in a terminal, otherwise lines of the input.
     """

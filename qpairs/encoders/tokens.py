@@ -62,7 +62,7 @@ def token_ids(encoder: SentenceTransformer, texts: Sequence[str]) -> list[Ids]:
 
 
 def token_counter(encoder: SentenceTransformer) -> TokenCounter | None:
-    """Counts the tokens of whole texts as an encoder reads them; None where its tokenizer is of its own kind.
+    """Counts the tokens of whole texts as an encoder reads them; None if its tokenizer is of an unknown kind.
 
     >>> from qpairs.encoders.build import build_encoder
     >>> counter = token_counter(build_encoder("static", texts=["how do I pay", "how do I pay by card"], max_length=8))

@@ -107,7 +107,7 @@ class Result:
         seconds: of training and its evaluations, without loading and the final evaluation.
         steps, epochs: of training.
         peak_bytes: greatest resident memory of the process (not of a GPU).
-        report: on the judged pairs, as in `evaluation.Report.to_dict`.
+        report: on the evaluated pairs, as in `evaluation.Report.to_dict`.
     """
 
     f1: float
@@ -121,7 +121,7 @@ class Result:
 
     @property
     def average_precision(self) -> float:
-        """Average precision on the judged pairs."""
+        """Average precision on the evaluated pairs."""
         return float(self.report["average_precision"])
 
     @property
@@ -132,7 +132,7 @@ class Result:
 
     @property
     def mining_average_precision(self) -> float:
-        """Average precision over all pairs of the judged question table; NaN where it was not measured."""
+        """Average precision over all pairs of the evaluated question table; NaN if it was not measured."""
         return float(self.report["retrieval"].get("mining_average_precision", math.nan))
 
 
@@ -214,11 +214,12 @@ def train_cell(
         config: the options of the run.
         parts: the pairs.
         functions: its loss and its miner, where they are functions.
-        rows: of one's own, from the process that compares.
+        rows: the user's own, from the process that compares.
         on_progress: called at every step.
 
     Returns:
-        The result; verdict (n,) bool, score (n,) float32, label (n,) int8 and component (n,) int64 of the judged pairs.
+        The result; verdict (n,) bool, score (n,) float32, label (n,) int8 and component (n,) int64 of the evaluated
+        pairs.
     """
     first = last = 0.0
     latest = Progress("training")

@@ -92,7 +92,7 @@ COMPARISON = FolderKind("comparison", "compare.json", (RESULTS, SUMMARY, *CHARTS
 
 
 def manifest_of(base: Config, parts: Parts) -> dict[str, Any]:
-    """The options, split and judged pairs that all cells of a folder must share to be compared pair by pair."""
+    """The options, split and evaluated pairs that all cells of a folder must share to be compared pair by pair."""
     part, pairs = judged_pairs(parts)
     digest = hashlib.sha256(pairs.labels.tobytes() + components_of(pairs).tobytes()).hexdigest()[:16]
     return {
@@ -186,7 +186,7 @@ def read_arrays(folder: Path, cell: Cell) -> Arrays:
 
 
 def read_verdict(folder: Path, cell: Cell) -> NDArray[np.bool_]:
-    """(n,) The verdict of a finished cell on the judged pairs."""
+    """(n,) The verdict of a finished cell on the evaluated pairs."""
     return read_arrays(folder, cell)["verdict"]
 
 

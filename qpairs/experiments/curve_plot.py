@@ -21,7 +21,7 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
 
     Args:
         curves: of one or two measures.
-        path: where the SVG goes; PDF and PNG beside it.
+        path: path of the SVG; PDF and PNG are next to it.
         title: above the chart.
     """
     sizes = [point.pairs for point in curves[0].points]

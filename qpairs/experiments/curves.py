@@ -1,10 +1,10 @@
 """A learning curve: means with intervals, a fitted power law, its predictions, and their error so far.
 
-Two things make a score uncertain: which questions are judged, and which pairs and seed a run was given. The judged
-components are resampled, the same ones for all runs, since a hard question is hard for all of them. The runs of a size
-differ by their standard deviation; where the points lie further from the curve than that explains, the law is not quite
-true, and their spread is taken to be as large as the distance (Birge 1932, The calculation of errors by the method of
-least squares).
+Two things make a score uncertain: which questions are evaluated, and which pairs and seed a run was given. The
+evaluated components are resampled, the same ones for all runs, since a hard question is hard for all of them. The runs
+of a size differ by their standard deviation; where the points lie further from the curve than that explains, the law is
+not quite true, and their spread is taken to be as large as the distance (Birge 1932, The calculation of errors by the
+method of least squares).
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def curves_of(records: Sequence[Record], answers: Mapping[Any, Arrays], *, seed:
 
     Args:
         records: of cells with a number of pairs, finished or failed.
-        answers: cell -> what it answered on the judged pairs, for each finished one.
+        answers: cell -> its predictions on the evaluated pairs, for each finished one.
         seed: of the resampling.
 
     Raises:

@@ -118,7 +118,7 @@ def with_seeds(
         over_questions: its 95 % interval over the questions.
         scores: the scores of the runs of each mean; two or more of each.
         rows: how many rows are compared.
-        beside: the scores of the runs of the other rows; those of a single run tell nothing of seeds.
+        beside: the scores of the runs of the other rows; those of a single run say nothing about seeds.
 
     >>> low, high = with_seeds(0.75, (0.73, 0.78), [[0.74, 0.75, 0.76]])
     >>> round(low, 3), round(high, 3)
@@ -140,7 +140,7 @@ def with_seeds(
 def _seed_variances(scores: Sequence[Sequence[float]], beside: Sequence[Sequence[float]]) -> list[tuple[float, int]]:
     """The parts that rows have in the variance of a sum of means of runs, and the degrees of freedom of each.
 
-    With rows beside them, the variance of a run is the mean of that of its own row and of that of all.
+    With other rows, the variance of a run is the mean of that of its own row and of that of all.
     """
     runs = [*scores, *beside]
     variances = np.array([np.var(row, ddof=1) for row in runs])

@@ -50,7 +50,7 @@ class LearningCurve:
     Attributes:
         curves: measure (f1, average_precision) -> its curve.
         records: of all runs.
-        part: the pairs that are judged: test, or where there is none, validation, cross-fitted.
+        part: the evaluated pairs: test, or if there is none, validation, cross-fitted.
         n: how many they are.
         config: of a run on all pairs.
         notes: that a reader must know.
@@ -69,7 +69,7 @@ class LearningCurve:
 
     @property
     def title(self) -> str:
-        """Encoder, judged pairs and seeds in a line."""
+        """Encoder, evaluated pairs and seeds in a line."""
         seeds = len({record.cell.seed for record in self.records})
         judged = f"{self.n:,} {self.part} pairs" + (", cross-fitted" if self.part == "validation" else "")
         return f"{self.config.encoder}; {judged}; {seeds} seed{'s' if seeds > 1 else ''}"

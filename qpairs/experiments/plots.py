@@ -37,7 +37,7 @@ def plot_estimates(
     Args:
         panels: title of the panel -> its rows.
         measures: the names of the estimates of a row.
-        path: where the SVG goes; PDF and PNG beside it.
+        path: path of the SVG; PDF and PNG are next to it.
         title: above all panels.
         legend: the meaning of dots and bars.
     """

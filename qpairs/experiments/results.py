@@ -129,7 +129,7 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """The judged pairs, the budget and the number of seeds, in a line."""
+        """The evaluated pairs, the budget and the number of seeds, in a line."""
         pairs = f"{self.n:,} {self.part} pairs" + (", cross-fitted" if self.part == "validation" else "")
         budget, epochs = self.config.budget_minutes, self.config.epochs
         limit = f"{budget:g} min" if budget else f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
@@ -171,8 +171,8 @@ def compare_records(
     Args:
         records: of all cells.
         base: of every cell.
-        parts: that the cells were trained and judged on.
-        verdict_of: the verdict (n,) of a finished cell on the judged pairs.
+        parts: that the cells were trained and evaluated on.
+        verdict_of: the verdict (n,) of a finished cell on the evaluated pairs.
     """
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:

@@ -97,7 +97,7 @@ def _verdict(checkpoint: Model, part: str) -> str:
 
 
 def _alone(model: Model, part: str) -> list[str]:
-    """The rows of the table on each of two models alone, on validation, where both were judged."""
+    """The rows of the table on each of two models alone, on validation, where both were evaluated."""
     found = model.scores.get("second_look")
     if not found or part != "validation":
         return []

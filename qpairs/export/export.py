@@ -48,11 +48,11 @@ from qpairs.models.verdict import fit_verdict
 from qpairs.models.versions import versions
 
 FORMATS = {
-    "onnx": "the encoder as it is, as an ONNX graph",
+    "onnx": "the encoder in full precision, as an ONNX graph",
     "onnx-int8": "the same with its matrix products in 8 bits",
-    "openvino": "the encoder as it is, run by OpenVINO, in bfloat16 where the machine is faster at that",
+    "openvino": "the encoder, run by OpenVINO, in bfloat16 if the machine is faster at that",
     "openvino-int8": "the same with its matrix products in 8 bits",
-    "static": "a student of it: the mean of word vectors",
+    "static": "a student: the mean of word vectors",
 }
 MAX_LOSS = {**dict.fromkeys(FORMS, 0.003), "static": 0.1}  # of F1
 NEEDED: dict[str, tuple[str, ...]] = {

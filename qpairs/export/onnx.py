@@ -93,7 +93,7 @@ def quantise(graph: Path, form: str) -> bool:
 
     Args:
         graph: an ONNX file, which is replaced.
-        form: onnx-int8 or openvino-int8: each reads weights in 8 bits in a way of its own.
+        form: onnx-int8 or openvino-int8: each reads weights in 8 bits in its own way.
     """
     return _shrink(graph) if form == "openvino-int8" else _quantise(graph)
 

@@ -28,7 +28,7 @@ class Parity:
     threshold_after: float
 
     def lines(self) -> list[str]:
-        """What a person may want to read of it, beside F1.
+        """Further figures to print, besides F1.
 
         >>> len(Parity(838, 0.9995, 0.998, 0.752, 0.751, 0.812, 0.811).lines())
         1
@@ -59,7 +59,7 @@ class PairParity:
     average_precision_after: float
 
     def lines(self) -> list[str]:
-        """What a person may want to read of it, beside F1."""
+        """Further figures to print, besides F1."""
         return [
             f"logit of a pair against the checkpoint's: {self.difference_mean:.3f} apart on average, at most "
             f"{self.difference_max:.3f}; average precision {self.average_precision_before:.3f} before, "
@@ -88,7 +88,7 @@ class StagesParity:
     threshold_after: float
 
     def lines(self) -> list[str]:
-        """What a person may want to read of it, beside F1."""
+        """Further figures to print, besides F1."""
         parts: dict[str, Parity | PairParity] = {"encoder": self.first, "cross-encoder": self.second}
         return [
             f"{name}: F1 {part.f1_before:.3f} before, {part.f1_after:.3f} after; {line}"

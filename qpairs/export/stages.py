@@ -73,7 +73,7 @@ def export_two_stages(
     pairs: Pairs,
     write_first: Callable[[Model, Path], tuple[Model, Parity]],
 ) -> StagesParity:
-    """Writes both models of two stages as graphs into a folder; what they say together is fitted anew.
+    """Writes both models of two stages as graphs into a folder; what they mean together is fitted again.
 
     Args:
         model: of two checkpoints.

@@ -1,7 +1,7 @@
 """How far annotators agree: percent agreement, Cohen's kappa and Krippendorff's alpha, with intervals by bootstrap.
 
-Answers are whole numbers from 0 on, one for each category, and `NONE` where an annotator did not judge a pair. Weights
-say how often each pair counts, so that a resample is a vector of weights.
+Answers are whole numbers from 0, one for each category, and `NONE` if an annotator did not label a pair. Weights say
+how often each pair counts, so that a resample is a vector of weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NONE = -1  # no answer
 
 
 def percent_agreement(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """Share of the pairs that two annotators judge alike; nan where they share none.
+    """Share of the pairs that two annotators label the same; nan if they share none.
 
     Args:
         first: (n,) answers of one annotator.
@@ -130,7 +130,7 @@ def resampled_interval(
 
 
 def _shared(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None) -> tuple[Ints, Ints, Floats]:
-    """The answers of both and the weights, of the pairs that both judged."""
+    """The answers of both and the weights, of the pairs that both labelled."""
     one, other = _answers(first, 1), _answers(second, 1)
     if len(one) != len(other):
         raise ValueError(f"{len(one)} answers of one annotator but {len(other)} of the other")
@@ -144,5 +144,5 @@ def _answers(values: ArrayLike, dimensions: int) -> Ints:
     if table.ndim != dimensions:
         raise ValueError(f"answers must have {dimensions} dimensions, not shape {table.shape}")
     if table.size and (table.dtype.kind not in "iub" or table.min() < NONE):
-        raise ValueError(f"answers must be whole numbers from {NONE} (no answer) on")
+        raise ValueError(f"answers must be whole numbers of at least {NONE} (no answer)")
     return table.astype(np.int64)

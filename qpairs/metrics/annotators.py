@@ -18,7 +18,7 @@ STEPS, CLOSE = 1000, 1e-6  # of expectation maximization
 
 @dataclass(frozen=True)
 class AnnotatorRates:
-    """What the answers of m annotators to n pairs say of the annotators and of the pairs.
+    """What the answers of m annotators to n pairs say about the annotators and the pairs.
 
     Attributes:
         sensitivity: (m,) share of the duplicates that each calls duplicates.
@@ -66,13 +66,13 @@ def dawid_skene(
     """Error rates of annotators and the probability of each pair, by expectation maximization.
 
     The model of Dawid and Skene ("Maximum likelihood estimation of observer error-rates using the EM algorithm", 1979)
-    for two classes: given what a pair is, annotators err independently, each with rates of its own. Two annotators are
+    for two classes: given what a pair is, annotators err independently, each with its own rates. Two annotators are
     enough where the share of duplicates differs between groups of pairs, such as the strata of a drawing (Hui and
     Walter, "Estimating the error rates of diagnostic tests", 1980); with one group, three are needed. Every annotator
     starts with `RIGHT` right and `WRONG` wrong answers of each class, so that few answers prove nobody faultless.
 
     Args:
-        answers: (n, m) 1 duplicate, 0 not, -1 where an annotator did not judge a pair.
+        answers: (n, m) 1 duplicate, 0 not, -1 if an annotator did not label a pair.
         groups: (n,) whole numbers from 0 on; each group has its own share of duplicates. One group without them.
         known: (n,) 1 or 0 where the truth is known, -1 elsewhere.
         weights: (n,) how often each pair counts; once without them.

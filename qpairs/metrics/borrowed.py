@@ -1,9 +1,9 @@
-"""The duplicates of a corpus where nothing is known of the model but how it scores questions of other people.
+"""The duplicates of a corpus if only the model's scores on other questions are known.
 
-The mixture of `metrics.mixture` takes duplicates and near misses to be as frequent beside each other as in validation,
-and strangers to score alike. Neither holds for questions of other people: near misses that are easy, or hardly any
-duplicates, would be read as many duplicates or none. So less is taken over: of the pairs that score higher than
-strangers can explain, the share of duplicates at each score. How many such pairs there are, the corpus says itself.
+The mixture of `metrics.mixture` assumes the ratio of duplicates to near misses of validation, and that strangers have
+similar scores. Neither holds for other questions: near misses that are easy, or hardly any duplicates, would be read as
+many duplicates or none. So less is taken over: of the pairs that score higher than strangers can explain, the share of
+duplicates at each score. The number of such pairs is taken from the corpus itself.
 """
 
 from __future__ import annotations

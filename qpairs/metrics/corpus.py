@@ -133,7 +133,7 @@ class CorpusEstimate:
         strangers: coefficients of the log density of its strangers, as in `Densities`.
         scale: duplicates and near misses for each question, as a multiple of those of the table they were read off.
         hit_gain: (bins,) see `Densities`; 0 where it is not known.
-        labels: labelled pairs of this corpus that it rests on.
+        labels: number of labelled pairs of this corpus that it is based on.
         borrowed: see `Densities`.
 
     >>> expected = estimate.expected(estimate.best_threshold())
@@ -230,7 +230,7 @@ class CorpusEstimate:
             yield odds[bin_] + (place - bin_) * (odds[bin_ + 1] - odds[bin_])
 
     def even_threshold(self) -> float:
-        """The lowest score from which on a hit is a duplicate with a probability of a half or more.
+        """The lowest score at which a hit is a duplicate with a probability of at least a half.
 
         The same text again, `SAME` and above, is one in any case.
 
@@ -243,7 +243,7 @@ class CorpusEstimate:
 
     @property
     def lowest(self) -> float:
-        """The lowest threshold that is judged: at most `REACH` pairs for each question lie above it.
+        """The lowest threshold that is covered: at most `REACH` pairs for each question lie above it.
 
         It lies one bin below 1 where more have a score of 1, as those of a collapsed model do.
         """
@@ -253,7 +253,7 @@ class CorpusEstimate:
 
     @cached_property
     def curves(self) -> Curves:
-        """What lies above each threshold from `lowest` on, in `DRAWS` draws from the uncertainty."""
+        """What lies above each threshold, starting at `lowest`, in `DRAWS` draws from the uncertainty."""
         start = int(np.searchsorted(EDGES, self.lowest - WIDTH / 2))
         thresholds, counts = EDGES[start:-1], self.counts.counts[start:]
         probability = expit(np.stack(list(self.draws_of(thresholds + WIDTH / 2))))
@@ -296,11 +296,11 @@ class CorpusEstimate:
         return self.curves.best_threshold()
 
     def default_threshold(self) -> float:
-        """The threshold that is taken where none is asked for: of greatest expected F1, if there are duplicates at all.
+        """The default threshold: with the highest expected F1, if there are duplicates at all.
 
         The scores of a corpus of fewer than `SMALL` questions without labels may not tell that there are any
         (`may_have_none`). F1 would call most pairs duplicates there, since those that it might find outweigh all that
-        are wrong; so a pair has to be likelier a duplicate than not, as in a search.
+        are wrong; so a pair has to be more likely a duplicate than not, as in a search.
 
         >>> estimate.default_threshold() >= estimate.best_threshold()
         True
@@ -330,7 +330,7 @@ class CorpusEstimate:
 
 
 def may_have_none(n: int, labels: int, expected: Expectation) -> bool:
-    """Whether a corpus is so small, and so little known of it, that it may have no duplicates at all.
+    """Whether a corpus is so small, and so little is known about it, that it may have no duplicates at all.
 
     Args:
         n: its questions.

@@ -73,7 +73,7 @@ def after_more_labels(estimate: CorpusEstimate | ReadEstimate, more: int) -> Cor
 
     Args:
         estimate: now.
-        more: labels, divided evenly between strata whose number of pairs doubles, from n / 8 of n questions on.
+        more: labels, divided evenly between strata whose number of pairs doubles, starting at n / 8 for n questions.
 
     >>> after_more_labels(estimate, 50).best_threshold() == estimate.best_threshold()
     True
@@ -128,7 +128,7 @@ def _laplace(
 
 
 def why_not(estimate: CorpusEstimate | ReadEstimate, precision: float) -> str:
-    """Why no threshold is known to reach a precision, what can be had, and how many labels might help.
+    """Why no threshold is known to reach a precision, what is possible, and how many labels might help.
 
     >>> len(why_not(estimate, 0.99)) > 20
     True
@@ -136,7 +136,7 @@ def why_not(estimate: CorpusEstimate | ReadEstimate, precision: float) -> str:
     bound, expected = estimate.bounds()
     some = estimate.curves.pairs >= 1
     if not some.any():
-        return "no pair of the corpus scores high enough to be judged"
+        return "no pair of the corpus scores high enough for an estimate"
     best = int(np.argmax(np.where(some, bound, -1.0)))
     likely = int(np.argmax(np.where(some, expected, -1.0)))
     had = (

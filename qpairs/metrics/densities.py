@@ -1,4 +1,4 @@
-"""The densities that a verdict for a corpus rests on, read off a question table whose duplicates are known.
+"""The densities that a verdict for a corpus is based on, from a question table with known duplicates.
 
 Three kinds of pairs: duplicates, near misses (not the same, but about the same subject), and strangers. Duplicates and
 near misses of a corpus grow with its questions, strangers with the square of them.
@@ -34,7 +34,7 @@ class Densities:
 
     Attributes:
         n: questions of the table.
-        low: the lowest score that is told apart; the bins divide what lies above it evenly.
+        low: the lowest score that is binned; the bins divide the range above it evenly.
         duplicates: (bins,) expected pairs of duplicates in each bin.
         below: pairs of duplicates that score lower than `low`.
         near: (bins,) pairs of near misses in each bin; of a corpus that was fitted, less than 0 where there are fewer

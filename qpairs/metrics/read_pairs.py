@@ -55,12 +55,12 @@ class ReadEstimate:
 
     @property
     def labels(self) -> int:
-        """Labelled pairs of this corpus that it rests on."""
+        """Number of labelled pairs of this corpus that it is based on."""
         return self.first.labels
 
     @property
     def lowest(self) -> float:
-        """The lowest threshold that is judged."""
+        """The lowest threshold that is covered."""
         return float(self.curves.thresholds[0])
 
     @cached_property
@@ -105,7 +105,7 @@ class ReadEstimate:
         return self.probability(scores)
 
     def even_threshold(self) -> float:
-        """The probability from which on a pair is rather a duplicate than not.
+        """The probability at which a pair becomes more likely a duplicate than not.
 
         >>> read = ReadEstimate(estimate, np.array([0.9, 0.95]), np.array([1.0, -1.0]), 0.9)
         >>> -1 <= read.even_threshold() <= 2

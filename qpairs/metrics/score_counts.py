@@ -1,4 +1,4 @@
-"""How many pairs of a question table have which cosine: the histogram that a verdict for a corpus rests on."""
+"""How many pairs of a question table have which cosine: the histogram that a verdict for a corpus is based on."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class SecondLook:
         return float(GRID[places[0]]), float(GRID[places[-1]])
 
     def reach(self, log_odds: Callable[[Floats], Floats], least: float) -> float:
-        """The lowest first score from which on pairs may reach log odds of `least`, with 99 % confidence.
+        """The lowest first score at which pairs may reach log odds of `least`, with 99 % confidence.
 
         Args:
             log_odds: of first scores, in a setting; rising.

@@ -98,7 +98,7 @@ def all_duplicate_f1(labels: ArrayLike) -> float:
 
 
 def best_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
-    """The threshold of greatest F1; among equal F1, that of greatest precision.
+    """The threshold with the highest F1; among equal F1, the one with the highest precision.
 
     It lies midway between the two neighbouring scores that it separates, which is robust on new data; where all pairs
     are called duplicates, it is the lowest score. For few pairs see `fit_threshold`.

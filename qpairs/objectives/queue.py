@@ -101,7 +101,7 @@ def with_queue(queue: Queue, columns: Tensor, labels: BatchLabels, ids: Tensor) 
         ids: (m,) int64 question ids.
 
     Returns:
-        (m + k, d) and the labels (m, m + k). No teacher has judged the pairs with the queue.
+        (m + k, d) and the labels (m, m + k). No teacher has scored the pairs with the queue.
     """
     past, more = queue.columns(ids, ids)  # (k, d), labels (m, k)
     probability, apart = labels.teacher_probability, labels.apart

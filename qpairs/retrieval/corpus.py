@@ -140,7 +140,7 @@ class DedupeResult:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """What is written to dedupe.json; there, `raw` says besides whether texts of CSV and TSV are not `guarded`.
+        """The content of dedupe.json, which also has `raw`: whether texts of CSV and TSV are not `guarded`.
 
         `questions`, `against` and `model` are paths as named, `questions_path` is that of the file from the root, or
         null; `dimension` is that of the vectors; `text_column`, `skip_bad_rows` and `separator` say how it was read;
@@ -243,7 +243,7 @@ def expectation_of(setting: Setting) -> Expectation | None:
 
 
 def labels_behind(setting: Setting) -> int:
-    """Labelled pairs of its corpus that a setting rests on.
+    """Number of labelled pairs of its corpus that a setting is based on.
 
     >>> labels_behind(model.verdict.pair)
     0
@@ -470,7 +470,7 @@ def _take_second_look(
     Args:
         prepared: what the encoder alone says.
         model: whose second stage reads.
-        wanted: a threshold or a precision that was asked for, beside the thresholds from `worth` to `SURE`.
+        wanted: the requested threshold or precision, in addition to the thresholds from `worth` to `SURE`.
         recall: share of the pairs to find.
         on_progress: the stages comparing (cosines) and reading pairs.
     """

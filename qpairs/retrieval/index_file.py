@@ -1,4 +1,4 @@
-"""From a file of questions to an index of them, in one folder: what is there already is used."""
+"""From a file of questions to an index of them, in one folder: existing parts are reused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def index_file(
         model: or its folder.
         questions: the file.
         folder: gets the folders `embeddings` and `index`.
-        renew: whether both may be made anew, where the folder has those of other questions or of another model.
+        renew: whether both may be rebuilt if the folder has those of other questions or of another model.
         on_progress: as in `embed` and `build_index`.
 
     Raises:

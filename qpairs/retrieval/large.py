@@ -1,8 +1,8 @@
 """The duplicates of a corpus that is larger than memory: its embeddings are read from their shards, a part at a time.
 
 The steps are those of `corpus.dedupe_corpus`, and the pairs and clusters are the same. Each step writes files into a
-folder `.unfinished` beside the result, whole or not at all; a run that was interrupted continues with what is there.
-In memory are at most about 100 bytes for each question, and some hundred MiB: docs/scale.md counts them.
+folder `.unfinished` next to the result, completely or not at all; an interrupted run continues with these. In memory
+are at most about 100 bytes for each question, and some hundred MiB: docs/scale.md counts them.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class LargeResult:
 
     @property
     def labels(self) -> int:
-        """Labelled pairs of this corpus that the expectation rests on."""
+        """Number of labelled pairs of this corpus on which the expectation is based."""
         return labels_behind(self.setting)
 
     def nearest(self, count: int) -> pandas.DataFrame:
@@ -132,8 +132,8 @@ def dedupe_embeddings(
             (pairs) and writing.
 
     Raises:
-        UserError: another model made the embeddings, it cannot judge by cosines, the precision cannot be promised,
-            there are far too many pairs, or the disk is full.
+        UserError: another model made the embeddings, its verdict does not work on cosines, the precision cannot be
+            promised, there are far too many pairs, or the disk is full.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp())
@@ -186,7 +186,7 @@ def _encoder(model: Model, embeddings: Embeddings) -> Model:
 def _write(output: Path, kind: str, tables: Tables, meter: Meter, summary: dict[str, Any]) -> pandas.DataFrame:
     """Writes the tables and the summary, which take their places in one step; returns the pairs nearest the threshold.
 
-    What the steps left goes.
+    Remains of the steps are removed.
     """
     meter.begin("writing")
     nearest = tables.nearest()

@@ -201,9 +201,9 @@ def corpus_setting(index: Index, model: Model) -> Setting:
 def setting_for(index: Index, model: Model, n: int | None = None) -> Setting:
     """What similarities mean for the hits of searches in an index.
 
-    It rests on the scores that the index was built with, scaled to the questions that it has now; where an old index
-    has none, on the number of questions. A model without a verdict for a corpus gives its setting for pairs, and a
-    warning is logged. Shortened vectors are read by the model's verdict for their length; where it has none, by that
+    It is based on the scores that the index was built with, scaled to its present number of questions; for an old index
+    without scores, on the number of questions. A model without a verdict for a corpus gives its setting for pairs, and
+    a warning is logged. Shortened vectors are read by the model's verdict for their length; where it has none, by that
     for whole vectors, and a warning is logged. For a model of two stages, it is a `SecondSetting` on top of that of its
     encoder. Making it takes a fraction of a second; the index keeps the last one.
 

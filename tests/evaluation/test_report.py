@@ -355,7 +355,7 @@ def test_typing_finds_the_row(opened: Page, reader: Reader) -> None:
     assert marks == [piece for pieces in wanted["questions"] for piece in pieces[1::2]]
     opened.get_by_label("Text").fill("no question has this")
     assert rows(opened) == []
-    assert opened.locator(".count").inner_text() == "No mistake is like that."
+    assert opened.locator(".count").inner_text() == "No mistakes match."
     opened.get_by_role("button", name="Clear").click()
     opened.locator(".mistakes tbody tr").nth(10).wait_for()
 

@@ -332,6 +332,6 @@ def test_a_service_that_starts_after_answers_says_that_it_judges_by_them(
     with served() as session, client_of(session) as client:
         print_judged(session)
         said = capsys.readouterr().out
-        assert "rests on 20 answers in" in said and str(session.folder.labels) in said
+        assert "is based on 20 answers in" in said and str(session.folder.labels) in said
         of = client.post("/search", json={"question": "How do I pay?"}).json()["of"]
         assert of == "of a hit among 150 questions, estimated from 20 labels"

@@ -45,7 +45,7 @@ def test_from_a_file_on_this_computer_to_its_duplicates_and_the_model(page: "Pag
     mended(page, "no file yet")
     for name, content, said in (
         ("photo.png", "x", "photo.png: .png files are not read."),
-        ("large.csv", "x" * (LIMIT + 1), "large.csv has 50 kB; at most 50 kB are taken."),
+        ("large.csv", "x" * (LIMIT + 1), "large.csv has 50 kB; the limit is 50 kB."),
         ("empty.csv", "", "empty.csv is empty."),
         ("numbers.csv", "a,b\n1,2\n3,4\n", "numbers.csv: no column holds texts of several words; found: 'a', 'b'"),
     ):

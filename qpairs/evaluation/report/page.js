@@ -59,7 +59,7 @@
     body.replaceChildren(...shown.slice(first, last).map(row));
     const all = shown.length.toLocaleString("en");
     const range = shown.length > ROWS ? `${(first + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ` : "";
-    find(".count").textContent = shown.length ? `${range}${all} mistake${all === "1" ? "" : "s"}` : "No mistake is like that.";
+    find(".count").textContent = shown.length ? `${range}${all} mistake${all === "1" ? "" : "s"}` : "No mistakes match.";
     find(".pages").hidden = shown.length <= ROWS;
     find(".back").disabled = page === 0;
     find(".next").disabled = last === shown.length;

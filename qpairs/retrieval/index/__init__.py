@@ -254,7 +254,7 @@ def open_index(folder: str | Path) -> Index:
 
 
 def model_of(index: Index, option: str) -> Path:
-    """The folder of the model that an index names: beside the index, or else where it was when the index was built.
+    """The folder of the model that an index names: next to the index, or else at its path when the index was built.
 
     An index may come from elsewhere, and its manifest name any folder. So a folder is only taken if the model in it is
     the one that made the vectors, by its weights; and who loads it says which it is.

@@ -1,4 +1,4 @@
-"""The scores of all pairs of the questions of an index, which the verdict on the hits of a search rests on."""
+"""The scores of all pairs of the questions of an index, on which the verdict on the hits of a search is based."""
 
 from __future__ import annotations
 

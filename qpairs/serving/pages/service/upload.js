@@ -121,7 +121,7 @@ async function readColumns() {
 async function upload(file) {
   if (!file || !state || state.work) return;
   $("columns-form").hidden = true;
-  if (file.size > state.limit) return say(`${file.name} has ${megabytes(file.size)}; at most ${megabytes(state.limit)} are taken.`);
+  if (file.size > state.limit) return say(`${file.name} has ${megabytes(file.size)}; the limit is ${megabytes(state.limit)}.`);
   if (!file.size) return say(`${file.name} is empty.`);
   const ending = `.${file.name.split(".").at(-1).toLowerCase()}`;
   if (![...state.endings, ...state.compressed].includes(ending)) return say(`${file.name}: ${ending} files are not read.`);
