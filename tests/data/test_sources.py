@@ -202,7 +202,7 @@ def test_bad_rows_have_their_number_and_are_counted(tmp_path):
         "column 'question1' has no question",
         "5 fields, but the header has 4",
     ]
-    texts += ["2 fields where", "column 'question2' holds 1,000,000 characters", "label 'maybe'", "broken quotes"]
+    texts += ["2 fields, but", "column 'question2' holds 1,000,000 characters", "label 'maybe'", "broken quotes"]
     path = tmp_path / "x.csv"
     for number, text in enumerate(texts, start=2):
         path.write_text("\n".join([*lines[:4], *["0,fine,row,1"] * (number - 2), lines[number + 2], lines[-1]]))

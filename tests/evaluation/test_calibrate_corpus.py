@@ -97,7 +97,7 @@ def test_labels_that_count_twice_are_warned_of(corpus: Path, tmp_path: Path, cap
     once = calibrate_corpus(judge, corpus, file)
     assert "count twice" not in caplog.text
     calibrate_corpus(once.model, corpus, file)
-    assert "fitted to 60 labels before" in caplog.text
+    assert "already fitted to 60 labels" in caplog.text
 
 
 def test_labels_in_several_data_frames_and_files_all_count(corpus: Path, tmp_path: Path) -> None:

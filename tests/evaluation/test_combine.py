@@ -140,8 +140,8 @@ def test_what_does_not_go_together_is_refused_and_nothing_is_written(
         return run("combine", first, second, "--output", "new", *options)
 
     refused(told(cross, checkpoint.path), "is a cross-encoder; name it second")
-    refused(told(checkpoint.path, checkpoint.path), "no cross-encoder", "name it second")
-    refused(told(checkpoint.path, Path("minilm")), "minilm: no cross-encoder", "name it second")
+    refused(told(checkpoint.path, checkpoint.path), "not a cross-encoder", "name it second")
+    refused(told(checkpoint.path, Path("minilm")), "minilm: not a cross-encoder", "name it second")
     refused(told(checkpoint.path, both), "has two stages; its cross-encoder is", "reranker")
     refused(run("combine", checkpoint.path, cross, "--output", cross, "--overwrite"), "one of the models to combine")
     refused(told(cross, cross), "is a cross-encoder; name an encoder first")

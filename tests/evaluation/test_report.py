@@ -238,7 +238,7 @@ def test_two_towers_and_a_head_have_a_report_too(pairs_csv: Path, tmp_path: Path
     options = {"loss": "pair_softmax", "score": "head", "output": str(tmp_path / "x"), "batch_size": 32}
     model = qpairs.train(data=str(pairs_csv), encoder="static+static", epochs=1, **options)
     shown = Reader(render(model))
-    assert "How the score separates them" in shown.text
+    assert "How the score separates duplicates from others" in shown.text
     assert shown.elements["circle"] > 60
 
 

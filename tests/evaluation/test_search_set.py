@@ -63,7 +63,7 @@ def test_the_case_of_columns_does_not_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([{"query": "a", "relevant": "A9"}], ["'A9'", "no id"]),
+        ([{"query": "a", "relevant": "A9"}], ["'A9'", "not an id"]),
         ([{"question": "a", "relevant": "A0"}], ["no column 'query'"]),
         ([{"query": "", "relevant": "A0"}], ["row 1", "no question"]),
         ([{"query": "a", "relevant": None}], ["row 1", "names no text"]),

@@ -191,7 +191,7 @@ def test_what_audit_writes_train_can_drop(run, easy: list, tmp_path: Path) -> No
         (["audit", "--data", "few.csv", "--encoder", "static"], ["do not make 5 folds", "--folds"]),
         (["audit", "--data", "few.csv", "--output", "folder.csv"], ["folder.csv", "cannot be written"]),
         (["audit", "--data", "few.csv", "--epochs", "0"], ["epochs", "must be epochs > 0"]),
-        (["audit", "--data", "few.csv", "--output", "few.csv"], ["few.csv", "there already", "--overwrite"]),
+        (["audit", "--data", "few.csv", "--output", "few.csv"], ["few.csv", "exists already", "--overwrite"]),
         (["audit", "--data", "few.csv", "--encoder", "static", "--folds", "2"], ["audit", "not of both labels"]),
         (["train", "--drop-suspects", "missing.csv"], ["missing.csv", "no such file"]),
     ],

@@ -318,7 +318,7 @@ def test_a_folder_of_another_comparison_is_refused_and_can_be_overwritten(
     assert len(trained) == 4
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("x")
-    with pytest.raises(qpairs.UserError, match="holds no comparison"):
+    with pytest.raises(qpairs.UserError, match="does not hold a comparison"):
         small(pairs_csv, tmp_path / "mine", overwrite=True)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 

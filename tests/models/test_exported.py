@@ -184,7 +184,7 @@ def test_a_model_whose_files_are_copied_is_not_saved_inside_them(folder: Path, p
     if not isinstance(export, Checkpoint):  # whose files are written anew
         places += [(export, "x/new"), (export, "x/a/b"), (export, "link/new"), (both, "x/new")]
     for model, place in places:
-        with pytest.raises(qpairs.UserError, match=f"{place}: lies in .*; name another folder with --output"):
+        with pytest.raises(qpairs.UserError, match=f"{place}: is inside .*; name another folder with --output"):
             model.save(tmp_path / place)
         assert not (tmp_path / place).exists()
     for place in ("x", "x-new"):

@@ -52,7 +52,7 @@ def test_predict_is_that_of_the_verdict(folder: str) -> None:
     assert found.threshold == model.verdict.pair.threshold
     np.testing.assert_allclose(model.similarity(*map(list, zip(*ASKED, strict=True))), scores)
     assert model.similarity(*ASKED[0]) == pytest.approx(float(scores[0]), abs=1e-6)
-    with pytest.raises(UserError, match="not both"):
+    with pytest.raises(UserError, match="give only one of them"):
         model.predict(ASKED, threshold=0.5, precision=0.9)
 
 

@@ -163,7 +163,7 @@ def test_a_precision_is_promised_or_refused(run, checkpoint: Path, corpus: Path)
     assert summary["expected"]["precision_bound"] >= can - 1e-9
     refused(run(*command, "b", "--precision", "0.9999"), "the highest that can be promised is")
     assert not Path("b").exists()
-    refused(run(*command, "b", "--precision", "0.5", "--threshold", "0.5"), "not both")
+    refused(run(*command, "b", "--precision", "0.5", "--threshold", "0.5"), "give only one of them")
 
 
 def test_a_dry_run_shows_the_trade_off_and_writes_nothing(run, checkpoint: Path, corpus: Path) -> None:

@@ -71,5 +71,5 @@ def test_two_towers_have_no_duplicates_within_a_corpus() -> None:
     vectors = clustered(10)
     require_one_tower(a_model(vectors))
     for model in (a_model(vectors, towers=2), a_model(vectors, symmetric=False)):
-        with pytest.raises(UserError, match="one encoder"):
+        with pytest.raises(UserError, match="a single encoder"):
             require_one_tower(model)

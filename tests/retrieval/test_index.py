@@ -538,7 +538,7 @@ def test_bad_input_is_one_line(run, indexed: list[str], checkpoint: Path, tmp_pa
     refused(run("search", "emb", "a"), "emb", "no index")
     refused(run("search", "idx"), "a question")
     refused(run("search", "idx", " "), "empty")
-    refused(run("search", "idx", "a", "--threshold", "0.5", "--precision", "0.9"), "not both")
+    refused(run("search", "idx", "a", "--threshold", "0.5", "--precision", "0.9"), "give only one of them")
     refused(run("search", "idx", "--file", "q.txt", "--output", "x.xls"), "x.xls")
     manifest = json.loads(Path("idx/index.json").read_text())
     Path("idx/index.json").write_text(json.dumps(manifest | {"model": "moved"}))

@@ -62,7 +62,7 @@ def test_the_users_own_address_gets_it(tokens: list[tuple[str, str]], monkeypatc
 
 def test_so_does_the_one_at_which_an_index_is_made(tokens: list[tuple[str, str]]) -> None:
     embeddings: Any = object()
-    with pytest.raises(UserError, match="there already"):  # connected, and nothing is made
+    with pytest.raises(UserError, match="exists already"):  # connected, and nothing is made
         MilvusIndex.create(Path(), manifest(MINE), embeddings, overwrite=False)
     assert tokens == [(MINE, "s3cret")]
 

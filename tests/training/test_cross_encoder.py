@@ -259,7 +259,7 @@ def test_what_does_not_fit_a_cross_encoder_is_refused_before_any_work(
     refused(told("--word-dropout", "0.1"), "word_dropout: a cross-encoder")
     refused(told("--encoder", "lstm"), "encoder: lstm is not a transformer")
     refused(told("--encoder", "tiny+minilm"), "two towers")
-    refused(told("--encoder", checkpoint.path), "no transformer")
+    refused(told("--encoder", checkpoint.path), "not a transformer")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -197,5 +197,5 @@ def _validation(rows: Sequence[Mapping[str, Any]], epochs: Axis) -> str:
         "Validation during training",
         plot("Average precision and F1 on validation over time", epochs, axis, marks)
         + legend({"main": "average precision", "second": "F1 at its best threshold"}),
-        f"The checkpoint with the highest average precision is kept: {max(scores['average_precision']):.3f}.",
+        f"The state with the highest average precision is kept: {max(scores['average_precision']):.3f}.",
     )
