@@ -179,7 +179,7 @@ def test_the_command_prints_the_table_and_what_twice_the_pairs_bring(run, traine
     assert "cell 12 of 12  400 pairs, static" in err
     words = " ".join(out.split())
     assert "800, predicted" in words
-    assert "Twice the pairs (800) would bring 0." in words
+    assert "Twice the pairs (800) would add 0." in words
     assert "Fitted up to 200 pairs, it predicted 0." in words
     refused(run("learning-curve", "--data", pairs_csv, "--sizes", "10,20"), "a curve needs 4")
 
