@@ -132,6 +132,8 @@ def _data(model: Model) -> str:
 def _parts(model: Model) -> str:
     """Where the training pairs of a model come from, and how they were cut."""
     split = model.split
+    if not split:
+        return f"It was not trained by qpairs: it is `{model.config.encoder}` as it comes."
     sources = ", ".join(f"`{source}`" for source in model.config.data)
     rows = [
         f"| {each} | {n:,} | {split['questions'][each]:,} | {100 * split['duplicates'][each]:.1f} % | "
@@ -170,10 +172,10 @@ def _limits(model: Model, part: str) -> str:
 def _origin(model: Model) -> str:
     stages = _stages(model)
     libraries = ", ".join(f"{library} {version}" for library, version in model.versions.items())
-    commands = [train_command(stage.config) for stage in stages.values()]
+    commands = [train_command(stage.config) for stage in stages.values() if stage.split]
     if model.config.reranker:  # one run made both
         commands = commands[:1]
-    if len(commands) > 1:
+    elif len(stages) > 1:
         commands.append("qpairs combine ENCODER CROSS_ENCODER --output BOTH")
     return "## How it was made\n\n```\n" + "\n".join(commands) + f"\n```\n\n{libraries}"
 

@@ -20,6 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from qpairs.config import Config
 from qpairs.core.exceptions import UserError
 from qpairs.core.files import atomic_folder
+from qpairs.core.shell import shown_command
 from qpairs.data.formats import FORMATS, ending_of
 from qpairs.data.parts import TRAINED_ON
 from qpairs.data.sources import NAMED_SOURCES
@@ -82,18 +83,28 @@ def stage(checkpoint: str | Path, name: str, folder: str | Path) -> Path:
     """Writes what `push` would upload into an empty folder.
 
     Raises:
-        UserError: no such checkpoint, an export, a ready model, an invalid name, or a folder that cannot be written.
+        UserError: no such checkpoint, an export, a model that was judged on no labelled pairs, an invalid name, or a
+            folder that cannot be written.
     """
     if not re.fullmatch(HUB_ID, name):
         raise UserError(f"push: {name!r} is not a name on the Hub; give OWNER/NAME")
     model, path = load(checkpoint), Path(folder)
     model.verdict.require_labelled(shown_name(model))
     found = _public_model(model)
+    _require_judged(model)
     with atomic_folder(path) as fresh:
         check_output(path, overwrite=False)
         _write(found, fresh)
         (fresh / CARD).write_text(model_card(found, name), encoding="utf-8")
     return path
+
+
+def _require_judged(model: Model) -> None:
+    """Raises UserError where a card could not say how good a model is, as after `qpairs calibrate` of a ready one."""
+    if not {"validation", "test"} & model.scores.keys():
+        name = shown_name(model)
+        train = shown_command("qpairs", "train", "--encoder", name, "--data", "PAIRS")
+        raise UserError(f"push: a card says how good a model is, and {name} was judged on no pairs; train it: {train}")
 
 
 def _public_model(model: Model) -> Model:
