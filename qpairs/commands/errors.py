@@ -227,7 +227,7 @@ def explain(
     """Show the effect of each word on the score of two questions, and the nearest training pairs."""
     with quiet(), progress_bar():
         from qpairs.evaluation.explain import explain as run
-        from qpairs.evaluation.sources import training_pairs_of
+        from qpairs.evaluation.sources import training_pairs_of, why_unjudged
         from qpairs.models.base import load as load_model
         from qpairs.models.verdict import score_name
 
@@ -247,7 +247,7 @@ def explain(
             out.print(f"         [dim]{plain(pair.question2)}[/]", highlight=False, soft_wrap=True)
     if neighbours and trained_on is None:
         out.print("\n[dim]No neighbours: the training pairs are unavailable, or have changed.[/]")
-    judged = [] if trained_on else ["--data", LABELLED]
+    judged = [] if trained_on and not why_unjudged(model) else ["--data", LABELLED]
     words = "errors", checkpoint, *judged
     out.print()
     print_conclusion(

@@ -21,7 +21,7 @@ from qpairs.evaluation.calibrate import cross_fitted, cross_fitted_scores
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.joint import Judged, fit_joint
 from qpairs.evaluation.seen import seen_in_training, seen_note
-from qpairs.evaluation.sources import pairs_if_given
+from qpairs.evaluation.sources import pairs_if_given, why_unjudged
 from qpairs.metrics.second_look import NO_LOOK
 from qpairs.models.base import RERANKER, Model, check_output, load
 from qpairs.models.cross_encoder import CrossModel
@@ -162,8 +162,8 @@ def _warn_of_seen(first: Model, second: CrossModel, pairs: Pairs) -> None:
 def _validation_pairs(first: Model, second: Model) -> Pairs:
     """The validation pairs of the encoder; warns if the cross-encoder may have been trained on them."""
     where = "name labelled pairs with --data"
-    if not first.split:
-        raise UserError(f"combine: {first.path} does not say which pairs it was validated on; {where}")
+    if why := why_unjudged(first):
+        raise UserError(f"combine: {why}; {where}")
     try:
         parts = parts_of(first.config, first.split)
     except UserError as error:

@@ -11,6 +11,7 @@ from qpairs.data.pairs import Pairs
 from qpairs.data.parts import parts_of, training_pairs
 from qpairs.data.sources import PairSource, load_pairs
 from qpairs.models.base import Model
+from qpairs.models.ready import shown_name
 
 
 def as_pairs(data: PairSource, *, columns: str | Sequence[str] = (), skip_bad_rows: bool = False) -> Pairs:
@@ -28,6 +29,18 @@ def training_pairs_of(model: Model) -> Pairs | None:
     return training_pairs(model.config, model.split) if model.split else None
 
 
+def why_unjudged(model: Model) -> str:
+    """Why no labelled pairs are known that a model was judged on as it was made; '' where some are.
+
+    >>> why_unjudged(model)
+    ''
+    """
+    name = shown_name(model)
+    if not model.split:  # a ready model whose verdict was fitted, or an export of an older version
+        return f"{name} does not say which pairs it was tested on"
+    return f"{name} learned without labels, and was tested on no pairs" if model.config.without_labels else ""
+
+
 def tested_on(model: Model, what: str = "report") -> tuple[Pairs, str, Pairs]:
     """The pairs that a model was tested on (without a test part: validated on), their source, the training pairs.
 
@@ -38,11 +51,8 @@ def tested_on(model: Model, what: str = "report") -> tuple[Pairs, str, Pairs]:
     Raises:
         UserError: they are unknown, gone, or have changed.
     """
-    if not model.split:
-        raise UserError(
-            f"{what}: an export of an older version does not store which pairs it was tested on; name labelled pairs "
-            "with data (--data)"
-        )
+    if why := why_unjudged(model):
+        raise UserError(f"{what}: {why}; name labelled pairs with data (--data)")
     try:
         parts = parts_of(model.config, model.split)
     except UserError as error:

@@ -31,7 +31,7 @@ from qpairs.encoders.words import mean_vectors
 from qpairs.evaluation.baselines import tfidf_scores
 from qpairs.evaluation.prefixes import prefix_verdicts
 from qpairs.evaluation.question_table import table_densities
-from qpairs.evaluation.sources import pairs_if_given
+from qpairs.evaluation.sources import pairs_if_given, why_unjudged
 from qpairs.export.onnx import has_lstm, quantise, write_graph
 from qpairs.export.parity import PairParity, Parity, StagesParity
 from qpairs.export.stages import export_cross_encoder, export_two_stages
@@ -122,7 +122,7 @@ def _write(
     """Writes a model into a folder, whatever it loses, and says how it compares."""
     if isinstance(model, Checkpoint):
         return _write_encoder(model, folder, format, given, on_progress)[1]
-    pairs = own_parts(model).validation if given is None else given
+    pairs = own_validation(model) if given is None else given
     if isinstance(model, CrossModel):
         return export_cross_encoder(model, folder, format, pairs)[1]
 
@@ -142,8 +142,8 @@ def _write_encoder(
     """Writes an encoder into a folder; a student of it for the format static."""
     sides = towers(checkpoint.encoder.eval())
     needs_student = format == "static" and any(mean_vectors(tower) is None for tower in sides)
-    parts = own_parts(checkpoint) if needs_student or given is None else None
-    pairs = (parts or own_parts(checkpoint)).validation if given is None else given
+    pairs = own_validation(checkpoint) if given is None else given
+    parts = own_parts(checkpoint) if needs_student else None
     need_both_labels(pairs, "export")
     on_progress(Progress("comparing"))
     before = checkpoint.score_pairs(pairs)
@@ -188,17 +188,31 @@ def _exportable_encoder(model: Model) -> Checkpoint:
     return model
 
 
+def own_validation(model: Model) -> Pairs:
+    """The labelled pairs that a model was validated on.
+
+    Raises:
+        UserError: there are none, or they are not there any more, or have changed.
+
+    >>> own_validation(qpairs.load("runs/support"))  # doctest: +SKIP
+    """
+    if why := why_unjudged(model):
+        raise UserError(f"export: {why}; name labelled pairs to compare on with --data")
+    return own_parts(model).validation
+
+
 def own_parts(checkpoint: Model) -> Parts:
     """The pairs that a model was trained and validated on.
 
     Raises:
         UserError: they are not there, or have changed.
 
-    >>> own_parts(qpairs.load("runs/support")).validation  # doctest: +SKIP
+    >>> own_parts(qpairs.load("runs/support")).train  # doctest: +SKIP
     """
-    if not (checkpoint.split or checkpoint.verdict.labelled):
+    if not checkpoint.split:
         raise UserError(
-            f"{shown_name(checkpoint)}: has no known validation pairs; name labelled pairs to compare on with --data"
+            f"format: a student learns from the training pairs of a model, and {shown_name(checkpoint)} has none; "
+            "choose another --format"
         )
     try:
         parts = load_parts(checkpoint.config)

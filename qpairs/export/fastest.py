@@ -17,7 +17,7 @@ from qpairs.core.progress import Meter, OnProgress, ignore
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.sources import PairSource
 from qpairs.evaluation.sources import pairs_if_given
-from qpairs.export.export import MAX_LOSS, NEEDED, export_checkpoint, exportable, own_parts
+from qpairs.export.export import MAX_LOSS, NEEDED, export_checkpoint, exportable, own_validation
 from qpairs.export.parity import PairParity, Parity, StagesParity
 from qpairs.models.base import Model, load
 from qpairs.models.bi_encoder import Checkpoint
@@ -81,7 +81,7 @@ def export_fastest(
     if not formats:
         raise UserError(f"format: fastest needs ONNX Runtime or OpenVINO: {install('onnxruntime')}")
     model, given = exportable(path, output, formats[0], overwrite=overwrite), pairs_if_given(data)
-    pairs = own_parts(model).validation if given is None else given
+    pairs = own_validation(model) if given is None else given
     need_both_labels(pairs, "export")
     rates = _rates(path, model, formats, pairs, on_progress)
     refused = []

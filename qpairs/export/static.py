@@ -39,7 +39,7 @@ Sides = tuple[SentenceTransformer, SentenceTransformer]
 
 
 def students(sides: Sides, config: Config, parts: Parts, on_progress: OnProgress) -> Sides:
-    """The students of the query and the document side; one student, tuned on the labelled pairs, where they are one.
+    """The students of the query and the document side; one student, tuned on labelled pairs if any, where they are one.
 
     Args:
         sides: the towers of a trained encoder.
@@ -48,12 +48,12 @@ def students(sides: Sides, config: Config, parts: Parts, on_progress: OnProgress
         on_progress: gets the stages vocabulary, distilling and tuning.
     """
     left, right = sides
-    texts = list(parts.train.questions)
+    texts = list(dict.fromkeys(parts.train.questions))  # without labels, each is there twice
     np.random.default_rng(config.seed).shuffle(texts)
     first = distil(left, texts[:MAX_QUESTIONS], on_progress)
     if left is not right:
         return first, distil(right, texts[:MAX_QUESTIONS], on_progress)
-    return (_tuned(first, config, parts, on_progress),) * 2
+    return (first if config.without_labels else _tuned(first, config, parts, on_progress),) * 2
 
 
 def distil(tower: SentenceTransformer, texts: Sequence[str], on_progress: OnProgress) -> SentenceTransformer:
