@@ -127,7 +127,9 @@ def _write(
         return export_cross_encoder(model, folder, format, pairs)[1]
 
     def write_first(first: Model, where: Path) -> tuple[Export, Parity]:
-        return _write_encoder(_exportable_encoder(first), where, format, pairs, on_progress)
+        encoder = _exportable_encoder(first)
+        of_words = all(mean_vectors(tower) is not None for tower in towers(encoder.encoder))  # a table says it exactly
+        return _write_encoder(encoder, where, "static" if of_words else format, pairs, on_progress)
 
     return export_two_stages(model, folder, format, pairs, write_first)
 
