@@ -21,7 +21,7 @@ from qpairs.evaluation.calibrate import cross_fitted, cross_fitted_scores
 from qpairs.evaluation.evaluate import report
 from qpairs.evaluation.joint import Judged, fit_joint
 from qpairs.evaluation.seen import seen_in_training, seen_note
-from qpairs.evaluation.sources import pairs_if_given, why_unjudged
+from qpairs.evaluation.sources import pairs_if_given, warn_of_few, why_unjudged
 from qpairs.metrics.second_look import NO_LOOK
 from qpairs.models.base import RERANKER, Model, check_output, load
 from qpairs.models.cross_encoder import CrossModel
@@ -145,6 +145,7 @@ def combine_folders(
         if given is not None:
             _warn_of_seen(first, second, given)
         pairs = _validation_pairs(first, second) if given is None else given
+        warn_of_few(pairs, "combine")
         model = combine(first, second, pairs, seed=seed, on_progress=on_progress)
         model.save(output, overwrite=overwrite)
     found = load(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from qpairs.data.parts import parts_of, training_pairs
 from qpairs.data.sources import PairSource, load_pairs
 from qpairs.models.base import Model
 from qpairs.models.ready import shown_name
+
+log = logging.getLogger(__name__)
+
+FEW = 10  # pairs of a label
 
 
 def as_pairs(data: PairSource, *, columns: str | Sequence[str] = (), skip_bad_rows: bool = False) -> Pairs:
@@ -62,6 +67,24 @@ def tested_on(model: Model, what: str = "report") -> tuple[Pairs, str, Pairs]:
         return parts.validation, f"{source_names(config.validation)} (validation)", parts.train
     where = source_names(config.test) if config.test else f"{source_names(config.data)}, the part kept for the test"
     return parts.test, where, parts.train
+
+
+def warn_of_few(pairs: Pairs, what: str) -> None:
+    """Logs a warning where pairs of either label are so few that what is fitted to them hardly means anything.
+
+    Args:
+        pairs: labelled.
+        what: who fits something to them.
+
+    >>> warn_of_few(pairs, "combine")
+    """
+    duplicates = int((pairs.labels == 1).sum())
+    if min(duplicates, len(pairs) - duplicates) < FEW:
+        log.warning(
+            "%s: labelled duplicates: %s, other pairs: %s; with fewer than %d of each, threshold, probability and F1 "
+            "hardly mean anything",
+            *(what, f"{duplicates:,}", f"{len(pairs) - duplicates:,}", FEW),
+        )
 
 
 def source_names(sources: Iterable[str]) -> str:
