@@ -301,7 +301,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "errors": (_PAIRS_TO_READ,),
     "report": (_PAIRS_TO_READ,),
     "data": (_needs("overwrite raw", "contradictions_file", without="--contradictions"),),
-    "export": (_needs("columns skip_bad_rows", "data", without="--data"),),
+    "export": (_PAIRS_TO_READ,),
     "embed": (Rule(("ray_address",), lambda values: values["engine"] == "ray", "--engine ray"),),
     "index": (_needs("kind address overwrite", "output", without="--output"),),
     "search": (_needs("output text_column skip_bad_rows overwrite raw", "file", without="--file"),),

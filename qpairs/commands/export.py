@@ -12,6 +12,8 @@ from qpairs.commands.conclusions import after_export
 from qpairs.commands.reading import NamedPairs
 from qpairs.commands.terminal import (
     ColumnsOption,
+    LabelCutOption,
+    LabelsOption,
     OverwriteOption,
     SkipOption,
     out,
@@ -55,16 +57,21 @@ def export(
         ),
     ] = None,
     columns: ColumnsOption = "",
+    labels: LabelsOption = "",
+    label_cut: LabelCutOption = None,
     skip_bad_rows: SkipOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a checkpoint in a form that runs without torch, about twice as fast, and compare it with the original."""
     with quiet(), progress_bar() as on_progress:
+        from qpairs.evaluation.sources import warn_of_few
         from qpairs.export.export import export_checkpoint
         from qpairs.export.fastest import FASTEST, export_fastest
         from qpairs.export.parity import PairParity
 
-        given = NamedPairs(data, columns, skip_bad_rows=skip_bad_rows).load() if data else ()
+        given = NamedPairs(data, columns, labels, label_cut, skip_bad_rows).load() if data else None
+        if given is not None:
+            warn_of_few(given, "export")
         common: dict[str, Any] = {"max_loss": max_loss, "overwrite": overwrite, "on_progress": on_progress}
         if format == FASTEST:
             found = export_fastest(checkpoint, output, data=given, **common)

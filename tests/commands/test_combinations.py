@@ -50,6 +50,7 @@ WITHOUT_EFFECT = {
     "data sample --raw": ("--raw", "--contradictions"),
     "data sample --overwrite": ("--overwrite", "--contradictions"),
     "export m --output o --columns a,b,c": ("--columns", "--data"),
+    "export m --output o --label-cut 3": ("--label-cut", "--data"),
     "embed m q --output o --ray-address auto": ("--ray-address", "--engine ray"),
     "index i --kind exact": ("--kind", "--output"),
     "index i --add e --overwrite": ("--overwrite", "--output"),
