@@ -68,7 +68,9 @@ def dataset_name(text: str) -> DatasetName | None:
 
 
 def open_dataset(name: DatasetName, where: str) -> Dataset:
-    """Loads a data set. Its splits are joined, except those with hidden labels (all -1, as in GLUE's test parts).
+    """Loads a data set. Its splits are joined, except those with hidden labels, as test splits often have.
+
+    Hidden labels are all -1 (GLUE) or all missing, or the split has no label column while another one has it.
 
     Args:
         name: the data set.
@@ -83,7 +85,8 @@ def open_dataset(name: DatasetName, where: str) -> Dataset:
         else:
             found = _fetch(name, where)
         splits = list(found.values()) if isinstance(found, dict) else [found]
-        return Dataset(datasets.concatenate_datasets([s for s in splits if not _hidden_labels(s)] or splits))
+        labelled = [split for split in splits if _label_columns(split)] or splits
+        return Dataset(datasets.concatenate_datasets([s for s in labelled if not _hidden_labels(s)] or labelled))
 
 
 @contextlib.contextmanager
@@ -181,6 +184,10 @@ def _fetch(name: DatasetName, where: str) -> Any:
         datasets.config.HF_HUB_OFFLINE = offline
 
 
+def _label_columns(split: datasets.Dataset) -> list[str]:
+    return [name for name in split.column_names if name.lower() in LABEL_COLUMNS]
+
+
 def _hidden_labels(split: datasets.Dataset) -> bool:
-    names = [name for name in split.column_names if name.lower() in LABEL_COLUMNS]
-    return any(len(split) > 0 and all(label == UNLABELLED for label in split[name][:]) for name in names)
+    names = _label_columns(split)
+    return any(len(split) > 0 and all(label in (None, UNLABELLED) for label in split[name][:]) for name in names)

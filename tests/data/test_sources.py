@@ -420,6 +420,16 @@ def test_save_to_disk(tmp_path):
     assert "no part 'config'" in refusal(f"{tmp_path / 'both'}:config")
 
 
+@pytest.mark.parametrize("hidden", [-1, None, "no column"])
+def test_a_split_whose_labels_are_hidden_is_left_out(tmp_path, hidden: object):
+    test = datasets.Dataset.from_dict({"question1": ["Who?", "Why?"], "question2": ["Where?", "When?"]})
+    if hidden != "no column":
+        test = test.add_column(table_of(ROWS).column_names[2], [hidden, hidden])
+    datasets.DatasetDict(train=table_of(ROWS), test=test).save_to_disk(str(tmp_path / "x"))
+    assert contents(load_pairs(tmp_path / "x")) == ROWS
+    assert "is neither 0 nor 1" in refusal(f"{tmp_path / 'x'}[test]") or hidden == "no column"
+
+
 def test_splits_that_do_not_fit_together(tmp_path):
     columns = {"train": ROWS, "test": [("a", "b", "1")]}
     datasets.DatasetDict({name: table_of(rows) for name, rows in columns.items()}).save_to_disk(str(tmp_path / "x"))
