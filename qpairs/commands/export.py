@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -24,6 +25,9 @@ from qpairs.commands.terminal import (
     quiet,
     shown_path,
 )
+
+if TYPE_CHECKING:
+    from qpairs.export.parity import PairParity, Parity, StagesParity
 
 
 def export(
@@ -78,19 +82,26 @@ def export(
             format, parity, rates = found.format, found.parity, found.rates
         else:
             parity, rates = export_checkpoint(checkpoint, output, format=format, data=given, **common), {}
+    _print_parity(parity, rates, format, (checkpoint, output))
+    print_saved(output, after=f". From Python: qpairs.load({shown_path(repr(str(output)))})")
+    alone = isinstance(parity, PairParity)
+    print_conclusion(after_export(parity.f1_before, parity.f1_after, format, output, searches=not alone))
+
+
+def _print_parity(
+    parity: Parity | PairParity | StagesParity, rates: Mapping[str, float], format: str, folders: tuple[Path, Path]
+) -> None:
+    """Prints how an export compares; `folders` are those of the checkpoint and of the export."""
     if rates:
         tried = [f"{name} {rate / rates['checkpoint']:.2f}" for name, rate in rates.items() if name != "checkpoint"]
         out.print(f"times as fast as the checkpoint, here: {', '.join(tried)}", highlight=False)
     table = Table(title=f"On {parity.n:,} pairs", title_justify="left", box=None, pad_edge=False)
     for column in ("", "F1, cross-fitted", "MB"):
         table.add_column(column, justify="right" if column else "left")
-    table.add_row("checkpoint", f"{parity.f1_before:.3f}", _megabytes(checkpoint))
-    table.add_row(format, f"[bold]{parity.f1_after:.3f}[/]", _megabytes(output))
+    table.add_row("checkpoint", f"{parity.f1_before:.3f}", _megabytes(folders[0]))
+    table.add_row(format, f"[bold]{parity.f1_after:.3f}[/]", _megabytes(folders[1]))
     out.print(table)
     out.print("\n".join(map(plain, parity.lines())), highlight=False)
-    print_saved(output, after=f". From Python: qpairs.load({shown_path(repr(str(output)))})")
-    alone = isinstance(parity, PairParity)
-    print_conclusion(after_export(parity.f1_before, parity.f1_after, format, output, searches=not alone))
 
 
 def _megabytes(folder: Path) -> str:
