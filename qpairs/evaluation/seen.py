@@ -15,6 +15,7 @@ from qpairs.data.pairs import Pairs
 from qpairs.data.parts import TRAINED_ON, in_files, reading_options, training_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import Leak, leak_of
+from qpairs.encoders.build import ENCODERS, tower_names
 from qpairs.models.base import FILE, Model, load
 from qpairs.models.two_stages import first_stage, second_stage
 
@@ -89,14 +90,29 @@ def _known(model: Model, asked: Set[str], passed: frozenset[Path] = frozenset())
     return None if own is None or earlier is None else own | earlier
 
 
+def encoder_checkpoints(encoder: str) -> tuple[Path, ...]:
+    """The folders of qpairs checkpoints that `Config.encoder` names; a name of `ENCODERS` is no folder, as in training.
+
+    >>> encoder_checkpoints("minilm")
+    ()
+    """
+    return tuple(Path(name) for name in tower_names(encoder) if name not in ENCODERS and (Path(name) / FILE).exists())
+
+
 def _known_before(config: Config, asked: Set[str], passed: frozenset[Path]) -> Set[str] | None:
-    folder = Path(config.encoder).resolve()
-    if not (folder / FILE).exists():
-        return set()
-    with contextlib.suppress(UserError):
-        before = first_stage(load(folder))
+    known: set[str] = set()
+    for folder in (path.resolve() for path in encoder_checkpoints(config.encoder)):
         # one that was trained from the folder which it has replaced is not the one that the run began with
-        return None if folder in passed else _known(before, asked, passed | {folder})
+        before = None if folder in passed else _known_to(folder, asked, passed)
+        if before is None:
+            return None
+        known |= before
+    return known
+
+
+def _known_to(folder: Path, asked: Set[str], passed: frozenset[Path]) -> Set[str] | None:
+    with contextlib.suppress(UserError):
+        return _known(first_stage(load(folder)), asked, passed | {folder})
     return None
 
 

@@ -26,7 +26,8 @@ from qpairs.data.parts import Parts, reading_options, separate_pairs
 from qpairs.data.sources import load_pairs
 from qpairs.data.splits import contradictions, question_components, split_pairs
 from qpairs.evaluation.predict import predict
-from qpairs.models.base import FILE, load
+from qpairs.evaluation.seen import encoder_checkpoints
+from qpairs.models.base import load
 from qpairs.models.ready import READY
 from qpairs.objectives.plugins import register_custom
 from qpairs.training.fit import train
@@ -198,10 +199,11 @@ def _check_strangers_to_labels(config: Config) -> None:
             "audit: a teacher or reranker that has seen the labels disputes none; use minilm, to train one for each "
             "fold"
         )
-    if (Path(config.encoder) / FILE).exists() and not load(config.encoder).config.unlabelled:
+    labelled = [path for path in encoder_checkpoints(config.encoder) if not load(path).config.unlabelled]
+    if labelled:
         raise UserError(
-            f"audit: {config.encoder} is a checkpoint, and an encoder that has seen the labels disputes none; name "
-            "the encoder that it was trained from"
+            f"audit: {labelled[0]} is a checkpoint, and an encoder that has seen the labels disputes none; name the "
+            "encoder that it was trained from"
         )
 
 

@@ -20,8 +20,8 @@ from qpairs.data.parts import Parts
 from qpairs.encoders.build import is_pretrained
 from qpairs.evaluation.baselines import UNTRAINED
 from qpairs.evaluation.combine import combine
-from qpairs.evaluation.seen import seen_by_encoder, seen_note
-from qpairs.models.base import FILE, LOOK, RERANKER, Model, load
+from qpairs.evaluation.seen import encoder_checkpoints, seen_by_encoder, seen_note
+from qpairs.models.base import LOOK, RERANKER, Model, load
 from qpairs.models.bi_encoder import Checkpoint, load_checkpoint, save_checkpoint
 from qpairs.models.cross_encoder import CrossModel
 from qpairs.objectives.objective import Objective, Term
@@ -70,20 +70,19 @@ def work_of(run: Run, guides: Guides | None) -> Callable[[], Trained]:
 
 def _warn_of_checkpoint(run: Run) -> None:
     """Warns which of a run's questions a checkpoint used as encoder has seen, and what is left out of it."""
-    folder = Path(run.config.encoder)
-    if not (folder / FILE).exists():
-        return
-    if (folder / LOOK).exists():
-        log.warning(
-            "encoder: %s has a second look, which is left out; use it with --reranker %s", folder, folder / RERANKER
-        )
-    elif isinstance(load(folder), CrossModel):
-        log.warning("encoder: %s is a cross-encoder; its transformer is used, but not its head", folder)
+    folders = encoder_checkpoints(run.config.encoder)
+    for folder in folders:
+        if (folder / LOOK).exists():
+            log.warning(
+                "encoder: %s has a second look, which is left out; use it with --reranker %s", folder, folder / RERANKER
+            )
+        elif isinstance(load(folder), CrossModel):
+            log.warning("encoder: %s is a cross-encoder; its transformer is used, but not its head", folder)
     for name, pairs in (("validation", run.parts.validation), ("test", run.parts.test)):
-        seen = seen_by_encoder(run.config, pairs) if pairs else None
+        seen = seen_by_encoder(run.config, pairs) if pairs and folders else None
         if seen and seen.questions:
             note = seen_note(seen.questions, seen.of_questions)
-            log.warning("encoder: %s was trained on questions of the %s part: %s", folder, name, note)
+            log.warning("encoder: %s was trained on questions of the %s part: %s", run.config.encoder, name, note)
 
 
 def save_trained(model: Model, output: Path, *, overwrite: bool) -> Model:

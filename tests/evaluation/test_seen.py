@@ -77,10 +77,24 @@ def test_what_an_encoder_had_learned_before_the_run_counts(
     assert by_first is not None
     assert by_first.questions > 0
     assert seen_in_training(again, part) == seen_by_encoder(again.config, part) == by_first
+    assert seen_by_encoder(Config(encoder=f"lstm+{again.path}"), part) == by_first
     note = seen_note(by_first.questions, by_first.of_questions)
     assert f"encoder: {first.path} was trained on questions of the validation part: {note}" in caplog.text
     replaced = qpairs.train(encoder=str(first.path), seed=2, output=str(first.path), overwrite=True, **options)
     assert seen_in_training(replaced, part) is None  # what it began with is gone
+
+
+def test_a_folder_named_as_an_encoder_is_not_what_the_run_began_with(
+    pairs_csv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"data": str(pairs_csv), "encoder": "static", "epochs": 0.1}
+    for seed, output in enumerate(("static", "again"), 1):
+        model = qpairs.train(seed=seed, output=output, **options)
+        test = load_parts(model.config).test
+        assert test is not None
+        assert seen_in_training(model, test) == Leak(0, len(test.questions), 0, len(test))
+    assert "was trained on questions" not in caplog.text
 
 
 def test_a_text_counts_however_it_is_written(config: Config, parts: Parts) -> None:
