@@ -18,6 +18,7 @@ from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.joint import Judged, fit_joint, folds_of
 from qpairs.evaluation.question_table import table_densities
+from qpairs.evaluation.seen import seen_in_training, seen_note
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics import Densities, SecondLook
 from qpairs.metrics.intervals import Interval
@@ -86,6 +87,7 @@ def calibrate(model: Model | str | Path, data: PairSource, *, seed: int = 0) -> 
     """
     model, pairs = as_model(model), as_pairs(data)
     need_both_labels(pairs, "calibrate")
+    _warn_of_known(model, pairs)
     fit = _calibrate_both(model, pairs, seed) if isinstance(model, TwoStages) else _calibrate_one(model, pairs, seed)
     if fit.model.verdict.pair.calibration.slope <= 0:
         log.warning(
@@ -94,6 +96,16 @@ def calibrate(model: Model | str | Path, data: PairSource, *, seed: int = 0) -> 
             fit.model.verdict.pair.probability([0.0])[0],
         )
     return fit
+
+
+def _warn_of_known(model: Model, pairs: Pairs) -> None:
+    """Warns where the model was trained on these questions: it scores them better than those that it will be asked."""
+    seen = seen_in_training(model, pairs)
+    if seen and seen.questions:
+        log.warning(
+            "calibrate: %s, and the threshold and the probabilities are fitted to what it knows; name other pairs",
+            seen_note(seen.questions, seen.of_questions),
+        )
 
 
 def _calibrate_one(model: Model, pairs: Pairs, seed: int) -> Fit:

@@ -6,6 +6,7 @@ from mocks import moved
 
 import qpairs
 from qpairs import metrics
+from qpairs.data.parts import load_parts
 from qpairs.evaluation.calibrate import cross_fitted
 from qpairs.models.bi_encoder import Checkpoint
 
@@ -13,6 +14,17 @@ from qpairs.models.bi_encoder import Checkpoint
 @pytest.fixture(scope="module")
 def pairs(pairs_csv: Path) -> qpairs.Pairs:
     return qpairs.load_pairs(pairs_csv)
+
+
+def test_pairs_that_were_trained_on_are_told_of(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    """The bundled pairs, named by mistake, give a threshold for questions that the model knows."""
+    parts = load_parts(checkpoint.config)
+    assert parts.validation is not None
+    qpairs.calibrate(checkpoint, parts.validation)
+    assert caplog.text == ""
+    qpairs.calibrate(checkpoint, parts.train)
+    n = len(parts.train.questions)
+    assert f"calibrate: {n:,} of {n:,} questions were seen in training" in caplog.text
 
 
 def test_cross_fitting_takes_the_advantage_of_choosing_away() -> None:
