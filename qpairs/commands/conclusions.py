@@ -197,7 +197,16 @@ def after_questions(asked: int, known: int, index: object, model: object, *, rer
     )
 
 
-def after_export(before: float, after: float, kind: str, output: object, *, searches: bool = True) -> Conclusion:
+def after_export(
+    before: float,
+    after: float,
+    kind: str,
+    output: object,
+    *,
+    searches: bool = True,
+    checkpoint: object = "",
+    speed: float | None = None,
+) -> Conclusion:
     """What an export is good for.
 
     Args:
@@ -206,8 +215,17 @@ def after_export(before: float, after: float, kind: str, output: object, *, sear
         kind: its format.
         output: its folder.
         searches: whether it has vectors to search with; a cross-encoder has none.
+        checkpoint: the folder that was exported.
+        speed: how many times as fast as the checkpoint it is here, where that was measured.
     """
-    use = ("serve", output) if searches else ("predict", output, "PAIRS.csv", "--output", "SCORED.csv")
+    slower = speed is not None and speed < 1
+    model = checkpoint if slower else output
+    use = ("serve", model) if searches else ("predict", model, "PAIRS.csv", "--output", "SCORED.csv")
+    if slower:
+        return _then(
+            "No format is faster here than the checkpoint: use the checkpoint, or the export where torch is missing:",
+            *use,
+        )
     if before - after > 0.01:
         other = "onnx" if kind != "onnx" else "onnx-int8"
         return _then(

@@ -85,7 +85,9 @@ def export(
     _print_parity(parity, rates, format, (checkpoint, output))
     print_saved(output, after=f". From Python: qpairs.load({shown_path(repr(str(output)))})")
     alone = isinstance(parity, PairParity)
-    print_conclusion(after_export(parity.f1_before, parity.f1_after, format, output, searches=not alone))
+    speed = rates[format] / rates["checkpoint"] if rates else None
+    what: dict[str, Any] = {"searches": not alone, "checkpoint": checkpoint, "speed": speed}
+    print_conclusion(after_export(parity.f1_before, parity.f1_after, format, output, **what))
 
 
 def _print_parity(

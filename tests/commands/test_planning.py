@@ -205,6 +205,8 @@ def told(conclusion: Conclusion) -> str:
         (conclusions.after_export(0.8, 0.7, "static", "x"), "0.100 F1 worse on these pairs"),
         (conclusions.after_export(0.8, 0.7, "onnx", "x"), "try --format onnx-int8"),
         (conclusions.after_export(0.8, 0.81, "onnx", "x"), "can replace it:\nqpairs serve x"),
+        (conclusions.after_export(0.8, 0.8, "onnx", "x", checkpoint="run", speed=1.2), "replace it:\nqpairs serve x"),
+        (conclusions.after_export(0.8, 0.8, "onnx", "x", checkpoint="run", speed=0.9), "missing:\nqpairs serve run"),
         (conclusions.after_export(0.8, 0.81, "onnx", "x", searches=False), "qpairs predict x PAIRS.csv --output"),
         (conclusions.after_learning_curve(0.03, -0.01, 900, ["--data", "a"]), "qpairs compare --data a"),
         (conclusions.after_learning_curve(0.004, 0.001, 900, []), "add little"),
