@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 LONGEST = 1500  # characters of a message
+UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what a file in UTF-16 begins with, such as the Unicode text of Excel
 
 
 class UserError(ValueError):
@@ -35,3 +36,13 @@ def nearest(name: str, options: Iterable[str]) -> str:
     options = list(options)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.55)
     return (f"did you mean {close[0]!r}? " if close else "") + f"there are: {', '.join(options)}"
+
+
+def not_utf8(start: bytes) -> str:
+    r"""What a user is told of a file that is no UTF-8; `start` is how it begins.
+
+    >>> not_utf8(b"\xff\xfeq\0")
+    'not valid UTF-8; save the file as UTF-8, for instance by iconv -f UTF-16 -t UTF-8 FILE > NEW'
+    """
+    encoding = "UTF-16" if start.startswith(UTF16) else "LATIN1"
+    return f"not valid UTF-8; save the file as UTF-8, for instance by iconv -f {encoding} -t UTF-8 FILE > NEW"

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-from qpairs.core.exceptions import UserError
+from qpairs.core.exceptions import UserError, not_utf8
 
 LOCK = ".lock"
 UNFINISHED = ".new-"  # what the name of a file begins with that is being written
@@ -23,7 +23,6 @@ NEW, OLD, WHOLE = "new", "old", "whole"  # in a hidden folder: being filled, rep
 LONG = 200  # bytes of a name, which may have 255
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG)
 RETRIES = 20  # where other processes remove the folder of a lock at the same time
-NOT_UTF8 = "not valid UTF-8; save the file as UTF-8, for instance by iconv -f LATIN1 -t UTF-8"
 _held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())  # places that this thread holds
 
 
@@ -421,8 +420,8 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({os_reason(error)})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: {NOT_UTF8}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: {not_utf8(error.object)}") from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,8 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from qpairs.core.exceptions import UserError, nearest
-from qpairs.core.files import NOT_UTF8, os_reason
+from qpairs.core.exceptions import UserError, nearest, not_utf8
+from qpairs.core.files import os_reason
 from qpairs.core.tables import COMMA, Dialect
 from qpairs.data.class_names import class_names, column_types, named_classes
 from qpairs.data.compressed import OPENERS, ZIP, faults, is_compressed, open_uncompressed, uncompressed_name
@@ -370,8 +370,9 @@ def _lines(path: Path) -> Iterator[str]:
                 yield from io.StringIO(block.decode(encoding), newline="")
                 number, encoding = number + block.count(b"\n"), "utf-8"
     except UnicodeDecodeError as error:
+        start = error.object if number == 1 else b""
         number += error.object.count(b"\n", 0, error.start)
-        raise UserError(f"{path}, line {number}: {NOT_UTF8}") from None
+        raise UserError(f"{path}, line {number}: {not_utf8(start)}") from None
     except faults() as error:
         raise _unreadable(path, error) from error
 

@@ -109,7 +109,16 @@ def test_rows_that_cannot_be_used_are_named_or_counted(
         ("a.csv", b"\n\n", "is empty"),
         ("a.csv", b"a,b\n1,2\n", "which column holds the questions? found: 'a', 'b'; name it with text_column ("),
         ("a.csv", b"q,q\n1,2\n", "the column 'q' appears twice"),
-        ("a.csv", b"q\nfine\n\xff\xfe\n", "line 3: not valid UTF-8"),
+        (
+            "a.csv",
+            b"q\nfine\n\xff\xfe\n",
+            "line 3: not valid UTF-8; save the file as UTF-8, for instance by iconv -f LATIN1 ",
+        ),
+        (
+            "a.csv",
+            b"\xff\xfeq\0\n\0",
+            "line 1: not valid UTF-8; save the file as UTF-8, for instance by iconv -f UTF-16 ",
+        ),
         ("a.csv", b'q\nfine\n"open\nfine\n', "row 2: a quote is opened and never closed"),
         ("a.csv", b'q\nfine\n"open\n' + b"x" * (1 << 24), "row 2: a quote is opened and never closed"),
         ("a.jsonl", b"[1]\n", "no line of it is a JSON object"),
