@@ -63,11 +63,11 @@ class LabelFile:
         UserError: of every method: a file is not what it should be, or cannot be read or written.
     """
 
-    def __init__(self, path: Path, annotator: str = "") -> None:
-        """Creates the file if it does not exist."""
+    def __init__(self, path: Path, annotator: str = "", remedy: str = "name another file with --labels") -> None:
+        """Creates the file if it does not exist; `remedy` is what to do where it is no file of labels."""
         if path.suffix.lower() != ".csv":
-            raise UserError(f"{path}: labels are kept in a .csv file; name another file with --labels")
-        self.path, self.annotator = path, annotator_name(annotator)
+            raise UserError(f"{path}: labels are kept in a .csv file; {remedy}")
+        self.path, self.annotator, self._remedy = path, annotator_name(annotator), remedy
         self._skipped_path = path.with_suffix(".skipped.csv")
         if not path.exists():
             with self.held():
@@ -94,8 +94,8 @@ class LabelFile:
 
     def read(self) -> Labels:
         """Both files."""
-        skipped = _read_skipped(self._skipped_path) if self._skipped_path.exists() else []
-        rows = _read_labelled(self.path)
+        skipped = _read_skipped(self._skipped_path, self._remedy) if self._skipped_path.exists() else []
+        rows = _read_labelled(self.path, self._remedy)
         return Labels(
             [row for row in rows if row.annotator == self.annotator],
             [row[:3] for row in skipped if row[3] == self.annotator],
@@ -133,7 +133,7 @@ class LabelFile:
         _write(self._skipped_path, SKIPPED, [*labels.others_skipped, *own])
 
 
-def _read_labelled(path: Path) -> list[Row]:
+def _read_labelled(path: Path, remedy: str) -> list[Row]:
     try:
         if (names := tuple(open_file(path).columns)) not in KNOWN:
             raise UserError(
@@ -141,12 +141,12 @@ def _read_labelled(path: Path) -> list[Row]:
             )
         read = read_labels(path)
     except UserError as error:
-        raise UserError(f"{error}; name another file with --labels") from None
+        raise UserError(f"{error}; {remedy}") from None
     columns = read.first, read.second, read.labels.tolist(), read.drawn, read.probability.tolist(), read.annotator
     return [Row(*values) for values in zip(*columns, strict=True)]
 
 
-def _read_skipped(path: Path) -> list[tuple[str, str, int, str]]:
+def _read_skipped(path: Path, remedy: str) -> list[tuple[str, str, int, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             names, *rows = csv.reader(file, strict=True)
@@ -155,7 +155,7 @@ def _read_skipped(path: Path) -> list[tuple[str, str, int, str]]:
         nobody = [""] * (len(SKIPPED) - len(names))
         return [(one, other, int(number), who) for one, other, number, who in (row + nobody for row in rows)]
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: not a file of {','.join(SKIPPED)} ({error}); name another with --labels") from None
+        raise UserError(f"{path}: not a file of {','.join(SKIPPED)} ({error}); {remedy}") from None
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -55,6 +55,11 @@ class Folder:
         """The answers."""
         return self.other_labels or self.path / "labels.csv"
 
+    def label_file(self, annotator: str = "") -> LabelFile:
+        """The answers, as one annotator adds to them; made if need be."""
+        remedy = "name another file with --labels" if self.other_labels else "mend it, or begin in another folder"
+        return LabelFile(self.labels, annotator, remedy)
+
     @property
     def model(self) -> Path:
         """The calibrated model."""
@@ -276,22 +281,23 @@ def open_session(
     encoder = encoder_of(model)
     with exclusive_lock(folder):
         place = Folder(folder, labels)
-        _check_answers(place.labels, corpus)
+        _check_answers(place, corpus)
         embeddings = index_file(model, questions, folder, renew=not serve, on_progress=on_progress)
         counted = count_corpus(model, corpus, encode=stored(embeddings, encoder), on_progress=on_progress)
         place_of_index = index_folder(folder)
         with journalled(place_of_index) if serve else nullcontext(open_index(place_of_index)) as index:
-            labelling = Labelling.open(LabelFile(place.labels, annotator), model, index, seed=seed)
+            labelling = Labelling.open(place.label_file(annotator), model, index, seed=seed)
             if encoder.verdict.densities and encoder.verdict.densities.labels:
                 log.warning(FITTED_BEFORE, encoder.verdict.densities.labels)
             yield Session(place, questions, corpus, embeddings, counted, index, labelling)
 
 
-def _check_answers(file: Path, corpus: Corpus) -> None:
+def _check_answers(place: Folder, corpus: Corpus) -> None:
     """Raises UserError if there are answers, but none about two questions of the corpus."""
+    file = place.labels
     if not file.exists():
         return
-    labels = LabelFile(file).read()
+    labels = place.label_file().read()
     pairs = [{canonical(row.question1), canonical(row.question2)} for row in [*labels.labelled, *labels.others]]
     known = {canonical(text) for text in corpus.texts}
     if pairs and not any(pair <= known for pair in pairs):

@@ -168,6 +168,14 @@ def test_answers_about_other_questions_are_refused_before_any_is_counted(start: 
     pandas.testing.assert_frame_equal(labels(), kept)
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels.skipped.csv"])
+def test_answers_that_are_broken_are_mended_or_left_in_their_folder(start: Start, name: str) -> None:
+    """There is no option --labels here, so nobody is told to use it."""
+    start("yn")
+    Path("tickets-qpairs", name).write_text("garbage\n")
+    refused(start("y"), f"tickets-qpairs/{name}", "; mend it, or begin in another folder")
+
+
 def test_which_column_is_asked_for_where_it_is_not_clear(start: Start, tmp_path: Path) -> None:
     texts = list(bundled_intents())[:40]
     table = pandas.DataFrame({"title": texts, "summary": [f"{text} Please" for text in texts]})
