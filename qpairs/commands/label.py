@@ -139,9 +139,10 @@ def agreement(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Show how far annotators agree and how often each is wrong; write disagreements and combined labels."""
-    for path in filter(None, (disagreements, output)):
+    places = {option: path for option, path in {"--disagreements": disagreements, "--output": output}.items() if path}
+    for path in places.values():
         check_table_path(path)
-    check_files([path for path in (disagreements, output) if path], overwrite=overwrite)
+    check_files([*places.values()], overwrite=overwrite, options=[*places])
     with quiet(), progress_bar():
         from qpairs.data.labels import read_labels
         from qpairs.evaluation.annotators import measure_agreement

@@ -36,17 +36,18 @@ def check_file(path: Path, *, overwrite: bool, option: str = "--output") -> None
         raise UserError(f"{path}: exists already; name another file with {option}, or pass --overwrite")
 
 
-def check_files(paths: Sequence[Path], *, overwrite: bool) -> None:
+def check_files(paths: Sequence[Path], *, overwrite: bool, options: Sequence[str] = ()) -> None:
     """As `check_file`, for files that are written together; those left by a killed run are removed.
 
-    They are removed before the traces that identify them, as this run may be killed, too.
+    They are removed before the traces that identify them, as this run may be killed, too. `options` name the files, one
+    for each, if that is not `--output`.
     """
     own = not overwrite and half_done(paths)
     for path in paths if own else ():
         with suppress(OSError):
             path.unlink(missing_ok=True)
-    for path in paths:
-        check_file(path, overwrite=overwrite or own)
+    for path, option in zip(paths, options or ["--output"] * len(paths), strict=True):
+        check_file(path, overwrite=overwrite or own, option=option)
 
 
 def free_folder(folder: Path, names: Sequence[str]) -> Path:

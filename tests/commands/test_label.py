@@ -125,7 +125,7 @@ def test_agreement_disputes_and_settlement(run, world, llm, same) -> None:
     assert 3 <= n <= 25
     assert f"{n} pairs in dispute, written to open.csv; 0 adjudicated" in shown.out
     assert len(load_pairs("joint.csv")) == 150
-    refused(run("label", "agreement", *files, "--disagreements", "open.csv"), "open.csv", "--overwrite")
+    refused(run("label", "agreement", *files, "--disagreements", "open.csv"), "another file with --disagreements, or")
     table["is_duplicate"] = [int(same(a, b)) for a, b in zip(table["question1"], table["question2"], strict=True)]
     table.to_csv("open.csv", index=False)
     settled = run("label", "agreement", *files, "open.csv", "--output", "joint.csv", "--overwrite")
