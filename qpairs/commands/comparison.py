@@ -97,7 +97,7 @@ def compare(
         raise UserError("compare: no cell finished, so there is nothing to compare; the lines above say why")
     same = sum(bool(row.difference and row.difference.verdict != "worse") for row in found.rows)
     name = best.loss if len({row.loss for row in found.rows}) > 1 else f"{best.encoder} with {best.loss}"
-    print_conclusion(after_compare(name, same, _run_of(best, found.config)))
+    print_conclusion(after_compare(name, same, _run_of(best, found.config), others=len(found.rows) > 1))
 
 
 def _run_of(row: Row, base: Config) -> list[str]:

@@ -90,14 +90,19 @@ def after_errors(worst: str) -> Conclusion:
     )
 
 
-def after_compare(best: str, same: int, options: Sequence[str]) -> Conclusion:
+def after_compare(best: str, same: int, options: Sequence[str], *, others: bool = True) -> Conclusion:
     """What a comparison means.
 
     Args:
         best: name of the best row.
         same: further rows that do not differ from it significantly.
         options: of a run like those of the best row, without its time limit.
+        others: whether there are other rows.
     """
+    if not others:
+        return _then(
+            f"{best} is the only row: name others to compare it with, or train it for longer:", "train", *options
+        )
     beside = {0: "no other row comes close", 1: "one more does not differ from it significantly"}.get(
         same, f"{same} more do not differ from it significantly, so take the fastest of them"
     )

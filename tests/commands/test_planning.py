@@ -231,6 +231,7 @@ def told(conclusion: Conclusion) -> str:
         (conclusions.after_data(0, 90, PAIRS, alone=True), "--columns q,r,s --skip-bad-rows --validation LABELLED.csv"),
         (conclusions.after_data(0, 90, PAIRS), "qpairs train --data a.csv --columns q,r,s --skip-bad-rows"),
         (conclusions.after_compare("gap", 1, ["--loss", "gap"]), "Train it for longer:\nqpairs train --loss gap"),
+        (conclusions.after_compare("gap", 0, ["--loss", "gap"], others=False), "gap is the only row: name others"),
         (conclusions.after_calibrate("y", PAIRS, []), "qpairs evaluate y --data OTHERS.csv --columns q,r,s --skip-bad"),
         (conclusions.after_calibrate("y", NamedPairs(), ["q.csv"]), "corpus:\nqpairs dedupe y q.csv --dry-run"),
         (conclusions.after_questions(1, 0, IDX, MODEL, reranker=False), "--labels labels.csv --no-reranker"),
