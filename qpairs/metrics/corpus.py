@@ -273,7 +273,7 @@ class CorpusEstimate:
     def expected(self, threshold: float) -> Expectation:
         """What is expected at a threshold, linear between those of `curves`.
 
-        Below `lowest`, the duplicates are as many more as in validation.
+        Below `lowest`, the duplicates are as many more as in validation, but no more than the pairs there.
 
         Args:
             threshold: duplicate if and only if score >= threshold.
@@ -283,8 +283,10 @@ class CorpusEstimate:
         """
         curves = self.curves
         pairs = float(self.counts.at_or_above(threshold))
-        below = threshold < self.lowest
-        right = curves.duplicates[:, 0] * self.share_above(threshold) if below else curves.right_among(pairs)
+        right = curves.right_among(pairs)
+        if threshold < self.lowest:
+            more = curves.duplicates[:, 0] * self.share_above(threshold) - right
+            right = right + np.clip(more, 0.0, pairs - curves.pairs[0])
         return curves.expectation(threshold, pairs, right)
 
     def best_threshold(self) -> float:

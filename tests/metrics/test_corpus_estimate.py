@@ -16,6 +16,7 @@ from qpairs.metrics import (
     with_labels,
 )
 from qpairs.metrics.corpus import CorpusEstimate
+from qpairs.metrics.score_counts import ScoreCounts, histogram
 
 VALIDATION = densities_of(world(500))
 THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.9)
@@ -178,6 +179,18 @@ def test_at_the_lowest_threshold_all_duplicates_are_found() -> None:
     assert expected.precision == pytest.approx(corpus.at(-1.0)[0], rel=0.2)
     recalls = [estimate.expected(threshold).recall for threshold in np.linspace(-1, 1, 50)]
     assert (np.diff(recalls) <= 1e-3).all()
+
+
+def test_the_same_pairs_have_the_same_expectation_below_what_the_curves_cover() -> None:
+    scores = np.concatenate([[0.95, 0.9, 0.87], np.full(60 * 59 // 2 - 3, 0.1)])
+    found = estimate_corpus(VALIDATION, ScoreCounts(histogram(scores), 60))
+    estimate = dataclasses.replace(found, duplicate_share=found.duplicate_share / 2)  # half score below all bins
+    at_lowest, below = estimate.expected(estimate.lowest), estimate.expected(estimate.lowest - 0.05)
+    assert at_lowest.pairs == below.pairs == 3 and at_lowest.recall == pytest.approx(0.5)
+    assert dataclasses.replace(below, threshold=at_lowest.threshold) == at_lowest
+    cuts = [estimate.expected(threshold) for threshold in np.linspace(-0.5, estimate.lowest + 0.1, 50)]
+    precision, pairs = (np.array([getattr(cut, name) for cut in cuts]) for name in ("precision", "pairs"))
+    assert (np.diff(precision * pairs) >= np.diff(pairs) - 1e-9).all()  # never more than the pairs that a cut adds
 
 
 def test_duplicates_that_scores_hardly_show_are_not_known_to_be_few() -> None:
