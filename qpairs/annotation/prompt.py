@@ -17,7 +17,7 @@ Reading = Literal["yes", "no", "unsure"]
 Messages = list[dict[str, str]]
 
 WORDS: dict[str, Reading] = {"yes": "yes", "no": "no", "unsure": "unsure", "true": "yes", "false": "no"}
-LONGEST = 20_000  # characters of an answer that are read
+LONGEST = 20_000  # characters of an answer that are read, its thoughts left out
 TASK = """You label pairs of questions. Two questions are duplicates if they ask the same: a full answer to one of them
 is a full answer to the other. Questions on one subject that need different answers are no duplicates.
 
@@ -59,17 +59,24 @@ def read_answer(text: str) -> Reading | None:
     """The answer in a reply; None if there is none, or more than one.
 
     A JSON object with `answer` counts, wherever it stands, or a single word. What a model thinks aloud between
-    `<think>` and `</think>` does not.
+    `<think>` and `</think>` does not, however long it is, nor a thought that was cut off.
 
     >>> read_answer('<think>Both ask how to pay.</think> {"answer": "Yes"}'), read_answer("no."), read_answer("It is")
     ('yes', 'no', None)
     """
-    said = re.sub(r"<think>.*?</think>", " ", text[:LONGEST], flags=re.DOTALL).rpartition("</think>")[2]
+    said = _said_aloud(text)[:LONGEST]
     found = [value["answer"] for value in _objects(said) if "answer" in value]
     if not found:
         return WORDS.get(_word(said))
     answers = {WORDS.get(_word(str(value))) for value in found}
     return answers.pop() if len(answers) == 1 else None
+
+
+def _said_aloud(text: str) -> str:
+    """The text without its thoughts; one that begins before the text has an end alone, and one cut off a beginning."""
+    before, *thoughts = text.split("<think>")
+    ended = (thought for thought in thoughts if "</think>" in thought)
+    return " ".join(part.rpartition("</think>")[2] for part in (before, *ended))
 
 
 def _word(text: str) -> str:

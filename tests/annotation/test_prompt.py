@@ -55,6 +55,9 @@ def test_what_looks_like_a_control_token_or_an_instruction_stays_inside() -> Non
         ("yes and no", None),
         ("", None),
         ("<think>yes", None),
+        ('<think>I could say {"answer": "yes"}, but', None),  # cut off
+        ('<think>So {"answer": "yes"}? Or</think> {"answer": "no"} <think>{"answer": "yes"}', "no"),
+        ('<think>Hm <think>hm</think> {"answer": "yes"}?</think> {"answer": "no"}', "no"),
         ('{"answer": "yes', None),
         ("\x1b[31myes\x1b[0m", None),
         ("[bold]yes[/bold]", None),
@@ -62,6 +65,13 @@ def test_what_looks_like_a_control_token_or_an_instruction_stays_inside() -> Non
 )
 def test_an_answer_counts_in_its_form_only(text: str, answer: str | None) -> None:
     assert read_answer(text) == answer
+
+
+def test_a_thought_of_any_length_is_no_answer() -> None:
+    """Of a long one, what it weighed was read as the answer."""
+    thought = '<think>Perhaps {"answer": "yes"}. ' + "Hm. " * 10_000 + "</think>"
+    assert read_answer(thought + '{"answer": "no"}') == "no"
+    assert read_answer(thought) is None
 
 
 @given(st.text())
