@@ -23,7 +23,7 @@ from qpairs.data.parts import Parts, load_parts, separate_pairs
 from qpairs.encoders.build import build_encoder
 from qpairs.experiments import comparison_folder as store
 from qpairs.experiments.cells import CELLS, Cell, Record, cells_of, expand_losses, parse_list, train_cell
-from qpairs.experiments.custom import custom_rows, digest, names_of
+from qpairs.experiments.custom import custom_rows, digest, names_of, rows_named
 from qpairs.experiments.processes import ProcessError, run_in_process
 from qpairs.experiments.results import Comparison, compare_records
 from qpairs.models.unfinished import partial_of
@@ -247,7 +247,8 @@ class CellRun:
     @property
     def custom(self) -> str:
         """The digest of the user's own code that the cell runs; '' if there is none."""
-        return digest(self.functions.values(), self.config.imports)
+        rows = rows_named([self.cell.encoder, self.cell.loss, self.cell.miner])
+        return digest([*self.functions.values(), *rows], self.config.imports)
 
 
 def train_cells(runs: Sequence[CellRun], folder: Path, keep_checkpoints: bool, on_progress: OnProgress) -> list[Record]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,19 +67,64 @@ def names_of(what: str, listed: Any) -> tuple[Any, dict[str, Function]]:
     return [function_name(item) if callable(item) else item for item in several], functions
 
 
+def rows_named(names: Iterable[str]) -> list[Any]:
+    """The rows of one's own, losses, miners and encoders, that are named in expressions."""
+    words = set(re.findall(r"[\w.-]+", " ".join(names)))
+    rows = custom_rows()
+    return [row for table in ("losses", "miners", "encoders") for name, row in rows[table].items() if name in words]
+
+
 def digest(functions: Iterable[Callable[..., Any]], imports: Iterable[str]) -> str:
-    """16 hex digits over the code of functions and the files to import; '' where there are none of either."""
+    """16 hex digits over the code of functions, the values it reads, and files to import; '' where there are none."""
     sources = [_source(function) for function in functions]
     sources += [Path(name).read_text("utf-8") if Path(name).is_file() else name for name in imports]
-    return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:16] if sources else ""
+    return hashlib.sha256("\0".join(sources).encode("utf-8", "replace")).hexdigest()[:16] if sources else ""
 
 
-def _source(function: Any) -> str:
-    inner = getattr(function, "function", None) or getattr(function, "func", None)
-    if inner is not None:
-        return f"{_source(inner)} {getattr(function, 'args', ())} {getattr(function, 'keywords', {})}"
+def _source(function: Any, seen: frozenset[int] = frozenset()) -> str:
+    """The code of a function, and the values that it reads; of its own module also what these run."""
+    seen |= {id(function)}
+    rows = (getattr(function, name, None) for name in ("function", "build"))  # of a table
+    if (inner := next((row for row in rows if row is not None), None)) is not None:
+        state = {name: value for name, value in _attributes(function).items() if value is not inner}
+        return f"{_source(inner, seen)} {_shown(state, '', seen)}"
+    if isinstance(function, functools.partial):
+        return f"{_source(function.func, seen)} {_shown([function.args, function.keywords], '', seen)}"
     try:
-        return inspect.getsource(function if hasattr(function, "__qualname__") else type(function))
+        code = inspect.getsource(function if hasattr(function, "__qualname__") else type(function))
     except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        return f"{code.co_code!r} {code.co_consts!r}" if code else function_name(function)
+        compiled = getattr(function, "__code__", None)
+        code = f"{compiled.co_code!r} {compiled.co_consts!r}" if compiled else function_name(function)
+    return f"{code} {_shown(_read_by(function), getattr(function, '__module__', ''), seen)}"
+
+
+def _read_by(function: Any) -> dict[str, Any]:
+    """The values that a function reads, by name: its defaults, variables around it, and attributes of its object."""
+    state = {} if isinstance(function, type) else _attributes(function)
+    if inspect.ismethod(function):
+        state, function = _attributes(function.__self__), function.__func__
+    if inspect.isfunction(function):
+        with contextlib.suppress(ValueError):  # a variable without a value yet
+            names = inspect.getclosurevars(function)
+            state |= {**names.globals, **names.nonlocals}
+        state |= {"defaults": (function.__defaults__, function.__kwdefaults__)}
+    return state
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    return dict(getattr(value, "__dict__", {}))
+
+
+def _shown(value: Any, module: str, seen: frozenset[int]) -> str:
+    """A value as text that is the same in every process; of what is no plain value, the code or the type alone."""
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name!r}: {_shown(one, module, seen)}' for name, one in value.items())}}}"
+    if isinstance(value, list | tuple | set | frozenset):
+        shown = [_shown(one, module, seen) for one in value]
+        return f"[{', '.join(sorted(shown) if isinstance(value, set | frozenset) else shown)}]"
+    if isinstance(value, type) or not hasattr(value, "tolist"):
+        own = callable(value) and module and getattr(value, "__module__", "") == module and id(value) not in seen
+        return _source(value, seen) if own else type(value).__qualname__
+    return repr(value.tolist())  # a tensor, or an array

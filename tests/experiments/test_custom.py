@@ -179,6 +179,56 @@ def test_a_cell_whose_function_changed_is_trained_again(
     assert trained[3:] == ["function test_custom.pull(weight=2.0)"]
 
 
+FLOOR = 0.0
+
+
+def lower(sim: torch.Tensor) -> torch.Tensor:
+    return (sim - FLOOR).relu().sum()
+
+
+def with_weight(weight: float):
+    def weighted(sim: torch.Tensor, relation: Relation) -> torch.Tensor:
+        return weight * lower(sim[relation.negative]) - sim[relation.positive].sum()
+
+    return weighted
+
+
+class Weighted:
+    def __init__(self, weight: float) -> None:
+        self.weights = torch.tensor([weight])
+
+    def __call__(self, sim: torch.Tensor, relation: Relation) -> torch.Tensor:
+        return self.weights[0] * pull(sim, relation)
+
+
+@pytest.mark.parametrize("made", [with_weight, Weighted, lambda weight: functools.partial(pull, weight=weight)])
+def test_what_a_function_reads_is_part_of_its_code(made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss with another number in it kept the results of the one before."""
+    assert digest([made(1.0)], []) == digest([made(1.0)], []) != digest([made(2.0)], [])
+    before = digest([with_weight(1.0)], [])
+    monkeypatch.setattr("test_custom.FLOOR", 0.5)
+    assert digest([with_weight(1.0)], []) != before
+
+
+def test_a_cell_whose_row_of_the_table_changed_is_trained_again(
+    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qpairs.experiments import compare as _  # noqa: F401
+
+    home, trained = sys.modules["qpairs.experiments.compare"], []
+
+    def here(function, log_file, on_progress):
+        trained.append(function.args[0].loss)
+        return function(on_progress)
+
+    monkeypatch.setattr(home, "run_in_process", here)
+    losses = ["mine", "contrastive"]
+    for weight in (1.0, 1.0, 2.0):
+        LOSSES["mine"] = LossEntry(with_weight(weight), in_batch=True)
+        qpairs.compare(losses=losses, data=str(pairs_csv), output=str(tmp_path / "cmp"), **QUICK)
+    assert trained == ["mine", "contrastive", "mine"]
+
+
 def test_rows_of_ones_own_are_sent_to_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fork_cells(monkeypatch)
     LOSSES["pull"] = LossEntry(pull)
