@@ -28,12 +28,20 @@ from qpairs.models.base import Model, load
 from qpairs.models.verdict import check_threshold
 from qpairs.training.fit import train
 
+ELSEWHERE = {  # options of `qpairs.train` -> where a classifier has them
+    **dict.fromkeys(("config", "data", "validation", "test", "drop_suspects", "augment", "parts"), "X and y"),
+    **dict.fromkeys(("output", "overwrite", "resume"), "model_.save"),
+    "seed": "random_state",
+    "test_fraction": "validation_fraction",
+}
+
 
 class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A scikit-learn classifier that separates duplicates from other pairs.
 
     A row of X is a pair of texts: X is an array (n, 2) of texts, a list of tuples, or a data frame with two columns of
-    questions. y has two classes; the greater one is for duplicates.
+    any names, or with more columns of which two have usual names, such as question1 and question2. y has two classes;
+    the greater one is for duplicates.
 
     Args:
         encoder: as the option of `qpairs.train`, as are the next six.
@@ -44,8 +52,8 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         learning_rate: the peak rate; None: the encoder's default.
         validation_fraction: share of the pairs, whole components, on which the threshold is chosen.
         threshold: the lowest score of a duplicate; None: the one that is chosen on validation.
-        options: further options of `qpairs.train`, by name.
-        random_state: seed of every random choice; None is 0.
+        options: further options of `qpairs.train`, by name, except those of the data and those with a parameter here.
+        random_state: seed of every random choice, or a `numpy.random.RandomState` that draws it; None is 0.
 
     Attributes:
         classes_: (2,) the classes.
@@ -68,7 +76,7 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         validation_fraction: float = 0.1,
         threshold: float | None = None,
         options: Mapping[str, Any] | None = None,
-        random_state: int | None = 0,
+        random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.encoder = encoder
         self.loss = loss
@@ -89,13 +97,14 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: (n,) classes, two of them.
 
         Raises:
-            UserError: X does not hold pairs of texts, y does not match it, or no score can have the threshold.
+            UserError: X does not hold pairs of texts, y does not match it, there are too few pairs of both classes for
+                validation, an option is unknown, or no score can have the threshold.
 
         >>> from sklearn.base import clone
         >>> clone(DuplicateClassifier(encoder="static", epochs=2)).epochs
         2
         """
-        options = dict(self.options or {})
+        options = _options(self)
         if self.threshold is not None:  # before any work
             check_threshold(self.threshold, _score_of(options))
         classes, labels = _two_classes(y)
@@ -104,8 +113,10 @@ class DuplicateClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise UserError(f"y: {len(labels)} classes for {len(pairs)} pairs; give one for each")
         self.classes_, self.n_features_in_ = classes, 2
         labelled = Pairs(pairs.questions, pairs.left, pairs.right, labels)
-        seed = 0 if self.random_state is None else int(self.random_state)
+        seed = _seed(self.random_state)
         cut = split_pairs(labelled, validation_fraction=self.validation_fraction, test_fraction=0.0, seed=seed)
+        if not len(cut.validation):
+            raise UserError(f"validation_fraction: {self.validation_fraction}, must be 0 < validation_fraction < 1")
         parts = Parts(cut.train, cut.validation, None, _split_of(cut.train, cut.validation, cut.fingerprint))
         self._folder = tempfile.TemporaryDirectory(prefix="qpairs-")
         self.model_ = train(
@@ -221,7 +232,8 @@ def as_question_pairs(X: PairSource) -> Pairs:
     if issparse(X):
         raise UserError("X: sparse data are not supported; a row of X is a pair of texts")
     if hasattr(X, "columns") or not hasattr(X, "__array__"):
-        return load_pairs(X, labelled=False)
+        names = list(map(str, getattr(X, "columns", ())))
+        return load_pairs(X, labelled=False, columns=names if len(set(names)) == len(names) == 2 else ())
     array = np.asarray(X)
     if np.iscomplexobj(array):
         raise UserError("X: Complex data not supported; a row of X is a pair of texts")
@@ -240,6 +252,26 @@ def as_question_pairs(X: PairSource) -> Pairs:
 def _python(cell: Any) -> Any:
     """A cell of an array; texts of numpy as texts."""
     return str(cell) if isinstance(cell, str) else cell
+
+
+def _options(classifier: DuplicateClassifier) -> dict[str, Any]:
+    """The further options of a classifier.
+
+    Raises:
+        UserError: one has a place elsewhere.
+    """
+    options, own = dict(classifier.options or {}), classifier.get_params(deep=False)
+    for name in options:
+        if name in own or name in ELSEWHERE:
+            raise UserError(f"options: {name!r} is not one of them; use {ELSEWHERE.get(name, name)}")
+    return options
+
+
+def _seed(state: int | np.random.RandomState | None) -> int:
+    """The seed that a random state stands for."""
+    if isinstance(state, np.random.RandomState):
+        return int(state.randint(2**31 - 1))
+    return 0 if state is None else int(state)
 
 
 def _score_of(options: Mapping[str, Any]) -> str:

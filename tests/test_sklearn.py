@@ -135,6 +135,40 @@ def test_no_question_is_in_two_groups_and_searches_take_the_groups(X: pandas.Dat
     assert search.fit(X.to_numpy(), y, groups=groups).best_params_["loss"] in grid["loss"]
 
 
+def test_a_frame_of_two_columns_needs_no_names(fitted: DuplicateClassifier, X: pandas.DataFrame) -> None:
+    """One that a transformer gave, or of other names, was refused, though the array of it was taken."""
+    for names in (["left", "right"], [0, 1]):
+        np.testing.assert_array_equal(fitted.predict(X.set_axis(names, axis=1)), fitted.predict(X))
+    assert question_groups(X.set_axis([0, 1], axis=1)).tolist() == question_groups(X).tolist()
+    with pytest.raises(UserError, match="no pair of question columns"):
+        fitted.predict(X.set_axis(["left", "right"], axis=1).assign(more=1))
+
+
+def test_a_random_state_draws_the_seed(X: pandas.DataFrame, frame: pandas.DataFrame) -> None:
+    classifier = DuplicateClassifier(encoder="static", epochs=0.1, random_state=np.random.RandomState(3))
+    seeds = [classifier.fit(X, frame["is_duplicate"]).model_.config.seed for _ in range(2)]
+    expected = np.random.RandomState(3).randint(2**31 - 1, size=2).tolist()
+    assert seeds == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"options": {"epochs": 2}}, "options: 'epochs' is not one of them; use epochs"),
+        ({"options": {"seed": 2}}, "use random_state"),
+        ({"options": {"output": "here"}}, "use model_.save"),
+        ({"options": {"data": "mine.csv"}}, "use X and y"),
+        ({"validation_fraction": 0}, "must be 0 < validation_fraction < 1"),
+    ],
+)
+def test_options_that_a_classifier_does_not_take(
+    options, words: str, X: pandas.DataFrame, frame: pandas.DataFrame
+) -> None:
+    """A traceback of Python or of transformers named neither the option nor its place."""
+    with pytest.raises(UserError, match=words):
+        DuplicateClassifier(encoder="static", **options).fit(X, frame["is_duplicate"])
+
+
 @pytest.mark.parametrize(
     ("x", "y", "words"),
     [
