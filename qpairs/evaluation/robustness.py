@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpairs.data.pairs import Pairs, pairs_from_texts
-from qpairs.data.perturbations import PERTURBATIONS, Vocabulary, perturb, vocabulary_of, warn_of_language
+from qpairs.data.perturbations import PERTURBATIONS, Vocabulary, kinds_of, perturb, vocabulary_of, warn_of_language
 from qpairs.data.sources import PairSource
 from qpairs.evaluation.predict import Predictions, predictions
 from qpairs.evaluation.sources import as_pairs
@@ -102,7 +102,7 @@ class _Change:
 def probe(
     model: Model | str | Path,
     data: PairSource,
-    kinds: Iterable[str] = tuple(PERTURBATIONS),
+    kinds: str | Iterable[str] = tuple(PERTURBATIONS),
     *,
     cases: int = CASES,
     seed: int = 0,
@@ -112,7 +112,7 @@ def probe(
     Args:
         model: a model, or its folder.
         data: labelled pairs, or their source, as in `load_pairs`.
-        kinds: rows of `PERTURBATIONS`.
+        kinds: rows of `PERTURBATIONS`, as a list or as one text with commas.
         cases: most changed questions of a kind.
         seed: of the choice of questions and changes.
 
@@ -120,14 +120,18 @@ def probe(
         Two for each kind, `itself` and `pairs`; none if no question fits. `itself` is left out if the sides of a pair
         may not be swapped (`symmetric` is off).
 
+    Raises:
+        UserError: the data cannot be used, or there is no such kind.
+
     >>> [found.kind for found in probe(model, pairs, ["typos"])]
     ['typos', 'typos']
     """
-    model, pairs = as_model(model), as_pairs(data)
+    names = kinds if isinstance(kinds, str) else ",".join(kinds)
+    wanted, model, pairs = kinds_of(names) if names else [], as_model(model), as_pairs(data)
     model.verdict.require_labelled(shown_name(model))
     warn_of_language(pairs.questions, "perturb")
     vocabulary, random = vocabulary_of(pairs.questions), np.random.default_rng(seed)
-    changes = [change for kind in kinds for change in _changes(pairs, kind, vocabulary, cases, random)]
+    changes = [change for kind in wanted for change in _changes(pairs, kind, vocabulary, cases, random)]
     if not changes:
         return []
     compared = [comparison for change in changes for comparison in change.comparisons()]

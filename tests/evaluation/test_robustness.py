@@ -34,6 +34,13 @@ def test_a_bag_of_words_fails_at_word_order_and_not_at_case(checkpoint: Checkpoi
     assert found["case", "itself"].examples == []
 
 
+def test_kinds_are_named_in_a_list_or_in_a_text(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
+    assert probe(checkpoint, pairs, "typos,case") == probe(checkpoint, pairs, ["typos", "case"]) != []
+    assert probe(checkpoint, pairs, []) == []
+    with pytest.raises(qpairs.UserError, match="unknown kind 'typo'; did you mean 'typos'"):
+        probe(checkpoint, pairs, ["typo"])
+
+
 def test_failures_are_those_of_predict(checkpoint: Checkpoint, pairs: qpairs.Pairs) -> None:
     found = {(b.kind, b.against): b for b in probe(checkpoint, pairs, ["before-after"])}
     itself = found["before-after", "itself"]
