@@ -12,6 +12,8 @@ from qpairs.evaluation.pictures import Picture, save_picture
 from qpairs.experiments.curves import MEASURES, Curve
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, EDGE = 640, 420, 60, 56, 110, 16
+RIGHT = 36  # room for half of the last tick
+APART = 10  # between the bars of two measures
 STEPS = 60  # of a drawn curve
 _LEGEND = "dot: mean over the seeds; line: fitted power law; open dot: predicted; bars: 95 % intervals"
 
@@ -29,9 +31,13 @@ def plot_curves(curves: Sequence[Curve], path: Path, *, title: str) -> None:
     room = 0.05 * (max(ends) - min(ends)) or 0.01
     x = Axis("training pairs", math.log2(sizes[0]) - 0.3, math.log2(curves[0].predictions[-1].pairs) + 0.3, _pairs)
     y = Axis("", min(ends) - room, max(ends) + room)  # what the colours measure is below the chart
-    plane = Plane(x, y, LEFT, WIDTH - EDGE, TOP, HEIGHT - BOTTOM)
+    plane = Plane(x, y, LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM)
+    unit = APART * (x.high - x.low) / (plane.right - plane.left)
+    aside = [unit * (number - (len(curves) - 1) / 2) for number in range(len(curves))]
     marks: list[Mark] = [Rule(math.log2(sizes[-1]), f"all {sizes[-1]:,} pairs")]
-    marks += [mark for number, curve in enumerate(curves) for mark in _marks(curve, f"m{number}")]
+    marks += [mark for number, curve in enumerate(curves) for mark in _bars(curve, f"m{number}", aside[number])]
+    marks += [mark for number, curve in enumerate(curves) for mark in _lines(curve, f"m{number}")]
+    marks += [mark for number, curve in enumerate(curves) for mark in _dots(curve, f"m{number}", aside[number])]
     drawn = [f'<text class="title" x="{EDGE}" y="26">{escape(title)}</text>', draw(plane, marks)]
     for number, curve in enumerate(curves):
         at = HEIGHT - BOTTOM + 56 + 18 * number
@@ -45,17 +51,25 @@ def _pairs(logarithm: float) -> str:
     return f"{round(2**logarithm):,}"
 
 
-def _marks(curve: Curve, style: str) -> Iterator[Mark]:
+def _bars(curve: Curve, style: str, aside: float) -> Iterator[Mark]:
+    """The intervals, so far beside their sizes that those of another measure are not hidden."""
+    for part, kind in ((curve.points, "interval"), (curve.predictions, "predicted")):
+        for one in part:
+            place = math.log2(one.pairs) + aside
+            yield Line([place, place], one.interval, f"{kind} {style}")
+
+
+def _lines(curve: Curve, style: str) -> Iterator[Mark]:
+    """The fitted law, up to all pairs and ahead of them."""
     points, ahead = curve.points, curve.predictions
     for first, last, kind in ((points[0].pairs, points[-1].pairs, ""), (points[-1].pairs, ahead[-1].pairs, " ahead")):
         low, high = math.log2(first), math.log2(last)
         places = [low + (high - low) * step / STEPS for step in range(STEPS + 1)]
         yield Line(places, [float(curve.law.at(2**place)) for place in places], style + kind)
-    for point in points:
-        place = math.log2(point.pairs)
-        yield Line([place, place], point.interval, f"interval {style}")
-        yield Dot(place, point.mean, style)
-    for prediction in ahead:
-        place = math.log2(prediction.pairs)
-        yield Line([place, place], prediction.interval, f"predicted {style}")
-        yield Dot(place, prediction.value, f"open {style}")
+
+
+def _dots(curve: Curve, style: str, aside: float) -> Iterator[Mark]:
+    for point in curve.points:
+        yield Dot(math.log2(point.pairs) + aside, point.mean, style)
+    for prediction in curve.predictions:
+        yield Dot(math.log2(prediction.pairs) + aside, prediction.value, f"open {style}")

@@ -166,14 +166,14 @@ def fit_curve(measure: str, runs: Runs, seed: int = 0) -> Curve:
     law, laws, means = _resampled_laws(runs, seed)
     most, half = runs.sizes[-1], runs.up_to(runs.sizes[-1] / 2)
     points = [
-        Point(size, float(mean), _interval(resampled), list(map(float, scores[0])))
+        Point(size, float(mean), _interval(resampled.clip(0, 1)), list(map(float, scores[0])))
         for size, mean, resampled, scores in zip(runs.sizes, runs.means[0], means.T, runs.scores, strict=True)
     ]
     predictions = [
         Prediction(
             factor * most,
             float(law.at(factor * most)),
-            _interval(laws.at(factor * most)),
+            _interval(laws.at(factor * most).clip(0, 1)),
             float(law.gain(most, factor * most)),
             _interval(laws.gain(most, factor * most)),
         )
@@ -183,7 +183,7 @@ def fit_curve(measure: str, runs: Runs, seed: int = 0) -> Curve:
     if len(half.sizes) >= LEAST_SIZES:
         old, olds, _ = _resampled_laws(half, seed + 1)
         predicted, found = float(old.at(most)), points[-1].mean
-        errors = _interval(means[:, -1] - olds.at(most))
+        errors = _interval(means[:, -1].clip(0, 1) - olds.at(most).clip(0, 1))
         backtest = Backtest(half.sizes[-1], most, predicted, found, found - predicted, errors)
     return Curve(measure, points, law, predictions, backtest)
 

@@ -19,6 +19,7 @@ from qpairs.core.progress import OnProgress, Progress
 from qpairs.data.parts import Parts, load_parts
 from qpairs.data.splits import question_components
 from qpairs.experiments.cells import Arrays, Result
+from qpairs.experiments.curve_plot import plot_curves
 from qpairs.experiments.curves import Runs, default_sizes, fit_curve
 from qpairs.experiments.learning_curve import learning_curve
 from qpairs.experiments.processes import ProcessError
@@ -225,6 +226,31 @@ def test_intervals_of_gain_with_one_run_of_each_of_four_sizes_hold_the_truth_too
         low, high = fit_curve("f1", Runs(SIZES[2:], runs.scores[2:])).predictions[0].gain_interval
         held.append(low <= true_gain <= high)
     assert np.mean(held) >= 0.9
+
+
+def test_intervals_of_scores_lie_between_0_and_1() -> None:
+    """With a run of each of four sizes, F1 was said to be up to 1.3."""
+    for level in (0.97, 0.03):
+        random = np.random.default_rng(0)
+        scores = [level + random.normal(0, 0.02) + np.zeros((201, 1)) for _ in SIZES[2:]]
+        curve = fit_curve("f1", Runs(SIZES[2:], [score.clip(0, 1) for score in scores]))
+        for one in (*curve.points, *curve.predictions):
+            assert 0 <= one.interval[0] < one.interval[1] <= 1
+
+
+def test_no_measure_hides_another_on_the_chart(tmp_path: Path) -> None:
+    """The bars of the second lay on the dots of the first, and the last tick went over the edge."""
+    curves = [fit_curve(measure, worlds(0)) for measure in ("f1", "average_precision")]
+    plot_curves(curves, tmp_path / "curve.svg", title="pairs")
+    root = ElementTree.parse(tmp_path / "curve.svg").getroot()
+    marks = [
+        mark for mark in root if mark.get("class", "").split()[:1] in (["line"], ["dot"]) and mark.get("cx") != "21"
+    ]
+    kinds = [mark.get("class", "").split()[0] for mark in marks]
+    assert kinds == sorted(kinds, reverse=True)  # dots lie on the lines
+    places = [float(mark.get("cx", 0)) for mark in marks if mark.tag.endswith("circle")]
+    assert len(places) == 2 * (len(SIZES) + 2)
+    assert min(b - a for a, b in itertools.pairwise(sorted(places))) >= 9  # as wide as a dot
 
 
 def test_intervals_are_wider_with_noisier_runs() -> None:
