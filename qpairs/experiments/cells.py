@@ -158,12 +158,14 @@ def parse_list(what: str, listed: Any) -> list[str]:
         listed: a text, or several.
 
     Raises:
-        UserError: an item is empty.
+        UserError: an item is empty, or no text.
 
     >>> parse_list("losses", "info_nce(temperature=0.1),cosent")
     ['info_nce(temperature=0.1)', 'cosent']
     """
-    texts = [listed] if isinstance(listed, str) else listed
+    texts = [listed] if isinstance(listed, str) else list(listed)
+    if strange := [item for item in texts if not isinstance(item, str)]:
+        raise UserError(f"compare: {what}: {strange[0]!r} is neither a text nor a function")
     found = [item.strip() for text in texts for item in re.split(r",(?![^()]*\))", text)]
     if not all(found) or not found:
         raise UserError(f"compare: {what}: an item of {', '.join(texts)!r} is empty")

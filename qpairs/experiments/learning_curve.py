@@ -191,8 +191,8 @@ def _sizes(asked: str | Sequence[int], pairs: int) -> list[int]:
     Raises:
         UserError: not whole numbers, too few, or more pairs than there are.
     """
-    listed: list[str | int] = [*(asked.split(",") if isinstance(asked, str) and asked else asked)]
     try:
+        listed: list[str | int] = [*(asked.split(",") if isinstance(asked, str) and asked else asked)]
         counts = sorted({int(part) for part in listed}) or default_sizes(pairs)
     except (TypeError, ValueError):
         raise UserError(f"sizes: {asked!r}, must be whole numbers with commas between them") from None

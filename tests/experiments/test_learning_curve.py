@@ -134,10 +134,12 @@ def test_sizes_that_failed_are_left_out_and_named_and_too_few_are_refused(
     ("changes", "words"),
     [
         ({"sizes": "10,20,x,40"}, "whole numbers"),
+        ({"sizes": 100}, "whole numbers with commas"),
         ({"sizes": "100,200,300"}, "a curve needs 4"),
         ({"sizes": "1,20,30,40"}, "2 <= size"),
         ({"sizes": "10,20,30,4000"}, "number of training pairs"),
         ({"seeds": 0}, "learning-curve: seeds"),
+        ({"seeds": 1.5}, "seeds must be a whole number"),
         ({"teacher": "minilm"}, "its own teacher"),
         ({"encoder": "lstn"}, "lstn"),
         ({"data": "missing.csv"}, "no such file"),
