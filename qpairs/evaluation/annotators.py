@@ -222,12 +222,13 @@ def measure_agreement(labels: LabelledPairs, *, trusted: Sequence[str] = (), see
             f"labels: no pair was labelled by two annotators (there are: {names}); agreement needs pairs with several "
             "labels: label some of the same pairs again under another name"
         )
-    units = _units(judged)
+    units, alpha = _units(judged), metrics.krippendorff_alpha(judged.answers)
+    of_alpha = metrics.resampled_interval(lambda w: metrics.krippendorff_alpha(judged.answers, w), units, seed=seed)
     return Agreement(
         replace(consensus, noise=_with_intervals(consensus, units, seed)),
         tuple(_compare(judged, one, other, units, seed) for one, other in _with_pairs_in_common(judged)),
-        metrics.krippendorff_alpha(judged.answers),
-        metrics.resampled_interval(lambda w: metrics.krippendorff_alpha(judged.answers, w), units, seed=seed),
+        alpha,
+        _not_perfect(of_alpha, alpha, judged.answers, units),
     )
 
 
@@ -262,15 +263,40 @@ def _compare(judged: Judgements, one: int, other: int, units: NDArray[np.int64],
     both = (judged.answers[:, [one, other]] >= 0).all(axis=1)
     first, second = judged.answers[both][:, [one, other]].T
     groups = units[both]
+    agreement, kappa = metrics.percent_agreement(first, second), metrics.cohen_kappa(first, second)
+    of_agreement = metrics.resampled_interval(lambda w: metrics.percent_agreement(first, second, w), groups, seed=seed)
+    of_kappa = metrics.resampled_interval(lambda w: metrics.cohen_kappa(first, second, w), groups, seed=seed)
+    answers = np.stack([first, second], axis=1)
     return PairOfAnnotators(
         judged.annotators[one],
         judged.annotators[other],
         int(both.sum()),
-        metrics.percent_agreement(first, second),
-        metrics.resampled_interval(lambda w: metrics.percent_agreement(first, second, w), groups, seed=seed),
-        metrics.cohen_kappa(first, second),
-        metrics.resampled_interval(lambda w: metrics.cohen_kappa(first, second, w), groups, seed=seed),
+        agreement,
+        _not_perfect(of_agreement, agreement, answers, groups, by_chance=False),
+        kappa,
+        _not_perfect(of_kappa, kappa, answers, groups),
     )
+
+
+def _not_perfect(
+    interval: Interval, value: float, answers: NDArray[np.int8], units: NDArray[np.int64], by_chance: bool = True
+) -> Interval:
+    """The interval of an agreement, where all answers agree with the room for those that `metrics.unseen` allows.
+
+    Args:
+        interval: by bootstrap, whose resamples agree as perfectly as the pairs.
+        value: of the agreement; 1 where it is perfect.
+        answers: (n, annotators) from which it was measured.
+        units: (n,) what each pair is resampled with.
+        by_chance: whether it is measured beyond what chance would give.
+    """
+    if value != 1:  # or it is nan
+        return interval
+    shared = (answers >= 0).sum(axis=1) >= 2
+    room = metrics.unseen(len(np.unique(metrics.taken_apart(units[shared]))))
+    given = answers[shared][answers[shared] >= 0]
+    apart = 2 * float(given.mean()) * (1 - float(given.mean())) if by_chance else 1.0
+    return max(1 - room / apart, -1.0 if by_chance else 0.0), 1.0
 
 
 def _with_intervals(consensus: Consensus, units: NDArray[np.int64], seed: int) -> tuple[Noise, ...]:

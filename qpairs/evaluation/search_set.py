@@ -248,9 +248,16 @@ def evaluate_search(
         queries=len(data.queries),
         corpus=len(data.corpus),
         scores={name: float(found.mean()) for name, found in values.items()},
-        intervals={name: metrics.mean_interval(found, seed=seed) for name, found in values.items()},
+        intervals={name: _interval(found, seed) for name, found in values.items()},
         missed=worst,
     )
+
+
+def _interval(values: NDArray[np.float64], seed: int) -> Interval:
+    """95 % of the mean of values from 0 to 1, one for each query; if all are 0 or all 1, as `metrics.unseen` says."""
+    low, high = metrics.mean_interval(values, seed=seed)
+    share = metrics.unseen(len(values))
+    return (min(low, 1 - share) if (values == 1).all() else low), (max(high, share) if (values == 0).all() else high)
 
 
 def _gains(data: SearchSet, query: int) -> NDArray[np.float64]:

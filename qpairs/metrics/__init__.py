@@ -37,6 +37,7 @@ from qpairs.metrics.intervals import (
     pairs_to_halve,
     spearman_interval,
     taken_apart,
+    unseen,
 )
 from qpairs.metrics.linkage import Linkage, clusters
 from qpairs.metrics.mixture import estimate_corpus, like_validation, own_densities
@@ -142,6 +143,7 @@ __all__ = [
     "spearman",
     "spearman_interval",
     "taken_apart",
+    "unseen",
     "why_not",
     "with_labels",
 ]

@@ -29,7 +29,8 @@ def bootstrap_interval(
 
     Whole groups are drawn with replacement, as many as there are (cluster bootstrap; Field and Welsh, 2007), since
     pairs that share questions are not independent; a group with more than half of the pairs is `taken_apart`. Undefined
-    ratios count as 0, as in `Confusion`.
+    ratios count as 0, as in `Confusion`. Where no decision of a kind is wrong, or none is right, no resample has one:
+    the interval then reaches to the share that `unseen` allows.
 
     Args:
         scores: (n,) similarities.
@@ -56,7 +57,37 @@ def bootstrap_interval(
         "recall": ratio(tp, tp + fn),
         "accuracy": ratio(tp + tn, tp + fp + fn + tn),
     }
-    return {name: _percentiles(ratio, level) for name, ratio in resampled.items()}
+    right_wrong = {
+        "f1": ((0,), (1, 2)),
+        "precision": ((0,), (1,)),
+        "recall": ((0,), (2,)),
+        "accuracy": ((0, 3), (1, 2)),
+    }
+    found = {}
+    for name, (right, wrong) in right_wrong.items():
+        low, high = _percentiles(resampled[name], level)
+        has_right, has_wrong = counts[:, right].any(axis=1), counts[:, wrong].any(axis=1)
+        share = unseen(int((has_right | has_wrong).sum()), level)
+        least, most = (_as_f1(1 - share), _as_f1(share)) if name == "f1" else (1 - share, share)
+        if has_right.any() or has_wrong.any():
+            low = low if has_wrong.any() else min(low, least)
+            high = high if has_right.any() else max(high, most)
+        found[name] = (low, high)
+    return found
+
+
+def unseen(n: int, level: float = 0.95) -> float:
+    """The greatest share of a kind of which none is among n: the end of the exact interval (Clopper and Pearson, 1934).
+
+    >>> round(unseen(10), 2), round(unseen(1000), 4)
+    (0.31, 0.0037)
+    """
+    return 1 - ((1 - level) / 2) ** (1 / n) if n else 1.0
+
+
+def _as_f1(jaccard: float) -> float:
+    """F1, 2 tp / (2 tp + fp + fn), from the share tp / (tp + fp + fn)."""
+    return 2 * jaccard / (1 + jaccard)
 
 
 def average_precision_interval(

@@ -36,6 +36,16 @@ def test_ranks_are_those_of_the_cosines_and_the_query_itself_is_not_searched() -
     assert low <= found.scores["mrr"] <= high
 
 
+def test_a_search_that_finds_all_of_few_queries_may_miss_others() -> None:
+    corpus = [f"c {10 * place}" for place in range(9)]
+    queries = [f"q {10 * place}" for place in range(5)]
+    found = evaluate_search(MockModel(Angles()), SearchSet(queries, corpus, [{place: 1.0} for place in range(5)]))
+    assert set(found.scores.values()) == {1.0}
+    assert found.intervals["mrr"] == pytest.approx((1 - metrics.unseen(5), 1))
+    lost = evaluate_search(MockModel(Angles()), SearchSet(["x 0"], corpus, [{8: 1.0}]))
+    assert lost.intervals["recall_at_1"] == (0, metrics.unseen(1))
+
+
 def test_rows_of_one_query_are_joined_and_grades_are_read(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text(
         "query,relevant,grade\nhow to  pay,A0,2\nhow to pay,A2,1\nlost login,A1,1\nx,A1,0\n"

@@ -15,7 +15,7 @@ from qpairs.data.labels import ADJUDICATED, LABEL_FILE_COLUMNS, LabelledPairs, r
 from qpairs.data.sources import load_pairs
 from qpairs.evaluation.annotators import LEAST_SHARED, _with_intervals, find_consensus, measure_agreement
 from qpairs.evaluation.calibrate_corpus import calibrate_corpus
-from qpairs.metrics import cohen_kappa, krippendorff_alpha
+from qpairs.metrics import cohen_kappa, krippendorff_alpha, unseen
 from qpairs.models.base import Model
 
 STRATA = np.array([0.95, 0.7, 0.3, 0.05])
@@ -70,6 +70,19 @@ def test_agreement_takes_pairs_that_two_have_judged() -> None:
         measure_agreement(labels_by({"a": np.array([1, -1]), "b": np.array([-1, 0])}))
     with pytest.raises(UserError, match="no labels"):
         find_consensus(labels_by({}))
+
+
+def test_annotators_who_agree_on_few_pairs_may_disagree_on_others() -> None:
+    """Of ten pairs judged alike, the agreement was said to be 1.00 to 1.00."""
+    yes = [1, 0] * 5
+    agreed = measure_agreement(labels_by({"a": yes, "b": yes}))
+    (pair,) = agreed.pairs
+    assert pair.agreement == pair.kappa == agreed.alpha == 1
+    assert pair.agreement_interval == pytest.approx((1 - unseen(10), 1))
+    assert pair.kappa_interval == agreed.alpha_interval == pytest.approx((1 - 2 * unseen(10), 1))
+    (alike,) = measure_agreement(labels_by({"a": [1] * 10, "b": [1] * 10})).pairs
+    assert alike.agreement_interval == pair.agreement_interval
+    assert np.isnan(alike.kappa_interval).all()
 
 
 def test_pairs_that_share_questions_widen_the_intervals() -> None:

@@ -21,6 +21,7 @@ from qpairs.metrics import (
     paired_difference,
     pairs_to_halve,
     taken_apart,
+    unseen,
 )
 
 
@@ -30,6 +31,31 @@ def test_bootstrap_over_single_pairs_gives_the_binomial_interval() -> None:
     scores = np.where(np.arange(n) % 10 < 8, labels, 1 - labels)  # 80 % right
     low, high = bootstrap_interval(scores, labels, np.arange(n), 0.5, samples=20_000)["accuracy"]
     assert (low, high) == pytest.approx(stats.binom.ppf([0.025, 0.975], n, 0.8) / n, abs=0.003)
+
+
+@pytest.mark.parametrize("n", [8, 40])
+def test_intervals_of_rare_mistakes_hold_the_truth_as_often_as_they_say(n: int) -> None:
+    """Without a mistake among few pairs, accuracy and precision were said to be 1.000 to 1.000."""
+    rng, labels, held = np.random.default_rng(2), np.ones(n, np.int64), []
+    for _ in range(400):
+        right = rng.random(n) < 0.95
+        found = bootstrap_interval(np.where(right, labels, 1 - labels), labels, np.arange(n), 0.5, samples=200)
+        held += [found[name][0] <= 0.95 <= found[name][1] for name in ("accuracy", "recall")]
+    assert np.mean(held) >= 0.94
+
+
+def test_figures_without_a_mistake_or_without_a_hit_are_as_uncertain_as_the_pairs_are_few() -> None:
+    groups = np.repeat(np.arange(10), 3)
+    labels = np.tile([1, 0, 0], 10)
+    perfect = bootstrap_interval(labels, labels, groups, 0.5)
+    share = unseen(10)
+    assert share == pytest.approx(stats.beta.ppf(0.975, 1, 10))  # Clopper and Pearson
+    assert perfect["precision"] == perfect["recall"] == perfect["accuracy"] == pytest.approx((1 - share, 1))
+    assert perfect["f1"] == pytest.approx((2 * (1 - share) / (2 - share), 1))
+    hopeless = bootstrap_interval(1 - labels, labels, groups, 0.5)
+    assert hopeless["precision"] == hopeless["accuracy"] == pytest.approx((0, share))
+    assert hopeless["f1"] == pytest.approx((0, 2 * share / (1 + share)))
+    assert bootstrap_interval(0 * labels, labels, groups, 0.5)["precision"] == (0, 0)  # nothing is called
 
 
 def naive_resamples(groups: Ints, samples: int) -> list[Ints]:
