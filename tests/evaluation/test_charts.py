@@ -1,9 +1,12 @@
+import dataclasses
 import re
 from xml.etree import ElementTree
 
 import pytest
 
 from qpairs.evaluation.charts import Axis, Bar, Dot, Line, Mark, Name, Plane, Rule, draw, gauge, legend, plot, strips
+from qpairs.evaluation.report.curves import training
+from qpairs.models.bi_encoder import Checkpoint
 
 EVIL = "\"><script>alert(1)</script>&'"
 
@@ -29,6 +32,15 @@ def test_marks_lie_where_their_values_are() -> None:
     assert 'data-tip="&quot;&lt;&amp;"' in drawn
     bars = plot("", Axis("a", 0, 2), Axis("b", -1, 1), [Bar(0, 1, 1, "x"), Bar(0, 1, -1, "y")])
     assert re.findall(r'class="bar (\w)" x="52.6" y="([\d.]+)"', bars) == [("x", "12.0"), ("y", "125.0")]
+
+
+def test_a_negative_loss_stays_inside_its_chart(checkpoint: Checkpoint) -> None:
+    """As one's own may be, minus a mean similarity for one; its line left the picture."""
+    history = [{"step": step, "epoch": step / 9, "loss": 1 - 0.3 * step} for step in range(1, 10)]
+    drawn = training(dataclasses.replace(checkpoint, history=history))
+    (points,) = re.findall(r'points="([^"]*)"', drawn)
+    heights = [float(point.split(",")[1]) for point in points.split()]
+    assert 12 <= min(heights) < max(heights) <= 280 - 42
 
 
 def test_strips_meet_in_the_middle() -> None:

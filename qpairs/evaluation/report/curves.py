@@ -179,7 +179,7 @@ def training(model: Model) -> str:
 def _loss(rows: Sequence[Mapping[str, Any]], epochs: Axis, loss: str) -> str:
     xs, ys = ([float(row[name]) for row in rows] for name in ("epoch", "loss"))
     tooltips = [f"after {x:.2f} passes\nloss {y:.4g}" for x, y in zip(xs, ys, strict=True)]
-    axis = Axis("training loss", 0, max(*ys, 1e-6) * 1.05)
+    axis = Axis("training loss", min(*ys, 0) * 1.05, max(*ys, 1e-6) * 1.05)  # one's own loss may be negative
     chart = plot("Training loss over time", epochs, axis, [Line(xs, ys, "main"), *strips(xs, tooltips)])
     return figure("Loss", chart, f"Loss {loss}, each point a mean since the last.")
 
