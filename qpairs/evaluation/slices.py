@@ -17,6 +17,7 @@ from qpairs.metrics.intervals import Interval
 
 MIN_PAIRS = 20  # of a slice of mistakes
 FLIPS = 9_999  # of the signs in a test
+LEAST_DEVIATION = 0.1  # of a flipped sum; less could only be by rounding, or where few groups are all there is
 SIGNIFICANT = 0.05  # p value, corrected for the number of slices
 
 
@@ -170,7 +171,8 @@ def sign_flip_test(
     the groups are flipped at random (Hemerik, Goeman and Finos, 2020, for the model with only an intercept). The
     corrected p value compares with the largest statistic of all slices under the same flips (Westfall and Young,
     1993), which accounts for slices that overlap. A group with more than half of the pairs is taken apart
-    (`metrics.taken_apart`): a single sign would not be informative.
+    (`metrics.taken_apart`): a single sign would not be informative. Flipped sums are divided by their standard deviation
+    (De Santis et al. 2022), since the mean, from which all contributions are measured, depends on a large group.
 
     Args:
         wrong: (n,) wrong decisions.
@@ -189,13 +191,33 @@ def sign_flip_test(
     parts = np.stack([np.bincount(index, (rows - rows.mean()) * centred) for rows in members], 1)  # (groups, slices)
     spread = np.sqrt((parts**2).sum(0))  # (slices,), the same under every flip
     parts = np.divide(parts, spread, out=np.zeros_like(parts), where=spread > 1e-12)
+    inside = np.stack([np.bincount(index, rows - rows.mean()) for rows in members], 1).astype(np.float64)
     statistic = np.abs(parts.sum(0)) - 1e-9  # (slices,)
     exceeded, exceeded_by_largest = np.ones(len(members)), np.ones(len(members))
     random = np.random.default_rng(seed)
     block = max(1, BLOCK // len(parts))
     for start in range(0, flips, block):
-        signs = random.choice(np.array([-1, 1], dtype=np.int8), (min(block, flips - start), len(parts)))
-        flipped = np.abs(signs.astype(np.float32) @ parts)  # (flips, slices)
+        drawn = random.choice(np.array([-1, 1], dtype=np.int8), (min(block, flips - start), len(parts)))
+        signs = drawn.astype(np.float32)
+        flipped = np.abs(signs @ parts) / _deviation(signs, inside, np.bincount(index))  # (flips, slices)
         exceeded += (flipped >= statistic).sum(0)
         exceeded_by_largest += (flipped.max(1, keepdims=True) >= statistic).sum(0)
     return exceeded / (flips + 1), exceeded_by_largest / (flips + 1)
+
+
+def _deviation(
+    signs: NDArray[np.float32], inside: NDArray[np.float64], sizes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(flips, slices) standard deviation of flipped sums, where that without flips is 1; not below `LEAST_DEVIATION`.
+
+    Args:
+        signs: (flips, groups) 1 or -1.
+        inside: (groups, slices) pairs of each group in a slice, less those that its share of all pairs would be.
+        sizes: (groups,) pairs of each.
+    """
+    n, unflipped = sizes.sum(), (inside**2).sum(0)
+    sums, leaning = signs @ inside, signs @ (inside * sizes[:, None])
+    variance = unflipped - 2 * sums / n * leaning + (sums / n) ** 2 * (sizes**2).sum()
+    share = np.divide(variance, unflipped, out=np.ones_like(variance), where=unflipped > 1e-9)
+    deviation: NDArray[np.float64] = np.sqrt(share.clip(LEAST_DEVIATION**2))
+    return deviation

@@ -58,6 +58,17 @@ def test_chance_is_called_significant_as_rarely_as_promised() -> None:
     assert found <= 20  # of 200; 10 are expected, 20 or fewer with probability 0.999
 
 
+def test_one_large_group_makes_no_slice_significant() -> None:
+    """Where it held 40 % of the pairs, every fifth world had a slice that was called significant by chance."""
+    random, found, groups = np.random.default_rng(1), 0, np.repeat(np.arange(181), [240] + [2] * 180)
+    for seed in range(100):
+        rates = 1 / (1 + np.exp(1.5 - 1.5 * random.normal(size=181)))
+        wrong = random.random(len(groups)) < rates[groups]
+        members = (random.random((8, 181)) < 0.4)[:, groups]
+        found += sign_flip_test(wrong, members, groups, flips=199, seed=seed)[1].min() <= 0.05
+    assert found <= 12  # of 100; 5 are expected, 12 or fewer with probability 0.999
+
+
 def test_words_of_slices_have_no_punctuation() -> None:
     pairs = qpairs.pairs_from_texts(["Why - oh why ?!", "?"], ["why, oh Why...", "!"], [1, 0])
     found = {part.name: part.n for part in slices(pairs, np.array([0.9, 0.1], dtype=np.float32), 0.5)}
