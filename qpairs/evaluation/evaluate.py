@@ -173,6 +173,7 @@ class Report:
         (True, True, False)
         """
         check_threshold(threshold, self.score)
+        threshold = float(threshold)
         pairs, setting = self._judged
         groups = question_components(pairs)[pairs.left]
         return dataclasses.replace(

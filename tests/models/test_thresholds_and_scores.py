@@ -1,6 +1,7 @@
 """Thresholds that no score can reach, and scores that are no numbers, are refused in one line."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,7 @@ def test_huge_scores_are_judged(pairs: Pairs, score: str, extreme: float) -> Non
     found = report(model, pairs, scores, None)
     assert 0 <= found.f1 <= 1
     assert found.rethreshold(0.2).threshold == 0.2
+    assert json.loads(json.dumps(found.rethreshold(np.float32(0.25)).to_dict()))["threshold"] == 0.25
     assert metrics.operating_points(scores, pairs.labels, precisions=(0.5,)) is not None
 
 
