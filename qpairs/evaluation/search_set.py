@@ -219,13 +219,15 @@ def evaluate_search(
         on_progress: called while queries are searched.
 
     Raises:
-        UserError: the model is a cross-encoder, which has no vectors.
+        UserError: the model is a cross-encoder, which has no vectors; or the set is none: it has no queries, nothing is
+            relevant to one, or what is relevant is no row of the corpus.
 
     >>> data = SearchSet(["How can I pay?"], ["How do I pay?", "Who are you?"], [{0: 1.0}])
     >>> evaluate_search(model, data).scores["mrr"]
     1.0
     """
     model = as_model(model)
+    _check(data, cutoffs)
     if isinstance(model, CrossModel):
         raise UserError(f"retrieval: {model.path} is a cross-encoder, which has no vectors to search with")
     meter = Meter(on_progress)
@@ -251,6 +253,20 @@ def evaluate_search(
         intervals={name: _interval(found, seed) for name, found in values.items()},
         missed=worst,
     )
+
+
+def _check(data: SearchSet, cutoffs: Sequence[int]) -> None:
+    """Raises UserError where a set that somebody made, or the cutoffs, cannot be searched for."""
+    if not data.queries or len(data.queries) != len(data.relevant):
+        raise UserError(f"retrieval: {len(data.queries)} queries, and what is relevant to {len(data.relevant)}")
+    for query, found in zip(data.queries, data.relevant, strict=True):
+        if not found or not all(0 <= row < len(data.corpus) and grade > 0 for row, grade in found.items()):
+            raise UserError(
+                f"retrieval: query {query!r}: relevant must be rows of the corpus, 0 to {len(data.corpus) - 1}, with "
+                "grades above 0, one row at least"
+            )
+    if any(cutoff < 1 for cutoff in cutoffs):
+        raise UserError(f"retrieval: cutoffs {list(cutoffs)}, must be 1 or more")
 
 
 def _interval(values: NDArray[np.float64], seed: int) -> Interval:

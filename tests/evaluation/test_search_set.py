@@ -46,6 +46,23 @@ def test_a_search_that_finds_all_of_few_queries_may_miss_others() -> None:
     assert lost.intervals["recall_at_1"] == (0, metrics.unseen(1))
 
 
+@pytest.mark.parametrize(
+    ("queries", "relevant", "words"),
+    [
+        ([], [], "0 queries"),
+        (["a 0"], [], "1 queries, and what is relevant to 0"),
+        (["a 0"], [{}], "query 'a 0': relevant must be rows of the corpus, 0 to 1"),
+        (["a 0"], [{7: 1.0}], "rows of the corpus, 0 to 1"),
+        (["a 0"], [{0: 0.0}], "grades above 0"),
+    ],
+)
+def test_a_set_of_ones_own_that_is_none_is_refused(queries, relevant, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        evaluate_search(MockModel(Angles()), SearchSet(queries, ["a 0", "b 10"], relevant))
+    with pytest.raises(UserError, match="cutoffs"):
+        evaluate_search(MockModel(Angles()), SearchSet(["a 0"], ["a 0", "b 10"], [{0: 1.0}]), cutoffs=[0])
+
+
 def test_rows_of_one_query_are_joined_and_grades_are_read(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text(
         "query,relevant,grade\nhow to  pay,A0,2\nhow to pay,A2,1\nlost login,A1,1\nx,A1,0\n"
