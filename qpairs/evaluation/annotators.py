@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from qpairs.core.exceptions import UserError, nearest
 from qpairs.data.judgements import Judgements, side_by_side
 from qpairs.data.labels import ADJUDICATED, LABEL_FILE_COLUMNS, LabelledPairs
 from qpairs.data.pairs import pairs_from_texts
+from qpairs.data.questions import QuestionSource
 from qpairs.data.splits import question_components
+from qpairs.evaluation.sources import as_labels
 from qpairs.metrics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ LEAST_SHARED = 20  # pairs that others judged, too, for an estimate of how often
 RESAMPLES = 100  # of the estimate of errors
 DRAWS = 10  # of the errors, from what the answers of a resample leave open
 TIE = 5e-5  # distance of a probability from a half that its four places do not show
+Labels: TypeAlias = LabelledPairs | QuestionSource | Sequence[LabelledPairs | QuestionSource]
 CONSENSUS = "consensus"  # annotator in the file of joint labels
 
 
@@ -141,7 +144,7 @@ class Agreement:
     alpha_interval: Interval
 
 
-def find_consensus(labels: LabelledPairs, *, trusted: Sequence[str] = ()) -> Consensus:
+def find_consensus(labels: Labels, *, trusted: Sequence[str] = ()) -> Consensus:
     """Estimates how often each annotator is wrong, and the most likely label of each pair (see `metrics.dawid_skene`).
 
     Pairs that were drawn with like probability form a group with its own share of duplicates. The answers of an
@@ -150,16 +153,17 @@ def find_consensus(labels: LabelledPairs, *, trusted: Sequence[str] = ()) -> Con
     others.
 
     Args:
-        labels: a row for each answer.
+        labels: a row for each answer, or their source, or several, as in `read_labels`.
         trusted: annotators whose answers are assumed to be right.
 
     Raises:
-        UserError: there are no labels, or none from a trusted annotator.
+        UserError: the labels cannot be read, there are none, or none from a trusted annotator.
 
     >>> rows = LabelledPairs(("How?",), ("Why?",), np.array([1]), ("",), np.ones(1), ("ana",))
     >>> find_consensus(rows).probability.tolist(), find_consensus(rows).noise[0].sensitivity
     ([1.0], None)
     """
+    labels = as_labels(labels)
     if not len(labels):
         raise UserError("labels: there are no labels in the file")
     judged = side_by_side(labels)
@@ -195,14 +199,14 @@ def find_consensus(labels: LabelledPairs, *, trusted: Sequence[str] = ()) -> Con
     return Consensus(judged, noise, ratio, np.where(sure, known, probability).astype(np.float64))
 
 
-def measure_agreement(labels: LabelledPairs, *, trusted: Sequence[str] = (), seed: int = 0) -> Agreement:
+def measure_agreement(labels: Labels, *, trusted: Sequence[str] = (), seed: int = 0) -> Agreement:
     """How far annotators agree, with 95 % intervals by bootstrap.
 
     Pairs drawn at random with a known probability are resampled individually; all others in components of pairs that
     share questions.
 
     Args:
-        labels: a row for each answer.
+        labels: as in `find_consensus`.
         trusted: as in `find_consensus`.
         seed: of the bootstrap.
 

@@ -20,10 +20,10 @@ from qpairs.core.progress import Meter, OnProgress, Progress, ignore
 from qpairs.data.corpus import Corpus, read_corpus
 from qpairs.data.identity import distinct_texts
 from qpairs.data.judgements import Judgements
-from qpairs.data.labels import LabelledPairs, read_labels
+from qpairs.data.labels import LabelledPairs
 from qpairs.data.questions import QuestionSource
-from qpairs.data.sources import is_several
 from qpairs.evaluation.annotators import Consensus, Noise, find_consensus
+from qpairs.evaluation.sources import as_labels
 from qpairs.metrics import CorpusEstimate, Densities, Expectation, ScoreCounts
 from qpairs.models.base import Floats, Model, Tables, as_model, encode_in_blocks
 from qpairs.models.shortened import shorten, shorten_tables
@@ -143,8 +143,8 @@ def calibrate_corpus(
             nothing about validation; a file cannot be used.
     """
     counted = count_corpus(model, corpus, on_progress=on_progress)
-    if labels is not None and not isinstance(labels, LabelledPairs):
-        labels = read_labels(*labels) if is_several(labels, LabelledPairs) else read_labels(labels)
+    if labels is not None:
+        labels = as_labels(labels)
     on_progress(Progress("estimating"))
     densities = counted.encoder.verdict.densities
     if labels is not None and densities and densities.labels:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from qpairs.core.exceptions import UserError
 from qpairs.data.formats import FORMATS, ending_of
+from qpairs.data.labels import LabelledPairs, read_labels
 from qpairs.data.pairs import Pairs
 from qpairs.data.parts import parts_of, training_pairs
-from qpairs.data.sources import PairSource, load_pairs
+from qpairs.data.questions import QuestionSource
+from qpairs.data.sources import PairSource, is_several, load_pairs
 from qpairs.models.base import Model
 from qpairs.models.ready import shown_name
 
@@ -22,6 +24,13 @@ FEW = 10  # pairs of a label
 def as_pairs(data: PairSource, *, columns: str | Sequence[str] = (), skip_bad_rows: bool = False) -> Pairs:
     """Pairs with labels, or those of a source, as in `load_pairs`."""
     return load_pairs(data, columns=columns, skip_bad_rows=skip_bad_rows)
+
+
+def as_labels(labels: LabelledPairs | QuestionSource | Sequence[LabelledPairs | QuestionSource]) -> LabelledPairs:
+    """Labels with their annotators, or those of a source or of several, as in `read_labels`."""
+    if isinstance(labels, LabelledPairs):
+        return labels
+    return read_labels(*labels) if is_several(labels, LabelledPairs) else read_labels(labels)
 
 
 def pairs_if_given(data: PairSource | None) -> Pairs | None:

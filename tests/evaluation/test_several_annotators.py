@@ -72,6 +72,18 @@ def test_agreement_takes_pairs_that_two_have_judged() -> None:
         find_consensus(labels_by({}))
 
 
+def test_labels_may_be_files_and_data_frames(tmp_path: Path) -> None:
+    """As for calibrate_corpus; they ended in an AttributeError."""
+    read = labels_by({"a": [1, 0] * 5, "b": [1, 1] * 5})
+    rows = {"question1": read.first, "question2": read.second, "is_duplicate": read.labels, "annotator": read.annotator}
+    frame = pandas.DataFrame(rows)
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+    expected = measure_agreement(read).pairs
+    for labels in (frame, tmp_path / "labels.csv", [frame[:10], frame[10:]]):
+        assert measure_agreement(labels).pairs == expected
+        assert find_consensus(labels).probability.tolist() == find_consensus(read).probability.tolist()
+
+
 def test_annotators_who_agree_on_few_pairs_may_disagree_on_others() -> None:
     """Of ten pairs judged alike, the agreement was said to be 1.00 to 1.00."""
     yes = [1, 0] * 5
