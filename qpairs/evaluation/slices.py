@@ -171,8 +171,9 @@ def sign_flip_test(
     the groups are flipped at random (Hemerik, Goeman and Finos, 2020, for the model with only an intercept). The
     corrected p value compares with the largest statistic of all slices under the same flips (Westfall and Young,
     1993), which accounts for slices that overlap. A group with more than half of the pairs is taken apart
-    (`metrics.taken_apart`): a single sign would not be informative. Flipped sums are divided by their standard deviation
-    (De Santis et al. 2022), since the mean, from which all contributions are measured, depends on a large group.
+    (`metrics.taken_apart`): a single sign would not be informative. Flipped sums are divided by their standard
+    deviation (De Santis et al. 2022), since the mean, from which all contributions are measured, depends on a large
+    group.
 
     Args:
         wrong: (n,) wrong decisions.
