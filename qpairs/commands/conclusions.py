@@ -288,8 +288,9 @@ def after_dedupe(
         return Conclusion(f"No two questions are called duplicates; {how}{learn}.")
     mend = ("serve", model, "--clusters", output)
     if found is None:
+        known, more = ("hardly known", "more") if labelled else ("not known", "some")
         return _then(
-            "How many of the pairs are right is not known: label some for qpairs calibrate --corpus --labels, or "
+            f"How many of the pairs are right is {known}: label {more} for qpairs calibrate --corpus --labels, or "
             "look through the clusters and correct them:",
             *mend,
         )

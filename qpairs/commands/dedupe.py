@@ -114,7 +114,7 @@ def dedupe(
     if linkage not in ("star", "single"):
         raise UserError(f"linkage {linkage!r}: {nearest(linkage, ['star', 'single'])}")
     if bool(output) == dry_run:
-        raise UserError("dedupe: give --output FOLDER, or --dry-run")
+        raise UserError(f"dedupe: give --output FOLDER or --dry-run{', not both' if dry_run else ''}")
     check_engine(engine)
     deciding = Deciding(threshold, precision, linkage, recall, reranker)
     writing = Writing(output, kind, raw, overwrite) if output else None

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRIEVAL_LIMIT = 50_000  # questions; the retrieval scores compare all with all
-HIDDEN = ("scores", "labels", "pairs", "setting")  # fields that are not in the JSON form
+HIDDEN = ("scores", "labels", "pairs", "setting", "seed")  # fields that are not in the JSON form
 SHIFTED = 0.15  # Kolmogorov-Smirnov distance from which on the old threshold should not be trusted
 
 
@@ -131,6 +131,7 @@ class Report:
     from_validation: bool = True
     spearman: float | None = None
     spearman_interval: Interval | None = None
+    seed: int = field(default=0, repr=False, compare=False)  # of the bootstrap
 
     @property
     def confusion(self) -> metrics.Confusion:
@@ -178,7 +179,7 @@ class Report:
         groups = question_components(pairs)[pairs.left]
         return dataclasses.replace(
             self,
-            **_decided(self.scores, self.labels, groups, threshold, seed=0),
+            **_decided(self.scores, self.labels, groups, threshold, self.seed),
             slices=slices(pairs, self.scores, threshold),
             setting=setting.at(threshold),
             from_validation=False,
@@ -333,6 +334,7 @@ def report(
         score=verdict.score,
         pairs=pairs,
         setting=verdict.pair,
+        seed=seed,
         **_graded(scores, pairs.grades, groups, seed),
     )
 

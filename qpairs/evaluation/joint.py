@@ -118,8 +118,8 @@ def folds_of(
     >>> [(here.tolist(), rest.tolist()) for here, rest in folds_of(np.array([0, 1]), np.array([0, 0]), 2)]
     [([True, False], [True, True]), ([False, True], [True, True])]
     """
-    groups = metrics.taken_apart(groups)
-    fold = np.random.default_rng(seed).permutation(int(groups.max()) + 1)[groups] % folds
+    number, groups = np.unique(metrics.taken_apart(groups), return_inverse=True)
+    fold = np.random.default_rng(seed).permutation(len(number))[groups] % folds
     found = []
     for k in np.unique(fold):
         here = fold == k

@@ -101,7 +101,8 @@ def average_precision_interval(
 ) -> Interval:
     """Percentile interval of the average precision, resampled as in `bootstrap_interval`.
 
-    A resample without duplicates counts as 0.
+    A resample without duplicates counts as 0. If all duplicates are ranked above all other pairs, they are so in every
+    resample: the interval then reaches down to the share that `unseen` allows.
 
     >>> low, high = average_precision_interval([0.9, 0.8, 0.3, 0.1], [1, 1, 0, 0], [0, 1, 2, 3])
     >>> low <= high
@@ -118,7 +119,9 @@ def average_precision_interval(
         weights = np.bincount(rng.integers(number, size=number), minlength=number)[index]
         tp = np.cumsum(weights * relevant)[last]
         resampled.append(area_under_cuts(tp, np.cumsum(weights)[last], int(tp[-1])))
-    return _percentiles(np.array(resampled), level)
+    low, high = _percentiles(np.array(resampled), level)
+    perfect = values[duplicate].min() > values[~duplicate].max()
+    return (min(low, 1 - unseen(len(np.unique(index[relevant])), level)) if perfect else low), high
 
 
 def spearman_interval(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from qpairs.evaluation.calibrate import cross_fitted
+from qpairs.evaluation.joint import folds_of
 from qpairs.metrics import (
     Difference,
     average_precision,
@@ -64,6 +65,12 @@ def naive_resamples(groups: Ints, samples: int) -> list[Ints]:
     names = np.unique(groups)
     rows = {name: np.flatnonzero(groups == name) for name in names}
     return [np.concatenate([rows[name] for name in rng.choice(names, len(names))]) for _ in range(samples)]
+
+
+def test_a_perfect_ranking_of_few_pairs_is_not_certain() -> None:
+    for n in (10, 50):
+        low, high = average_precision_interval([0.9] * n + [0.1] * n, [1] * n + [0] * n, range(2 * n))
+        assert high == 1 and low == pytest.approx(1 - unseen(n))
 
 
 def test_bootstrap_agrees_with_a_loop_over_groups() -> None:
@@ -168,6 +175,14 @@ def test_a_group_with_most_of_the_pairs_is_resampled_pair_by_pair() -> None:
 @pytest.mark.parametrize("groups", [[4, 4, 7, 7], [3], [0, 1, 1, 2]])
 def test_a_group_with_half_of_the_pairs_and_a_single_pair_stay_as_they_are(groups: list[int]) -> None:
     assert taken_apart(groups).tolist() == groups
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_components_with_sparse_numbers_fill_all_folds(seed: int) -> None:
+    groups = np.array([0, 0, 40, 40, 1000, 1000])
+    folds = folds_of(groups, np.array([0, 1] * 3, dtype=np.int8), 3, seed)
+    assert [len(set(groups[here])) for here, _ in folds] == [1, 1, 1]
+    assert all(not (here & rest).any() for here, rest in folds)
 
 
 def test_pairs_that_all_share_a_question_are_cross_fitted() -> None:

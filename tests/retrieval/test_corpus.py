@@ -174,8 +174,8 @@ def test_a_dry_run_shows_the_trade_off_and_writes_nothing(run, checkpoint: Path,
     shown = " ".join(result.out.split())
     for words in ("chosen", "greatest F1", "Nothing was written"):
         assert words in shown
-    refused(run("dedupe", checkpoint, corpus, "--text-column", "q"), "--output FOLDER, or --dry-run")
-    refused(run("dedupe", checkpoint, corpus, "--dry-run", "--output", "x"), "--output FOLDER, or --dry-run")
+    refused(run("dedupe", checkpoint, corpus, "--text-column", "q"), "give --output FOLDER or --dry-run")
+    refused(run("dedupe", checkpoint, corpus, "--dry-run", "--output", "x"), "--output FOLDER or --dry-run, not both")
 
 
 def test_a_dry_run_of_one_question_has_no_thresholds(run, checkpoint: Path) -> None:
