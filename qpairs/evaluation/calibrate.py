@@ -103,7 +103,7 @@ def _warn_of_known(model: Model, pairs: Pairs) -> None:
     seen = seen_in_training(model, pairs)
     if seen and seen.questions:
         log.warning(
-            "calibrate: %s, and the threshold and the probabilities are fitted to what it knows; name other pairs",
+            "calibrate: %s, nor do a threshold and probabilities fitted to them; name other pairs",
             seen_note(seen.questions, seen.of_questions),
         )
 

@@ -284,7 +284,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(made: Made, pairs: Pairs, t
     assert "LSTM inexactly" in message(made("lstm"), format="openvino")
     assert "head" in message(made("static", PairHead(128)), format="onnx")
     assert "gone.csv: no such file" in message(made("static"), format="onnx", data=())
-    assert "--data" in message(made("lstm"), format="static")
+    assert "has none; choose another --format" in message(made("lstm"), format="static")
     checkpoint = load_checkpoint(trained)
     other = save_checkpoint(dataclasses.replace(checkpoint, split={"fingerprint": "0"}), tmp_path / "other")
     assert "have changed" in message(other, format="onnx", data=())
