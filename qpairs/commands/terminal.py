@@ -336,7 +336,7 @@ def print_report(scores: Mapping[str, Any], title: str, note: str = "", *, clust
     if scores["shift"]["differs"]:
         out.print(
             f"[yellow]The {names} here differ from those the threshold was chosen on (distance "
-            f"{scores['shift']['statistic']:.2f}): fit it to a few dozen labelled pairs with qpairs calibrate.[/]"
+            f"{scores['shift']['statistic']:.2f}): calibrate it (qpairs calibrate) on a few dozen labelled pairs.[/]"
         )
     if note:
         out.print(f"[dim]Note: {plain(note)}.[/]")

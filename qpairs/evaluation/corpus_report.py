@@ -41,7 +41,7 @@ LOWER_BOUNDS = (
 )
 NO_DENSITIES = (
     "The model has a verdict only for labelled pairs: in a corpus its threshold is too low and its probabilities are "
-    "too high; train it again, or fit it with qpairs calibrate"
+    "too high; train it again, or calibrate it (qpairs calibrate)"
 )
 PROBABILITIES = "Scores and thresholds in the corpus are probabilities, after the second look"
 

@@ -397,7 +397,7 @@ def require_outside(path: Path, source: Path) -> None:
 
     >>> require_outside(Path("bi/new"), Path("bi"))
     Traceback (most recent call last):
-    qpairs.core.exceptions.UserError: bi/new: lies in bi, whose files are copied; name another folder with --output
+    qpairs.core.exceptions.UserError: bi/new: is inside bi, whose files are copied; name another folder with --output
     """
     if source.resolve() in path.resolve().parents:
         raise UserError(f"{path}: is inside {source}, whose files are copied; name another folder with --output")

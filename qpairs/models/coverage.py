@@ -45,8 +45,7 @@ class Coverage:
         """What a user must know, one sentence each.
 
         >>> Coverage(400, 12, 64, 0.38).notes()[0]
-        '12 questions of 400 (3.0 %) were cut at 64 tokens, and the rest of them was not read: train with a greater \
---max-length'
+        '12 questions of 400 (3.0 %) were cut at 64 tokens, and the rest was not read: train with a larger --max-length'
         """
         found = []
         if self.cut:

@@ -43,8 +43,8 @@ class Origins:
         >>> own = Headers({"host": "localhost:8000", "origin": "http://localhost:8000"})
         >>> Origins(loopback=True).refusal("GET", own)
         >>> foreign = Headers({"host": "localhost:8000", "origin": "https://other.site"})
-        >>> Origins(loopback=True).refusal("GET", foreign)
-        (403, "a page of 'https://other.site' may not ask this service; qpairs serve --allow-origin allows it")
+        >>> Origins(loopback=True).refusal("GET", foreign)[1]
+        "a page of 'https://other.site' may not send requests to this service; qpairs serve --allow-origin allows it"
         """
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.loopback and not (_is_loopback(host) or host in map(_host_of, self.allowed)):

@@ -22,7 +22,7 @@ def check_transformer(what: str, name: str) -> None:
 
     >>> check_transformer("a", "lstm")
     Traceback (most recent call last):
-    qpairs.core.exceptions.UserError: a: lstm is no transformer, so it cannot read two questions at once; use minilm
+    qpairs.core.exceptions.UserError: a: lstm is not a transformer, so it cannot read two questions at once; use minilm
     """
     if len(tower_names(name)) > 1:
         raise UserError(f"{what}: {name} has two towers; a cross-encoder is one transformer; use minilm")

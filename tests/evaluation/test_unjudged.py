@@ -43,7 +43,7 @@ def test_what_judges_asks_for_labelled_pairs(
     run, calibrated: dict[str, Path], cross: Path, name: str, command: str
 ) -> None:
     more = {"export": ["--output", "x", "--format", "static"], "combine": [cross, "--output", "x"]}
-    why = "does not say which pairs" if name == READY else "learned without labels"
+    why = "does not store which pairs" if name == READY else "learned without labels"
     result = run(command, calibrated[name], *more.get(command, []))
     assert result.code == 2, result
     last = result.err.splitlines()[-1]  # after the bar of a library that was imported before

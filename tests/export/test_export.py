@@ -283,16 +283,18 @@ def test_what_cannot_be_exported_is_said_in_one_line(made: Made, pairs: Pairs, t
     assert "no matrix products" in message(made("cnn"), format="openvino-int8")
     assert "LSTM inexactly" in message(made("lstm"), format="openvino")
     assert "head" in message(made("static", PairHead(128)), format="onnx")
-    assert "gone.csv: no such file" in message(made("static"), format="onnx", data=())
+    assert "does not store which pairs" in message(made("static"), format="onnx", data=())
     assert "has none; choose another --format" in message(made("lstm"), format="static")
     checkpoint = load_checkpoint(trained)
     other = save_checkpoint(dataclasses.replace(checkpoint, split={"fingerprint": "0"}), tmp_path / "other")
     assert "have changed" in message(other, format="onnx", data=())
+    moved = dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, data=("gone.csv",)))
+    assert "gone.csv: no such file" in message(save_checkpoint(moved, tmp_path / "moved"), format="onnx", data=())
     with pytest.raises(qpairs.UserError, match="is the checkpoint itself"):
         export_checkpoint(trained, trained, format="onnx", overwrite=True)
     with pytest.raises(qpairs.UserError, match="pairs of both labels"):
         export_checkpoint(made("static"), tmp_path / "x", data=pairs.subset(pairs.labels == 1), format="onnx")
-    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    assert {path.name for path in tmp_path.iterdir()} == {"other", "moved"}
 
 
 def test_missing_onnx_runtime_is_said_with_its_cure(

@@ -533,7 +533,7 @@ def test_bad_input_is_one_line(run, indexed: list[str], checkpoint: Path, tmp_pa
     refused(run("index", "nowhere", "--output", "x"), "nowhere", "no embeddings")
     refused(run("index", "emb", "--output", "x", "--kind", "hsnw"), "hsnw", "'hnsw'")
     refused(run("index", "emb", "--output", "idx"), "--overwrite")
-    refused(run("index", "emb", "--output", "x", "--add", "emb"), "one at a time")
+    refused(run("index", "emb", "--output", "x", "--add", "emb"), "use only one of --output, --add and --delete")
     refused(run("index", "idx", "--delete", "nowhere.txt"), "nowhere.txt")
     refused(run("search", "emb", "a"), "emb", "no index")
     refused(run("search", "idx"), "a question")
