@@ -6,19 +6,21 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qpairs import metrics
 from qpairs.core.cards import html_card, one_line
+from qpairs.data.identity import question_digests
 from qpairs.data.pairs import Pairs, need_both_labels
 from qpairs.data.sources import PairSource
 from qpairs.data.splits import question_components
 from qpairs.evaluation.baselines import tfidf_threshold
 from qpairs.evaluation.joint import Judged, fit_joint, folds_of
 from qpairs.evaluation.question_table import table_densities
-from qpairs.evaluation.seen import seen_in_training, seen_note
+from qpairs.evaluation.seen import CALIBRATED_ON, DIGESTS, seen_in_training, seen_note
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics import Densities, SecondLook
 from qpairs.metrics.intervals import Interval
@@ -121,13 +123,18 @@ def _calibrate_one(model: Model, pairs: Pairs, seed: int) -> Fit:
     decided = cross_fitted(scores, labels, groups, old.pair.threshold, folds=10)
     interval = metrics.bootstrap_interval(decided, labels, groups, 0.5, seed=seed)["f1"]
     return Fit(
-        model=model.with_verdict(new, {**model.scores, "calibrated_on": {"n": len(pairs), "f1_interval": interval}}),
+        model=model.with_verdict(new, {**model.scores, CALIBRATED_ON: _figures(pairs, interval)}),
         n=len(pairs),
         f1_before=metrics.confusion(scores, labels, old.pair.threshold).f1,
         f1_after=metrics.confusion(decided, labels, 0.5).f1,
         interval=interval,
         more_pairs=metrics.pairs_to_halve(len(pairs)),
     )
+
+
+def _figures(pairs: Pairs, interval: Interval) -> dict[str, Any]:
+    """What a model keeps of the pairs that its verdict was fitted to, see `seen.seen_in_calibration`."""
+    return {"n": len(pairs), "f1_interval": interval, DIGESTS: question_digests(pairs.questions)}
 
 
 def _calibrate_both(model: TwoStages, pairs: Pairs, seed: int) -> Fit:
@@ -142,7 +149,7 @@ def _calibrate_both(model: TwoStages, pairs: Pairs, seed: int) -> Fit:
     before = model.join(scores, np.where(model.band.holds(scores), logits, np.float32(np.nan)))
     decided = _cross_fitted_both(judged, model, kept)
     interval = metrics.bootstrap_interval(decided, labels, judged.groups, 0.5, seed=seed)["f1"]
-    found = {**model.scores, "calibrated_on": {"n": len(pairs), "f1_interval": interval}}
+    found = {**model.scores, CALIBRATED_ON: _figures(pairs, interval)}
     return Fit(
         model=replace(model, first=first, look=fitted.look, verdict=fitted.verdict, scores=found),
         n=len(pairs),

@@ -29,7 +29,7 @@ from qpairs.data.splits import Leak, duplicate_components, question_components
 from qpairs.evaluation.baselines import baselines, trivial_note
 from qpairs.evaluation.corpus_report import CorpusReport, corpus_report
 from qpairs.evaluation.question_table import symmetric_tables
-from qpairs.evaluation.seen import seen_in_training
+from qpairs.evaluation.seen import seen_in_calibration, seen_in_training
 from qpairs.evaluation.slices import Slice, slices
 from qpairs.evaluation.sources import as_pairs
 from qpairs.metrics.intervals import Interval
@@ -271,10 +271,22 @@ def evaluate(
             raise UserError(f"intents: {model.path} is a cross-encoder, which has no verdict for a corpus")
         known_clusters(pairs, known)  # an error is raised before the questions are embedded
     warn_of_texts(model.token_counter, pairs.questions, "evaluate", pairs)
+    _warn_of_calibration(model, pairs)
     scores, tables = model.score_pairs(pairs, on_progress)
     on_progress(Progress("judging"))
     found = report(model, pairs, scores, tables, intents=known, seed=seed)
     return dataclasses.replace(found, seen_in_training=seen_in_training(model, pairs))
+
+
+def _warn_of_calibration(model: Model, pairs: Pairs) -> None:
+    known = seen_in_calibration(model, pairs)
+    if known:
+        log.warning(
+            "evaluate: the model was calibrated on %s of these %s questions; its threshold and probabilities fit them "
+            "better than new ones",
+            f"{known:,}",
+            f"{len(pairs.questions):,}",
+        )
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from qpairs.encoders.build import ENCODERS, tower_names
 from qpairs.models.base import FILE, Model, load
 from qpairs.models.two_stages import first_stage, second_stage
 
+CALIBRATED_ON, DIGESTS = "calibrated_on", "questions"  # in the scores of a calibrated model: digests of its questions
 LARGEST = 200_000  # training pairs; to cut more of them again takes minutes
 
 
@@ -128,6 +129,18 @@ def _known_of_run(config: Config, split: Mapping[str, Any], asked: Set[str]) -> 
         train = training_pairs(dataclasses.replace(config, augment=0.0), split)  # its questions are changed ones
         return asked & set(map(canonical, train.questions)) if train else None
     return None
+
+
+def seen_in_calibration(model: Model, pairs: Pairs) -> int:
+    """How many of the questions were in the labelled pairs that `qpairs calibrate` fitted the verdict to.
+
+    >>> seen_in_calibration(model, pairs)
+    0
+    """
+    asked = set(map(canonical, pairs.questions))
+    with contextlib.suppress(ValueError, TypeError, AttributeError):  # a damaged note is as none
+        return len(among(model.scores.get(CALIBRATED_ON, {}).get(DIGESTS, ""), asked))
+    return 0
 
 
 def seen_note(questions: int, of_questions: int) -> str:

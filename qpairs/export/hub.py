@@ -25,6 +25,7 @@ from qpairs.data.formats import FORMATS, ending_of
 from qpairs.data.parts import TRAINED_ON
 from qpairs.data.sources import NAMED_SOURCES
 from qpairs.encoders.build import ENCODERS, tower_names
+from qpairs.evaluation.seen import CALIBRATED_ON, DIGESTS
 from qpairs.export.card import HUB_ID, model_card
 from qpairs.models.base import RERANKER, Model, check_output, load
 from qpairs.models.bi_encoder import Checkpoint
@@ -114,23 +115,30 @@ def _public_model(model: Model) -> Model:
         UserError: it is an export.
     """
     if isinstance(model, TwoStages):
-        return dataclasses.replace(model, first=_public_model(model.first), second=_public_cross_model(model.second))
+        first, second = _public_model(model.first), _public_cross_model(model.second)
+        return dataclasses.replace(model, first=first, second=second, scores=_public_scores(model.scores))
     if isinstance(model, CrossModel):
         return _public_cross_model(model)
     if isinstance(model, Checkpoint):
-        return dataclasses.replace(model, config=public_config(model.config), split=_public_split(model.split))
+        return dataclasses.replace(model, **_public_fields(model))
     raise UserError(f"{model.path}: {EXPORT}")
 
 
 def _public_cross_model(model: CrossModel) -> CrossModel:
     if not isinstance(model.reader, TorchPairs):
         raise UserError(f"{model.path}: {EXPORT}")
-    return dataclasses.replace(model, config=public_config(model.config), split=_public_split(model.split))
+    return dataclasses.replace(model, **_public_fields(model))
 
 
-def _public_split(split: Mapping[str, Any]) -> dict[str, Any]:
-    """The split without the digests of the training questions, which would tell who guesses one."""
-    return {name: value for name, value in split.items() if name != TRAINED_ON}
+def _public_fields(model: Checkpoint | CrossModel) -> dict[str, Any]:
+    """Config, split and scores without the user's own names, and without digests of questions, which can be guessed."""
+    split = {name: value for name, value in model.split.items() if name != TRAINED_ON}
+    return {"config": public_config(model.config), "split": split, "scores": _public_scores(model.scores)}
+
+
+def _public_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+    fitted = {name: value for name, value in scores.get(CALIBRATED_ON, {}).items() if name != DIGESTS}
+    return {**scores, CALIBRATED_ON: fitted} if fitted else dict(scores)
 
 
 def _write(model: Model, folder: Path) -> None:

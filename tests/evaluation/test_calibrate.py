@@ -27,6 +27,20 @@ def test_pairs_that_were_trained_on_are_told_of(checkpoint: Checkpoint, caplog: 
     assert f"calibrate: {n:,} of {n:,} questions were seen in training" in caplog.text
 
 
+def test_pairs_that_a_model_was_calibrated_on_are_told_of(
+    checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = load_parts(checkpoint.config)
+    assert parts.validation is not None and parts.test is not None
+    qpairs.calibrate(checkpoint, parts.test).model.save(tmp_path / "calibrated")
+    qpairs.evaluate(tmp_path / "calibrated", parts.validation)
+    qpairs.evaluate(checkpoint, parts.test)
+    assert "calibrated on" not in caplog.text
+    qpairs.evaluate(tmp_path / "calibrated", parts.test)
+    n = len(parts.test.questions)
+    assert f"evaluate: the model was calibrated on {n} of these {n} questions" in caplog.text
+
+
 def test_cross_fitting_takes_the_advantage_of_choosing_away() -> None:
     random = np.random.default_rng(0)
     scores, labels = random.random(60).astype(np.float32), random.integers(0, 2, 60).astype(np.int8)

@@ -22,6 +22,7 @@ from mocks import moved
 from sentence_transformers import SentenceTransformer
 
 import qpairs
+from qpairs.commands import app
 from qpairs.config import Config, to_dict
 from qpairs.data.identity import question_digests
 from qpairs.data.parts import TRAINED_ON
@@ -163,11 +164,15 @@ def test_what_is_uploaded_tells_no_name_and_no_text_of_the_users(
 
 def test_what_tells_which_questions_were_trained_on_is_not_uploaded(checkpoint: Path, tmp_path: Path) -> None:
     model = qpairs.load(checkpoint)
-    remembered = dataclasses.replace(model, split={**model.split, TRAINED_ON: question_digests(["layoffs?"])})
+    digests = question_digests(["layoffs?"])
+    fitted = {**model.scores, "calibrated_on": {"n": 48, "f1_interval": (0.7, 0.9), "questions": digests}}
+    remembered = dataclasses.replace(model, split={**model.split, TRAINED_ON: digests}, scores=fitted)
     remembered.save(tmp_path / "own")
     assert TRAINED_ON in qpairs.load(tmp_path / "own").split
     pushed = qpairs.load(stage(tmp_path / "own", "acme/dups", tmp_path / "dry"))
     assert pushed.split == model.split
+    assert pushed.scores["calibrated_on"] == {"n": 48, "f1_interval": [0.7, 0.9]}
+    assert all(digests not in file.read_text() for file in (tmp_path / "dry").glob("*.json"))
 
 
 def test_the_card_tells_data_split_threshold_scores_limits_and_command(checkpoint: Path, tmp_path: Path) -> None:
@@ -203,9 +208,7 @@ def test_the_command_of_the_card_is_one_that_qpairs_takes() -> None:
     command = train_command(config)
     assert command.startswith("qpairs train --data a.csv --data 'b c.csv' --encoder lstm --no-symmetric ")
     known = {
-        option
-        for p in typer.main.get_command(qpairs.commands.app).commands["train"].params
-        for option in (*p.opts, *p.secondary_opts)
+        option for p in typer.main.get_command(app).commands["train"].params for option in (*p.opts, *p.secondary_opts)
     }  # type: ignore[attr-defined]
     assert set(re.findall(r"--[\w-]+", command)) <= known
 
