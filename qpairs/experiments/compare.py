@@ -197,7 +197,7 @@ def _cells(base: Config, losses: Any, encoders: Any, miners: Any, seeds: int) ->
 
 def check_experiment(base: Config, seeds: int, where: str) -> None:
     """Raises UserError, which names the experiment, if options contradict each other."""
-    if not isinstance(seeds, int) or seeds < 1:
+    if seeds != int(seeds) or seeds < 1:
         raise UserError(f"{where}: seeds must be a whole number, at least 1, not {seeds}")
     if teachers_to_train(base.probability_teachers):
         raise UserError(f"{where}: every run would train its own teacher; train one first, then name its folder")
