@@ -154,18 +154,24 @@ print(sorted(row.loss for row in found.rows))
     assert "the script runs" not in "".join(log.read_text() for log in Path("cmp/cells").glob("*.log"))
 
 
-def test_a_cell_whose_function_changed_is_trained_again(
-    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Cells are trained in this process; the losses of those that were."""
     from qpairs.experiments import compare as _  # noqa: F401
 
-    home, trained = sys.modules["qpairs.experiments.compare"], []
+    losses: list[str] = []
 
     def here(function, log_file, on_progress):
-        trained.append(function.args[0].loss)
+        losses.append(function.args[0].loss)
         return function(on_progress)
 
-    monkeypatch.setattr(home, "run_in_process", here)
+    monkeypatch.setattr(sys.modules["qpairs.experiments.compare"], "run_in_process", here)
+    return losses
+
+
+def test_a_cell_whose_function_changed_is_trained_again(
+    trained: list[str], pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     common = {"data": str(pairs_csv), "output": str(tmp_path / "cmp"), **QUICK}
     strong, weak = functools.partial(pull, weight=2.0), functools.partial(pull, weight=1.0)
     found = qpairs.compare(losses=[strong, weak], **common)
@@ -211,17 +217,8 @@ def test_what_a_function_reads_is_part_of_its_code(made, monkeypatch: pytest.Mon
 
 
 def test_a_cell_whose_row_of_the_table_changed_is_trained_again(
-    pairs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: list[str], pairs_csv: Path, tmp_path: Path
 ) -> None:
-    from qpairs.experiments import compare as _  # noqa: F401
-
-    home, trained = sys.modules["qpairs.experiments.compare"], []
-
-    def here(function, log_file, on_progress):
-        trained.append(function.args[0].loss)
-        return function(on_progress)
-
-    monkeypatch.setattr(home, "run_in_process", here)
     losses = ["mine", "contrastive"]
     for weight in (1.0, 1.0, 2.0):
         LOSSES["mine"] = LossEntry(with_weight(weight), in_batch=True)
