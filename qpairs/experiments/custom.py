@@ -68,7 +68,7 @@ def names_of(what: str, listed: Any) -> tuple[Any, dict[str, Function]]:
 
 
 def rows_named(names: Iterable[str]) -> list[Any]:
-    """The rows of one's own, losses, miners and encoders, that are named in expressions."""
+    """The user's own losses, miners and encoders that are named in expressions: their rows of the tables."""
     words = set(re.findall(r"[\w.-]+", " ".join(names)))
     rows = custom_rows()
     return [row for table in ("losses", "miners", "encoders") for name, row in rows[table].items() if name in words]
